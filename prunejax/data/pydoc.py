@@ -1,0 +1,202 @@
+"""The embedded corpus: English prose of the docstrings in the standard library and the installed dependencies."""
+import ast
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import re
+import sysconfig
+import tempfile
+import warnings
+from typing import NamedTuple
+
+from prunejax.data import prose
+
+FORMAT = 1
+# import name -> distribution, in corpus order. A fixed list, so that machines differ only by versions and by what is missing.
+LIBRARIES = {
+  'stdlib': None, 'numpy': 'numpy', 'jax': 'jax', 'scipy': 'scipy', 'flax': 'flax', 'optax': 'optax',
+  'orbax': 'orbax-checkpoint', 'matplotlib': 'matplotlib', 'transformers': 'transformers',
+  'tensorflow_datasets': 'tensorflow-datasets', 'grain': 'grain', 'huggingface_hub': 'huggingface-hub',
+  'tokenizers': 'tokenizers', 'safetensors': 'safetensors', 'PIL': 'pillow', 'fontTools': 'fonttools', 'rich': 'rich',
+  'pygments': 'Pygments', 'absl': 'absl-py', 'etils': 'etils', 'ml_collections': 'ml_collections',
+  'tensorstore': 'tensorstore', 'treescope': 'treescope', 'fsspec': 'fsspec', 'pyparsing': 'pyparsing',
+  'dateutil': 'python-dateutil', 'requests': 'requests', 'urllib3': 'urllib3', 'yaml': 'PyYAML', 'tqdm': 'tqdm',
+  'packaging': 'packaging', 'psutil': 'psutil', 'opt_einsum': 'opt_einsum', 'ml_dtypes': 'ml_dtypes', 'pyarrow': 'pyarrow',
+  'click': 'click', 'tensorboardX': 'tensorboardX', 'simplejson': 'simplejson', 'einops': 'einops', 'attr': 'attrs',
+  'mpl_toolkits': 'matplotlib', 'cloudpickle': 'cloudpickle', 'contourpy': 'contourpy', 'tree': 'dm-tree', 'filelock': 'filelock',
+}
+_LEFT_OUT = re.compile(  # tests, vendored copies, generated code; `modular_*` is the source that `modeling_*` repeats
+  r'(^|/)(tests?|testing|_tests?|idlelib|lib2to3|ensurepip|site-packages|turtledemo|_vendor|vendored?|_?externals?|'
+  r'__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$')
+_HASH_WORDS = re.compile(r'[^a-z]+')
+
+
+class Entry(NamedTuple):
+  """The prose of one docstring: paragraphs, the first of which opens with the docstring's summary when `summary` is True."""
+  document: str
+  library: str
+  summary: bool
+  paragraphs: tuple[str, ...]
+
+
+class Document(NamedTuple):
+  """A module's prose: `text` is one paragraph a line."""
+  name: str
+  library: str
+  text: str
+
+
+def _sources(library):
+  """(module name, path) of every source file of a library, sorted, nothing imported."""
+  if library == 'stdlib':
+    roots, prefix = [sysconfig.get_path('stdlib')], ''
+  else:
+    spec = importlib.util.find_spec(library)
+    if spec is None or not spec.submodule_search_locations:
+      return
+    roots, prefix = list(spec.submodule_search_locations), library + '.'
+  for root in sorted(map(pathlib.Path, roots)):
+    for path in sorted(root.rglob('*.py')):
+      inside = path.relative_to(root)
+      if not _LEFT_OUT.search(inside.as_posix()):
+        yield (prefix + '.'.join(inside.with_suffix('').parts)).removesuffix('.__init__'), path
+
+
+def _docstrings(path):
+  """Raw docstrings of one source file in file order; none for a file that does not parse here."""
+  try:
+    source = path.read_text(encoding='utf-8')
+    if '"""' not in source and "'''" not in source:
+      return
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # invalid escapes in other people's files
+      tree = ast.parse(source)
+  except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
+    return
+  todo = [tree]
+  while todo:
+    node = todo.pop()
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+      doc = ast.get_docstring(node, clean=False)
+      if doc:
+        yield doc
+    todo.extend(reversed([n for n in getattr(node, 'body', ()) if not isinstance(n, ast.expr)]))
+
+
+def _key(text):
+  return hashlib.blake2b(_HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8).digest()
+
+
+def build(libraries=None):
+  """Read the corpus from source files: entries in a fixed order, no paragraph twice (case, digits and punctuation aside)."""
+  seen, seen_sentences, entries = set(), set(), []
+  for library in LIBRARIES if libraries is None else libraries:
+    for module, path in _sources(library):
+      for doc in _docstrings(path):
+        kept, summary = [], False
+        for i, paragraph in enumerate(prose.paragraphs(doc)):
+          key = _key(paragraph)
+          parts = [(_key(s), len(s)) for s in prose.sentences(paragraph)]
+          old = sum(n for k, n in parts if k in seen_sentences)
+          new = key not in seen and 2 * old <= sum(n for _, n in parts)
+          seen.add(key)
+          seen_sentences.update(k for k, _ in parts)
+          if new:
+            summary = summary or i == 0 and _opens(doc, paragraph)
+            kept.append(paragraph)
+        if kept:
+          entries.append(Entry(module, library, summary, tuple(kept)))
+  return entries
+
+
+def _opens(doc, paragraph):
+  return prose.plain(doc[:400]).startswith(paragraph[:20])
+
+
+def signature(libraries=None):
+  """Hex key of a corpus: the format number, Python's version and the version of every library (or its absence)."""
+  versions = {}
+  for library in LIBRARIES if libraries is None else libraries:
+    try:
+      versions[library] = importlib.metadata.version(LIBRARIES[library]) if library != 'stdlib' else platform.python_version()
+    except importlib.metadata.PackageNotFoundError:
+      versions[library] = 'unversioned' if importlib.util.find_spec(library) else None
+  return hashlib.sha256(json.dumps([FORMAT, versions], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def default_cache():
+  """$PRUNEJAX_CACHE, else ~/.cache/prunejax."""
+  return pathlib.Path(os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser())
+
+
+def entries(cache_dir=None):
+  """Docstring by docstring; read from the cache, else built and cached. A damaged or read-only cache costs time and a warning."""
+  path = pathlib.Path(cache_dir or default_cache()) / f'pydoc-{signature()}.json.gz'
+  if path.exists():
+    try:
+      with gzip.open(path, 'rt', encoding='utf-8') as f:
+        return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.load(f)]
+    except (OSError, EOFError, ValueError, TypeError) as e:
+      warnings.warn(f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2)
+  built = build()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+      with os.fdopen(handle, 'wb') as raw, gzip.GzipFile(fileobj=raw, mode='wb', compresslevel=4, mtime=0) as f:
+        f.write(json.dumps(built).encode())
+      os.replace(part, path)
+    except BaseException:
+      os.unlink(part)
+      raise
+  except OSError as e:
+    warnings.warn(f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2)
+  return built
+
+
+def split_of(name):
+  """'train' (90 %), 'validation' (5 %) or 'test' (5 %) by the sha256 of a document's name: the same on every machine."""
+  part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') % 100
+  return 'train' if part < 90 else 'validation' if part < 95 else 'test'
+
+
+def documents(cache_dir=None, split=None):
+  """One Document a module, in corpus order; `split` keeps one of 'train', 'validation', 'test'."""
+  if split not in (None, 'train', 'validation', 'test'):
+    raise ValueError(f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all")
+  texts, library = {}, {}
+  for e in entries(cache_dir):
+    if split is None or split_of(e.document) == split:
+      texts.setdefault(e.document, []).extend(e.paragraphs)
+      library[e.document] = e.library
+  return [Document(name, library[name], '\n'.join(p)) for name, p in texts.items()]
+
+
+def statistics(docs):
+  """{(library, split): {'documents', 'paragraphs', 'words', 'characters'}}, with 'all' for sums on either side."""
+  table = {}
+  for d in docs:
+    row = (1, d.text.count('\n') + 1, len(d.text.split()), len(d.text))
+    split = split_of(d.name)
+    for cell in ((d.library, split), (d.library, 'all'), ('all', split), ('all', 'all')):
+      total = table.setdefault(cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0))
+      for name, n in zip(total, row, strict=True):
+        total[name] += n
+  return table
+
+
+def format_statistics(table):
+  """The statistics as lines of text, the largest library first."""
+  names = ('documents', 'paragraphs', 'words', 'characters')
+  lines = [f'{"library":<22}{"split":<12}' + ''.join(f'{n:>12}' for n in names)]
+  order = sorted({lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib))
+  for library in order + ['all']:
+    for split in ('train', 'validation', 'test', 'all') if library == 'all' else ('all',):
+      if (library, split) in table:
+        lines.append(f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names))
+  return '\n'.join(lines)
