@@ -1,0 +1,161 @@
+"""The ledger: an append-only JSONL file, one row a cell, safe to append to from many processes."""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import warnings
+
+try:
+  import fcntl
+except ImportError:  # no advisory locks on this system: O_APPEND alone keeps lines whole there
+  fcntl = None
+
+
+class LedgerError(ValueError):
+  """A ledger that cannot be written or read as it stands."""
+
+
+def cell_hash(config):
+  """The 12 hex digits that name a cell: sha256 of the config's canonical JSON, key order aside."""
+  try:
+    text = json.dumps(_plain(config), sort_keys=True, separators=(',', ':'), allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise LedgerError(f'config of a cell must be plain finite JSON values, got {config!r}: '
+                      f'{error}') from None
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def append(path, row):
+  """Adds one row (a dict with a 'cell') as one whole line, on disk when this returns.
+
+  Raises LedgerError for a row that is no cell, and in one line when the disk or folder refuses;
+  a line that could not be written whole is taken back.
+  """
+  if not isinstance(row, dict) or not isinstance(row.get('cell'), str) or not row['cell']:
+    raise LedgerError(f"a ledger row needs its config hash under 'cell', got {row!r:.200}")
+  try:
+    line = json.dumps(_finite(_plain(row)), allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise LedgerError(f'row of cell {row["cell"]} does not fit into JSON: {error}') from None
+  path = pathlib.Path(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+  except OSError as error:
+    raise _refused(path, error) from None
+  try:
+    if fcntl:
+      fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back, also after a kill
+    _mend(file, path)
+    _write(file, line.encode() + b'\n')
+  except OSError as error:
+    raise _refused(path, error) from None
+  finally:
+    os.close(file)
+
+
+def read(path):
+  """The rows in the order their cells were first written; the last row of a cell wins.
+
+  No file is an empty ledger. A torn last line (a run killed while writing) is left out with a
+  warning; a damaged line before it raises LedgerError with its number.
+  """
+  try:
+    data = pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise LedgerError(f'cannot read ledger {path}: {error.strerror or error}') from None
+  lines = data.split(b'\n')
+  rows = {}
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    row = _parse(line)
+    if row is not None:
+      rows[row['cell']] = row
+    elif number == len(lines):  # no newline came after it
+      warnings.warn(f'{path}:{number}: the last line is torn and left out; its cell runs again',
+                    stacklevel=2)
+    else:
+      raise LedgerError(
+          f'{path}:{number}: damaged ledger line {line[:60]!r}; expected one JSON object with a '
+          f"'cell'; delete that line and its cell runs again")
+  return list(rows.values())
+
+
+def done(rows):
+  """The set of cells that stand in the ledger."""
+  return {row['cell'] for row in rows}
+
+
+def _parse(line):
+  try:
+    row = json.loads(line)
+  except ValueError:
+    return None
+  return row if isinstance(row, dict) and isinstance(row.get('cell'), str) else None
+
+
+def _mend(file, path):
+  # A killed writer leaves a line without its end. Glued to our row it would spoil both.
+  size = os.fstat(file).st_size
+  if not size or _slice(file, size - 1, 1) == b'\n':
+    return
+  start, block = size, b''
+  while start and b'\n' not in block:
+    start = max(0, start - 65536)
+    block = _slice(file, start, size - start)
+  tail = block[block.rfind(b'\n') + 1:]
+  if _parse(tail) is not None:
+    _write(file, b'\n')
+  else:
+    warnings.warn(f'{path}: took away a torn last line ({len(tail)} bytes)', stacklevel=3)
+    os.ftruncate(file, size - len(tail))
+
+
+def _slice(file, start, count):
+  os.lseek(file, start, os.SEEK_SET)
+  return os.read(file, count)
+
+
+def _write(file, data):
+  size = os.fstat(file).st_size
+  try:
+    count = os.write(file, data)
+    if count != len(data):
+      raise OSError(28, f'No space left on device ({count} of {len(data)} bytes written)')
+    os.fsync(file)
+  except OSError:
+    try:
+      os.ftruncate(file, size)
+    except OSError:
+      pass  # the first error says what happened; read() and the next append know a torn line
+    raise
+
+
+def _refused(path, error):
+  return LedgerError(f'cannot write ledger {path}: {error.strerror or error}; the folder must be '
+                     f'writable and the disk must have room')
+
+
+def _plain(value):
+  # numpy and jax scalars arrive here straight from a metric.
+  if isinstance(value, dict):
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
+  if hasattr(value, 'tolist'):
+    return value.tolist()
+  return value
+
+
+def _finite(value):
+  # NaN and infinity are no JSON; a metric without a value is null, which every reader knows.
+  if isinstance(value, dict):
+    return {k: _finite(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [_finite(v) for v in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,166 @@
+"""Tables from ledger rows: the paper's Table 1 with intervals, ours beside the paper's, records."""
+
+import html as escape
+import math
+from typing import NamedTuple
+
+from prunejax.analysis import statistics
+
+ARMS = ('dense', 'pruned', 'deleted', 'after', 'random', 'fresh')
+NAMES = {'dense': 'dense', 'pruned': 'pruned in pre-training', 'deleted': 'information deletion',
+         'after': 'pruned after fine-tuning', 'random': 'random pruning',
+         'fresh': 'never pre-trained'}
+# The checkpoint a fine-tuned arm started from: deletion starts where pruning ended.
+SOURCE = {'deleted': 'pruned', 'pruned': 'pruned', 'random': 'random', 'dense': 'dense',
+          'after': 'dense'}
+
+
+class Table(NamedTuple):
+  """A title, column heads, rows of cells that are text already, and a note under it."""
+  title: str
+  head: tuple
+  rows: tuple
+  note: str = ''
+
+
+def table1(rows, *, level=0.95, seed=0):
+  """The paper's Table 1: arm x sparsity; pre-train loss, each task 'accuracy | train loss', AVG.
+
+  Scores are in points of 100 as the paper prints them; +- is half the bootstrap interval.
+  """
+  rows = statistics.one_grid(rows)
+  scores = statistics.points(rows)
+  train = statistics.points(rows, statistics.train_loss)
+  losses = statistics.pretrain(rows)
+  tasks = statistics.tasks_of(scores)
+  mean_scores, mean_train = statistics.averages(scores), statistics.averages(train)
+  estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
+
+  def cell(score, loss):
+    return f'{points(estimate(score))} | {number(estimate(loss))}'
+
+  def line(arm, sparsity):
+    key = arm, sparsity
+    source = (SOURCE.get(arm), sparsity if arm != 'after' else 0.0)
+    # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
+    loss = [] if arm == 'after' else losses.get(source, {}).values()
+    per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
+    average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
+    seeds = {k[1] for table in (scores, losses) for k in table.get(key, {})}
+    return (NAMES.get(arm, arm), f'{sparsity:g}', str(len(seeds)), number(estimate(loss)),
+            *per_task, average)
+
+  keys = sorted(set(scores) | set(losses), key=order)
+  names = sorted({(row['task'], statistics.metric_of(row)) for row in statistics.select(rows)})
+  unlike = [f'{task}: {metric}' for task, metric in names if metric != 'accuracy']
+  note = (f'Score in points of 100 | loss over the training set; mean ± half of the '
+          f'{level:.0%} bootstrap interval over seeds, - where there are too few. '
+          'Learning rates: the best dev score of each task, arm, sparsity and seed.')
+  return Table('Table 1: sparsity, pre-train loss, dev score and train loss',
+               ('arm', 'sparsity', 'seeds', 'pre-train loss', *tasks, 'AVG'),
+               tuple(line(*key) for key in keys),
+               note + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else ''))
+
+
+def beside(rows, paper, *, level=0.95, seed=0):
+  """Ours beside the paper's: differences to dense at the same arm and sparsity.
+
+  paper: {arm: {sparsity: {'loss': number or None, 'average': accuracy in points}}}, each arm with
+  its own 0.0 entry.
+  """
+  rows = statistics.one_grid(rows)
+  means = statistics.averages(statistics.points(rows))
+  losses = statistics.pretrain(rows)
+  estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
+  lines = []
+  for arm, sparsity in sorted(means, key=order):
+    if sparsity == 0 or arm not in paper:
+      continue
+    score = statistics.paired(means[arm, sparsity], means.get(('dense', 0.0), {}))
+    source = losses.get((SOURCE[arm], sparsity), {}) if arm != 'after' else {}
+    loss = statistics.paired(source, losses.get(('dense', 0.0), {}))
+    there, zero = paper[arm].get(sparsity), paper[arm][0.0]
+    theirs = [math.nan, math.nan]
+    if there:
+      theirs[0] = there['average'] - zero['average']
+      if there.get('loss') is not None:
+        theirs[1] = there['loss'] - zero['loss']
+    lines.append((NAMES.get(arm, arm), f'{sparsity:g}',
+                  points(estimate(score.values()), sign='+'), _shown(theirs[0], '+.1f'),
+                  number(estimate(loss.values()), sign='+'), _shown(theirs[1], '+.2f')))
+  return Table('Beside the paper: differences to dense',
+               ('arm', 'sparsity', 'AVG score, ours', 'AVG score, paper',
+                'pre-train loss, ours', 'pre-train loss, paper'), tuple(lines),
+               'Points of 100, and nats, paired with the dense model of the same seed; the '
+               'paper has one run of each.')
+
+
+def records(title, items, note=''):
+  """A table from a sequence of dicts; columns in the order they first appear."""
+  head = tuple(dict.fromkeys(str(key) for item in items for key in item))
+  lines = [{str(k): v for k, v in item.items()} for item in items]
+  return Table(title, head, tuple(tuple(_shown(line.get(k)) for k in head) for line in lines), note)
+
+
+def text(table):
+  """Plain text with aligned columns."""
+  lines = [table.head, *table.rows]
+  width = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
+  lines = ['  '.join(c.ljust(w) for c, w in zip(line, width, strict=True)).rstrip()
+           for line in lines]
+  lines.insert(1, '  '.join('-' * w for w in width))
+  return '\n'.join([table.title, *lines, *([table.note] if table.note else [])]) + '\n'
+
+
+def markdown(table):
+  """A Markdown table; bars inside cells are escaped."""
+  def line(cells):
+    safe = [c.replace('\\', '\\\\').replace('|', r'\|').replace('\n', ' ') for c in cells]
+    return '| ' + ' | '.join(safe) + ' |'
+  rule = '|' + '---|' * len(table.head)
+  lines = [f'**{table.title}**', '', line(table.head), rule, *map(line, table.rows)]
+  return '\n'.join([*lines, *(['', table.note] if table.note else [])]) + '\n'
+
+
+def html(table):
+  """An HTML table, all text escaped."""
+  row = lambda tag, cells: '<tr>' + ''.join(
+      f'<{tag}>{escape.escape(c)}</{tag}>' for c in cells) + '</tr>'
+  note = f'<p class="note">{escape.escape(table.note)}</p>' if table.note else ''
+  return (f'<div class="table"><table><caption>{escape.escape(table.title)}</caption>'
+          f'<thead>{row("th", table.head)}</thead><tbody>'
+          + '\n'.join(row('td', cells) for cells in table.rows)
+          + f'</tbody></table></div>{note}')
+
+
+def points(estimate, sign=''):
+  """A fraction as points of 100 with its interval: '83.1 ± 0.4'."""
+  return _plus_minus(*[100 * v for v in estimate[:3]], f'{sign}.1f', '.1f')
+
+
+def number(estimate, sign=''):
+  """A loss with its interval: '1.82 ± 0.01'."""
+  return _plus_minus(*estimate[:3], f'{sign}.2f', '.2f')
+
+
+def order(key):
+  """Sorts (arm, sparsity) as the paper does: arms in its order, then by sparsity."""
+  arm, sparsity = key
+  return (ARMS.index(arm) if arm in ARMS else len(ARMS), arm, sparsity)
+
+
+def _plus_minus(middle, low, high, form, reach):
+  if not math.isfinite(middle):
+    return '-'
+  half = (high - low) / 2
+  return f'{middle:{form}} ± ' + (f'{half:{reach}}' if math.isfinite(half) else '-')
+
+
+def _of(table, key, task):
+  return [v for (name, _), v in table.get(key, {}).items() if name == task]
+
+
+def _shown(value, form='.4g'):
+  if value is None or isinstance(value, float) and not math.isfinite(value):
+    return '-'
+  return f'{value:{form}}' if isinstance(value, float) else str(value)
