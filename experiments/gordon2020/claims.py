@@ -1,11 +1,13 @@
 """The paper's claims as named checks over ledger rows, each with a verdict and its numbers.
 
 Every check compares a number with a threshold through `statistics.cautious` (the wider of the
-bootstrap and Student's 95 % interval) over (task, seed) pairs, and says *undecided* unless at
-least two seeds stand behind it and the interval lies clear of the threshold on one side.
+bootstrap and Student's 99 % interval) over (task, seed) pairs, and says *undecided* unless at
+least two seeds stand behind it and the interval lies clear of the threshold on one side. 99 and
+not 95, because seven claims are judged at once. Tasks of one seed share a checkpoint and are not
+independent, so the 90 % interval over the means of the seeds alone must be clear as well.
 Tasks that the dense model has not learned are left out: a model that learned nothing has nothing
-to delete. Where a claim speaks of several sparsities, the search for an exception among k of
-them uses the level 1 - 0.05 / k, so that a long list finds none by luck.
+to delete. Where a claim speaks of several sparsities, a refutation by one among k of them needs
+the level 1 - 0.01 / k, so that a long list finds none by luck.
 """
 
 import math
@@ -14,6 +16,8 @@ from typing import NamedTuple
 from prunejax.analysis import statistics
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = 'reproduced', 'not reproduced', 'undecided'
+LEVEL = 0.99  # of every interval a verdict rests on
+SEED_LEVEL = 0.9  # of the interval over the means of the seeds, which must agree
 MARGIN = 0.02  # what counts as no loss of accuracy; the paper's AVG loses 0.005 at 0.4
 LEARNED = 0.02  # how far above its floor a dense model must be for its task to count
 LOW, MEDIUM, HIGH = 0.4, 0.5, 0.7  # the paper's regimes (section 4)
@@ -72,7 +76,7 @@ def low_sparsity_is_free(data):
   """Pruned minus dense at every sparsity up to 0.4, against a loss of MARGIN.
 
   Reproduced: at each of them the interval lies above -MARGIN, and 0.3 or more is among them.
-  Not reproduced: at one of them it lies below -MARGIN (level 1 - 0.05 / k).
+  Not reproduced: at one of them it lies below -MARGIN (level 1 - 0.01 / k).
   """
   diffs = _against(data, 'pruned', 'dense', lambda s: 0 < s <= LOW)
   every = bool(diffs) and max(diffs) >= 0.3 and all(_side(d, -MARGIN) > 0 for d in diffs.values())
@@ -87,7 +91,7 @@ def loss_rises(data):
 
   Reproduced: three sparsities or more, one of them at least 0.5; the loss at the highest lies
   clear above dense; no step down in the mean of more than 1 % of the dense loss. Not reproduced:
-  the highest lies clear below dense, or one step falls clear of that 1 % (level 1 - 0.05 / k).
+  the highest lies clear below dense, or one step falls clear of that 1 % (level 1 - 0.01 / k).
   """
   levels = sorted(s for arm, s in data.losses if arm == 'pruned' and s > 0)
   path = [data.losses.get(('dense', 0.0), {})] + [data.losses['pruned', s] for s in levels]
@@ -119,12 +123,12 @@ def accuracy_falls(data):
 def deletion_follows_loss(data):
   """One line a task through (pre-train loss, deletion accuracy), seeds averaged at each sparsity.
 
-  Needs two seeds and four sparsities with dense among them. Reproduced: on every task the
-  interval of the slope lies below zero and r <= -0.8. Not reproduced: on one task the slope lies
-  clear above zero (level 1 - 0.05 / tasks).
+  Needs two seeds, four sparsities with dense among them, and a loss that moves by 2 %.
+  Reproduced: on every task the interval of the slope lies below zero and r <= -0.8. Not
+  reproduced: on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
   """
   tasks = statistics.tasks_of(data.scores)
-  lines = {task: _line(data, task, 0.95) for task in tasks}
+  lines = {task: _line(data, task, LEVEL) for task in tasks}
   known = {task: line for task, line in lines.items() if line}
   every = bool(tasks) and len(known) == len(tasks) and all(
       line.high < 0 and line.r <= -0.8 for line in known.values())
@@ -136,7 +140,8 @@ def deletion_follows_loss(data):
   return _verdict(data, 'deletion_follows_loss', 'Accuracy after information deletion is linear '
                   'in pre-training loss, with a slope of its own for each task.',
                   every and not broken, broken, text,
-                  f'too few seeds or sparsities: {", ".join(missing)}' if missing else '',
+                  f'no line for {", ".join(missing)}: two seeds, four sparsities and a loss that '
+                  'moves are needed' if missing else '',
                   figures=('figure2a',))
 
 
@@ -218,12 +223,17 @@ def _against(data, arm, other, wanted, alive=False):
   return result
 
 
-def _side(diffs, threshold, level=0.95):
-  # +1 clear above, -1 clear below, 0 when the interval straddles or the seeds are too few.
-  estimate = statistics.cautious(diffs.values(), level=level)
-  if len({seed for _, seed in diffs}) < 2 or not math.isfinite(estimate.low):
+def _side(diffs, threshold, level=LEVEL):
+  # +1 clear above, -1 clear below, 0 when an interval straddles or the seeds are too few. Tasks of
+  # one seed share a checkpoint, so the means of the seeds must be clear by themselves as well.
+  seeds = sorted({seed for _, seed in diffs})
+  if len(seeds) < 2:
     return 0
-  return 1 if estimate.low > threshold else -1 if estimate.high < threshold else 0
+  means = [statistics.mean([d for pair, d in diffs.items() if pair[1] == seed]) for seed in seeds]
+  both = (statistics.cautious(diffs.values(), level=level),
+          statistics.cautious(means, level=SEED_LEVEL))
+  above, below = (all(e.low > threshold for e in both), all(e.high < threshold for e in both))
+  return int(above) - int(below)
 
 
 def _agreed(diffs, threshold):
@@ -231,12 +241,12 @@ def _agreed(diffs, threshold):
   pairs = {p for d in diffs.values() for p in d}
   means = {p: statistics.mean([d[p] for d in diffs.values() if p in d]) for p in pairs}
   side = _side(dict(sorted(means.items())), threshold)
-  each = [_side(d, threshold, _share(diffs)) for d in diffs.values()]
+  each = [_side(d, threshold, _share(diffs, 0.05)) for d in diffs.values()]  # doubt comes cheap
   return side > 0 and -1 not in each, side < 0 and 1 not in each
 
 
-def _share(parts):
-  return 1 - 0.05 / max(len(parts), 1)
+def _share(parts, error=1 - LEVEL):
+  return 1 - error / max(len(parts), 1)
 
 
 def _line(data, task, level):
@@ -253,6 +263,7 @@ def _line(data, task, level):
       y.append(statistics.mean([b[1] for b in both]))
       seeds.append(len({b[2] for b in both}))
   enough = len(x) >= 4 and min(seeds) >= 2 and ('dense', 0.0) in data.scores
+  enough = enough and max(x) - min(x) > 0.02 * max(x)  # where the loss stands still is no line
   return statistics.fit(x, y, level=level) if enough else None
 
 
@@ -261,11 +272,11 @@ def _listed(what, diffs, scale):
   form = '+.1f' if scale == 100 else '+.3f'
   parts = []
   for s, place in diffs.items():
-    e = statistics.cautious(place.values())
+    e = statistics.cautious(place.values(), level=LEVEL)
     reach = (f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else '')
     seeds = len({seed for _, seed in place})
     parts.append(f'{s:g}: {scale * e.mean:{form}}{reach} ({e.n} pairs, {seeds} seeds)')
-  return f'{what} at ' + ', '.join(parts) if parts else ''
+  return f'{what}, {LEVEL:.0%} interval, at ' + ', '.join(parts) if parts else ''
 
 
 def _verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',), of_tasks=True):

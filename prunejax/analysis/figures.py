@@ -47,10 +47,10 @@ def figure1(rows, *, chance=None):
     _curves(right, losses, CURVES)
     if chance is not None:
       left.axhline(100 * chance, color='#aaaaaa', linewidth=1)
-      left.text(1, 100 * chance, 'chance', ha='right', va='bottom', color='#888888', fontsize=9,
+      left.text(0.01, 100 * chance, 'chance', ha='left', va='bottom', color='#888888', fontsize=9,
                 transform=left.get_yaxis_transform())
-    left.set(title='Transfer', ylabel='average dev score (points)')
-    right.set(title='Fit', ylabel='average train loss')
+    left.set(title='Transfer to the tasks', ylabel='average dev score (points)')
+    right.set(title='Fit to their training sets', ylabel='average train loss')
     _below(figure, left, right)
     return _png(figure, f'mean over {", ".join(tasks)}' if tasks else '')
 
@@ -83,7 +83,7 @@ def figure2a(rows):
                 alpha=0.9, label=label)
     axes.set(xlabel='held-out pre-train loss (MLM + NSP)',
              ylabel='dev score after information deletion (points)',
-             title='Information deletion follows pre-training loss')
+             title='Information deletion against pre-training loss')
     _below(figure, axes, columns=1)
     return _png(figure)
 
@@ -137,7 +137,8 @@ def _curves(axes, table, arms):
     levels = sorted(places)
     estimates = [statistics.bootstrap(places[s].values()) for s in levels]
     middle = np.array([e.mean for e in estimates])
-    bars = np.nan_to_num([[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]])
+    bars = np.nan_to_num([[e.mean - e.low for e in estimates],
+                          [e.high - e.mean for e in estimates]])
     axes.errorbar(np.array(levels) + nudge, middle, yerr=bars, color=COLOURS[arm],
                   marker=MARKERS[arm], markeredgecolor='white', markeredgewidth=0.8, capsize=3,
                   elinewidth=1.3, label=tables.NAMES[arm], zorder=3)

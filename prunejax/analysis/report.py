@@ -7,7 +7,8 @@ import os
 import pathlib
 
 from prunejax.analysis import figures as drawing
-from prunejax.analysis import statistics, tables
+from prunejax.analysis import statistics
+from prunejax.analysis import tables as tabular
 
 CAPTIONS = {
     'figure1': 'Figure 1: average dev score and train loss against sparsity; bars are 95 % '
@@ -19,10 +20,10 @@ CAPTIONS = {
 }
 MARKS = {'reproduced': 'yes', 'not reproduced': 'no', 'undecided': 'open'}
 STYLE = """
-:root{color-scheme:light dark;--ink:#1d1d1f;--soft:#5c5f66;--line:#d9dbe0;--page:#fff;--card:#f6f7f9;
---yes:#00724f;--no:#b03a00;--open:#5c5f66}
-@media (prefers-color-scheme:dark){:root{--ink:#ececf0;--soft:#a5a8b0;--line:#3a3d44;--page:#17181b;
---card:#212327;--yes:#3ecf9f;--no:#ff8f57;--open:#b4b7be}}
+:root{color-scheme:light dark;--ink:#1d1d1f;--soft:#5c5f66;--line:#d9dbe0;--page:#fff;
+--card:#f6f7f9;--yes:#00724f;--no:#b03a00;--open:#5c5f66}
+@media (prefers-color-scheme:dark){:root{--ink:#ececf0;--soft:#a5a8b0;--line:#3a3d44;
+--page:#17181b;--card:#212327;--yes:#3ecf9f;--no:#ff8f57;--open:#b4b7be}}
 *{box-sizing:border-box}
 body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);
 background:var(--page);max-width:1080px;margin:0 auto;padding:2rem 1.2rem 4rem}
@@ -50,19 +51,20 @@ def write(workdir, rows, verdicts, *, title, meta=None, tables=None, figures=Non
 
   verdicts: tuples with name, claim, verdict, evidence (and figures: names of those it rests on).
   meta: {word: value} for the head. tables: `tables.Table`s, table1 of the rows by default.
-  figures: {name: PNG bytes}, `figures.standard(rows)` by default. Each file appears whole or not
+  figures: {name: PNG bytes}, `figures.standard(rows)`
+  by default. Each file appears whole or not
   at all; ValueError in one line when the folder or disk refuses.
   """
   rows = statistics.one_grid(list(rows))
   verdicts = list(verdicts)
-  shown = [_tables().table1(rows)] if tables is None else list(tables)
+  shown = [tabular.table1(rows)] if tables is None else list(tables)
   figures = drawing.standard(rows) if figures is None else dict(figures)
   workdir = pathlib.Path(workdir)
   page = render(rows, verdicts, title=title, meta=meta or {}, tables=shown, figures=figures)
   files = {f'{_file_name(name)}.png': data for name, data in figures.items()}
   if shown:
-    files['table1.md'] = '\n'.join(map(_tables().markdown, shown)).encode()
-    files['table1.txt'] = '\n'.join(map(_tables().text, shown)).encode()
+    files['table1.md'] = '\n'.join(map(tabular.markdown, shown)).encode()
+    files['table1.txt'] = '\n'.join(map(tabular.text, shown)).encode()
   files['report.html'] = page.encode()  # last: it stands only when all it shows stands
   return {name: _replace(workdir / name, data) for name, data in files.items()}
 
@@ -75,17 +77,13 @@ def render(rows, verdicts, *, title, meta, tables, figures):
   if figures:
     parts += ['<h2>Figures</h2>', *[_figure(name, data) for name, data in figures.items()]]
   if tables:
-    parts += ['<h2>Tables</h2>', *map(_tables().html, tables)]
+    parts += ['<h2>Tables</h2>', *map(tabular.html, tables)]
   if rows:
     parts += ['<h2>Cells</h2>', _cost(rows), _cells(rows)]
   return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           f'<meta name="viewport" content="width=device-width, initial-scale=1">'
           f'<title>{_safe(title)}</title><style>{STYLE}</style></head>\n<body>\n'
           + '\n'.join(parts) + '\n</body></html>\n')
-
-
-def _tables():
-  return tables  # the argument of the same name hides the module in the functions above
 
 
 def _head(rows, meta):
@@ -137,8 +135,8 @@ def _cells(rows):
             'masks': str(row.get('mask_hash') or '-')[:12], 'bytes': row.get('bytes'),
             'seconds': row.get('seconds'), 'device': row.get('device'),
             'from': row.get('parent'), 'written': row.get('time')}
-  table = _tables().records(f'The ledger: {len(rows)} cells', [line(row) for row in rows])
-  return f'<details><summary>Every cell</summary>{_tables().html(table)}</details>'
+  table = tabular.records(f'The ledger: {len(rows)} cells', [line(row) for row in rows])
+  return f'<details><summary>Every cell</summary>{tabular.html(table)}</details>'
 
 
 def _duration(seconds):

@@ -1,0 +1,177 @@
+"""The ledger: whole lines whatever happens, damage named, cells counted once."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prunejax.analysis import ledger
+
+
+def row(cell='0123456789ab', **rest):
+  return {'cell': cell, 'metrics': {'loss': 1.5}, **rest}
+
+
+def test_rows_come_back_and_folders_are_made(tmp_path):
+  path = tmp_path / 'a' / 'b' / 'results.jsonl'
+  rows = [row('a' * 12, seed=0), row('b' * 12, seed=1, parent=None, note='naïve\nline')]
+  for one in rows:
+    ledger.append(path, one)
+  assert ledger.read(path) == rows
+  assert ledger.done(rows) == {'a' * 12, 'b' * 12}
+  assert path.read_bytes().count(b'\n') == 2
+
+
+def test_no_file_is_an_empty_ledger(tmp_path):
+  assert ledger.read(tmp_path / 'none.jsonl') == []
+
+
+def test_the_last_row_of_a_cell_wins(tmp_path):
+  path = tmp_path / 'l.jsonl'
+  for cell, seconds in [('a', 1), ('b', 2), ('a', 3)]:
+    ledger.append(path, row(cell, seconds=seconds))
+  assert [(r['cell'], r['seconds']) for r in ledger.read(path)] == [('a', 3), ('b', 2)]
+
+
+def test_numpy_values_and_nan_are_plain_json(tmp_path):
+  path = tmp_path / 'l.jsonl'
+  metrics = {'loss': np.float32(0.5), 'count': np.int64(2 ** 40), 'nan': float('nan'),
+             'inf': np.float64('inf'), 'many': np.arange(2), 'pair': (1, True)}
+  ledger.append(path, {'cell': 'c', 'metrics': metrics})
+  strict = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+  assert strict['metrics'] == {'loss': 0.5, 'count': 2 ** 40, 'nan': None, 'inf': None,
+                               'many': [0, 1], 'pair': [1, True]}
+
+
+@pytest.mark.parametrize('bad', [{}, {'cell': ''}, {'cell': 3}, ['cell'], None])
+def test_a_row_without_a_cell_is_refused(tmp_path, bad):
+  with pytest.raises(ledger.LedgerError, match="'cell'"):
+    ledger.append(tmp_path / 'l.jsonl', bad)
+  assert not (tmp_path / 'l.jsonl').exists()
+
+
+def test_a_row_that_is_no_json_names_its_cell(tmp_path):
+  with pytest.raises(ledger.LedgerError, match='cell abc .*JSON'):
+    ledger.append(tmp_path / 'l.jsonl', {'cell': 'abc', 'metrics': {'f': object()}})
+
+
+@pytest.mark.parametrize('cut', [1, 7, 40])
+def test_a_torn_last_line_is_named_left_out_and_mended(tmp_path, cut):
+  path = tmp_path / 'l.jsonl'
+  ledger.append(path, row('a'))
+  ledger.append(path, row('b', config={'text': 'x' * 100_000}))
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-1 - cut])
+  with pytest.warns(UserWarning, match=r'l\.jsonl:2: the last line is torn'):
+    assert ledger.done(ledger.read(path)) == {'a'}
+  with pytest.warns(UserWarning, match='took away a torn last line'):
+    ledger.append(path, row('c'))
+  assert ledger.done(ledger.read(path)) == {'a', 'c'}
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
+  path = tmp_path / 'l.jsonl'
+  ledger.append(path, row('a'))
+  path.write_bytes(path.read_bytes()[:-1])
+  assert ledger.done(ledger.read(path)) == {'a'}
+  ledger.append(path, row('b'))
+  assert ledger.done(ledger.read(path)) == {'a', 'b'}
+
+
+@pytest.mark.parametrize('damage', [b'{"cell": "b", "me', b'[1, 2]', b'{"no": "cell"}',
+                                    b'\xff\xfe{}'])
+def test_damage_in_the_middle_is_named_with_its_line(tmp_path, damage):
+  path = tmp_path / 'l.jsonl'
+  ledger.append(path, row('a'))
+  with open(path, 'ab') as file:
+    file.write(damage + b'\n')
+  ledger.append(path, row('c'))
+  with pytest.raises(ledger.LedgerError, match=r'l\.jsonl:2: damaged'):
+    ledger.read(path)
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch):
+  path = tmp_path / 'l.jsonl'
+  ledger.append(path, row('a'))
+  before = path.read_bytes()
+  write = os.write
+  monkeypatch.setattr(ledger.os, 'write', lambda file, data: write(file, data[:10]))
+  with pytest.raises(ledger.LedgerError, match='cannot write ledger .*No space left') as caught:
+    ledger.append(path, row('b'))
+  assert '\n' not in str(caught.value)
+  assert path.read_bytes() == before
+
+
+def test_a_full_device_is_one_clear_error():
+  if os.path.exists('/dev/full'):
+    with pytest.raises(ledger.LedgerError, match='/dev/full.*No space left on device'):
+      ledger.append('/dev/full', row())
+  else:
+    assert issubclass(ledger.LedgerError, ValueError)
+
+
+def test_a_read_only_folder_is_one_clear_error(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+  monkeypatch.setattr(ledger.os, 'open', refuse)
+  with pytest.raises(ledger.LedgerError, match=r'l\.jsonl: Read-only file system; the folder must'):
+    ledger.append(tmp_path / 'l.jsonl', row())
+
+
+def test_a_path_through_a_file_and_a_folder_as_ledger_are_clear_errors(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ledger.LedgerError, match='cannot write ledger'):
+    ledger.append(tmp_path / 'file' / 'l.jsonl', row())
+  with pytest.raises(ledger.LedgerError, match='cannot read ledger'):
+    ledger.read(tmp_path)
+
+
+def test_hash_knows_values_and_not_their_order():
+  one = {'a': 1, 'b': {'c': [1.5, 'x'], 'd': None}}
+  two = {'b': {'d': None, 'c': (np.float64(1.5), 'x')}, 'a': np.int32(1)}
+  assert ledger.cell_hash(one) == ledger.cell_hash(two)
+  assert len(ledger.cell_hash(one)) == 12 and int(ledger.cell_hash(one), 16) >= 0
+  assert ledger.cell_hash(one) == '51f7aaf32f60'  # a cell keeps its name for ever
+  changed = [{'a': 2, **{k: v for k, v in one.items() if k != 'a'}}, {**one, 'e': 0}, {}]
+  assert len({ledger.cell_hash(c) for c in [one, *changed]}) == 4
+
+
+@pytest.mark.parametrize('bad', [{'a': float('nan')}, {'a': object()}])
+def test_a_config_that_has_no_canonical_form_is_refused(bad):
+  with pytest.raises(ledger.LedgerError, match='plain finite JSON'):
+    ledger.cell_hash(bad)
+
+
+WRITER = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location('ledger', sys.argv[1])
+ledger = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ledger)
+print('ready', flush=True)
+sys.stdin.readline()
+writer, count = int(sys.argv[3]), int(sys.argv[4])
+for number in range(count):
+  ledger.append(sys.argv[2], {'cell': f'{writer}-{number}', 'pad': 'x' * (7000 + 500 * writer)})
+"""
+
+
+def test_appends_of_several_processes_never_tear_a_row(tmp_path):
+  path, count, writers = tmp_path / 'l.jsonl', 40, 4
+  command = [sys.executable, '-c', WRITER, ledger.__file__, str(path)]
+  jobs = [subprocess.Popen([*command, str(writer), str(count)], stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True) for writer in range(writers)]
+  assert [job.stdout.readline() for job in jobs] == ['ready\n'] * writers
+  for job in jobs:  # all at once
+    job.stdin.write('\n')
+    job.stdin.flush()
+  for job in jobs:
+    job.communicate(timeout=60)
+    assert job.returncode == 0
+  rows = ledger.read(path)
+  assert ledger.done(rows) == {f'{w}-{n}' for w in range(writers) for n in range(count)}
+  assert all(len(r['pad']) == 7000 + 500 * int(r['cell'][0]) for r in rows)
+  assert path.read_bytes().count(b'\n') == writers * count

@@ -1,0 +1,219 @@
+"""Tables, figures and the report: what is in them, that they stand alone, that they parse."""
+
+import ast
+import base64
+import html.parser
+import pathlib
+import struct
+
+import pytest
+import synthetic_ledger as synthetic
+
+import prunejax.analysis
+from experiments.gordon2020 import claims, paper
+from prunejax.analysis import figures, report, statistics, tables
+
+ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
+PNG = b'\x89PNG\r\n\x1a\n'
+
+
+class Page(html.parser.HTMLParser):
+  """Collects what a page refers to, its text, its ids, and whether its tags close."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.links, self.text, self.ids, self.tags = [], [], [], [], []
+    self.feed(text)
+    self.close()
+
+  def handle_starttag(self, tag, attrs):
+    attrs = dict(attrs)
+    self.tags.append(tag)
+    self.links += [attrs[name] for name in ('src', 'href', 'srcset', 'action') if name in attrs]
+    self.ids += [attrs['id']] if 'id' in attrs else []
+    if tag not in ('img', 'meta', 'br', 'hr', 'link', 'input'):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('work') / 'new' / 'folder'
+  shown = [tables.table1(ROWS), tables.beside(ROWS, paper.TABLE1),
+           tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}])]
+  drawn = {**figures.standard(ROWS, chance=0.5),
+           'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)])}
+  verdicts = claims.check(ROWS)
+  paths = report.write(workdir, ROWS, verdicts, title='A <report> & "more"',
+                       meta={'preset': 'quick', '<b>': '<script>x</script>'}, tables=shown,
+                       figures=drawn)
+  return workdir, shown, drawn, verdicts, paths
+
+
+def test_report_parses_and_needs_nothing_outside_it(written):
+  workdir = written[0]
+  text = (workdir / 'report.html').read_text()
+  page = Page(text)
+  assert page.open == []
+  assert page.links and all(link.startswith(('data:image/png;base64,', '#')) for link in page.links)
+  assert 'http' not in text.replace('data:image/png', '').split('<body>')[0]
+  assert 'url(' not in text and '@import' not in text and 'script' not in page.tags
+  assert {link[1:] for link in page.links if link[0] == '#'} <= set(page.ids)
+  assert len(page.ids) == len(set(page.ids))
+
+
+def test_report_holds_every_table_figure_verdict_and_cell(written):
+  workdir, shown, drawn, verdicts, _ = written
+  text = (workdir / 'report.html').read_text()
+  words = ' '.join(Page(text).text)
+  for table in shown:
+    assert tables.html(table) in text
+  for name, data in drawn.items():
+    assert data.startswith(PNG) and (workdir / f'{name}.png').read_bytes() == data
+    assert f'data:image/png;base64,{base64.b64encode(data).decode()}"' in text
+  for verdict in verdicts:
+    assert f'{verdict.name.replace("_", " ")}: {verdict.verdict}' in words
+    assert verdict.claim in words and verdict.evidence in words
+  assert all(row['cell'] in words for row in ROWS)
+  assert f'{len(ROWS)} cells, {round(2.5 * len(ROWS)) // 60} min' in words
+  assert 'cpu x1' in words and 'jax 0.10.2' in words and 'seeds: 0, 1' in words
+  badges = text.index('class="badges"')
+  assert badges < text.index('<h2>Claims') < text.index('<h2>Figures') < text.index('<h2>Tables')
+
+
+def test_everything_written_is_escaped(written):
+  text = (written[0] / 'report.html').read_text()
+  assert '<script' not in text and '<kernel>' not in text and '<b>' not in text
+  assert 'A &lt;report&gt; &amp; &quot;more&quot;' in text
+
+
+def test_files_are_named_and_no_draft_stays(written):
+  workdir, _, drawn, _, paths = written
+  expected = {'report.html', 'table1.md', 'table1.txt', *(f'{name}.png' for name in drawn)}
+  assert {path.name for path in workdir.iterdir()} == expected == set(paths)
+
+
+def test_standard_tables_and_figures_are_the_default(tmp_path):
+  paths = report.write(tmp_path, ROWS[:12], [], title='t')
+  assert set(paths) == {'report.html', 'table1.md', 'table1.txt', 'figure1.png', 'figure2a.png',
+                        'pretrain_loss.png'}
+
+
+def test_an_empty_ledger_still_makes_a_report(tmp_path):
+  report.write(tmp_path, [], claims.check([]), title='nothing yet')
+  assert 'undecided' in (tmp_path / 'report.html').read_text()
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
+  report.write(tmp_path, ROWS, [], title='first', figures={})
+  before = (tmp_path / 'report.html').read_bytes()
+  def full(self, data):
+    raise OSError(28, 'No space left on device')
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
+  with pytest.raises(ValueError, match='cannot write .*No space left on device; the folder must'):
+    report.write(tmp_path, ROWS, [], title='second', figures={})
+  assert (tmp_path / 'report.html').read_bytes() == before
+  assert not list(tmp_path.glob('.*'))
+
+
+def test_a_workdir_that_is_a_file_is_one_clear_error(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match='cannot write'):
+    report.write(tmp_path / 'file', ROWS, [], title='t', figures={})
+
+
+def test_table1_has_the_papers_columns_and_numbers():
+  table = tables.table1(ROWS)
+  assert table.head == ('arm', 'sparsity', 'seeds', 'pre-train loss', 'pydoc/order', 'pydoc/who',
+                        'AVG')
+  lines = {line[:2]: line for line in table.rows}
+  assert len(lines) == 2 + 4 * 4
+  scores = statistics.points(ROWS)['pruned', 0.7]
+  got = lines['pruned in pre-training', '0.7']
+  mean = 50 * (scores['pydoc/who', 0] + scores['pydoc/who', 1])
+  half = 50 * abs(scores['pydoc/who', 0] - scores['pydoc/who', 1])
+  assert got[2] == '2' and got[5].startswith(f'{mean:.1f} ± {half:.1f} | ')
+  # Deletion starts from the pruned checkpoint; pruning after fine-tuning has none at its sparsity.
+  assert lines['information deletion', '0.7'][3] == got[3] != '-'
+  assert lines['pruned after fine-tuning', '0.7'][3] == '-'
+
+
+def test_one_seed_shows_no_interval():
+  table = tables.table1([row for row in ROWS if row['seed'] == 0])
+  assert all('± -' in line[-1] for line in table.rows)
+
+
+def test_scores_other_than_accuracy_are_named():
+  rows = [{**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row
+          for row in ROWS]
+  assert 'pydoc/who: pearson' in tables.table1(rows).note
+
+
+def test_beside_sets_differences_at_equal_sparsity():
+  table = tables.beside(ROWS, paper.TABLE1)
+  lines = {line[:2]: line for line in table.rows}
+  assert set(lines) == {(tables.NAMES[arm], f'{s:g}') for arm in paper.TABLE1
+                        for s in (0.3, 0.5, 0.7, 0.9)}
+  got = lines['information deletion', '0.9']
+  assert got[3] == '-9.4' and got[5] == '+4.01'  # 77.9 - 87.3 and 5.83 - 1.82
+  assert float(got[2].split()[0]) == pytest.approx(-21.6, abs=0.5)
+  assert float(got[4].split()[0]) == pytest.approx(1.8, abs=0.02)
+  assert lines['pruned after fine-tuning', '0.9'][3:] == ('-15.4', '-', '-')
+  odd = tables.beside(synthetic.make(seeds=2, sparsities=(0.7,)), {
+      arm: {0.0: lines[0.0]} for arm, lines in paper.TABLE1.items()})
+  assert all(line[3] == line[5] == '-' for line in odd.rows)
+
+
+def test_the_same_cells_stand_in_text_markdown_and_html():
+  table = tables.records('T', [{'a': 'x|y', 'b': 1.5}, {'a': '<&>', 'c': None}], note='n')
+  assert table.rows == (('x|y', '1.5', '-'), ('<&>', '-', '-'))
+  assert tables.text(table).splitlines() == ['T', 'a    b    c', '---  ---  -', 'x|y  1.5  -',
+                                             '<&>  -    -', 'n']
+  assert r'| x\|y | 1.5 | - |' in tables.markdown(table)
+  assert '<td>&lt;&amp;&gt;</td>' in tables.html(table)
+
+
+@pytest.mark.parametrize('draw', [
+    lambda rows: figures.figure1(rows, chance=0.5), figures.figure2a, figures.pretrain_loss])
+@pytest.mark.parametrize('rows', [ROWS, ROWS[:5], []], ids=['grid', 'few', 'none'])
+def test_figures_are_pngs_of_a_readable_size(draw, rows):
+  data = draw(rows)
+  width, height = struct.unpack('>II', data[16:24])
+  assert data.startswith(PNG) and width >= 900 and height >= 600
+
+
+def test_figures_depend_on_the_rows_and_nothing_else():
+  assert figures.figure2a(ROWS) == figures.figure2a(ROWS) != figures.figure2a(ROWS[:30])
+  several = figures.learning_curve({'a': [(0, 1.0)], 'b': [(0, 2.0), (5, 1.0)]})
+  assert several.startswith(PNG)
+
+
+def test_every_curve_has_its_own_colour_and_mark():
+  assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+  assert len(set(figures.MARKERS.values())) == len(figures.CURVES)
+
+
+def test_rows_of_two_presets_are_refused(tmp_path):
+  rows = [*ROWS, {**ROWS[0], 'preset': 'mini'}]
+  with pytest.raises(ValueError, match='several grids'):
+    report.write(tmp_path, rows, [], title='t')
+  assert not list(tmp_path.iterdir())
+
+
+def test_analysis_imports_no_jax_pandas_or_scipy():
+  folder = pathlib.Path(prunejax.analysis.__file__).parent
+  names = set()
+  for path in folder.glob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Import):
+        names |= {alias.name.split('.')[0] for alias in node.names}
+      elif isinstance(node, ast.ImportFrom):
+        names.add('.'.join(node.module.split('.')[:2]))
+  assert {'numpy', 'matplotlib'} <= names
+  assert not names & {'jax', 'jaxlib', 'pandas', 'scipy', 'flax', 'optax', 'experiments', 'configs'}
+  assert {name for name in names if name.startswith('prunejax')} == {'prunejax.analysis'}
