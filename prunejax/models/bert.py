@@ -1,0 +1,253 @@
+"""BERT (Devlin et al. 2019) in Flax linen, every prunable kernel a 2-D leaf `[in, out]`.
+
+Parameters are a plain dict whose paths read like the model:
+
+  embeddings/{word,position,segment}/embedding   embeddings/norm/{scale,bias}
+  encoder/layer_3/attention/{query,key,value,output}/{kernel,bias}   .../attention/norm
+  encoder/layer_3/ffn/{intermediate,output}/{kernel,bias}            .../ffn/norm
+  pooler/{kernel,bias}
+  mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
+
+Layers are separate leaves (no scan over layers): each has its own sparsity and its own regex.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Gordon et al. 2020: six matrices a layer, the word embeddings (and so the tied MLM softmax) and
+# the pooler.
+PRUNABLE = (
+  r'embeddings/word/embedding'
+  r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
+  r'|pooler/kernel'
+)
+HEADS = ('mlm', 'nsp', 'classifier')
+ACTIVATIONS = {
+  'gelu': lambda x: nn.gelu(x, approximate=False),
+  'gelu_new': lambda x: nn.gelu(x, approximate=True),
+  'relu': nn.relu,
+}
+
+
+def sinusoids(key, shape, dtype=jnp.float32):
+  """Fixed waves `[positions, hidden]` of Vaswani et al. 2017, with deviation 1/sqrt(hidden)."""
+  del key
+  length, width = shape
+  angle = np.arange(length)[:, None] / 10000 ** (2 * (np.arange(width)[None] // 2) / width)
+  waves = np.where(np.arange(width)[None] % 2 == 0, np.sin(angle), np.cos(angle))
+  return jnp.asarray(waves * math.sqrt(2 / width), dtype)
+
+
+def initializers(kind, size):
+  """(kernel, embedding, position) initializers.
+
+  'normal' is BERT's own, deviation `size.initializer_range`. 'fan_in' draws with deviation
+  1/sqrt(fan-in) and starts the positions as sinusoids, which lets a model a few hundred units wide
+  leave the plateau of word frequencies.
+  """
+  if kind == 'normal':
+    return (nn.initializers.truncated_normal(size.initializer_range),) * 3
+  if kind == 'fan_in':
+    kernel = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+    return kernel, nn.initializers.normal(size.hidden_size**-0.5), sinusoids
+  raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
+
+
+def check(size, heads=(), *, length=1):
+  """Raises ValueError for a size, heads or length that `Bert` would silently compute wrongly."""
+  if size.hidden_act not in ACTIVATIONS:
+    raise ValueError(f'hidden_act={size.hidden_act!r}: expected one of {sorted(ACTIVATIONS)}')
+  if size.hidden_size % size.num_attention_heads:
+    raise ValueError(
+      f'hidden_size={size.hidden_size} does not split into '
+      f'num_attention_heads={size.num_attention_heads} equal heads'
+    )
+  unknown = [head for head in heads if head not in HEADS]
+  if unknown:
+    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  if length > size.max_position_embeddings:
+    # A look-up past the end of the table gives NaN, not an error.
+    raise ValueError(
+      f'a sequence of {length} tokens is longer than '
+      f'max_position_embeddings={size.max_position_embeddings}'
+    )
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention, BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
+
+  size: Any
+  dtype: Any
+  kernel_init: Any
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic):
+    size, (batch, length, hidden) = self.size, x.shape
+    dense = lambda name: nn.Dense(
+      hidden, dtype=self.dtype, kernel_init=self.kernel_init, name=name
+    )
+    split = lambda y: y.reshape(batch, length, size.num_attention_heads, -1)
+    query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
+    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(query.shape[-1])
+    # Softmax in float32 whatever the compute dtype; padding gets the lowest finite value, so that
+    # a row with nothing valid in it is no NaN.
+    lowest = jnp.finfo(jnp.float32).min
+    scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
+    weights = jax.nn.softmax(scores).astype(self.dtype)
+    weights = nn.Dropout(size.attention_probs_dropout_prob)(weights, deterministic=deterministic)
+    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, hidden)
+    out = nn.Dropout(size.hidden_dropout_prob)(dense('output')(mixed), deterministic=deterministic)
+    return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
+
+
+class FeedForward(nn.Module):
+  """Two dense maps with BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
+
+  size: Any
+  dtype: Any
+  kernel_init: Any
+
+  @nn.compact
+  def __call__(self, x, deterministic):
+    size = self.size
+    dense = lambda width, name: nn.Dense(
+      width, dtype=self.dtype, kernel_init=self.kernel_init, name=name
+    )
+    inner = ACTIVATIONS[size.hidden_act](dense(size.intermediate_size, 'intermediate')(x))
+    out = dense(size.hidden_size, 'output')(inner)
+    out = nn.Dropout(size.hidden_dropout_prob)(out, deterministic=deterministic)
+    return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
+
+
+class Layer(nn.Module):
+  size: Any
+  dtype: Any
+  kernel_init: Any
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic):
+    parts = (self.size, self.dtype, self.kernel_init)
+    x = Attention(*parts, name='attention')(x, valid, deterministic)
+    return FeedForward(*parts, name='ffn')(x, deterministic)
+
+
+class Encoder(nn.Module):
+  size: Any
+  dtype: Any
+  kernel_init: Any
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic):
+    for i in range(self.size.num_hidden_layers):
+      x = Layer(self.size, self.dtype, self.kernel_init, name=f'layer_{i}')(x, valid, deterministic)
+    return x
+
+
+class Embeddings(nn.Module):
+  """Sum of word, position and segment embeddings, normed: x [batch, length, hidden].
+
+  Returns (x, attend), attend being the word table's own product with hidden states.
+  """
+
+  size: Any
+  dtype: Any
+  word_init: Any
+  position_init: Any
+
+  @nn.compact
+  def __call__(self, input_ids, segment_ids, deterministic):
+    size = self.size
+    table = lambda rows, draw, name: nn.Embed(
+      rows, size.hidden_size, dtype=self.dtype, embedding_init=draw, name=name
+    )
+    word = table(size.vocab_size, self.word_init, 'word')
+    position = table(size.max_position_embeddings, self.position_init, 'position')
+    segment = table(size.type_vocab_size, self.word_init, 'segment')
+    x = word(input_ids) + position(jnp.arange(input_ids.shape[1])[None]) + segment(segment_ids)
+    x = nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x)
+    return nn.Dropout(size.hidden_dropout_prob)(x, deterministic=deterministic), word.attend
+
+
+class MlmHead(nn.Module):
+  """Transform, norm, the tied word table and a bias. x: [batch, predictions, hidden]."""
+
+  size: Any
+  dtype: Any
+  kernel_init: Any
+
+  @nn.compact
+  def __call__(self, x, attend):
+    size = self.size
+    dense = nn.Dense(
+      size.hidden_size, dtype=self.dtype, kernel_init=self.kernel_init, name='transform'
+    )
+    x = ACTIVATIONS[size.hidden_act](dense(x))
+    x = nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x)
+    return attend(x) + self.param('bias', nn.initializers.zeros, (size.vocab_size,))
+
+
+class Bert(nn.Module):
+  """The encoder and the heads asked for.
+
+  Attributes:
+    size: a `transformers.BertConfig`, or anything with its fields.
+    heads: any of 'mlm', 'nsp', 'classifier'.
+    num_outputs: classes of the classifier head, 1 for a regressor.
+    dtype: compute dtype; parameters stay float32.
+    initializer: 'normal' or 'fan_in', see `initializers`.
+  """
+
+  size: Any
+  heads: tuple[str, ...] = ('mlm', 'nsp')
+  num_outputs: int = 2
+  dtype: Any = jnp.float32
+  initializer: str = 'normal'
+
+  @nn.compact
+  def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
+    """Runs the encoder and every head.
+
+    Args:
+      input_ids: int [batch, length].
+      segment_ids: int [batch, length], 0 or 1.
+      valid: bool [batch, length], False at padding.
+      positions: int [batch, predictions], where the MLM head predicts (None: everywhere).
+      deterministic: False draws dropout from the rng named 'dropout'.
+
+    Returns:
+      dict with 'sequence' [batch, length, hidden] and 'pooled' [batch, hidden] in the compute
+      dtype, and a float32 entry for each head: 'mlm' [batch, predictions, vocabulary], 'nsp'
+      [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs].
+
+    Raises:
+      ValueError: a size, a head or a length that this model cannot have, see `check`.
+    """
+    size = self.size
+    check(size, self.heads, length=input_ids.shape[1])
+    kernel_init, embed_init, position_init = initializers(self.initializer, size)
+    embeddings = Embeddings(size, self.dtype, embed_init, position_init, name='embeddings')
+    x, attend = embeddings(input_ids, segment_ids, deterministic)
+    x = Encoder(size, self.dtype, kernel_init, name='encoder')(x, valid, deterministic)
+    dense = lambda width, name: nn.Dense(
+      width, dtype=self.dtype, kernel_init=kernel_init, name=name
+    )
+    pooled = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
+    out = {'sequence': x, 'pooled': pooled}
+    if 'mlm' in self.heads:
+      # Only predicted positions reach the vocabulary-wide softmax: 15 % of the cost of all of them.
+      at = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
+      mlm = MlmHead(size, self.dtype, kernel_init, name='mlm')
+      out['mlm'] = mlm(at, attend).astype(jnp.float32)
+    if 'nsp' in self.heads:
+      out['nsp'] = dense(2, 'nsp')(pooled).astype(jnp.float32)
+    if 'classifier' in self.heads:
+      rate = size.classifier_dropout
+      rate = size.hidden_dropout_prob if rate is None else rate
+      kept = nn.Dropout(rate)(pooled, deterministic=deterministic)
+      out['classifier'] = dense(self.num_outputs, 'classifier')(kept).astype(jnp.float32)
+    return out
