@@ -1,0 +1,90 @@
+"""Every key there is, with what it means. Any other config starts from this one and holds only its differences."""
+
+from ml_collections import config_dict
+
+# The paper's list of pruned matrices, one regex: six a layer, the word embeddings, the pooler.
+from prunejax.models.bert import PRUNABLE
+
+
+def prune_group(**changes):
+  """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
+  group = dict(
+    where=PRUNABLE,  # leaves, by regex on the whole path
+    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement
+    schedule='',  # how sparse at this step? cubic, linear, one_shot, constant, staircase; '' prunes nothing
+    when='every(10)',  # do masks move now?
+    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk
+    structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
+    zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
+  )
+  return config_dict.create(**{**group, **changes})
+
+
+def get_config(arg=''):
+  del arg
+  c = config_dict.ConfigDict()
+  c.seed = 0  # weights drawn, dropout, order of the data
+  c.steps = 1000  # optimizer steps
+  c.batch_size = 32  # examples a step, over all devices
+  c.accumulate = 1  # micro-batches a step
+  c.init = ''  # where weights, size and vocabulary come from: '' (fresh), 'nano' (in the package), a Hugging Face folder
+  c.pretrained = True  # False: only size and vocabulary come from `init`, the weights are drawn fresh
+  c.view = 'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
+
+  c.model = config_dict.create(
+    # The size of a fresh model (names of transformers.BertConfig); with `init` the folder's config.json decides.
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    max_position_embeddings=512,
+    # These three always hold.
+    dropout=0.1,  # hidden and attention
+    initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)
+    dtype='float32',  # compute: float32, bfloat16
+  )
+  c.data = config_dict.create(
+    corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME; several as 'wikipedia+pydoc*4'
+    task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
+    root='',  # folder of local text and GLUE, or TFDS's data folder
+    cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
+    vocab='',  # a vocab.txt for a fresh model; '' trains one on the corpus
+    vocab_size=8192,  # of a trained vocabulary
+    seq_len=128,  # tokens an example
+    predict=0.15,  # share of tokens to predict
+    max_predictions=20,  # cap on predictions an example
+    examples=0,  # labelled examples to train on, 0: all
+  )
+  c.optimizer = config_dict.create(
+    learning_rate=1e-4,  # the peak
+    warmup=0.1,  # share of the steps
+    sawtooth=0,  # steps of one piece of the seed paper's saw-tooth (5000 there), 0: one linear decay
+    b1=0.9,
+    b2=0.999,
+    eps=1e-6,
+    weight_decay=0.01,  # not on biases and LayerNorm
+    clip=1.0,  # global norm of the gradient
+  )
+  c.prune = config_dict.create(weights=prune_group())
+  c.hold_zeros = False  # weights that are zero at the start stay zero: a pruned checkpoint stays pruned
+
+  c.mesh = config_dict.create(
+    data=-1,  # devices on the batch axis, -1: all that are left
+    model=1,  # devices on the tensor axis
+    rules=(),  # ((regex, (axis, ...)), ...) on leaf paths; first match wins, no match is replicated
+  )
+  c.eval = config_dict.create(
+    every=0,  # steps between evaluations, 0: at the end only
+    batches=50,  # of held-out pre-training examples; tasks are evaluated whole
+    batch_size=64,
+  )
+  c.checkpoint = config_dict.create(
+    every=1000,  # steps between checkpoints, 0: none
+    keep=2,
+  )
+  c.log = config_dict.create(
+    every=100,  # steps between lines
+    tensorboard=True,
+  )
+  c.lock()
+  return c

@@ -1,0 +1,132 @@
+"""python -m prunejax {train, sweep, reproduce, report, export}: parse, then call."""
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+
+# What a person can mend ends in one line; anything else is a defect and keeps its traceback.
+MENDABLE = (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError, FloatingPointError)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def parser():
+  top = argparse.ArgumentParser(prog='python -m prunejax', description='Weight pruning research in JAX.')
+  verbs = top.add_subparsers(dest='verb', required=True, metavar='{train,sweep,reproduce,report,export}')
+
+  def verb(name, text):
+    sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    sub.add_argument('--workdir', help='folder of everything the command writes')
+    return sub
+
+  for name, text in (('train', 'Train one run.'), ('sweep', 'Run every cell of a config that has sweep(), once each.')):
+    sub = verb(name, text)
+    sub.add_argument('--config', required=True, metavar='FILE.py[:ARG]', help='a file with get_config(arg)')
+    sub.epilog = 'Any key: --config.key=value, such as --config.prune.weights.schedule="cubic(0.9, end=1000)".'
+  sub = verb('reproduce', "Reproduce a paper's tables and figures.")
+  sub.add_argument('paper', help='a folder of experiments/, such as gordon2020')
+  sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
+  sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
+  sub.add_argument('--from-scratch', action='store_true', help='train the small model again instead of the packaged one')
+  sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
+  verb('report', 'Draw the report of a work directory again, from its ledger.')
+  sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
+  sub.add_argument('--out', required=True, help='the folder to write')
+  sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16')
+  return top
+
+
+def main(argv=None):
+  """Runs one command; returns the exit status."""
+  args, rest = parser().parse_known_args(argv)
+  try:
+    _need_train()
+    overrides = {}
+    for word in rest:
+      key, equals, value = word.partition('=')
+      if not key.startswith('--config.') or not equals or args.verb in ('report', 'export'):
+        raise ValueError(f'unknown argument {word!r}; keys are set as --config.key=value')
+      overrides[key.removeprefix('--config.')] = value
+    globals()[f'_{args.verb}'](args, overrides)
+    return 0
+  except KeyboardInterrupt:
+    print('\nstopped; the same command goes on from here', file=sys.stderr)
+    return 130
+  except MENDABLE as error:
+    if os.environ.get('PRUNEJAX_TRACEBACK'):
+      raise
+    print(f'prunejax: {error}', file=sys.stderr)
+    return 2
+
+
+def _need_train():
+  """A missing extra is one line with the command that installs it."""
+  for name in ('flax', 'transformers', 'orbax.checkpoint', 'ml_collections', 'grain', 'matplotlib'):
+    try:
+      importlib.import_module(name)
+    except ImportError as error:
+      raise ValueError(
+        f"{name} is not installed ({error}): python -m pip install -e '.[train]'"
+      ) from error
+
+
+def _train(args, overrides):
+  from prunejax.train import configs, loop
+
+  config, _ = configs.load(args.config, ROOT)
+  configs.override(config, overrides)
+  result = loop.train(config, _workdir(args), title=pathlib.Path(args.config.split(':')[0]).stem)
+  print({k: round(v, 4) for k, v in result['metrics'].items()})
+
+
+def _sweep(args, overrides):
+  from prunejax.train import configs, grid
+
+  config, module = configs.load(args.config, ROOT)
+  if not hasattr(module, 'sweep'):
+    raise ValueError(f'{args.config} has no sweep(); a sweep is a function that yields flat dicts of overrides')
+  configs.override(config, overrides)
+  grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__)
+
+
+def _reproduce(args, overrides):
+  run = _experiment(args.paper)
+  run.reproduce(
+    args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides, root=ROOT
+  )
+
+
+def _report(args, overrides):
+  from prunejax.train import grid
+
+  del overrides
+  folder = pathlib.Path(_workdir(args))
+  _experiment(grid.experiment_of(folder)).report(folder)
+
+
+def _export(args, overrides):
+  from prunejax.train import export
+
+  del overrides
+  export.export(_workdir(args), args.out, args.dtype)
+
+
+def _experiment(paper):
+  from prunejax.train import specs
+
+  sys.path.insert(0, str(ROOT))
+  known = sorted(p.parent.name for p in (ROOT / 'experiments').glob('*/run.py'))
+  if paper not in known:
+    raise ValueError(f'no experiment {paper!r}{specs.suggest(paper, known)}; known: {", ".join(known) or "none here"}')
+  return importlib.import_module(f'experiments.{paper}.run')
+
+
+def _workdir(args):
+  if not args.workdir:
+    raise ValueError(f'{args.verb} needs --workdir=FOLDER')
+  return args.workdir
+
+
+if __name__ == '__main__':
+  sys.exit(main())

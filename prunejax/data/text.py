@@ -1,0 +1,79 @@
+"""Local text as documents: a folder of plain text or WikiExtractor shards, packed or not.
+
+Archives are read as streams and never unpacked to disk, so no member can be written anywhere.
+"""
+
+import gzip
+import io
+import lzma
+import pathlib
+import re
+import tarfile
+from collections.abc import Iterator
+
+SUFFIXES = ('.txt', '.text', '.gz', '.xz', '.tar', '.tgz', '')  # '' : WikiExtractor's `wiki_00`
+_DOC = re.compile(r'<doc [^>]*>\n?(.*?)</doc>', re.DOTALL)
+
+
+def files(folder):
+  """Every readable file below `folder` (or the one file it is), sorted by path. Raises FileNotFoundError when none."""
+  folder = pathlib.Path(folder).expanduser()
+  if folder.is_file():
+    return [folder]
+  if not folder.is_dir():
+    raise FileNotFoundError(f'no text folder {str(folder)!r}: expected a folder of text files or .tar.xz archives')
+  found = sorted(
+    p for p in folder.rglob('*')
+    if p.is_file() and p.suffix in SUFFIXES and not any(q.startswith('.') for q in p.parts[len(folder.parts):])
+  )
+  if not found:
+    raise FileNotFoundError(
+      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, or .tar.xz/.gz of them'
+    )
+  return found
+
+
+def documents(folder) -> Iterator[str]:
+  """Documents of a folder in a fixed order, each a string of paragraphs separated by newlines.
+
+  A WikiExtractor shard holds many documents; any other file is one. UTF-8, with or without a byte order mark.
+  """
+  for path in files(folder):
+    for raw in _members(path):
+      yield from _split(raw)
+
+
+def fingerprint(folder):
+  """What identifies the folder's content for a cache: names and sizes, `[[name, bytes], ...]`."""
+  folder = pathlib.Path(folder).expanduser()
+  return [[str(p.relative_to(folder)) if p != folder else p.name, p.stat().st_size] for p in files(folder)]
+
+
+def _members(path):
+  """The raw bytes of each text in a file."""
+  try:
+    if tarfile.is_tarfile(path):
+      with tarfile.open(path, 'r:*') as archive:
+        for member in archive:
+          if member.isfile():
+            yield archive.extractfile(member).read()
+      return
+    opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, io.open)
+    with opener(path, 'rb') as stream:
+      yield stream.read()
+  except (tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+    raise ValueError(f'{path}: not a readable archive ({error})') from error
+
+
+def _split(raw):
+  text = raw.decode('utf-8-sig', errors='replace').replace('\r\n', '\n')
+  shards = _DOC.findall(text)
+  if not shards:
+    # A novel wraps its lines: a paragraph ends at an empty line. One long line a paragraph stays as it is.
+    paragraphs = [' '.join(p.split()) for p in re.split(r'\n\s*\n', text)]
+    shards = ['\n'.join(p for p in paragraphs if p)]
+  for shard in shards:
+    lines = [line.strip() for line in shard.split('\n')]
+    body = '\n'.join(line for line in lines if line)
+    if body:
+      yield body

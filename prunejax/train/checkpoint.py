@@ -1,0 +1,35 @@
+"""Checkpoints by Orbax: asynchronous, atomic, the newest valid one wins. One thin layer, so that its API may change."""
+
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+
+
+def manager(folder, keep=2):
+  """The checkpoint manager of a run."""
+  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+  return ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+
+
+def save(manager, state, config):
+  """Saves the whole state under its own step; returns before the bytes are on disk."""
+  manager.save(
+    int(state['step']), args=ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
+  )
+
+
+def restore(manager, abstract, shardings):
+  """The newest state that can be read, laid out by `shardings`; None when there is none.
+
+  A damaged newest checkpoint is named in a warning-like return: (state, [steps that could not be read]).
+  """
+  target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+  damaged = []
+  for step in sorted(manager.all_steps(), reverse=True):
+    try:
+      read = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+      return read['state'], damaged
+    except Exception as error:  # Orbax raises many kinds for a torn checkpoint; the caller names them all
+      damaged.append((step, f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'))
+  return None, damaged

@@ -1,0 +1,84 @@
+"""Config files in, overrides on: `get_config(arg)` of a Python file, and `--config.key=value`."""
+
+import ast
+import importlib.util
+import pathlib
+import sys
+
+from ml_collections import config_dict
+
+from prunejax.train import specs
+
+
+def load(path, root):
+  """(config, module) of 'FILE.py[:ARG]'. Raises FileNotFoundError, ValueError."""
+  name, _, arg = str(path).partition(':')
+  file = pathlib.Path(name)
+  file = file if file.exists() else root / name
+  if not file.is_file():
+    near = specs.suggest(name, [f'configs/{p.name}' for p in (root / 'configs').glob('*.py')])
+    raise FileNotFoundError(f'--config={name}: no such file{near}')
+  sys.path.insert(0, str(root))  # so that a config can say `from configs import base`
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise ValueError(f'--config={name} has no get_config(arg)')
+  return module.get_config(arg), module
+
+
+def override(config, changes):
+  """Sets dotted keys, in place. Values are converted to the type of the default.
+
+  Raises ValueError for an unknown key (the nearest is suggested) or a value of another type.
+  """
+  for key, value in changes.items():
+    *groups, last = key.split('.')
+    node = config
+    for i, name in enumerate(groups):
+      node = _child(node, name, '.'.join(groups[: i + 1]), config)
+    if not isinstance(node, config_dict.ConfigDict) or last not in node:
+      raise ValueError(f'unknown config key {key!r}{specs.suggest(key, flat(config))}; every key is in configs/base.py')
+    if isinstance(node[last], config_dict.ConfigDict):
+      raise ValueError(f'config key {key!r} is a group of {", ".join(node[last])}: set one of them')
+    node[last] = convert(value, node[last], key)
+  return config
+
+
+def convert(value, default, key):
+  """`value`, a string from the command line or a Python value, as the type of `default`. Raises ValueError."""
+  want = type(default)
+  if isinstance(value, str) and want is not str:
+    try:
+      value = {'true': True, 'false': False}[value.lower()] if want is bool else ast.literal_eval(value)
+    except (ValueError, SyntaxError, KeyError):
+      raise ValueError(f'{key}={value!r}: expected {_kind(want)}, such as {default!r}') from None
+  if want is float and type(value) is int:
+    value = float(value)
+  if want is int and type(value) is float and value.is_integer():
+    value = int(value)
+  if want is tuple and isinstance(value, list):
+    value = tuple(value)
+  if type(value) is not want:
+    raise ValueError(f'{key}={value!r}: expected {_kind(want)}, such as {default!r}')
+  return value
+
+
+def flat(config, prefix=''):
+  """Every dotted key and its value."""
+  out = {}
+  for name, value in config.items():
+    nested = isinstance(value, config_dict.ConfigDict)
+    out.update(flat(value, f'{prefix}{name}.') if nested else {f'{prefix}{name}': value})
+  return out
+
+
+def _child(node, name, path, config):
+  if not isinstance(node, config_dict.ConfigDict) or name not in node:
+    groups = sorted({k.rsplit('.', 1)[0] for k in flat(config) if '.' in k})
+    raise ValueError(f'unknown config group {path!r}{specs.suggest(path, groups)}; every key is in configs/base.py')
+  return node[name]
+
+
+def _kind(want):
+  return {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a tuple'}[want]

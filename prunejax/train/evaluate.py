@@ -1,0 +1,66 @@
+"""Held-out scores: sums over batches for pre-training, the tasks' own metrics for fine-tuning."""
+
+import numpy as np
+from scipy import stats
+
+
+def accuracy(guess, label):
+  return float(np.mean(guess == label))
+
+
+def f1(guess, label):
+  """F1 of class 1; 0 when nothing is right."""
+  hit = np.sum((guess == 1) & (label == 1))
+  return float(2 * hit / max(np.sum(guess == 1) + np.sum(label == 1), 1))
+
+
+def matthews(guess, label):
+  """Matthews correlation, the binary or the many-class one (Gorodkin 2004); 0 when a side is constant."""
+  classes = max(int(guess.max()), int(label.max())) + 1
+  table = np.zeros((classes, classes), np.int64)
+  np.add.at(table, (label, guess), 1)
+  true, told, n = table.sum(1), table.sum(0), table.sum()
+  over = float(np.trace(table) * n - true @ told)
+  under = np.sqrt(float(n * n - told @ told)) * np.sqrt(float(n * n - true @ true))
+  return over / under if under else 0.0
+
+
+def pearson(guess, label):
+  return _correlation(stats.pearsonr, guess, label)
+
+
+def spearman(guess, label):
+  return _correlation(stats.spearmanr, guess, label)
+
+
+def _correlation(of, guess, label):
+  # A constant prediction has no correlation; it predicts nothing, which is 0.
+  return float(of(guess, label).statistic) if np.ptp(guess) and np.ptp(label) else 0.0
+
+
+METRICS = {f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)}
+
+
+def pretraining(sums, params, batches):
+  """Mean losses and accuracies of `sums` (see objectives.pretraining) over an iterable of batches."""
+  total = {}
+  for batch in batches:
+    for name, (value, count) in sums(params, batch).items():
+      old = total.get(name, (0.0, 0.0))
+      total[name] = (old[0] + float(value), old[1] + float(count))
+  means = {name: value / max(count, 1) for name, (value, count) in total.items()}
+  return {'loss': means['mlm_loss'] + means['nsp_loss'], **means}
+
+
+def finetuning(predict, params, batches, metrics, regression=False):
+  """{'loss', and each of `metrics`} over batches whose 'real' column is 0 at the rows that only pad the last batch."""
+  losses, outputs, labels = [], [], []
+  for batch in batches:
+    real = np.asarray(batch['real']) > 0
+    loss, out = predict(params, {k: v for k, v in batch.items() if k != 'real'})
+    losses.append(np.asarray(loss)[real])
+    outputs.append(np.asarray(out)[real])
+    labels.append(np.asarray(batch['label'])[real])
+  output, label = np.concatenate(outputs), np.concatenate(labels)
+  guess = output[:, 0] if regression else output.argmax(-1)
+  return {'loss': float(np.concatenate(losses).mean()), **{m: METRICS[m](guess, label) for m in metrics}}

@@ -1,0 +1,67 @@
+"""Where a run's numbers go: a console line, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+
+from tensorboardX import SummaryWriter
+
+
+def clock(seconds) -> str:
+  """'1:02:03', '4:05'."""
+  seconds = max(int(round(seconds)), 0)
+  hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
+  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class Log:
+  """Writes the metrics of one run. `title` starts each console line; `quiet` keeps the console still."""
+
+  def __init__(self, folder, title, steps, *, tensorboard=True, say=print):
+    folder = pathlib.Path(folder)
+    self.title, self.steps, self.say = title, steps, say
+    self._file = open(folder / 'metrics.jsonl', 'a', encoding='utf-8')
+    self._board = SummaryWriter(str(folder / 'tensorboard')) if tensorboard else None
+    self._since = None
+
+  def start(self, step):
+    """The clock of the rate starts here, after the first step has compiled."""
+    self._since = (step, time.perf_counter())
+
+  def write(self, step, kind, values):
+    """One row of numbers: to the file and the board, and as a line a person can read."""
+    values = {name: float(v) for name, v in values.items()}
+    rate = self._rate(step)
+    row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
+    # NaN is not JSON; null is.
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    self._file.write(json.dumps(clean) + '\n')
+    self._file.flush()
+    if self._board:
+      for name, value in values.items():
+        self._board.add_scalar(f'{kind}/{name}', value, step)
+    shown = '  '.join(f'{name} {number(value)}' for name, value in values.items())
+    pace = f'{rate:.1f} steps/s  left {clock((self.steps - step) / rate)}  ' if rate else ''
+    self.say(f'{self.title}  {kind} {step}/{self.steps}  {pace}{shown}')
+
+  def _rate(self, step):
+    if self._since is None or step <= self._since[0]:
+      return None
+    return (step - self._since[0]) / max(time.perf_counter() - self._since[1], 1e-9)
+
+  def close(self):
+    self._file.close()
+    if self._board:
+      self._board.close()
+
+
+def number(value) -> str:
+  """Four significant digits, no noise."""
+  return f'{value:.4g}' if abs(value) < 1e4 else f'{value:.3e}'
+
+
+def say(line):
+  """Prints a line at once, also into a pipe."""
+  print(line, flush=True, file=sys.stdout)

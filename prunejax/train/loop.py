@@ -1,0 +1,250 @@
+"""One run, from a config to a folder: inputs, program, state, loop, scores, model. Killed at any point, it goes on."""
+
+import hashlib
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import prunejax
+from prunejax.models import bert, bert_hf
+from prunejax.train import checkpoint, evaluate, inputs, log, objectives, optimizer, sharding, specs, workdir
+from prunejax.train.step import VIEWS, make_train_step
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+SIZE_KEYS = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'max_position_embeddings')
+
+
+class Program(NamedTuple):
+  """What is compiled. Runs that differ in numbers only (see `program_key`) share one."""
+
+  model: Any
+  step: Any
+  measure: Any
+  view: Any
+
+
+_PROGRAMS = {}
+
+
+def train(config, folder, *, title='', say=log.say):
+  """Trains one run and returns its result.
+
+  Args:
+    config: a ConfigDict with the keys of configs/base.py.
+    folder: the work directory; one that holds another config is refused.
+    title: starts each console line.
+    say: prints a line.
+
+  Returns:
+    dict with 'metrics' (held-out scores), 'mask_hash', 'bytes', 'seconds', 'steps', 'sparsity', 'model' (the Hugging
+    Face folder of the final weights). Also in `folder`/result.json.
+
+  Raises:
+    ValueError, FileNotFoundError: one line naming the key or file. FloatingPointError: a loss that is not finite.
+  """
+  began = time.perf_counter()
+  tx = optimizer.make(config)
+  _check(config)
+  source, data = read_inputs(config)
+  folder = workdir.claim(folder, config.to_dict())
+  if (done := workdir.result(folder)) is not None:
+    return done
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+  program = build(config, source, data, tx)
+  state = initial_state(config, source, program, tx)
+  shardings = sharding.shard(jax.eval_shape(lambda s: s, state), mesh, tuple(config.mesh.rules))
+  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep) if config.checkpoint.every else None
+  if manager:
+    restored, damaged = checkpoint.restore(manager, jax.eval_shape(lambda s: s, state), shardings)
+    for step, why in damaged:
+      say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
+    state = restored if restored is not None else state
+    if restored is not None:
+      say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
+  state = jax.device_put(state, shardings)
+  if int(state['step']) == 0:
+    _who_pays(config, state['params'], folder, say)
+
+  writer = log.Log(folder, title, config.steps, tensorboard=config.log.tensorboard, say=say)
+  try:
+    state = _loop(config, state, data, program, mesh, writer, manager)
+    metrics = _scores(config, state, data, program)
+    masks = prunejax.get_masks(state['opt_state'], state['params'])
+    writer.write(config.steps, 'eval', metrics)
+  finally:
+    writer.close()
+    if manager:
+      manager.wait_until_finished()
+      manager.close()
+  params = jax.device_get(program.view(state['params'], masks))
+  model = folder / 'model'
+  bert_hf.save(model, params, source.size, vocab=inputs.wordpiece.pieces(source.tokenizer))
+  return workdir.finish(folder, {
+    'metrics': metrics,
+    'sparsity': prunable_sparsity(config, params),
+    'mask_hash': prunejax.mask_hash(masks),
+    'bytes': (model / 'model.safetensors').stat().st_size,
+    'steps': config.steps,
+    'seconds': round(time.perf_counter() - began, 2),
+    'model': str(model),
+  })
+
+
+def read_inputs(config):
+  """(Source, Data) of a config. Raises before anything is compiled or written."""
+  c = config.data
+  root, cache = c.root or None, c.cache or None
+  size = {k: config.model[k] for k in SIZE_KEYS}
+  source = inputs.source(config.init, size, c.vocab, c.vocab_size, c.corpus, root, cache)
+  source.size.hidden_dropout_prob = source.size.attention_probs_dropout_prob = config.model.dropout
+  if c.seq_len > source.size.max_position_embeddings:
+    raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
+  process = (jax.process_index(), jax.process_count())
+  shared = dict(root=root, cache=cache, seed=config.seed, batch_size=config.batch_size, eval_size=config.eval.batch_size)
+  if c.task:
+    return source, inputs.finetuning_data(
+      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, process=process, **shared
+    )
+  recipe = inputs.pretraining.Recipe(c.seq_len, c.predict, c.max_predictions)
+  return source, inputs.pretraining_data(
+    source.tokenizer, c.corpus, recipe, eval_batches=config.eval.batches, process=process, **shared
+  )
+
+
+def program_key(config, source):
+  """Equal for two runs exactly when one compiled program serves both: every number that is data is left out."""
+  plain = config.to_dict()
+  for key in ('seed', 'init', 'pretrained', 'checkpoint', 'log', 'eval'):
+    plain.pop(key)
+  plain['optimizer'].pop('learning_rate')
+  plain['data'] = {k: plain['data'][k] for k in ('task', 'seq_len', 'max_predictions')}
+  for name, group in optimizer.groups(config).items():
+    plain['prune'][name]['schedule'] = optimizer.program_schedule(group, f'prune.{name}')
+  return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def build(config, source, data, tx) -> Program:
+  """The compiled functions of a run, made once for each `program_key`."""
+  key = program_key(config, source)
+  if key in _PROGRAMS:
+    return _PROGRAMS[key]
+  task = data.task
+  heads = ('classifier',) if task else ('mlm', 'nsp')
+  outputs = len(task.classes) if task and task.classes else 1
+  model = bert.Bert(source.size, heads, outputs, DTYPES[config.model.dtype], config.model.initializer)
+  regression = bool(task) and not task.classes
+  loss_fn, measure = objectives.finetuning(model, regression) if task else objectives.pretraining(model)
+  view = VIEWS[config.view]
+  step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
+  _PROGRAMS[key] = Program(model, step, jax.jit(measure), view)
+  return _PROGRAMS[key]
+
+
+def initial_state(config, source, program, tx):
+  """The state of step 0: weights from the folder of `init`, whatever it lacks drawn by `seed`."""
+  rng = jax.random.key(config.seed)
+  blank = jnp.zeros((1, 8), jnp.int32)
+  draw = jax.jit(lambda key: program.model.init(key, blank, blank, blank == 0)['params'])
+  params = draw(jax.random.fold_in(rng, 1))
+  if source.folder is not None and config.pretrained:
+    heads = tuple(h for h in program.model.heads if h != 'classifier')
+    loaded, _ = bert_hf.load(source.folder, heads=heads)
+    params, _ = bert_hf.transfer(loaded, params)
+  params = jax.tree.map(jnp.asarray, params)
+  key = jax.random.key_data(jax.random.fold_in(rng, 2))
+  return {'params': params, 'opt_state': tx.init(params), 'step': jnp.zeros((), jnp.int32), 'rng': key}
+
+
+def _loop(config, state, data, program, mesh, writer, manager):
+  """Steps from where the state is to the end."""
+  pending, start = [], int(state['step'])
+  for step, batch in zip(range(start, config.steps), inputs.prefetch(data.train, start, config.steps), strict=True):
+    state, metrics = program.step(state, sharding.put_batch(batch, mesh))
+    pending.append(metrics)
+    at = step + 1
+    due = lambda every: bool(every) and (at % every == 0 or at == config.steps)  # noqa: B023
+    if step == start:
+      jax.block_until_ready(metrics)
+      writer.start(at)
+    if due(config.log.every) or due(config.checkpoint.every):
+      means = _finite_means(pending, at)
+      pending = []
+      if due(config.log.every):
+        shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
+        if optimizer.groups(config) or config.hold_zeros:
+          masks = prunejax.get_masks(state['opt_state'], state['params'])
+          shown['sparsity'] = prunejax.sparsity(masks, where=_where(config))
+        writer.write(at, 'train', shown | {k: v for k, v in means.items() if k not in shown})
+    if manager and due(config.checkpoint.every):
+      checkpoint.save(manager, state, config.to_json_best_effort())
+    if due(config.eval.every) and at < config.steps:
+      writer.write(at, 'eval', _scores(config, state, data, program))
+  _finite_means(pending, config.steps)
+  return state
+
+
+def _finite_means(pending, at):
+  """Means of the metrics of the last steps, the newest being step `at`. Raises FloatingPointError for the first NaN."""
+  if not pending:
+    return {}
+  table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
+  bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
+  if bad.any():
+    step = at - len(pending) + int(bad.argmax()) + 1
+    raise FloatingPointError(
+      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
+      ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
+    )
+  return {k: v.mean() for k, v in table.items()}
+
+
+def _scores(config, state, data, program):
+  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  params = program.view(state['params'], masks)
+  if not data.task:
+    return evaluate.pretraining(program.measure, params, data.held_out())
+  regression = not data.task.classes
+  dev = evaluate.finetuning(program.measure, params, data.held_out(), data.task.metrics, regression)
+  fit = evaluate.finetuning(program.measure, params, data.train_set(), (), regression)
+  return {'dev_loss': dev.pop('loss'), **dev, 'train_loss': fit['loss']}
+
+
+def _check(config):
+  for key, value, known in (
+    ('view', config.view, list(VIEWS)),
+    ('model.dtype', config.model.dtype, list(DTYPES)),
+    ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
+  ):
+    if value not in known:
+      raise ValueError(f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}')
+  latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]
+  if latent and config.view == 'plain':
+    raise ValueError(f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned')
+
+
+def _where(config):
+  return '|'.join(f'(?:{g.where})' for g in (optimizer.groups(config) or config.prune).values())
+
+
+def prunable_sparsity(config, params):
+  """Share of exact zeros among the leaves that the config's groups name."""
+  return prunejax.sparsity(prunejax.from_zeros(params), where=_where(config))
+
+
+def _who_pays(config, params, folder, say):
+  """Prints and saves, before training, what the target sparsity will take from each leaf."""
+  for name, group in optimizer.groups(config).items():
+    rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps)
+    if rows is not None:
+      say(prunejax.format_report(rows))
+      (folder / f'who_pays_{name}.json').write_text(json.dumps(prunejax.report_to_dict(rows), indent=1))
+
+
+def load_result(folder):
+  """The result of a finished run."""
+  return workdir.result(pathlib.Path(folder))

@@ -1,0 +1,80 @@
+"""What a step minimises, and what a held-out batch is measured by. Each takes a model and returns pure functions."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def _inputs(batch):
+  return batch['input_ids'], batch['segment_ids'], batch['valid']
+
+
+def pretraining(model):
+  """BERT's objective: masked-LM plus next-sentence cross-entropy.
+
+  Returns:
+    (loss_fn(params, batch, rng) -> (loss, metrics), sums(params, batch) -> dict of sums and their counts, for
+    evaluation over many batches: mean of x = x / count_x).
+  """
+
+  def terms(params, batch, **how):
+    out = model.apply({'params': params}, *_inputs(batch), batch['positions'], **how)
+    cross = optax.softmax_cross_entropy_with_integer_labels
+    mlm = cross(out['mlm'], batch['targets']) * batch['weights']
+    return out, mlm, cross(out['nsp'], batch['is_random'])
+
+  def loss_fn(params, batch, rng):
+    _, mlm, nsp = terms(params, batch, deterministic=False, rngs={'dropout': rng})
+    mlm_loss, nsp_loss = mlm.sum() / jnp.maximum(batch['weights'].sum(), 1), nsp.mean()
+    return mlm_loss + nsp_loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss}
+
+  def sums(params, batch):
+    out, mlm, nsp = terms(params, batch, deterministic=True)
+    right = (out['mlm'].argmax(-1) == batch['targets']) * batch['weights']
+    follows = out['nsp'].argmax(-1) == batch['is_random']
+    predicted, pairs = batch['weights'].sum(), jnp.float32(len(nsp))
+    return {
+      'mlm_loss': (mlm.sum(), predicted),
+      'mlm_accuracy': (right.sum(), predicted),
+      'nsp_loss': (nsp.sum(), pairs),
+      'nsp_accuracy': (follows.sum(), pairs),
+    }
+
+  return loss_fn, sums
+
+
+def finetuning(model, regression=False):
+  """Classification by cross-entropy, or regression by squared error (GLUE's STS-B).
+
+  Returns:
+    (loss_fn(params, batch, rng) -> (loss, metrics), predict(params, batch) -> (per-example loss [b], outputs [b, n])).
+  """
+
+  def terms(params, batch, **how):
+    out = model.apply({'params': params}, *_inputs(batch), **how)['classifier']
+    if regression:
+      return jnp.square(out[:, 0] - batch['label']), out
+    return optax.softmax_cross_entropy_with_integer_labels(out, batch['label']), out
+
+  def loss_fn(params, batch, rng):
+    loss, _ = terms(params, batch, deterministic=False, rngs={'dropout': rng})
+    return loss.mean(), {}
+
+  def predict(params, batch):
+    return terms(params, batch, deterministic=True)
+
+  return loss_fn, predict
+
+
+def flops(size, params, seq_len, predictions):
+  """Matmul FLOPs of one training example: 6 a weight a token it meets, 12 length x hidden a layer for attention.
+
+  The word table counts where it multiplies (the MLM softmax, at predicted positions only), not where it is looked up.
+  """
+  weights = sum(
+    p.size for path, p in jax.tree_util.tree_leaves_with_path(params)
+    if p.ndim == 2 and jax.tree_util.keystr(path, simple=True, separator='/').startswith('encoder')
+  )
+  head = predictions * (size.vocab_size + size.hidden_size) * size.hidden_size
+  attention = 2 * size.num_hidden_layers * seq_len**2 * size.hidden_size
+  return 6 * (weights * seq_len + head + attention)

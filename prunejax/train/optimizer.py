@@ -1,0 +1,135 @@
+"""From config to an optax chain: BERT's AdamW, then the pruning links. Numbers that a grid sweeps are data.
+
+The peak learning rate and every sparsity are injected hyperparameters: they live in the optimizer state, so runs
+that differ only in them share one compiled program.
+"""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import prunejax
+from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.train import sharding, specs
+
+NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
+_FRACTIONS = ('sparsity', 'initial', 'start', 'final', 'end_sparsity', 'initial_sparsity')
+
+
+def make(config):
+  """The chain of a config: clip, AdamW, learning rate, then one link a pruning group, last. Raises ValueError by key."""
+  check(config)
+  c = config.optimizer
+  links = [
+    ('clip', optax.clip_by_global_norm(c.clip)),
+    ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
+    ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
+    ('shape', optax.scale_by_schedule(rate_shape(config.steps, c.warmup, c.sawtooth))),
+    ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
+  ]
+  links += [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
+  if config.hold_zeros:
+    links.append(('hold_zeros', prunejax.hold_zeros()))
+  return optax.named_chain(*links)
+
+
+def check(config):
+  """Refuses what could only fail later. Raises ValueError naming the key."""
+  c = config.optimizer
+  for key, value, good in (
+    ('optimizer.learning_rate', c.learning_rate, c.learning_rate >= 0),
+    ('optimizer.warmup', c.warmup, 0 <= c.warmup <= 1),
+    ('optimizer.clip', c.clip, c.clip > 0),
+    ('optimizer.sawtooth', c.sawtooth, c.sawtooth >= 0),
+    ('optimizer.weight_decay', c.weight_decay, c.weight_decay >= 0),
+    ('optimizer.b1', c.b1, 0 <= c.b1 < 1),
+    ('optimizer.b2', c.b2, 0 <= c.b2 < 1),
+    ('steps', config.steps, config.steps > 0),
+    ('accumulate', config.accumulate, config.accumulate > 0 and config.batch_size % config.accumulate == 0),
+  ):
+    if not good:
+      raise ValueError(f'{key}={value!r} cannot be; see its comment in configs/base.py')
+  for name, group in groups(config).items():
+    pieces(group, f'prune.{name}')
+
+
+def groups(config):
+  """The pruning groups that have a schedule, by name."""
+  return {name: group for name, group in config.prune.items() if group.schedule}
+
+
+def pieces(group, key):
+  """(criterion, schedule spec, when, allocation, structure) of a group. Raises ValueError naming the key and value."""
+  try:
+    re.compile(group.where)
+  except re.error as error:
+    raise ValueError(f'{key}.where={group.where!r} is not a regular expression: {error}') from error
+  planned = specs.parse(group.schedule, schedule, f'{key}.schedule')
+  built = {'schedule': planned}
+  for name, module in (
+    ('criterion', criteria), ('when', schedule), ('allocation', allocation), ('structure', structure)
+  ):
+    built[name] = specs.parse(group[name], module, f'{key}.{name}')
+  made = {}
+  for name, spec in built.items():
+    try:
+      made[name] = spec()
+    except (ValueError, TypeError) as error:
+      raise ValueError(f'{key}.{name}={group[name]!r}: {error}') from error
+  return made['criterion'], planned, made['when'], made['allocation'], made['structure']
+
+
+def link(group, key):
+  """One `prune_transform` whose sparsities are injected, so that they are data."""
+  criterion, planned, when, allocate, structured = pieces(group, key)
+  fractions = {k: float(v) for k, v in planned.arguments.items() if k in _FRACTIONS}
+  static = {k: v for k, v in planned.arguments.items() if k not in _FRACTIONS}
+
+  def build(**numbers):
+    return prunejax.prune_transform(
+      criterion, planned.factory(**numbers, **static), when, allocation=allocate, structure=structured,
+      where=group.where, zero_pruned=group.zero_pruned,
+    )
+
+  return inject(build, fractions)
+
+
+def inject(build, numbers):
+  """`optax.inject_hyperparams` for a factory of keyword numbers."""
+  def factory(**given):
+    return build(**given)
+
+  # inject_hyperparams finds the numbers by the factory's signature, so it needs one with their names.
+  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  factory.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in numbers])
+  return optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(**numbers)
+
+
+def rate_shape(steps, warmup, sawtooth=0):
+  """step -> share of the peak: linear warm-up, then linear to 0.
+
+  With `sawtooth` the seed code's own accident (Gordon et al. 2020; the trainer is called again for every piece of
+  `sawtooth` steps with a longer horizon): inside piece k the rate falls from 1/(k+1) of the peak to 0.
+  """
+  ramp = max(round(steps * warmup), 1) if warmup else 0
+
+  def shape(step):
+    step = jnp.asarray(step, jnp.float32)
+    horizon = (step // sawtooth + 1) * sawtooth if sawtooth else steps
+    down = jnp.clip(1 - step / horizon, 0, 1) if sawtooth else jnp.clip((steps - step) / max(steps - ramp, 1), 0, 1)
+    return jnp.where(step < ramp, (step + 1) / ramp, down) if ramp else down
+
+  return shape
+
+
+def learning_rate(config, step):
+  """The learning rate of a step, for the log."""
+  c = config.optimizer
+  return float(rate_shape(config.steps, c.warmup, c.sawtooth)(step)) * c.learning_rate
+
+
+def _decays(params):
+  return jax.tree_util.tree_map_with_path(lambda path, _: not re.fullmatch(NO_DECAY, sharding.path_of(path)), params)

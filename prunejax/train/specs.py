@@ -1,0 +1,67 @@
+"""Spec strings such as `'cubic(0.9, end=10000)'`: the name of a factory and literal arguments, nothing else."""
+
+import ast
+import difflib
+import inspect
+from typing import NamedTuple
+
+
+class Spec(NamedTuple):
+  """A parsed call: `factory(**arguments)`."""
+
+  name: str
+  factory: object
+  arguments: dict
+
+  def __call__(self):
+    return self.factory(**self.arguments)
+
+
+def parse(text, module, key) -> Spec:
+  """Reads one spec string.
+
+  Args:
+    text: 'name(literal, ..., keyword=literal)'.
+    module: where the factory is looked up.
+    key: the config key, for messages.
+
+  Raises:
+    ValueError: not a call of literals, an unknown name (the nearest one is suggested), arguments that do not fit.
+  """
+  try:
+    node = ast.parse(text, mode='eval').body
+    if isinstance(node, ast.Name):  # `magnitude` for `magnitude()`
+      node = ast.Call(node, [], [])
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+      raise ValueError
+    args = [ast.literal_eval(a) for a in node.args]
+    kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+  except (SyntaxError, ValueError, TypeError) as error:
+    raise ValueError(f"{key}={text!r}: expected a call with literal arguments, such as 'cubic(0.9, end=10000)'") from error
+  known = factories(module)
+  if node.func.id not in known:
+    raise ValueError(f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}')
+  factory = getattr(module, node.func.id)
+  try:
+    bound = inspect.signature(factory).bind(*args, **kwargs)
+  except TypeError as error:
+    raise ValueError(f'{key}={text!r}: {error}; expected {node.func.id}{inspect.signature(factory)}') from error
+  arguments = {}
+  for name, value in bound.arguments.items():
+    kind = inspect.signature(factory).parameters[name].kind
+    arguments.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+  return Spec(node.func.id, factory, arguments)
+
+
+def factories(module):
+  """Public functions defined in a module."""
+  return [
+    name for name, value in vars(module).items()
+    if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith('_')
+  ]
+
+
+def suggest(word, known):
+  """' (did you mean ...?)' or ''."""
+  near = difflib.get_close_matches(word, known, n=1)
+  return f' (did you mean {near[0]!r}?)' if near else ''

@@ -1,0 +1,55 @@
+"""The whole algorithm: gradient, updates, parameters. What prunes is a link of `tx`; nothing here knows of it."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import prunejax
+from prunejax import masks as masks_lib
+
+VIEWS = {
+  'plain': lambda params, masks: params,
+  'apply': masks_lib.apply,
+  'straight_through': masks_lib.straight_through,
+}
+
+
+def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1):
+  """Builds the train step.
+
+  Args:
+    loss_fn: (params, batch, rng) -> (loss, metrics), means over the batch.
+    tx: an optax transformation that takes the raw gradient as the extra argument `grad`.
+    view: (params, masks) -> what the model sees.
+    accumulate: micro-batches a step; every leaf of the batch is split on its first axis. The loss of a step is the
+      mean of the micro-batches' means.
+
+  Returns:
+    train_step(state, batch) -> (state, metrics). state: {'params', 'opt_state', 'step', 'rng'}; the random numbers of
+    a step are `fold_in(rng, step)`, so a resumed run draws the same ones.
+  """
+
+  def train_step(state, batch):
+    params, opt_state, step = state['params'], state['opt_state'], state['step']
+    rng = jax.random.fold_in(jax.random.wrap_key_data(state['rng']), step)
+    masks = prunejax.get_masks(opt_state, params)
+    gradient = jax.value_and_grad(lambda p, b, r: loss_fn(view(p, masks), b, r), has_aux=True)
+
+    def micro(total, piece):
+      number, part = piece
+      return jax.tree.map(jnp.add, total, gradient(params, part, jax.random.fold_in(rng, number))), None
+
+    pieces = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    zero = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], pieces), rng),
+    )
+    total, _ = jax.lax.scan(micro, zero, (jnp.arange(accumulate), pieces))
+    (loss, metrics), grad = jax.tree.map(lambda x: x / accumulate, total)
+
+    updates, opt_state = tx.update(grad, opt_state, params, grad=grad)
+    params = optax.apply_updates(params, updates)
+    metrics = {**metrics, 'loss': loss, 'grad_norm': optax.global_norm(grad)}
+    return {'params': params, 'opt_state': opt_state, 'step': step + 1, 'rng': state['rng']}, metrics
+
+  return train_step
