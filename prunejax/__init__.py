@@ -1,0 +1,37 @@
+"""Weight pruning as one link of an optax chain. This is the core: jax, numpy and optax only."""
+
+from prunejax.pruning import masks as masks
+from prunejax.pruning.allocation import by_class as by_class
+from prunejax.pruning.allocation import class_distribution as class_distribution
+from prunejax.pruning.allocation import erk as erk
+from prunejax.pruning.allocation import global_threshold as global_threshold
+from prunejax.pruning.allocation import uniform as uniform
+from prunejax.pruning.criteria import gradient_from_updates as gradient_from_updates
+from prunejax.pruning.criteria import magnitude as magnitude
+from prunejax.pruning.criteria import movement as movement
+from prunejax.pruning.criteria import random as random
+from prunejax.pruning.criteria import taylor as taylor
+from prunejax.pruning.masks import mask_hash as mask_hash
+from prunejax.pruning.pipeline import select_masks as select_masks
+from prunejax.pruning.report import format_report as format_report
+from prunejax.pruning.report import who_pays as who_pays
+from prunejax.pruning.schedule import constant as constant
+from prunejax.pruning.schedule import cubic as cubic
+from prunejax.pruning.schedule import every as every
+from prunejax.pruning.schedule import linear as linear
+from prunejax.pruning.schedule import one_shot as one_shot
+from prunejax.pruning.schedule import staircase as staircase
+from prunejax.pruning.schedule import until as until
+from prunejax.pruning.state import PruneState as PruneState
+from prunejax.pruning.state import check_pruned as check_pruned
+from prunejax.pruning.state import get_masks as get_masks
+from prunejax.pruning.structure import block as block
+from prunejax.pruning.structure import columns as columns
+from prunejax.pruning.structure import n_m as n_m
+from prunejax.pruning.structure import rows as rows
+from prunejax.pruning.structure import unstructured as unstructured
+from prunejax.pruning.transform import hold_zeros as hold_zeros
+from prunejax.pruning.transform import prune_transform as prune_transform
+from prunejax.pruning.types import Allocation as Allocation
+from prunejax.pruning.types import Criterion as Criterion
+from prunejax.pruning.types import Structure as Structure

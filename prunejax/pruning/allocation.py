@@ -1,0 +1,192 @@
+"""WHO PAYS: how many units each leaf keeps at a sparsity. Every factory makes an `Allocation`; the
+counts are exact integers.
+
+The total is `n - floor(n s + 1/2)` units (`counts.kept`): of each leaf for `uniform` and
+`by_class`, of all leaves together for the others. Under a structure it is units that are counted;
+`report.who_pays` shows the weights.
+"""
+
+import math
+from fractions import Fraction
+
+import jax.numpy as jnp
+import numpy as np
+
+from prunejax.pruning import counts, selection
+from prunejax.pruning.types import Allocation, Units, compiled
+
+
+def uniform() -> Allocation:
+  """Every leaf has the same sparsity: the matrix-local rule of Gordon et al., 2020."""
+  return Allocation(lambda units, sparsity: _local(units, [sparsity] * len(units.scores)))
+
+
+def by_class(table, *, relative: bool = False) -> Allocation:
+  """Every leaf has the sparsity of the first regex in `table` that matches its path: pairs (regex,
+  number), or a dict.
+
+  A number is the class's own sparsity in [0, 1), in force whenever the schedule's is above 0; with
+  `relative` it is a factor of the schedule's sparsity (the product is cut at 1). ValueError for a
+  leaf that no regex matches and for a regex that matches no leaf.
+  """
+  rows = [(compiled(pattern, 'by_class table'), value) for pattern, value in dict(table).items()]
+  for pattern, value in rows:
+    if isinstance(value, (int, float)) and not (value >= 0 and (relative or value < 1)):
+      accepted = 'a factor of at least 0' if relative else 'a sparsity in [0, 1)'
+      raise ValueError(f'by_class: {pattern.pattern!r} has {value!r}; {accepted} is needed')
+
+  def keep(units, sparsity):
+    classes = _classes(units.scores, [pattern for pattern, _ in rows], 'by_class')
+    sparsity = jnp.asarray(sparsity, jnp.float32)
+    shares = [jnp.asarray(value, jnp.float32) for _, value in rows]
+    shares = [
+      share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares
+    ]
+    return _local(units, [shares[row] for row in classes])
+
+  return Allocation(keep)
+
+
+def global_threshold() -> Allocation:
+  """One threshold for all leaves: each keeps what lies above it, ties going to earlier leaves.
+  Blind to layers and classes.
+  """
+
+  def keep(units, sparsity):
+    goal = counts.kept(_total(units), _unit_sparsity(units, sparsity))
+    edge = selection.kth_highest_of_all(units.scores, goal)
+    above, tied = selection.count_from(units.scores, jnp.broadcast_to(edge, len(units.scores)))
+    missing = counts.subtract(goal, counts.total(counts.widen(above)))
+    before = counts.running(counts.widen(tied))
+    return _named(units, above + counts.clipped(counts.subtract(missing, before), tied))
+
+  return Allocation(keep)
+
+
+def class_distribution(classes=None) -> Allocation:
+  """The threshold of class c is lambda * sigma_c, with the one lambda that meets the sparsity asked
+  of all leaves together.
+
+  (See et al., 2016, sec. 3.2; Han et al., 2015, where a class is a layer.) `classes` are regexes on
+  paths, the first match counts; None makes every leaf a class. sigma_c is the root mean square of
+  the class's unit scores, which for `magnitude` is the standard deviation of its weights about
+  zero. lambda is not searched: scores divided by sigma_c meet one global threshold.
+  """
+  patterns = (
+    None
+    if classes is None
+    else [compiled(pattern, 'class_distribution classes') for pattern in classes]
+  )
+  whole = global_threshold()
+
+  def keep(units, sparsity):
+    names = list(units.scores)
+    of = (
+      range(len(names))
+      if patterns is None
+      else _classes(units.scores, patterns, 'class_distribution')
+    )
+    squares, sizes = {}, {}
+    for row, name in zip(of, names, strict=True):
+      score = jnp.asarray(units.scores[name], jnp.float32)
+      squares[row] = squares.get(row, 0.0) + jnp.reshape(
+        counts.block_sum(score * score, score.shape), ()
+      )
+      sizes[row] = sizes.get(row, 0) + score.size
+    sigma = {row: jnp.sqrt(squares[row] / max(sizes[row], 1)) for row in squares}
+    sigma = {row: jnp.where(value > 0, value, 1.0) for row, value in sigma.items()}
+    scaled = {name: units.scores[name] / sigma[row] for row, name in zip(of, names, strict=True)}
+    return whole.keep(units._replace(scores=scaled), sparsity)
+
+  return Allocation(keep)
+
+
+def erk() -> Allocation:
+  """Density proportional to sum(shape) / prod(shape) (Erdos-Renyi-Kernel; Evci et al., 2020),
+  leaves that would pass 1 being dense.
+
+  The total kept is exact: fractions are rounded down and the units left over go, one each, to the
+  first leaves that were rounded.
+  """
+
+  def keep(units, sparsity):
+    names = list(units.scores)
+    sizes = [units.scores[name].size for name in names]
+    shares = _erk_shares(units, names, sizes)
+    # Leaves become dense in the order of share / size; with the j first dense, the next joins them
+    # above `limits[j]` units kept.
+    order = sorted(range(len(names)), key=lambda i: (-Fraction(shares[i], max(sizes[i], 1)), i))
+    dense = [sum(sizes[i] for i in order[:j]) for j in range(len(order))]
+    spread = [sum(shares[i] for i in order[j:]) for j in range(len(order))]
+    limits = [dense[j] + sizes[i] * spread[j] // shares[i] for j, i in enumerate(order)]
+    goal = counts.kept(_total(units), _unit_sparsity(units, sparsity))
+    over = ~counts.at_least(counts.wide(limits), goal)
+    j = jnp.minimum(jnp.sum(over, dtype=jnp.int32), len(order) - 1)
+    rank = np.argsort(order)
+    left = counts.subtract(goal, counts.Wide(*(limb[j] for limb in counts.wide(dense))))
+    divisor = jnp.asarray(spread, jnp.int32)[j]
+    share = jnp.minimum(jnp.asarray(shares, jnp.int32), divisor)
+    part, rest = counts.multiply_divide(left, share, divisor)
+    is_dense = jnp.asarray(rank) < j
+    part = jnp.where(is_dense, jnp.asarray(sizes, jnp.int32), counts.narrow(part))
+    rounded = (~is_dense) & (rest > 0)
+    over = counts.subtract(goal, counts.total(counts.widen(part)))
+    first = jnp.cumsum(rounded, dtype=jnp.int32) <= counts.narrow(over)
+    return _named(units, part + (rounded & first))
+
+  return Allocation(keep)
+
+
+def _erk_shares(units, names, sizes):
+  """Integers proportional to size * sum(shape) / prod(shape): sum(shape) itself where every weight
+  is a unit.
+  """
+  exact = [
+    Fraction(size * sum(units.shapes[name]), max(math.prod(units.shapes[name]), 1))
+    if units.shapes[name]
+    else Fraction(1)
+    for name, size in zip(names, sizes, strict=True)
+  ]
+  unit = math.lcm(*(share.denominator for share in exact))
+  largest = (1 << 28) // max(1, math.ceil(sum(exact)))
+  scale = unit if unit <= max(largest, 1) else max(largest, 1)
+  return [max(1, math.floor(share * scale)) for share in exact]
+
+
+def _classes(scores, patterns, origin):
+  """For each leaf the row of the first pattern that matches its path."""
+  rows = []
+  for name in scores:
+    found = [row for row, pattern in enumerate(patterns) if pattern.fullmatch(name)]
+    if not found:
+      raise ValueError(
+        f'{origin}: no class matches {name!r}; the classes are {[p.pattern for p in patterns]}'
+      )
+    rows.append(found[0])
+  for row, pattern in enumerate(patterns):
+    if row not in rows:
+      raise ValueError(
+        f'{origin}: class {pattern.pattern!r} is the first match of no leaf; the leaves are '
+        f'{list(scores)[:6]}'
+      )
+  return rows
+
+
+def _local(units, sparsities):
+  if not units.scores:
+    return {}
+  sizes = [score.size for score in units.scores.values()]
+  asked = jnp.stack([_unit_sparsity(units, sparsity) for sparsity in sparsities])
+  return _named(units, counts.narrow(counts.kept(sizes, asked)))
+
+
+def _unit_sparsity(units, sparsity):
+  return jnp.minimum(jnp.asarray(sparsity, jnp.float32) / np.float32(units.cost), 1)
+
+
+def _total(units: Units) -> int:
+  return sum(score.size for score in units.scores.values())
+
+
+def _named(units, kept):
+  return {name: kept[i] for i, name in enumerate(units.scores)}

@@ -1,0 +1,126 @@
+"""Who pays: what a recipe would remove from each leaf, before anything is trained."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from prunejax.pruning import allocation as allocations
+from prunejax.pruning import pipeline, transform
+from prunejax.pruning import structure as structures
+from prunejax.pruning.masks import sparsity as sparsity_of
+from prunejax.pruning.types import named_leaves, select
+
+COLLAPSE = 0.99
+
+
+class Payer(NamedTuple):
+  """One leaf of the report, or the total: `asked` and `got` are sparsities, `cutoff` the lowest
+  unit score kept (None if none).
+  """
+
+  leaf: str
+  weights: int
+  kept: int
+  asked: float
+  got: float
+  cutoff: float | None
+  warning: str
+
+
+def who_pays(
+  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None
+) -> list[Payer]:
+  """One row a leaf and a last row 'total' for `params` pruned now at `sparsity` (a number in [0,
+  1)); `grad` where the criterion needs it.
+  """
+  if not 0 <= sparsity < 1:
+    raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
+  allocation = allocations.uniform() if allocation is None else allocation
+  structure = structures.unstructured() if structure is None else structure
+  chosen = select(params, where, origin='who_pays')
+  extra = {'grad': transform.aligned(grad, chosen), 'step': jnp.zeros([], jnp.int32)}
+  memory = criterion.update(criterion.init(chosen), chosen, **extra)
+  scores = {
+    name: score.astype(jnp.float32)
+    for name, score in named_leaves(criterion.score(memory, chosen, **extra)).items()
+  }
+  units, kept = pipeline.kept_units(scores, sparsity, allocation, structure)
+  masks = pipeline.select_masks(scores, sparsity, allocation=allocation, structure=structure)
+  got = sparsity_of(masks)
+  rows = []
+  for name, mask in masks.items():
+    weights, removed = mask.size, got['leaves'][name]
+    values = np.asarray(units.scores[name]).ravel()
+    stays = int(kept[name])
+    asked = (1 - stays / max(values.size, 1)) * structure.cost
+    cutoff = (
+      float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None
+    )
+    bad = int(np.isnan(values).sum())
+    rows.append(
+      Payer(
+        name,
+        weights,
+        weights - round(removed * weights),
+        asked,
+        removed,
+        cutoff,
+        _warning(removed, stays, bad),
+      )
+    )
+  total = sum(row.weights for row in rows)
+  warned = sum(bool(row.warning) for row in rows)
+  rows.append(
+    Payer(
+      'total',
+      total,
+      total - got['removed'],
+      float(sparsity),
+      got['total'],
+      None,
+      f'{warned} leaves warned of' if warned else '',
+    )
+  )
+  return rows
+
+
+def format_report(rows: list[Payer]) -> str:
+  """The rows as a text table, one line each."""
+  width = max(len(row.leaf) for row in rows)
+  lines = [
+    f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
+  ]
+  for row in rows:
+    cutoff = '-' if row.cutoff is None else f'{row.cutoff:.3e}'
+    line = f'{row.leaf:<{width}}  {row.weights:>13,}  {row.kept:>13,}'
+    line += f'  {row.asked:>8.5f}  {row.got:>8.5f}  {cutoff:>10}'
+    lines.append(line + (f'  ! {row.warning}' if row.warning else ''))
+  return '\n'.join(lines)
+
+
+def to_dict(rows: list[Payer]) -> dict:
+  """The rows as JSON-able data: {'leaves': [...], 'total': {...}, 'warnings': [...]}; a cut-off
+  that is not finite becomes None.
+  """
+  plain = [
+    {
+      **row._asdict(),
+      'cutoff': row.cutoff if row.cutoff is not None and math.isfinite(row.cutoff) else None,
+    }
+    for row in rows
+  ]
+  return {
+    'leaves': plain[:-1],
+    'total': plain[-1],
+    'warnings': [f'{row.leaf}: {row.warning}' for row in rows[:-1] if row.warning],
+  }
+
+
+def _warning(removed, units_kept, bad):
+  if bad:
+    return f'{bad} scores are NaN'
+  if not units_kept:
+    return 'nothing is left'
+  return f'more than {COLLAPSE:.0%} removed' if removed > COLLAPSE else ''

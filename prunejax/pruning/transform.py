@@ -1,0 +1,248 @@
+"""`prune_transform`: criterion x schedule x allocation x structure as the last link of an
+`optax.chain`, with the masks in its state.
+"""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prunejax.pruning import allocation as allocations
+from prunejax.pruning import schedule as schedules
+from prunejax.pruning import structure as structures
+from prunejax.pruning.pipeline import kept_units, select_masks
+from prunejax.pruning.state import LatentPruneState, PruneState
+from prunejax.pruning.state import check_pruned as check_pruned
+from prunejax.pruning.state import get_masks as get_masks
+from prunejax.pruning.types import (
+  Allocation,
+  Criterion,
+  Structure,
+  is_hole,
+  is_prunable,
+  named_leaves,
+  path_name,
+  select,
+)
+
+
+def prune_transform(
+  criterion: Criterion,
+  schedule,
+  when=schedules.every(1),  # noqa: B008 (a pure function)
+  *,
+  allocation: Allocation | None = None,
+  structure: Structure | None = None,
+  where='.*',
+  zero_pruned: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+  """A link that prunes; it must be the last of its chain (`check_pruned` tells), since the update
+  it returns is final.
+
+  Step t (counted from 0) scores the weights that come in, if `when(t)` or t is the schedule's
+  `end`, and moves the masks to sparsity `schedule(t)`. Then every pruned weight p gets the update
+  -p, so that `optax.apply_updates` lands on exactly 0.0.
+
+  `where` is a regex that must match a leaf's whole path ('encoder/layer_0/kernel') or a predicate
+  of (path, leaf); only floating-point leaves are pruned. With `zero_pruned=False` updates pass as
+  they are, and the mask is for the view (`masks.apply`). A score that is NaN makes the updates of
+  its leaf NaN, so that no mask rests on it unseen; a weight that is itself NaN or infinite cannot
+  be brought to 0 by an update and stays NaN.
+  """
+  allocation = allocations.uniform() if allocation is None else allocation
+  structure = structures.unstructured() if structure is None else structure
+  _check_arguments(criterion, schedule, when, allocation, structure)
+  forced = _forced_step(schedule, when)
+  State = PruneState if zero_pruned else LatentPruneState
+
+  def init(params):
+    chosen = select(params, where, origin='prune_transform')
+    jax.eval_shape(lambda scores: kept_units(scores, 0.0, allocation, structure), _abstract(chosen))
+    return State(
+      jnp.zeros([], jnp.int32),
+      jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
+      criterion.init(chosen),
+    )
+
+  def update(updates, state, params=None, **extra):
+    if params is None:
+      raise ValueError(
+        optax.NO_PARAMS_MSG
+        if hasattr(optax, 'NO_PARAMS_MSG')
+        else 'prune_transform: tx.update needs params'
+      )
+    treedef = jax.tree.structure(params)
+    masks, ups = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
+    weights = jax.tree.leaves(params)
+    chosen = treedef.unflatten(
+      [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
+    )
+    step = state.prune_count
+    extra = {**extra, 'grad': aligned(extra.get('grad'), chosen), 'step': step}
+    memory = criterion.update(state.prune_criterion, chosen, **extra)
+
+    def move(old):
+      scores = named_leaves(criterion.score(memory, chosen, **extra))
+      old = named_leaves(old)
+      ranked = {name: _pruned_zeros_last(score, old[name]) for name, score in scores.items()}
+      new = select_masks(ranked, schedule(step), allocation=allocation, structure=structure)
+      return list(new.values()), [jnp.any(jnp.isnan(score)) for score in scores.values()]
+
+    def stay(old):
+      kept = jax.tree.leaves(old)
+      return kept, [jnp.zeros([], bool)] * len(kept)
+
+    # `updates` stay out of the cond: as its operand they would be materialised at every step.
+    new_masks, spoilt = jax.lax.cond(_due(when, forced, step), move, stay, state.prune_mask)
+    new_masks, spoilt = iter(new_masks), iter(spoilt)
+    out, kept = [], []
+    for mask, update, p in zip(masks, ups, weights, strict=True):
+      kept.append(mask if is_hole(mask) else next(new_masks))
+      out.append(
+        update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned)
+      )
+    new = State(optax.safe_increment(step), treedef.unflatten(kept), memory)
+    return treedef.unflatten(out), new
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def hold_zeros(where='.*') -> optax.GradientTransformationExtraArgs:
+  """A last link that keeps weights at zero which are zero at init, under any optimizer: fine-tuning
+  of a pruned checkpoint.
+
+  Its mask is in a `PruneState`, so `get_masks` sees it. It cannot tell a pruned weight from one
+  that was only initialised to zero: name the pruned leaves with `where`; a leaf that is zero
+  throughout gives a UserWarning.
+  """
+
+  def init(params):
+    chosen = select(params, where, origin='hold_zeros')
+    for name, leaf in named_leaves(chosen).items():
+      if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise ValueError(
+          f'hold_zeros: {name!r} has a shape but no values; use jax.eval_shape(tx.init, '
+          'params) for the shapes of its state'
+        )
+      if not isinstance(leaf, jax.core.Tracer) and leaf.size and not np.any(np.asarray(leaf != 0)):
+        warnings.warn(
+          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with '
+          'where= if it is only new',
+          stacklevel=2,
+        )
+    return PruneState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: p != 0, chosen), ())
+
+  def update(updates, state, params=None, **extra):
+    del extra
+    if params is None:
+      raise ValueError('hold_zeros: tx.update needs params')
+    treedef = jax.tree.structure(params)
+    masks = treedef.flatten_up_to(state.prune_mask)
+    out = [
+      update if is_hole(mask) else _landing(mask, update, p, False, True)
+      for mask, update, p in zip(
+        masks, treedef.flatten_up_to(updates), jax.tree.leaves(params), strict=True
+      )
+    ]
+    return treedef.unflatten(out), state._replace(
+      prune_count=optax.safe_increment(state.prune_count)
+    )
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _landing(mask, update, p, spoilt, zero_pruned):
+  """The update that brings pruned weights to exactly 0.0: -p in p's own dtype, since a rounded -p
+  would miss.
+  """
+  update = jnp.zeros_like(p) if update is None else update
+  if zero_pruned:
+    dtype = jnp.promote_types(update.dtype, p.dtype)
+    update = jnp.where(mask, update.astype(dtype), -p.astype(dtype))
+  return (
+    update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
+  )
+
+
+def _pruned_zeros_last(score, mask):
+  """Every zero score as 0.0 where the weight is kept and as -0.0, which ranks below it, where it is
+  pruned already.
+
+  So a kept weight that happens to be zero is not traded for a pruned one, and gradual pruning only
+  ever adds to what is pruned.
+  """
+  score = score.astype(jnp.float32)
+  return jnp.where(score == 0, jnp.where(mask, 0.0, -0.0), score)
+
+
+def aligned(grad, chosen):
+  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
+  if grad is None:
+    return None
+  given = named_leaves(grad)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
+  missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
+  if missing:
+    raise ValueError(
+      f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})'
+    )
+  return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
+
+
+def _due(when, forced, step):
+  due = when(step)
+  return due if forced is None else due | (step == forced)
+
+
+def _forced_step(schedule, when):
+  """The schedule's end, if masks may move by then: there they move whatever the interval, so that
+  the target is reached.
+  """
+  end, begin, last = (
+    getattr(schedule, 'end', None),
+    getattr(when, 'begin', None),
+    getattr(when, 'until', None),
+  )
+  static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
+  if static(end, last) and last < end:
+    raise ValueError(
+      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its '
+      f'target at step {end}'
+    )
+  return None if end is None or (static(end, begin) and end <= begin) else end
+
+
+def _check_arguments(criterion, schedule, when, allocation, structure):
+  kinds = (
+    ('criterion', criterion, Criterion),
+    ('allocation', allocation, Allocation),
+    ('structure', structure, Structure),
+  )
+  for name, value, kind in kinds:
+    if not isinstance(value, kind):
+      raise ValueError(
+        f'prune_transform: {name}={value!r} is not a {kind.__name__}; is a call missing, as '
+        f'in {name}=...()?'
+      )
+  for name, value in (('schedule', schedule), ('when', when)):
+    if not callable(value):
+      raise ValueError(
+        f'prune_transform: {name}={value!r} must be a function of the step, as cubic(0.9, '
+        'end=1000) or every(10) make'
+      )
+  most = getattr(schedule, 'final', None)
+  if most is not None and np.float32(most) > np.float32(structure.cost):
+    raise ValueError(
+      f'prune_transform: the schedule asks for sparsity {most}, but this structure can remove '
+      f'at most {structure.cost}'
+    )
+
+
+def _abstract(tree):
+  return {
+    name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
+    for name, leaf in named_leaves(tree).items()
+    if is_prunable(leaf)
+  }

@@ -1,0 +1,137 @@
+"""The four kinds of value that a pruning method is made of, and how leaves are named.
+
+`prune_transform` is the product of a criterion, a schedule, an allocation and a structure. A
+criterion sees pytrees shaped like `params` (with `optax.MaskedNode` where nothing is pruned);
+everything after it sees flat dicts from a leaf's path to an array.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Criterion(NamedTuple):
+  """How much does each weight matter? Higher scores are kept.
+
+  `init(params) -> state`, `update(state, params, *, grad, step, **extra) -> state` at every step,
+  and `score(state, params, *, grad, step, **extra) -> scores` only when masks move. `grad` is None
+  when the caller gave none.
+  """
+
+  init: Callable[[Any], Any]
+  update: Callable[..., Any]
+  score: Callable[..., Any]
+
+
+class Structure(NamedTuple):
+  """Which weights go together: `pool({path: scores}) -> {name: unit scores}` and `expand({name:
+  units kept}, {path: scores}) -> {path: mask}`.
+
+  `cost` is the fraction of a unit's weights that go when the unit is pruned: 1, or (m - n) / m for
+  n:m.
+  """
+
+  pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
+  expand: Callable[[dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]
+  cost: float = 1.0
+
+
+class Units(NamedTuple):
+  """What an allocation shares out: scores of units by name, shapes of leaves by path, and the
+  structure's `cost`.
+  """
+
+  scores: dict[str, jax.Array]
+  shapes: dict[str, tuple[int, ...]]
+  cost: float = 1.0
+
+
+class Allocation(NamedTuple):
+  """Who pays: `keep(units, sparsity) -> {name: int32 number of units kept}`; `sparsity` is a
+  float32 scalar, maybe traced.
+  """
+
+  keep: Callable[[Units, jax.Array], dict[str, jax.Array]]
+
+
+def _key_name(key) -> str:
+  for field in ('key', 'name', 'idx'):
+    if hasattr(key, field):
+      return str(getattr(key, field))
+  return str(key)
+
+
+def path_name(path) -> str:
+  """'a/b/c' for a key path of `jax.tree_util`; the box that nnx puts around an array does not count
+  as a level.
+  """
+  keys = [_key_name(key) for key in path]
+  if len(keys) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and keys[-1] == 'value':
+    keys = keys[:-1]
+  return '/'.join(keys)
+
+
+def named_leaves(tree, is_leaf=None) -> dict[str, Any]:
+  """The leaves of any pytree by path, in the tree's own order."""
+  return {
+    path_name(path): leaf
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+  }
+
+
+def is_hole(node) -> bool:
+  """True for the place of a leaf that a link does not prune."""
+  return isinstance(node, optax.MaskedNode)
+
+
+def is_prunable(leaf) -> bool:
+  """True for floating-point arrays (or their shapes); integers, keys and Python scalars are never
+  pruned.
+  """
+  return (
+    hasattr(leaf, 'shape') and hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating)
+  )
+
+
+def selects(where) -> Callable[[str, Any], bool]:
+  """`where` as a predicate of (path, leaf): a regex that must match the whole path, or such a
+  predicate already.
+  """
+  if callable(where):
+    return where
+  pattern = compiled(where, 'where')
+  return lambda name, leaf: pattern.fullmatch(name) is not None
+
+
+def compiled(pattern: str, origin: str) -> re.Pattern:
+  """A compiled regex, or a ValueError that says whose it was."""
+  try:
+    return re.compile(pattern)
+  except (re.error, TypeError) as error:
+    raise ValueError(f'{origin}={pattern!r} is not a regular expression: {error}') from None
+
+
+def select(tree, where, *, origin: str):
+  """`tree` with `optax.MaskedNode` for every leaf that `where` leaves out; a ValueError when that
+  is every leaf.
+  """
+  chosen = selects(where)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  kept = [
+    leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode()
+    for path, leaf in leaves
+  ]
+  if leaves and all(is_hole(leaf) for leaf in kept):
+    names = [path_name(path) for path, leaf in leaves if is_prunable(leaf)]
+    shown = ', '.join(map(repr, names[:6])) + (
+      f' and {len(names) - 6} more' if len(names) > 6 else ''
+    )
+    raise ValueError(
+      f'{origin}: where={where!r} matches no floating-point leaf; it must match a whole path '
+      f'such as {shown or "(none here)"}'
+    )
+  return treedef.unflatten(kept)
