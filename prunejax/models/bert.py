@@ -46,9 +46,9 @@ def sinusoids(key, shape, dtype=jnp.float32):
 def initializers(kind, size):
   """(kernel, embedding, position) initializers.
 
-  'normal' is BERT's own, deviation `size.initializer_range`. 'fan_in' draws with deviation
-  1/sqrt(fan-in) and starts the positions as sinusoids, which lets a model a few hundred units wide
-  leave the plateau of word frequencies.
+  'normal' is BERT's own, `size.initializer_range` cut at two deviations. 'fan_in' draws with
+  deviation 1/sqrt(fan-in) and starts the positions as sinusoids, which lets a model a few hundred
+  units wide leave the plateau of word frequencies.
   """
   if kind == 'normal':
     return (nn.initializers.truncated_normal(size.initializer_range),) * 3
