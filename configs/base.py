@@ -29,6 +29,7 @@ def get_config(arg=''):
   c.accumulate = 1  # micro-batches a step
   c.init = ''  # where weights, size and vocabulary come from: '' (fresh), 'nano' (in the package), a Hugging Face folder
   c.pretrained = True  # False: only size and vocabulary come from `init`, the weights are drawn fresh
+  c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
   c.view = 'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
 
   c.model = config_dict.create(

@@ -102,7 +102,7 @@ def _report(args, overrides):
 
   del overrides
   folder = pathlib.Path(_workdir(args))
-  _experiment(grid.experiment_of(folder)).report(folder)
+  _experiment(grid.experiment_of(folder)).write_report(folder)
 
 
 def _export(args, overrides):

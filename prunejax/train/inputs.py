@@ -4,9 +4,10 @@ import pathlib
 from typing import Any, NamedTuple
 
 import grain
+import numpy as np
 import transformers
 
-from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.data import corpus, pretraining, wordpiece
 from prunejax.models import bert_hf
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
@@ -28,6 +29,7 @@ class Data(NamedTuple):
   train_set: Any  # None in pre-training
   task: Any  # tasks.Task, None in pre-training
   rows: int  # examples or windows to train on
+  majority: float | None = None  # held-out accuracy of always saying the commonest class
 
 
 def folder_of(init):
@@ -85,6 +87,8 @@ def pretraining_data(tokenizer, spec, recipe, *, root, cache, seed, batch_size, 
 
 def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, process=(0, 1)):
   """Batches of a labelled task. `examples` > 0 trains on that many, drawn by `seed`."""
+  from prunejax.data import finetuning, tasks  # here, so that pre-training does not wait for them
+
   task = tasks.get(name)
   encode = lambda split: finetuning.encode(tasks.load(name, split, root=root, cache=cache), tokenizer, seq_len)
   train, held = encode('train'), encode('validation')
@@ -97,6 +101,7 @@ def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, ba
     lambda: finetuning.eval_batches(train, eval_size),
     task,
     len(train['label']),
+    float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
   )
 
 

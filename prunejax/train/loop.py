@@ -12,6 +12,7 @@ import numpy as np
 
 import prunejax
 from prunejax.models import bert, bert_hf
+from prunejax.pruning import report
 from prunejax.train import checkpoint, evaluate, inputs, log, objectives, optimizer, sharding, specs, workdir
 from prunejax.train.step import VIEWS, make_train_step
 
@@ -25,6 +26,7 @@ class Program(NamedTuple):
   model: Any
   step: Any
   measure: Any
+  gradient: Any
   view: Any
 
 
@@ -41,8 +43,8 @@ def train(config, folder, *, title='', say=log.say):
     say: prints a line.
 
   Returns:
-    dict with 'metrics' (held-out scores), 'mask_hash', 'bytes', 'seconds', 'steps', 'sparsity', 'model' (the Hugging
-    Face folder of the final weights). Also in `folder`/result.json.
+    dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names), 'mask_hash', 'bytes' (of the
+    dense parameters), 'seconds', 'steps'. The same is in `folder`/result.json, the final weights in `folder`/model.
 
   Raises:
     ValueError, FileNotFoundError: one line naming the key or file. FloatingPointError: a loss that is not finite.
@@ -68,7 +70,7 @@ def train(config, folder, *, title='', say=log.say):
       say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
   state = jax.device_put(state, shardings)
   if int(state['step']) == 0:
-    _who_pays(config, state['params'], folder, say)
+    _who_pays(config, program, state['params'], data.train(0), folder, say)
 
   writer = log.Log(folder, title, config.steps, tensorboard=config.log.tensorboard, say=say)
   try:
@@ -82,16 +84,15 @@ def train(config, folder, *, title='', say=log.say):
       manager.wait_until_finished()
       manager.close()
   params = jax.device_get(program.view(state['params'], masks))
-  model = folder / 'model'
-  bert_hf.save(model, params, source.size, vocab=inputs.wordpiece.pieces(source.tokenizer))
+  if config.keep_model:
+    bert_hf.save(folder / 'model', params, source.size, vocab=inputs.wordpiece.pieces(source.tokenizer))
   return workdir.finish(folder, {
     'metrics': metrics,
-    'sparsity': prunable_sparsity(config, params),
+    'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
     'mask_hash': prunejax.mask_hash(masks),
-    'bytes': (model / 'model.safetensors').stat().st_size,
+    'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': config.steps,
     'seconds': round(time.perf_counter() - began, 2),
-    'model': str(model),
   })
 
 
@@ -119,12 +120,11 @@ def read_inputs(config):
 def program_key(config, source):
   """Equal for two runs exactly when one compiled program serves both: every number that is data is left out."""
   plain = config.to_dict()
-  for key in ('seed', 'init', 'pretrained', 'checkpoint', 'log', 'eval'):
+  for key in ('seed', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval'):
     plain.pop(key)
   plain['optimizer'].pop('learning_rate')
   plain['data'] = {k: plain['data'][k] for k in ('task', 'seq_len', 'max_predictions')}
-  for name, group in optimizer.groups(config).items():
-    plain['prune'][name]['schedule'] = optimizer.program_schedule(group, f'prune.{name}')
+  plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
   return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -141,7 +141,8 @@ def build(config, source, data, tx) -> Program:
   loss_fn, measure = objectives.finetuning(model, regression) if task else objectives.pretraining(model)
   view = VIEWS[config.view]
   step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
-  _PROGRAMS[key] = Program(model, step, jax.jit(measure), view)
+  gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
+  _PROGRAMS[key] = Program(model, step, jax.jit(measure), gradient, view)
   return _PROGRAMS[key]
 
 
@@ -178,7 +179,7 @@ def _loop(config, state, data, program, mesh, writer, manager):
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
         if optimizer.groups(config) or config.hold_zeros:
           masks = prunejax.get_masks(state['opt_state'], state['params'])
-          shown['sparsity'] = prunejax.sparsity(masks, where=_where(config))
+          shown['sparsity'] = prunejax.masks.sparsity(masks, optimizer.where(config))['total']
         writer.write(at, 'train', shown | {k: v for k, v in means.items() if k not in shown})
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
@@ -204,14 +205,14 @@ def _finite_means(pending, at):
 
 
 def _scores(config, state, data, program):
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
-  params = program.view(state['params'], masks)
+  params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
   if not data.task:
     return evaluate.pretraining(program.measure, params, data.held_out())
   regression = not data.task.classes
   dev = evaluate.finetuning(program.measure, params, data.held_out(), data.task.metrics, regression)
   fit = evaluate.finetuning(program.measure, params, data.train_set(), (), regression)
-  return {'dev_loss': dev.pop('loss'), **dev, 'train_loss': fit['loss']}
+  floor = {} if regression else {'majority': data.majority}
+  return {'dev_loss': dev.pop('loss'), **dev, 'train_loss': fit['loss'], **floor}
 
 
 def _check(config):
@@ -227,22 +228,13 @@ def _check(config):
     raise ValueError(f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned')
 
 
-def _where(config):
-  return '|'.join(f'(?:{g.where})' for g in (optimizer.groups(config) or config.prune).values())
-
-
-def prunable_sparsity(config, params):
-  """Share of exact zeros among the leaves that the config's groups name."""
-  return prunejax.sparsity(prunejax.from_zeros(params), where=_where(config))
-
-
-def _who_pays(config, params, folder, say):
-  """Prints and saves, before training, what the target sparsity will take from each leaf."""
+def _who_pays(config, program, params, batch, folder, say):
+  """Prints and saves, before training, what the schedule's end will take from each leaf."""
   for name, group in optimizer.groups(config).items():
-    rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps)
-    if rows is not None:
-      say(prunejax.format_report(rows))
-      (folder / f'who_pays_{name}.json').write_text(json.dumps(prunejax.report_to_dict(rows), indent=1))
+    gradient = lambda: program.gradient(params, batch, jax.random.key(config.seed))
+    rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient)
+    say(report.format_report(rows))
+    workdir.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
 
 
 def load_result(folder):

@@ -16,7 +16,7 @@ from prunejax.pruning import allocation, criteria, schedule, structure
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
-_FRACTIONS = ('sparsity', 'initial', 'start', 'final', 'end_sparsity', 'initial_sparsity')
+FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
 
 
 def make(config):
@@ -32,7 +32,7 @@ def make(config):
   ]
   links += [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
-    links.append(('hold_zeros', prunejax.hold_zeros()))
+    links.append(('hold_zeros', prunejax.hold_zeros(where(config))))
   return optax.named_chain(*links)
 
 
@@ -61,6 +61,11 @@ def groups(config):
   return {name: group for name, group in config.prune.items() if group.schedule}
 
 
+def where(config):
+  """One regex of every leaf that the config's groups may prune."""
+  return '|'.join(f'(?:{group.where})' for group in (groups(config) or config.prune).values())
+
+
 def pieces(group, key):
   """(criterion, schedule spec, when, allocation, structure) of a group. Raises ValueError naming the key and value."""
   try:
@@ -85,8 +90,7 @@ def pieces(group, key):
 def link(group, key):
   """One `prune_transform` whose sparsities are injected, so that they are data."""
   criterion, planned, when, allocate, structured = pieces(group, key)
-  fractions = {k: float(v) for k, v in planned.arguments.items() if k in _FRACTIONS}
-  static = {k: v for k, v in planned.arguments.items() if k not in _FRACTIONS}
+  fractions, static = split(planned)
 
   def build(**numbers):
     return prunejax.prune_transform(
@@ -95,6 +99,33 @@ def link(group, key):
     )
 
   return inject(build, fractions)
+
+
+def split(planned):
+  """({sparsities of a schedule spec}, {its other arguments}): what is data, and what is compiled."""
+  numbers = {k: float(v) for k, v in planned.arguments.items() if k in FRACTIONS}
+  return numbers, {k: v for k, v in planned.arguments.items() if k not in FRACTIONS}
+
+
+def compiled_part(group, key):
+  """The group as plain data without its sparsities and its seed: equal for groups that share a program."""
+  _, planned, *_ = pieces(group, key)
+  criterion = specs.parse(group.criterion, criteria, f'{key}.criterion')
+  kept = {k: v for k, v in criterion.arguments.items() if k != 'seed'}
+  return {**group.to_dict(), 'schedule': [planned.name, split(planned)[1]], 'criterion': [criterion.name, kept]}
+
+
+def who_pays(group, key, params, step, gradient):
+  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; `gradient()` is called if the criterion needs it."""
+  criterion, planned, _, allocate, structured = pieces(group, key)
+  asked = float(planned()(step))
+  parts = (params, criterion, asked, allocate, structured, group.where)
+  try:
+    return prunejax.who_pays(*parts)
+  except ValueError as error:
+    if 'grad=' not in str(error):
+      raise
+  return prunejax.who_pays(*parts, grad=gradient())
 
 
 def inject(build, numbers):

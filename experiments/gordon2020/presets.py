@@ -1,0 +1,89 @@
+"""The grid of Gordon, Duh & Andrews 2020 at four sizes, as data."""
+
+from typing import NamedTuple
+
+from ml_collections import config_dict
+
+from configs import finetune, pretrain
+
+TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Preset(NamedTuple):
+  """One size of the grid.
+
+  pretrain, tune: configs of a pre-training and of a fine-tuning run; what the cells differ in is set on top.
+  sparsities: of the pruned arms; 0 is the dense arm.
+  ramp: steps over which the sparsity rises, `cubic(s, end=ramp)`.
+  tasks: {task: fine-tuning steps}.
+  deleted, after: fine-tuning steps of these arms as a multiple of the task's.
+  rates: learning rates of fine-tuning; the best on the dev set counts, as in the paper.
+  burn_in: steps of dense pre-training before the arms 'random' and 'after', 0: none (they start where 'pruned' does).
+  fresh: also fine-tune a model that was never pre-trained.
+  cost: what it takes, in words.
+  """
+
+  pretrain: config_dict.ConfigDict
+  tune: config_dict.ConfigDict
+  sparsities: tuple
+  ramp: int
+  tasks: dict
+  deleted: float
+  after: float
+  rates: tuple
+  seeds: tuple
+  burn_in: int
+  fresh: bool
+  cost: str
+
+
+def quick():
+  """The packaged model, the embedded corpus, two tasks made of it, two seeds."""
+  first, second = pretrain.get_config('nano'), finetune.get_config('nano')
+  first.update(steps=240, batch_size=32)
+  second.update(steps=0, batch_size=32)
+  return Preset(
+    first, second, sparsities=(0.3, 0.5, 0.7, 0.9), ramp=120, tasks={'pydoc/order': 160, 'pydoc/summary': 160},
+    deleted=1, after=0.5, rates=(5e-4,), seeds=(0, 1), burn_in=0, fresh=True, cost='under 10 minutes on two CPU cores',
+  )
+
+
+def mini():
+  """The packaged model on real text and GLUE from local files: `--config.data.root=FOLDER` with wikipedia/ and glue/."""
+  first, second = pretrain.get_config('nano'), finetune.get_config('nano')
+  first.data.corpus = 'wikipedia+pydoc*3'
+  first.data.update(seq_len=64, max_predictions=24)
+  second.data.seq_len = 64
+  first.update(steps=4000, batch_size=32)
+  return Preset(
+    first, second, sparsities=TENTHS, ramp=1000, tasks={'glue/cola': 800, 'glue/sst2': 2000},
+    deleted=2, after=1, rates=(5e-4,), seeds=(0, 1, 2), burn_in=0, fresh=True, cost='hours on two CPU cores',
+  )
+
+
+def base():
+  """BERT-Base at a fifth of the paper's steps: Wikipedia and GLUE by TFDS, Hugging Face weights by `--config.init=FOLDER`."""
+  preset = paper()
+  preset.pretrain.update(steps=20_000)
+  tasks = {name: min(steps, 12_000) for name, steps in preset.tasks.items()}
+  return preset._replace(
+    tasks=tasks, sparsities=(0.3, 0.5, 0.7, 0.9), rates=(3e-5,), seeds=(0, 1), deleted=2, burn_in=0, fresh=False,
+    cost='about a day on one data-centre GPU; not measured here',
+  )
+
+
+def paper():
+  """The paper's own numbers: batch 32, sequence 128, 95k steps, ten sparsities, five tasks, four learning rates."""
+  first, second = pretrain.get_config('base'), finetune.get_config('base')
+  first.update(steps=95_000, batch_size=32)
+  epochs = lambda examples, count=3: examples * count // 32
+  tasks = {'tfds/glue/mnli': 392_702, 'tfds/glue/qqp': 363_846, 'tfds/glue/qnli': 104_743,
+           'tfds/glue/sst2': 67_349, 'tfds/glue/cola': 8_551}
+  return Preset(
+    first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in tasks.items()},
+    deleted=13 / 3, after=5 / 3, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,), burn_in=10_000, fresh=False,
+    cost='weeks of one accelerator, days of a TPU pod slice; not measured here',
+  )
+
+
+PRESETS = {'quick': quick, 'mini': mini, 'base': base, 'paper': paper}

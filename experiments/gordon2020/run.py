@@ -1,0 +1,137 @@
+"""Compressing BERT (Gordon, Duh & Andrews 2020): the cells of its grid, and the report of their ledger."""
+
+import json
+import pathlib
+
+from configs import nano
+from experiments.gordon2020 import claims, paper, presets
+from prunejax.analysis import figures, ledger, report, tables
+from prunejax.train import configs, cost, grid, log, specs
+
+PAPER = 'gordon2020'
+
+
+def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, root=None, say=log.say):
+  """Runs what the ledger lacks, then writes the report. Raises ValueError for an unknown preset or key."""
+  del root
+  cells = plan(preset, overrides or {}, from_scratch)
+  if dry_run:
+    say(cost.table([(cell.labels, cell.config) for cell in cells], title=f'{PAPER} {preset}'))
+    return None
+  folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', {'paper': PAPER, 'preset': preset})
+  grid.run(cells, folder, experiment=PAPER, preset=preset, say=say)
+  return write_report(folder, say)
+
+
+def plan(preset, overrides, from_scratch=False):
+  """The cells of a preset in an order in which each one's parent comes first."""
+  if preset not in presets.PRESETS:
+    raise ValueError(f'no preset {preset!r}{specs.suggest(preset, presets.PRESETS)}; known: {", ".join(presets.PRESETS)}')
+  p = presets.PRESETS[preset]()
+  for config in (p.pretrain, p.tune):
+    configs.override(config, overrides)
+  cells = []
+
+  def add(config, parent=None, **labels):
+    cells.append(grid.Cell(labels, config, parent))
+    return grid.key(cells[-1])
+
+  if from_scratch:
+    teacher = configs.override(nano.get_config(), {'data.corpus': p.pretrain.data.corpus, 'data.root': p.pretrain.data.root})
+    born = add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
+    p.pretrain.init = p.tune.init = f'cell:{born}'
+  for seed in p.seeds:
+    _of_seed(p, seed, add)
+  return cells
+
+
+def _of_seed(p, seed, add):
+  """The arms of one seed: pre-training first, then every task from what it left."""
+
+  def pretrain(arm, s, start='', **recipe):
+    config = _changed(p.pretrain, seed=seed, **recipe)
+    config.init = f'cell:{start}' if start else config.init
+    return add(config, start or None, stage='pretrain', arm=arm, sparsity=s, task='', learning_rate=_rate(config), seed=seed)
+
+  start = pretrain('burned in', 0.0, steps=p.burn_in) if p.burn_in else ''
+  gradual = lambda s: {'prune.weights.schedule': f'cubic({s}, end={p.ramp})', 'prune.weights.when': 'every(10)'}
+  models = {('dense', 0.0): pretrain('dense', 0.0, **gradual(0.0))}
+  for s in p.sparsities:
+    models['pruned', s] = pretrain('pruned', s, **gradual(s))
+    # A random mask is drawn once and kept; what remains has as many steps to recover.
+    drawn = {**ONCE, 'prune.weights.schedule': f'one_shot({s})', 'prune.weights.criterion': f'random(seed={seed})'}
+    models['random', s] = pretrain('random', s, start, **drawn)
+  for task, steps in p.tasks.items():
+    for rate in p.rates:
+      _of_task(p, seed, task, steps, rate, models, start, add)
+
+
+ONCE = {'prune.weights.when': 'every(1, until=0)'}
+
+
+def _of_task(p, seed, task, steps, rate, models, start, add):
+  shared = {'seed': seed, 'data.task': task, 'optimizer.learning_rate': rate, **ONCE}
+
+  def tune(arm, s, parent, times=1.0, **recipe):
+    recipe = {'prune.weights.schedule': 'one_shot(0.0)', 'keep_model': False, **recipe}
+    config = _changed(p.tune, **shared, **recipe, steps=max(round(steps * times), 1))
+    config.init = f'cell:{parent}' if parent else config.init
+    return add(config, parent, stage='finetune', arm=arm, sparsity=s, task=task, learning_rate=rate, seed=seed)
+
+  held = {'hold_zeros': True, 'prune.weights.schedule': ''}
+  dense = tune('dense', 0.0, models['dense', 0.0], keep_model=not start)
+  tuned = tune('before', 0.0, start, keep_model=True) if start else dense
+  if p.fresh:
+    tune('fresh', 0.0, None, pretrained=False)
+  for s in p.sparsities:
+    tune('pruned', s, models['pruned', s], **held)
+    tune('deleted', s, models['pruned', s], p.deleted)  # the zeros are free to grow again
+    tune('random', s, models['random', s], **held)
+    tune('after', s, tuned, p.after, **{'prune.weights.schedule': f'one_shot({s})'})
+
+
+def _changed(config, **changes):
+  return configs.override(config.copy_and_resolve_references(), changes)
+
+
+def _rate(config):
+  return config.optimizer.learning_rate
+
+
+def write_report(folder, say=log.say):
+  """Table 1, figures 1 and 2a, the verdicts and report.html, from the ledger and nothing else."""
+  folder = pathlib.Path(folder)
+  rows = [row for row in ledger.read(folder / 'ledger.jsonl') if not row.get('failed')]
+  if not rows:
+    raise ValueError(f'{str(folder / "ledger.jsonl")!r} holds no finished cell: nothing to report yet')
+  failed = [row for row in ledger.read(folder / 'ledger.jsonl') if row.get('failed')]
+  known = [row for row in rows if row['arm'] in paper.TABLE1 or row['arm'] in ('dense', 'fresh')]
+  chance = {row['task']: row['metrics']['majority'] for row in known if 'majority' in row.get('metrics', {})}
+  verdicts = claims.check(known, chance)
+  shown = [tables.table1(known), tables.beside(known, paper.TABLE1)]
+  pays = who_pays(folder, known)
+  if pays:
+    shown.append(pays)
+  if failed:
+    shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
+  drawn = figures.standard(known, chance=sum(chance.values()) / len(chance) if chance else None)
+  written = report.write(
+    folder, known, verdicts, title='Compressing BERT: weight pruning and transfer', tables=shown, figures=drawn,
+    meta={'paper': 'Gordon, Duh & Andrews 2020, arXiv:2002.08307', 'preset': rows[-1]['preset']},
+  )
+  say(tables.text(shown[0]))
+  for verdict in verdicts:
+    say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def who_pays(folder, rows):
+  """The saved report of the sparsest pruned cell as a table, or None."""
+  pruned = [row for row in rows if row['arm'] == 'pruned' and row['stage'] == 'pretrain']
+  for row in sorted(pruned, key=lambda row: -row['sparsity']):
+    path = folder / 'cells' / row['cell'] / 'who_pays_weights.json'
+    if path.exists():
+      saved = json.loads(path.read_text())
+      return tables.records(f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']])
+  return None
