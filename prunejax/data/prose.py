@@ -2,21 +2,24 @@
 import inspect
 import re
 
-# Sections that are tables of names in disguise: everything below their heading is left out.
-_TABLES = frozenset(
-  'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|attributes|methods|see also|references|args|'
-  'arguments|kwargs|keyword args|keyword arguments|keyword parameters|params|inputs|input|outputs|output|usage|shape|bibliography|'
-  'properties|members|options|type parameters|functions|classes|constants|contents|signature|copyright|license|author|authors|'
-  'environment variables|call arguments|default|extra arguments|optional arguments|returned value|return value'
-  .split('|'))
+# Sections of names: the names go, what is said about them stays where it is prose.
+_ITEMS = frozenset(
+  'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|attributes|args|arguments|kwargs|'
+  'keyword args|keyword arguments|keyword parameters|params|inputs|input|outputs|output|properties|members|options|'
+  'type parameters|call arguments|extra arguments|optional arguments|returned value|return value|parameter|argument'.split('|'))
+# Sections that hold no prose at all.
+_SKIPPED = frozenset('see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|contents|'
+                     'functions|classes|constants|usage|environment variables|citation|version|date'.split('|'))
+_RULES = frozenset('-=~^"*+#')
 _UNDERLINE = re.compile(r'^\s*([-=~^"*+#])\1{2,}\s*$')
-_HEADING = re.compile(r'^\s*\**(#+ )?(?P<name>[A-Za-z][\w ]{1,40}?)\**:?:?\**\s*$')
-_FENCE = re.compile(r'^\s*(```|~~~)')
-_BULLET = re.compile(r'^\s*([-*+•]|\(?\d{1,2}[.)]|#\.|\[\d+\])\s+')
-_FIELD = re.compile(r'^\s*(:[A-Za-z][\w -]*(\s[^:`]+)?:(\s|$)|@\w+|\\\w+)')
-_DIRECTIVE = re.compile(r'^\s*\.\.(\s|$)')
-_ADMONITION = re.compile(r'^\s*\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I)
-_ITEM = re.compile(r'^\s*[*`\w.\[\], ]{1,60}\s+:\s|^\s*[`*]*[\w.]+[`*]*( ?\([^)]*\))?: ')
+_HEADING = re.compile(r'^\**(#+ )?([A-Za-z][\w ]{1,40}?)\**:?:?\**$')
+_BULLET = re.compile(r'^\s*([-*+\u2022]|\(?\d{1,2}[.)]|#\.|\[\d+\]|\.\. \[\w+\])\s+')
+_PARAM = re.compile(r'^(:(param|arg|argument|keyword|kwarg|return|returns|raise|raises|ivar|cvar|var|yields?)\b[^:]*:|'
+                    r'@(param|return|raise)\s+\w+:?)\s*(?P<rest>.*)$')
+_FIELD = re.compile(r'^(:[A-Za-z][\w -]*(\s[^:`]+)?:(\s|$)|@\w+|\\\w+)')
+_ADMONITION = re.compile(r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I)
+_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$')
+_TYPED_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$')
 
 _LINKS = (
   (re.compile(r':\w[\w:+.-]*:`~[^`<]*?([\w]+)`'), r'\1'),                 # :func:`~a.b.c` -> c
@@ -34,119 +37,146 @@ _LINKS = (
 )
 _PLAIN = str.maketrans({'\u2018': "'", '\u2019': "'", '\u201c': '"', '\u201d': '"', '\u2013': '-', '\u2014': '-',
                         '\u2026': '...', '\u00a0': ' ', '\u2212': '-'})
-_SPACES = re.compile(r'\s+')
-_SENTENCE_END = re.compile(r'(?<![ (.]e\.g\.)(?<![ (.]i\.e\.)(?<!\bcf\.)(?<!\bvs\.)(?<!\bet al\.)(?<!\bEq\.)(?<!\bFig\.)'
-                           r'(?<=[.!?])["\')]?\s+(?=[A-Z"\'(])')
+_MARKUP = re.compile(r'[`*\[|\\]')
+_GAP = re.compile(r'\s+([.,;])(?=\s|$)')
+_SENTENCE_END = re.compile(r'[.!?]["\')]?\s+(?=[A-Z"\'(])')
+_ABBREVIATION = re.compile(r'(^|[\s(])(e\.g|i\.e|cf|vs|al|Eq|Fig|etc|approx|resp|Dr|Mr|St|[A-Z])$')
 _REFUSED = re.compile(r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b')
 _LEGAL = re.compile(r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I)
-_CODE_WORD = re.compile(r'[_()/0-9+:]|\w\.\w|[a-z][A-Z]|^-')
-_LETTERS = re.compile(r"[A-Za-z']+(-[A-Za-z]+)*[,;:.!?)\"']*$|^[\"'(][A-Za-z'-]+[,;:.!?)\"']*$")
+_CAMEL = re.compile(r'[a-z][A-Z]')
+_WORDS = re.compile(r"(?<!\S)[\"'(]{0,2}[A-Za-z']+(?:[-/][A-Za-z]+)*[,;:.!?)\"']*(?!\S)")
 _FUNCTION_WORDS = frozenset(
   'the a an of to in is are be by for with on as that this it its or and from which if not at can will when was were has have '
   'do does should may must you we they all any each no than but into only used between these those how where there use'.split())
-_VERB = re.compile(r'\b(is|are|be|was|were|has|have|had|can|will|may|must|should|do|does|did|let|see|use|get|set|make|take|give|'
-                   r'return|compute|create|[a-z]{2,}(s|ed|ing|ize|ise|ate|ify)|run|call|load|save|find|read|write|apply|add|build|'
-                   r'convert|check|raise|perform|represent|transform|select|test|draw|plot|wrap|define|helper|implement|print)\b', re.I)
+_VERBS = frozenset(
+  'is are be was were has have had can will may must should do does did let see use get set make take give return compute '
+  'run call load find read write apply add build convert check perform represent transform select test draw plot wrap '
+  'define implement print keep show allow contain provide need want work hold put become mean'.split())
+_VERB_ENDINGS = ('s', 'ed', 'ing', 'ize', 'ise', 'ate', 'ify')
 
 
 def plain(text):
   """The words of a marked-up line: roles, links, emphasis and typographic quotes become plain ASCII."""
-  for pattern, words in _LINKS:
-    text = pattern.sub(words, text)
-  return _SPACES.sub(' ', text.translate(_PLAIN)).strip()
+  if not text.isascii():
+    text = text.translate(_PLAIN)
+  if _MARKUP.search(text):
+    for pattern, words in _LINKS:
+      text = pattern.sub(words, text)
+    text = _GAP.sub(r'\1', text)
+  return ' '.join(text.split())
 
 
 def sentences(text):
   """Split one line of prose after . ! ? before a capital, keeping abbreviations whole."""
-  return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
+  out, start = [], 0
+  for end in _SENTENCE_END.finditer(text):
+    if text[end.start()] != '.' or not _ABBREVIATION.search(text, max(start, end.start() - 8), end.start()):
+      out.append(text[start:end.end()].strip())
+      start = end.end()
+  last = text[start:].strip()
+  return [*out, last] if last else out
 
 
 def is_sentence(text):
-  """True for a sentence of prose: it begins and ends as one, most words are words, some are function words, one could be a verb."""
+  """True for prose: begins and ends as a sentence, most words are words, some are function words, one could be a verb."""
   if not text.isascii() or text[-1:] not in '.!?:' or not (text[0].isupper() or text[0] in '"\'('):
     return False
-  words = text.split()
+  words = text.lower().split()
   if not 4 <= len(words) <= 80 or _REFUSED.search(text):
     return False
-  code = sum(1 for w in words if _CODE_WORD.search(w.strip('().,:;')))
-  letters = sum(1 for w in words if _LETTERS.match(w))
-  glue = sum(1 for w in words if w.lower().strip('.,;:()') in _FUNCTION_WORDS)
-  return (code <= 0.15 * len(words) and letters >= 0.8 * len(words) and glue >= max(1, 0.15 * len(words))
-          and text.count('(') == text.count(')') and _VERB.search(text) is not None)
+  glue = sum(map(_FUNCTION_WORDS.__contains__, words))
+  if glue < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
+    return False
+  strange = len(words) - len(_WORDS.findall(text)) + len(_CAMEL.findall(text))
+  return strange <= 0.2 * len(words) and any(w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words)
 
 
 def _blocks(doc):
-  """(indent, lines) of every paragraph or list item that no rule has thrown out."""
-  skip_below = None      # leave out what is indented deeper than this (a literal block, a directive, an Args: table)
-  table = False          # inside an underlined section of names
-  fence = doctest = False
-  indent, block = 0, []
+  """Lists of lines: every paragraph, list item or description that no rule has thrown out."""
   lines = doc.split('\n')
-  for i, line in enumerate(lines + ['']):
-    stripped = line.strip()
+  block, indent = [], None   # the lines so far and their indentation (None: the next line decides)
+  skip_below = None          # leave out what is indented deeper (a literal block, a directive)
+  section = None             # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
+  fence = doctest = False
+  for i, line in enumerate([*lines, '']):
+    words = line.strip()
     deep = len(line) - len(line.lstrip())
-    if _FENCE.match(line):
+    if words.startswith(('```', '~~~')):
       fence = not fence
-      stripped = ''
-    elif fence:
+      words = ''
+    if not words or fence:
+      if block:
+        yield block
+        if block[-1].endswith('::'):
+          skip_below = deep if indent is None else indent
+      block, doctest = [], False
       continue
-    if stripped and skip_below is not None:
+    if skip_below is not None:
       if deep > skip_below:
         continue
       skip_below = None
-    if stripped.startswith(('>>>', 'In [')):
-      doctest = True
-    if not stripped:
-      doctest = False
+    first = words[0]
     below = lines[i + 1] if i + 1 < len(lines) else ''
-    heading = _HEADING.match(line)
-    underlined = bool(stripped) and bool(_UNDERLINE.match(below)) and not _UNDERLINE.match(line)
-    if underlined:
-      table = heading is not None and heading['name'].strip().lower() in _TABLES
-    named = heading is not None and stripped.endswith(':') and heading['name'].strip().lower() in _TABLES
-    rule = bool(_UNDERLINE.match(line))
-    directive = bool(_DIRECTIVE.match(line))
-    field = bool(_FIELD.match(line))
-    bullet = _BULLET.match(line)
-    if not stripped or doctest or underlined or rule or named or directive or field or table or bullet or (
-        block and abs(deep - indent) > (4 if len(block) == 1 else 1)):
-      if block:
-        yield indent, block
-        if block[-1].rstrip().endswith('::'):
-          skip_below = indent
-          if stripped and deep > indent:
-            indent, block = 0, []
-            continue
-      indent, block = 0, []
-    if not stripped or doctest or underlined or rule or table:
+    underlined = below and below.lstrip()[:1] in _RULES and _UNDERLINE.match(below) and not _UNDERLINE.match(line)
+    name = _HEADING.match(words) if underlined or words[-1] == ':' else None
+    name = name[2].lower() if name else ''
+    code = doctest or words.startswith(('>>>', 'In ['))
+    heading = not code and (underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED))
+    if section and not heading and (section[0] == 'indented' and deep <= section[1]):
+      section = None
+    item = rest = None
+    if section and section[0] != 'skipped':
+      item = _ITEM.match(words) if ':' in words else None
+      rest = item['rest'] if item and item['colon'] == ':' else None
+    elif section is None:
+      item = _TYPED_ITEM.match(words) if '):' in words or '`:' in words else None
+      rest = item and (item['rest'] or item['quoted'])
+    param = _PARAM.match(words) if first in ':@' else None
+    field = first in ':@\\' and _FIELD.match(words)
+    bullet = _BULLET.match(line) if not first.isalpha() else None
+    if block and (code or heading or item or param or bullet or words.startswith('..') or field
+                  or indent is not None and abs(deep - indent) > (4 if len(block) == 1 else 1)
+                  or section and section[0] == 'underlined' and deep <= section[1]):
+      yield block
+      block = []
+    if code:
+      doctest = True
+    elif heading:
+      kind = 'underlined' if underlined else 'indented'
+      section = ('skipped', deep) if name in _SKIPPED else (kind, deep) if name in _ITEMS else None
+      if name in _SKIPPED and not underlined:
+        section, skip_below = None, deep
+    elif section and section[0] == 'skipped' or first in _RULES and _UNDERLINE.match(line):
       continue
-    if named or field:
-      skip_below = deep
-    elif directive:
-      admonition = _ADMONITION.match(line)
-      if admonition is None:
-        skip_below = deep
-      elif admonition['rest']:
-        indent, block = deep, [admonition['rest']]
+    elif param:
+      block, indent = [param['rest']] if param['rest'] else [], None
+    elif words.startswith('..') or field:
+      admonition = _ADMONITION.match(words)
+      skip_below = None if admonition else deep
+      block, indent = [admonition['rest']] if admonition and admonition['rest'] else [], None
+    elif section and section[0] == 'underlined' and deep <= section[1]:
+      continue
+    elif item:
+      block, indent = [rest] if rest else [], None
     elif bullet:
-      indent, block = bullet.end(), [line[bullet.end():]]
+      block, indent = [line[bullet.end():].rstrip()], bullet.end()
     else:
-      indent = indent if block else deep
-      block.append(stripped)
+      indent = deep if indent is None or not block else indent
+      block.append(words)
 
 
 def paragraphs(doc):
   """Prose paragraphs of one raw docstring, each one line of whole sentences (possibly none)."""
   out = []
-  for _, lines in _blocks(inspect.cleandoc(doc.expandtabs(4))):
+  for lines in _blocks(inspect.cleandoc(doc)):
     raw = ' '.join(lines)
-    if len(raw) < 20 or _ITEM.match(raw) or _LEGAL.search(raw):
+    if len(raw) < 20:
       continue
     text = plain(raw.replace('::', ':'))
     kept = [s for s in sentences(text) if is_sentence(s)]
-    # A lone clause that announces code which is no longer there says nothing.
+    # A clause that announces code which is no longer there says nothing.
     while kept and kept[-1].endswith(':'):
       kept.pop()
-    if kept and sum(map(len, kept)) >= 0.5 * len(text):
+    if kept and sum(map(len, kept)) >= 0.5 * len(text) and not _LEGAL.search(text):
       out.append(' '.join(kept))
   return out
