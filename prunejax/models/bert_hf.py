@@ -76,9 +76,11 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
   """
   directory, heads = pathlib.Path(directory), tuple(heads)
   size = _read_size(directory, heads)
-  paths = {hf_name(path): path for path in _shapes(size, heads)}
-  asked = {hf_name(path): _turned(path, shape) for path, shape in _shapes(size, heads).items()}
-  known = {hf_name(path) for path in _shapes(size, bert.HEADS)}
+  shapes = _shapes(size, bert.HEADS)
+  left_out = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
+  paths = {hf_name(path): path for path in shapes if not path.startswith(left_out)}
+  asked = {name: _turned(path, shapes[path]) for name, path in paths.items()}
+  known = {hf_name(path) for path in shapes}
   found = _respell(hf_directory.read_tensors(directory, ignore=BUFFERS), directory, heads)
   found = {name: array for name, array in found.items() if name in asked or name not in known}
   _compare(found, asked, directory)
@@ -225,7 +227,8 @@ def _read_size(directory, heads):
   try:
     size = transformers.BertConfig.from_dict(raw)
   except Exception as error:  # its validation raises exceptions of its own, under no common base
-    raise CheckpointError(f'{path} is no configuration of BERT: {error}') from error
+    why = ' '.join(str(error).split())
+    raise CheckpointError(f'{path} is no configuration of BERT: {why}') from error
   _check_size(size, path, heads)
   return size
 

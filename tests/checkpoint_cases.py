@@ -1,0 +1,34 @@
+"""The stored reference, and what the tests of checkpoints all ask."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from prunejax.models import hf_directory
+
+REFERENCE = pathlib.Path(__file__).parent / 'reference' / 'bert'
+PIECES = (REFERENCE / 'vocab.txt').read_text().split()
+
+
+def flat(tree):
+  """{path: leaf}."""
+  return traverse_util.flatten_dict(tree, sep='/')
+
+
+def assert_same_bits(a, b):
+  a, b = flat(a), flat(b)
+  assert a.keys() == b.keys()
+  for path in a:
+    assert a[path].dtype == b[path].dtype == np.float32, path
+    np.testing.assert_array_equal(a[path].view(np.uint32), b[path].view(np.uint32), path)
+
+
+def refusal(call, *args, **kwargs):
+  """The one line with which `call` turns its arguments down."""
+  with pytest.raises(hf_directory.CheckpointError) as caught:
+    call(*args, **kwargs)
+  message = str(caught.value)
+  assert '\n' not in message
+  return message
