@@ -221,3 +221,10 @@ def test_transfer_refuses_other_shapes_and_strangers():
   assert 'classifier/bias is (3,) pre-trained and (2,) fresh' in message
   message = refusal(bert_hf.transfer, {'params': params}, params)
   assert 'no leaf to transfer' in message and 'params/embeddings/norm/bias' in message
+
+
+def test_read_size_needs_the_config_alone(tmp_path):
+  (tmp_path / 'config.json').write_text((REFERENCE / 'config.json').read_text())
+  assert bert_hf.read_size(str(tmp_path)).to_dict() == bert_hf.load(REFERENCE)[1].to_dict()
+  (tmp_path / 'config.json').write_text('{"model_type": "distilbert"}')
+  assert "'distilbert'" in refusal(bert_hf.read_size, tmp_path)

@@ -75,7 +75,7 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
       missing or damaged; another model; a vocabulary that does not fit the word embeddings.
   """
   directory, heads = pathlib.Path(directory), tuple(heads)
-  size = _read_size(directory, heads)
+  size = read_size(directory, heads=heads)
   shapes = _shapes(size, bert.HEADS)
   left_out = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
   paths = {hf_name(path): path for path in shapes if not path.startswith(left_out)}
@@ -129,6 +129,24 @@ def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True
     _check_vocab(directory, size)
   tensors = {hf_name(path): _cast(path, leaf, dtype) for path, leaf in leaves.items()}
   hf_directory.write(directory, texts, tensors)
+
+
+def read_size(directory, *, heads=()):
+  """config.json as a `transformers.BertConfig`; raises CheckpointError for another model's."""
+  path = pathlib.Path(directory) / 'config.json'
+  raw = hf_directory.read_config(directory)
+  if raw.get('model_type', 'bert') != 'bert':
+    raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "bert"')
+  for key, only in ONLY.items():
+    if raw.get(key, only) != only:
+      raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {only!r}')
+  try:
+    size = transformers.BertConfig.from_dict(raw)
+  except Exception as error:  # its validation raises exceptions of its own, under no common base
+    why = ' '.join(str(error).split())
+    raise CheckpointError(f'{path} is no configuration of BERT: {why}') from error
+  _check_size(size, path, heads)
+  return size
 
 
 def transfer(params, fresh):
@@ -213,24 +231,6 @@ def _respell(stored, where, heads):
       )
     found[today], spelled[today] = array, name
   return found
-
-
-def _read_size(directory, heads):
-  """config.json as a BertConfig."""
-  path = directory / 'config.json'
-  raw = hf_directory.read_config(directory)
-  if raw.get('model_type', 'bert') != 'bert':
-    raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "bert"')
-  for key, only in ONLY.items():
-    if raw.get(key, only) != only:
-      raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {only!r}')
-  try:
-    size = transformers.BertConfig.from_dict(raw)
-  except Exception as error:  # its validation raises exceptions of its own, under no common base
-    why = ' '.join(str(error).split())
-    raise CheckpointError(f'{path} is no configuration of BERT: {why}') from error
-  _check_size(size, path, heads)
-  return size
 
 
 def _check_size(size, where, heads):
