@@ -88,17 +88,21 @@ def pieces(group, key):
 
 
 def link(group, key):
-  """One `prune_transform` whose sparsities are injected, so that they are data."""
-  criterion, planned, when, allocate, structured = pieces(group, key)
+  """One `prune_transform` whose sparsities and seed are injected, so that they are data."""
+  _, planned, when, allocate, structured = pieces(group, key)
+  scored = specs.parse(group.criterion, criteria, f'{key}.criterion')
   fractions, static = split(planned)
+  seed = {k: float(v) for k, v in scored.arguments.items() if k == 'seed'}
+  fixed = {k: v for k, v in scored.arguments.items() if k != 'seed'}
 
   def build(**numbers):
+    drawn = {'seed': numbers.pop('seed').astype(jnp.int32)} if seed else {}
     return prunejax.prune_transform(
-      criterion, planned.factory(**numbers, **static), when, allocation=allocate, structure=structured,
-      where=group.where, zero_pruned=group.zero_pruned,
+      scored.factory(**fixed, **drawn), planned.factory(**numbers, **static), when,
+      allocation=allocate, structure=structured, where=group.where, zero_pruned=group.zero_pruned,
     )
 
-  return inject(build, fractions)
+  return inject(build, fractions | seed)
 
 
 def split(planned):

@@ -46,6 +46,7 @@ def parse(text, module, key) -> Spec:
     bound = inspect.signature(factory).bind(*args, **kwargs)
   except TypeError as error:
     raise ValueError(f'{key}={text!r}: {error}; expected {node.func.id}{inspect.signature(factory)}') from error
+  bound.apply_defaults()  # so that two spellings of one method are equal
   arguments = {}
   for name, value in bound.arguments.items():
     kind = inspect.signature(factory).parameters[name].kind
