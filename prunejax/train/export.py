@@ -1,0 +1,51 @@
+"""The weights of a run as a Hugging Face folder: the final ones, or those of the newest checkpoint."""
+
+import json
+import pathlib
+
+import jax
+from ml_collections import config_dict
+
+import prunejax
+from prunejax.models import bert_hf
+from prunejax.train import checkpoint, inputs, log, loop, optimizer, sharding
+
+
+def export(folder, out, dtype='float32', say=log.say):
+  """Copies the model of the work directory `folder` to `out`, cast to `dtype`; pruned weights are written as zeros.
+
+  Raises FileNotFoundError when the folder holds neither a model nor a checkpoint, ValueError for a wrong dtype.
+  """
+  folder, out = pathlib.Path(folder).expanduser(), pathlib.Path(out).expanduser()
+  if not (folder / 'config.json').exists():
+    raise FileNotFoundError(f'{str(folder)!r} holds no run: expected the --workdir of a train command')
+  if out.exists() and any(out.iterdir()):
+    raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
+  config = config_dict.ConfigDict(json.loads((folder / 'config.json').read_text()))
+  if (folder / 'model' / 'config.json').exists():
+    heads = ('classifier',) if config.data.task else ('mlm', 'nsp')
+    params, size = bert_hf.load(folder / 'model', heads=heads)
+    tokenizer, what = inputs.wordpiece.load(folder / 'model'), 'the finished model'
+  else:
+    params, size, tokenizer, step = _from_checkpoint(config, folder)
+    what = f'the checkpoint of step {step} of {config.steps}'
+  bert_hf.save(out, params, size, vocab=inputs.wordpiece.pieces(tokenizer), dtype=dtype)
+  say(f'{what} of {folder} is in {out} as {dtype}')
+
+
+def _from_checkpoint(config, folder):
+  """(params, size, tokenizer, step) of the newest checkpoint that can be read."""
+  if not (folder / 'checkpoints').is_dir():
+    raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
+  tx = optimizer.make(config)
+  source, data = loop.read_inputs(config)
+  program = loop.build(config, source, data, tx)
+  abstract = loop.abstract_state(config, program, tx)
+  shardings = sharding.shard(abstract, sharding.make_mesh(), ())
+  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
+  state, damaged = checkpoint.restore(manager, abstract, shardings)
+  manager.close()
+  if state is None:
+    raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
+  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  return program.view(state['params'], masks), source.size, source.tokenizer, int(state['step'])
