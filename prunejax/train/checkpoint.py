@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: asynchronous, atomic, the newest valid one wins. One thin layer, so that its API may change."""
 
+import os
 import pathlib
 
 import jax
@@ -22,14 +23,29 @@ def save(manager, state, config):
 def restore(manager, abstract, shardings):
   """The newest state that can be read, laid out by `shardings`; None when there is none.
 
-  A damaged newest checkpoint is named in a warning-like return: (state, [steps that could not be read]).
+  Returns (state, [(step, why) of every newer one that cannot be read]); those are moved out of the way, to
+  `damaged-<step>` beside the folder. Raises ValueError when there are checkpoints and none can be read.
   """
   target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
   damaged = []
   for step in sorted(manager.all_steps(), reverse=True):
     try:
       read = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+      _set_aside(manager, [step for step, _ in damaged])
       return read['state'], damaged
     except Exception as error:  # Orbax raises many kinds for a torn checkpoint; the caller names them all
       damaged.append((step, f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'))
+  if damaged:
+    raise ValueError(
+      f'no checkpoint in {str(manager.directory)!r} can be read: step {damaged[0][0]} ({damaged[0][1]});'
+      ' delete that folder to start again'
+    )
   return None, damaged
+
+
+def _set_aside(manager, steps):
+  folder = pathlib.Path(manager.directory)
+  for step in steps:
+    os.replace(folder / str(step), folder.parent / f'damaged-{step}')
+  if steps:
+    manager.reload()

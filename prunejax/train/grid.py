@@ -83,8 +83,7 @@ def sweep(config, changes, folder, *, name, say=log.say):
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
   if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
-  claim(folder, {'sweep': name})
-  return run(cells, folder, experiment='sweep', preset=name, say=say)
+  return run(cells, claim(folder, {'sweep': name}), experiment='sweep', preset=name, say=say)
 
 
 def claim(folder, what):

@@ -8,6 +8,8 @@ import time
 
 from tensorboardX import SummaryWriter
 
+from prunejax.train import workdir
+
 
 def clock(seconds) -> str:
   """'1:02:03', '4:05'."""
@@ -17,11 +19,12 @@ def clock(seconds) -> str:
 
 
 class Log:
-  """Writes the metrics of one run. `title` starts each console line; `quiet` keeps the console still."""
+  """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew."""
 
-  def __init__(self, folder, title, steps, *, tensorboard=True, say=print):
+  def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
     folder = pathlib.Path(folder)
     self.title, self.steps, self.say = title, steps, say
+    workdir.write(folder / 'metrics.jsonl', ''.join(_kept(folder / 'metrics.jsonl', start)))
     self._file = open(folder / 'metrics.jsonl', 'a', encoding='utf-8')
     self._board = SummaryWriter(str(folder / 'tensorboard')) if tensorboard else None
     self._since = None
@@ -55,6 +58,12 @@ class Log:
     self._file.close()
     if self._board:
       self._board.close()
+
+
+def _kept(path, start):
+  """The rows up to step `start`: a killed run may have written some after its last checkpoint, and half a one."""
+  lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
+  return [line for line in lines if line.endswith('}\n') and json.loads(line)['step'] <= start]
 
 
 def number(value) -> str:

@@ -52,27 +52,34 @@ def train(config, folder, *, title='', say=log.say):
   began = time.perf_counter()
   tx = optimizer.make(config)
   _check(config)
-  source, data = read_inputs(config)
-  folder = workdir.claim(folder, config.to_dict())
+  folder = workdir.owned(folder, config.to_dict())
   if (done := workdir.result(folder)) is not None:
     return done
+  # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
+  source, data = read_inputs(config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+  sharding.check_batch(mesh, config.batch_size)
   program = build(config, source, data, tx)
-  state = initial_state(config, source, program, tx)
-  shardings = sharding.shard(jax.eval_shape(lambda s: s, state), mesh, tuple(config.mesh.rules))
-  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep) if config.checkpoint.every else None
-  if manager:
-    restored, damaged = checkpoint.restore(manager, jax.eval_shape(lambda s: s, state), shardings)
+  abstract = abstract_state(config, program, tx)
+  shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
+  loaded = pretrained(config, source, program, abstract['params'])
+  workdir.claim(folder, config.to_dict())
+
+  state, manager = None, None
+  if config.checkpoint.every:
+    manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
+    state, damaged = checkpoint.restore(manager, abstract, shardings)
     for step, why in damaged:
       say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
-    state = restored if restored is not None else state
-    if restored is not None:
-      say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
-  state = jax.device_put(state, shardings)
-  if int(state['step']) == 0:
+  if state is not None:
+    say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
+  else:
+    state = jax.device_put(initial_state(config, program, tx, loaded), shardings)
     _who_pays(config, program, state['params'], data.train(0), folder, say)
 
-  writer = log.Log(folder, title, config.steps, tensorboard=config.log.tensorboard, say=say)
+  writer = log.Log(
+    folder, title, config.steps, start=int(state['step']), tensorboard=config.log.tensorboard, say=say
+  )
   try:
     state = _loop(config, state, data, program, mesh, writer, manager)
     metrics = _scores(config, state, data, program)
@@ -146,19 +153,41 @@ def build(config, source, data, tx) -> Program:
   return _PROGRAMS[key]
 
 
-def initial_state(config, source, program, tx):
-  """The state of step 0: weights from the folder of `init`, whatever it lacks drawn by `seed`."""
+def abstract_state(config, program, tx):
+  """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
   rng = jax.random.key(config.seed)
-  blank = jnp.zeros((1, 8), jnp.int32)
-  draw = jax.jit(lambda key: program.model.init(key, blank, blank, blank == 0)['params'])
-  params = draw(jax.random.fold_in(rng, 1))
-  if source.folder is not None and config.pretrained:
-    heads = tuple(h for h in program.model.heads if h != 'classifier')
-    loaded, _ = bert_hf.load(source.folder, heads=heads)
+  params = jax.eval_shape(lambda: _drawn(program.model, rng))
+  return jax.eval_shape(lambda p: _state(p, tx, rng), params)
+
+
+def pretrained(config, source, program, shapes):
+  """The weights in the folder of `init`, or None. Raises ValueError when they are another model's."""
+  if source.folder is None or not config.pretrained:
+    return None
+  heads = tuple(h for h in program.model.heads if h != 'classifier')
+  loaded, _ = bert_hf.load(source.folder, heads=heads)
+  bert_hf.transfer(loaded, shapes)
+  return loaded
+
+
+def initial_state(config, program, tx, loaded=None):
+  """The state of step 0: the weights `loaded`, whatever they lack drawn by `seed`."""
+  rng = jax.random.key(config.seed)
+  params = jax.jit(lambda key: _drawn(program.model, key))(rng)
+  if loaded is not None:
     params, _ = bert_hf.transfer(loaded, params)
-  params = jax.tree.map(jnp.asarray, params)
+  return _state(jax.tree.map(jnp.asarray, params), tx, rng)
+
+
+def _drawn(model, rng):
+  blank = jnp.zeros((1, 8), jnp.int32)
+  return model.init(jax.random.fold_in(rng, 1), blank, blank, blank == 0)['params']
+
+
+def _state(params, tx, rng):
   key = jax.random.key_data(jax.random.fold_in(rng, 2))
-  return {'params': params, 'opt_state': tx.init(params), 'step': jnp.zeros((), jnp.int32), 'rng': key}
+  step = jnp.zeros((), jnp.int32)
+  return {'params': params, 'opt_state': tx.init(params), 'step': step, 'rng': key}
 
 
 def _loop(config, state, data, program, mesh, writer, manager):
@@ -223,6 +252,22 @@ def _check(config):
   ):
     if value not in known:
       raise ValueError(f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}')
+  for key, value, least in (
+    ('seed', config.seed, 0),
+    ('batch_size', config.batch_size, 1),
+    ('data.examples', config.data.examples, 0),
+    ('data.max_predictions', config.data.max_predictions, 1),
+    ('eval.every', config.eval.every, 0),
+    ('eval.batches', config.eval.batches, 1),
+    ('eval.batch_size', config.eval.batch_size, 1),
+    ('checkpoint.every', config.checkpoint.every, 0),
+    ('checkpoint.keep', config.checkpoint.keep, 1),
+    ('log.every', config.log.every, 0),
+  ):
+    if value < least:
+      raise ValueError(f'{key}={value!r}: expected at least {least}')
+  if not 0 <= config.model.dropout < 1:
+    raise ValueError(f'model.dropout={config.model.dropout!r}: expected a share in [0, 1)')
   latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]
   if latent and config.view == 'plain':
     raise ValueError(f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned')

@@ -42,6 +42,12 @@ def shard(tree, mesh, rules=()):
   return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def check_batch(mesh, batch_size):
+  """Raises ValueError when a batch does not divide among the devices of the data axis."""
+  if batch_size % mesh.shape['data']:
+    raise ValueError(f'batch_size={batch_size} does not divide among the {mesh.shape["data"]} devices of mesh.data')
+
+
 def batch_sharding(mesh):
   """Examples over the data axis."""
   return NamedSharding(mesh, PartitionSpec('data'))

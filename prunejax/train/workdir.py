@@ -5,11 +5,11 @@ import os
 import pathlib
 
 
-def claim(folder, config) -> pathlib.Path:
-  """Makes `folder` this config's. Raises ValueError when it is another's, OSError with one line when it cannot be written."""
+def owned(folder, config) -> pathlib.Path:
+  """`folder`, if it is this config's or nobody's; nothing is written. Raises ValueError when it is another's."""
   folder = pathlib.Path(folder).expanduser()
   path = folder / 'config.json'
-  mine = json.loads(json.dumps(config, default=list))
+  mine = _plain(config)
   if path.exists():
     theirs = json.loads(path.read_text())
     if theirs != mine:
@@ -19,12 +19,19 @@ def claim(folder, config) -> pathlib.Path:
         f'the work directory {str(folder)!r} belongs to another config (differs in {", ".join(keys[:5])});'
         ' nothing was written: take another --workdir, or delete that one'
       )
-    return folder
-  if folder.exists() and any(folder.iterdir()) and not (folder / 'config.json.part').exists():
+  elif folder.exists() and any(folder.iterdir()) and not (folder / 'config.json.part').exists():
     raise ValueError(f'the work directory {str(folder)!r} is not empty and holds no config.json: take another --workdir')
+  return folder
+
+
+def claim(folder, config) -> pathlib.Path:
+  """Makes `folder` this config's. Raises ValueError when it is another's, OSError with one line when it cannot be written."""
+  folder = owned(folder, config)
+  path = folder / 'config.json'
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(mine, indent=1, sort_keys=True))
+    if not path.exists():
+      folder.mkdir(parents=True, exist_ok=True)
+      write(path, json.dumps(_plain(config), indent=1, sort_keys=True))
   except OSError as error:
     raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
   return folder
@@ -50,6 +57,10 @@ def result(folder):
   """The result of a finished run, else None."""
   path = folder / 'result.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+def _plain(config):
+  return json.loads(json.dumps(config, default=list))
 
 
 def _flat(tree, prefix=''):
