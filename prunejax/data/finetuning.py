@@ -1,4 +1,5 @@
 """Labelled examples as BERT reads them: arrays of one shape, batches as a pure function of (seed, step)."""
+
 import functools
 
 import numpy as np
@@ -17,21 +18,35 @@ def encode(examples, tokenizer, seq_len):
   ids = {piece: tokenizer.token_to_id(piece) for piece in ('[CLS]', '[SEP]', '[PAD]')}
   lacking = [piece for piece, number in ids.items() if number is None]
   if lacking:
-    raise ValueError(f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(lacking)}')
+    raise ValueError(
+      f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(lacking)}'
+    )
   if seq_len < (5 if pair else 3):
-    raise ValueError(f'seq_len={seq_len} has no room for {"[CLS] a [SEP] b [SEP]" if pair else "[CLS] a [SEP]"}')
+    raise ValueError(
+      f'seq_len={seq_len} has no room for {"[CLS] a [SEP] b [SEP]" if pair else "[CLS] a [SEP]"}'
+    )
   if not examples.a:
     raise ValueError('no examples to encode')
-  own = tokenizers.Tokenizer.from_str(tokenizer.to_str())  # truncation and padding are state: leave the caller's alone
+  own = tokenizers.Tokenizer.from_str(
+    tokenizer.to_str()
+  )  # truncation and padding are state: leave the caller's alone
   own.post_processor = tokenizers.processors.TemplateProcessing(
-    single='[CLS]:0 $A:0 [SEP]:0', pair='[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1',
-    special_tokens=[(piece, ids[piece]) for piece in ('[CLS]', '[SEP]')])
+    single='[CLS]:0 $A:0 [SEP]:0',
+    pair='[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1',
+    special_tokens=[(piece, ids[piece]) for piece in ('[CLS]', '[SEP]')],
+  )
   own.enable_truncation(seq_len, strategy='longest_first')
   own.enable_padding(pad_id=ids['[PAD]'], pad_token='[PAD]', length=seq_len)
-  rows = own.encode_batch(list(zip(examples.a, examples.b, strict=True)) if pair else list(examples.a))
+  rows = own.encode_batch(
+    list(zip(examples.a, examples.b, strict=True)) if pair else list(examples.a)
+  )
   column = lambda name, dtype: np.array([getattr(r, name) for r in rows], dtype)
-  return {'input_ids': column('ids', np.int32), 'segment_ids': column('type_ids', np.int32),
-          'valid': column('attention_mask', bool), 'label': np.asarray(examples.label)}
+  return {
+    'input_ids': column('ids', np.int32),
+    'segment_ids': column('type_ids', np.int32),
+    'valid': column('attention_mask', bool),
+    'label': np.asarray(examples.label),
+  }
 
 
 def subset(arrays, count, seed):
@@ -67,5 +82,7 @@ def eval_batches(arrays, batch_size):
   count = len(arrays['label'])
   for first in range(0, count, batch_size):
     at = np.arange(first, first + batch_size)
-    yield {**{name: column[np.minimum(at, count - 1)] for name, column in arrays.items()},
-           'real': (at < count).astype(np.float32)}
+    yield {
+      **{name: column[np.minimum(at, count - 1)] for name, column in arrays.items()},
+      'real': (at < count).astype(np.float32),
+    }

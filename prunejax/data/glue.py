@@ -1,4 +1,5 @@
 """The GLUE tasks as rows of one table, read from TSV folders in GLUE's own layout (Wang et al. 2019, arXiv:1804.07461)."""
+
 import pathlib
 import warnings
 from typing import NamedTuple
@@ -14,33 +15,69 @@ class Row(NamedTuple):
   A column is a name in the file's header, or a number (from 0) in a file without one, which then has `columns` of them.
   `classes` are in the order of their numbers (as in TFDS and Hugging Face); None: the label is a score from 0 to 5.
   """
+
   folder: str
   texts: tuple[str | int, ...]
   classes: tuple[str, ...] | None
   metrics: tuple[str, ...]
-  features: tuple[str, ...]          # TFDS's names of the same texts
+  features: tuple[str, ...]  # TFDS's names of the same texts
   label: str | int = 'label'
-  digits: bool = True                # the files say 0, 1 and not the classes' names
-  columns: int | None = None         # set where the files have no header
-  ragged: bool = False               # the published file has a few rows cut short, which everybody leaves out
+  digits: bool = True  # the files say 0, 1 and not the classes' names
+  columns: int | None = None  # set where the files have no header
+  ragged: bool = False  # the published file has a few rows cut short, which everybody leaves out
   files: tuple[tuple[str, str], ...] = (('train', 'train.tsv'), ('validation', 'dev.tsv'))
 
 
 _NLI = ('entailment', 'not_entailment')
 _SENTENCES = ('sentence1', 'sentence2')
-_BY_GENRE = (('train', 'train.tsv'), ('validation', 'dev_matched.tsv'), ('validation_matched', 'dev_matched.tsv'),
-             ('validation_mismatched', 'dev_mismatched.tsv'))
+_BY_GENRE = (
+  ('train', 'train.tsv'),
+  ('validation', 'dev_matched.tsv'),
+  ('validation_matched', 'dev_matched.tsv'),
+  ('validation_mismatched', 'dev_mismatched.tsv'),
+)
 TASKS = {
-  'cola': Row('CoLA', (3,), ('unacceptable', 'acceptable'), ('matthews', 'accuracy'), ('sentence',), label=1, columns=4),
+  'cola': Row(
+    'CoLA',
+    (3,),
+    ('unacceptable', 'acceptable'),
+    ('matthews', 'accuracy'),
+    ('sentence',),
+    label=1,
+    columns=4,
+  ),
   'sst2': Row('SST-2', ('sentence',), ('negative', 'positive'), ('accuracy',), ('sentence',)),
-  'mrpc': Row('MRPC', ('#1 String', '#2 String'), ('not_equivalent', 'equivalent'), ('accuracy', 'f1'), _SENTENCES,
-              label='Quality'),
+  'mrpc': Row(
+    'MRPC',
+    ('#1 String', '#2 String'),
+    ('not_equivalent', 'equivalent'),
+    ('accuracy', 'f1'),
+    _SENTENCES,
+    label='Quality',
+  ),
   'stsb': Row('STS-B', _SENTENCES, None, ('pearson', 'spearman'), _SENTENCES, label='score'),
-  'qqp': Row('QQP', ('question1', 'question2'), ('not_duplicate', 'duplicate'), ('accuracy', 'f1'),
-             ('question1', 'question2'), label='is_duplicate', ragged=True),
-  'mnli': Row('MNLI', _SENTENCES, ('entailment', 'neutral', 'contradiction'), ('accuracy',), ('premise', 'hypothesis'),
-              label='gold_label', digits=False, files=_BY_GENRE),
-  'qnli': Row('QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False),
+  'qqp': Row(
+    'QQP',
+    ('question1', 'question2'),
+    ('not_duplicate', 'duplicate'),
+    ('accuracy', 'f1'),
+    ('question1', 'question2'),
+    label='is_duplicate',
+    ragged=True,
+  ),
+  'mnli': Row(
+    'MNLI',
+    _SENTENCES,
+    ('entailment', 'neutral', 'contradiction'),
+    ('accuracy',),
+    ('premise', 'hypothesis'),
+    label='gold_label',
+    digits=False,
+    files=_BY_GENRE,
+  ),
+  'qnli': Row(
+    'QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False
+  ),
   'rte': Row('RTE', _SENTENCES, _NLI, ('accuracy',), _SENTENCES, digits=False),
   'wnli': Row('WNLI', _SENTENCES, ('not_entailment', 'entailment'), ('accuracy',), _SENTENCES),
 }
@@ -63,11 +100,15 @@ def path_of(root, task, split):
   folders = (root / 'glue' / this.folder, root / this.folder)
   folder = next((f for f in folders if f.is_dir()), None)
   if folder is None:
-    raise FileNotFoundError(f'GLUE task {task!r}: no folder {folders[0]} and none {folders[1]} (looked below root {str(root)!r})')
+    raise FileNotFoundError(
+      f'GLUE task {task!r}: no folder {folders[0]} and none {folders[1]} (looked below root {str(root)!r})'
+    )
   path = folder / files[split]
   if not path.is_file():
-    raise FileNotFoundError(f'GLUE task {task!r}, split {split!r}: no file {path}; the folder holds '
-                            f'{sorted(p.name for p in folder.iterdir()) or "nothing"}')
+    raise FileNotFoundError(
+      f'GLUE task {task!r}, split {split!r}: no file {path}; the folder holds '
+      f'{sorted(p.name for p in folder.iterdir()) or "nothing"}'
+    )
   return path
 
 
@@ -97,10 +138,14 @@ def read(root, task, split):
   numbers = range(first, first + len(rows))
   broken = [n for n, fields in zip(numbers, rows, strict=True) if len(fields) != width]
   if broken and not (this.ragged and len(broken) <= max(1, len(rows) // 1000)):
-    raise ValueError(f'{path}, line {broken[0]}: {len(rows[broken[0] - first])} columns, expected {width}'
-                     + (f' ({names})' if names else ''))
+    raise ValueError(
+      f'{path}, line {broken[0]}: {len(rows[broken[0] - first])} columns, expected {width}'
+      + (f' ({names})' if names else '')
+    )
   if broken:
-    warnings.warn(f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2)
+    warnings.warn(
+      f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2
+    )
   kept = [(n, fields) for n, fields in zip(numbers, rows, strict=True) if len(fields) == width]
   labels = _labels(this, path, [(n, fields[label]) for n, fields in kept])
   a, *b = ([fields[c].strip() for _, fields in kept] for c in texts)

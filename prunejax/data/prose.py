@@ -1,4 +1,5 @@
 """From a docstring to plain prose: paragraphs of whole sentences, with code, tables and markup gone."""
+
 import inspect
 import re
 
@@ -6,28 +7,41 @@ import re
 _ITEMS = frozenset(
   'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|attributes|args|arguments|kwargs|'
   'keyword args|keyword arguments|keyword parameters|params|inputs|input|outputs|output|properties|members|options|'
-  'type parameters|call arguments|extra arguments|optional arguments|returned value|return value|parameter|argument'.split('|'))
+  'type parameters|call arguments|extra arguments|optional arguments|returned value|return value|parameter|argument'.split(
+    '|'
+  )
+)
 # Sections that hold no prose at all.
-_SKIPPED = frozenset('see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|contents|'
-                     'functions|classes|constants|usage|environment variables|citation|version|date'.split('|'))
+_SKIPPED = frozenset(
+  'see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|contents|'
+  'functions|classes|constants|usage|environment variables|citation|version|date'.split('|')
+)
 _RULES = frozenset('-=~^"*+#')
 _UNDERLINE = re.compile(r'^\s*([-=~^"*+#])\1{2,}\s*$')
 _HEADING = re.compile(r'^\**(#+ )?([A-Za-z][\w ]{1,40}?)\**:?:?\**$')
 _BULLET = re.compile(r'^\s*([-*+\u2022]|\(?\d{1,2}[.)]|#\.|\[\d+\]|\.\. \[\w+\])\s+')
-_PARAM = re.compile(r'^(:(param|arg|argument|keyword|kwarg|return|returns|raise|raises|ivar|cvar|var|yields?)\b[^:]*:|'
-                    r'@(param|return|raise)\s+\w+:?)\s*(?P<rest>.*)$')
+_PARAM = re.compile(
+  r'^(:(param|arg|argument|keyword|kwarg|return|returns|raise|raises|ivar|cvar|var|yields?)\b[^:]*:|'
+  r'@(param|return|raise)\s+\w+:?)\s*(?P<rest>.*)$'
+)
 _FIELD = re.compile(r'^(:[A-Za-z][\w -]*(\s[^:`]+)?:(\s|$)|@\w+|\\\w+)')
-_ADMONITION = re.compile(r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I)
-_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$')
-_TYPED_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$')
+_ADMONITION = re.compile(
+  r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I
+)
+_ITEM = re.compile(
+  r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$'
+)
+_TYPED_ITEM = re.compile(
+  r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$'
+)
 
 _LINKS = (
-  (re.compile(r':\w[\w:+.-]*:`~[^`<]*?([\w]+)`'), r'\1'),                 # :func:`~a.b.c` -> c
-  (re.compile(r':\w[\w:+.-]*:`!?([^`<]+?)\s*<[^`]*>`'), r'\1'),           # :ref:`words <target>` -> words
+  (re.compile(r':\w[\w:+.-]*:`~[^`<]*?([\w]+)`'), r'\1'),  # :func:`~a.b.c` -> c
+  (re.compile(r':\w[\w:+.-]*:`!?([^`<]+?)\s*<[^`]*>`'), r'\1'),  # :ref:`words <target>` -> words
   (re.compile(r':\w[\w:+.-]*:`!?([^`]*)`'), r'\1'),
   (re.compile(r'`([^`<]+?)\s*<[^`]*>`_{0,2}'), r'\1'),
-  (re.compile(r'!?\[([^\]]+)\]\([^)]*\)'), r'\1'),                        # [words](address)
-  (re.compile(r'\s*\[[\w, -]{1,12}\]_'), ''),                             # [1]_
+  (re.compile(r'!?\[([^\]]+)\]\([^)]*\)'), r'\1'),  # [words](address)
+  (re.compile(r'\s*\[[\w, -]{1,12}\]_'), ''),  # [1]_
   (re.compile(r'\s*\[\d+\]'), ''),
   (re.compile(r'``?`?([^`]*)``?`?_{0,2}'), r'\1'),
   (re.compile(r'\*\*([^*]+)\*\*'), r'\1'),
@@ -35,23 +49,40 @@ _LINKS = (
   (re.compile(r'\|(\w[\w. ]*)\|'), r'\1'),
   (re.compile(r'\\([*_`|])'), r'\1'),
 )
-_PLAIN = str.maketrans({'\u2018': "'", '\u2019': "'", '\u201c': '"', '\u201d': '"', '\u2013': '-', '\u2014': '-',
-                        '\u2026': '...', '\u00a0': ' ', '\u2212': '-'})
+_PLAIN = str.maketrans(
+  {
+    '\u2018': "'",
+    '\u2019': "'",
+    '\u201c': '"',
+    '\u201d': '"',
+    '\u2013': '-',
+    '\u2014': '-',
+    '\u2026': '...',
+    '\u00a0': ' ',
+    '\u2212': '-',
+  }
+)
 _MARKUP = re.compile(r'[`*\[|\\]')
 _GAP = re.compile(r'\s+([.,;])(?=\s|$)')
 _SENTENCE_END = re.compile(r'[.!?]["\')]?\s+(?=[A-Z"\'(])')
 _ABBREVIATION = re.compile(r'(^|[\s(])(e\.g|i\.e|cf|vs|al|Eq|Fig|etc|approx|resp|Dr|Mr|St|[A-Z])$')
-_REFUSED = re.compile(r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b')
-_LEGAL = re.compile(r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I)
+_REFUSED = re.compile(
+  r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b'
+)
+_LEGAL = re.compile(
+  r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I
+)
 _CAMEL = re.compile(r'[a-z][A-Z]')
 _WORDS = re.compile(r"(?<!\S)[\"'(]{0,2}[A-Za-z']+(?:[-/][A-Za-z]+)*[,;:.!?)\"']*(?!\S)")
 _FUNCTION_WORDS = frozenset(
   'the a an of to in is are be by for with on as that this it its or and from which if not at can will when was were has have '
-  'do does should may must you we they all any each no than but into only used between these those how where there use'.split())
+  'do does should may must you we they all any each no than but into only used between these those how where there use'.split()
+)
 _VERBS = frozenset(
   'is are be was were has have had can will may must should do does did let see use get set make take give return compute '
   'run call load find read write apply add build convert check perform represent transform select test draw plot wrap '
-  'define implement print keep show allow contain provide need want work hold put become mean'.split())
+  'define implement print keep show allow contain provide need want work hold put become mean'.split()
+)
 _VERB_ENDINGS = ('s', 'ed', 'ing', 'ize', 'ise', 'ate', 'ify')
 
 
@@ -70,8 +101,10 @@ def sentences(text):
   """Split one line of prose after . ! ? before a capital, keeping abbreviations whole."""
   out, start = [], 0
   for end in _SENTENCE_END.finditer(text):
-    if text[end.start()] != '.' or not _ABBREVIATION.search(text, max(start, end.start() - 8), end.start()):
-      out.append(text[start:end.end()].strip())
+    if text[end.start()] != '.' or not _ABBREVIATION.search(
+      text, max(start, end.start() - 8), end.start()
+    ):
+      out.append(text[start : end.end()].strip())
       start = end.end()
   last = text[start:].strip()
   return [*out, last] if last else out
@@ -88,15 +121,19 @@ def is_sentence(text):
   if glue < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
     return False
   strange = len(words) - len(_WORDS.findall(text)) + len(_CAMEL.findall(text))
-  return strange <= 0.2 * len(words) and any(w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words)
+  return strange <= 0.2 * len(words) and any(
+    w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words
+  )
 
 
 def _blocks(doc):
   """Lists of lines: every paragraph, list item or description that no rule has thrown out."""
   lines = doc.split('\n')
-  block, indent = [], None   # the lines so far and their indentation (None: the next line decides)
-  skip_below = None          # leave out what is indented deeper (a literal block, a directive)
-  section = None             # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
+  block, indent = [], None  # the lines so far and their indentation (None: the next line decides)
+  skip_below = None  # leave out what is indented deeper (a literal block, a directive)
+  section = (
+    None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
+  )
   fence = doctest = False
   for i, line in enumerate([*lines, '']):
     words = line.strip()
@@ -117,11 +154,18 @@ def _blocks(doc):
       skip_below = None
     first = words[0]
     below = lines[i + 1] if i + 1 < len(lines) else ''
-    underlined = below and below.lstrip()[:1] in _RULES and _UNDERLINE.match(below) and not _UNDERLINE.match(line)
+    underlined = (
+      below
+      and below.lstrip()[:1] in _RULES
+      and _UNDERLINE.match(below)
+      and not _UNDERLINE.match(line)
+    )
     name = _HEADING.match(words) if underlined or words[-1] == ':' else None
     name = name[2].lower() if name else ''
     code = doctest or words.startswith(('>>>', 'In ['))
-    heading = not code and (underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED))
+    heading = not code and (
+      underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED)
+    )
     if section and not heading and (section[0] == 'indented' and deep <= section[1]):
       section = None
     item = rest = None
@@ -134,9 +178,20 @@ def _blocks(doc):
     param = _PARAM.match(words) if first in ':@' else None
     field = first in ':@\\' and _FIELD.match(words)
     bullet = _BULLET.match(line) if not first.isalpha() else None
-    if block and (code or heading or item or param or bullet or words.startswith('..') or field
-                  or indent is not None and abs(deep - indent) > (4 if len(block) == 1 else 1)
-                  or section and section[0] == 'underlined' and deep <= section[1]):
+    if block and (
+      code
+      or heading
+      or item
+      or param
+      or bullet
+      or words.startswith('..')
+      or field
+      or indent is not None
+      and abs(deep - indent) > (4 if len(block) == 1 else 1)
+      or section
+      and section[0] == 'underlined'
+      and deep <= section[1]
+    ):
       yield block
       block = []
     if code:
@@ -159,7 +214,7 @@ def _blocks(doc):
     elif item:
       block, indent = [rest] if rest else [], None
     elif bullet:
-      block, indent = [line[bullet.end():].rstrip()], bullet.end()
+      block, indent = [line[bullet.end() :].rstrip()], bullet.end()
     else:
       indent = deep if indent is None or not block else indent
       block.append(words)

@@ -1,4 +1,5 @@
 """The embedded corpus: English prose of the docstrings in the standard library and the installed dependencies."""
+
 import ast
 import gzip
 import hashlib
@@ -19,26 +20,65 @@ from prunejax.data import prose
 FORMAT = 2
 # import name -> distribution, in corpus order. A fixed list, so that machines differ only by versions and by what is missing.
 LIBRARIES = {
-  'stdlib': None, 'numpy': 'numpy', 'jax': 'jax', 'scipy': 'scipy', 'flax': 'flax', 'optax': 'optax',
-  'orbax': 'orbax-checkpoint', 'matplotlib': 'matplotlib', 'transformers': 'transformers',
-  'tensorflow_datasets': 'tensorflow-datasets', 'grain': 'grain', 'huggingface_hub': 'huggingface-hub',
-  'tokenizers': 'tokenizers', 'safetensors': 'safetensors', 'PIL': 'pillow', 'fontTools': 'fonttools', 'rich': 'rich',
-  'pygments': 'Pygments', 'absl': 'absl-py', 'etils': 'etils', 'ml_collections': 'ml_collections',
-  'tensorstore': 'tensorstore', 'treescope': 'treescope', 'fsspec': 'fsspec', 'pyparsing': 'pyparsing',
-  'dateutil': 'python-dateutil', 'requests': 'requests', 'urllib3': 'urllib3', 'yaml': 'PyYAML', 'tqdm': 'tqdm',
-  'packaging': 'packaging', 'psutil': 'psutil', 'opt_einsum': 'opt_einsum', 'ml_dtypes': 'ml_dtypes', 'pyarrow': 'pyarrow',
-  'click': 'click', 'tensorboardX': 'tensorboardX', 'simplejson': 'simplejson', 'einops': 'einops', 'attr': 'attrs',
-  'mpl_toolkits': 'matplotlib', 'cloudpickle': 'cloudpickle', 'contourpy': 'contourpy', 'tree': 'dm-tree', 'filelock': 'filelock',
+  'stdlib': None,
+  'numpy': 'numpy',
+  'jax': 'jax',
+  'scipy': 'scipy',
+  'flax': 'flax',
+  'optax': 'optax',
+  'orbax': 'orbax-checkpoint',
+  'matplotlib': 'matplotlib',
+  'transformers': 'transformers',
+  'tensorflow_datasets': 'tensorflow-datasets',
+  'grain': 'grain',
+  'huggingface_hub': 'huggingface-hub',
+  'tokenizers': 'tokenizers',
+  'safetensors': 'safetensors',
+  'PIL': 'pillow',
+  'fontTools': 'fonttools',
+  'rich': 'rich',
+  'pygments': 'Pygments',
+  'absl': 'absl-py',
+  'etils': 'etils',
+  'ml_collections': 'ml_collections',
+  'tensorstore': 'tensorstore',
+  'treescope': 'treescope',
+  'fsspec': 'fsspec',
+  'pyparsing': 'pyparsing',
+  'dateutil': 'python-dateutil',
+  'requests': 'requests',
+  'urllib3': 'urllib3',
+  'yaml': 'PyYAML',
+  'tqdm': 'tqdm',
+  'packaging': 'packaging',
+  'psutil': 'psutil',
+  'opt_einsum': 'opt_einsum',
+  'ml_dtypes': 'ml_dtypes',
+  'pyarrow': 'pyarrow',
+  'click': 'click',
+  'tensorboardX': 'tensorboardX',
+  'simplejson': 'simplejson',
+  'einops': 'einops',
+  'attr': 'attrs',
+  'mpl_toolkits': 'matplotlib',
+  'cloudpickle': 'cloudpickle',
+  'contourpy': 'contourpy',
+  'tree': 'dm-tree',
+  'filelock': 'filelock',
 }
 _LEFT_OUT = re.compile(  # tests, vendored copies, generated code; `modular_*` is the source that `modeling_*` repeats
   r'(^|/)(tests?|testing|_tests?|idlelib|lib2to3|ensurepip|site-packages|turtledemo|_vendor|vendored?|_?externals?|'
-  r'__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$')
-_LITERAL = re.compile(r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S)
+  r'__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$'
+)
+_LITERAL = re.compile(
+  r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S
+)
 _HASH_WORDS = re.compile(r'[^a-z]+')
 
 
 class Entry(NamedTuple):
   """The prose of one docstring: paragraphs, the first of which opens with the docstring's summary when `summary` is True."""
+
   document: str
   library: str
   summary: bool
@@ -47,6 +87,7 @@ class Entry(NamedTuple):
 
 class Document(NamedTuple):
   """A module's prose: `text` is one paragraph a line."""
+
   name: str
   library: str
   text: str
@@ -67,7 +108,9 @@ def _sources(library):
       below[:] = sorted(d for d in below if not _LEFT_OUT.search(d + '/'))
       for name in sorted(files):
         if name.endswith('.py') and not _LEFT_OUT.search(name):
-          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix('.__init__')
+          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix(
+            '.__init__'
+          )
           yield module, pathlib.Path(folder, name)
 
 
@@ -89,7 +132,9 @@ def _docstrings(path):
 
 
 def _key(text):
-  return hashlib.blake2b(_HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8).digest()
+  return hashlib.blake2b(
+    _HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8
+  ).digest()
 
 
 def build(libraries=None):
@@ -131,7 +176,11 @@ def signature(libraries=None):
   versions = {}
   for library in LIBRARIES if libraries is None else libraries:
     try:
-      versions[library] = importlib.metadata.version(LIBRARIES[library]) if library != 'stdlib' else platform.python_version()
+      versions[library] = (
+        importlib.metadata.version(LIBRARIES[library])
+        if library != 'stdlib'
+        else platform.python_version()
+      )
     except importlib.metadata.PackageNotFoundError:
       versions[library] = 'unversioned' if importlib.util.find_spec(library) else None
   return hashlib.sha256(json.dumps([FORMAT, versions], sort_keys=True).encode()).hexdigest()[:16]
@@ -139,7 +188,9 @@ def signature(libraries=None):
 
 def default_cache():
   """$PRUNEJAX_CACHE, else ~/.cache/prunejax."""
-  return pathlib.Path(os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser())
+  return pathlib.Path(
+    os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser()
+  )
 
 
 def entries(cache_dir=None):
@@ -150,20 +201,27 @@ def entries(cache_dir=None):
       with gzip.open(path, 'rt', encoding='utf-8') as f:
         return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.load(f)]
     except (OSError, EOFError, ValueError, TypeError) as e:
-      warnings.warn(f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2)
+      warnings.warn(
+        f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2
+      )
   built = build()
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
     try:
-      with os.fdopen(handle, 'wb') as raw, gzip.GzipFile(fileobj=raw, mode='wb', compresslevel=4, mtime=0) as f:
+      with (
+        os.fdopen(handle, 'wb') as raw,
+        gzip.GzipFile(fileobj=raw, mode='wb', compresslevel=4, mtime=0) as f,
+      ):
         f.write(json.dumps(built).encode())
       os.replace(part, path)
     except BaseException:
       os.unlink(part)
       raise
   except OSError as e:
-    warnings.warn(f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2)
+    warnings.warn(
+      f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2
+    )
   return built
 
 
@@ -176,7 +234,9 @@ def split_of(name):
 def documents(cache_dir=None, split=None):
   """One Document a module, in corpus order; `split` keeps one of 'train', 'validation', 'test'."""
   if split not in (None, 'train', 'validation', 'test'):
-    raise ValueError(f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all")
+    raise ValueError(
+      f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all"
+    )
   texts, library = {}, {}
   for e in entries(cache_dir):
     if split is None or split_of(e.document) == split:
@@ -192,7 +252,9 @@ def statistics(docs):
     row = (1, d.text.count('\n') + 1, len(d.text.split()), len(d.text))
     split = split_of(d.name)
     for cell in ((d.library, split), (d.library, 'all'), ('all', split), ('all', 'all')):
-      total = table.setdefault(cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0))
+      total = table.setdefault(
+        cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0)
+      )
       for name, n in zip(total, row, strict=True):
         total[name] += n
   return table
@@ -202,9 +264,13 @@ def format_statistics(table):
   """The statistics as lines of text, the largest library first."""
   names = ('documents', 'paragraphs', 'words', 'characters')
   lines = [f'{"library":<22}{"split":<12}' + ''.join(f'{n:>12}' for n in names)]
-  order = sorted({lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib))
+  order = sorted(
+    {lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib)
+  )
   for library in order + ['all']:
     for split in ('train', 'validation', 'test', 'all') if library == 'all' else ('all',):
       if (library, split) in table:
-        lines.append(f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names))
+        lines.append(
+          f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names)
+        )
   return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """Labelled tasks by name: what a task is, and its examples."""
+
 import difflib
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 class Examples(NamedTuple):
   """Rows of a labelled task: a [n] texts, b [n] second texts or None, label [n] int32 (classes) or float32 (scores)."""
+
   a: list[str]
   b: list[str] | None
   label: np.ndarray
@@ -14,6 +16,7 @@ class Examples(NamedTuple):
 
 class Task(NamedTuple):
   """What a task is: `classes` in label order, or None where the label is a score; `pair` when examples have two texts."""
+
   name: str
   classes: tuple[str, ...] | None
   metrics: tuple[str, ...]
@@ -29,13 +32,18 @@ def nearest(name, accepted):
 def names():
   """Every task name that `get` and `load` know."""
   from prunejax.data import glue, pydoc_tasks
-  return (*(f'pydoc/{name}' for name in pydoc_tasks.TASKS), *(f'glue/{name}' for name in glue.TASKS),
-          *(f'tfds/glue/{name}' for name in glue.TASKS))
+
+  return (
+    *(f'pydoc/{name}' for name in pydoc_tasks.TASKS),
+    *(f'glue/{name}' for name in glue.TASKS),
+    *(f'tfds/glue/{name}' for name in glue.TASKS),
+  )
 
 
 def get(name):
   """The Task called `name`, such as 'pydoc/order', 'glue/sst2' or 'tfds/glue/sst2'; ValueError for any other name."""
   from prunejax.data import glue, pydoc_tasks
+
   if name not in names():
     raise ValueError(f'unknown task {name!r}: {nearest(name, names())}')
   source, _, rest = name.partition('/')
@@ -55,11 +63,16 @@ def load(name, split, *, root=None, cache=None):
   source, _, rest = name.partition('/')
   if source == 'pydoc':
     from prunejax.data import pydoc_tasks
+
     return pydoc_tasks.load(rest, split, cache)
   if source == 'glue':
     from prunejax.data import glue
+
     if root is None:
-      raise ValueError(f'task {name!r} reads local files: set the data folder that holds glue/ (--config.data.root=FOLDER)')
+      raise ValueError(
+        f'task {name!r} reads local files: set the data folder that holds glue/ (--config.data.root=FOLDER)'
+      )
     return glue.read(root, rest, split)
   from prunejax.data import tfds
+
   return tfds.read_task(rest.removeprefix('glue/'), root, split)

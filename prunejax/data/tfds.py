@@ -1,5 +1,7 @@
 """Wikipedia, LM1B and GLUE through tensorflow_datasets, without TensorFlow: array_record files, read as data sources."""
+
 import importlib
+import re
 
 import numpy as np
 
@@ -7,8 +9,11 @@ from prunejax.data import glue
 from prunejax.data.tasks import Examples, nearest
 
 # Builders register when their module is imported; without TensorFlow nobody else imports them.
-_MODULES = {'wikipedia': 'tensorflow_datasets.text.wikipedia', 'lm1b': 'tensorflow_datasets.text.lm1b',
-            'glue': 'tensorflow_datasets.text.glue'}
+_MODULES = {
+  'wikipedia': 'tensorflow_datasets.text.wikipedia',
+  'lm1b': 'tensorflow_datasets.text.lm1b',
+  'glue': 'tensorflow_datasets.text.glue',
+}
 CORPORA = ('wikipedia', 'lm1b')
 _AT_ONCE = 1024
 
@@ -22,11 +27,17 @@ def _builder(name, data_dir):
     tensorflow_datasets = importlib.import_module('tensorflow_datasets')
     importlib.import_module(_MODULES[base])
   except ImportError as e:
-    raise ImportError(f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'") from e
-  shown = f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
-  prepare = (f'prepare it once, with a network: python -c "import {_MODULES[base]}, tensorflow_datasets as t; '
-             f't.builder(\'{name}\', data_dir={str(data_dir) if data_dir else None!r}, file_format=\'array_record\')'
-             f'.download_and_prepare()"')
+    raise ImportError(
+      f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'"
+    ) from e
+  shown = (
+    f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
+  )
+  prepare = (
+    f'prepare it once, with a network: python -c "import {_MODULES[base]}, tensorflow_datasets as t; '
+    f"t.builder('{name}', data_dir={str(data_dir) if data_dir else None!r}, file_format='array_record')"
+    f'.download_and_prepare()"'
+  )
   try:
     builder = tensorflow_datasets.builder(name, data_dir=data_dir or None)
   except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as e:
@@ -35,22 +46,37 @@ def _builder(name, data_dir):
     raise FileNotFoundError(f'TFDS dataset {name!r} is not prepared in {shown}; {prepare}')
   found = builder.info.file_format
   if getattr(found, 'value', found) != 'array_record':
-    raise ValueError(f'TFDS dataset {name!r} in {shown} is stored as {getattr(found, "value", found)}, which needs TensorFlow '
-                     f'(or loses rows); {prepare}')
+    raise ValueError(
+      f'TFDS dataset {name!r} in {shown} is stored as {getattr(found, "value", found)}, which needs TensorFlow '
+      f'(or loses rows); {prepare}'
+    )
   return builder
 
 
 def source(name, data_dir, split):
   """Random access to the records of one split (slices such as 'train[:10%]' too): dicts of numpy values, text as bytes."""
   builder = _builder(name, data_dir)
+  from array_record.python import array_record_module  # comes with tensorflow_datasets
+
+  splits = builder.info.splits
   try:
-    expected = builder.info.splits[split].num_examples
+    splits[split]
   except (KeyError, ValueError):
-    raise ValueError(f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(builder.info.splits))}') from None
-  records = builder.as_data_source(split=split)
-  if len(records) != expected:
-    raise ValueError(f'TFDS dataset {name!r}, split {split!r}: {len(records)} records on disk, dataset_info says {expected}')
-  return records
+    raise ValueError(
+      f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(splits))}'
+    ) from None
+  for part in set(re.findall(r'\w+', split)) & set(splits):
+    # dataset_info counts what was written, the files hold what arrived; a data source believes the former.
+    stored = sum(
+      array_record_module.ArrayRecordReader(str(path)).num_records()
+      for path in splits[part].filepaths
+    )
+    if stored != splits[part].num_examples:
+      raise ValueError(
+        f'TFDS dataset {name!r}, split {part!r}: {stored} records on disk, '
+        f'dataset_info says {splits[part].num_examples}; prepare it again'
+      )
+  return builder.as_data_source(split=split)
 
 
 def _text(value):
@@ -65,8 +91,12 @@ def _records(records):
 def documents(name, data_dir=None, split='train'):
   """Iterator of the texts of 'wikipedia[/config]' or 'lm1b', in the order of the files."""
   if name.partition('/')[0] not in CORPORA:
-    raise ValueError(f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}')
-  records = source(name, data_dir, split)  # here, so that a missing dataset is an error of this call, not of the first text
+    raise ValueError(
+      f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}'
+    )
+  records = source(
+    name, data_dir, split
+  )  # here, so that a missing dataset is an error of this call, not of the first text
   return (_text(record['text']) for record in _records(records))
 
 
@@ -81,6 +111,8 @@ def read_task(task, data_dir=None, split='train'):
   a, *b = ([_text(r[feature]) for r in rows] for feature in row.features)
   label = np.array([r['label'] for r in rows], np.float32 if row.classes is None else np.int32)
   if row.classes and len(label) and not 0 <= label.min() <= label.max() < len(row.classes):
-    raise ValueError(f'TFDS glue/{task}, split {split!r}: labels from {label.min()} to {label.max()}; '
-                     f'accepted: 0 to {len(row.classes) - 1} ({", ".join(row.classes)})')
+    raise ValueError(
+      f'TFDS glue/{task}, split {split!r}: labels from {label.min()} to {label.max()}; '
+      f'accepted: 0 to {len(row.classes) - 1} ({", ".join(row.classes)})'
+    )
   return Examples(a, b[0] if b else None, label)

@@ -1,0 +1,148 @@
+"""TFDS without TensorFlow: datasets prepared here, offline, in its own on-disk format."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+import tensorflow_datasets.text.glue as stock_glue
+from test_glue import FILES
+
+from prunejax.data import glue, tasks, tfds
+
+
+def _local_glue(raw):
+  class LocalGlue(stock_glue.Glue, skip_registration=True):
+    name = 'glue'
+    pkg_dir_path = None
+
+    def _split_generators(self, dl_manager):
+      class Local:
+        def download_and_extract(self, url):
+          return str(raw)
+
+        def download(self, urls):
+          return urls
+
+      return super()._split_generators(Local())
+
+  return LocalGlue
+
+
+def _corpus(dataset, texts, config=None):
+  features = {'text': tensorflow_datasets.features.Text()}
+  if dataset == 'wikipedia':
+    features['title'] = tensorflow_datasets.features.Text()
+
+  class Corpus(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
+    name = dataset
+    pkg_dir_path = None
+    VERSION = tensorflow_datasets.core.Version('1.0.0' if dataset == 'wikipedia' else '1.1.0')
+    BUILDER_CONFIGS = [tensorflow_datasets.core.BuilderConfig(name=config)] if config else []
+
+    def _info(self):
+      return tensorflow_datasets.core.DatasetInfo(
+        builder=self, features=tensorflow_datasets.features.FeaturesDict(features)
+      )
+
+    def _split_generators(self, dl_manager):
+      return {'train': self._generate_examples(None)}
+
+    def _generate_examples(self, path):
+      for i, text in enumerate(texts):
+        yield i, {'text': text, 'title': str(i)} if 'title' in features else {'text': text}
+
+  return Corpus
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder, raw = tmp_path_factory.mktemp('tfds'), tmp_path_factory.mktemp('raw')
+  for task in ('sst2', 'rte', 'stsb'):
+    text = FILES[task][0]
+    (raw / glue.TASKS[task].folder).mkdir()
+    for split in ('train', 'dev', 'test'):
+      (raw / glue.TASKS[task].folder / f'{split}.tsv').write_text(text)
+    _local_glue(raw)(
+      config=task, data_dir=folder, file_format='array_record'
+    ).download_and_prepare()
+  texts = [f'Article {i} says na\u00efve things.' for i in range(30)]
+  _corpus('wikipedia', texts, '20230601.en')(
+    config='20230601.en', data_dir=folder, file_format='array_record'
+  ).download_and_prepare()
+  _corpus('lm1b', texts[:7])(data_dir=folder, file_format='array_record').download_and_prepare()
+  return folder
+
+
+def test_no_tensorflow_is_imported(data_dir):
+  list(tfds.documents('lm1b', data_dir, 'train'))
+  assert 'tensorflow' not in sys.modules
+
+
+@pytest.mark.parametrize('name, count', [('wikipedia/20230601.en', 30), ('lm1b', 7)])
+def test_corpora(name, count, data_dir):
+  texts = list(tfds.documents(name, data_dir, 'train'))
+  assert sorted(texts) == sorted(f'Article {i} says na\u00efve things.' for i in range(count))
+  assert texts == list(tfds.documents(name, data_dir, 'train'))
+
+
+def test_plain_wikipedia_is_whichever_edition_is_prepared(data_dir):
+  assert len(list(tfds.documents('wikipedia', data_dir, 'train'))) == 30
+
+
+@pytest.mark.parametrize('task', ['sst2', 'rte', 'stsb'])
+def test_glue_is_the_same_by_both_roads(task, data_dir, tmp_path):
+  row = glue.TASKS[task]
+  (tmp_path / row.folder).mkdir()
+  (tmp_path / row.folder / 'dev.tsv').write_text(FILES[task][0])
+  local = tasks.load(f'glue/{task}', 'validation', root=tmp_path)
+  stored = tasks.load(f'tfds/glue/{task}', 'validation', root=data_dir)
+  strip = lambda texts: texts and [t.strip() for t in texts]
+  assert sorted(strip(stored.a)) == sorted(local.a) and (stored.b is None) == (local.b is None)
+  np.testing.assert_array_equal(np.sort(stored.label), np.sort(local.label), strict=True)
+
+
+@pytest.mark.parametrize('task', glue.TASKS)
+def test_table_agrees_with_tfds(task):
+  config = next(c for c in stock_glue.Glue.BUILDER_CONFIGS if c.name == task)
+  row = glue.TASKS[task]
+  assert tuple(config.text_features) == row.features
+  assert row.classes == (tuple(config.label_classes) if config.label_classes else None)
+
+
+def test_a_dataset_that_is_not_prepared_says_how(tmp_path):
+  for call in (
+    lambda: tfds.documents('lm1b', tmp_path, 'train'),
+    lambda: tfds.read_task('qqp', tmp_path, 'train'),
+  ):
+    with pytest.raises(
+      FileNotFoundError, match='is not prepared in .*download_and_prepare'
+    ) as caught:
+      call()
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda d: tfds.documents('wikipdia', d, 'train'), "did you mean 'wikipedia'"),
+    (lambda d: tfds.documents('glue/sst2', d, 'train'), 'is not a corpus'),
+    (lambda d: tfds.documents('wikipedia/2001.xx', d, 'train'), "no dataset 'wikipedia/2001.xx'"),
+    (lambda d: tfds.documents('lm1b', d, 'dev'), "'lm1b' has no split 'dev': accepted: train"),
+    (lambda d: tfds.read_task('sst', d, 'train'), "did you mean 'sst2'"),
+    (lambda d: tfds.read_task('sst2', d, 'test'), "no split 'test': accepted: train, validation"),
+  ],
+)
+def test_errors_name_what_is_accepted(call, message, data_dir):
+  with pytest.raises(ValueError, match=message):
+    call(data_dir)
+
+
+def test_a_dataset_that_lost_records_is_refused(tmp_path):
+  _corpus('lm1b', ['one', 'two', 'three'])(
+    data_dir=tmp_path, file_format='array_record'
+  ).download_and_prepare()
+  info = next(tmp_path.rglob('dataset_info.json'))
+  info.write_text(info.read_text().replace('"3"', '"5"'))
+  with pytest.raises(ValueError, match='3 records on disk, dataset_info says 5'):
+    tfds.documents('lm1b', tmp_path, 'train')
