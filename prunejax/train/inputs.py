@@ -1,5 +1,6 @@
 """What a run reads: the model's size, vocabulary and weights, and its batches. Plain arguments in, numpy out."""
 
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import grain
 import numpy as np
 import transformers
 
-from prunejax.data import corpus, pretraining, wordpiece
+from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.models import bert_hf
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
@@ -73,8 +74,8 @@ def trained(spec, vocab_size, root, cache):
 
 def pretraining_data(tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, process=(0, 1)):
   """Batches of BERT's objective from a corpus."""
-  train = pretraining.stream(corpus.load(spec, 'train', tokenizer, root=root, cache=cache), tokenizer, recipe)
-  held = pretraining.stream(corpus.load(spec, 'validation', tokenizer, root=root, cache=cache), tokenizer, recipe)
+  pieces = tuple(wordpiece.pieces(tokenizer))
+  train, held = (_stream(pieces, spec, split, recipe, root, cache) for split in ('train', 'validation'))
 
   def held_out():
     # Always the same held-out examples, whatever the run's seed: losses of different runs can be compared.
@@ -87,11 +88,9 @@ def pretraining_data(tokenizer, spec, recipe, *, root, cache, seed, batch_size, 
 
 def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, process=(0, 1)):
   """Batches of a labelled task. `examples` > 0 trains on that many, drawn by `seed`."""
-  from prunejax.data import finetuning, tasks  # here, so that pre-training does not wait for them
-
   task = tasks.get(name)
-  encode = lambda split: finetuning.encode(tasks.load(name, split, root=root, cache=cache), tokenizer, seq_len)
-  train, held = encode('train'), encode('validation')
+  pieces = tuple(wordpiece.pieces(tokenizer))
+  train, held = (_encoded(pieces, name, split, seq_len, root, cache) for split in ('train', 'validation'))
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *process)
@@ -103,6 +102,19 @@ def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, ba
     len(train['label']),
     float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
   )
+
+
+# The runs of a grid share their inputs, and a vocabulary says all about a tokenizer: each is made once a process.
+@functools.lru_cache(maxsize=8)
+def _stream(pieces, spec, split, recipe, root, cache):
+  tokenizer = wordpiece.from_vocab(list(pieces))
+  return pretraining.stream(corpus.load(spec, split, tokenizer, root=root, cache=cache), tokenizer, recipe)
+
+
+@functools.lru_cache(maxsize=32)
+def _encoded(pieces, name, split, seq_len, root, cache):
+  examples = tasks.load(name, split, root=root, cache=cache)
+  return finetuning.encode(examples, wordpiece.from_vocab(list(pieces)), seq_len)
 
 
 def prefetch(batch, start, stop):
