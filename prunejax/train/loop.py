@@ -24,6 +24,7 @@ class Program(NamedTuple):
   """What is compiled. Runs that differ in numbers only (see `program_key`) share one."""
 
   model: Any
+  draw: Any
   step: Any
   measure: Any
   gradient: Any
@@ -147,16 +148,17 @@ def build(config, source, data, tx) -> Program:
   regression = bool(task) and not task.classes
   loss_fn, measure = objectives.finetuning(model, regression) if task else objectives.pretraining(model)
   view = VIEWS[config.view]
+  draw = jax.jit(lambda rng: _drawn(model, rng))
   step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
   gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
-  _PROGRAMS[key] = Program(model, step, jax.jit(measure), gradient, view)
+  _PROGRAMS[key] = Program(model, draw, step, jax.jit(measure), gradient, view)
   return _PROGRAMS[key]
 
 
 def abstract_state(config, program, tx):
   """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
   rng = jax.random.key(config.seed)
-  params = jax.eval_shape(lambda: _drawn(program.model, rng))
+  params = jax.eval_shape(program.draw, rng)
   return jax.eval_shape(lambda p: _state(p, tx, rng), params)
 
 
@@ -173,7 +175,7 @@ def pretrained(config, source, program, shapes):
 def initial_state(config, program, tx, loaded=None):
   """The state of step 0: the weights `loaded`, whatever they lack drawn by `seed`."""
   rng = jax.random.key(config.seed)
-  params = jax.jit(lambda key: _drawn(program.model, key))(rng)
+  params = program.draw(rng)
   if loaded is not None:
     params, _ = bert_hf.transfer(loaded, params)
   return _state(jax.tree.map(jnp.asarray, params), tx, rng)
