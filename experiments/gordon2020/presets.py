@@ -1,4 +1,4 @@
-"""The grid of Gordon, Duh & Andrews 2020 at four sizes, as data."""
+"""The grid of Gordon, Duh & Andrews 2020 at five sizes, as data."""
 
 from typing import NamedTuple
 
@@ -40,11 +40,26 @@ class Preset(NamedTuple):
 def quick():
   """The packaged model, the embedded corpus, two tasks made of it, two seeds."""
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
-  first.update(steps=240, batch_size=32)
-  second.update(steps=0, batch_size=32)
+  for config in (first, second):
+    config.update(batch_size=32)
+    config.log.update(every=80, tensorboard=False)
+  first.update(steps=240)
+  first.checkpoint.every = 120
+  # A cell lasts seconds: one that is killed starts again.
+  second.checkpoint.every = 0
+  second.data.examples = 2000
   return Preset(
     first, second, sparsities=(0.3, 0.5, 0.7, 0.9), ramp=120, tasks={'pydoc/order': 160, 'pydoc/summary': 160},
     deleted=1, after=0.5, rates=(5e-4,), seeds=(0, 1), burn_in=0, fresh=True, cost='under 10 minutes on two CPU cores',
+  )
+
+
+def smoke():
+  """Every part of the way in a minute: one sparsity, one task, one seed, a few steps. It says nothing of the paper."""
+  preset = quick()
+  preset.pretrain.update(steps=12)
+  return preset._replace(
+    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores',
   )
 
 
@@ -86,4 +101,4 @@ def paper():
   )
 
 
-PRESETS = {'quick': quick, 'mini': mini, 'base': base, 'paper': paper}
+PRESETS = {'smoke': smoke, 'quick': quick, 'mini': mini, 'base': base, 'paper': paper}

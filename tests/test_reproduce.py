@@ -1,0 +1,148 @@
+"""The real command at its smallest preset, and the grids of all presets."""
+
+import json
+
+import pytest
+
+from experiments.gordon2020 import presets, run
+from prunejax import __main__ as command
+from prunejax.analysis import ledger
+from prunejax.train import grid
+
+ARMS = {'dense', 'pruned', 'deleted', 'after', 'random'}
+
+
+@pytest.mark.parametrize('preset', presets.PRESETS)
+def test_every_cell_is_its_own_and_follows_its_parent(preset):
+  cells = run.plan(preset, {})
+  keys = [grid.key(cell) for cell in cells]
+  assert len(set(keys)) == len(keys)
+  for i, cell in enumerate(cells):
+    assert cell.parent is None or cell.parent in keys[:i], cell.labels
+    assert cell.config.init == (f'cell:{cell.parent}' if cell.parent else cell.config.init)
+  p = presets.PRESETS[preset]()
+  for seed in p.seeds:
+    for task in p.tasks:
+      for s in p.sparsities:
+        arms = {c.labels['arm'] for c in cells if c.labels['task'] == task and c.labels['seed'] == seed
+                and c.labels['sparsity'] == s}
+        assert arms == ARMS - {'dense'}
+
+
+def test_arms_do_what_their_names_say():
+  p = presets.PRESETS['quick']()
+  cells = {(c.labels['arm'], c.labels['sparsity'], c.labels['task']): c for c in run.plan('quick', {})
+           if c.labels['seed'] == 0}
+  task = next(iter(p.tasks))
+  s = p.sparsities[-1]
+  pruned, deleted = cells['pruned', s, task], cells['deleted', s, task]
+  assert pruned.parent == deleted.parent == grid.key(cells['pruned', s, ''])
+  assert pruned.config.hold_zeros and not deleted.config.hold_zeros
+  assert deleted.config.prune.weights.schedule == 'one_shot(0.0)'
+  assert cells['after', s, task].parent == grid.key(cells['dense', 0.0, task])
+  assert not cells['fresh', 0.0, task].config.pretrained
+  assert 'random' in cells['random', s, ''].config.prune.weights.criterion
+
+
+def test_an_override_changes_the_cell():
+  plain, changed = (grid.key(run.plan('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1}))
+  assert plain != changed
+
+
+@pytest.mark.parametrize('preset', presets.PRESETS)
+def test_dry_run_trains_nothing(preset, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert command.main(['reproduce', 'gordon2020', f'--preset={preset}', '--dry-run']) == 0
+  out = capsys.readouterr().out
+  assert all(word in out for word in ('cells', 'steps', 'parameters', 'memory', 'FLOPs'))
+  # BERT-Base with its heads, counted from the published sizes; the packaged model is far below.
+  assert ('110,106,428' in out) == (preset in ('base', 'paper'))
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A work directory: killed in the middle, then run to its end."""
+  folder = tmp_path_factory.mktemp('reproduce') / 'work'
+  lines = []
+
+  class Killed(BaseException):
+    pass
+
+  def say(line):
+    lines.append(line)
+    if 'finetune pruned' in line and 'steps' in line:
+      raise Killed
+
+  with pytest.raises(Killed):
+    run.reproduce('smoke', folder, say=say)
+  before = (folder / 'ledger.jsonl').read_text()
+  assert command.main(['reproduce', 'gordon2020', '--preset=smoke', f'--workdir={folder}']) == 0
+  assert (folder / 'ledger.jsonl').read_text().startswith(before), 'what was saved is never touched'
+  return folder, before
+
+
+def test_it_went_on_where_it_was(finished):
+  folder, before = finished
+  rows = ledger.read(folder / 'ledger.jsonl')
+  cells = run.plan('smoke', {})
+  assert [row['cell'] for row in rows] == [grid.key(cell) for cell in cells]
+  assert 0 < len(before.splitlines()) < len(rows)
+
+
+def test_rows_are_complete_and_pruned_as_asked(finished):
+  folder, _ = finished
+  for row in ledger.read(folder / 'ledger.jsonl'):
+    assert row['metrics'] and row['device'] and row['versions']['jax'] and row['mask_hash'] and row['bytes'] > 0
+    held = row['arm'] in ('pruned', 'random', 'after')
+    assert row['metrics']['sparsity'] == pytest.approx(row['sparsity'] if held else 0.0, abs=1e-3), row['arm']
+
+
+def test_report_and_its_parts(finished):
+  folder, _ = finished
+  for name in ('report.html', 'table1.md', 'figure1.png', 'figure2a.png'):
+    assert (folder / name).stat().st_size > 500, name
+  page = (folder / 'report.html').read_text()
+  assert page.count('data:image/png;base64') >= 2 and 'undecided' in page
+  assert 'Who pays' in page
+  # Twelve steps and one seed prove nothing, and the verdicts must say so.
+  from experiments.gordon2020 import claims
+
+  assert {v.verdict for v in claims.check(ledger.read(folder / 'ledger.jsonl'))} == {'undecided'}
+
+
+def test_report_again_from_the_ledger(finished, capsys):
+  folder, _ = finished
+  (folder / 'report.html').unlink()
+  assert command.main(['report', f'--workdir={folder}']) == 0
+  assert (folder / 'report.html').exists() and 'undecided' in capsys.readouterr().out
+
+
+def test_another_preset_is_refused(finished, capsys):
+  folder, _ = finished
+  before = (folder / 'ledger.jsonl').read_bytes()
+  assert command.main(['reproduce', 'gordon2020', '--preset=quick', f'--workdir={folder}']) == 2
+  assert 'smoke' in capsys.readouterr().err
+  assert (folder / 'ledger.jsonl').read_bytes() == before
+
+
+def test_unknown_names_suggest(capsys):
+  for argv, hint in (
+    (['reproduce', 'gordon2021'], 'gordon2020'),
+    (['reproduce', 'gordon2020', '--preset=quik', '--dry-run'], 'quick'),
+    (['reproduce', 'gordon2020', '--config.optimizer.learning_rat=1', '--dry-run'], 'learning_rate'),
+  ):
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err
+    assert hint in error and len(error.strip().splitlines()) == 1
+
+
+def test_packaged_model_says_where_it_is_from():
+  from prunejax.train import inputs
+
+  folder = inputs.folder_of('nano')
+  assert (folder / 'model.safetensors').stat().st_size <= 8 * 2**20
+  recipe = json.loads((folder / 'recipe.json').read_text())
+  assert recipe['held_out']['mlm_accuracy'] > 0.2 and recipe['config'] and recipe['steps'] > 0
+  curve = [json.loads(line) for line in (folder / 'curve.jsonl').read_text().splitlines()]
+  assert curve[-1]['mlm_loss'] < curve[0]['mlm_loss']
