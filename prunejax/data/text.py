@@ -9,9 +9,12 @@ import lzma
 import pathlib
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 
 SUFFIXES = ('.txt', '.text', '.gz', '.xz', '.tar', '.tgz', '')  # '' : WikiExtractor's `wiki_00`
+_TAR = re.compile(r'\.(tar(\.[a-z0-9]+)?|tgz)$')
+_JUNK = re.compile(r'(^|/)\.[^./]')  # hidden files, such as what a Mac leaves in an archive
 _DOC = re.compile(r'<doc [^>]*>\n?(.*?)</doc>', re.DOTALL)
 
 
@@ -52,16 +55,16 @@ def fingerprint(folder):
 def _members(path):
   """The raw bytes of each text in a file."""
   try:
-    if tarfile.is_tarfile(path):
+    if tarfile.is_tarfile(path) or _TAR.search(path.name):
       with tarfile.open(path, 'r:*') as archive:
         for member in archive:
-          if member.isfile():
+          if member.isfile() and not _JUNK.search(member.name):
             yield archive.extractfile(member).read()
       return
     opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, io.open)
     with opener(path, 'rb') as stream:
       yield stream.read()
-  except (tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+  except (tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
     raise ValueError(f'{path}: not a readable archive ({error})') from error
 
 

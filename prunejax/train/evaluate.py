@@ -35,6 +35,7 @@ def spearman(guess, label):
 
 def _correlation(of, guess, label):
   # A constant prediction has no correlation; it predicts nothing, which is 0.
+  guess, label = np.asarray(guess, np.float64), np.asarray(label, np.float64)
   return float(of(guess, label).statistic) if np.ptp(guess) and np.ptp(label) else 0.0
 
 
