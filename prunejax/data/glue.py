@@ -1,4 +1,4 @@
-"""The GLUE tasks as rows of one table, read from TSV folders in GLUE's own layout (Wang et al. 2019, arXiv:1804.07461)."""
+"""The GLUE tasks (Wang et al. 2019, arXiv:1804.07461) as rows of one table, read from TSV folders."""
 
 import pathlib
 import warnings
@@ -10,10 +10,11 @@ from prunejax.data.tasks import Examples, nearest
 
 
 class Row(NamedTuple):
-  """One task: its folder and files, the columns that hold texts and label, its classes and how it is scored.
+  """One task: its files, the columns that hold texts and label, its classes, its metrics.
 
-  A column is a name in the file's header, or a number (from 0) in a file without one, which then has `columns` of them.
-  `classes` are in the order of their numbers (as in TFDS and Hugging Face); None: the label is a score from 0 to 5.
+  A column is a name in the file's header, or a number (from 0) in a file without one, which
+  then has `columns` of them. `classes` are in the order of their numbers (as in TFDS and
+  Hugging Face); None: the label is a score from 0 to 5.
   """
 
   folder: str
@@ -75,9 +76,7 @@ TASKS = {
     digits=False,
     files=_BY_GENRE,
   ),
-  'qnli': Row(
-    'QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False
-  ),
+  'qnli': Row('QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False),
   'rte': Row('RTE', _SENTENCES, _NLI, ('accuracy',), _SENTENCES, digits=False),
   'wnli': Row('WNLI', _SENTENCES, ('not_entailment', 'entailment'), ('accuracy',), _SENTENCES),
 }
@@ -115,7 +114,8 @@ def path_of(root, task, split):
 def read(root, task, split):
   """Examples of one split: label int32 [n] (class numbers) or float32 [n] (scores).
 
-  Raises FileNotFoundError for a missing folder or file, ValueError (file, line, found, expected) for what is wrong in it.
+  Raises FileNotFoundError for a missing folder or file, ValueError (file, line, what was found
+  and expected) for what is wrong in it.
   """
   this, path = row(task), path_of(root, task, split)
   try:
@@ -143,9 +143,7 @@ def read(root, task, split):
       + (f' ({names})' if names else '')
     )
   if broken:
-    warnings.warn(
-      f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2
-    )
+    warnings.warn(f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2)
   kept = [(n, fields) for n, fields in zip(numbers, rows, strict=True) if len(fields) == width]
   labels = _labels(this, path, [(n, fields[label]) for n, fields in kept])
   a, *b = ([fields[c].strip() for _, fields in kept] for c in texts)
@@ -153,7 +151,7 @@ def read(root, task, split):
 
 
 def _labels(this, path, written):
-  """Numbers for what the label column says; the first one outside the task is an error with its line."""
+  """Numbers for what the label column says; one outside the task is an error with its line."""
   if this.classes is None:
     scores = np.full(len(written), np.nan, np.float32)
     for i, (line, text) in enumerate(written):

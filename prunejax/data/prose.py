@@ -1,39 +1,37 @@
-"""From a docstring to plain prose: paragraphs of whole sentences, with code, tables and markup gone."""
+"""From a docstring to plain prose: paragraphs of whole sentences; code, tables, markup gone."""
 
 import inspect
 import re
 
 # Sections of names: the names go, what is said about them stays where it is prose.
 _ITEMS = frozenset(
-  'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|attributes|args|arguments|kwargs|'
-  'keyword args|keyword arguments|keyword parameters|params|inputs|input|outputs|output|properties|members|options|'
-  'type parameters|call arguments|extra arguments|optional arguments|returned value|return value|parameter|argument'.split(
-    '|'
-  )
+  (
+    'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|'
+    'attributes|args|arguments|kwargs|keyword args|keyword arguments|keyword parameters|params|'
+    'inputs|input|outputs|output|properties|members|options|type parameters|call arguments|'
+    'extra arguments|optional arguments|returned value|return value|parameter|argument'
+  ).split('|')
 )
 # Sections that hold no prose at all.
 _SKIPPED = frozenset(
-  'see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|contents|'
-  'functions|classes|constants|usage|environment variables|citation|version|date'.split('|')
+  (
+    'see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|'
+    'contents|functions|classes|constants|usage|environment variables|citation|version|date'
+  ).split('|')
 )
 _RULES = frozenset('-=~^"*+#')
 _UNDERLINE = re.compile(r'^\s*([-=~^"*+#])\1{2,}\s*$')
 _HEADING = re.compile(r'^\**(#+ )?([A-Za-z][\w ]{1,40}?)\**:?:?\**$')
 _BULLET = re.compile(r'^\s*([-*+\u2022]|\(?\d{1,2}[.)]|#\.|\[\d+\]|\.\. \[\w+\])\s+')
 _PARAM = re.compile(
-  r'^(:(param|arg|argument|keyword|kwarg|return|returns|raise|raises|ivar|cvar|var|yields?)\b[^:]*:|'
+  r'^(:(param|arg|argument|keyword|kwarg|return|returns|raise|raises|ivar|cvar|'
+  r'var|yields?)\b[^:]*:|'
   r'@(param|return|raise)\s+\w+:?)\s*(?P<rest>.*)$'
 )
 _FIELD = re.compile(r'^(:[A-Za-z][\w -]*(\s[^:`]+)?:(\s|$)|@\w+|\\\w+)')
-_ADMONITION = re.compile(
-  r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I
-)
-_ITEM = re.compile(
-  r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$'
-)
-_TYPED_ITEM = re.compile(
-  r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$'
-)
+_ADMONITION = re.compile(r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I)
+_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$')
+_TYPED_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$')
 
 _LINKS = (
   (re.compile(r':\w[\w:+.-]*:`~[^`<]*?([\w]+)`'), r'\1'),  # :func:`~a.b.c` -> c
@@ -67,27 +65,32 @@ _GAP = re.compile(r'\s+([.,;])(?=\s|$)')
 _SENTENCE_END = re.compile(r'[.!?]["\')]?\s+(?=[A-Z"\'(])')
 _ABBREVIATION = re.compile(r'(^|[\s(])(e\.g|i\.e|cf|vs|al|Eq|Fig|etc|approx|resp|Dr|Mr|St|[A-Z])$')
 _REFUSED = re.compile(
-  r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b'
+  r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|'
+  r'\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b'
 )
-_LEGAL = re.compile(
-  r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I
-)
+_LEGAL = re.compile(r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I)
 _CAMEL = re.compile(r'[a-z][A-Z]')
 _WORDS = re.compile(r"(?<!\S)[\"'(]{0,2}[A-Za-z']+(?:[-/][A-Za-z]+)*[,;:.!?)\"']*(?!\S)")
 _FUNCTION_WORDS = frozenset(
-  'the a an of to in is are be by for with on as that this it its or and from which if not at can will when was were has have '
-  'do does should may must you we they all any each no than but into only used between these those how where there use'.split()
+  (
+    'the a an of to in is are be by for with on as that this it its or and from which if not at '
+    'can will when was were has have do does should may must you we they all any each no than but '
+    'into only used between these those how where there use'
+  ).split()
 )
 _VERBS = frozenset(
-  'is are be was were has have had can will may must should do does did let see use get set make take give return compute '
-  'run call load find read write apply add build convert check perform represent transform select test draw plot wrap '
-  'define implement print keep show allow contain provide need want work hold put become mean'.split()
+  (
+    'is are be was were has have had can will may must should do does did let see use get set '
+    'make take give return compute run call load find read write apply add build convert check '
+    'perform represent transform select test draw plot wrap define implement print keep show '
+    'allow contain provide need want work hold put become mean'
+  ).split()
 )
 _VERB_ENDINGS = ('s', 'ed', 'ing', 'ize', 'ise', 'ate', 'ify')
 
 
 def plain(text):
-  """The words of a marked-up line: roles, links, emphasis and typographic quotes become plain ASCII."""
+  """The words of a marked-up line: roles, links, emphasis, typographic quotes become ASCII."""
   if not text.isascii():
     text = text.translate(_PLAIN)
   if _MARKUP.search(text):
@@ -101,9 +104,7 @@ def sentences(text):
   """Split one line of prose after . ! ? before a capital, keeping abbreviations whole."""
   out, start = [], 0
   for end in _SENTENCE_END.finditer(text):
-    if text[end.start()] != '.' or not _ABBREVIATION.search(
-      text, max(start, end.start() - 8), end.start()
-    ):
+    if text[end.start()] != '.' or not _ABBREVIATION.search(text, max(start, end.start() - 8), end.start()):
       out.append(text[start : end.end()].strip())
       start = end.end()
   last = text[start:].strip()
@@ -111,7 +112,7 @@ def sentences(text):
 
 
 def is_sentence(text):
-  """True for prose: begins and ends as a sentence, most words are words, some are function words, one could be a verb."""
+  """True for prose: a sentence's two ends, mostly words, some function words, maybe a verb."""
   if not text.isascii() or text[-1:] not in '.!?:' or not (text[0].isupper() or text[0] in '"\'('):
     return False
   words = text.lower().split()
@@ -121,9 +122,7 @@ def is_sentence(text):
   if glue < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
     return False
   strange = len(words) - len(_WORDS.findall(text)) + len(_CAMEL.findall(text))
-  return strange <= 0.2 * len(words) and any(
-    w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words
-  )
+  return strange <= 0.2 * len(words) and any(w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words)
 
 
 def _blocks(doc):
@@ -131,9 +130,7 @@ def _blocks(doc):
   lines = doc.split('\n')
   block, indent = [], None  # the lines so far and their indentation (None: the next line decides)
   skip_below = None  # leave out what is indented deeper (a literal block, a directive)
-  section = (
-    None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
-  )
+  section = None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
   fence = doctest = False
   for i, line in enumerate([*lines, '']):
     words = line.strip()
@@ -154,18 +151,11 @@ def _blocks(doc):
       skip_below = None
     first = words[0]
     below = lines[i + 1] if i + 1 < len(lines) else ''
-    underlined = (
-      below
-      and below.lstrip()[:1] in _RULES
-      and _UNDERLINE.match(below)
-      and not _UNDERLINE.match(line)
-    )
+    underlined = below and below.lstrip()[:1] in _RULES and _UNDERLINE.match(below) and not _UNDERLINE.match(line)
     name = _HEADING.match(words) if underlined or words[-1] == ':' else None
     name = name[2].lower() if name else ''
     code = doctest or words.startswith(('>>>', 'In ['))
-    heading = not code and (
-      underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED)
-    )
+    heading = not code and (underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED))
     if section and not heading and (section[0] == 'indented' and deep <= section[1]):
       section = None
     item = rest = None

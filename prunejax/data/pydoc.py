@@ -1,4 +1,4 @@
-"""The embedded corpus: English prose of the docstrings in the standard library and the installed dependencies."""
+"""The embedded corpus: English prose of docstrings, the standard library's and the dependencies'."""
 
 import ast
 import gzip
@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import re
+import sys
 import sysconfig
 import tempfile
 import warnings
@@ -18,7 +19,8 @@ from typing import NamedTuple
 from prunejax.data import prose
 
 FORMAT = 2
-# import name -> distribution, in corpus order. A fixed list, so that machines differ only by versions and by what is missing.
+# import name -> distribution, in corpus order. The list is fixed, so that machines differ only
+# by versions and by what is missing.
 LIBRARIES = {
   'stdlib': None,
   'numpy': 'numpy',
@@ -66,18 +68,18 @@ LIBRARIES = {
   'tree': 'dm-tree',
   'filelock': 'filelock',
 }
-_LEFT_OUT = re.compile(  # tests, vendored copies, generated code; `modular_*` is the source that `modeling_*` repeats
-  r'(^|/)(tests?|testing|_tests?|idlelib|lib2to3|ensurepip|site-packages|turtledemo|_vendor|vendored?|_?externals?|'
-  r'__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$'
+# Tests, vendored copies, generated code; `modular_*` is what `modeling_*` repeats.
+_LEFT_OUT = re.compile(
+  r'(^|/)(tests?|testing|_tests?|idlelib|lib2to3|ensurepip|site-packages|turtledemo|_vendor|'
+  r'vendored?|_?externals?|__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|'
+  r'modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$'
 )
-_LITERAL = re.compile(
-  r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S
-)
+_LITERAL = re.compile(r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S)
 _HASH_WORDS = re.compile(r'[^a-z]+')
 
 
 class Entry(NamedTuple):
-  """The prose of one docstring: paragraphs, the first of which opens with the docstring's summary when `summary` is True."""
+  """The prose of one docstring; `summary`: the first paragraph opens with the docstring's own."""
 
   document: str
   library: str
@@ -108,17 +110,15 @@ def _sources(library):
       below[:] = sorted(d for d in below if not _LEFT_OUT.search(d + '/'))
       for name in sorted(files):
         if name.endswith('.py') and not _LEFT_OUT.search(name):
-          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix(
-            '.__init__'
-          )
+          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix('.__init__')
           yield module, pathlib.Path(folder, name)
 
 
 def _docstrings(path):
   """Docstrings of one source file in file order; none for a file that cannot be read.
 
-  Whole syntax trees take half a minute for 120 MB of source. A docstring is a string that follows the colon of a header
-  (or opens the file), so only those literals go through `ast`.
+  Whole syntax trees take half a minute for 120 MB of source. A docstring is a string that
+  follows the colon of a header (or opens the file), so only those literals go through `ast`.
   """
   try:
     source = path.read_text(encoding='utf-8')
@@ -132,13 +132,11 @@ def _docstrings(path):
 
 
 def _key(text):
-  return hashlib.blake2b(
-    _HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8
-  ).digest()
+  return hashlib.blake2b(_HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8).digest()
 
 
 def build(libraries=None):
-  """Read the corpus from source files: entries in a fixed order, no paragraph twice (case, digits and punctuation aside)."""
+  """Read the corpus from source files: a fixed order, no paragraph twice (case and digits aside)."""
   seen, built = set(), []
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # invalid escapes in other people's files
@@ -149,7 +147,7 @@ def build(libraries=None):
 
 
 def _read(module, library, path, seen):
-  """Entries of one source file; `seen` gathers hashes of docstrings, paragraphs and sentences over the whole corpus."""
+  """Entries of one source file; `seen` gathers what the corpus has: docstrings, sentences."""
   found = []
   for doc in _docstrings(path):
     if doc in seen:
@@ -172,14 +170,12 @@ def _read(module, library, path, seen):
 
 
 def signature(libraries=None):
-  """Hex key of a corpus: the format number, Python's version and the version of every library (or its absence)."""
+  """Hex key of a corpus: format number, Python's version, every library's version or absence."""
   versions = {}
   for library in LIBRARIES if libraries is None else libraries:
     try:
       versions[library] = (
-        importlib.metadata.version(LIBRARIES[library])
-        if library != 'stdlib'
-        else platform.python_version()
+        importlib.metadata.version(LIBRARIES[library]) if library != 'stdlib' else platform.python_version()
       )
     except importlib.metadata.PackageNotFoundError:
       versions[library] = 'unversioned' if importlib.util.find_spec(library) else None
@@ -188,23 +184,24 @@ def signature(libraries=None):
 
 def default_cache():
   """$PRUNEJAX_CACHE, else ~/.cache/prunejax."""
-  return pathlib.Path(
-    os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser()
-  )
+  return pathlib.Path(os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser())
 
 
 def entries(cache_dir=None):
-  """Docstring by docstring; read from the cache, else built and cached. A damaged or read-only cache costs time and a warning."""
+  """Docstring by docstring; from the cache, else built and cached.
+
+  A damaged cache or a read-only folder costs time and a warning, nothing else.
+  """
   path = pathlib.Path(cache_dir or default_cache()) / f'pydoc-{signature()}.json.gz'
   if path.exists():
     try:
       with gzip.open(path, 'rt', encoding='utf-8') as f:
         return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.load(f)]
     except (OSError, EOFError, ValueError, TypeError) as e:
-      warnings.warn(
-        f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2
-      )
+      warnings.warn(f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2)
+  print('pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr)
   built = build()
+  print(format_statistics(statistics(_documents(built))), file=sys.stderr)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
@@ -219,14 +216,12 @@ def entries(cache_dir=None):
       os.unlink(part)
       raise
   except OSError as e:
-    warnings.warn(
-      f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2
-    )
+    warnings.warn(f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2)
   return built
 
 
 def split_of(name):
-  """'train' (90 %), 'validation' (5 %) or 'test' (5 %) by the sha256 of a document's name: the same on every machine."""
+  """'train' (90 %), 'validation' (5 %) or 'test' (5 %), by the sha256 of a document's name."""
   part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') % 100
   return 'train' if part < 90 else 'validation' if part < 95 else 'test'
 
@@ -234,27 +229,26 @@ def split_of(name):
 def documents(cache_dir=None, split=None):
   """One Document a module, in corpus order; `split` keeps one of 'train', 'validation', 'test'."""
   if split not in (None, 'train', 'validation', 'test'):
-    raise ValueError(
-      f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all"
-    )
+    raise ValueError(f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all")
+  return [d for d in _documents(entries(cache_dir)) if split is None or split_of(d.name) == split]
+
+
+def _documents(found):
   texts, library = {}, {}
-  for e in entries(cache_dir):
-    if split is None or split_of(e.document) == split:
-      texts.setdefault(e.document, []).extend(e.paragraphs)
-      library[e.document] = e.library
+  for e in found:
+    texts.setdefault(e.document, []).extend(e.paragraphs)
+    library[e.document] = e.library
   return [Document(name, library[name], '\n'.join(p)) for name, p in texts.items()]
 
 
 def statistics(docs):
-  """{(library, split): {'documents', 'paragraphs', 'words', 'characters'}}, with 'all' for sums on either side."""
+  """{(library, split): {'documents', 'paragraphs', 'words', 'characters'}}; 'all' for sums."""
   table = {}
   for d in docs:
     row = (1, d.text.count('\n') + 1, len(d.text.split()), len(d.text))
     split = split_of(d.name)
     for cell in ((d.library, split), (d.library, 'all'), ('all', split), ('all', 'all')):
-      total = table.setdefault(
-        cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0)
-      )
+      total = table.setdefault(cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0))
       for name, n in zip(total, row, strict=True):
         total[name] += n
   return table
@@ -264,13 +258,9 @@ def format_statistics(table):
   """The statistics as lines of text, the largest library first."""
   names = ('documents', 'paragraphs', 'words', 'characters')
   lines = [f'{"library":<22}{"split":<12}' + ''.join(f'{n:>12}' for n in names)]
-  order = sorted(
-    {lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib)
-  )
+  order = sorted({lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib))
   for library in order + ['all']:
     for split in ('train', 'validation', 'test', 'all') if library == 'all' else ('all',):
       if (library, split) in table:
-        lines.append(
-          f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names)
-        )
+        lines.append(f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names))
   return '\n'.join(lines)

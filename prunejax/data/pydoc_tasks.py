@@ -1,4 +1,4 @@
-"""Three labelled tasks that the embedded corpus carries in itself; examples never cross its split by document."""
+"""Three labelled tasks that the embedded corpus carries in itself, split by document as it is."""
 
 import functools
 import re
@@ -9,7 +9,7 @@ import numpy as np
 from prunejax.data import prose, pydoc
 from prunejax.data.tasks import Examples, Task, nearest
 
-# Libraries with thousands of paragraphs in many modules that every training install has, in class order.
+# Every training install has them, with thousands of paragraphs in many modules; in class order.
 LIBRARIES = ('stdlib', 'scipy', 'matplotlib', 'jax', 'transformers')
 TASKS = {
   'library': Task('pydoc/library', LIBRARIES, ('accuracy',), False),
@@ -20,7 +20,8 @@ SPLITS = ('train', 'validation', 'test')
 _MOST = {'train': 24_000, 'validation': 2_000, 'test': 2_000}
 # Words that say where a text is from without being about anything.
 _TELLTALE = re.compile(
-  r'(python|numpy|\bnp\b|ndarray|scipy|matplotlib|\bmpl|pyplot|jax|\bjnp\b|\blax\b|xla|pallas|mosaic|optax|transformers|'
+  r'(python|numpy|\bnp\b|ndarray|scipy|matplotlib|\bmpl|pyplot|jax|\bjnp\b|\blax\b|'
+  r'xla|pallas|mosaic|optax|transformers|'
   r'hugging ?face|\bhf\b|torch|tensorflow|keras)',
   re.I,
 )
@@ -30,9 +31,10 @@ _WORD = re.compile('[a-z]+')
 
 
 def load(name, split, cache=None):
-  """Examples of 'library', 'summary' or 'order': balanced, shuffled, the same on every machine with the same libraries.
+  """Examples of 'library', 'summary' or 'order', balanced and shuffled; label int32 [n].
 
-  label: int32 [n]. ValueError for another name or split, or when the installed libraries hold too little text.
+  The same libraries give the same examples. ValueError for another name or split, or when the
+  installed libraries hold too little text.
   """
   if name not in TASKS:
     raise ValueError(f'unknown pydoc task {name!r}: {nearest(name, tuple(TASKS))}')
@@ -49,14 +51,12 @@ def load(name, split, cache=None):
 
 @functools.lru_cache(4)
 def _splits(name, cache, signature):
-  """{split: Examples}. What two splits would share stays in the first of them, compared as bags of words."""
+  """{split: Examples}; what two splits would share, as a bag of words, the first one keeps."""
   entries, seen, out = pydoc.entries(cache), set(), {}
   for number, split in enumerate(SPLITS):
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     rows = []
-    for a, b, label in _MAKERS[name](
-      [e for e in entries if pydoc.split_of(e.document) == split], rng
-    ):
+    for a, b, label in _MAKERS[name]([e for e in entries if pydoc.split_of(e.document) == split], rng):
       key = tuple(sorted(_WORD.findall(f'{a} {b}'.lower())))
       if key not in seen:
         seen.add(key)
@@ -92,22 +92,18 @@ def _library(entries, rng):
 
 
 def _summary(entries, rng):
-  """(a docstring's first sentence, 20 words of a body, 1 if that is its own body else 0: one of the same library)."""
+  """(first sentence of a docstring, 20 words of a body, 1: its own, 0: one of that library)."""
   groups = {}
   for e in entries:
     first, *rest = prose.sentences(e.paragraphs[0])
     if e.summary and first.count(' ') >= 3:
       pieces = [_clip(p, 20) for p in (' '.join(rest), *e.paragraphs[1:]) if p.count(' ') >= 5]
-      groups.setdefault(e.library, []).extend(
-        (_clip(first, 14), p, e.document) for p in pieces[:_PIECES]
-      )
+      groups.setdefault(e.library, []).extend((_clip(first, 14), p, e.document) for p in pieces[:_PIECES])
   rows = []
   for group in groups.values():
     group = [group[i] for i in rng.permutation(len(group))]
-    for (first, own, document), (_, other, elsewhere) in zip(
-      group, group[1:] + group[:1], strict=True
-    ):
-      # Every sentence serves under both labels, so neither side alone says anything about the answer.
+    for (first, own, document), (_, other, elsewhere) in zip(group, group[1:] + group[:1], strict=True):
+      # Every sentence serves under both labels, so neither side alone tells the answer.
       if document != elsewhere:
         rows += [(first, own, 1), (first, other, 0)]
   return rows
@@ -122,7 +118,7 @@ def _order(entries, rng):
       while len(words) >= 14:
         size = int(rng.integers(14, 19))
         window, words = words[:size], words[size:]
-        # Only plain lower-case words move: capitals and full stops in odd places would give the answer away.
+        # Only plain lower-case words move: a capital or full stop in an odd place would tell.
         free = [i for i, w in enumerate(window) if _WORD.fullmatch(w)]
         if len(free) < 2 * _SWAPPED_PAIRS + 2 or len(window) < 14:
           continue
@@ -134,7 +130,7 @@ def _order(entries, rng):
 
 
 def _swap(words, free, rng):
-  """The words with three disjoint pairs of different ones exchanged; None if this draw finds no such pairs."""
+  """The words with three disjoint pairs of different ones exchanged; None if a pair is equal."""
   chosen = rng.permutation(free)[: 2 * _SWAPPED_PAIRS]
   out = list(words)
   for i, j in zip(chosen[::2], chosen[1::2], strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Examples(NamedTuple):
-  """Rows of a labelled task: a [n] texts, b [n] second texts or None, label [n] int32 (classes) or float32 (scores)."""
+  """Rows of a task: texts a [n], b [n] or None; label [n] int32 (classes) or float32 (scores)."""
 
   a: list[str]
   b: list[str] | None
@@ -15,7 +15,7 @@ class Examples(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What a task is: `classes` in label order, or None where the label is a score; `pair` when examples have two texts."""
+  """What a task is: `classes` in label order (None: a score); `pair` when there are two texts."""
 
   name: str
   classes: tuple[str, ...] | None
@@ -41,7 +41,7 @@ def names():
 
 
 def get(name):
-  """The Task called `name`, such as 'pydoc/order', 'glue/sst2' or 'tfds/glue/sst2'; ValueError for any other name."""
+  """The Task called 'pydoc/order', 'glue/sst2', 'tfds/glue/sst2'...; else ValueError."""
   from prunejax.data import glue, pydoc_tasks
 
   if name not in names():
@@ -56,8 +56,9 @@ def get(name):
 def load(name, split, *, root=None, cache=None):
   """Examples of one split of a task.
 
-  `root`: the data folder of 'glue/...' or TFDS's data_dir of 'tfds/...' (None: TFDS's default). `cache`: the folder of 'pydoc/...'.
-  Splits: 'train', 'validation' ('test' for pydoc; 'validation' of MNLI is the matched one, 'validation_mismatched' the other).
+  `root`: the data folder of 'glue/...', or TFDS's data_dir of 'tfds/...' (None: its default).
+  `cache`: the folder where 'pydoc/...' keeps its corpus. Splits: 'train', 'validation'; also
+  'test' of pydoc and 'validation_mismatched' of MNLI, whose 'validation' is the matched one.
   """
   get(name)
   source, _, rest = name.partition('/')
@@ -69,9 +70,7 @@ def load(name, split, *, root=None, cache=None):
     from prunejax.data import glue
 
     if root is None:
-      raise ValueError(
-        f'task {name!r} reads local files: set the data folder that holds glue/ (--config.data.root=FOLDER)'
-      )
+      raise ValueError(f'task {name!r} reads local files: set the folder that holds glue/ (--config.data.root=FOLDER)')
     return glue.read(root, rest, split)
   from prunejax.data import tfds
 

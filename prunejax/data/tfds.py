@@ -1,4 +1,4 @@
-"""Wikipedia, LM1B and GLUE through tensorflow_datasets, without TensorFlow: array_record files, read as data sources."""
+"""Wikipedia, LM1B and GLUE through tensorflow_datasets without TensorFlow: array_record only."""
 
 import importlib
 import re
@@ -27,15 +27,14 @@ def _builder(name, data_dir):
     tensorflow_datasets = importlib.import_module('tensorflow_datasets')
     importlib.import_module(_MODULES[base])
   except ImportError as e:
-    raise ImportError(
-      f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'"
-    ) from e
-  shown = (
-    f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
-  )
+    raise ImportError(f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'") from e
+  shown = f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
+  edition = 'wikipedia/20230601.en' if name == 'wikipedia' else name
   prepare = (
-    f'prepare it once, with a network: python -c "import {_MODULES[base]}, tensorflow_datasets as t; '
-    f"t.builder('{name}', data_dir={str(data_dir) if data_dir else None!r}, file_format='array_record')"
+    f'prepare it once, with a network: python -c "import {_MODULES[base]}, '
+    f'tensorflow_datasets as t; '
+    f"t.builder('{edition}', data_dir={str(data_dir) if data_dir else None!r}, "
+    "file_format='array_record')"
     f'.download_and_prepare()"'
   )
   try:
@@ -47,14 +46,15 @@ def _builder(name, data_dir):
   found = builder.info.file_format
   if getattr(found, 'value', found) != 'array_record':
     raise ValueError(
-      f'TFDS dataset {name!r} in {shown} is stored as {getattr(found, "value", found)}, which needs TensorFlow '
+      f'TFDS dataset {name!r} in {shown} is stored as '
+      f'{getattr(found, "value", found)}, which needs TensorFlow '
       f'(or loses rows); {prepare}'
     )
   return builder
 
 
 def source(name, data_dir, split):
-  """Random access to the records of one split (slices such as 'train[:10%]' too): dicts of numpy values, text as bytes."""
+  """Random access to one split, or a slice such as 'train[:10%]': dicts, text as bytes."""
   builder = _builder(name, data_dir)
   from array_record.python import array_record_module  # comes with tensorflow_datasets
 
@@ -62,15 +62,11 @@ def source(name, data_dir, split):
   try:
     splits[split]
   except (KeyError, ValueError):
-    raise ValueError(
-      f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(splits))}'
-    ) from None
+    raise ValueError(f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(splits))}') from None
   for part in set(re.findall(r'\w+', split)) & set(splits):
-    # dataset_info counts what was written, the files hold what arrived; a data source believes the former.
-    stored = sum(
-      array_record_module.ArrayRecordReader(str(path)).num_records()
-      for path in splits[part].filepaths
-    )
+    # dataset_info counts what was made, the files hold what arrived; a data source believes
+    # the former.
+    stored = sum(array_record_module.ArrayRecordReader(str(path)).num_records() for path in splits[part].filepaths)
     if stored != splits[part].num_examples:
       raise ValueError(
         f'TFDS dataset {name!r}, split {part!r}: {stored} records on disk, '
@@ -91,9 +87,7 @@ def _records(records):
 def documents(name, data_dir=None, split='train'):
   """Iterator of the texts of 'wikipedia[/config]' or 'lm1b', in the order of the files."""
   if name.partition('/')[0] not in CORPORA:
-    raise ValueError(
-      f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}'
-    )
+    raise ValueError(f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}')
   records = source(
     name, data_dir, split
   )  # here, so that a missing dataset is an error of this call, not of the first text
@@ -101,7 +95,7 @@ def documents(name, data_dir=None, split='train'):
 
 
 def read_task(task, data_dir=None, split='train'):
-  """Examples of a GLUE task through TFDS; 'validation' of MNLI is the matched one, as for local files."""
+  """Examples of a GLUE task through TFDS; MNLI's 'validation' is matched, as in local files."""
   row = glue.row(task)
   accepted = tuple(s for s, _ in row.files)
   if split not in accepted:
