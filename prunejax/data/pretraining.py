@@ -126,9 +126,10 @@ def _elsewhere(stream, which, rng):
 
   It is the same document only when the corpus has nothing else.
   """
-  other = rng.integers(0, len(stream.windows), len(which))
-  same = stream.ends[other] == stream.ends[which]
-  other = np.where(same, (other + len(stream.windows) // 2) % len(stream.windows), other)
+  first, last = (np.searchsorted(stream.ends, stream.ends[which], side) for side in ('left', 'right'))
+  own = np.where(last - first < len(stream.windows), last - first, 0)
+  other = rng.integers(0, len(stream.windows) - own)
+  other = np.where(other >= first, other + own, other)
   offset = np.arange(stream.recipe.seq_len - 3)
   at = np.minimum(stream.windows[other][:, None] + offset, len(stream.corpus.tokens) - 1)
   room = offset < (stream.ends[other] - stream.windows[other])[:, None] // 2
