@@ -6,7 +6,6 @@ from prunejax.pruning.allocation import class_distribution as class_distribution
 from prunejax.pruning.allocation import erk as erk
 from prunejax.pruning.allocation import global_threshold as global_threshold
 from prunejax.pruning.allocation import uniform as uniform
-from prunejax.pruning.criteria import gradient_from_updates as gradient_from_updates
 from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
@@ -30,6 +29,7 @@ from prunejax.pruning.structure import columns as columns
 from prunejax.pruning.structure import n_m as n_m
 from prunejax.pruning.structure import rows as rows
 from prunejax.pruning.structure import unstructured as unstructured
+from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
 from prunejax.pruning.transform import hold_zeros as hold_zeros
 from prunejax.pruning.transform import prune_transform as prune_transform
 from prunejax.pruning.types import Allocation as Allocation

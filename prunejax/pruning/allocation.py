@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.pruning import counts, selection
+from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.types import Allocation, Units, compiled
 
 
@@ -54,11 +55,11 @@ def global_threshold() -> Allocation:
 
   def keep(units, sparsity):
     goal = counts.kept(_total(units), _unit_sparsity(units, sparsity))
-    edge = selection.kth_highest_of_all(units.scores, goal)
-    above, tied = selection.count_from(units.scores, jnp.broadcast_to(edge, len(units.scores)))
-    missing = counts.subtract(goal, counts.total(counts.widen(above)))
-    before = counts.running(counts.widen(tied))
-    return _named(units, above + counts.clipped(counts.subtract(missing, before), tied))
+    edge = selection.common_edge(units.scores, goal)
+    missing = counts.subtract(goal, counts.total(counts.widen(edge.above)))
+    before = counts.running(counts.widen(edge.tied))
+    share = counts.clipped(counts.subtract(missing, before), edge.tied)
+    return _named(units, edge.above + share)
 
   return Allocation(keep)
 
@@ -86,15 +87,12 @@ def class_distribution(classes=None) -> Allocation:
       if patterns is None
       else _classes(units.scores, patterns, 'class_distribution')
     )
-    squares, sizes = {}, {}
-    for row, name in zip(of, names, strict=True):
-      score = jnp.asarray(units.scores[name], jnp.float32)
-      squares[row] = squares.get(row, 0.0) + jnp.reshape(
-        counts.block_sum(score * score, score.shape), ()
-      )
-      sizes[row] = sizes.get(row, 0) + score.size
-    sigma = {row: jnp.sqrt(squares[row] / max(sizes[row], 1)) for row in squares}
-    sigma = {row: jnp.where(value > 0, value, 1.0) for row, value in sigma.items()}
+    power = map_kinds(lambda score: _power(score.astype(jnp.float32)), units.scores)
+    sigma = {}
+    for row in dict.fromkeys(of):
+      members = [name for name, its in zip(names, of, strict=True) if its == row]
+      mean = sum(power[name] for name in members) / sum(units.scores[name].size for name in members)
+      sigma[row] = jnp.where(mean > 0, jnp.sqrt(mean), 1.0)
     scaled = {name: units.scores[name] / sigma[row] for row, name in zip(of, names, strict=True)}
     return whole.keep(units._replace(scores=scaled), sparsity)
 
@@ -135,6 +133,10 @@ def erk() -> Allocation:
     return _named(units, part + (rounded & first))
 
   return Allocation(keep)
+
+
+def _power(score):
+  return jnp.sum(counts.block_sum(score * score, score.shape))
 
 
 def _erk_shares(units, names, sizes):

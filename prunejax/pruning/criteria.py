@@ -74,23 +74,6 @@ def movement(tx: optax.GradientTransformation | None = None) -> Criterion:
   return Criterion(init, update, lambda state, params, **_: state.movement_sum)
 
 
-def gradient_from_updates(
-  inner: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
-  """`inner` with `grad=` set to the updates that come in: put it inside `optax.MultiSteps`, around
-  the whole chain.
-
-  There the incoming updates are the accumulated gradient, while a `grad=` from outside is that of
-  the last micro-batch only.
-  """
-  inner = optax.with_extra_args_support(inner)
-
-  def update(updates, state, params=None, **extra):
-    return inner.update(updates, state, params, **{**extra, 'grad': updates})
-
-  return optax.GradientTransformationExtraArgs(inner.init, update)
-
-
 def _stateless(score) -> Criterion:
   return Criterion(
     lambda params: (),

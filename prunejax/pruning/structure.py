@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 
 from prunejax.pruning import counts
+from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.selection import order_key
 from prunejax.pruning.types import Structure
 
@@ -27,14 +28,15 @@ def n_m(n: int, m: int) -> Structure:
   if not (_is_size(n) and _is_size(m) and n < m):
     raise ValueError(f'n_m({n!r}, {m!r}): n and m must be integers with 0 < n < m, as in n_m(2, 4)')
 
-  def dropped(name, score):
-    _need_matrix(name, score, f'n_m({n}, {m})')
-    if score.shape[-2] % m:
+  def check(name, shape):
+    _need_matrix(name, shape, f'n_m({n}, {m})')
+    if shape[-2] % m:
       raise ValueError(
-        f'n_m({n}, {m}): {m} does not divide the input axis of {name!r}, which has shape '
-        f'{tuple(score.shape)};'
-        f' axis -2 must be a multiple of {m} (leave the leaf out with where=, or choose another m)'
+        f'n_m({n}, {m}): {m} does not divide the input axis (-2) of {name!r}, whose shape is '
+        f'{tuple(shape)}; leave the leaf out with where=, or choose an m that divides'
       )
+
+  def dropped(score):
     groups = score.shape[:-2] + (score.shape[-2] // m, m, score.shape[-1])
     keys = order_key(score).reshape(groups)
     place = lax.broadcasted_iota(jnp.int32, groups, len(groups) - 2)
@@ -44,18 +46,20 @@ def n_m(n: int, m: int) -> Structure:
       beaten_by += (other > keys) | ((other == keys) & (j < place))
     return (beaten_by >= n).reshape(score.shape)
 
-  def pool(scores):
-    return {name: _loss(score, dropped(name, score)) for name, score in scores.items()}
+  def loss(score):
+    lowest = jnp.where(dropped(score), score.astype(jnp.float32), -0.0)
+    return _block_mean(lowest, (1,) * (score.ndim - 2) + (m, 1), m - n)
 
-  def _loss(score, gone):
-    sizes = (1,) * (score.ndim - 2) + (m, 1)
-    return _block_mean(jnp.where(gone, score.astype(jnp.float32), -0.0), sizes, m - n)
+  def opened(kept, score):
+    return jnp.repeat(kept, m, axis=-2) | ~dropped(score)
+
+  def pool(scores):
+    for name, score in scores.items():
+      check(name, score.shape)
+    return map_kinds(loss, scores)
 
   def expand(kept, scores):
-    return {
-      name: jnp.repeat(kept[name], m, axis=-2) | ~dropped(name, score)
-      for name, score in scores.items()
-    }
+    return map_kinds(opened, kept, scores)
 
   return Structure(pool, expand, cost=(m - n) / m)
 
@@ -92,36 +96,32 @@ def columns(size: int = 1) -> Structure:
 
 
 def _blocks(label, sizes_of) -> Structure:
-  def fitted(name, score):
-    _need_matrix(name, score, label)
-    return tuple(
-      max(1, min(size, length))
-      for size, length in zip(sizes_of(score.shape), score.shape, strict=True)
-    )
+  def sizes(shape):
+    return tuple(max(1, min(size, axis)) for size, axis in zip(sizes_of(shape), shape, strict=True))
+
+  def mean(score):
+    return _block_mean(score, sizes(score.shape), _block_sizes(score.shape, sizes(score.shape)))
+
+  def opened(kept, score):
+    for axis, (size, length) in enumerate(zip(sizes(score.shape), score.shape, strict=True)):
+      kept = lax.slice_in_dim(jnp.repeat(kept, size, axis=axis), 0, length, axis=axis)
+    return kept
 
   def pool(scores):
-    pooled = {}
     for name, score in scores.items():
-      sizes = fitted(name, score)
-      weights = 1.0
-      for axis, (size, length) in enumerate(zip(sizes, score.shape, strict=True)):
-        ends = np.minimum(np.arange(0, length, size) + size, length)
-        weights = weights * np.diff(ends, prepend=0).astype(np.float32).reshape(
-          (-1,) + (1,) * (score.ndim - axis - 1)
-        )
-      pooled[name] = _block_mean(score, sizes, weights)
-    return pooled
+      _need_matrix(name, score.shape, label)
+    return map_kinds(mean, scores)
 
-  def expand(kept, scores):
-    masks = {}
-    for name, score in scores.items():
-      mask = kept[name]
-      for axis, (size, length) in enumerate(zip(fitted(name, score), score.shape, strict=True)):
-        mask = lax.slice_in_dim(jnp.repeat(mask, size, axis=axis), 0, length, axis=axis)
-      masks[name] = mask
-    return masks
+  return Structure(pool, lambda kept, scores: map_kinds(opened, kept, scores))
 
-  return Structure(pool, expand)
+
+def _block_sizes(shape, sizes):
+  """Weights in each block, float32; those at the far edges hold what is left."""
+  weights = np.ones((), np.float32)
+  for length, size in zip(shape, sizes, strict=True):
+    ends = np.minimum(np.arange(0, length, size) + size, length)
+    weights = np.multiply.outer(weights, np.diff(ends, prepend=0).astype(np.float32))
+  return weights
 
 
 def _block_mean(score, sizes, weights):
@@ -137,9 +137,9 @@ def _is_size(value) -> bool:
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
 
 
-def _need_matrix(name, score, label):
-  if score.ndim < 2:
+def _need_matrix(name, shape, label):
+  if len(shape) < 2:
     raise ValueError(
-      f'{label}: {name!r} has shape {tuple(score.shape)}, but this structure needs kernels '
+      f'{label}: {name!r} has shape {tuple(shape)}, but this structure needs kernels '
       '[..., in, out]; leave such leaves out with where='
     )

@@ -153,6 +153,23 @@ def hold_zeros(where='.*') -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(init, update)
 
 
+def gradient_from_updates(
+  inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """`inner` with `grad=` set to the updates that come in: put it inside `optax.MultiSteps`, around
+  the whole chain.
+
+  There the incoming updates are the accumulated gradient, while a `grad=` from outside is that of
+  the last micro-batch only.
+  """
+  inner = optax.with_extra_args_support(inner)
+
+  def update(updates, state, params=None, **extra):
+    return inner.update(updates, state, params, **{**extra, 'grad': updates})
+
+  return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
 def _landing(mask, update, p, spoilt, zero_pruned):
   """The update that brings pruned weights to exactly 0.0: -p in p's own dtype, since a rounded -p
   would miss.
