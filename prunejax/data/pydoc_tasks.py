@@ -110,17 +110,17 @@ def _summary(entries, rng):
 
 
 def _order(entries, rng):
-  """(14 to 18 words, None, 1 in their own order, 0 with three disjoint pairs swapped)."""
+  """(13 to 16 words, None, 1 in their own order, 0 with three disjoint pairs swapped)."""
   rows = []
   for e in entries:
     for paragraph in e.paragraphs:
       words = paragraph.split()
-      while len(words) >= 14:
-        size = int(rng.integers(14, 19))
+      while len(words) >= 13:
+        size = int(rng.integers(13, 17))
         window, words = words[:size], words[size:]
         # Only plain lower-case words move: a capital or full stop in an odd place would tell.
         free = [i for i, w in enumerate(window) if _WORD.fullmatch(w)]
-        if len(free) < 2 * _SWAPPED_PAIRS + 2 or len(window) < 14:
+        if len(free) < 2 * _SWAPPED_PAIRS + 2 or len(window) < 13:
           continue
         swapped = _swap(window, free, rng)
         if swapped:
