@@ -27,7 +27,7 @@ def get_config(arg=''):
   c.steps = 1000  # optimizer steps
   c.batch_size = 32  # examples a step, over all devices
   c.accumulate = 1  # micro-batches a step
-  c.init = ''  # where weights, size and vocabulary come from: '' (fresh), 'nano' (in the package), a Hugging Face folder
+  c.init = ''  # source of weights, size and vocabulary: '' (fresh), 'nano' (in the package), a Hugging Face folder
   c.pretrained = True  # False: only size and vocabulary come from `init`, the weights are drawn fresh
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
   c.view = 'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
@@ -60,9 +60,9 @@ def get_config(arg=''):
     learning_rate=1e-4,  # the peak
     warmup=0.1,  # share of the steps
     sawtooth=0,  # steps of one piece of the seed paper's saw-tooth (5000 there), 0: one linear decay
-    b1=0.9,
-    b2=0.999,
-    eps=1e-6,
+    b1=0.9,  # decay of the first moment
+    b2=0.999,  # decay of the second
+    eps=1e-6,  # added to its root
     weight_decay=0.01,  # not on biases and LayerNorm
     clip=1.0,  # global norm of the gradient
   )
@@ -77,15 +77,15 @@ def get_config(arg=''):
   c.eval = config_dict.create(
     every=0,  # steps between evaluations, 0: at the end only
     batches=50,  # of held-out pre-training examples; tasks are evaluated whole
-    batch_size=64,
+    batch_size=64,  # examples at a time
   )
   c.checkpoint = config_dict.create(
     every=1000,  # steps between checkpoints, 0: none
-    keep=2,
+    keep=2,  # newest ones
   )
   c.log = config_dict.create(
     every=100,  # steps between lines
-    tensorboard=True,
+    tensorboard=True,  # event files in workdir/tensorboard
   )
   c.lock()
   return c

@@ -4,7 +4,8 @@
   python -m prunejax train --config=configs/finetune.py:nano --workdir=runs/p50-order --config.data.task=pydoc/order \
       --config.init=runs/p50/model --config.hold_zeros=true
 
-The second keeps a pruned model pruned. `:base` takes BERT-Base's settings (Devlin et al. 2019; GLUE by TFDS or local files).
+The second keeps a pruned model pruned. `:base` takes BERT-Base's settings (Devlin et al. 2019; GLUE by TFDS or local
+files).
 """
 
 from configs import base

@@ -4,8 +4,9 @@
   python -m prunejax train --config=configs/nano.py:anneal --workdir=runs/nano64 --config.data.root=FOLDER \
       --config.init=runs/nano/model
 
-FOLDER holds `wikipedia/`: WikiExtractor shards, packed or not. The first command reads sequences of 32 tokens, the second,
-shorter one sequences of 64, as BERT's own recipe did with 128 and 512. Without Wikipedia add --config.data.corpus=pydoc.
+FOLDER holds `wikipedia/`: WikiExtractor shards, packed or not. The first command reads sequences of 32 tokens, the
+second, shorter one sequences of 64, as BERT's own recipe did with 128 and 512. Without Wikipedia add
+--config.data.corpus=pydoc.
 
 The numbers of the shipped model (steps, tokens, held-out scores, learning curve) are beside it, in
 prunejax/models/nano/README.md.

@@ -28,7 +28,7 @@ def parser():
   sub.add_argument('paper', help='a folder of experiments/, such as gordon2020')
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
-  sub.add_argument('--from-scratch', action='store_true', help='train the small model again instead of the packaged one')
+  sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
   verb('report', 'Draw the report of a work directory again, from its ledger.')
   sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')

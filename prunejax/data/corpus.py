@@ -131,7 +131,8 @@ def _tokenised(name, tokenizer, root, cache):
     for split, corpus in arrays.items():
       for field, array in corpus._asdict().items():
         np.save(pathlib.Path(scratch) / f'{split}.{field}.npy', array)
-    (pathlib.Path(scratch) / 'meta.json').write_text(json.dumps({'source': name, 'tokens': len(arrays['train'].tokens)}))
+    meta = {'source': name, 'tokens': len(arrays['train'].tokens)}
+    (pathlib.Path(scratch) / 'meta.json').write_text(json.dumps(meta))
     if not folder.exists():
       shutil.copytree(scratch, str(folder) + '.part', dirs_exist_ok=True)
       os.replace(str(folder) + '.part', folder)
@@ -169,7 +170,8 @@ def _encode(documents, tokenizer, group=512):
       pending = []
   flush(pending)
   join = lambda arrays, dtype: np.concatenate(arrays) if arrays else np.zeros(0, dtype)
-  return {s: Corpus(join(tokens[s], dtype), join(starts[s], bool), np.array([0, *offsets[s]], np.int64)) for s in SPLITS}
+  cut = lambda split: np.array([0, *offsets[split]], np.int64)
+  return {s: Corpus(join(tokens[s], dtype), join(starts[s], bool), cut(s)) for s in SPLITS}
 
 
 def _join(parts):

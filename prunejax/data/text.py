@@ -31,7 +31,7 @@ def files(folder):
   )
   if not found:
     raise FileNotFoundError(
-      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, or .tar.xz/.gz of them'
+      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, or .tar.xz/.gz files'
     )
   return found
 

@@ -10,7 +10,7 @@ SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
 
 def from_vocab(vocab, *, lowercase=True) -> Tokenizer:
-  """BERT's tokenizer over `vocab`, a list of pieces in the order of their ids. Raises ValueError without BERT's five."""
+  """BERT's tokenizer over `vocab`, the pieces in the order of their ids. Raises ValueError without BERT's five."""
   ids = {piece: i for i, piece in enumerate(vocab)}
   absent = [piece for piece in SPECIAL if piece not in ids]
   if absent:
@@ -30,7 +30,7 @@ def load(path) -> Tokenizer:
 
 
 def train(lines: Iterable[str], vocab_size, *, alphabet=100) -> Tokenizer:
-  """Trains a lower-cased WordPiece vocabulary of `vocab_size` pieces; all but the `alphabet` commonest letters are [UNK]."""
+  """A lower-cased vocabulary of `vocab_size` pieces; all but the `alphabet` commonest letters are [UNK]."""
   tokenizer = _undressed(Tokenizer(models.WordPiece(unk_token='[UNK]')), lowercase=True)
   trainer = trainers.WordPieceTrainer(
     vocab_size=vocab_size, limit_alphabet=alphabet, special_tokens=list(SPECIAL), show_progress=False

@@ -15,7 +15,8 @@ def table(cells, title) -> str:
   groups = {}
   for labels, config in cells:
     groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(config)
-  head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
+  head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
+  head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
   lines, total = [title, head], [0, 0, 0.0]
   for (stage, arm, task), configs in groups.items():
     parts = [of(config) for config in configs]
@@ -27,7 +28,7 @@ def table(cells, title) -> str:
     )
     total = [total[0] + len(configs), total[1] + steps, total[2] + flops]
   lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
-  lines.append('memory: weights, gradient, two moments, masks, and activations of one micro-batch kept for the gradient; estimated')
+  lines.append('memory, estimated: weights, gradient, two moments, masks, and the activations of one micro-batch')
   return '\n'.join(lines)
 
 
@@ -50,7 +51,7 @@ def of(config):
 
 
 def size_of(config):
-  """The BertConfig a run will have; a folder of `init` that is not there (yet) counts as BERT-Base or the packaged model."""
+  """The BertConfig of a run; a folder of `init` that is not there (yet) counts as BERT-Base or the packaged model."""
   if config.init.startswith('cell:') or config.init == 'nano':
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 from ml_collections import config_dict
 
 import prunejax

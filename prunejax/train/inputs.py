@@ -72,7 +72,9 @@ def trained(spec, vocab_size, root, cache):
   return tokenizer
 
 
-def pretraining_data(tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, process=(0, 1)):
+def pretraining_data(
+  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, process=(0, 1)
+):
   """Batches of BERT's objective from a corpus."""
   pieces = tuple(wordpiece.pieces(tokenizer))
   train, held = (_stream(pieces, spec, split, recipe, root, cache) for split in ('train', 'validation'))

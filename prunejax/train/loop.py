@@ -114,7 +114,8 @@ def read_inputs(config):
   if c.seq_len > source.size.max_position_embeddings:
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
   process = (jax.process_index(), jax.process_count())
-  shared = dict(root=root, cache=cache, seed=config.seed, batch_size=config.batch_size, eval_size=config.eval.batch_size)
+  shared = dict(root=root, cache=cache, seed=config.seed)
+  shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
   if c.task:
     return source, inputs.finetuning_data(
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, process=process, **shared
@@ -272,7 +273,9 @@ def _check(config):
     raise ValueError(f'model.dropout={config.model.dropout!r}: expected a share in [0, 1)')
   latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]
   if latent and config.view == 'plain':
-    raise ValueError(f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned')
+    raise ValueError(
+      f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned'
+    )
 
 
 def _who_pays(config, program, params, batch, folder, say):

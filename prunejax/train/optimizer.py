@@ -20,7 +20,7 @@ FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules 
 
 
 def make(config):
-  """The chain of a config: clip, AdamW, learning rate, then one link a pruning group, last. Raises ValueError by key."""
+  """The chain of a config: clip, AdamW, learning rate, then one link a pruning group. Raises ValueError by key."""
   check(config)
   c = config.optimizer
   links = [
@@ -120,7 +120,7 @@ def compiled_part(group, key):
 
 
 def who_pays(group, key, params, step, gradient):
-  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; `gradient()` is called if the criterion needs it."""
+  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; calls `gradient()` if the criterion needs it."""
   criterion, planned, _, allocate, structured = pieces(group, key)
   asked = float(planned()(step))
   parts = (params, criterion, asked, allocate, structured, group.where)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def make_mesh(data=-1, model=1, devices=None) -> Mesh:
-  """A ('data', 'model') mesh over all devices; -1 takes what is left. Axes are Auto. Raises ValueError if it cannot fit."""
+  """A ('data', 'model') mesh over all devices; -1 takes what is left. Axes are Auto. Raises ValueError."""
   devices = jax.devices() if devices is None else devices
   data = len(devices) // model if data == -1 else data
   if data < 1 or data * model != len(devices):

@@ -37,7 +37,9 @@ def parse(text, module, key) -> Spec:
     args = [ast.literal_eval(a) for a in node.args]
     kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
   except (SyntaxError, ValueError, TypeError) as error:
-    raise ValueError(f"{key}={text!r}: expected a call with literal arguments, such as 'cubic(0.9, end=10000)'") from error
+    raise ValueError(
+      f"{key}={text!r}: expected a call with literal arguments, such as 'cubic(0.9, end=10000)'"
+    ) from error
   known = factories(module)
   if node.func.id not in known:
     raise ValueError(f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}')

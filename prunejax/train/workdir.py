@@ -6,7 +6,7 @@ import pathlib
 
 
 def owned(folder, config) -> pathlib.Path:
-  """`folder`, if it is this config's or nobody's; nothing is written. Raises ValueError when it is another's."""
+  """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's."""
   folder = pathlib.Path(folder).expanduser()
   path = folder / 'config.json'
   mine = _plain(config)
@@ -20,12 +20,12 @@ def owned(folder, config) -> pathlib.Path:
         ' nothing was written: take another --workdir, or delete that one'
       )
   elif folder.exists() and any(folder.iterdir()) and not (folder / 'config.json.part').exists():
-    raise ValueError(f'the work directory {str(folder)!r} is not empty and holds no config.json: take another --workdir')
+    raise ValueError(f'the work directory {str(folder)!r} is not empty and no run of ours: take another --workdir')
   return folder
 
 
 def claim(folder, config) -> pathlib.Path:
-  """Makes `folder` this config's. Raises ValueError when it is another's, OSError with one line when it cannot be written."""
+  """Makes `folder` this config's. Raises ValueError when it is another's, OSError when it cannot be written."""
   folder = owned(folder, config)
   path = folder / 'config.json'
   try:
