@@ -6,11 +6,13 @@ import json
 import pathlib
 import shutil
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
+import safetensors.numpy
 
 from configs import base
-from prunejax.train import configs
+from prunejax.train import configs, loop
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZE = {
@@ -46,6 +48,7 @@ def home():
   folder = pathlib.Path(tempfile.mkdtemp(prefix='prunejax-tests-'))
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   write_text(folder / 'text')
+  write_glue(folder)
   return folder
 
 
@@ -73,6 +76,52 @@ def overrides(**changes):
 def config(pruned=True, **changes):
   """The ConfigDict of a tiny run."""
   return configs.override(base.get_config(), {**(PRUNED if pruned else {}), **overrides(**changes)})
+
+
+class Run(NamedTuple):
+  """A finished run: its folder, its result, what it said."""
+
+  folder: pathlib.Path
+  result: dict
+  lines: list
+
+
+@functools.cache
+def finished(name, pruned=True, **changes):
+  """A run that tests share: made once a session, in home()/name."""
+  lines, folder = [], home() / 'runs' / name
+  result = loop.train(config(pruned, **changes), folder, title=name, say=lines.append)
+  return Run(folder, result, lines)
+
+
+def weights(folder):
+  """The exported model as one flat dict of arrays."""
+  return safetensors.numpy.load_file(folder / 'model' / 'model.safetensors')
+
+
+def same_weights(a, b):
+  """Bit for bit."""
+  a, b = weights(a), weights(b)
+  assert a.keys() == b.keys()
+  return all(np.array_equal(a[name].view(np.int32), b[name].view(np.int32)) for name in a)
+
+
+def plain(run):
+  """A result without its time."""
+  return {k: v for k, v in run.items() if k != 'seconds'}
+
+
+def write_glue(folder, rows=48, seed=0):
+  """A CoLA folder in GLUE's layout: the first word tells the label."""
+  rng = np.random.default_rng(seed)
+  (folder / 'glue' / 'CoLA').mkdir(parents=True)
+  for split in ('train', 'dev'):
+    lines = []
+    for label in rng.integers(0, 2, rows):
+      text = ' '.join([('ba', 'tu')[label], *rng.choice(['deni', 'foru', 'gist', 'ku'], 4)])
+      lines.append(f'made\t{label}\t{"" if label else "*"}\t{text}.\n')
+    (folder / 'glue' / 'CoLA' / f'{split}.tsv').write_text(''.join(lines))
+  return folder
 
 
 def argv(verb, workdir, **changes):

@@ -24,7 +24,7 @@ class Log:
   def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
     folder = pathlib.Path(folder)
     self.title, self.steps, self.say = title, steps, say
-    workdir.write(folder / 'metrics.jsonl', ''.join(_kept(folder / 'metrics.jsonl', start)))
+    workdir.write(folder / 'metrics.jsonl', ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
     self._file = open(folder / 'metrics.jsonl', 'a', encoding='utf-8')
     self._board = SummaryWriter(str(folder / 'tensorboard')) if tensorboard else None
     self._since = None
@@ -60,10 +60,12 @@ class Log:
       self._board.close()
 
 
-def _kept(path, start):
-  """The rows up to step `start`: a killed run may have written some after its last checkpoint, and half a one."""
+def _kept(path, start, steps):
+  """The rows that a run going on at step `start` will not write: a killed one wrote more, and half a one."""
   lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
-  return [line for line in lines if line.endswith('}\n') and json.loads(line)['step'] <= start]
+  rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+  again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
+  return [line for line, row in rows if not again(row)]
 
 
 def number(value) -> str:

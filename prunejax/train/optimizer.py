@@ -40,8 +40,9 @@ def check(config):
   """Refuses what could only fail later. Raises ValueError naming the key."""
   c = config.optimizer
   for key, value, good in (
-    ('optimizer.learning_rate', c.learning_rate, c.learning_rate >= 0),
+    ('optimizer.learning_rate', c.learning_rate, 0 <= c.learning_rate < float('inf')),
     ('optimizer.warmup', c.warmup, 0 <= c.warmup <= 1),
+    ('optimizer.eps', c.eps, c.eps > 0),
     ('optimizer.clip', c.clip, c.clip > 0),
     ('optimizer.sawtooth', c.sawtooth, c.sawtooth >= 0),
     ('optimizer.weight_decay', c.weight_decay, c.weight_decay >= 0),

@@ -49,7 +49,7 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1):
 
     updates, opt_state = tx.update(grad, opt_state, params, grad=grad)
     params = optax.apply_updates(params, updates)
-    metrics = {**metrics, 'loss': loss, 'grad_norm': optax.global_norm(grad)}
+    metrics = {**metrics, 'loss': loss, 'grad_norm': optax.tree.norm(grad)}
     return {'params': params, 'opt_state': opt_state, 'step': step + 1, 'rng': state['rng']}, metrics
 
   return train_step

@@ -1,0 +1,145 @@
+"""Learning-rate shapes, weight decay, gradient accumulation, and what a config may not ask for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_runs
+import transformers
+
+from configs import base
+from prunejax.models import bert
+from prunejax.train import configs, objectives, optimizer
+from prunejax.train.step import make_train_step
+
+
+@pytest.mark.parametrize('steps, warmup', [(1000, 0.1), (400, 0.05), (95_000, 0.0001), (7, 0.0), (5, 1.0)])
+def test_one_linear_decay(steps, warmup):
+  ramp = max(round(steps * warmup), 1) if warmup else 0
+  want = [(t + 1) / ramp if t < ramp else (steps - t) / (steps - ramp) for t in range(steps)]
+  got = optimizer.rate_shape(steps, warmup)(np.arange(steps))
+  np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+  assert max(want) == 1 and min(want) > 0 and float(optimizer.rate_shape(steps, warmup)(steps)) == 0
+
+
+def test_the_sawtooth_of_the_seed_code():
+  """Piece k (k = 1, 2, ...) rebuilds the decay for 5000 k steps, so it falls from 1/k of the peak to 0."""
+  piece, steps = 5000, 20_000
+  got = np.asarray(optimizer.rate_shape(steps, 10 / steps, piece)(np.arange(steps)))
+  for k in range(1, 5):
+    t = np.arange((k - 1) * piece, k * piece)
+    want = 1 - t / (k * piece)
+    if k == 1:
+      want[:10] = np.arange(1, 11) / 10
+    np.testing.assert_allclose(got[t], want, rtol=1e-5, atol=1e-6)
+    assert k == 1 or got[(k - 1) * piece] == pytest.approx(1 / k)
+    assert got[k * piece - 1] == pytest.approx(1 / (k * piece), rel=1e-2)
+
+
+def test_the_logged_rate_is_the_one_used():
+  config = tiny_runs.config(pruned=False, optimizer__learning_rate=0.5, optimizer__weight_decay=0.0, steps=10)
+  tx = optimizer.make(config)
+  params = {'kernel': jnp.ones((3, 3))}
+  state = tx.init(params)
+  for step in range(10):
+    updates, state = tx.update({'kernel': jnp.full((3, 3), 0.1)}, state, params)
+    # Adam's step for a gradient that never changes is the learning rate.
+    np.testing.assert_allclose(-updates['kernel'], optimizer.learning_rate(config, step), rtol=1e-4)
+
+
+def test_decay_leaves_out_biases_and_layer_norm():
+  size = transformers.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+  model = bert.Bert(size, bert.HEADS)
+  blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  params = jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
+  decays = optimizer._decays(params)
+  named = {jax.tree_util.keystr(path, simple=True, separator='/'): d for path, d in jax.tree.leaves_with_path(decays)}
+  for name, decayed in named.items():
+    assert decayed == name.endswith(('/kernel', '/embedding')), name
+  assert sum(named.values()) == 3 + 6 + 1 + 1 + 1 + 1 and len(named) > 25
+
+
+def test_weight_decay_pulls_kernels_and_nothing_else():
+  config = tiny_runs.config(pruned=False, optimizer__weight_decay=0.1, optimizer__warmup=0.0)
+  tx = optimizer.make(config)
+  bias = {'bias': jnp.ones(3)}
+  params = {'norm': {'scale': jnp.ones(3), **bias}, 'dense': {'kernel': jnp.ones((3, 3)), **bias}}
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  np.testing.assert_allclose(updates['dense']['kernel'], -0.1 * config.optimizer.learning_rate, rtol=1e-6)
+  assert not any(np.any(leaf) for leaf in (*updates['norm'].values(), updates['dense']['bias']))
+
+
+def test_accumulated_micro_batches_are_one_big_batch():
+  rng = np.random.default_rng(0)
+  batch = {'x': rng.normal(size=(12, 5)).astype(np.float32), 'y': rng.normal(size=12).astype(np.float32)}
+  params = {'a': rng.normal(size=(5, 4)).astype(np.float32), 'b': rng.normal(size=4).astype(np.float32)}
+
+  def loss_fn(p, batch, rng):
+    error = jnp.tanh(batch['x'] @ p['a']) @ p['b'] - batch['y']
+    return jnp.square(error).mean(), {'bias': error.mean()}
+
+  ends = []
+  for accumulate in (1, 3, 12):
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
+    step = jax.jit(make_train_step(loss_fn, tx, accumulate=accumulate))
+    key = jax.random.key_data(jax.random.key(1))
+    ends.append(step({'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}, batch))
+  one, seen = ends[0]
+  for many, summed in ends[1:]:
+    assert int(many['step']) == 1 and seen.keys() == summed.keys() == {'loss', 'bias', 'grad_norm'}
+    for a, b in zip(jax.tree.leaves((one['params'], seen)), jax.tree.leaves((many['params'], summed)), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_each_step_and_each_micro_batch_draws_other_numbers():
+  loss_fn = lambda p, batch, rng: (p['w'] * jax.random.uniform(rng), {})
+  drawn = []
+  for seed in (0, 1):
+    tx = optax.sgd(1.0)
+    step = jax.jit(make_train_step(loss_fn, tx, accumulate=2))
+    key = jax.random.key_data(jax.random.key(seed))
+    params = {'w': jnp.float32(1)}
+    state = {'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}
+    for _ in range(3):
+      state, metrics = step(state, {'x': np.zeros(2)})
+      drawn.append(float(metrics['grad_norm']))
+  assert len(set(drawn)) == 6
+
+
+def test_flops_are_six_a_weight_a_token():
+  size = transformers.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, intermediate_size=16)
+  params = {'encoder': {'layer_0': {'kernel': jnp.zeros((8, 16))}}, 'embeddings': {'word': jnp.zeros((30, 8))}}
+  assert objectives.flops(size, params, 10, 0) == 6 * (8 * 16 * 10 + 2 * 2 * 100 * 8)
+  assert objectives.flops(size, params, 10, 3) - objectives.flops(size, params, 10, 0) == 6 * 3 * (30 + 8) * 8
+
+
+@pytest.mark.parametrize('key, value', [
+  ('optimizer.learning_rate', -1.0), ('optimizer.learning_rate', float('inf')),
+  ('optimizer.learning_rate', float('nan')),
+  ('optimizer.warmup', 1.5), ('optimizer.clip', 0.0), ('optimizer.sawtooth', -1), ('optimizer.weight_decay', -0.1),
+  ('optimizer.b1', 1.0), ('optimizer.b2', -0.5), ('optimizer.eps', 0.0), ('steps', 0), ('accumulate', 0),
+  ('accumulate', 3),
+])
+def test_a_number_that_cannot_be_is_named(key, value):
+  with pytest.raises(ValueError, match=f'{key}={value!r}'):
+    optimizer.make(configs.override(base.get_config(), {key: value}))
+
+
+@pytest.mark.parametrize('change, words', [
+  ({'schedule': 'cubic(1.0, end=10)'}, 'outside [0, 1)'),
+  ({'schedule': 'constant(-0.1)'}, 'outside [0, 1)'),
+  ({'schedule': 'constant(90)'}, '90 % is 0.9'),
+  ({'schedule': 'cubic(0.9, begin=20, end=10)'}, 'begin=20 is after end=10'),
+  ({'schedule': 'cubic(0.9)'}, 'end= is missing'),
+  ({'schedule': 'constant(0.5)', 'when': 'every(0)'}, 'every: n=0'),
+  ({'schedule': 'constant(0.5)', 'where': '('}, 'is not a regular expression'),
+  ({'schedule': 'constant(0.5)', 'structure': 'n_m(4, 2)'}, 'n_m'),
+  ({'schedule': 'constant(0.5)', 'structure': 'block(0, 4)'}, 'block'),
+])
+def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
+  config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in change.items()})
+  with pytest.raises(ValueError) as error:
+    optimizer.make(config)
+  key = list(change)[-1]
+  assert f'prune.weights.{key}={change[key]!r}' in str(error.value) and words in str(error.value)

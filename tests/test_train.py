@@ -1,0 +1,172 @@
+"""A run from its config to its folder: what it computes, how it resumes, where it stops."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_runs
+
+import prunejax
+from configs import base
+from prunejax.models import bert, bert_hf
+from prunejax.train import checkpoint, configs, log, loop, objectives, optimizer, sharding
+from prunejax.train.step import make_train_step
+
+# What a run leaves behind.
+
+
+def test_a_run_leaves_its_result_its_rows_and_its_model():
+  run = tiny_runs.finished('pruned')
+  assert run.result == json.loads((run.folder / 'result.json').read_text()) == loop.load_result(run.folder)
+  assert run.result['sparsity'] == 0.5 and run.result['steps'] == 12
+  assert set(run.result['metrics']) == {'loss', 'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy'}
+  rows = tiny_runs.rows(run.folder)
+  assert [(row['kind'], row['step']) for row in rows] == [('train', s) for s in (3, 6, 9, 12)] + [('eval', 12)]
+  for row in rows[:-1]:
+    assert np.isclose(row['loss'], row['mlm_loss'] + row['nsp_loss']) and row['grad_norm'] > 0
+  assert [row['sparsity'] for row in rows[:-1]] == sorted(row['sparsity'] for row in rows[:-1])
+  assert rows[3]['sparsity'] == 0.5
+  pays = json.loads((run.folder / 'who_pays_weights.json').read_text())
+  assert pays['total']['got'] == 0.5 and len(pays['leaves']) == 8
+  text = '\n'.join(run.lines)
+  assert 'embeddings/word/embedding' in text and 'steps/s' in text and 'left 0:0' in text and 'sparsity 0.5' in text
+
+
+def test_the_exported_model_is_the_final_state():
+  run = tiny_runs.finished('pruned')
+  config = tiny_runs.config()
+  source, data = loop.read_inputs(config)
+  tx = optimizer.make(config)
+  program = loop.build(config, source, data, tx)
+  abstract = loop.abstract_state(config, program, tx)
+  manager = checkpoint.manager(run.folder / 'checkpoints')
+  state, damaged = checkpoint.restore(manager, abstract, sharding.shard(abstract, sharding.make_mesh()))
+  manager.close()
+  assert not damaged and int(state['step']) == 12
+  loaded, size = bert_hf.load(run.folder / 'model')
+  jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(state['params']))
+  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  assert prunejax.mask_hash(masks) == run.result['mask_hash']
+  prunejax.check_pruned(state['params'], state['opt_state'])
+  assert size.hidden_size == 16 and size.vocab_size == source.size.vocab_size
+
+
+def test_a_finished_run_is_not_run_again():
+  run = tiny_runs.finished('pruned')
+  assert loop.train(tiny_runs.config(), run.folder, say=pytest.fail) == run.result
+
+
+def test_tensorboard_files_are_written_when_asked(tmp_path):
+  writer = log.Log(tmp_path, 'x', 10, tensorboard=True, say=lambda line: None)
+  writer.write(5, 'train', {'loss': 1.5, 'odd': float('nan')})
+  writer.close()
+  assert [p.stat().st_size > 0 for p in (tmp_path / 'tensorboard').iterdir()] == [True]
+  assert tiny_runs.rows(tmp_path) == [{'step': 5, 'kind': 'train', 'loss': 1.5, 'odd': None}]
+
+
+# Pruning is a link and nothing else.
+
+
+def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
+  run = tiny_runs.finished('dense', pruned=False)
+  config = tiny_runs.config(pruned=False)
+  with config.unlocked():
+    del config.prune['weights']
+  emptied = tiny_runs.home() / 'runs' / 'emptied'
+  result = loop.train(config, emptied, say=lambda line: None)
+  assert tiny_runs.plain(result) == tiny_runs.plain(run.result) and tiny_runs.same_weights(emptied, run.folder)
+
+  # By hand: optax's own links, the same weights and batches.
+  c = config.optimizer
+  source, data = loop.read_inputs(config)
+  program = loop.build(config, source, data, optimizer.make(config))
+  loss_fn, _ = objectives.pretraining(program.model)
+  tx = optax.chain(
+    optax.clip_by_global_norm(c.clip),
+    optax.scale_by_adam(c.b1, c.b2, c.eps),
+    optax.add_decayed_weights(c.weight_decay, mask=optimizer._decays),
+    optax.scale_by_schedule(optimizer.rate_shape(config.steps, c.warmup)),
+    optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate),
+  )
+  state = loop.initial_state(config, program, tx)
+  step = jax.jit(make_train_step(loss_fn, tx))
+  for i in range(config.steps):
+    state, _ = step(state, data.train(i))
+  ours, _ = bert_hf.load(run.folder / 'model')
+  jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(state['params']))
+
+
+@pytest.mark.parametrize('view', ['apply', 'straight_through'])
+def test_latent_weights_under_a_view_export_a_sparse_model(view):
+  run = tiny_runs.finished(f'latent-{view}', view=view, prune__weights__zero_pruned=False, checkpoint__every=0)
+  assert run.result['sparsity'] == 0.5 and not (run.folder / 'checkpoints').exists()
+  model, _ = bert_hf.load(run.folder / 'model')
+  assert prunejax.masks.sparsity(model, bert.PRUNABLE)['total'] == 0.5
+  assert not tiny_runs.same_weights(run.folder, tiny_runs.finished('pruned').folder)
+
+
+def test_a_pruned_model_stays_pruned_through_fine_tuning():
+  parent = tiny_runs.finished('pruned')
+  changes = dict(init=str(parent.folder / 'model'), data__task='glue/cola', hold_zeros=True, eval__batch_size=20)
+  run = tiny_runs.finished('tuned', pruned=False, **changes)
+  before, _ = bert_hf.load(parent.folder / 'model', heads=())
+  after, _ = bert_hf.load(run.folder / 'model', heads=())
+  for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+    if (old == 0).mean() > 0.4:
+      np.testing.assert_array_equal(old == 0, new == 0)
+    assert (old != new).any(), path
+  assert run.result['sparsity'] == 0.5
+  assert set(run.result['metrics']) == {'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority'}
+  assert 0.5 <= run.result['metrics']['majority'] < 1
+
+
+# One program for many numbers.
+
+
+def test_runs_that_differ_in_numbers_share_one_program():
+  tiny_runs.finished('pruned')
+  config = tiny_runs.config()
+  source, data = loop.read_inputs(config)
+  program = loop.build(config, source, data, optimizer.make(config))
+  count, sizes = len(loop._PROGRAMS), (program.step._cache_size(), program.measure._cache_size())
+  other = tiny_runs.finished(
+    'numbers', seed=3, optimizer__learning_rate=3e-3, prune__weights__schedule='cubic(0.8, end=6)', eval__batches=1
+  )
+  assert other.result['sparsity'] == pytest.approx(0.8, abs=1e-3)
+  assert len(loop._PROGRAMS) == count
+  assert (program.step._cache_size(), program.measure._cache_size()) == sizes
+  assert other.result['mask_hash'] != tiny_runs.finished('pruned').result['mask_hash']
+
+
+def chain_masks(**group):
+  config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
+  params = {'a': {'kernel': jax.random.normal(jax.random.key(0), (12, 12))}}
+  tx = optimizer.make(config)
+  state = tx.init(params)
+  _, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params, grad=params)
+  return optimizer.compiled_part(config.prune.weights, 'k'), state, prunejax.get_masks(state, params)['a']['kernel']
+
+
+def test_the_seed_of_a_random_criterion_is_data():
+  parts, states, masks = zip(
+    *(chain_masks(where='.*', schedule='constant(0.5)', criterion=f'random({seed})') for seed in ('', 1, 7)), strict=True
+  )
+  assert parts[0] == parts[1] == parts[2]
+  assert jax.tree.structure(states[0]) == jax.tree.structure(states[2])
+  for seed, mask in zip((0, 1, 7), masks, strict=True):
+    params = {'a/kernel': jnp.zeros((12, 12))}
+    scores = prunejax.random(seed).score((), {'a': {'kernel': params['a/kernel']}}, grad=None, step=0)['a']['kernel']
+    np.testing.assert_array_equal(mask, prunejax.select_masks({'a/kernel': scores}, 0.5)['a/kernel'])
+
+
+@pytest.mark.parametrize('change', [
+  {'schedule': 'cubic(0.5, end=7)'}, {'schedule': 'linear(0.5, end=6)'}, {'when': 'every(3)'}, {'structure': 'rows()'},
+  {'criterion': 'random()'}, {'allocation': 'global_threshold()'}, {'where': 'pooler/kernel'},
+])
+def test_another_method_is_another_program(change):
+  config, other = tiny_runs.config(), tiny_runs.config(**{f'prune__weights__{k}': v for k, v in change.items()})
+  source, _ = loop.read_inputs(config)
+  assert loop.program_key(config, source) != loop.program_key(other, source)
