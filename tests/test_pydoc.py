@@ -349,6 +349,18 @@ def test_order_swaps_three_pairs_of_plain_words(cache):
   assert sorted(swapped) == words and sum(x != y for x, y in zip(words, swapped, strict=True)) == 6
 
 
+def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
+  text = '\n'.join(' '.join(p.split()) for d in pydoc.documents(cache, 'validation') for p in d.text.split('\n'))
+  examples = tasks.load('pydoc/words', 'validation', cache=cache)
+  rows = {a: label for a, label in zip(examples.a, examples.label, strict=True)}
+  assert all((a in text) == bool(label) for a, label in rows.items())
+  # The words that come in are the text's own, so how common a word is must not tell the label.
+  count = collections.Counter(text.lower().split())
+  rarity = [np.mean([np.log(count[w]) for a, y in rows.items() if y == label for w in a.split() if count[w]])
+            for label in (0, 1)]
+  assert abs(rarity[0] - rarity[1]) < 0.15, rarity
+
+
 def test_task_errors_name_the_nearest(cache, monkeypatch):
   with pytest.raises(ValueError, match="unknown task 'pydoc/ordr': did you mean 'pydoc/order'"):
     tasks.get('pydoc/ordr')

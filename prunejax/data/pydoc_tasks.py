@@ -1,4 +1,4 @@
-"""Three labelled tasks that the embedded corpus carries in itself, split by document as it is."""
+"""Four labelled tasks that the embedded corpus carries in itself, split by document as it is."""
 
 import functools
 import re
@@ -15,6 +15,7 @@ TASKS = {
   'library': Task('pydoc/library', LIBRARIES, ('accuracy',), False),
   'summary': Task('pydoc/summary', ('other', 'own'), ('accuracy',), True),
   'order': Task('pydoc/order', ('swapped', 'own'), ('accuracy',), False),
+  'words': Task('pydoc/words', ('replaced', 'own'), ('accuracy',), False),
 }
 SPLITS = ('train', 'validation', 'test')
 _MOST = {'train': 24_000, 'validation': 2_000, 'test': 2_000}
@@ -26,12 +27,13 @@ _TELLTALE = re.compile(
   re.I,
 )
 _SWAPPED_PAIRS = 3
+_REPLACED = 5
 _PIECES = 6  # of one body
 _WORD = re.compile('[a-z]+')
 
 
 def load(name, split, cache=None):
-  """Examples of 'library', 'summary' or 'order', balanced and shuffled; label int32 [n].
+  """Examples of 'library', 'summary', 'order' or 'words', balanced and shuffled; label int32 [n].
 
   The same libraries give the same examples. ValueError for another name or split, or when the
   installed libraries hold too little text.
@@ -109,23 +111,45 @@ def _summary(entries, rng):
   return rows
 
 
-def _order(entries, rng):
-  """(13 to 16 words, None, 1 in their own order, 0 with three disjoint pairs swapped)."""
-  rows = []
+def _windows(entries, rng):
+  """Runs of 13 to 16 words, each with the places of its plain lower-case ones: a capital or full stop would tell."""
   for e in entries:
     for paragraph in e.paragraphs:
       words = paragraph.split()
       while len(words) >= 13:
         size = int(rng.integers(13, 17))
         window, words = words[:size], words[size:]
-        # Only plain lower-case words move: a capital or full stop in an odd place would tell.
         free = [i for i, w in enumerate(window) if _WORD.fullmatch(w)]
-        if len(free) < 2 * _SWAPPED_PAIRS + 2 or len(window) < 13:
-          continue
-        swapped = _swap(window, free, rng)
-        if swapped:
-          label = len(rows) % 2
-          rows.append((' '.join(window if label else swapped), None, label))
+        if len(free) >= 2 * _SWAPPED_PAIRS + 2 and len(window) >= 13:
+          yield window, free
+
+
+def _order(entries, rng):
+  """(13 to 16 words, None, 1 in their own order, 0 with three disjoint pairs swapped)."""
+  rows = []
+  for window, free in _windows(entries, rng):
+    swapped = _swap(window, free, rng)
+    if swapped:
+      label = len(rows) % 2
+      rows.append((' '.join(window if label else swapped), None, label))
+  return rows
+
+
+def _words(entries, rng):
+  """(13 to 16 words, None, 1 as they were written, 0 with five of them from another window).
+
+  The words that come in are those of the text, so no word is commoner under either label.
+  """
+  windows = list(_windows(entries, rng))
+  rows = []
+  for (window, free), other in zip(windows, rng.permutation(len(windows)), strict=True):
+    label = len(rows) % 2
+    if not label:
+      theirs, places = windows[other]
+      window = list(window)
+      for to, source in zip(rng.permutation(free)[:_REPLACED], rng.permutation(places)[:_REPLACED], strict=True):
+        window[to] = theirs[source]
+    rows.append((' '.join(window), None, label))
   return rows
 
 
@@ -140,4 +164,4 @@ def _swap(words, free, rng):
   return out
 
 
-_MAKERS = {'library': _library, 'summary': _summary, 'order': _order}
+_MAKERS = {'library': _library, 'summary': _summary, 'order': _order, 'words': _words}
