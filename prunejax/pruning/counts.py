@@ -105,8 +105,9 @@ def kept(sizes, sparsity) -> Wide:
   `sizes` are Python integers (one, or a list); `sparsity` is a float32 scalar or one value a size,
   in [0, 1].
   """
-  parts = jnp.rint(jnp.asarray(sparsity, jnp.float32) * np.float32(DECIMALS))
-  parts = jnp.clip(parts, 0, DECIMALS).astype(jnp.int32)
+  binary = jnp.clip(jnp.rint(jnp.asarray(sparsity, jnp.float32) * np.float32(1 << 28)), 0, 1 << 28)
+  parts, _ = multiply_divide(wide(DECIMALS), binary.astype(jnp.int32), 1 << 28, plus=1 << 27)
+  parts = narrow(parts)
   removed, _ = multiply_divide(wide(sizes), parts, DECIMALS, plus=DECIMALS // 2)
   return subtract(wide(sizes), removed)
 

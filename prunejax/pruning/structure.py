@@ -130,6 +130,8 @@ def _block_mean(score, sizes, weights):
   """
   gone = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32) == np.uint32(1 << 31)
   alive = counts.count_blocks((~gone).astype(jnp.int32), sizes) > 0
+  # XLA divides by a constant by multiplying with its reciprocal, off by one bit: hide that it is one.
+  weights = lax.optimization_barrier(jnp.asarray(weights, jnp.float32))
   return jnp.where(alive, counts.block_sum(score, sizes) / weights, -0.0)
 
 
