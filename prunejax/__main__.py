@@ -8,15 +8,21 @@ import sys
 
 # What a person can mend ends in one line; anything else is a defect and keeps its traceback.
 MENDABLE = (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError, FloatingPointError)
+TRAIN = (
+  'flax', 'transformers', 'tokenizers', 'safetensors', 'orbax.checkpoint', 'ml_collections', 'grain', 'scipy',
+  'tensorboardX', 'matplotlib',
+)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def parser():
   top = argparse.ArgumentParser(prog='python -m prunejax', description='Weight pruning research in JAX.')
+  top.error = _refuse
   verbs = top.add_subparsers(dest='verb', required=True, metavar='{train,sweep,reproduce,report,export}')
 
   def verb(name, text):
     sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    sub.error = _refuse
     sub.add_argument('--workdir', help='folder of everything the command writes')
     return sub
 
@@ -29,6 +35,11 @@ def parser():
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
   sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
+  listed = lambda kind: lambda text: [kind(word) for word in text.split(',')]
+  sub.add_argument('--tasks', type=listed(str), help='tasks instead of the preset\'s, such as glue/cola,glue/rte')
+  sub.add_argument('--sparsities', type=listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
+  sub.add_argument('--seeds', type=listed(int), help='seeds instead of the preset\'s, such as 0,1,2')
+  sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
   verb('report', 'Draw the report of a work directory again, from its ledger.')
   sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
@@ -37,10 +48,14 @@ def parser():
   return top
 
 
+def _refuse(message):
+  raise ValueError(f'{message}; python -m prunejax --help tells more')
+
+
 def main(argv=None):
   """Runs one command; returns the exit status."""
-  args, rest = parser().parse_known_args(argv)
   try:
+    args, rest = parser().parse_known_args(argv)
     _need_train()
     overrides = {}
     for word in rest:
@@ -56,13 +71,14 @@ def main(argv=None):
   except MENDABLE as error:
     if os.environ.get('PRUNEJAX_TRACEBACK'):
       raise
-    print(f'prunejax: {error}', file=sys.stderr)
+    print('prunejax:', ' '.join(str(error).split()), file=sys.stderr)
     return 2
 
 
 def _need_train():
   """A missing extra is one line with the command that installs it."""
-  for name in ('flax', 'transformers', 'orbax.checkpoint', 'ml_collections', 'grain', 'matplotlib'):
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # it would advise everyone to install PyTorch
+  for name in TRAIN:
     try:
       importlib.import_module(name)
     except ImportError as error:
@@ -93,7 +109,8 @@ def _sweep(args, overrides):
 def _reproduce(args, overrides):
   run = _experiment(args.paper)
   run.reproduce(
-    args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides, root=ROOT
+    args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides,
+    names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale,
   )
 
 

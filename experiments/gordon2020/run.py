@@ -6,28 +6,43 @@ import pathlib
 from configs import nano
 from experiments.gordon2020 import claims, paper, presets
 from prunejax.analysis import figures, ledger, report, tables
+from prunejax.data import tasks
 from prunejax.train import configs, cost, grid, log, specs
 
 PAPER = 'gordon2020'
 
 
-def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, root=None, say=log.say):
-  """Runs what the ledger lacks, then writes the report. Raises ValueError for an unknown preset or key."""
-  del root
-  cells = plan(preset, overrides or {}, from_scratch)
+def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, say=log.say, **part):
+  """Runs what the ledger lacks, then writes the report.
+
+  `part` is a part of the preset's grid, see `plan`. Raises ValueError for an unknown preset, part or key.
+  """
+  overrides = overrides or {}
+  cells = plan(preset, overrides, from_scratch, **part)
   if dry_run:
     say(cost.table([(cell.labels, cell.config) for cell in cells], title=f'{PAPER} {preset}'))
     return None
-  folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', {'paper': PAPER, 'preset': preset})
+  # Another part of the same grid may join a ledger; what changes the numbers of a cell may not.
+  what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}
+  what |= {k: str(v) for k, v in overrides.items() if k not in ('data.root', 'data.cache')}
+  folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
   grid.run(cells, folder, experiment=PAPER, preset=preset, say=say)
   return write_report(folder, say)
 
 
-def plan(preset, overrides, from_scratch=False):
-  """The cells of a preset in an order in which each one's parent comes first."""
+def plan(preset, overrides, from_scratch=False, *, names=None, sparsities=None, seeds=None, scale=None):
+  """The cells of a preset in an order in which each one's parent comes first.
+
+  Args:
+    preset: a name in presets.PRESETS.
+    overrides: {dotted key: value} for every run.
+    from_scratch: train the small model first, instead of the packaged one.
+    names, sparsities, seeds: tasks, sparsities and seeds instead of the preset's. A task the preset does not have gets the steps of its longest.
+    scale: multiplies every number of steps.
+  """
   if preset not in presets.PRESETS:
     raise ValueError(f'no preset {preset!r}{specs.suggest(preset, presets.PRESETS)}; known: {", ".join(presets.PRESETS)}')
-  p = presets.PRESETS[preset]()
+  p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale)
   for config in (p.pretrain, p.tune):
     configs.override(config, overrides)
   cells = []
@@ -37,12 +52,38 @@ def plan(preset, overrides, from_scratch=False):
     return grid.key(cells[-1])
 
   if from_scratch:
-    teacher = configs.override(nano.get_config(), {'data.corpus': p.pretrain.data.corpus, 'data.root': p.pretrain.data.root})
+    if p.pretrain.init != 'nano':
+      raise ValueError(f'--from-scratch trains the small model again; preset {preset!r} starts from {p.pretrain.init!r}')
+    teacher = nano.get_config()
+    teacher.data.update(corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache)
+    teacher.steps = _times(teacher.steps, scale)
     born = add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
     p.pretrain.init = p.tune.init = f'cell:{born}'
   for seed in p.seeds:
     _of_seed(p, seed, add)
   return cells
+
+
+def _part(p, names, sparsities, seeds, scale):
+  """The preset with other tasks, sparsities or seeds, and with its numbers of steps scaled."""
+  for s in sparsities or ():
+    if not 0 < s < 1:
+      raise ValueError(f'--sparsities: {s} is not between 0 and 1 (0 is the dense arm, always there)')
+  if scale is not None and not scale > 0:
+    raise ValueError(f'--scale={scale}: expected a number above 0')
+  for name in names or ():
+    tasks.get(name)
+  chosen = {name: p.tasks.get(name, max(p.tasks.values())) for name in names or p.tasks}
+  p.pretrain.steps = _times(p.pretrain.steps, scale)
+  return p._replace(
+    tasks={name: _times(steps, scale) for name, steps in chosen.items()},
+    sparsities=tuple(sparsities or p.sparsities), seeds=tuple(p.seeds if seeds is None else seeds),
+    ramp=_times(p.ramp, scale), burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
+  )
+
+
+def _times(steps, scale):
+  return max(round(steps * (scale or 1)), 1)
 
 
 def _of_seed(p, seed, add):

@@ -57,6 +57,8 @@ def run(cells, folder, *, experiment, preset, say=log.say):
     started = time.perf_counter()
     where = folder / 'cells' / k
     try:
+      if done.get(cell.parent, {}).get('failed'):
+        raise FloatingPointError(f'the cell it starts from, {cell.parent}, failed')
       result = loop.train(_resolved(cell.config, folder), where, title=title, say=say)
       row |= {name: result[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
       row['metrics'] = {**row['metrics'], 'sparsity': result['sparsity']}
