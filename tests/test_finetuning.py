@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 
 from prunejax.data import finetuning
-from prunejax.data.tasks import Examples
+from prunejax.data.examples import Examples
 
 VOCAB = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'b', 'c', 'd', 'e', 'f']
 PAD, _, CLS, SEP, _, A, B, C, D, E, F = range(len(VOCAB))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.data.tasks import Examples, nearest
+from prunejax.data.examples import Examples, nearest
 
 
 class Row(NamedTuple):

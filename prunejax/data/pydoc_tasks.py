@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from prunejax.data import prose, pydoc
-from prunejax.data.tasks import Examples, Task, nearest
+from prunejax.data.examples import Examples, Task, nearest
 
 # Every training install has them, with thousands of paragraphs in many modules; in class order.
 LIBRARIES = ('stdlib', 'scipy', 'matplotlib', 'jax', 'transformers')

@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from prunejax.data import glue
-from prunejax.data.tasks import Examples, nearest
+from prunejax.data.examples import Examples, nearest
 
 # Builders register when their module is imported; without TensorFlow nobody else imports them.
 _MODULES = {
