@@ -53,7 +53,7 @@ def check(config):
   ):
     if not good:
       raise ValueError(f'{key}={value!r} cannot be; see its comment in configs/base.py')
-  for name, group in groups(config).items():
+  for name, group in config.prune.items():
     pieces(group, f'prune.{name}')
 
 
@@ -68,13 +68,13 @@ def where(config):
 
 
 def pieces(group, key):
-  """(criterion, schedule spec, when, allocation, structure) of a group. Raises ValueError naming the key and value."""
+  """(criterion, schedule spec or None, when, allocation, structure) of a group. Raises ValueError naming the key."""
   try:
     re.compile(group.where)
   except re.error as error:
     raise ValueError(f'{key}.where={group.where!r} is not a regular expression: {error}') from error
-  planned = specs.parse(group.schedule, schedule, f'{key}.schedule')
-  built = {'schedule': planned}
+  planned = specs.parse(group.schedule, schedule, f'{key}.schedule') if group.schedule else None
+  built = {'schedule': planned} if planned else {}
   for name, module in (
     ('criterion', criteria), ('when', schedule), ('allocation', allocation), ('structure', structure)
   ):
