@@ -1,4 +1,5 @@
-"""Every public factory of the core beside its numpy twin, written from the formula and sharing no code with the package.
+"""Every public factory of the core beside its numpy twin, written from the formula and sharing no
+code with the package.
 
 Counts are Python integers and fractions, ranks are full sorts, sums are float64.
 """
@@ -63,9 +64,7 @@ def movement_scores(params, grads):
 CRITERIA = {
   'magnitude': Case(criteria.magnitude, lambda params, grads: {k: abs(w) for k, w in params.items()}),
   'random': Case(lambda: criteria.random(5), random_scores),
-  'taylor': Case(
-    criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}
-  ),
+  'taylor': Case(criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}),
   'movement': Case(criteria.movement, movement_scores),
 }
 
@@ -89,7 +88,9 @@ def unit_means(numbers, score):
 
 
 def lowest_of_groups(score, n, m):
-  """Where n:m along axis -2 would prune: the m - n lowest of every m, ties keeping the lower position."""
+  """Where n:m along axis -2 would prune: the m - n lowest of every m, ties keeping the lower
+  position.
+  """
   rows = np.moveaxis(score, -2, -1)
   groups = rows.reshape(*rows.shape[:-1], -1, m)
   order = np.argsort(-groups, axis=-1, kind='stable')
@@ -219,5 +220,8 @@ PREDICATES = {
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
 TABLES = {
-  criteria: CRITERIA, structure: STRUCTURES, allocation: ALLOCATIONS, schedule: SCHEDULES | PREDICATES,
+  criteria: CRITERIA,
+  structure: STRUCTURES,
+  allocation: ALLOCATIONS,
+  schedule: SCHEDULES | PREDICATES,
 }

@@ -1,4 +1,6 @@
-"""Laws that hold for every criterion, allocation, structure and schedule, against the numpy twins of `cases.py`."""
+"""Laws that hold for every criterion, allocation, structure and schedule, against the numpy twins
+of `cases.py`.
+"""
 
 import inspect
 
@@ -24,7 +26,8 @@ PAIRS = (
 
 def tree(seed=0):
   rng = np.random.default_rng(seed)
-  # Two deviations, so that a global threshold does not fall everywhere alike; eighths, so that sums are exact and ties common.
+  # Two deviations, so that a global threshold does not fall everywhere alike; eighths, so that sums
+  # are exact and ties common.
   return {
     'attention/kernel': (rng.integers(-40, 40, (12, 8)) / 8).astype(np.float32),
     'mlp/kernel': (rng.integers(-20, 20, (8, 22)) / 8).astype(np.float32),
@@ -152,7 +155,7 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
   asked = min(1, 0.5 / structure.cost)
   shapes = {name: masks[name].shape for name in units}
   if which == 'by_class':
-    assert stays == {name: cases.kept(units[name].size, s) for name, s in zip(units, (0.25, 0.5))}
+    assert stays == {name: cases.kept(units[name].size, s) for name, s in zip(units, (0.25, 0.5), strict=True)}
   elif which in ('uniform', 'erk'):
     assert stays == cases.ALLOCATIONS[which].oracle(units, shapes, asked)
   else:

@@ -40,9 +40,7 @@ def by_class(table, *, relative: bool = False) -> Allocation:
     classes = _classes(units.scores, [pattern for pattern, _ in rows], 'by_class')
     sparsity = jnp.asarray(sparsity, jnp.float32)
     shares = [jnp.asarray(value, jnp.float32) for _, value in rows]
-    shares = [
-      share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares
-    ]
+    shares = [share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares]
     return _local(units, [shares[row] for row in classes])
 
   return Allocation(keep)
@@ -73,20 +71,12 @@ def class_distribution(classes=None) -> Allocation:
   the class's unit scores, which for `magnitude` is the standard deviation of its weights about
   zero. lambda is not searched: scores divided by sigma_c meet one global threshold.
   """
-  patterns = (
-    None
-    if classes is None
-    else [compiled(pattern, 'class_distribution classes') for pattern in classes]
-  )
+  patterns = None if classes is None else [compiled(pattern, 'class_distribution classes') for pattern in classes]
   whole = global_threshold()
 
   def keep(units, sparsity):
     names = list(units.scores)
-    of = (
-      range(len(names))
-      if patterns is None
-      else _classes(units.scores, patterns, 'class_distribution')
-    )
+    of = range(len(names)) if patterns is None else _classes(units.scores, patterns, 'class_distribution')
     power = map_kinds(lambda score: _power(score.astype(jnp.float32)), units.scores)
     sigma = {}
     for row in dict.fromkeys(of):
@@ -161,15 +151,12 @@ def _classes(scores, patterns, origin):
   for name in scores:
     found = [row for row, pattern in enumerate(patterns) if pattern.fullmatch(name)]
     if not found:
-      raise ValueError(
-        f'{origin}: no class matches {name!r}; the classes are {[p.pattern for p in patterns]}'
-      )
+      raise ValueError(f'{origin}: no class matches {name!r}; the classes are {[p.pattern for p in patterns]}')
     rows.append(found[0])
   for row, pattern in enumerate(patterns):
     if row not in rows:
       raise ValueError(
-        f'{origin}: class {pattern.pattern!r} is the first match of no leaf; the leaves are '
-        f'{list(scores)[:6]}'
+        f'{origin}: class {pattern.pattern!r} is the first match of no leaf; the leaves are {list(scores)[:6]}'
       )
   return rows
 

@@ -25,9 +25,7 @@ def random(seed=0) -> Criterion:
 
   def score(params, **_):
     key = jax.random.key(seed, impl='threefry2x32')
-    draw = lambda path, w: jax.random.uniform(
-      jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape
-    )
+    draw = lambda path, w: jax.random.uniform(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape)
     return jax.tree_util.tree_map_with_path(draw, params)
 
   return _stateless(score)
@@ -109,9 +107,7 @@ def _under_multi_steps() -> bool:
     name = frame.f_code.co_qualname
     if name.startswith('gradient_from_updates.'):
       return False
-    if name.startswith('MultiSteps.update') and frame.f_globals.get('__name__', '').startswith(
-      'optax'
-    ):
+    if name.startswith('MultiSteps.update') and frame.f_globals.get('__name__', '').startswith('optax'):
       return True
     frame = frame.f_back
   return False

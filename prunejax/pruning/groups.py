@@ -24,7 +24,7 @@ def stacked(arrays: dict, names: list[str], fn=lambda array: array) -> jax.Array
   """`fn` of each array, [len(names), *shape]; written in place, since a concatenation would copy
   twice on CPU.
   """
-  rows = [fn(arrays[name]) for name in names]
+  rows = [jnp.asarray(fn(arrays[name])) for name in names]
   out = jnp.zeros((len(names), *rows[0].shape), rows[0].dtype)
   for i, row in enumerate(rows):
     out = jax.lax.dynamic_update_index_in_dim(out, row, i, 0)

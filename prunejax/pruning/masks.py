@@ -16,9 +16,7 @@ def apply(params, masks):
 
 def straight_through(params, masks):
   """The values of `apply`, but the gradient passes to every weight (Bengio et al., 2013)."""
-  return jax.tree.map(
-    lambda p, mask: jnp.where(mask, p, p - jax.lax.stop_gradient(p)), params, masks
-  )
+  return jax.tree.map(lambda p, mask: jnp.where(mask, p, p - jax.lax.stop_gradient(p)), params, masks)
 
 
 def from_zeros(params, where='.*'):
@@ -29,10 +27,7 @@ def from_zeros(params, where='.*'):
   chosen = {name: selects(where)(name, leaf) for name, leaf in named_leaves(params).items()}
   treedef = jax.tree.structure(params)
   return treedef.unflatten(
-    [
-      leaf != 0 if chosen[name] else jnp.ones(jnp.shape(leaf), bool)
-      for name, leaf in named_leaves(params).items()
-    ]
+    [leaf != 0 if chosen[name] else jnp.ones(jnp.shape(leaf), bool) for name, leaf in named_leaves(params).items()]
   )
 
 
@@ -80,9 +75,7 @@ def pack(masks, axis: int = -1):
   """Masks as uint8, eight to a byte along `axis` (first weight in the highest bit), rank kept;
   choose an axis that no mesh divides.
   """
-  return jax.tree.map(
-    lambda mask: mask.astype(jnp.uint8) if mask.ndim == 0 else jnp.packbits(mask, axis=axis), masks
-  )
+  return jax.tree.map(lambda mask: mask.astype(jnp.uint8) if mask.ndim == 0 else jnp.packbits(mask, axis=axis), masks)
 
 
 def unpack(packed, like, axis: int = -1):
@@ -111,9 +104,7 @@ def mask_hash(masks) -> str:
 
 def _count(flags):
   # One number a row is below 2^31 for any array; their sum is taken where integers have no limit.
-  rows = np.asarray(
-    jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32)
-  )
+  rows = np.asarray(jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32))
   return rows.astype(np.int64).sum()
 
 
@@ -123,9 +114,7 @@ def _pairs(a, b):
     raise ValueError(f'the two trees of masks differ: only one has the leaf {name!r}')
   for name in a:
     if jnp.shape(a[name]) != jnp.shape(b[name]):
-      raise ValueError(
-        f'the masks of {name!r} have shapes {jnp.shape(a[name])} and {jnp.shape(b[name])}'
-      )
+      raise ValueError(f'the masks of {name!r} have shapes {jnp.shape(a[name])} and {jnp.shape(b[name])}')
   return {name: (jnp.asarray(a[name], bool), jnp.asarray(b[name], bool)) for name in a}
 
 

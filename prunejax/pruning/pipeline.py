@@ -21,7 +21,5 @@ def select_masks(
 
 
 def kept_units(scores, sparsity, allocation, structure):
-  units = Units(
-    structure.pool(scores), {name: score.shape for name, score in scores.items()}, structure.cost
-  )
+  units = Units(structure.pool(scores), {name: score.shape for name, score in scores.items()}, structure.cost)
   return units, allocation.keep(units, sparsity)

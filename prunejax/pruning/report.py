@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,9 +30,7 @@ class Payer(NamedTuple):
   warning: str
 
 
-def who_pays(
-  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None
-) -> list[Payer]:
+def who_pays(params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None) -> list[Payer]:
   """One row a leaf and a last row 'total' for `params` pruned now at `sparsity` (a number in [0,
   1)); `grad` where the criterion needs it.
   """
@@ -40,24 +39,26 @@ def who_pays(
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
   chosen = select(params, where, origin='who_pays')
-  extra = {'grad': transform.aligned(grad, chosen), 'step': jnp.zeros([], jnp.int32)}
-  memory = criterion.update(criterion.init(chosen), chosen, **extra)
-  scores = {
-    name: score.astype(jnp.float32)
-    for name, score in named_leaves(criterion.score(memory, chosen, **extra)).items()
-  }
-  units, kept = pipeline.kept_units(scores, sparsity, allocation, structure)
-  masks = pipeline.select_masks(scores, sparsity, allocation=allocation, structure=structure)
+  grad = transform.aligned(grad, chosen)
+
+  @jax.jit
+  def plan(chosen, grad):
+    extra = {'grad': grad, 'step': jnp.zeros([], jnp.int32)}
+    memory = criterion.update(criterion.init(chosen), chosen, **extra)
+    scores = named_leaves(criterion.score(memory, chosen, **extra))
+    units, kept = pipeline.kept_units(scores, sparsity, allocation, structure)
+    masks = pipeline.select_masks(scores, sparsity, allocation=allocation, structure=structure)
+    return units.scores, kept, masks
+
+  units, kept, masks = plan(chosen, grad)
   got = sparsity_of(masks)
   rows = []
   for name, mask in masks.items():
     weights, removed = mask.size, got['leaves'][name]
-    values = np.asarray(units.scores[name]).ravel()
+    values = np.asarray(units[name], np.float32).ravel()
     stays = int(kept[name])
     asked = (1 - stays / max(values.size, 1)) * structure.cost
-    cutoff = (
-      float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None
-    )
+    cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None
     bad = int(np.isnan(values).sum())
     rows.append(
       Payer(
@@ -89,9 +90,7 @@ def who_pays(
 def format_report(rows: list[Payer]) -> str:
   """The rows as a text table, one line each."""
   width = max(len(row.leaf) for row in rows)
-  lines = [
-    f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
-  ]
+  lines = [f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}']
   for row in rows:
     cutoff = '-' if row.cutoff is None else f'{row.cutoff:.3e}'
     line = f'{row.leaf:<{width}}  {row.weights:>13,}  {row.kept:>13,}'

@@ -27,17 +27,13 @@ def linear(sparsity, begin=0, end=None, initial=0.0):
 
 def constant(sparsity):
   """The same sparsity at every step."""
-  return _schedule(
-    lambda step: jnp.broadcast_to(_sparsity(sparsity), jnp.shape(step)), 'constant', sparsity, 0
-  )
+  return _schedule(lambda step: jnp.broadcast_to(_sparsity(sparsity), jnp.shape(step)), 'constant', sparsity, 0)
 
 
 def one_shot(sparsity, at=0):
   """0 before step `at`, `sparsity` from there on."""
   _check_steps('one_shot', at=at)
-  return _schedule(
-    lambda step: jnp.where(step >= at, _sparsity(sparsity), 0), 'one_shot', sparsity, at
-  )
+  return _schedule(lambda step: jnp.where(step >= at, _sparsity(sparsity), 0), 'one_shot', sparsity, at)
 
 
 def staircase(start, final, steps, jumps, begin=0):
@@ -48,6 +44,7 @@ def staircase(start, final, steps, jumps, begin=0):
   """
   _check_steps('staircase', begin=begin)
   _check_sparsity('staircase start', start)
+  _check_sparsity('staircase final', final)
   for name, value in (('steps', steps), ('jumps', jumps)):
     if _known(value) and not (float(value).is_integer() and value >= 1):
       raise ValueError(f'staircase: {name}={value!r} must be a whole number of at least 1')
@@ -92,12 +89,12 @@ def until(last, when=None):
 def _ramp(name, sparsity, begin, end, initial, power):
   if end is None:
     raise ValueError(
-      f'{name}: end= is missing: the step at which the sparsity is reached, as in {name}(0.9, '
-      'begin=0, end=10_000)'
+      f'{name}: end= is missing: the step at which the sparsity is reached, as in {name}(0.9, begin=0, end=10_000)'
     )
   _check_steps(name, begin=begin, end=end)
   if _known(begin) and _known(end) and begin > end:
     raise ValueError(f'{name}: begin={begin} is after end={end}')
+  _check_sparsity(name, sparsity)
   _check_sparsity(f'{name} initial', initial)
   _check_order(name, 'initial', initial, 'sparsity', sparsity)
 
@@ -135,26 +132,16 @@ def _known(value) -> bool:
 def _check_sparsity(name, value):
   if not _known(value):
     return
-  if (
-    isinstance(value, (bool, str))
-    or not isinstance(value, (int, float, np.number, np.ndarray))
-    or np.ndim(value)
-  ):
-    raise ValueError(
-      f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array'
-    )
+  if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number, np.ndarray)) or np.ndim(value):
+    raise ValueError(f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array')
   if not (value >= 0 and np.float32(value) < 1):
-    raise ValueError(
-      f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 '
-      '% is 0.9'
-    )
+    raise ValueError(f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is 0.9')
 
 
 def _check_order(name, low_name, low, high_name, high):
   if _known(low) and _known(high) and isinstance(high, (int, float, np.number)) and low > high:
     raise ValueError(
-      f'{name}: {low_name}={low} is above {high_name}={high}; a sparsity that falls would '
-      'revive weights'
+      f'{name}: {low_name}={low} is above {high_name}={high}; a sparsity that falls would revive weights'
     )
 
 
@@ -162,10 +149,6 @@ def _check_steps(name, **steps):
   for key, value in steps.items():
     if not _known(value):
       continue
-    whole = (
-      isinstance(value, (int, float, np.number))
-      and not isinstance(value, bool)
-      and math.isfinite(value)
-    )
+    whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
     if not whole or not float(value).is_integer() or value < 0:
       raise ValueError(f'{name}: {key}={value!r} must be a step, a whole number of at least 0')

@@ -135,9 +135,7 @@ def _search(keys, reached, passes, wanted=None, seen=lambda row, key: key):
     return Edge(edge.key + (digit.astype(jnp.uint32) << shift), above, rung(digit) - above), keys
 
   sizes = np.array([math.prod(key.shape[1:]) for key in keys for _ in range(len(key))], np.int32)
-  start = Edge(
-    jnp.zeros(len(sizes), jnp.uint32), jnp.zeros(len(sizes), jnp.int32), jnp.asarray(sizes)
-  )
+  start = Edge(jnp.zeros(len(sizes), jnp.uint32), jnp.zeros(len(sizes), jnp.int32), jnp.asarray(sizes))
   return lax.fori_loop(0, passes if wanted is None else wanted, one_pass, (start, keys))
 
 

@@ -47,9 +47,7 @@ def get_masks(opt_state, params):
         )
       found[name] = found[name] & mask if name in found else jnp.asarray(mask)
   fill = lambda path, leaf: (
-    found.get(path_name(path), None)
-    if path_name(path) in found
-    else jnp.ones(jnp.shape(leaf), bool)
+    found.get(path_name(path), None) if path_name(path) in found else jnp.ones(jnp.shape(leaf), bool)
   )
   return jax.tree_util.tree_map_with_path(fill, params)
 

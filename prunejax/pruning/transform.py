@@ -68,17 +68,11 @@ def prune_transform(
 
   def update(updates, state, params=None, **extra):
     if params is None:
-      raise ValueError(
-        optax.NO_PARAMS_MSG
-        if hasattr(optax, 'NO_PARAMS_MSG')
-        else 'prune_transform: tx.update needs params'
-      )
+      raise ValueError('prune_transform: tx.update needs params, as in tx.update(grads, opt_state, params)')
     treedef = jax.tree.structure(params)
     masks, ups = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     weights = jax.tree.leaves(params)
-    chosen = treedef.unflatten(
-      [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
-    )
+    chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
     step = state.prune_count
     extra = {**extra, 'grad': aligned(extra.get('grad'), chosen), 'step': step}
     memory = criterion.update(state.prune_criterion, chosen, **extra)
@@ -100,9 +94,7 @@ def prune_transform(
     out, kept = [], []
     for mask, update, p in zip(masks, ups, weights, strict=True):
       kept.append(mask if is_hole(mask) else next(new_masks))
-      out.append(
-        update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned)
-      )
+      out.append(update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned))
     new = State(optax.safe_increment(step), treedef.unflatten(kept), memory)
     return treedef.unflatten(out), new
 
@@ -128,8 +120,7 @@ def hold_zeros(where='.*') -> optax.GradientTransformationExtraArgs:
         )
       if not isinstance(leaf, jax.core.Tracer) and leaf.size and not np.any(np.asarray(leaf != 0)):
         warnings.warn(
-          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with '
-          'where= if it is only new',
+          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if it is only new',
           stacklevel=2,
         )
     return PruneState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: p != 0, chosen), ())
@@ -142,13 +133,9 @@ def hold_zeros(where='.*') -> optax.GradientTransformationExtraArgs:
     masks = treedef.flatten_up_to(state.prune_mask)
     out = [
       update if is_hole(mask) else _landing(mask, update, p, False, True)
-      for mask, update, p in zip(
-        masks, treedef.flatten_up_to(updates), jax.tree.leaves(params), strict=True
-      )
+      for mask, update, p in zip(masks, treedef.flatten_up_to(updates), jax.tree.leaves(params), strict=True)
     ]
-    return treedef.unflatten(out), state._replace(
-      prune_count=optax.safe_increment(state.prune_count)
-    )
+    return treedef.unflatten(out), state._replace(prune_count=optax.safe_increment(state.prune_count))
 
   return optax.GradientTransformationExtraArgs(init, update)
 
@@ -178,9 +165,7 @@ def _landing(mask, update, p, spoilt, zero_pruned):
   if zero_pruned:
     dtype = jnp.promote_types(update.dtype, p.dtype)
     update = jnp.where(mask, update.astype(dtype), -p.astype(dtype))
-  return (
-    update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
-  )
+  return update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
 
 
 def _pruned_zeros_last(score, mask):
@@ -202,9 +187,7 @@ def aligned(grad, chosen):
   leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
   missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
   if missing:
-    raise ValueError(
-      f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})'
-    )
+    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
   return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
 
 
@@ -225,8 +208,7 @@ def _forced_step(schedule, when):
   static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
   if static(end, last) and last < end:
     raise ValueError(
-      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its '
-      f'target at step {end}'
+      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its target at step {end}'
     )
   return None if end is None or (static(end, begin) and end <= begin) else end
 
@@ -240,20 +222,17 @@ def _check_arguments(criterion, schedule, when, allocation, structure):
   for name, value, kind in kinds:
     if not isinstance(value, kind):
       raise ValueError(
-        f'prune_transform: {name}={value!r} is not a {kind.__name__}; is a call missing, as '
-        f'in {name}=...()?'
+        f'prune_transform: {name}={value!r} is not a {kind.__name__}; is a call missing, as in {name}=...()?'
       )
   for name, value in (('schedule', schedule), ('when', when)):
     if not callable(value):
       raise ValueError(
-        f'prune_transform: {name}={value!r} must be a function of the step, as cubic(0.9, '
-        'end=1000) or every(10) make'
+        f'prune_transform: {name}={value!r} must be a function of the step, as cubic(0.9, end=1000) or every(10) make'
       )
   most = getattr(schedule, 'final', None)
   if most is not None and np.float32(most) > np.float32(structure.cost):
     raise ValueError(
-      f'prune_transform: the schedule asks for sparsity {most}, but this structure can remove '
-      f'at most {structure.cost}'
+      f'prune_transform: the schedule asks for sparsity {most}, but this structure can remove at most {structure.cost}'
     )
 
 

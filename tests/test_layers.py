@@ -1,0 +1,60 @@
+"""Who may import whom, and how long a file may be."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / 'prunejax'
+FILES = sorted(PACKAGE.rglob('*.py'))
+# Rooms of the package that a room may use, and packages from outside; a star stands for any.
+ROOMS = {
+  'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
+  'models': ({'models'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
+  'data': (
+    {'data'}, {'numpy', 'tensorflow_datasets', 'array_record', 'grain', 'tokenizers', 'transformers', 'etils'}
+  ),
+  'compress': ({'compress', 'pruning'}, {'numpy'}),
+  'analysis': ({'analysis'}, {'numpy', 'matplotlib'}),
+  'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', ''}, {'*'}),
+}  # fmt: skip
+
+
+def imports(path):
+  """Dotted names of everything a file imports, `from a import b` as 'a.b'."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def arrows(path, name):
+  """(room used, or None; outside package, or None) of one import."""
+  parts = name.split('.')
+  if parts[0] != 'prunejax':
+    return None, None if parts[0] in sys.stdlib_module_names else parts[0]
+  return (parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else ''), None
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_forbidden_arrow_and_no_file_over_300_lines(path):
+  assert len(path.read_text().splitlines()) <= 300, 'over 300 lines is two ideas'
+  for name in imports(path):
+    assert name.split('.')[0] not in ('configs', 'experiments', 'tests'), f'{path.name} imports {name}'
+  if path.parent == PACKAGE:
+    if path.name == '__init__.py':
+      assert all(name.startswith('prunejax.pruning') for name in imports(path))
+    return
+  rooms, outside = ROOMS[path.relative_to(PACKAGE).parts[0]]
+  for name in imports(path):
+    room, package = arrows(path, name)
+    assert room is None or room in rooms, f'{path.name} imports {name}'
+    assert package is None or package in outside or '*' in outside, f'{path.name} imports {name}'
+
+
+def test_every_room_has_a_rule():
+  rooms = {path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE}
+  assert rooms <= set(ROOMS)

@@ -1,0 +1,43 @@
+"""Wrong use of the core: one clear error each, naming the value and what would be accepted."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from toy import make_params, prune
+
+import prunejax
+
+
+def update_with(tx, params=None, **extra):
+  params = make_params() if params is None else params
+  return jax.jit(functools.partial(tx.update, **extra))(params, tx.init(params), params)
+
+
+BAD = [
+  (lambda: prune(where='kernel').init(make_params()), "where='kernel' matches no .*'enc/bias', 'enc/kernel'"),
+  (lambda: prune(where='(').init(make_params()), r"where='\(' is not a regular expression"),
+  (lambda: prune(structure=prunejax.n_m(2, 4)).init(make_params()), r'4 does not divide .*enc/kernel.*\(6, 4\)'),
+  (lambda: prune(0.9, structure=prunejax.n_m(2, 4)), 'sparsity 0.9, but this structure can remove at most 0.5'),
+  (lambda: prune(structure=prunejax.rows(), where='.*').init(make_params()), r"'enc/bias' has shape \(4,\)"),
+  (lambda: prune(when=prunejax.every(1, until=1)), 'stop moving after step 1, before .* target at step 2'),
+  (lambda: prune(allocation=prunejax.by_class({'enc.*': 0.5})).init(make_params()), "no class matches 'head/kernel'"),
+  (lambda: prune(allocation=prunejax.by_class({'.*': 0.5, 'x': 0.1})).init(make_params()), "'x' is the first match"),
+  (lambda: prunejax.by_class({'.*': 1.5}), 'has 1.5'),
+  (lambda: prunejax.n_m(4, 2), r'n_m\(4, 2\)'),
+  (lambda: prunejax.block(0, 4), r'block\(0, 4\)'),
+  (lambda: prune(criterion=prunejax.magnitude), 'is not a Criterion; is a call missing'),
+  (lambda: prunejax.prune_transform(prunejax.magnitude(), 0.5), 'schedule=0.5 must be a function'),
+  (lambda: update_with(prune(criterion=prunejax.taylor())), 'taylor.. needs the raw gradient'),
+  (lambda: update_with(prune(criterion=prunejax.movement())), 'movement.. needs the raw gradient'),
+  (lambda: update_with(prune(), grad={'enc': jnp.ones(3)}), "grad= has no leaf 'enc/kernel'"),
+  (lambda: prune().update(make_params(), prune().init(make_params())), 'tx.update needs params'),
+  (lambda: prunejax.get_masks(prune().init(make_params()), {'enc': {}}), 'enc/kernel.*no such leaf'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('make, message', BAD, ids=range(len(BAD)))
+def test_wrong_use_is_one_clear_error(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
