@@ -1,0 +1,151 @@
+"""Grids and sweeps: each cell once, into the ledger, whatever stops in between."""
+
+import json
+
+import pytest
+import tiny_runs
+
+from prunejax.analysis import ledger
+from prunejax.train import configs, cost, grid, loop
+
+CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
+LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
+
+
+def sweep(folder, changes=CHANGES, **how):
+  lines = []
+  how = {'say': lines.append, **how}
+  return grid.sweep(tiny_runs.config(), changes, folder, name='tiny', **how), lines
+
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('sweep')
+  rows, lines = sweep(folder)
+  return folder, json.loads(json.dumps(rows)), lines
+
+
+def test_each_cell_is_one_row_with_all_that_it_takes_to_trust_it(swept):
+  folder, rows, lines = swept
+  assert rows == ledger.read(folder / 'ledger.jsonl') and len({row['cell'] for row in rows}) == 3
+  for row, change in zip(rows, CHANGES, strict=True):
+    assert row['experiment'] == 'sweep' and row['preset'] == 'tiny' and row['overrides'] == change
+    assert row['steps'] == 12 and row['seconds'] > 0 and row['bytes'] > 0 and len(row['mask_hash']) == 64
+    assert row['config']['optimizer.learning_rate'] == 0.01 and row['config']['steps'] == 12
+    assert set(row['versions']) == {'python', *grid.PACKAGES} and row['device'] and row['time']
+    assert row['metrics']['loss'] > 0 and 'sparsity' in row['metrics']
+    assert (folder / 'cells' / row['cell'] / 'model' / 'model.safetensors').exists()
+    assert not (folder / 'cells' / row['cell'] / 'checkpoints').exists()  # what is in the ledger needs none
+  assert rows[0]['mask_hash'] != rows[2]['mask_hash']
+
+
+def test_progress_is_told_in_cells(swept):
+  lines = swept[2]
+  assert lines[0] == 'sweep tiny: 3 cells, 0 done, 3 left'
+  starts = [line for line in lines if line.startswith('[') and line.split(']')[1].split('  ')[1:2] == ['12 steps']]
+  assert [line[:5] for line in starts] == ['[1/3]', '[2/3]', '[3/3]']
+  assert 'seed=1' in starts[1] and 'left in all' in starts[2]
+
+
+def test_a_second_time_nothing_runs(swept, monkeypatch):
+  monkeypatch.setattr(loop, 'train', lambda *a, **k: pytest.fail('ran again'))
+  rows, lines = sweep(swept[0])
+  assert rows == swept[1] and lines == ['sweep tiny: 3 cells, 3 done, 0 left']
+
+
+def test_a_stopped_sweep_takes_up_where_it_was(swept, tmp_path):
+  def say(line):
+    if line.startswith('[2/3]') and 'train 3/12' in line:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    sweep(tmp_path, say=say)
+  assert len(ledger.read(tmp_path / 'ledger.jsonl')) == 1
+  rows, lines = sweep(tmp_path)
+  assert lines[0] == 'sweep tiny: 3 cells, 1 done, 2 left'
+  whole = {row['cell']: row for row in swept[1]}
+  for row in rows:
+    assert row['metrics'] == whole[row['cell']]['metrics'] and row['mask_hash'] == whole[row['cell']]['mask_hash']
+
+
+def test_a_torn_ledger_line_costs_its_cell_only(swept, tmp_path):
+  (tmp_path / 'grid.json').write_text('{"sweep": "tiny"}')
+  text = (swept[0] / 'ledger.jsonl').read_text()
+  (tmp_path / 'ledger.jsonl').write_text(text[: -len(text.splitlines()[-1]) // 2])
+  with pytest.warns(UserWarning, match='torn'):
+    rows, lines = sweep(tmp_path)
+  assert lines[0].endswith('2 done, 1 left') and len(ledger.read(tmp_path / 'ledger.jsonl')) == 3
+  assert [row['mask_hash'] for row in rows] == [row['mask_hash'] for row in swept[1]]
+
+
+def test_a_cell_whose_loss_is_not_finite_fails_alone(tmp_path):
+  rows, lines = sweep(tmp_path, [{'optimizer.learning_rate': 1e30}, {'seed': 1}])
+  assert 'not finite' in rows[0]['failed'] and rows[0]['metrics'] == {} and 'failed' not in rows[1]
+  assert any('failed: ' in line for line in lines)
+
+
+def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
+  first = grid.Cell(LABELS, tiny_runs.config())
+  child = tiny_runs.config(init=f'cell:{grid.key(first)}', seed=4)
+  cells = [first, grid.Cell({**LABELS, 'arm': 'again'}, child, grid.key(first))]
+  rows = grid.run(cells, tmp_path, experiment='x', preset='y', say=lambda line: None)
+  assert rows[1]['parent'] == rows[0]['cell'] and rows[1]['config']['init'] == f'cell:{rows[0]["cell"]}'
+  assert child.init.startswith('cell:')  # the config itself is left alone
+  model = tmp_path / 'cells' / rows[0]['cell'] / 'model'
+  by_hand = loop.train(tiny_runs.config(init=str(model), seed=4), tmp_path / 'by-hand', say=lambda line: None)
+  assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (by_hand['mask_hash'], by_hand['metrics']['loss'])
+
+
+def test_the_name_of_a_cell_follows_numbers_and_nothing_else():
+  same = [tiny_runs.config(log__every=9), tiny_runs.config(checkpoint__every=0), tiny_runs.config(keep_model=False)]
+  same += [tiny_runs.config(data__cache='x'), tiny_runs.config(data__root='y')]
+  changes = ({'seed': 1}, {'steps': 5}, {'optimizer__b1': 0.8}, {'prune__weights__criterion': 'random()'})
+  other = [tiny_runs.config(**change) for change in changes]
+  key = lambda config: grid.key(grid.Cell({}, config))
+  assert {key(config) for config in same} == {key(tiny_runs.config())}
+  assert len({key(config) for config in [tiny_runs.config(), *other]}) == 5
+
+
+@pytest.mark.parametrize('changes, words', [
+  ([], 'yields nothing'), ([{}, {'seed': 0}], 'the same cell twice'), ([{'sed': 1}], "did you mean 'seed'"),
+])
+def test_a_sweep_that_cannot_be_is_refused_before_anything_is_written(tmp_path, changes, words):
+  with pytest.raises(ValueError, match=words):
+    sweep(tmp_path / 'sweep', changes)
+  assert not (tmp_path / 'sweep').exists()
+
+
+def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
+  with pytest.raises(ValueError, match='belongs to sweep tiny, not to sweep other; nothing was written'):
+    grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
+  with pytest.raises(ValueError, match='only a paper has a report'):
+    grid.experiment_of(swept[0])
+  with pytest.raises(FileNotFoundError, match='holds no grid'):
+    grid.experiment_of(tmp_path)
+  (tmp_path / 'thesis.tex').write_text('mine')
+  with pytest.raises(ValueError, match='is not empty'):
+    sweep(tmp_path)
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+  (tmp_path / 'paper').mkdir()
+  grid.claim(tmp_path / 'paper', {'paper': 'gordon2020', 'preset': 'quick'})
+  assert grid.experiment_of(tmp_path / 'paper') == 'gordon2020'
+
+
+def test_what_a_grid_would_cost(swept):
+  config = tiny_runs.config(model__hidden_size=128, steps=100)
+  text = cost.table([(LABELS, config), (LABELS, config)], 'two cells')
+  row = text.splitlines()[2].split()
+  assert row[:4] == ['pretrain', 'pruned', '2', '200']
+  measured = swept[1][0]['bytes'] // 4
+  size = json.loads((swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text())
+  folder = swept[0] / 'cells' / swept[1][0]['cell'] / 'model'
+  counted = cost.of(tiny_runs.config(init=str(folder)))
+  assert counted['parameters'] == measured and counted['bytes'] > 17 * measured and size['vocab_size'] < 120
+  assert cost.of(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+
+
+def test_overrides_of_a_sweep_leave_its_config_alone():
+  config = tiny_runs.config()
+  before = configs.flat(config)
+  configs.override(config.copy_and_resolve_references(), {'seed': 5})
+  assert configs.flat(config) == before
