@@ -85,6 +85,7 @@ def get_config(arg=''):
   )
   c.log = config_dict.create(
     every=100,  # steps between lines
+    who_pays=True,  # print and save, before training, what pruning will take from each leaf
     tensorboard=True,  # event files in workdir/tensorboard
   )
   c.lock()

@@ -15,7 +15,8 @@ from prunejax.train import configs, grid, loop, optimizer, specs
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEYS = configs.flat(base.get_config())
 OTHER = {
-  bool: lambda v: not v, int: lambda v: v + 3, float: lambda v: v + 0.25, str: lambda v: v + 'x', tuple: lambda v: (*v, 1),
+  bool: lambda v: not v, int: lambda v: v + 3, float: lambda v: v + 0.25, str: lambda v: v + 'x',
+  tuple: lambda v: (*v, 1),
 }
 WRONG = {
   bool: ['yes', '1', 1], int: ['1.5', 'many', True], float: ['half', '', True], str: [3, None], tuple: ['3', '('],
@@ -48,7 +49,8 @@ def test_every_key_refuses_another_type(key):
 
 @pytest.mark.parametrize('key, text, value', [
   ('optimizer.learning_rate', '1', 1.0), ('optimizer.learning_rate', '1e-4', 1e-4), ('steps', '1e3', 1000),
-  ('hold_zeros', 'TRUE', True), ('hold_zeros', 'false', False), ('mesh.data', '-1', -1), ('init', '', ''), ('init', '7', '7'),
+  ('hold_zeros', 'TRUE', True), ('hold_zeros', 'false', False), ('mesh.data', '-1', -1), ('init', '', ''),
+  ('init', '7', '7'),
   ('mesh.rules', "[('.*/kernel', (None, 'model'))]", (('.*/kernel', (None, 'model')),)),
   ('mesh.rules', '()', ()),
 ])
@@ -164,7 +166,8 @@ def test_any_other_text_is_refused_with_its_key(text, module, words):
 
 EXAMPLES = {
   'criterion': ['magnitude()', 'random()', 'random(seed=3)', 'taylor()', 'movement()'],
-  'schedule': ['cubic(0.9, end=10)', 'linear(0.9, end=10)', 'constant(0.5)', 'one_shot(0.5)', 'staircase(0.5, 0.8, 3, 2)'],
+  'schedule': ['cubic(0.9, end=10)', 'linear(0.9, end=10)', 'constant(0.5)', 'one_shot(0.5)',
+               'staircase(0.5, 0.8, 3, 2)'],
   'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
   'allocation': ['uniform()', "by_class({'.*': 0.5})", 'global_threshold()', 'class_distribution()', 'erk()'],
   'structure': ['unstructured()', 'n_m(2, 4)', 'block(4, 4)', 'rows()', 'columns()'],

@@ -152,7 +152,8 @@ def chain_masks(**group):
 
 def test_the_seed_of_a_random_criterion_is_data():
   parts, states, masks = zip(
-    *(chain_masks(where='.*', schedule='constant(0.5)', criterion=f'random({seed})') for seed in ('', 1, 7)), strict=True
+    *(chain_masks(where='.*', schedule='constant(0.5)', criterion=f'random({seed})') for seed in ('', 1, 7)),
+    strict=True,
   )
   assert parts[0] == parts[1] == parts[2]
   assert jax.tree.structure(states[0]) == jax.tree.structure(states[2])

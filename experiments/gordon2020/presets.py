@@ -45,6 +45,7 @@ def quick():
     config.log.update(every=80, tensorboard=False)
   first.update(steps=240)
   first.checkpoint.every = 120
+  second.log.who_pays = False
   # A cell lasts seconds: one that is killed starts again.
   second.checkpoint.every = 0
   second.data.examples = 2000
@@ -64,7 +65,7 @@ def smoke():
 
 
 def mini():
-  """The packaged model on real text and GLUE from local files: `--config.data.root=FOLDER` with wikipedia/ and glue/."""
+  """The packaged model on local files: `--config.data.root=FOLDER` with wikipedia/ and glue/."""
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   first.data.corpus = 'wikipedia+pydoc*3'
   first.data.update(seq_len=64, max_predictions=24)
@@ -77,7 +78,7 @@ def mini():
 
 
 def base():
-  """BERT-Base at a fifth of the paper's steps: Wikipedia and GLUE by TFDS, Hugging Face weights by `--config.init=FOLDER`."""
+  """BERT-Base, a fifth of the paper's steps; Wikipedia and GLUE by TFDS, weights by `--config.init=FOLDER`."""
   preset = paper()
   preset.pretrain.update(steps=20_000)
   tasks = {name: min(steps, 12_000) for name, steps in preset.tasks.items()}

@@ -37,11 +37,13 @@ def plan(preset, overrides, from_scratch=False, *, names=None, sparsities=None, 
     preset: a name in presets.PRESETS.
     overrides: {dotted key: value} for every run.
     from_scratch: train the small model first, instead of the packaged one.
-    names, sparsities, seeds: tasks, sparsities and seeds instead of the preset's. A task the preset does not have gets the steps of its longest.
+    names, sparsities, seeds: tasks, sparsities and seeds instead of the preset's. A task that the preset does not
+      have gets the steps of its longest.
     scale: multiplies every number of steps.
   """
   if preset not in presets.PRESETS:
-    raise ValueError(f'no preset {preset!r}{specs.suggest(preset, presets.PRESETS)}; known: {", ".join(presets.PRESETS)}')
+    near = specs.suggest(preset, presets.PRESETS)
+    raise ValueError(f'no preset {preset!r}{near}; known: {", ".join(presets.PRESETS)}')
   p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale)
   for config in (p.pretrain, p.tune):
     configs.override(config, overrides)
@@ -53,7 +55,7 @@ def plan(preset, overrides, from_scratch=False, *, names=None, sparsities=None, 
 
   if from_scratch:
     if p.pretrain.init != 'nano':
-      raise ValueError(f'--from-scratch trains the small model again; preset {preset!r} starts from {p.pretrain.init!r}')
+      raise ValueError(f'--from-scratch trains the small model; preset {preset!r} starts from {p.pretrain.init!r}')
     teacher = nano.get_config()
     teacher.data.update(corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache)
     teacher.steps = _times(teacher.steps, scale)
@@ -92,22 +94,24 @@ def _of_seed(p, seed, add):
   def pretrain(arm, s, start='', **recipe):
     config = _changed(p.pretrain, seed=seed, **recipe)
     config.init = f'cell:{start}' if start else config.init
-    return add(config, start or None, stage='pretrain', arm=arm, sparsity=s, task='', learning_rate=_rate(config), seed=seed)
+    labels = {'stage': 'pretrain', 'arm': arm, 'sparsity': s, 'task': '', 'seed': seed}
+    return add(config, start or None, **labels, learning_rate=config.optimizer.learning_rate)
 
   start = pretrain('burned in', 0.0, steps=p.burn_in) if p.burn_in else ''
   gradual = lambda s: {'prune.weights.schedule': f'cubic({s}, end={p.ramp})', 'prune.weights.when': 'every(10)'}
-  models = {('dense', 0.0): pretrain('dense', 0.0, **gradual(0.0))}
+  models = {('dense', 0.0): pretrain('dense', 0.0, **gradual(0.0), **QUIET)}
   for s in p.sparsities:
     models['pruned', s] = pretrain('pruned', s, **gradual(s))
     # A random mask is drawn once and kept; what remains has as many steps to recover.
-    drawn = {**ONCE, 'prune.weights.schedule': f'one_shot({s})', 'prune.weights.criterion': f'random(seed={seed})'}
-    models['random', s] = pretrain('random', s, start, **drawn)
+    drawn = {'prune.weights.schedule': f'one_shot({s})', 'prune.weights.criterion': f'random(seed={seed})'}
+    models['random', s] = pretrain('random', s, start, **drawn, **ONCE, **QUIET)
   for task, steps in p.tasks.items():
     for rate in p.rates:
       _of_task(p, seed, task, steps, rate, models, start, add)
 
 
 ONCE = {'prune.weights.when': 'every(1, until=0)'}
+QUIET = {'log.who_pays': False}  # nothing pruned, or nothing but chance decides
 
 
 def _of_task(p, seed, task, steps, rate, models, start, add):
@@ -133,10 +137,6 @@ def _of_task(p, seed, task, steps, rate, models, start, add):
 
 def _changed(config, **changes):
   return configs.override(config.copy_and_resolve_references(), changes)
-
-
-def _rate(config):
-  return config.optimizer.learning_rate
 
 
 def write_report(folder, say=log.say):

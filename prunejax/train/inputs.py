@@ -59,6 +59,11 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache) -> Sou
   return Source(size, tokenizer, folder)
 
 
+def size_of(fields):
+  """A BertConfig from a dict of its fields."""
+  return transformers.BertConfig(**fields)
+
+
 def trained(spec, vocab_size, root, cache):
   """A vocabulary trained on the corpus, once: the cache keeps it."""
   path = corpus.cache_dir(cache) / 'vocab' / f'{corpus.key(spec, root, cache)}-{vocab_size}.txt'

@@ -6,6 +6,8 @@ import pathlib
 import sys
 import time
 
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from prunejax.train import workdir
@@ -66,6 +68,21 @@ def _kept(path, start, steps):
   rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
   return [line for line, row in rows if not again(row)]
+
+
+def finite_means(pending, at):
+  """Means of the metrics of the last steps, the newest being step `at`. Raises FloatingPointError for the first NaN."""
+  if not pending:
+    return {}
+  table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
+  bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
+  if bad.any():
+    step = at - len(pending) + int(bad.argmax()) + 1
+    raise FloatingPointError(
+      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
+      ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
+    )
+  return {k: v.mean() for k, v in table.items()}
 
 
 def number(value) -> str:

@@ -1,5 +1,6 @@
 """One run, from a config to a folder: inputs, program, state, loop, scores, model. Killed at any point, it goes on."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import prunejax
 from prunejax.models import bert, bert_hf
@@ -76,7 +76,8 @@ def train(config, folder, *, title='', say=log.say):
     say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
   else:
     state = jax.device_put(initial_state(config, program, tx, loaded), shardings)
-    _who_pays(config, program, state['params'], data.train(0), folder, say)
+    if config.log.who_pays:
+      _who_pays(config, program, state['params'], data.train(0), folder, say)
 
   writer = log.Log(
     folder, title, config.steps, start=int(state['step']), tensorboard=config.log.tensorboard, say=say
@@ -133,6 +134,7 @@ def program_key(config, source):
     plain.pop(key)
   plain['optimizer'].pop('learning_rate')
   plain['data'] = {k: plain['data'][k] for k in ('task', 'seq_len', 'max_predictions')}
+  plain['where'] = optimizer.where(config)
   plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
   return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
 
@@ -140,20 +142,28 @@ def program_key(config, source):
 def build(config, source, data, tx) -> Program:
   """The compiled functions of a run, made once for each `program_key`."""
   key = program_key(config, source)
-  if key in _PROGRAMS:
-    return _PROGRAMS[key]
-  task = data.task
-  heads = ('classifier',) if task else ('mlm', 'nsp')
-  outputs = len(task.classes) if task and task.classes else 1
-  model = bert.Bert(source.size, heads, outputs, DTYPES[config.model.dtype], config.model.initializer)
-  regression = bool(task) and not task.classes
-  loss_fn, measure = objectives.finetuning(model, regression) if task else objectives.pretraining(model)
-  view = VIEWS[config.view]
-  draw = jax.jit(lambda rng: _drawn(model, rng))
-  step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
-  gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
-  _PROGRAMS[key] = Program(model, draw, step, jax.jit(measure), gradient, view)
+  if key not in _PROGRAMS:
+    task = data.task
+    heads = ('classifier',) if task else ('mlm', 'nsp')
+    outputs = len(task.classes) if task and task.classes else 1
+    regression = bool(task) and not task.classes
+    sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
+    model, draw, loss_fn, measure = _model(
+      sized, heads, outputs, regression, config.model.dtype, config.model.initializer
+    )
+    view = VIEWS[config.view]
+    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
+    gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
+    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view)
   return _PROGRAMS[key]
+
+
+@functools.lru_cache(maxsize=16)
+def _model(size, heads, outputs, regression, dtype, initializer):
+  """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a BertConfig."""
+  model = bert.Bert(inputs.size_of(json.loads(size)), heads, outputs, DTYPES[dtype], initializer)
+  objective = objectives.pretraining(model) if 'mlm' in heads else objectives.finetuning(model, regression)
+  return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1])
 
 
 def abstract_state(config, program, tx):
@@ -205,7 +215,7 @@ def _loop(config, state, data, program, mesh, writer, manager):
       jax.block_until_ready(metrics)
       writer.start(at)
     if due(config.log.every) or due(config.checkpoint.every):
-      means = _finite_means(pending, at)
+      means = log.finite_means(pending, at)
       pending = []
       if due(config.log.every):
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
@@ -217,23 +227,8 @@ def _loop(config, state, data, program, mesh, writer, manager):
       checkpoint.save(manager, state, config.to_json_best_effort())
     if due(config.eval.every) and at < config.steps:
       writer.write(at, 'eval', _scores(config, state, data, program))
-  _finite_means(pending, config.steps)
+  log.finite_means(pending, config.steps)
   return state
-
-
-def _finite_means(pending, at):
-  """Means of the metrics of the last steps, the newest being step `at`. Raises FloatingPointError for the first NaN."""
-  if not pending:
-    return {}
-  table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
-  bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
-  if bad.any():
-    step = at - len(pending) + int(bad.argmax()) + 1
-    raise FloatingPointError(
-      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
-      ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
-    )
-  return {k: v.mean() for k, v in table.items()}
 
 
 def _scores(config, state, data, program):
