@@ -20,7 +20,7 @@ SPARSITIES = (0.0, 0.1, 0.35, 0.5)
 PAIRS = (
   [(a, 'unstructured') for a in cases.ALLOCATIONS]
   + [('uniform', s) for s in cases.STRUCTURES if s != 'unstructured']
-  + [('global_threshold', 'n_m'), ('erk', 'block'), ('class_distribution', 'columns'), ('by_class', 'rows')]
+  + [('global_threshold', 'n_m'), ('erk', 'block')]
 )
 
 

@@ -99,12 +99,14 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
   plain = report.to_dict(rows)
   assert json.loads(json.dumps(plain))['warnings'] == ['small: nothing is left']
 
-  structured = prunejax.who_pays(params, prunejax.magnitude(), 0.25, structure=prunejax.n_m(1, 2), where='big')
-  assert structured[0].asked == structured[0].got == 0.25
+  zero = jax.tree.map(jnp.zeros_like, params)
+  paired = {'structure': prunejax.n_m(1, 2), 'where': 'big'}
+  structured = prunejax.who_pays(params, prunejax.taylor(), 0.25, **paired, grad=zero)
+  assert structured[0].asked == structured[0].got == structured[1].got == 0.25
+  with pytest.raises(ValueError, match='sparsity=0.9 is more than this structure can remove, 0.5'):
+    prunejax.who_pays(params, prunejax.magnitude(), 0.9, **paired)
   with pytest.raises(ValueError, match='taylor.. needs the raw gradient'):
     prunejax.who_pays(params, prunejax.taylor(), 0.5, where='big')
-  zero = jax.tree.map(jnp.zeros_like, params)
-  assert prunejax.who_pays(params, prunejax.taylor(), 0.5, where='big', grad=zero)[0].got == 0.5
   broken = {**params, 'big': params['big'].at[0, 0].set(jnp.nan)}
   assert prunejax.who_pays(broken, prunejax.magnitude(), 0.5, where='big')[0].warning == '1 scores are NaN'
   with pytest.raises(ValueError, match='sparsity=1.5'):

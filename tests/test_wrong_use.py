@@ -17,6 +17,7 @@ def update_with(tx, params=None, **extra):
 
 BAD = [
   (lambda: prune(where='kernel').init(make_params()), "where='kernel' matches no .*'enc/bias', 'enc/kernel'"),
+  (lambda: prune().init({'a': {'kernel': jnp.ones(2)}, 'a/kernel': jnp.ones(2)}), "two leaves .* path 'a/kernel'"),
   (lambda: prune(where='(').init(make_params()), r"where='\(' is not a regular expression"),
   (lambda: prune(structure=prunejax.n_m(2, 4)).init(make_params()), r'4 does not divide .*enc/kernel.*\(6, 4\)'),
   (lambda: prune(0.9, structure=prunejax.n_m(2, 4)), 'sparsity 0.9, but this structure can remove at most 0.5'),

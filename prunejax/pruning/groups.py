@@ -25,8 +25,8 @@ def stacked(arrays: dict, names: list[str], fn=lambda array: array) -> jax.Array
   twice on CPU.
   """
   rows = [jnp.asarray(fn(arrays[name])) for name in names]
-  out = jnp.zeros((len(names), *rows[0].shape), rows[0].dtype)
-  for i, row in enumerate(rows):
+  out = jnp.broadcast_to(rows[0], (len(names), *rows[0].shape))
+  for i, row in enumerate(rows[1:], 1):
     out = jax.lax.dynamic_update_index_in_dim(out, row, i, 0)
   return out
 

@@ -38,6 +38,8 @@ def who_pays(params, criterion, sparsity, allocation=None, structure=None, where
     raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
+  if np.float32(sparsity) > np.float32(structure.cost):
+    raise ValueError(f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}')
   chosen = select(params, where, origin='who_pays')
   grad = transform.aligned(grad, chosen)
 

@@ -5,6 +5,7 @@ criterion sees pytrees shaped like `params` (with `optax.MaskedNode` where nothi
 everything after it sees flat dicts from a leaf's path to an array.
 """
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -112,10 +113,14 @@ def compiled(pattern: str, origin: str) -> re.Pattern:
 
 def select(tree, where, *, origin: str):
   """`tree` with `optax.MaskedNode` for every leaf that `where` leaves out; a ValueError when that
-  is every leaf.
+  is every leaf, or when two leaves have one path.
   """
   chosen = selects(where)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  if len(named_leaves(tree)) < len(leaves):
+    names = sorted(path_name(path) for path, _ in leaves)
+    twice = next(a for a, b in itertools.pairwise(names) if a == b)
+    raise ValueError(f'{origin}: two leaves of the tree have the path {twice!r} and cannot be told apart')
   kept = [leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode() for path, leaf in leaves]
   if leaves and all(is_hole(leaf) for leaf in kept):
     names = [path_name(path) for path, leaf in leaves if is_prunable(leaf)]
