@@ -42,7 +42,7 @@ def test_train_end_to_end(trained, capsys):
   want = tiny_runs.finished('pruned')
   assert tiny_runs.same_weights(trained, want.folder)
   assert {p.name for p in trained.iterdir()} == {
-    'config.json', 'result.json', 'metrics.jsonl', 'model', 'checkpoints', 'who_pays_weights.json',
+    'config.json', 'result.json', 'metrics.jsonl', 'model', 'checkpoints',
   }
   assert {'config.json', 'model.safetensors', 'vocab.txt'} <= {p.name for p in (trained / 'model').iterdir()}
   config = json.loads((trained / 'config.json').read_text())

@@ -107,6 +107,22 @@ def test_each_step_and_each_micro_batch_draws_other_numbers():
   assert len(set(drawn)) == 6
 
 
+def test_the_step_gives_the_gradient_to_the_criterion_that_needs_it():
+  group = {'where': 'w', 'schedule': 'constant(0.5)', 'when': 'every(1)', 'criterion': 'taylor()'}
+  changes = {f'prune.weights.{k}': v for k, v in group.items()}
+  config = configs.override(base.get_config(), {**changes, 'optimizer.learning_rate': 0.0})
+  params = {'w': jnp.array([1.0, 2.0, 3.0, 4.0])}
+  slope = jnp.array([9.0, 1.0, 3.0, 0.5])  # |w g| = 9, 2, 9, 2
+  tx = optimizer.make(config)
+  key = jax.random.key_data(jax.random.key(0))
+  state = {'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}
+  step = jax.jit(make_train_step(lambda p, batch, rng: (p['w'] @ slope, {}), tx))
+  state, _ = step(state, {'x': np.zeros(1)})
+  np.testing.assert_array_equal(state['params']['w'], [1, 0, 3, 0])
+  rows = optimizer.who_pays(config.prune.weights, 'prune.weights', params, 5, lambda: {'w': slope})
+  assert rows[-1].got == 0.5 and rows[0].cutoff == 9
+
+
 def test_flops_are_six_a_weight_a_token():
   size = transformers.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, intermediate_size=16)
   params = {'encoder': {'layer_0': {'kernel': jnp.zeros((8, 16))}}, 'embeddings': {'word': jnp.zeros((30, 8))}}

@@ -29,10 +29,16 @@ def test_a_run_leaves_its_result_its_rows_and_its_model():
     assert np.isclose(row['loss'], row['mlm_loss'] + row['nsp_loss']) and row['grad_norm'] > 0
   assert [row['sparsity'] for row in rows[:-1]] == sorted(row['sparsity'] for row in rows[:-1])
   assert rows[3]['sparsity'] == 0.5
+  text = '\n'.join(run.lines)
+  assert 'steps/s' in text and 'left 0:0' in text and 'sparsity 0.5' in text
+
+
+def test_who_pays_is_said_and_saved_before_training():
+  run = tiny_runs.finished('who-pays', log__who_pays=True)
+  assert 'embeddings/word/embedding' in run.lines[0] and 'train 3/12' in run.lines[1]
   pays = json.loads((run.folder / 'who_pays_weights.json').read_text())
   assert pays['total']['got'] == 0.5 and len(pays['leaves']) == 8
-  text = '\n'.join(run.lines)
-  assert 'embeddings/word/embedding' in text and 'steps/s' in text and 'left 0:0' in text and 'sparsity 0.5' in text
+  assert tiny_runs.same_weights(run.folder, tiny_runs.finished('pruned').folder)
 
 
 def test_the_exported_model_is_the_final_state():
@@ -73,13 +79,6 @@ def test_tensorboard_files_are_written_when_asked(tmp_path):
 def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
   run = tiny_runs.finished('dense', pruned=False)
   config = tiny_runs.config(pruned=False)
-  with config.unlocked():
-    del config.prune['weights']
-  emptied = tiny_runs.home() / 'runs' / 'emptied'
-  result = loop.train(config, emptied, say=lambda line: None)
-  assert tiny_runs.plain(result) == tiny_runs.plain(run.result) and tiny_runs.same_weights(emptied, run.folder)
-
-  # By hand: optax's own links, the same weights and batches.
   c = config.optimizer
   source, data = loop.read_inputs(config)
   program = loop.build(config, source, data, optimizer.make(config))
@@ -97,6 +96,17 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
     state, _ = step(state, data.train(i))
   ours, _ = bert_hf.load(run.folder / 'model')
   jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(state['params']))
+  assert run.result['sparsity'] == 0
+
+  # And no group at all is the same chain.
+  with config.unlocked():
+    config.prune = {}
+  links = [
+    jax.tree.structure(jax.eval_shape(optimizer.make(one).init, state['params']))
+    for one in (config, tiny_runs.config(False))
+  ]
+  assert links[0] == links[1] and optimizer.where(config) == ''
+  assert prunejax.masks.sparsity(state['params'], '')['total'] == 0
 
 
 @pytest.mark.parametrize('view', ['apply', 'straight_through'])
@@ -141,26 +151,20 @@ def test_runs_that_differ_in_numbers_share_one_program():
   assert other.result['mask_hash'] != tiny_runs.finished('pruned').result['mask_hash']
 
 
-def chain_masks(**group):
-  config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
-  params = {'a': {'kernel': jax.random.normal(jax.random.key(0), (12, 12))}}
-  tx = optimizer.make(config)
-  state = tx.init(params)
-  _, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params, grad=params)
-  return optimizer.compiled_part(config.prune.weights, 'k'), state, prunejax.get_masks(state, params)['a']['kernel']
-
-
 def test_the_seed_of_a_random_criterion_is_data():
-  parts, states, masks = zip(
-    *(chain_masks(where='.*', schedule='constant(0.5)', criterion=f'random({seed})') for seed in ('', 1, 7)),
-    strict=True,
-  )
-  assert parts[0] == parts[1] == parts[2]
-  assert jax.tree.structure(states[0]) == jax.tree.structure(states[2])
-  for seed, mask in zip((0, 1, 7), masks, strict=True):
-    params = {'a/kernel': jnp.zeros((12, 12))}
-    scores = prunejax.random(seed).score((), {'a': {'kernel': params['a/kernel']}}, grad=None, step=0)['a']['kernel']
-    np.testing.assert_array_equal(mask, prunejax.select_masks({'a/kernel': scores}, 0.5)['a/kernel'])
+  params = {'a': {'kernel': jax.random.normal(jax.random.key(0), (12, 12))}}
+  parts, update = [], None
+  for seed, text in ((0, 'random()'), (1, 'random(1)'), (7, 'random(seed=7)')):
+    group = {'where': '.*', 'schedule': 'constant(0.5)', 'criterion': text}
+    config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
+    tx = optimizer.make(config)
+    update = update or jax.jit(tx.update)  # the first one's program serves all
+    _, state = update(params, tx.init(params), params, grad=params)
+    mask = prunejax.get_masks(state, params)['a']['kernel']
+    score = prunejax.random(seed).score((), params, grad=None, step=0)['a']['kernel']
+    np.testing.assert_array_equal(mask, score >= np.sort(np.ravel(score))[72])
+    parts.append(optimizer.compiled_part(config.prune.weights, 'k'))
+  assert parts[0] == parts[1] == parts[2] and update._cache_size() == 1
 
 
 @pytest.mark.parametrize('change', [

@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import pathlib
 import tarfile
 
 import jax
@@ -224,13 +223,3 @@ def test_a_loss_that_is_not_finite(tmp_path, capsys):
   line = refused(capsys, argv, 'not finite at step', 'optimizer.learning_rate')
   assert int(line.split('at step ')[1].split(';')[0]) in (2, 3)
   assert not (tmp_path / 'run' / 'result.json').exists() and not (tmp_path / 'run' / 'model').exists()
-
-
-def test_a_criterion_that_needs_the_gradient_gets_it(tmp_path, capsys):
-  """The project's own step always passes grad=; nothing is refused."""
-  argv = tiny_runs.argv('train', tmp_path / 'run', steps=2, checkpoint__every=0, eval__batches=1)
-  argv += ['--config.prune.weights.schedule=constant(0.5)', '--config.prune.weights.criterion=taylor()']
-  assert command.main(argv) == 0
-  assert json.loads((tmp_path / 'run' / 'result.json').read_text())['sparsity'] == 0.5
-  assert pathlib.Path(tmp_path / 'run' / 'who_pays_weights.json').exists()
-  capsys.readouterr()

@@ -38,6 +38,7 @@ SHORT = {
   'checkpoint.every': 4,
   'log.every': 3,
   'log.tensorboard': False,
+  'log.who_pays': False,
 }
 PRUNED = {'prune.weights.schedule': 'cubic(0.5, end=6)', 'prune.weights.when': 'every(2)'}
 

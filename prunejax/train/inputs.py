@@ -13,6 +13,12 @@ from prunejax.models import bert_hf
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
+FIELDS = (
+  'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'type_vocab_size',
+  'max_position_embeddings', 'hidden_act', 'layer_norm_eps', 'initializer_range', 'hidden_dropout_prob',
+  'attention_probs_dropout_prob', 'classifier_dropout',
+)
+
 
 class Source(NamedTuple):
   """Where a model comes from. `folder` is None for a fresh one."""
@@ -56,7 +62,8 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache) -> Sou
     raise ValueError(
       f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model {size.vocab_size}'
     )
-  return Source(size, tokenizer, folder)
+  # Only what the model reads: two folders of one size are one program.
+  return Source(size_of({field: getattr(size, field) for field in FIELDS}), tokenizer, folder)
 
 
 def size_of(fields):
