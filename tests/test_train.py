@@ -120,8 +120,8 @@ def test_latent_weights_under_a_view_export_a_sparse_model(view):
 
 def test_a_pruned_model_stays_pruned_through_fine_tuning():
   parent = tiny_runs.finished('pruned')
-  changes = dict(init=str(parent.folder / 'model'), data__task='glue/cola', hold_zeros=True, eval__batch_size=20)
-  run = tiny_runs.finished('tuned', pruned=False, **changes)
+  changes = dict(data__task='glue/cola', hold_zeros=True, eval__batch_size=20)
+  run = tiny_runs.finished('tuned', pruned=False, init=str(parent.folder / 'model'), **changes)
   before, _ = bert_hf.load(parent.folder / 'model', heads=())
   after, _ = bert_hf.load(run.folder / 'model', heads=())
   for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
@@ -131,6 +131,29 @@ def test_a_pruned_model_stays_pruned_through_fine_tuning():
   assert run.result['sparsity'] == 0.5
   assert set(run.result['metrics']) == {'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority'}
   assert 0.5 <= run.result['metrics']['majority'] < 1
+
+
+def test_a_fine_tuned_model_goes_on_with_its_classifier():
+  parent = tiny_runs.finished('pruned')
+  changes = dict(data__task='glue/cola', hold_zeros=True, eval__batch_size=20)
+  tuned = tiny_runs.finished('tuned', pruned=False, init=str(parent.folder / 'model'), **changes)
+  folder = tuned.folder / 'model'
+  config = tiny_runs.config(False, init=str(folder), **changes)
+  source, data = loop.read_inputs(config)
+  tx = optimizer.make(config)
+  program = loop.build(config, source, data, tx)
+  shapes = loop.abstract_state(config, program, tx)['params']
+  loaded = loop.pretrained(config, source, program, shapes)
+  state = loop.initial_state(config, program, tx, loaded)
+  stored, _ = bert_hf.load(folder, heads=('classifier',))
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state['params']), stored)
+  # For a task with another number of classes it starts afresh.
+  shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  shapes['classifier'] = {'kernel': shaped(16, 3), 'bias': shaped(3)}
+  assert 'classifier' not in loop.pretrained(config, source, program, shapes)
+  # And so it does from a model that was only pre-trained.
+  source = source._replace(folder=parent.folder / 'model')
+  assert 'classifier' not in loop.pretrained(config, source, program, shapes)
 
 
 # One program for many numbers.

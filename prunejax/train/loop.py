@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import prunejax
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert, bert_hf, hf_directory
 from prunejax.pruning import report
 from prunejax.train import checkpoint, evaluate, inputs, log, objectives, optimizer, sharding, specs, workdir
 from prunejax.train.step import VIEWS, make_train_step
@@ -174,11 +174,17 @@ def abstract_state(config, program, tx):
 
 
 def pretrained(config, source, program, shapes):
-  """The weights in the folder of `init`, or None. Raises ValueError when they are another model's."""
+  """The weights in the folder of `init`, or None. Raises ValueError when they are another model's.
+
+  A fine-tuned model brings its classifier along, unless the task has another number of classes.
+  """
   if source.folder is None or not config.pretrained:
     return None
-  heads = tuple(h for h in program.model.heads if h != 'classifier')
+  tuned = 'BertForSequenceClassification' in (hf_directory.read_config(source.folder).get('architectures') or ())
+  heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   loaded, _ = bert_hf.load(source.folder, heads=heads)
+  if 'classifier' in loaded and loaded['classifier']['bias'].shape != shapes['classifier']['bias'].shape:
+    del loaded['classifier']
   bert_hf.transfer(loaded, shapes)
   return loaded
 
