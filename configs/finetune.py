@@ -15,9 +15,9 @@ def get_config(arg='nano'):
   c = base.get_config()
   if arg in ('', 'nano'):
     c.init = 'nano'
-    c.model.update(dropout=0.1, initializer='fan_in')
+    c.model.update(dropout=0.0, initializer='fan_in')
     c.data.update(task='pydoc/order', seq_len=32, examples=4000)
-    c.optimizer.update(learning_rate=5e-4, b2=0.98)
+    c.optimizer.update(learning_rate=1e-3, b2=0.98)
     c.update(steps=400, batch_size=32)
     c.eval.batch_size = 256
   elif arg == 'base':

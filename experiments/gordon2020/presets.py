@@ -41,16 +41,16 @@ def quick():
   """The packaged model, the embedded corpus, two tasks made of it, two seeds."""
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   for config in (first, second):
-    config.update(batch_size=32)
-    config.log.update(every=80, tensorboard=False)
-  first.update(steps=160)
-  first.checkpoint.every = 80
+    config.log.update(every=40, tensorboard=False)
+  first.update(steps=120, batch_size=32)
+  first.checkpoint.every = 60
   second.log.who_pays = False
   # A cell lasts seconds: one that is killed starts again.
   second.checkpoint.every = 0
   second.data.examples = 2000
+  second.batch_size = 16
   return Preset(
-    first, second, sparsities=(0.3, 0.5, 0.7, 0.9), ramp=80, tasks={'pydoc/order': 120, 'pydoc/words': 120},
+    first, second, sparsities=(0.3, 0.5, 0.7, 0.9), ramp=60, tasks={'pydoc/order': 160, 'pydoc/words': 160},
     deleted=1, after=0.5, rates=(1e-3,), seeds=(0, 1), burn_in=0, fresh=True, cost='under 10 minutes on two CPU cores',
   )
 
