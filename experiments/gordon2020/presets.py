@@ -73,7 +73,7 @@ def mini():
   first.update(steps=4000, batch_size=32)
   return Preset(
     first, second, sparsities=TENTHS, ramp=1000, tasks={'glue/cola': 800, 'glue/sst2': 2000},
-    deleted=2, after=1, rates=(5e-4,), seeds=(0, 1, 2), burn_in=0, fresh=True, cost='hours on two CPU cores',
+    deleted=2, after=1, rates=(1e-3,), seeds=(0, 1, 2), burn_in=0, fresh=True, cost='hours on two CPU cores',
   )
 
 
