@@ -94,8 +94,11 @@ def test_rows_are_complete_and_pruned_as_asked(finished):
   folder, _ = finished
   for row in ledger.read(folder / 'ledger.jsonl'):
     assert row['metrics'] and row['device'] and row['versions']['jax'] and row['mask_hash'] and row['bytes'] > 0
-    held = row['arm'] in ('pruned', 'random', 'after')
-    assert row['metrics']['sparsity'] == pytest.approx(row['sparsity'] if held else 0.0, abs=1e-3), row['arm']
+    got, asked = row['metrics']['sparsity'], row['sparsity']
+    if row['arm'] == 'deleted':  # free to grow again; in six steps most of it has, but words not met stay zero
+      assert got < 0.3 * asked
+    else:
+      assert got == pytest.approx(asked, abs=1e-3), row['arm']
 
 
 def test_report_and_its_parts(finished):

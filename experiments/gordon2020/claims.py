@@ -138,7 +138,7 @@ def deletion_follows_loss(data):
                    f'{line.n} sparsities' for task, line in known.items())
   missing = [task for task in tasks if task not in known]
   return _verdict(data, 'deletion_follows_loss', 'Accuracy after information deletion is linear '
-                  'in pre-training loss, with a slope of its own for each task.',
+                  'in pre-training loss, task by task.',
                   every and not broken, broken, text,
                   f'no line for {", ".join(missing)}: two seeds, four sparsities and a loss that '
                   'moves are needed' if missing else '',

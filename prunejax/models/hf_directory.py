@@ -110,6 +110,7 @@ def write(directory, texts, tensors):
       (staged / name).write_text(text, encoding='utf-8', newline='\n')
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     safetensors.numpy.save_file(arrays, staged / WEIGHTS, metadata={'format': 'pt'})
+    (staged / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner only
     if directory.exists():
       for name in [*texts, WEIGHTS]:
         os.replace(staged / name, directory / name)

@@ -1,5 +1,8 @@
 """What a grid would take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
 
+import functools
+import json
+
 import jax
 import jax.numpy as jnp
 import transformers
@@ -35,10 +38,7 @@ def table(cells, title) -> str:
 def of(config):
   """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
   size = size_of(config)
-  heads = ('classifier',) if config.data.task else ('mlm', 'nsp')
-  model = bert.Bert(size, heads)
-  blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-  shapes = jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
+  shapes = _shapes(size.to_json_string(use_diff=False), ('classifier',) if config.data.task else ('mlm', 'nsp'))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   predictions = 0 if config.data.task else config.data.max_predictions
   width = jnp.dtype(loop.DTYPES[config.model.dtype]).itemsize
@@ -48,6 +48,14 @@ def of(config):
   activations = rows * (size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4)
   flops = objectives.flops(size, shapes, length, predictions) * config.batch_size * config.steps
   return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes(size, heads):
+  """The shapes of a model's parameters; a grid has few models. size: JSON of a BertConfig."""
+  model = bert.Bert(inputs.size_of(json.loads(size)), heads)
+  blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  return jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
 
 
 def size_of(config):

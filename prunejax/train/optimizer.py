@@ -49,12 +49,19 @@ def check(config):
     ('optimizer.b1', c.b1, 0 <= c.b1 < 1),
     ('optimizer.b2', c.b2, 0 <= c.b2 < 1),
     ('steps', config.steps, config.steps > 0),
-    ('accumulate', config.accumulate, config.accumulate > 0 and config.batch_size % config.accumulate == 0),
   ):
     if not good:
       raise ValueError(f'{key}={value!r} cannot be; see its comment in configs/base.py')
+  if config.accumulate < 1 or config.batch_size % config.accumulate:
+    raise ValueError(f'accumulate={config.accumulate}: batch_size={config.batch_size} does not divide into as many parts')
   for name, group in config.prune.items():
-    pieces(group, f'prune.{name}')
+    _, planned, *_ = pieces(group, f'prune.{name}')
+    end = getattr(planned(), 'end', None) if planned else None
+    if end is not None and end >= config.steps:
+      raise ValueError(
+        f'prune.{name}.schedule={group.schedule!r} reaches its target at step {end}, but steps={config.steps}'
+        f' end at {config.steps - 1}: let it end earlier, or train longer'
+      )
 
 
 def groups(config):
