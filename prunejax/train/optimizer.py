@@ -53,7 +53,8 @@ def check(config):
     if not good:
       raise ValueError(f'{key}={value!r} cannot be; see its comment in configs/base.py')
   if config.accumulate < 1 or config.batch_size % config.accumulate:
-    raise ValueError(f'accumulate={config.accumulate}: batch_size={config.batch_size} does not divide into as many parts')
+    parts = f'batch_size={config.batch_size} does not divide into as many parts'
+    raise ValueError(f'accumulate={config.accumulate}: {parts}')
   for name, group in config.prune.items():
     _, planned, *_ = pieces(group, f'prune.{name}')
     end = getattr(planned(), 'end', None) if planned else None
