@@ -52,7 +52,7 @@ def run(cells, folder, *, experiment, preset, say=log.say):
   for number, (k, cell) in enumerate(left):
     title = f'[{len(cells) - len(left) + number + 1}/{len(cells)}] {describe(cell.labels)}'
     say(f'{title}  {cell.config.steps} steps{pace.left(number)}')
-    row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': configs.flat(cell.config)}
+    row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': _public(cell.config)}
     row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
     started = time.perf_counter()
     where = folder / 'cells' / k
@@ -138,6 +138,11 @@ def versions():
 def device():
   """'cpu x1', 'NVIDIA H200 x1'."""
   return f'{jax.devices()[0].device_kind} x{jax.device_count()}'
+
+
+def _public(config):
+  """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
+  return {k: v for k, v in configs.flat(config).items() if k not in ('data.root', 'data.cache')}
 
 
 def _resolved(config, folder):
