@@ -90,16 +90,19 @@ def fit(x, y, *, level=0.95):
   both = np.isfinite(x) & np.isfinite(y)
   x, y = x[both], y[both]
   n = int(x.size)
-  if n < 2 or np.ptp(x) == 0:
+  if n < 2:
     return Fit(*[math.nan] * 5, n)
   dx, dy = x - x.mean(), y - y.mean()
-  slope = float(dx @ dy / (dx @ dx))
-  spread = math.sqrt(float((dx @ dx) * (dy @ dy)))
+  width = float(dx @ dx)
+  if not width > 0:  # one x, or several so close that their squares are nothing
+    return Fit(*[math.nan] * 5, n)
+  slope = float(dx @ dy) / width
+  spread = math.sqrt(width) * math.sqrt(float(dy @ dy))
   r = float(dx @ dy) / spread if spread else math.nan
   reach = math.nan
   if n > 2:
     rest = float(np.sum((dy - slope * dx) ** 2))
-    reach = student_quantile(level, n - 2) * math.sqrt(rest / (n - 2) / float(dx @ dx))
+    reach = student_quantile(level, n - 2) * math.sqrt(rest / (n - 2) / width)
   return Fit(slope, float(y.mean() - slope * x.mean()), r, slope - reach, slope + reach, n)
 
 
