@@ -24,6 +24,7 @@ WRONG = {
 FILES = {
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
+  'tasks': ('',),
 }
 
 
