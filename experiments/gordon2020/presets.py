@@ -84,7 +84,7 @@ def base():
   tasks = {name: min(steps, 12_000) for name, steps in preset.tasks.items()}
   return preset._replace(
     tasks=tasks, sparsities=(0.3, 0.5, 0.7, 0.9), rates=(3e-5,), seeds=(0, 1), deleted=2, burn_in=0, fresh=False,
-    cost='about a day on one data-centre GPU; not measured here',
+    cost='not measured: needs an accelerator',
   )
 
 
@@ -98,7 +98,7 @@ def paper():
   return Preset(
     first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in tasks.items()},
     deleted=13 / 3, after=5 / 3, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,), burn_in=10_000, fresh=False,
-    cost='weeks of one accelerator, days of a TPU pod slice; not measured here',
+    cost='not measured: needs accelerators',
   )
 
 

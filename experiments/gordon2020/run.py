@@ -20,7 +20,8 @@ def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=N
   overrides = overrides or {}
   cells = plan(preset, overrides, from_scratch, **part)
   if dry_run:
-    say(cost.table([(cell.labels, cell.config) for cell in cells], title=f'{PAPER} {preset}'))
+    title = f'{PAPER} {preset}: {presets.PRESETS[preset]().cost}'
+    say(cost.table([(cell.labels, cell.config) for cell in cells], title=title))
     return None
   # Another part of the same grid may join a ledger; what changes the numbers of a cell may not.
   what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}
