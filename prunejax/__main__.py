@@ -1,4 +1,4 @@
-"""python -m prunejax {train, sweep, reproduce, report, export}: parse, then call."""
+"""python -m prunejax {train, sweep, reproduce, report, export, bench}: parse, then call."""
 
 import argparse
 import importlib
@@ -18,12 +18,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def parser():
   top = argparse.ArgumentParser(prog='python -m prunejax', description='Weight pruning research in JAX.')
   top.error = _refuse
-  verbs = top.add_subparsers(dest='verb', required=True, metavar='{train,sweep,reproduce,report,export}')
+  verbs = top.add_subparsers(dest='verb', required=True, metavar='{train,sweep,reproduce,report,export,bench}')
 
-  def verb(name, text):
+  def verb(name, text, folder=True):
     sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     sub.error = _refuse
-    sub.add_argument('--workdir', help='folder of everything the command writes')
+    if folder:
+      sub.add_argument('--workdir', help='folder of everything the command writes')
     return sub
 
   for name, text in (('train', 'Train one run.'), ('sweep', 'Run every cell of a config that has sweep(), once each.')):
@@ -45,6 +46,12 @@ def parser():
   sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
   sub.add_argument('--out', required=True, help='the folder to write')
   sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16')
+  sub = verb('bench', 'Measure how fast this machine prunes and trains; print a table, write JSON.', folder=False)
+  sub.add_argument('--only', type=listed(str), metavar='A,B', help='some benches instead of all')
+  sub.add_argument('--size', default='base', help='small, base (BERT-Base, the default) or large')
+  sub.add_argument('--times', type=int, help='how often the bench `kill` kills')
+  sub.add_argument('--out', metavar='FILE.json', help='the file to write (default: runs/bench/<machine>-<size>.json)')
+  sub.add_argument('--compare', nargs='+', metavar='FILE.json', help='only lay the tables of these files side by side')
   return top
 
 
@@ -60,7 +67,7 @@ def main(argv=None):
     overrides = {}
     for word in rest:
       key, equals, value = word.partition('=')
-      if not key.startswith('--config.') or not equals or args.verb in ('report', 'export'):
+      if not key.startswith('--config.') or not equals or args.verb in ('report', 'export', 'bench'):
         raise ValueError(f'unknown argument {word!r}; keys are set as --config.key=value')
       overrides[key.removeprefix('--config.')] = value
     globals()[f'_{args.verb}'](args, overrides)
@@ -127,6 +134,18 @@ def _export(args, overrides):
 
   del overrides
   export.export(_workdir(args), args.out, args.dtype)
+
+
+def _bench(args, overrides):
+  del overrides
+  if args.compare:
+    from prunejax.bench import table
+
+    print(table.compare(args.compare))
+    return
+  from prunejax.bench import run
+
+  run.run(args.only, args.size, times=args.times, out=args.out)
 
 
 def _experiment(paper):

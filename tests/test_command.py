@@ -109,7 +109,7 @@ def test_export_from_a_checkpoint(tmp_path, capsys):
   (['sweep', '--config=configs/base.py', '--workdir={}/out'], ['configs/base.py', 'no sweep()']),
   (['sweep', '--config=configs/sparsity.py'], ['sweep needs --workdir']),
   (['trian'], ['trian', 'train']),
-  ([], ['train,sweep,reproduce,report,export']),
+  ([], ['train,sweep,reproduce,report,export,bench']),
 ])
 def test_a_command_that_cannot_be_is_one_line(trained, tmp_path, capsys, argv, words):
   one_line(capsys, [word.replace('{run}', str(trained)).replace('{}', str(tmp_path)) for word in argv], *words)

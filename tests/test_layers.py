@@ -17,6 +17,7 @@ ROOMS = {
   ),
   'compress': ({'compress', 'pruning'}, {'numpy'}),
   'analysis': ({'analysis'}, {'numpy', 'matplotlib'}),
+  'bench': ({'bench', 'train', 'analysis', 'data', 'models', 'pruning', ''}, {'*'}),
   'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', ''}, {'*'}),
 }  # fmt: skip
 

@@ -132,7 +132,14 @@ def describe(labels):
 
 def versions():
   """{package: version} and Python's."""
-  return {'python': platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}}
+  return {'python': platform.python_version(), **{p: _version(p) for p in PACKAGES}}
+
+
+def _version(package):
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'not installed'  # prunejax itself, when it is run from a checkout
 
 
 def device():

@@ -1,0 +1,113 @@
+"""One mask update against one read of the scores and against argsort, on weights from BERT's own to the hostile."""
+
+import jax
+import jax.numpy as jnp
+
+from prunejax.bench import measure, sizes
+from prunejax.pruning import allocation, pipeline, selection, structure
+
+SPARSITIES = (0.5, 0.9)
+ALLOCATIONS = {'uniform': allocation.uniform, 'global': allocation.global_threshold}
+DTYPES = {'fp32': jnp.float32, 'bf16': jnp.bfloat16}
+
+
+def run(size, say, **options):
+  """Rows: reads of the scores, argsorts, extra memory, the share of ties. Sparsity is data: a program serves both."""
+  del options
+  shapes = sizes.shapes(size)
+  weights = sum(rows * columns for rows, columns in shapes.values())
+  if lack := measure.lacks(5 * 4 * weights):
+    yield measure.row('a mask update', None, 'reads', detail=lack)
+    return
+  speed = {}
+  for precision, dtype in DTYPES.items():
+    scores = sizes.weights(shapes, 'gaussian', dtype)
+    read = measure.compiled(_read, scores)
+    programs = {name: measure.compiled(_update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
+    for name, program in programs.items():
+      extra = measure.temporary(program)
+      yield measure.row(
+        f'extra memory, {name}, {precision}', None if extra is None else 100 * extra / measure.nbytes(scores),
+        '% of the weights', '< 10', f'temporaries of the compiled update, masks not counted; {weights:,} weights',
+      )
+    for kind in sizes.KINDS:
+      say(f'  {precision}, {kind}')
+      scores = sizes.weights(shapes, kind, dtype)
+      for name, program in programs.items():
+        speed[precision, kind, name] = measure.interleaved(_candidates(read, program, scores), rounds=5, seconds=4)
+    for name in ALLOCATIONS:
+      yield _reads(f'{name}, {precision}, gaussian', {'gaussian': speed[precision, 'gaussian', name]})
+      hostile = {kind: speed[precision, kind, name] for kind in sizes.KINDS if kind != 'gaussian'}
+      yield _reads(f'{name}, {precision}, worst of {len(hostile)} hostile kinds', hostile)
+  yield from _on_gpu(speed)
+  yield from _ties(shapes)
+  yield from _argsort(shapes, speed, say)
+
+
+def _reads(name, by_kind):
+  """The slowest sparsity of the slowest kind, as a multiple of one read."""
+  reads = {(kind, s): measure.ratio(times[s], times['read']) for kind, times in by_kind.items() for s in SPARSITIES}
+  kind, sparsity = max(reads, key=reads.get)
+  times = by_kind[kind]
+  detail = f'{kind}, sparsity {sparsity}: {times[sparsity]}; one read: {times["read"]}'
+  return measure.row(name, reads[kind, sparsity], 'reads', '<= 5', detail, where=not measure.on_gpu())
+
+
+def _candidates(read, program, scores):
+  calls = {'read': lambda: read(scores)}
+  return calls | {s: (lambda s=s: program(scores, jnp.float32(s))) for s in SPARSITIES}
+
+
+def _read(scores):
+  return sum(jnp.sum(jnp.abs(score)) for score in scores.values())
+
+
+def _update(allocate):
+  return lambda weights, sparsity: pipeline.select_masks(
+    {name: jnp.abs(w) for name, w in weights.items()}, sparsity, allocation=allocate
+  )
+
+
+def _on_gpu(speed):
+  for name in ALLOCATIONS:
+    times = speed['fp32', 'gaussian', name]
+    worst = max(times[s].median for s in SPARSITIES)
+    detail = str(max((times[s] for s in SPARSITIES), key=lambda t: t.median))
+    yield measure.row(f'{name}, fp32, gaussian, time', 1e3 * worst, 'ms', '<= 10', detail, where=measure.on_gpu())
+
+
+def _ties(shapes):
+  """What breaking ties adds to finding thresholds and comparing with them."""
+  scores = sizes.weights(shapes, 'gaussian', jnp.bfloat16)
+  full = measure.compiled(_update(allocation.uniform()), scores, 0.5)
+  bare = measure.compiled(_threshold_only, scores, 0.5)
+  half = jnp.float32(0.5)
+  times = measure.interleaved({'full': lambda: full(scores, half), 'bare': lambda: bare(scores, half)}, 7, 10)
+  yield measure.row(
+    'ties, uniform, bf16, gaussian', measure.ratio(times['full'], times['bare']) - 1, 'of the threshold', '< 1',
+    f'masks with ties broken: {times["full"]}; threshold and comparison only: {times["bare"]}',
+  )
+
+
+def _threshold_only(weights, sparsity):
+  scores = {name: jnp.abs(w) for name, w in weights.items()}
+  units, kept = pipeline.kept_units(scores, sparsity, allocation.uniform(), structure.unstructured())
+  edge = selection.edges(units.scores, jnp.stack([kept[name] for name in units.scores]))
+  return {name: selection.order_key(score) >= key for (name, score), key in zip(scores.items(), edge.key, strict=True)}
+
+
+def _argsort(shapes, speed, say):
+  """Leaves are sorted each alone, so a layer's leaves stand for every layer's."""
+  say('  argsort of one layer')
+  layer = {name: shape for name, shape in shapes.items() if '/layer_0/' in name}
+  scores = sizes.weights(layer)
+  sort = measure.compiled(lambda tree: jax.tree.map(lambda w: jnp.argsort(-jnp.abs(w).ravel()), tree), scores)
+  times = measure.interleaved({'sort': lambda: sort(scores)}, 3, 0)['sort']
+  layers = len(shapes) // len(layer)
+  for name in ALLOCATIONS:
+    ours = max(speed['fp32', 'gaussian', name][s].median for s in SPARSITIES)
+    yield measure.row(
+      f'{name}, fp32, gaussian, against argsort', layers * times.median / ours, 'times faster', '>= 150',
+      f'argsort of {len(layer)} of {len(shapes)} leaves, {times}, times {layers}; the update {measure.clock(ours)}',
+      where=not measure.on_gpu(),
+    )

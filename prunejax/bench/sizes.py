@@ -1,0 +1,67 @@
+"""The sizes a bench can be run at, and weights of that size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import transformers
+
+# layers, hidden, heads, intermediate, vocabulary
+SIZES = {
+  'tiny': (1, 32, 2, 32, 200),
+  'small': (4, 256, 4, 1024, 8192),
+  'base': (12, 768, 12, 3072, 30522),
+  'large': (24, 1024, 16, 4096, 30522),
+}
+MATRICES = {'attention': ('query', 'key', 'value', 'output'), 'ffn': ('intermediate', 'output')}
+
+
+def bert(size):
+  """The BertConfig of a size; 'base' and 'large' are the published ones."""
+  layers, hidden, heads, intermediate, vocab = SIZES[size]
+  return transformers.BertConfig(
+    vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+    intermediate_size=intermediate,
+  )
+
+
+def shapes(size) -> dict:
+  """{path: shape} of the encoder's six matrices a layer: 72 leaves and 84,934,656 weights at 'base'."""
+  layers, hidden, _, intermediate, _ = SIZES[size]
+  found = {}
+  for layer in range(layers):
+    for block, names in MATRICES.items():
+      for name in names:
+        rows = intermediate if (block, name) == ('ffn', 'output') else hidden
+        columns = intermediate if name == 'intermediate' else hidden
+        found[f'encoder/layer_{layer}/{block}/{name}/kernel'] = (rows, columns)
+  return found
+
+
+def _gaussian(key, shape):
+  return 0.02 * jax.random.normal(key, shape)
+
+
+# What weights can look like to a search for a threshold, from BERT's own to the hostile.
+KINDS = {
+  'gaussian': _gaussian,
+  '80 % zeros': lambda key, shape: jnp.where(jnp.abs(x := _gaussian(key, shape)) < 0.02 * 1.2816, 0.0, x),
+  'constant': lambda key, shape: jnp.full(shape, 0.5),
+  'nine values': lambda key, shape: jnp.clip(jnp.round(100 * _gaussian(key, shape)), -4, 4) / 4,
+  'log-uniform': lambda key, shape: jnp.exp(jax.random.uniform(key, shape, minval=-40.0, maxval=10.0)),
+  'in order': lambda key, shape: jnp.linspace(-1, 1, shape[0] * shape[1]).reshape(shape),
+}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _drawn(kind, shape, dtype, key):
+  return KINDS[kind](key, shape).astype(dtype)
+
+
+def weights(shapes, kind='gaussian', dtype=jnp.float32) -> dict:
+  """{path: array} of one of KINDS, drawn by leaf."""
+  key = jax.random.key(0)
+  return {
+    name: _drawn(kind, shape, jnp.dtype(dtype), jax.random.fold_in(key, i))
+    for i, (name, shape) in enumerate(shapes.items())
+  }

@@ -1,0 +1,131 @@
+"""The bench command: what it runs, what it judges, what it leaves behind."""
+
+import json
+
+import pytest
+
+from prunejax import __main__ as command
+from prunejax.bench import measure, run, table
+
+
+def said(capsys, argv, status=0):
+  assert command.main(argv) == status
+  captured = capsys.readouterr()
+  return (captured.err if status else captured.out).strip()
+
+
+@pytest.mark.parametrize('value, target, ok', [
+  (5, '<= 5', True), (5.01, '<= 5', False), (150, '>= 150', True), (149, '>= 150', False), (10, '< 10', False),
+  (9.99, '< 10', True), (1, '== 1', True), (2, '== 1', False), (1.1, '<= 1.10', True), (0.5, '> 0.5', False),
+])
+def test_targets(value, target, ok):
+  assert measure.row('x', value, 's', target)['ok'] is ok
+
+
+def test_what_is_not_judged():
+  assert measure.row('x', 5, 's')['ok'] is None
+  assert measure.row('x', None, 's', '<= 5')['ok'] is None
+  assert measure.row('x', 50, 'ms', '<= 10', where=False)['ok'] is None
+  with pytest.raises(ValueError, match="'about 5'"):
+    measure.row('x', 5, 's', 'about 5')
+
+
+def test_rounds_are_interleaved_and_ratios_pair_them():
+  order = []
+  times = measure.interleaved({name: lambda name=name: order.append(name) for name in 'abc'}, rounds=3)
+  assert ''.join(order) == 'abc' + 'abc' + 'bca' + 'cab'  # warm, then a turn later each round
+  assert all(len(t.rounds) == 3 for t in times.values())
+  a, b = measure.Times((1.0, 10.0, 3.0)), measure.Times((2.0, 20.0, 1.0))
+  assert measure.ratio(a, b) == 0.5 and a.median == 3.0
+  assert str(a) == '3 s (1 s to 10 s, 3 rounds)'
+
+
+class Fake:
+  """A bench of given rows; an exception among them is raised there."""
+
+  def __init__(self, *rows):
+    self.rows = rows
+
+  def run(self, size, say, **options):
+    for row in self.rows:
+      if isinstance(row, Exception):
+        raise row
+      yield row
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+  good = Fake(measure.row('fast', 2, 'reads', '<= 5', 'how | it was'), measure.row('slow', 9, 'reads', '<= 5'))
+  broken = Fake(measure.row('before', 1, 's'), MemoryError('too large'))
+  monkeypatch.setattr(run, 'BENCHES', {'good': good, 'broken': broken, 'kill': Fake(measure.row('hours', 1, 'h'))})
+
+
+def test_the_whole_command(fakes, tmp_path, capsys):
+  out = tmp_path / 'deep' / 'x.json'
+  line = said(capsys, ['bench', '--size=tiny', f'--out={out}'], 2)
+  assert line == 'prunejax: bench broken failed: MemoryError: too large'
+  results = json.loads(out.read_text())
+  assert list(results['benches']) == ['good', 'broken']  # kill only by name
+  assert results['machine']['versions']['jax'] and results['machine']['kind'] and str(tmp_path) not in out.read_text()
+  assert [r['ok'] for r in results['benches']['good']['rows']] == [True, False]
+  assert [r['value'] for r in results['benches']['broken']['rows']] == [1.0, None]
+  assert table.verdict(results) == '1 of 2 targets met; missed: 1 in good'
+  text = out.with_suffix('.md').read_text()
+  assert 'how \\| it was' in text and '| slow | 9 reads | <= 5 | MISS |' in text and 'too large' in text
+
+  # Another bench into the same file: what it holds stays.
+  shown = said(capsys, ['bench', '--size=tiny', '--only=kill', f'--out={out}'])
+  assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == ['good', 'broken', 'kill']
+  line = said(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
+  assert 'x.json' in line and 'another size' in line
+
+  results['machine']['kind'] = 'gpu-x1'
+  results['benches'].pop('broken')
+  (tmp_path / 'gpu.json').write_text(json.dumps(results))
+  shown = said(capsys, ['bench', '--compare', str(out), str(tmp_path / 'gpu.json')])
+  assert 'gpu-x1, tiny' in shown and '| good: slow | reads | <= 5 | 9 MISS | 9 MISS |' in shown
+  assert '| broken: before | s |  | 1 |  |' in shown
+
+
+def test_a_row_is_kept_as_it_comes(fakes, tmp_path, monkeypatch):
+  class Stop(BaseException):
+    pass
+
+  run.BENCHES['good'].rows = (measure.row('first', 1, 's'), Stop())
+  monkeypatch.setattr(Fake, 'run', lambda self, size, say, **options: _until_stop(self.rows))
+  with pytest.raises(Stop):
+    run.run(['good'], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+  assert table.read(tmp_path / 'x.json')['benches']['good']['rows'][0]['name'] == 'first'
+
+
+def _until_stop(rows):
+  for row in rows:
+    if isinstance(row, BaseException):
+      raise row
+    yield row
+
+
+@pytest.mark.parametrize('argv, words', [
+  (['--only=selektion'], ["--only=selektion (did you mean 'selection'?)", 'expected some of']),
+  (['--size=bas'], ["--size=bas (did you mean 'base'?)", 'large']),
+  (['--compare', '{}/none.json'], ['none.json', 'python -m prunejax bench --out']),
+  (['--compare', '{}/other.json'], ['other.json', 'no results']),
+  (['--only=selection', '--out={}/other.json'], ['other.json', 'no results']),
+  (['--times=many'], ['many']),
+  (['--config.steps=3'], ['--config.steps=3']),
+])
+def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
+  (tmp_path / 'other.json').write_text('{"a": 1}')
+  line = said(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
+  assert '\n' not in line and line.startswith('prunejax: ')
+  for word in words:
+    assert word in line, line
+  assert [p.name for p in tmp_path.iterdir()] == ['other.json']
+
+
+@pytest.mark.parametrize('name', [name for name in run.BENCHES if name not in (*run.BY_NAME_ONLY, 'population')])
+def test_every_bench_runs_at_a_tiny_size(name, tmp_path):
+  results = run.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+  rows = results['benches'][name]['rows']
+  assert rows and all(row['value'] is not None for row in rows), rows
+  assert len({row['name'] for row in rows}) == len(rows)
