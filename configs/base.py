@@ -80,7 +80,7 @@ def get_config(arg=''):
     batch_size=64,  # examples at a time
   )
   c.checkpoint = config_dict.create(
-    every=1000,  # steps between checkpoints, 0: none
+    every=1000,  # steps between checkpoints, 0: none, but for the one that SIGTERM asks for
     keep=2,  # newest ones
   )
   c.log = config_dict.create(

@@ -6,6 +6,8 @@ import os
 import pathlib
 import sys
 
+from prunejax.train import preemption
+
 # What a person can mend ends in one line; anything else is a defect and keeps its traceback.
 MENDABLE = (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError, FloatingPointError)
 TRAIN = (
@@ -60,7 +62,7 @@ def _refuse(message):
 
 
 def main(argv=None):
-  """Runs one command; returns the exit status."""
+  """Runs one command; returns the exit status: 0, 2 for what a person can mend, 75 for "start me again"."""
   try:
     args, rest = parser().parse_known_args(argv)
     _need_train()
@@ -70,8 +72,12 @@ def main(argv=None):
       if not key.startswith('--config.') or not equals or args.verb in ('report', 'export', 'bench'):
         raise ValueError(f'unknown argument {word!r}; keys are set as --config.key=value')
       overrides[key.removeprefix('--config.')] = value
-    globals()[f'_{args.verb}'](args, overrides)
+    with preemption.guard():
+      globals()[f'_{args.verb}'](args, overrides)
     return 0
+  except preemption.Preempted as notice:
+    print(f'prunejax: {notice}; the same command goes on from here', file=sys.stderr)
+    return preemption.RESTART
   except KeyboardInterrupt:
     print('\nstopped; the same command goes on from here', file=sys.stderr)
     return 130

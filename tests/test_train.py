@@ -12,7 +12,7 @@ import tiny_runs
 import prunejax
 from configs import base
 from prunejax.models import bert, bert_hf
-from prunejax.train import checkpoint, configs, log, loop, objectives, optimizer, sharding
+from prunejax.train import checkpoint, configs, log, loop, objectives, optimizer, sharding, workdir
 from prunejax.train.step import make_train_step
 
 # What a run leaves behind.
@@ -20,7 +20,7 @@ from prunejax.train.step import make_train_step
 
 def test_a_run_leaves_its_result_its_rows_and_its_model():
   run = tiny_runs.finished('pruned')
-  assert run.result == json.loads((run.folder / 'result.json').read_text()) == loop.load_result(run.folder)
+  assert run.result == json.loads((run.folder / 'result.json').read_text()) == workdir.result(run.folder)
   assert run.result['sparsity'] == 0.5 and run.result['steps'] == 12
   assert set(run.result['metrics']) == {'loss', 'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy'}
   rows = tiny_runs.rows(run.folder)

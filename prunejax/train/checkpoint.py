@@ -7,10 +7,16 @@ import jax
 import orbax.checkpoint as ocp
 
 
+class _Manager(ocp.CheckpointManager):
+  def reached_preemption(self, step):
+    """Never: the loop asks, once a step (preemption.notice), and two counts of steps would never agree."""
+    return False
+
+
 def manager(folder, keep=2):
   """The checkpoint manager of a run."""
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-  return ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+  return _Manager(pathlib.Path(folder).absolute(), options=options)
 
 
 def save(manager, state, config):
@@ -18,6 +24,17 @@ def save(manager, state, config):
   manager.save(
     int(state['step']), args=ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
   )
+
+
+def save_now(manager, folder, state, config):
+  """Saves the state, and returns when it is on disk. manager: None where a run keeps no checkpoints else."""
+  own = manager or _Manager(pathlib.Path(folder).absolute())
+  own.wait_until_finished()
+  if int(state['step']) not in own.all_steps():
+    save(own, state, config)
+    own.wait_until_finished()
+  if manager is None:
+    own.close()
 
 
 def restore(manager, abstract, shardings):

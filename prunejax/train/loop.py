@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -13,11 +12,27 @@ import jax.numpy as jnp
 import prunejax
 from prunejax.models import bert, bert_hf, hf_directory
 from prunejax.pruning import report
-from prunejax.train import checkpoint, evaluate, inputs, log, objectives, optimizer, sharding, specs, workdir
+from prunejax.train import (
+  checkpoint,
+  configs,
+  evaluate,
+  inputs,
+  log,
+  objectives,
+  optimizer,
+  preemption,
+  sharding,
+  specs,
+  workdir,
+)
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 SIZE_KEYS = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'max_position_embeddings')
+LEAST = {
+  'seed': 0, 'batch_size': 1, 'data.examples': 0, 'data.max_predictions': 1, 'eval.every': 0, 'eval.batches': 1,
+  'eval.batch_size': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'log.every': 0,
+}
 
 
 class Program(NamedTuple):
@@ -49,6 +64,7 @@ def train(config, folder, *, title='', say=log.say):
 
   Raises:
     ValueError, FileNotFoundError: one line naming the key or file. FloatingPointError: a loss that is not finite.
+    preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
   """
   began = time.perf_counter()
   tx = optimizer.make(config)
@@ -67,7 +83,7 @@ def train(config, folder, *, title='', say=log.say):
   workdir.claim(folder, config.to_dict())
 
   state, manager = None, None
-  if config.checkpoint.every:
+  if config.checkpoint.every or (folder / 'checkpoints').exists():
     manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
     state, damaged = checkpoint.restore(manager, abstract, shardings)
     for step, why in damaged:
@@ -83,7 +99,8 @@ def train(config, folder, *, title='', say=log.say):
     folder, title, config.steps, start=int(state['step']), tensorboard=config.log.tensorboard, say=say
   )
   try:
-    state = _loop(config, state, data, program, mesh, writer, manager)
+    with preemption.notice() as told:
+      state = _loop(config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told)
     metrics = _scores(config, state, data, program)
     masks = prunejax.get_masks(state['opt_state'], state['params'])
     writer.write(config.steps, 'eval', metrics)
@@ -209,8 +226,8 @@ def _state(params, tx, rng):
   return {'params': params, 'opt_state': tx.init(params), 'step': step, 'rng': key}
 
 
-def _loop(config, state, data, program, mesh, writer, manager):
-  """Steps from where the state is to the end."""
+def _loop(config, state, data, program, mesh, writer, manager, folder, told):
+  """Steps from where the state is to the end. Told to stop, it saves the step it is at and raises Preempted."""
   pending, start = [], int(state['step'])
   for step, batch in zip(range(start, config.steps), inputs.prefetch(data.train, start, config.steps), strict=True):
     state, metrics = program.step(state, sharding.put_batch(batch, mesh))
@@ -231,6 +248,10 @@ def _loop(config, state, data, program, mesh, writer, manager):
         writer.write(at, 'train', shown | {k: v for k, v in means.items() if k not in shown})
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
+    if told():
+      log.finite_means(pending, at)
+      checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
+      raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}')
     if due(config.eval.every) and at < config.steps:
       writer.write(at, 'eval', _scores(config, state, data, program))
   log.finite_means(pending, config.steps)
@@ -256,20 +277,10 @@ def _check(config):
   ):
     if value not in known:
       raise ValueError(f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}')
-  for key, value, least in (
-    ('seed', config.seed, 0),
-    ('batch_size', config.batch_size, 1),
-    ('data.examples', config.data.examples, 0),
-    ('data.max_predictions', config.data.max_predictions, 1),
-    ('eval.every', config.eval.every, 0),
-    ('eval.batches', config.eval.batches, 1),
-    ('eval.batch_size', config.eval.batch_size, 1),
-    ('checkpoint.every', config.checkpoint.every, 0),
-    ('checkpoint.keep', config.checkpoint.keep, 1),
-    ('log.every', config.log.every, 0),
-  ):
-    if value < least:
-      raise ValueError(f'{key}={value!r}: expected at least {least}')
+  values = configs.flat(config)
+  for key, least in LEAST.items():
+    if values[key] < least:
+      raise ValueError(f'{key}={values[key]!r}: expected at least {least}')
   if not 0 <= config.model.dropout < 1:
     raise ValueError(f'model.dropout={config.model.dropout!r}: expected a share in [0, 1)')
   latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]
@@ -286,8 +297,3 @@ def _who_pays(config, program, params, batch, folder, say):
     rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient)
     say(report.format_report(rows))
     workdir.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
-
-
-def load_result(folder):
-  """The result of a finished run."""
-  return workdir.result(pathlib.Path(folder))

@@ -1,0 +1,116 @@
+"""SIGTERM: the step is saved, the status says "start me again", and the run ends as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import tiny_runs
+
+from prunejax.train import grid, loop, preemption
+
+PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
+
+
+def term():
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def at_line(words, act=term, lines=None):
+  """A `say` that acts at the first line with `words`."""
+  left = [act]
+
+  def say(line):
+    if lines is not None:
+      lines.append(line)
+    if words in line and left:
+      left.pop()()
+
+  return say
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+  before = signal.getsignal(signal.SIGTERM)
+  yield
+  assert signal.getsignal(signal.SIGTERM) is before, 'a handler stayed behind'
+
+
+@pytest.mark.parametrize('every, line, at', [
+  (4, 'train 3/12', 3), (5, 'train 12/12', 12), (0, 'train 6/12', 6), (3, 'train 6/12', 6),
+])
+def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, line, at):
+  config = lambda: tiny_runs.config(checkpoint__every=every)
+  with preemption.guard(), pytest.raises(preemption.Preempted, match=f'step {at} of 12 is saved in .*checkpoints'):
+    loop.train(config(), tmp_path, say=at_line(line))
+  assert str(at) in os.listdir(tmp_path / 'checkpoints')
+  lines, whole = [], tiny_runs.finished('pruned')
+  result = loop.train(config(), tmp_path, say=lines.append)
+  assert f'goes on at step {at} of 12' in lines[0]
+  assert tiny_runs.plain(result) == tiny_runs.plain(whole.result) and tiny_runs.same_weights(tmp_path, whole.folder)
+
+
+def test_outside_the_steps_it_stops_at_once_and_what_was_saved_holds(tmp_path):
+  with preemption.guard(), pytest.raises(preemption.Preempted):
+    loop.train(tiny_runs.config(), tmp_path, say=at_line('eval 12/12'))
+  lines = []
+  loop.train(tiny_runs.config(), tmp_path, say=lines.append)
+  assert 'goes on at step 12 of 12' in lines[0]
+  assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
+
+
+def test_a_preempted_sweep_goes_on(tmp_path):
+  changes = [{}, {'seed': 1}]
+  say = at_line('[2/2] pretrain seed 1 seed=1  train 6/12')
+  with preemption.guard(), pytest.raises(preemption.Preempted):
+    grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', say=say)
+  lines = []
+  rows = grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', say=lines.append)
+  assert lines[0].endswith('1 done, 1 left') and any('goes on at step 6' in line for line in lines) and len(rows) == 2
+
+
+def test_a_second_notice_is_not_caught_and_a_late_one_is_passed_on():
+  with preemption.guard():
+    with pytest.raises(preemption.Preempted):  # by the guard, when the loop has ended
+      with preemption.notice() as told:
+        assert not told()
+        term()
+        assert told() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the next one ends the process
+  with preemption.guard():
+    with pytest.raises(preemption.Preempted):
+      term()
+
+
+def test_in_another_thread_nothing_is_installed():
+  seen = []
+
+  def work():
+    with preemption.guard(), preemption.notice() as told:
+      seen.append((signal.getsignal(signal.SIGTERM), told()))
+
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert seen == [(before, False)]
+
+
+def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_path):
+  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu'}
+  argv = tiny_runs.argv('train', tmp_path / 'run', steps=100000, log__every=3) + PRUNE
+  with subprocess.Popen(
+    [sys.executable, '-m', 'prunejax', *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    env=environment, cwd=tiny_runs.ROOT,
+  ) as process:
+    for line in process.stdout:
+      if 'train 6/' in line:
+        process.send_signal(signal.SIGTERM)
+        break
+    process.stdout.read()
+    error = process.stderr.read()
+  assert process.returncode == preemption.RESTART == 75
+  assert len(error.splitlines()) == 1 and 'is saved in' in error and 'the same command goes on from here' in error
+  saved = max(int(name) for name in os.listdir(tmp_path / 'run' / 'checkpoints') if name.isdigit())
+  assert f'step {saved} of 100000' in error
