@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prunejax.pruning.explicit import like
 from prunejax.pruning.types import Criterion, path_name
 
 
@@ -25,7 +26,11 @@ def random(seed=0) -> Criterion:
 
   def score(params, **_):
     key = jax.random.key(seed, impl='threefry2x32')
-    draw = lambda path, w: jax.random.uniform(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape)
+
+    def draw(path, w):
+      drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape)
+      return like(drawn, w)
+
     return jax.tree_util.tree_map_with_path(draw, params)
 
   return _stateless(score)

@@ -1,7 +1,7 @@
 """scores -> pool -> allocate -> select -> expand: the way from a criterion's scores to masks."""
 
 from prunejax.pruning import allocation as allocations
-from prunejax.pruning import selection
+from prunejax.pruning import explicit, selection
 from prunejax.pruning import structure as structures
 from prunejax.pruning.types import Allocation, Structure, Units
 
@@ -16,8 +16,12 @@ def select_masks(
   """Masks {path: bool} for scores {path: array} at a sparsity: pool, allocate, select, expand."""
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
-  units, kept = kept_units(scores, sparsity, allocation, structure)
-  return structure.expand(selection.top(units.scores, kept), scores)
+
+  def chosen(scores, sparsity):
+    units, kept = kept_units(scores, sparsity, allocation, structure)
+    return structure.expand(selection.top(units.scores, kept), scores)
+
+  return explicit.automatic(chosen, scores, sparsity)
 
 
 def kept_units(scores, sparsity, allocation, structure):

@@ -1,0 +1,31 @@
+"""Explicit meshes, the default of `jax.make_mesh`: there an array's type says how it lies, and every operation on it
+must say how its result lies. Selection works on Auto axes, where the compiler sees to that; masks come back as
+their scores lie.
+"""
+
+import jax
+from jax.sharding import AxisType
+
+
+def automatic(fn, arrays: dict, *args):
+  """`fn(arrays, *args)`, a dict with the names and shapes of `arrays`, with no axis of their mesh Explicit inside.
+
+  The results lie as the arrays do. Plain `fn(arrays, *args)` where nothing is Explicit.
+  """
+  lies = {name: jax.typeof(array).sharding for name, array in arrays.items()}
+  axes = [axes for axes in map(explicit_axes, lies.values()) if axes]
+  if not axes:
+    return fn(arrays, *args)
+  return jax.sharding.auto_axes(fn, axes=axes[0], out_sharding=lies)(arrays, *args)
+
+
+def explicit_axes(sharding) -> tuple:
+  """The names of the Explicit axes of a sharding's mesh."""
+  kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+  return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+
+
+def like(array, model):
+  """`array` laid out as `model` lies, where that is a matter of type; else as it is."""
+  sharding = jax.typeof(model).sharding
+  return jax.sharding.reshard(array, sharding) if explicit_axes(sharding) else array
