@@ -87,7 +87,7 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
     optax.clip_by_global_norm(c.clip),
     optax.scale_by_adam(c.b1, c.b2, c.eps),
     optax.add_decayed_weights(c.weight_decay, mask=optimizer._decays),
-    optax.scale_by_schedule(optimizer.rate_shape(config.steps, c.warmup)),
+    optimizer._shape(config.steps, c.warmup, c.sawtooth),
     optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate),
   )
   state = loop.initial_state(config, program, tx)
@@ -166,7 +166,8 @@ def test_runs_that_differ_in_numbers_share_one_program():
   program = loop.build(config, source, data, optimizer.make(config))
   count, sizes = len(loop._PROGRAMS), (program.step._cache_size(), program.measure._cache_size())
   other = tiny_runs.finished(
-    'numbers', seed=3, optimizer__learning_rate=3e-3, prune__weights__schedule='cubic(0.8, end=6)', eval__batches=1
+    'numbers', seed=3, steps=9, optimizer__learning_rate=3e-3, prune__weights__schedule='cubic(0.8, end=6)',
+    eval__batches=1,
   )
   assert other.result['sparsity'] == pytest.approx(0.8, abs=1e-3)
   assert len(loop._PROGRAMS) == count

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import prunejax
+from prunejax.data import tasks
 from prunejax.models import bert, bert_hf, hf_directory
 from prunejax.pruning import report
 from prunejax.train import (
@@ -147,23 +148,28 @@ def read_inputs(config):
 def program_key(config, source):
   """Equal for two runs exactly when one compiled program serves both: every number that is data is left out."""
   plain = config.to_dict()
-  for key in ('seed', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval'):
+  for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval'):
     plain.pop(key)
   plain['optimizer'].pop('learning_rate')
-  plain['data'] = {k: plain['data'][k] for k in ('task', 'seq_len', 'max_predictions')}
+  plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
+  plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
   plain['where'] = optimizer.where(config)
   plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
   return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _outputs(name):
+  """(numbers the head puts out, whether the task is a regression); None when `name` names no task."""
+  task = tasks.get(name) if name else None
+  return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
 def build(config, source, data, tx) -> Program:
   """The compiled functions of a run, made once for each `program_key`."""
   key = program_key(config, source)
   if key not in _PROGRAMS:
-    task = data.task
-    heads = ('classifier',) if task else ('mlm', 'nsp')
-    outputs = len(task.classes) if task and task.classes else 1
-    regression = bool(task) and not task.classes
+    heads = ('classifier',) if data.task else ('mlm', 'nsp')
+    outputs, regression = _outputs(config.data.task) or (1, False)
     sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
     model, draw, loss_fn, measure = _model(
       sized, heads, outputs, regression, config.model.dtype, config.model.initializer

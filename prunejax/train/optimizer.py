@@ -1,7 +1,7 @@
 """From config to an optax chain: BERT's AdamW, then the pruning links. Numbers that a grid sweeps are data.
 
-The peak learning rate and every sparsity are injected hyperparameters: they live in the optimizer state, so runs
-that differ only in them share one compiled program.
+The peak learning rate, the number of steps and every sparsity are injected hyperparameters: they live in the optimizer
+state, so runs that differ only in them share one compiled program.
 """
 
 import inspect
@@ -27,7 +27,7 @@ def make(config):
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
-    ('shape', optax.scale_by_schedule(rate_shape(config.steps, c.warmup, c.sawtooth))),
+    ('shape', _shape(config.steps, c.warmup, c.sawtooth)),
     ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
   ]
   links += [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
@@ -152,19 +152,30 @@ def inject(build, numbers):
   return optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(**numbers)
 
 
-def rate_shape(steps, warmup, sawtooth=0):
-  """step -> share of the peak: linear warm-up, then linear to 0.
+def _shape(steps, warmup, sawtooth):
+  """`rate_shape` as a link. How long a run lasts is a number too: runs of any length share a program."""
+  build = lambda steps, ramp: optax.scale_by_schedule(rate_shape(steps, warmup, sawtooth, ramp))
+  return inject(build, {'steps': float(steps), 'ramp': float(_ramp(steps, warmup))})
+
+
+def _ramp(steps, warmup):
+  return max(round(steps * warmup), 1) if warmup else 0
+
+
+def rate_shape(steps, warmup, sawtooth=0, ramp=None):
+  """step -> share of the peak: linear warm-up, then linear to 0. `steps` and `ramp` (warm-up steps) may be traced.
 
   With `sawtooth` the seed code's own accident (Gordon et al. 2020; the trainer is called again for every piece of
   `sawtooth` steps with a longer horizon): inside piece k the rate falls from 1/(k+1) of the peak to 0.
   """
-  ramp = max(round(steps * warmup), 1) if warmup else 0
+  ramp = _ramp(steps, warmup) if ramp is None else ramp
 
   def shape(step):
     step = jnp.asarray(step, jnp.float32)
     horizon = (step // sawtooth + 1) * sawtooth if sawtooth else steps
-    down = jnp.clip(1 - step / horizon, 0, 1) if sawtooth else jnp.clip((steps - step) / max(steps - ramp, 1), 0, 1)
-    return jnp.where(step < ramp, (step + 1) / ramp, down) if ramp else down
+    down = 1 - step / horizon if sawtooth else (steps - step) / jnp.maximum(steps - ramp, 1)
+    down = jnp.clip(down, 0, 1)
+    return jnp.where(step < ramp, (step + 1) / ramp, down) if warmup else down
 
   return shape
 
