@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 from configs import base
 from prunejax.pruning import allocation, criteria, schedule, structure
-from prunejax.train import configs, grid, loop, optimizer, specs
+from prunejax.train import configs, grid, optimizer, program, specs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEYS = configs.flat(base.get_config())
@@ -104,10 +104,10 @@ def test_an_argument_that_a_config_does_not_know_is_named(name):
 
 def test_every_key_of_base_has_a_comment():
   text = (ROOT / 'configs' / 'base.py').read_text()
-  leaves = {k.split('.')[-1] for k in KEYS} - set(loop.SIZE_KEYS)  # those have one comment in common
+  leaves = {k.split('.')[-1] for k in KEYS} - set(program.SIZE_KEYS)  # those have one comment in common
   key = re.compile(rf'\s+(c\.)?({"|".join(leaves)}) ?=(?! config_dict)')
   declared = [line for line in text.splitlines() if key.match(line)]
-  assert len(declared) == len(KEYS) - len(loop.SIZE_KEYS)
+  assert len(declared) == len(KEYS) - len(program.SIZE_KEYS)
   assert [line for line in declared if '  # ' not in line] == []
 
 

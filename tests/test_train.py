@@ -13,6 +13,7 @@ import prunejax
 from configs import base
 from prunejax.models import bert, bert_hf
 from prunejax.train import checkpoint, configs, log, loop, objectives, optimizer, sharding, workdir
+from prunejax.train import program as programs
 from prunejax.train.step import make_train_step
 
 # What a run leaves behind.
@@ -164,13 +165,13 @@ def test_runs_that_differ_in_numbers_share_one_program():
   config = tiny_runs.config()
   source, data = loop.read_inputs(config)
   program = loop.build(config, source, data, optimizer.make(config))
-  count, sizes = len(loop._PROGRAMS), (program.step._cache_size(), program.measure._cache_size())
+  count, sizes = len(programs._PROGRAMS), (program.step._cache_size(), program.measure._cache_size())
   other = tiny_runs.finished(
     'numbers', seed=3, steps=9, optimizer__learning_rate=3e-3, prune__weights__schedule='cubic(0.8, end=6)',
     eval__batches=1,
   )
   assert other.result['sparsity'] == pytest.approx(0.8, abs=1e-3)
-  assert len(loop._PROGRAMS) == count
+  assert len(programs._PROGRAMS) == count
   assert (program.step._cache_size(), program.measure._cache_size()) == sizes
   assert other.result['mask_hash'] != tiny_runs.finished('pruned').result['mask_hash']
 

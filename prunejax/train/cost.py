@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import transformers
 
 from prunejax.models import bert
-from prunejax.train import inputs, loop, objectives
+from prunejax.train import inputs, objectives, program
 
 GIB = 2**30
 
@@ -41,7 +41,7 @@ def of(config):
   shapes = _shapes(size.to_json_string(use_diff=False), ('classifier',) if config.data.task else ('mlm', 'nsp'))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   predictions = 0 if config.data.task else config.data.max_predictions
-  width = jnp.dtype(loop.DTYPES[config.model.dtype]).itemsize
+  width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
   rows, length = config.batch_size // config.accumulate, config.data.seq_len
   # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
   kept = length * (12 * size.hidden_size + 2 * size.intermediate_size) + 2 * size.num_attention_heads * length**2
@@ -67,5 +67,5 @@ def size_of(config):
     folder = inputs.folder_of(config.init) if config.init else None
   if folder is not None and (folder / 'config.json').exists():
     return transformers.BertConfig.from_json_file(folder / 'config.json')
-  fields = {k: config.model[k] for k in loop.SIZE_KEYS}
+  fields = {k: config.model[k] for k in program.SIZE_KEYS}
   return transformers.BertConfig(**fields)

@@ -1,0 +1,139 @@
+"""What a run computes, from its config: inputs, compiled functions, first state. Nothing is trained here."""
+
+import functools
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prunejax.data import tasks
+from prunejax.models import bert, bert_hf, hf_directory
+from prunejax.train import inputs, objectives, optimizer
+from prunejax.train.step import VIEWS, make_train_step
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+SIZE_KEYS = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'max_position_embeddings')
+
+class Program(NamedTuple):
+  """What is compiled. Runs that differ in numbers only (see `program_key`) share one."""
+
+  model: Any
+  draw: Any
+  step: Any
+  measure: Any
+  gradient: Any
+  view: Any
+
+
+_PROGRAMS = {}
+
+
+def read_inputs(config):
+  """(Source, Data) of a config. Raises before anything is compiled or written."""
+  c = config.data
+  root, cache = c.root or None, c.cache or None
+  size = {k: config.model[k] for k in SIZE_KEYS}
+  source = inputs.source(config.init, size, c.vocab, c.vocab_size, c.corpus, root, cache)
+  source.size.hidden_dropout_prob = source.size.attention_probs_dropout_prob = config.model.dropout
+  if c.seq_len > source.size.max_position_embeddings:
+    raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
+  process = (jax.process_index(), jax.process_count())
+  shared = dict(root=root, cache=cache, seed=config.seed)
+  shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
+  if c.task:
+    return source, inputs.finetuning_data(
+      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, process=process, **shared
+    )
+  recipe = inputs.pretraining.Recipe(c.seq_len, c.predict, c.max_predictions)
+  return source, inputs.pretraining_data(
+    source.tokenizer, c.corpus, recipe, eval_batches=config.eval.batches, process=process, **shared
+  )
+
+
+def program_key(config, source):
+  """Equal for two runs exactly when one compiled program serves both: every number that is data is left out."""
+  plain = config.to_dict()
+  for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval'):
+    plain.pop(key)
+  plain['optimizer'].pop('learning_rate')
+  plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
+  plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
+  plain['where'] = optimizer.where(config)
+  plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
+  return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _outputs(name):
+  """(numbers the head puts out, whether the task is a regression); None when `name` names no task."""
+  task = tasks.get(name) if name else None
+  return task and (len(task.classes) if task.classes else 1, not task.classes)
+
+
+def build(config, source, data, tx) -> Program:
+  """The compiled functions of a run, made once for each `program_key`."""
+  key = program_key(config, source)
+  if key not in _PROGRAMS:
+    heads = ('classifier',) if data.task else ('mlm', 'nsp')
+    outputs, regression = _outputs(config.data.task) or (1, False)
+    sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
+    model, draw, loss_fn, measure = _model(
+      sized, heads, outputs, regression, config.model.dtype, config.model.initializer
+    )
+    view = VIEWS[config.view]
+    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
+    gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
+    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view)
+  return _PROGRAMS[key]
+
+
+@functools.lru_cache(maxsize=16)
+def _model(size, heads, outputs, regression, dtype, initializer):
+  """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a BertConfig."""
+  model = bert.Bert(inputs.size_of(json.loads(size)), heads, outputs, DTYPES[dtype], initializer)
+  objective = objectives.pretraining(model) if 'mlm' in heads else objectives.finetuning(model, regression)
+  return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1])
+
+
+def abstract_state(config, program, tx):
+  """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
+  rng = jax.random.key(config.seed)
+  params = jax.eval_shape(program.draw, rng)
+  return jax.eval_shape(lambda p: _state(p, tx, rng), params)
+
+
+def pretrained(config, source, program, shapes):
+  """The weights in the folder of `init`, or None. Raises ValueError when they are another model's.
+
+  A fine-tuned model brings its classifier along, unless the task has another number of classes.
+  """
+  if source.folder is None or not config.pretrained:
+    return None
+  tuned = 'BertForSequenceClassification' in (hf_directory.read_config(source.folder).get('architectures') or ())
+  heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
+  loaded, _ = bert_hf.load(source.folder, heads=heads)
+  if 'classifier' in loaded and loaded['classifier']['bias'].shape != shapes['classifier']['bias'].shape:
+    del loaded['classifier']
+  bert_hf.transfer(loaded, shapes)
+  return loaded
+
+
+def initial_state(config, program, tx, loaded=None):
+  """The state of step 0: the weights `loaded`, whatever they lack drawn by `seed`."""
+  rng = jax.random.key(config.seed)
+  params = program.draw(rng)
+  if loaded is not None:
+    params, _ = bert_hf.transfer(loaded, params)
+  return _state(jax.tree.map(jnp.asarray, params), tx, rng)
+
+
+def _drawn(model, rng):
+  blank = jnp.zeros((1, 8), jnp.int32)
+  return model.init(jax.random.fold_in(rng, 1), blank, blank, blank == 0)['params']
+
+
+def _state(params, tx, rng):
+  key = jax.random.key_data(jax.random.fold_in(rng, 2))
+  step = jnp.zeros((), jnp.int32)
+  return {'params': params, 'opt_state': tx.init(params), 'step': step, 'rng': key}
