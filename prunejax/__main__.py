@@ -128,10 +128,11 @@ def _reproduce(args, overrides):
 
 
 def _report(args, overrides):
+  from prunejax import files
   from prunejax.train import grid
 
   del overrides
-  folder = pathlib.Path(_workdir(args))
+  folder = files.path(_workdir(args))
   _experiment(grid.experiment_of(folder)).write_report(folder)
 
 

@@ -147,21 +147,19 @@ def test_a_config_that_has_no_canonical_form_is_refused(bad):
 
 
 WRITER = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location('ledger', sys.argv[1])
-ledger = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ledger)
+import sys
+from prunejax.analysis import ledger
 print('ready', flush=True)
 sys.stdin.readline()
-writer, count = int(sys.argv[3]), int(sys.argv[4])
+writer, count = int(sys.argv[2]), int(sys.argv[3])
 for number in range(count):
-  ledger.append(sys.argv[2], {'cell': f'{writer}-{number}', 'pad': 'x' * (7000 + 500 * writer)})
+  ledger.append(sys.argv[1], {'cell': f'{writer}-{number}', 'pad': 'x' * (7000 + 500 * writer)})
 """
 
 
 def test_appends_of_several_processes_never_tear_a_row(tmp_path):
   path, count, writers = tmp_path / 'l.jsonl', 40, 4
-  command = [sys.executable, '-c', WRITER, ledger.__file__, str(path)]
+  command = [sys.executable, '-c', WRITER, str(path)]
   jobs = [subprocess.Popen([*command, str(writer), str(count)], stdin=subprocess.PIPE,
                            stdout=subprocess.PIPE, text=True) for writer in range(writers)]
   assert [job.stdout.readline() for job in jobs] == ['ready\n'] * writers

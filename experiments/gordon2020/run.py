@@ -1,10 +1,8 @@
 """Compressing BERT (Gordon, Duh & Andrews 2020): the cells of its grid, and the report of their ledger."""
 
-import json
-import pathlib
-
 from configs import nano
 from experiments.gordon2020 import claims, paper, presets
+from prunejax import files
 from prunejax.analysis import figures, ledger, report, tables
 from prunejax.data import tasks
 from prunejax.train import configs, cost, grid, log, specs
@@ -142,7 +140,7 @@ def _changed(config, **changes):
 
 def write_report(folder, say=log.say):
   """Table 1, figures 1 and 2a, the verdicts and report.html, from the ledger and nothing else."""
-  folder = pathlib.Path(folder)
+  folder = files.path(folder)
   rows = [row for row in ledger.read(folder / 'ledger.jsonl') if not row.get('failed')]
   if not rows:
     raise ValueError(f'{str(folder / "ledger.jsonl")!r} holds no finished cell: nothing to report yet')
@@ -173,7 +171,7 @@ def who_pays(folder, rows):
   pruned = [row for row in rows if row['arm'] == 'pruned' and row['stage'] == 'pretrain']
   for row in sorted(pruned, key=lambda row: -row['sparsity']):
     path = folder / 'cells' / row['cell'] / 'who_pays_weights.json'
-    if path.exists():
-      saved = json.loads(path.read_text())
+    if files.exists(path):
+      saved = files.read_json(path)
       return tables.records(f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']])
   return None

@@ -1,16 +1,24 @@
-"""The ledger: an append-only JSONL file, one row a cell, safe to append to from many processes."""
+"""The ledger: an append-only JSONL file, one row a cell, safe to append to from many processes.
 
+Where nothing can be appended to or locked, an object store or some network disks, a row is a file of its own, in a
+folder beside: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
+"""
+
+import concurrent.futures
 import hashlib
 import json
 import math
 import os
-import pathlib
 import warnings
+
+from prunejax import files
 
 try:
   import fcntl
 except ImportError:  # no advisory locks on this system: O_APPEND alone keeps lines whole there
   fcntl = None
+
+MOST = 2**33  # bytes of a ledger; a row has some thousands
 
 
 class LedgerError(ValueError):
@@ -39,19 +47,27 @@ def append(path, row):
     line = json.dumps(_finite(_plain(row)), allow_nan=False)
   except (TypeError, ValueError) as error:
     raise LedgerError(f'row of cell {row["cell"]} does not fit into JSON: {error}') from None
-  path = pathlib.Path(path)
+  path = files.path(path)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    if files.remote(path) or not _add(path, line.encode() + b'\n'):
+      files.write(_beside(path) / f'{_file_name(row["cell"])}.json', line + '\n')
   except OSError as error:
     raise _refused(path, error) from None
+
+
+def _add(path, line) -> bool:
+  """Appends to a local file; False where it cannot be locked."""
+  files.mkdir(path.parent)
+  file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
   try:
     if fcntl:
-      fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back, also after a kill
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back, also after a kill
+      except OSError:
+        return False
     _mend(file, path)
-    _write(file, line.encode() + b'\n')
-  except OSError as error:
-    raise _refused(path, error) from None
+    _write(file, line)
+    return True
   finally:
     os.close(file)
 
@@ -62,10 +78,10 @@ def read(path):
   No file is an empty ledger. A torn last line (a run killed while writing) is left out with a
   warning; a damaged line before it raises LedgerError with its number.
   """
+  path = files.path(path)
   try:
-    data = pathlib.Path(path).read_bytes()
-  except FileNotFoundError:
-    return []
+    data = files.read(path, MOST) if files.exists(path) else b''
+    apart = _apart(path)
   except OSError as error:
     raise LedgerError(f'cannot read ledger {path}: {error.strerror or error}') from None
   lines = data.split(b'\n')
@@ -83,7 +99,7 @@ def read(path):
       raise LedgerError(
           f'{path}:{number}: damaged ledger line {line[:60]!r}; expected one JSON object with a '
           f"'cell'; delete that line and its cell runs again")
-  return list(rows.values())
+  return list({**rows, **apart}.values())
 
 
 def done(rows):
@@ -91,10 +107,30 @@ def done(rows):
   return {row['cell'] for row in rows}
 
 
+def _beside(path):
+  return path.with_suffix('.d')
+
+
+def _apart(path):
+  """{cell: row} of the rows that are files of their own, in the order of their times."""
+  folder = _beside(path)
+  names = [name for name in files.names(folder) if name.endswith('.json')]
+  with concurrent.futures.ThreadPoolExecutor(16) as pool:  # a store answers slowly, and many questions at once
+    rows = list(pool.map(lambda name: _parse(files.read(folder / name)), names))
+  for name, row in zip(names, rows, strict=True):
+    if row is None:
+      raise LedgerError(f'{folder / name}: damaged ledger row; delete that file and its cell runs again')
+  return {row['cell']: row for row in sorted(rows, key=lambda row: (str(row.get('time', '')), row['cell']))}
+
+
+def _file_name(cell):
+  return ''.join(c if c.isalnum() else '-' for c in cell)
+
+
 def _parse(line):
   try:
     row = json.loads(line)
-  except ValueError:
+  except (ValueError, RecursionError):
     return None
   return row if isinstance(row, dict) and isinstance(row.get('cell'), str) else None
 

@@ -3,9 +3,8 @@
 import base64
 import collections
 import html
-import os
-import pathlib
 
+from prunejax import files
 from prunejax.analysis import figures as drawing
 from prunejax.analysis import statistics
 from prunejax.analysis import tables as tabular
@@ -59,14 +58,14 @@ def write(workdir, rows, verdicts, *, title, meta=None, tables=None, figures=Non
   verdicts = list(verdicts)
   shown = [tabular.table1(rows)] if tables is None else list(tables)
   figures = drawing.standard(rows) if figures is None else dict(figures)
-  workdir = pathlib.Path(workdir)
+  workdir = files.path(workdir)
   page = render(rows, verdicts, title=title, meta=meta or {}, tables=shown, figures=figures)
-  files = {f'{_file_name(name)}.png': data for name, data in figures.items()}
+  parts = {f'{_file_name(name)}.png': data for name, data in figures.items()}
   if shown:
-    files['table1.md'] = '\n'.join(map(tabular.markdown, shown)).encode()
-    files['table1.txt'] = '\n'.join(map(tabular.text, shown)).encode()
-  files['report.html'] = page.encode()  # last: it stands only when all it shows stands
-  return {name: _replace(workdir / name, data) for name, data in files.items()}
+    parts['table1.md'] = '\n'.join(map(tabular.markdown, shown)).encode()
+    parts['table1.txt'] = '\n'.join(map(tabular.text, shown)).encode()
+  parts['report.html'] = page.encode()  # last: it stands only when all it shows stands
+  return {name: _replace(workdir / name, data) for name, data in parts.items()}
 
 
 def render(rows, verdicts, *, title, meta, tables, figures):
@@ -155,16 +154,9 @@ def _file_name(name):
 
 
 def _replace(path, data):
-  draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_bytes(data)
-    os.replace(draft, path)
+    files.write(path, data)
   except OSError as error:
-    try:
-      draft.unlink(missing_ok=True)
-    except OSError:
-      pass  # the first error is the one to tell
     raise ValueError(f'cannot write {path}: {error.strerror or error}; the folder must be '
                      f'writable and the disk must have room') from None
   return path

@@ -7,8 +7,9 @@ import pathlib
 import subprocess
 import time
 
+from prunejax import files
 from prunejax.bench import measure, selection, sizes, table
-from prunejax.train import log, specs, workdir
+from prunejax.train import log, specs
 
 # A bench is a module with `run(size, say, **options)`, a generator (or list) of `measure.row`s. Options: `out`, the
 # file of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
@@ -91,8 +92,8 @@ def _begun(out, fresh):
 
 def _keep(out, results, part, began):
   part['seconds'] = round(time.perf_counter() - began, 1)
-  workdir.write(out, json.dumps(results, indent=1) + '\n')
-  workdir.write(out.with_suffix('.md'), table.markdown(results))
+  files.write(out, json.dumps(results, indent=1) + '\n')
+  files.write(out.with_suffix('.md'), table.markdown(results))
 
 
 def _commit():

@@ -103,7 +103,7 @@ def write(directory, texts, tensors):
   after all of them have been written.
   """
   directory = pathlib.Path(directory).absolute()
-  staged = directory.parent / f'.{directory.name}.{uuid.uuid4().hex}'
+  staged = directory.parent / f'.{directory.name}.{uuid.uuid4().hex}.part'
   try:
     staged.mkdir(parents=True)
     for name, text in texts.items():

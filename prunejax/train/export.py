@@ -1,11 +1,9 @@
 """The weights of a run as a Hugging Face folder: the final ones, or those of the newest checkpoint."""
 
-import json
-import pathlib
-
 from ml_collections import config_dict
 
 import prunejax
+from prunejax import files
 from prunejax.models import bert_hf
 from prunejax.train import checkpoint, inputs, log, loop, optimizer, sharding
 
@@ -15,26 +13,28 @@ def export(folder, out, dtype='float32', say=log.say):
 
   Raises FileNotFoundError when the folder holds neither a model nor a checkpoint, ValueError for a wrong dtype.
   """
-  folder, out = pathlib.Path(folder).expanduser(), pathlib.Path(out).expanduser()
-  if not (folder / 'config.json').exists():
+  folder, out = files.path(folder), files.path(out)
+  if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(f'{str(folder)!r} holds no run: expected the --workdir of a train command')
-  if out.exists() and any(out.iterdir()):
+  if files.names(out):
     raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
-  config = config_dict.ConfigDict(json.loads((folder / 'config.json').read_text()))
-  if (folder / 'model' / 'config.json').exists():
+  config = config_dict.ConfigDict(files.read_json(folder / 'config.json'))
+  if files.exists(folder / 'model' / 'config.json'):
+    model = files.local(folder / 'model')
     heads = ('classifier',) if config.data.task else ('mlm', 'nsp')
-    params, size = bert_hf.load(folder / 'model', heads=heads)
-    tokenizer, what = inputs.wordpiece.load(folder / 'model'), 'the finished model'
+    params, size = bert_hf.load(model, heads=heads)
+    tokenizer, what = inputs.wordpiece.load(model), 'the finished model'
   else:
     params, size, tokenizer, step = _from_checkpoint(config, folder)
     what = f'the checkpoint of step {step} of {config.steps}'
-  bert_hf.save(out, params, size, vocab=inputs.wordpiece.pieces(tokenizer), dtype=dtype)
+  vocab = inputs.wordpiece.pieces(tokenizer)
+  files.deliver(out, lambda here: bert_hf.save(here, params, size, vocab=vocab, dtype=dtype))
   say(f'{what} of {folder} is in {out} as {dtype}')
 
 
 def _from_checkpoint(config, folder):
   """(params, size, tokenizer, step) of the newest checkpoint that can be read."""
-  if not (folder / 'checkpoints').is_dir():
+  if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
   tx = optimizer.make(config)
   source, data = loop.read_inputs(config)

@@ -3,16 +3,15 @@
 import datetime
 import importlib.metadata
 import json
-import pathlib
 import platform
-import shutil
 import time
 from typing import Any, NamedTuple
 
 import jax
 
+from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, log, loop, workdir
+from prunejax.train import configs, log, loop
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -42,7 +41,7 @@ def run(cells, folder, *, experiment, preset, say=log.say):
 
   A cell whose loss is not finite is written to the ledger as failed, with its reason; the others go on.
   """
-  folder = pathlib.Path(folder)
+  folder = files.path(folder)
   path = folder / 'ledger.jsonl'
   done = {row['cell']: row for row in ledger.read(path)}
   keys = [key(cell) for cell in cells]
@@ -68,7 +67,7 @@ def run(cells, folder, *, experiment, preset, say=log.say):
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
     ledger.append(path, row)
-    shutil.rmtree(where / 'checkpoints', ignore_errors=True)  # the result is in the ledger, the model beside it
+    files.remove(where / 'checkpoints')  # the result is in the ledger, the model beside it
     pace.took(cell, time.perf_counter() - started)
   return [done[k] for k in keys]
 
@@ -90,10 +89,10 @@ def sweep(config, changes, folder, *, name, say=log.say):
 
 def claim(folder, what):
   """Marks `folder` as the work directory of one grid. Raises ValueError when it is another's."""
-  folder = pathlib.Path(folder).expanduser()
+  folder = files.path(folder)
   path = folder / 'grid.json'
-  if path.exists():
-    theirs = json.loads(path.read_text())
+  if files.exists(path):
+    theirs = files.read_json(path)
     if theirs != what:
       raise ValueError(
         f'the work directory {str(folder)!r} belongs to {_words(theirs)}, not to {_words(what)};'
@@ -101,21 +100,20 @@ def claim(folder, what):
       )
     return folder
   try:
-    if folder.exists() and any(folder.iterdir()):
+    if files.names(folder) and not files.exists(path):  # asked again: another worker may be starting here
       raise ValueError(f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir')
-    folder.mkdir(parents=True, exist_ok=True)
-    workdir.write(path, json.dumps(what))
+    mine = files.create(path, json.dumps(what))
   except OSError as error:
     raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
-  return folder
+  return folder if mine else claim(folder, what)
 
 
 def experiment_of(folder):
   """The paper whose grid lies in `folder`. Raises FileNotFoundError, ValueError."""
-  path = pathlib.Path(folder) / 'grid.json'
-  if not path.exists():
+  path = files.path(folder) / 'grid.json'
+  if not files.exists(path):
     raise FileNotFoundError(f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command')
-  what = json.loads(path.read_text())
+  what = files.read_json(path)
   if 'paper' not in what:
     raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')
   return what['paper']

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 import transformers
 
+from prunejax import files
 from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.models import bert_hf
 
@@ -45,7 +46,7 @@ def folder_of(init):
     if not (NANO / 'model.safetensors').exists():
       raise FileNotFoundError("init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py")
     return NANO
-  return pathlib.Path(init).expanduser()
+  return pathlib.Path(files.local(files.path(init)))
 
 
 def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache) -> Source:

@@ -1,16 +1,19 @@
 """Where a run's numbers go: a console line, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
+import tempfile
 import time
 
 import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from prunejax.train import workdir
+from prunejax import files
 
 
 def clock(seconds) -> str:
@@ -24,11 +27,13 @@ class Log:
   """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew."""
 
   def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
-    folder = pathlib.Path(folder)
+    folder = files.path(folder)
     self.title, self.steps, self.say = title, steps, say
-    workdir.write(folder / 'metrics.jsonl', ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
-    self._file = open(folder / 'metrics.jsonl', 'a', encoding='utf-8')
-    self._board = SummaryWriter(str(folder / 'tensorboard')) if tensorboard else None
+    self._mirror = _Mirror(folder)
+    here = self._mirror.here / 'metrics.jsonl'
+    files.write(here, ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
+    self._file = open(here, 'a', encoding='utf-8')
+    self._board = SummaryWriter(os.fspath(self._mirror.here / 'tensorboard')) if tensorboard else None
     self._since = None
 
   def start(self, step):
@@ -47,6 +52,7 @@ class Log:
     if self._board:
       for name, value in values.items():
         self._board.add_scalar(f'{kind}/{name}', value, step)
+    self._mirror.sync()
     shown = '  '.join(f'{name} {number(value)}' for name, value in values.items())
     pace = f'{rate:.1f} steps/s  left {clock((self.steps - step) / rate)}  ' if rate else ''
     self.say(f'{self.title}  {kind} {step}/{self.steps}  {pace}{shown}')
@@ -60,11 +66,41 @@ class Log:
     self._file.close()
     if self._board:
       self._board.close()
+    self._mirror.close()
+
+
+class _Mirror:
+  """A local folder whose files come to an object store from time to time and at the end; a local one is itself."""
+
+  def __init__(self, folder):
+    self.folder, self._due, self._sent = folder, 0.0, {}
+    self._scratch = tempfile.TemporaryDirectory() if files.remote(folder) else None
+    self.here = files.path(self._scratch.name) if self._scratch else folder
+
+  def sync(self):
+    """Sends what has grown, unless it was sent a moment ago. A store that refuses is asked again later."""
+    if self._scratch and time.monotonic() >= self._due:
+      began = time.monotonic()
+      with contextlib.suppress(OSError):
+        self._send()
+      took = time.monotonic() - began
+      self._due = began + took + max(15.0, 20 * took)
+
+  def _send(self):
+    for path in sorted(pathlib.Path(self.here).rglob('*')):
+      if path.is_file() and self._sent.get(path) != (size := path.stat().st_size):
+        files.write(self.folder / path.relative_to(self.here).as_posix(), path.read_bytes())
+        self._sent[path] = size
+
+  def close(self):
+    if self._scratch:
+      self._send()
+      self._scratch.cleanup()
 
 
 def _kept(path, start, steps):
   """The rows that a run going on at step `start` will not write: a killed one wrote more, and half a one."""
-  lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
+  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
   rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
   return [line for line, row in rows if not again(row)]

@@ -6,6 +6,7 @@ import time
 import jax
 
 import prunejax
+from prunejax import files
 from prunejax.models import bert_hf
 from prunejax.pruning import report
 from prunejax.train import checkpoint, configs, evaluate, inputs, log, optimizer, preemption, sharding, specs, workdir
@@ -51,32 +52,31 @@ def train(config, folder, *, title='', say=log.say):
   shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
   loaded = pretrained(config, source, program, abstract['params'])
   workdir.claim(folder, config.to_dict())
+  with workdir.held(folder, jax.process_index() == 0):
+    state, manager = None, None
+    if config.checkpoint.every or files.exists(folder / 'checkpoints'):
+      manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
+      state, damaged = checkpoint.restore(manager, abstract, shardings)
+      for step, why in damaged:
+        say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
+    if state is not None:
+      say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
+    else:
+      state = jax.device_put(initial_state(config, program, tx, loaded), shardings)
+      if config.log.who_pays:
+        who_pays(config, program, state['params'], data.train(0), folder, say)
 
-  state, manager = None, None
-  if config.checkpoint.every or (folder / 'checkpoints').exists():
-    manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
-    state, damaged = checkpoint.restore(manager, abstract, shardings)
-    for step, why in damaged:
-      say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
-  if state is not None:
-    say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
-  else:
-    state = jax.device_put(initial_state(config, program, tx, loaded), shardings)
-    if config.log.who_pays:
-      who_pays(config, program, state['params'], data.train(0), folder, say)
-
-  writer = log.Log(
-    folder, title, config.steps, start=int(state['step']), tensorboard=config.log.tensorboard, say=say
-  )
-  try:
-    with preemption.notice() as told:
-      state = _loop(config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told)
-    return finish(config, state, data, program, source, folder, writer, lambda: time.perf_counter() - began)
-  finally:
-    writer.close()
-    if manager:
-      manager.wait_until_finished()
-      manager.close()
+    start, board = int(state['step']), config.log.tensorboard
+    writer = log.Log(folder, title, config.steps, start=start, tensorboard=board, say=say)
+    try:
+      with preemption.notice() as told:
+        state = _loop(config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told)
+      return finish(config, state, data, program, source, folder, writer, lambda: time.perf_counter() - began)
+    finally:
+      writer.close()
+      if manager:
+        manager.wait_until_finished()
+        manager.close()
 
 
 def finish(config, state, data, program, source, folder, writer, seconds):
@@ -86,7 +86,8 @@ def finish(config, state, data, program, source, folder, writer, seconds):
   writer.write(config.steps, 'eval', metrics)
   params = jax.device_get(program.view(state['params'], masks))
   if config.keep_model:
-    bert_hf.save(folder / 'model', params, source.size, vocab=inputs.wordpiece.pieces(source.tokenizer))
+    vocab = inputs.wordpiece.pieces(source.tokenizer)
+    files.deliver(folder / 'model', lambda out: bert_hf.save(out, params, source.size, vocab=vocab))
   return workdir.finish(folder, {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
@@ -169,4 +170,4 @@ def who_pays(config, program, params, batch, folder, say):
     gradient = lambda: program.gradient(params, batch, jax.random.key(config.seed))
     rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient)
     say(report.format_report(rows))
-    workdir.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
+    files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))

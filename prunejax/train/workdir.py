@@ -1,17 +1,24 @@
-"""A run's folder: claimed by one config, finished by one result. Files are written whole or not at all."""
+"""A run's folder: claimed by one config, held by one process, finished by one result."""
 
+import contextlib
 import json
 import os
-import pathlib
+
+from prunejax import files
+
+try:
+  import fcntl
+except ImportError:  # no advisory locks on this system
+  fcntl = None
 
 
-def owned(folder, config) -> pathlib.Path:
+def owned(folder, config):
   """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's."""
-  folder = pathlib.Path(folder).expanduser()
+  folder = files.path(folder)
   path = folder / 'config.json'
   mine = _plain(config)
-  if path.exists():
-    theirs = json.loads(path.read_text())
+  if files.exists(path):
+    theirs = files.read_json(path)
     if theirs != mine:
       changed = sorted(set(_flat(mine).items()) ^ set(_flat(theirs).items()))
       keys = sorted({key for key, _ in changed})
@@ -19,44 +26,58 @@ def owned(folder, config) -> pathlib.Path:
         f'the work directory {str(folder)!r} belongs to another config (differs in {", ".join(keys[:5])});'
         ' nothing was written: take another --workdir, or delete that one'
       )
-  elif folder.exists() and any(folder.iterdir()) and not (folder / 'config.json.part').exists():
+  elif files.names(folder) and not files.exists(path):  # asked again: another process may be starting here
     raise ValueError(f'the work directory {str(folder)!r} is not empty and no run of ours: take another --workdir')
   return folder
 
 
-def claim(folder, config) -> pathlib.Path:
+def claim(folder, config):
   """Makes `folder` this config's. Raises ValueError when it is another's, OSError when it cannot be written."""
   folder = owned(folder, config)
-  path = folder / 'config.json'
   try:
-    if not path.exists():
-      folder.mkdir(parents=True, exist_ok=True)
-      write(path, json.dumps(_plain(config), indent=1, sort_keys=True))
+    if not files.create(folder / 'config.json', json.dumps(_plain(config), indent=1, sort_keys=True)):
+      owned(folder, config)
   except OSError as error:
     raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
   return folder
 
 
-def write(path, text):
-  """Writes a text file whole: beside, synced, then renamed."""
-  part = pathlib.Path(f'{path}.part')
-  with open(part, 'w', encoding='utf-8') as stream:
-    stream.write(text)
-    stream.flush()
-    os.fsync(stream.fileno())
-  os.replace(part, path)
+@contextlib.contextmanager
+def held(folder, lead=True):
+  """Around all that writes to a claimed folder: a second process that would is refused with ValueError.
+
+  The lock ends with the process, however it ends. An object store has none, nor has a file system without locks. Of
+  several processes of one run the first one, the `lead`, holds it for all.
+  """
+  if files.remote(folder) or fcntl is None or not lead:
+    yield
+    return
+  handle = os.open(folder / 'config.json', os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ValueError(
+        f'the work directory {str(folder)!r} is in use by another process: wait for it, or take another --workdir'
+      ) from None
+    except OSError:
+      pass  # no locks here
+    files.tidy(folder)
+    yield
+  finally:
+    os.close(handle)
 
 
 def finish(folder, result):
   """Writes result.json, which marks the run as done, and returns the result."""
-  write(folder / 'result.json', json.dumps(result, indent=1))
+  files.write(folder / 'result.json', json.dumps(result, indent=1))
   return result
 
 
 def result(folder):
   """The result of a finished run, else None."""
-  path = folder / 'result.json'
-  return json.loads(path.read_text()) if path.exists() else None
+  path = files.path(folder) / 'result.json'
+  return files.read_json(path) if files.exists(path) else None
 
 
 def _plain(config):
