@@ -29,12 +29,20 @@ def parser():
       sub.add_argument('--workdir', help='folder of everything the command writes')
     return sub
 
+  def joined(sub):
+    sub.add_argument(
+      '--distributed', nargs='?', const='auto', default='', metavar='HOST:PORT,INDEX,COUNT',
+      help='one of several processes that train as one; without a value the cluster says which',
+    )
+
   for name, text in (('train', 'Train one run.'), ('sweep', 'Run every cell of a config that has sweep(), once each.')):
     sub = verb(name, text)
     sub.add_argument('--config', required=True, metavar='FILE.py[:ARG]', help='a file with get_config(arg)')
+    joined(sub)
     sub.epilog = 'Any key: --config.key=value, such as --config.prune.weights.schedule="cubic(0.9, end=1000)".'
   sub = verb('reproduce', "Reproduce a paper's tables and figures.")
   sub.add_argument('paper', help='a folder of experiments/, such as gordon2020')
+  joined(sub)
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
   sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
@@ -73,6 +81,7 @@ def main(argv=None):
         raise ValueError(f'unknown argument {word!r}; keys are set as --config.key=value')
       overrides[key.removeprefix('--config.')] = value
     with preemption.guard():
+      _join(args)
       globals()[f'_{args.verb}'](args, overrides)
     return 0
   except preemption.Preempted as notice:
@@ -100,13 +109,22 @@ def _need_train():
       ) from error
 
 
+def _join(args):
+  """Several processes become one, where the command or the environment says so: before anything else of jax."""
+  if 'distributed' in args:
+    from prunejax.train import distributed
+
+    distributed.start(args.distributed)
+
+
 def _train(args, overrides):
-  from prunejax.train import configs, loop
+  from prunejax.train import configs, distributed, loop
 
   config, _ = configs.load(args.config, ROOT)
   configs.override(config, overrides)
   result = loop.train(config, _workdir(args), title=pathlib.Path(args.config.split(':')[0]).stem)
-  print({k: round(v, 4) for k, v in result['metrics'].items()})
+  if distributed.first():
+    print({k: round(v, 4) for k, v in result['metrics'].items()})
 
 
 def _sweep(args, overrides):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prunejax.pruning.explicit import like
+from prunejax.pruning.layout import like
 from prunejax.pruning.types import Criterion, path_name
 
 

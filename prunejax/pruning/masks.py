@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning.layout import on_host
 from prunejax.pruning.types import named_leaves, select, selects
 
 
@@ -96,7 +97,7 @@ def mask_hash(masks) -> str:
   """
   digest = hashlib.sha256()
   for name, mask in sorted(named_leaves(masks).items()):
-    bits = np.asarray(mask).astype(bool)
+    bits = on_host(mask).astype(bool)
     digest.update(f'{name}:{bits.shape}\n'.encode())
     digest.update(np.packbits(bits).tobytes())
   return digest.hexdigest()
@@ -104,7 +105,7 @@ def mask_hash(masks) -> str:
 
 def _count(flags):
   # One number a row is below 2^31 for any array; their sum is taken where integers have no limit.
-  rows = np.asarray(jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32))
+  rows = on_host(jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32))
   return rows.astype(np.int64).sum()
 
 

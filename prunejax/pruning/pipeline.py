@@ -1,7 +1,7 @@
 """scores -> pool -> allocate -> select -> expand: the way from a criterion's scores to masks."""
 
 from prunejax.pruning import allocation as allocations
-from prunejax.pruning import explicit, selection
+from prunejax.pruning import layout, selection
 from prunejax.pruning import structure as structures
 from prunejax.pruning.types import Allocation, Structure, Units
 
@@ -21,7 +21,7 @@ def select_masks(
     units, kept = kept_units(scores, sparsity, allocation, structure)
     return structure.expand(selection.top(units.scores, kept), scores)
 
-  return explicit.automatic(chosen, scores, sparsity)
+  return layout.automatic(chosen, scores, sparsity)
 
 
 def kept_units(scores, sparsity, allocation, structure):

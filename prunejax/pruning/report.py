@@ -10,6 +10,7 @@ import numpy as np
 from prunejax.pruning import allocation as allocations
 from prunejax.pruning import pipeline, transform
 from prunejax.pruning import structure as structures
+from prunejax.pruning.layout import on_host
 from prunejax.pruning.masks import sparsity as sparsity_of
 from prunejax.pruning.types import named_leaves, select
 
@@ -57,7 +58,7 @@ def who_pays(params, criterion, sparsity, allocation=None, structure=None, where
   rows = []
   for name, mask in masks.items():
     weights, removed = mask.size, got['leaves'][name]
-    values = np.asarray(units[name], np.float32).ravel()
+    values = on_host(units[name]).astype(np.float32).ravel()
     stays = int(kept[name])
     asked = (1 - stays / max(values.size, 1)) * structure.cost
     cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None

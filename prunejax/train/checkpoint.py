@@ -6,6 +6,8 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from prunejax.train import distributed
+
 
 class _Manager(ocp.CheckpointManager):
   def reached_preemption(self, step):
@@ -62,7 +64,9 @@ def restore(manager, abstract, shardings):
 
 def _set_aside(manager, steps):
   folder = pathlib.Path(manager.directory)
-  for step in steps:
+  distributed.together('read')
+  for step in steps if distributed.first() else ():
     os.replace(folder / str(step), folder.parent / f'damaged-{step}')
+  distributed.together('set aside')
   if steps:
     manager.reload()

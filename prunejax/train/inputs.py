@@ -86,29 +86,29 @@ def trained(spec, vocab_size, root, cache):
 
 
 def pretraining_data(
-  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, process=(0, 1)
+  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1)
 ):
-  """Batches of BERT's objective from a corpus."""
+  """Batches of BERT's objective from a corpus: of those to train on `part` (index, count), held-out ones whole."""
   pieces = tuple(wordpiece.pieces(tokenizer))
   train, held = (_stream(pieces, spec, split, recipe, root, cache) for split in ('train', 'validation'))
 
   def held_out():
     # Always the same held-out examples, whatever the run's seed: losses of different runs can be compared.
     for i in range(eval_batches):
-      yield pretraining.batch(held, 0, i, eval_size, *process)
+      yield pretraining.batch(held, 0, i, eval_size)
 
-  batch = lambda step: pretraining.batch(train, seed, step, batch_size, *process)
+  batch = lambda step: pretraining.batch(train, seed, step, batch_size, *part)
   return Data(batch, held_out, None, None, len(train.windows))
 
 
-def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, process=(0, 1)):
-  """Batches of a labelled task. `examples` > 0 trains on that many, drawn by `seed`."""
+def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)):
+  """Batches of a labelled task, as above. `examples` > 0 trains on that many, drawn by `seed`."""
   task = tasks.get(name)
   pieces = tuple(wordpiece.pieces(tokenizer))
   train, held = (_encoded(pieces, name, split, seq_len, root, cache) for split in ('train', 'validation'))
   if examples:
     train = finetuning.subset(train, examples, seed)
-  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *process)
+  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
   return Data(
     batch,
     lambda: finetuning.eval_batches(held, eval_size),

@@ -24,17 +24,21 @@ def clock(seconds) -> str:
 
 
 class Log:
-  """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew."""
+  """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew.
+
+  Without a folder it writes nothing: one process of a run is enough.
+  """
 
   def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
+    self.title, self.steps, self.say, self._since, self._file = title, steps, say, None, None
+    if folder is None:
+      return
     folder = files.path(folder)
-    self.title, self.steps, self.say = title, steps, say
     self._mirror = _Mirror(folder)
     here = self._mirror.here / 'metrics.jsonl'
     files.write(here, ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
     self._file = open(here, 'a', encoding='utf-8')
     self._board = SummaryWriter(os.fspath(self._mirror.here / 'tensorboard')) if tensorboard else None
-    self._since = None
 
   def start(self, step):
     """The clock of the rate starts here, after the first step has compiled."""
@@ -42,6 +46,8 @@ class Log:
 
   def write(self, step, kind, values):
     """One row of numbers: to the file and the board, and as a line a person can read."""
+    if self._file is None:
+      return
     values = {name: float(v) for name, v in values.items()}
     rate = self._rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
@@ -63,6 +69,8 @@ class Log:
     return (step - self._since[0]) / max(time.perf_counter() - self._since[1], 1e-9)
 
   def close(self):
+    if self._file is None:
+      return
     self._file.close()
     if self._board:
       self._board.close()
@@ -124,6 +132,10 @@ def finite_means(pending, at):
 def number(value) -> str:
   """Four significant digits, no noise."""
   return f'{value:.4g}' if abs(value) < 1e4 else f'{value:.3e}'
+
+
+def silent(line):
+  """Says nothing: for the processes of a run that do not print."""
 
 
 def say(line):

@@ -8,8 +8,20 @@ import jax
 import prunejax
 from prunejax import files
 from prunejax.models import bert_hf
-from prunejax.pruning import report
-from prunejax.train import checkpoint, configs, evaluate, inputs, log, optimizer, preemption, sharding, specs, workdir
+from prunejax.pruning import layout, report
+from prunejax.train import (
+  checkpoint,
+  configs,
+  distributed,
+  evaluate,
+  inputs,
+  log,
+  optimizer,
+  preemption,
+  sharding,
+  specs,
+  workdir,
+)
 from prunejax.train.program import DTYPES, abstract_state, build, initial_state, pretrained, program_key, read_inputs
 from prunejax.train.step import VIEWS
 
@@ -38,21 +50,24 @@ def train(config, folder, *, title='', say=log.say):
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
   """
   began = time.perf_counter()
+  say = say if distributed.first() else log.silent
   tx = optimizer.make(config)
   check(config)
   folder = workdir.owned(folder, config.to_dict())
   if (done := workdir.result(folder)) is not None:
     return done
   # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
-  source, data = read_inputs(config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
   sharding.check_batch(mesh, config.batch_size)
+  source, data = read_inputs(config, sharding.part_of_batch(mesh))
   program = build(config, source, data, tx)
   abstract = abstract_state(config, program, tx)
   shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
   loaded = pretrained(config, source, program, abstract['params'])
-  workdir.claim(folder, config.to_dict())
-  with workdir.held(folder, jax.process_index() == 0):
+  if distributed.first():
+    workdir.claim(folder, config.to_dict())
+  distributed.together('claimed')
+  with workdir.held(folder, distributed.first()):
     state, manager = None, None
     if config.checkpoint.every or files.exists(folder / 'checkpoints'):
       manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
@@ -62,16 +77,18 @@ def train(config, folder, *, title='', say=log.say):
     if state is not None:
       say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
     else:
-      state = jax.device_put(initial_state(config, program, tx, loaded), shardings)
+      state = sharding.place(initial_state(config, program, tx, loaded), shardings)
       if config.log.who_pays:
-        who_pays(config, program, state['params'], data.train(0), folder, say)
+        who_pays(config, program, state['params'], sharding.put_batch(data.train(0), mesh), folder, say)
 
-    start, board = int(state['step']), config.log.tensorboard
-    writer = log.Log(folder, title, config.steps, start=start, tensorboard=board, say=say)
+    start, board, home = int(state['step']), config.log.tensorboard, folder if distributed.first() else None
+    writer = log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
     try:
       with preemption.notice() as told:
         state = _loop(config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told)
-      return finish(config, state, data, program, source, folder, writer, lambda: time.perf_counter() - began)
+      seconds = lambda: time.perf_counter() - began
+      place = lambda batch: sharding.put_whole(batch, mesh)
+      return finish(config, state, data, program, source, folder, writer, seconds, place)
     finally:
       writer.close()
       if manager:
@@ -79,23 +96,30 @@ def train(config, folder, *, title='', say=log.say):
         manager.close()
 
 
-def finish(config, state, data, program, source, folder, writer, seconds):
-  """Scores a trained state, writes its model and its result.json, and returns the result. seconds: () -> its cost."""
-  metrics = scores(state, data, program)
+def finish(config, state, data, program, source, folder, writer, seconds, place=lambda batch: batch):
+  """Scores a trained state, writes its model and its result.json, and returns the result.
+
+  seconds: () -> its cost. place: lays a batch out as the program takes it.
+  """
+  metrics = scores(state, data, program, place)
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   writer.write(config.steps, 'eval', metrics)
-  params = jax.device_get(program.view(state['params'], masks))
-  if config.keep_model:
+  params = jax.tree.map(layout.on_host, program.view(state['params'], masks))
+  if config.keep_model and distributed.first():
     vocab = inputs.wordpiece.pieces(source.tokenizer)
     files.deliver(folder / 'model', lambda out: bert_hf.save(out, params, source.size, vocab=vocab))
-  return workdir.finish(folder, {
+  result = {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': config.steps,
     'seconds': round(seconds(), 2),
-  })
+  }
+  if distributed.first():
+    workdir.finish(folder, result)
+  distributed.together('finished')
+  return result
 
 
 def _loop(config, state, data, program, mesh, writer, manager, folder, told):
@@ -125,19 +149,20 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
       raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}')
     if due(config.eval.every) and at < config.steps:
-      writer.write(at, 'eval', scores(state, data, program))
+      writer.write(at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh)))
   log.finite_means(pending, config.steps)
   return state
 
 
-def scores(state, data, program):
+def scores(state, data, program, place=lambda batch: batch):
   """Held-out scores of a state; of a task also the loss on what it was trained on."""
+  measure = lambda params, batch: jax.tree.map(layout.on_host, program.measure(params, place(batch)))
   params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
   if not data.task:
-    return evaluate.pretraining(program.measure, params, data.held_out())
+    return evaluate.pretraining(measure, params, data.held_out())
   regression = not data.task.classes
-  dev = evaluate.finetuning(program.measure, params, data.held_out(), data.task.metrics, regression)
-  fit = evaluate.finetuning(program.measure, params, data.train_set(), (), regression)
+  dev = evaluate.finetuning(measure, params, data.held_out(), data.task.metrics, regression)
+  fit = evaluate.finetuning(measure, params, data.train_set(), (), regression)
   floor = {} if regression else {'majority': data.majority}
   return {'dev_loss': dev.pop('loss'), **dev, 'train_loss': fit['loss'], **floor}
 
@@ -170,4 +195,5 @@ def who_pays(config, program, params, batch, folder, say):
     gradient = lambda: program.gradient(params, batch, jax.random.key(config.seed))
     rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient)
     say(report.format_report(rows))
-    files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
+    if distributed.first():
+      files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))

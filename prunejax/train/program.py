@@ -30,8 +30,11 @@ class Program(NamedTuple):
 _PROGRAMS = {}
 
 
-def read_inputs(config):
-  """(Source, Data) of a config. Raises before anything is compiled or written."""
+def read_inputs(config, part=(0, 1)):
+  """(Source, Data) of a config. Raises before anything is compiled or written.
+
+  part: (index, count) of what this process computes of a training batch (`sharding.part_of_batch`).
+  """
   c = config.data
   root, cache = c.root or None, c.cache or None
   size = {k: config.model[k] for k in SIZE_KEYS}
@@ -39,16 +42,15 @@ def read_inputs(config):
   source.size.hidden_dropout_prob = source.size.attention_probs_dropout_prob = config.model.dropout
   if c.seq_len > source.size.max_position_embeddings:
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
-  process = (jax.process_index(), jax.process_count())
   shared = dict(root=root, cache=cache, seed=config.seed)
   shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
   if c.task:
     return source, inputs.finetuning_data(
-      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, process=process, **shared
+      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
     )
   recipe = inputs.pretraining.Recipe(c.seq_len, c.predict, c.max_predictions)
   return source, inputs.pretraining_data(
-    source.tokenizer, c.corpus, recipe, eval_batches=config.eval.batches, process=process, **shared
+    source.tokenizer, c.corpus, recipe, eval_batches=config.eval.batches, part=part, **shared
   )
 
 

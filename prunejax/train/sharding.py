@@ -53,7 +53,39 @@ def batch_sharding(mesh):
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def part_of_batch(mesh) -> tuple[int, int]:
+  """(index, count): which of how many equal parts of a batch the devices of this process compute.
+
+  Processes that hold devices of one row of the mesh compute the same part. Raises ValueError when the parts would not
+  be equal.
+  """
+  rows = [{device.process_index for device in row} for row in mesh.devices]
+  mine = [at for at, owners in enumerate(rows) if jax.process_index() in owners]
+  size = max(len(mine), 1)
+  if not mine or mine != list(range(mine[0], mine[0] + size)) or mine[0] % size or len(rows) % size:
+    raise ValueError(
+      f'mesh.data={len(rows)} x mesh.model={len(mesh.devices[0])} does not give each of the {jax.process_count()}'
+      ' processes an equal part of the batch'
+    )
+  return mine[0] // size, len(rows) // size
+
+
 def put_batch(batch, mesh):
-  """This process's rows become its part of the global batch."""
+  """The rows of this process (`part_of_batch`) become its part of the global batch."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def put_whole(batch, mesh):
+  """A batch that every process has whole: over the data axis where its rows divide, else on every device."""
+  divides = all(len(array) % mesh.shape['data'] == 0 for array in batch.values())
+  sharding = batch_sharding(mesh) if divides else NamedSharding(mesh, PartitionSpec())
+  return place(batch, {name: sharding for name in batch})
+
+
+def place(tree, shardings):
+  """A tree that every process has whole, laid out by a tree of shardings."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, shardings)
+  part = lambda leaf, sharding: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+  return jax.tree.map(lambda leaf, sharding: part(np.asarray(leaf), sharding), tree, shardings)

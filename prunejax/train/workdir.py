@@ -12,16 +12,25 @@ except ImportError:  # no advisory locks on this system
   fcntl = None
 
 
+# What a run may change when it is started again: where it computes, what it prints, when it saves. The batches, the
+# schedule and the masks stay what they were; on another mesh sums are rounded in another order.
+FREE = ('mesh.', 'log.', 'checkpoint.', 'data.cache')
+
+
 def owned(folder, config):
-  """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's."""
+  """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's.
+
+  Two configs that differ in keys of FREE alone are one run.
+  """
   folder = files.path(folder)
   path = folder / 'config.json'
   mine = _plain(config)
   if files.exists(path):
     theirs = files.read_json(path)
     if theirs != mine:
-      changed = sorted(set(_flat(mine).items()) ^ set(_flat(theirs).items()))
-      keys = sorted({key for key, _ in changed})
+      keys = sorted({key for key, _ in set(_flat(mine).items()) ^ set(_flat(theirs).items())})
+      keys = [key for key in keys if not key.startswith(FREE)]
+    if theirs != mine and keys:
       raise ValueError(
         f'the work directory {str(folder)!r} belongs to another config (differs in {", ".join(keys[:5])});'
         ' nothing was written: take another --workdir, or delete that one'

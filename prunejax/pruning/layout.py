@@ -1,9 +1,11 @@
-"""Explicit meshes, the default of `jax.make_mesh`: there an array's type says how it lies, and every operation on it
-must say how its result lies. Selection works on Auto axes, where the compiler sees to that; masks come back as
-their scores lie.
+"""How arrays lie on a mesh, where the core has to know.
+
+On an Explicit mesh, the default of `jax.make_mesh`, an array's type says how it lies, and every operation has to say
+how its result lies. Selection works on Auto axes, where the compiler sees to that; masks come back as their scores lie.
 """
 
 import jax
+import numpy as np
 from jax.sharding import AxisType
 
 
@@ -29,3 +31,12 @@ def like(array, model):
   """`array` laid out as `model` lies, where that is a matter of type; else as it is."""
   sharding = jax.typeof(model).sharding
   return jax.sharding.reshard(array, sharding) if explicit_axes(sharding) else array
+
+
+def on_host(array) -> np.ndarray:
+  """The whole of an array as numpy. Where several processes hold a part each, all of them have to ask for it."""
+  if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array, tiled=True)
+  return np.asarray(array)
