@@ -62,13 +62,13 @@ def ratio(a: Times, b: Times) -> float:
   return float(np.median(np.divide(a.rounds, b.rounds)))
 
 
-def carried(step, state):
-  """A candidate for a step that donates its state: `step(state) -> state` or `(state, rest)`, again and again."""
+def carried(step, state, next_of=lambda out: out):
+  """A candidate for a step that donates its state, again and again; `next_of` finds the state in what it returns."""
   box = [state]
 
   def call():
     out = step(box[0])
-    box[0] = out[0] if type(out) is tuple else out
+    box[0] = next_of(out)
     return out
 
   return call

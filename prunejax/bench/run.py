@@ -8,13 +8,18 @@ import subprocess
 import time
 
 from prunejax import files
-from prunejax.bench import measure, selection, sizes, table
+from prunejax.bench import compile, data, measure, optimizer, scaling, selection, sizes, table, train
 from prunejax.train import log, specs
 
 # A bench is a module with `run(size, say, **options)`, a generator (or list) of `measure.row`s. Options: `out`, the
 # file of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
 BENCHES = {
   'selection': selection,
+  'optimizer': optimizer,
+  'train': train,
+  'data': data,
+  'compile': compile,
+  'scaling': scaling,
 }
 BY_NAME_ONLY = ('kill',)  # hours, not minutes
 

@@ -22,8 +22,8 @@ def run(size, say, **options):
   speed = {}
   for precision, dtype in DTYPES.items():
     scores = sizes.weights(shapes, 'gaussian', dtype)
-    read = measure.compiled(_read, scores)
-    programs = {name: measure.compiled(_update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
+    read = measure.compiled(one_read, scores)
+    programs = {name: measure.compiled(update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
     for name, program in programs.items():
       extra = measure.temporary(program)
       yield measure.row(
@@ -58,11 +58,13 @@ def _candidates(read, program, scores):
   return calls | {s: (lambda s=s: program(scores, jnp.float32(s))) for s in SPARSITIES}
 
 
-def _read(scores):
+def one_read(scores):
+  """One read: what no selection can do without."""
   return sum(jnp.sum(jnp.abs(score)) for score in scores.values())
 
 
-def _update(allocate):
+def update(allocate):
+  """(weights, sparsity) -> masks, by magnitude."""
   return lambda weights, sparsity: pipeline.select_masks(
     {name: jnp.abs(w) for name, w in weights.items()}, sparsity, allocation=allocate
   )
@@ -79,7 +81,7 @@ def _on_gpu(speed):
 def _ties(shapes):
   """What breaking ties adds to finding thresholds and comparing with them."""
   scores = sizes.weights(shapes, 'gaussian', jnp.bfloat16)
-  full = measure.compiled(_update(allocation.uniform()), scores, 0.5)
+  full = measure.compiled(update(allocation.uniform()), scores, 0.5)
   bare = measure.compiled(_threshold_only, scores, 0.5)
   half = jnp.float32(0.5)
   times = measure.interleaved({'full': lambda: full(scores, half), 'bare': lambda: bare(scores, half)}, 7, 10)
