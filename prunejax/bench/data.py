@@ -10,7 +10,8 @@ import numpy as np
 
 from prunejax.bench import measure, train
 from prunejax.data import wordpiece
-from prunejax.train import inputs, loop, optimizer
+from prunejax.train import inputs, optimizer
+from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
 STEPS = {'tiny': 4, 'small': 40, 'base': 200, 'large': 200}
@@ -102,7 +103,7 @@ def _nano():
   config = train.config_of('tiny', **changes, data__max_predictions=5)
   source = inputs.source('nano', None, '', 0, '', None, None)
   tx = optimizer.make(config)
-  return train.stepping(config, tx, loop.build(config, source, inputs.Data(None, None, None, None, 0), tx))
+  return train.stepping(config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx))
 
 
 def write(folder, pieces, documents):

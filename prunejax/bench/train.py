@@ -10,7 +10,8 @@ from jax import lax
 
 from prunejax.bench import measure, sizes
 from prunejax.models import bert
-from prunejax.train import configs, inputs, loop, objectives, optimizer, sharding
+from prunejax.train import configs, inputs, objectives, optimizer, sharding
+from prunejax.train import program as programs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LENGTH, PREDICTIONS = 128, 20
@@ -100,14 +101,14 @@ def ours(size, dtype='float32', rows=4, sparsity=None, **changes):
   )
   tx = optimizer.make(config)
   source = inputs.Source(sizes.bert(size), None, None)
-  return config, tx, loop.build(config, source, inputs.Data(None, None, None, None, 0), tx)
+  return config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx)
 
 
 def stepping(config, tx, program):
   """A step as `loop.train` takes it, batch -> metrics: from the host, over a mesh, through the compiled program."""
   mesh = sharding.make_mesh()
-  shardings = sharding.shard(loop.abstract_state(config, program, tx), mesh)
-  box = [jax.device_put(loop.initial_state(config, program, tx), shardings)]
+  shardings = sharding.shard(programs.abstract_state(config, program, tx), mesh)
+  box = [jax.device_put(programs.initial_state(config, program, tx), shardings)]
 
   def step(batch):
     box[0], metrics = program.step(box[0], sharding.put_batch(batch, mesh))
@@ -119,7 +120,7 @@ def stepping(config, tx, program):
 def _plain(size, dtype, batch):
   """What anyone would write: one jit, AdamW, dropout, a loss."""
   config, dense, program = ours(size, dtype)
-  params = loop.initial_state(config, program, dense)['params']
+  params = programs.initial_state(config, program, dense)['params']
   loss_fn, _ = objectives.pretraining(program.model)
   tx = optax.adamw(1e-4, weight_decay=0.01)
 
