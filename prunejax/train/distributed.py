@@ -134,6 +134,13 @@ def together(name):
     multihost_utils.sync_global_devices(name)
 
 
+def everywhere(flag) -> bool:
+  """Whether `flag` is true in every process."""
+  if jax.process_count() == 1:
+    return bool(flag)
+  return bool(multihost_utils.process_allgather(np.array(bool(flag))).all())
+
+
 def agreed(flags) -> list[bool]:
   """What process 0 has in `flags`, a list of booleans of one length everywhere: a choice all have to make alike."""
   if jax.process_count() == 1:
