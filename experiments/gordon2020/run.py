@@ -5,7 +5,7 @@ from experiments.gordon2020 import claims, paper, presets
 from prunejax import files
 from prunejax.analysis import figures, ledger, report, tables
 from prunejax.data import tasks
-from prunejax.train import configs, cost, grid, log, specs
+from prunejax.train import configs, cost, distributed, grid, log, specs
 
 PAPER = 'gordon2020'
 
@@ -26,7 +26,7 @@ def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=N
   what |= {k: str(v) for k, v in overrides.items() if k not in ('data.root', 'data.cache')}
   folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
   grid.run(cells, folder, experiment=PAPER, preset=preset, say=say)
-  return write_report(folder, say)
+  return write_report(folder, say) if distributed.first() else None
 
 
 def plan(preset, overrides, from_scratch=False, *, names=None, sparsities=None, seeds=None, scale=None):

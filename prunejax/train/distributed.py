@@ -88,16 +88,19 @@ def _await_others(host, port, index, count, until):
       server.settimeout(max(until - time.monotonic(), 0.01))
       try:
         call, _ = server.accept()
-        call.settimeout(5)
+        call.settimeout(1)
         word = call.recv(16)
-      except TimeoutError:
+      except OSError:
         if time.monotonic() < until:
           continue
         raise ConnectionError(
           f'process 0 waited at port {port}, and of {count} processes {sorted(missing)} did not come'
         ) from None
-      calls.append(call)
-      missing -= {int(word)} if word.strip().isdigit() else set()
+      if word.strip().isdigit() and int(word) in missing:
+        missing.remove(int(word))
+        calls.append(call)
+      else:
+        call.close()  # no process of ours
     for call in calls:
       call.sendall(b'go')
       call.recv(1)  # they hang up first, so that the port is free for jax

@@ -11,7 +11,7 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, log, loop
+from prunejax.train import configs, distributed, log, loop
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -43,6 +43,8 @@ def run(cells, folder, *, experiment, preset, say=log.say):
   """
   folder = files.path(folder)
   path = folder / 'ledger.jsonl'
+  say = say if distributed.first() else log.silent
+  distributed.together('grid')  # all read the same ledger: the first has written what it had to
   done = {row['cell']: row for row in ledger.read(path)}
   keys = [key(cell) for cell in cells]
   left = [(k, cell) for k, cell in zip(keys, cells, strict=True) if k not in done]
@@ -66,8 +68,9 @@ def run(cells, folder, *, experiment, preset, say=log.say):
       row |= {'metrics': {}, 'failed': str(error), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
-    ledger.append(path, row)
-    files.remove(where / 'checkpoints')  # the result is in the ledger, the model beside it
+    if distributed.first():
+      ledger.append(path, row)
+      files.remove(where / 'checkpoints')  # the result is in the ledger, the model beside it
     pace.took(cell, time.perf_counter() - started)
   return [done[k] for k in keys]
 
@@ -102,7 +105,7 @@ def claim(folder, what):
   try:
     if files.names(folder) and not files.exists(path):  # asked again: another worker may be starting here
       raise ValueError(f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir')
-    mine = files.create(path, json.dumps(what))
+    mine = files.create(path, json.dumps(what)) if distributed.first() else True
   except OSError as error:
     raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
   return folder if mine else claim(folder, what)
