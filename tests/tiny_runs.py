@@ -40,6 +40,8 @@ SHORT = {
   'log.tensorboard': False,
   'log.who_pays': False,
 }
+# For processes that compile for a few steps only.
+QUICK_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 PRUNED = {'prune.weights.schedule': 'cubic(0.5, end=6)', 'prune.weights.when': 'every(2)'}
 
 

@@ -1,0 +1,124 @@
+"""Two processes on one machine train as one: the masks of one process, one writer, and a run that goes on with one
+process and then with two again.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import tiny_runs
+
+import prunejax
+from prunejax.train import checkpoint, loop, optimizer, sharding
+
+
+class Stop(Exception):
+  pass
+
+
+def port():
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    return str(probe.getsockname()[1])
+
+
+def start(index, *words):
+  environment = {**os.environ, 'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests', 'JAX_PLATFORMS': 'cpu'}
+  environment['XLA_FLAGS'] = tiny_runs.QUICK_COMPILE
+  return subprocess.Popen(
+    [sys.executable, str(tiny_runs.ROOT / 'tests' / 'process_program.py'), str(index), *map(str, words)],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    cwd=tiny_runs.ROOT,
+  )
+
+
+def hear(process, until):
+  """{check: values} of what a process tells, up to the check `until`."""
+  heard = {}
+  for line in process.stdout:
+    if line.startswith('{"check"'):
+      row = json.loads(line)
+      heard[row.pop('check')] = row
+    if until in heard:
+      return heard
+  raise AssertionError(f'ended before {until!r}, after {list(heard)}: {process.stderr.read()[-2000:]}')
+
+
+def stopped(folder, words, **changes):
+  """A run that ends at the first line with `words`."""
+
+  def say(line):
+    if words in line:
+      raise Stop
+
+  with pytest.raises(Stop):
+    loop.train(tiny_runs.config(**changes), folder, say=say)
+  return folder
+
+
+def newest(folder):
+  """(step, hash of the masks) of a run's newest checkpoint."""
+  config = tiny_runs.config()
+  tx = optimizer.make(config)
+  source, data = loop.read_inputs(config)
+  abstract = loop.abstract_state(config, loop.build(config, source, data, tx), tx)
+  manager = checkpoint.manager(folder / 'checkpoints', keep=9)
+  shardings = sharding.shard(abstract, sharding.make_mesh())
+  state, damaged = checkpoint.restore(manager, abstract, shardings)
+  manager.close()
+  assert damaged == []
+  return int(state['step']), prunejax.mask_hash(prunejax.get_masks(state['opt_state'], state['params']))
+
+
+@pytest.fixture(scope='module')
+def told(tmp_path_factory):
+  """What both processes told, and the folder of their runs."""
+  folder, at = tmp_path_factory.mktemp('processes'), port()
+  tiny_runs.finished('pruned')  # fills the cache that they share
+  both = [start(index, at, tiny_runs.home(), folder) for index in (0, 1)]
+  try:
+    heard = [hear(process, 'stopped') for process in both]
+    saved = [newest(folder / 'moved')]
+    stopped(folder / 'moved', 'train 9/12', checkpoint__every=8)  # a key that a run may change
+    saved.append(newest(folder / 'moved'))
+    for process in both:
+      process.stdin.write('go\n')
+      process.stdin.flush()
+    heard = [{**before, **hear(process, 'written')} for before, process in zip(heard, both, strict=True)]
+    assert [process.wait(60) for process in both] == [0, 0]
+  finally:
+    for process in both:
+      process.kill()
+      process.communicate()
+  return folder, heard, saved
+
+
+def test_the_command_trains_over_two_processes_and_one_writes(told):
+  folder, heard, _ = told
+  whole = tiny_runs.finished('pruned')
+  assert [h['command'] for h in heard] == [{'status': 0, 'processes': 2, 'devices': 2}] * 2
+  result = json.loads((folder / 'whole' / 'result.json').read_text())
+  assert result['mask_hash'] == whole.result['mask_hash'] and result['sparsity'] == whole.result['sparsity']
+  assert result['metrics'] == pytest.approx(whole.result['metrics'], rel=1e-5)
+  rows, want = tiny_runs.rows(folder / 'whole'), tiny_runs.rows(whole.folder)
+  assert [(row['kind'], row['step']) for row in rows] == [(row['kind'], row['step']) for row in want]
+  assert [row['loss'] for row in rows] == pytest.approx([row['loss'] for row in want], rel=1e-5)
+  assert heard[1]['written'] == {'files': []}, 'only process 0 writes'
+  assert set(tiny_runs.weights(folder / 'whole')) == set(tiny_runs.weights(whole.folder))
+
+
+def test_masks_of_two_processes_are_those_of_one_device(told):
+  for heard in told[1]:
+    assert heard['masks'] == {'differ': [], 'split': ['half', 'layer_0/w', 'layer_1/w'], 'alike': [True, True]}
+
+
+def test_a_run_goes_on_with_one_process_and_with_two_again(told, tmp_path):
+  folder, heard, saved = told
+  assert [h['stopped'] for h in heard] == [{'saved': True}] * 2
+  whole = [newest(stopped(tmp_path / words[6:7], words)) for words in ('train 6/12', 'train 9/12')]
+  assert saved == whole and [step for step, _ in whole] == [4, 8] and whole[0] != whole[1]
+  end = {'hash': tiny_runs.finished('pruned').result['mask_hash'], 'sparsity': 0.5}
+  assert [h['ended'] for h in heard] == [end] * 2
