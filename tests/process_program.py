@@ -11,19 +11,20 @@ import pathlib
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import tiny_runs
-from jax.sharding import NamedSharding, PartitionSpec
 
 import prunejax
 from prunejax import __main__ as command
 from prunejax.pruning import layout
 from prunejax.train import distributed, loop, preemption, sharding
 
-RULES = (('.*/kernel', ('data', None)), ('embeddings/word/embedding', (None, 'data')))
-SHAPES = {'layer_0/w': (32, 64), 'layer_1/w': (32, 64), 'half': (64, 16), 'whole': (8, 8)}
-LIES = {'layer_0/w': ('data', None), 'layer_1/w': (None, 'data'), 'half': ('data', None), 'whole': ()}
+RULES = (
+  ('.*/kernel|layer_0|half', ('data', None)), ('embeddings/word/embedding|layer_1', (None, 'data')),
+)
+SHAPES = {'layer_0': (32, 64), 'layer_1': (32, 64), 'half': (64, 16), 'whole': (8, 8)}
 
 
 def told(check, **values):
@@ -53,39 +54,42 @@ def leaves(seed):
 
 def masks_of_one_device():
   """Three steps of AdamW and pruning, with a threshold for each leaf and with one, over both processes and alone."""
-  mesh = sharding.make_mesh()
-  lies = {name: NamedSharding(mesh, PartitionSpec(*axes)) for name, axes in LIES.items()}
-  recipes = {'uniform': prunejax.uniform(), 'global_threshold': prunejax.global_threshold()}
-  links = [
-    prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.6, end=2), allocation=allocation)
-    for allocation in recipes.values()
-  ]
+  allocations = {'uniform': prunejax.uniform(), 'global_threshold': prunejax.global_threshold()}
+  link = lambda allocation: prunejax.prune_transform(
+    prunejax.magnitude(), prunejax.cubic(0.6, end=2), allocation=allocation
+  )
+  chains = {name: optax.chain(optax.adamw(0.1), link(allocation)) for name, allocation in allocations.items()}
 
   @jax.jit
-  def run(params, grads):
-    out = {}
-    for name, link in zip(recipes, links, strict=True):
-      tx, now = optax.chain(optax.adamw(0.1), link), params
-      state = tx.init(now)
-      for grad in grads:
-        updates, state = tx.update(grad, state, now)
-        now = optax.apply_updates(now, updates)
-      out |= {f'params {name}': now, f'masks {name}': prunejax.get_masks(state, now)}
-    return out
+  def step(state, grad):
+    params, opt_state = {}, {}
+    for name, tx in chains.items():
+      updates, opt_state[name] = tx.update(grad, state['opt_state'][name], state['params'][name])
+      params[name] = optax.apply_updates(state['params'][name], updates)
+    return {'params': params, 'opt_state': opt_state}, ()
 
   params, grads = leaves(0), [leaves(1), leaves(2), leaves(3)]
-  over = run(sharding.place(params, lies), [sharding.place(grad, lies) for grad in grads])
-  alone = run(params, grads)
-  differ = [
-    f'{what} {name}' for what in over for name in SHAPES
-    if layout.on_host(over[what][name]).tobytes() != np.asarray(alone[what][name]).tobytes()
-  ]
-  split = [name for name, mask in over['masks uniform'].items() if not mask.is_fully_replicated]
-  alike = [
-    prunejax.mask_hash(over['masks uniform']) == prunejax.mask_hash(alone['masks uniform']),
-    prunejax.masks.sparsity(over['masks uniform']) == prunejax.masks.sparsity(alone['masks uniform']),
-  ]
-  told('masks', differ=differ, split=split, alike=alike)
+  first = {
+    'params': dict.fromkeys(chains, params),
+    'opt_state': {name: tx.init(jax.tree.map(jnp.asarray, params)) for name, tx in chains.items()},
+  }
+  mesh = sharding.make_mesh()
+  lies = sharding.shard(first, mesh, RULES)
+  ends = []
+  for over in (True, False):
+    state = sharding.place(first, lies) if over else jax.device_put(first, jax.local_devices()[0])
+    for grad in grads:
+      grad = sharding.place(grad, sharding.shard(grad, mesh, RULES)) if over else grad
+      state, _ = (sharding.steady(step, lies) if over else step)(state, grad)
+    masks = {name: prunejax.get_masks(state['opt_state'][name], state['params'][name]) for name in chains}
+    ends.append({'params': state['params'], 'masks': masks})
+  over, alone = ({sharding.path_of(path): x for path, x in jax.tree.leaves_with_path(end)} for end in ends)
+  same = lambda name: layout.on_host(over[name]).tobytes() == np.asarray(alone[name]).tobytes()
+  told(
+    'masks', differ=[name for name in over if not same(name)],
+    split=[name for name, leaf in over.items() if name.startswith('masks/u') and not leaf.is_fully_replicated],
+    alike=[f(ends[0]['masks']) == f(ends[1]['masks']) for f in (prunejax.mask_hash, prunejax.masks.sparsity)],
+  )
 
 
 def main(index, port, home, folder):

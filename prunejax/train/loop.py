@@ -63,6 +63,7 @@ def train(config, folder, *, title='', say=log.say):
   program = build(config, source, data, tx)
   abstract = abstract_state(config, program, tx)
   shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
+  program = program._replace(step=sharding.steady(program.step, shardings))
   loaded = pretrained(config, source, program, abstract['params'])
   if distributed.first():
     workdir.claim(folder, config.to_dict())

@@ -1,5 +1,6 @@
 """A mesh with named axes, and `(regex, axes)` rules that place every leaf of the train state on it."""
 
+import functools
 import re
 
 import jax
@@ -40,6 +41,20 @@ def shard(tree, mesh, rules=()):
     return NamedSharding(mesh, PartitionSpec())
 
   return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def steady(step, shardings):
+  """`step(state, batch) -> (state, metrics)`, jitted, the state lying after it as before: `shardings` is its layout.
+
+  Left to itself the compiler may lay the new state out otherwise, and the second step would be another program.
+  """
+  leaves, treedef = jax.tree.flatten(shardings)
+  return step if leaves[0].mesh.size == 1 else _steady(step, treedef, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=16)
+def _steady(step, treedef, leaves):
+  return jax.jit(step, donate_argnums=0, out_shardings=(treedef.unflatten(leaves), None))
 
 
 def check_batch(mesh, batch_size):
