@@ -58,7 +58,7 @@ def read(where, most=MOST) -> bytes:
 
   def take():
     with where.open('rb') as stream:
-      return stream.read(most)  # a device or a growing file has no size that holds
+      return stream.read(size)  # what has been added since is for the next one
 
   return _again('read', where, take)
 

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 import tiny_runs
 
+from prunejax import __main__ as command
 from prunejax.train import grid, loop, preemption
 
 PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
@@ -97,20 +96,10 @@ def test_in_another_thread_nothing_is_installed():
   assert seen == [(before, False)]
 
 
-def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_path):
-  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu'}
-  argv = tiny_runs.argv('train', tmp_path / 'run', steps=100000, log__every=3) + PRUNE
-  with subprocess.Popen(
-    [sys.executable, '-m', 'prunejax', *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    env=environment, cwd=tiny_runs.ROOT,
-  ) as process:
-    for line in process.stdout:
-      if 'train 6/' in line:
-        process.send_signal(signal.SIGTERM)
-        break
-    process.stdout.read()
-    error = process.stderr.read()
-  assert process.returncode == preemption.RESTART == 75
-  assert len(error.splitlines()) == 1 and 'is saved in' in error and 'the same command goes on from here' in error
-  saved = max(int(name) for name in os.listdir(tmp_path / 'run' / 'checkpoints') if name.isdigit())
-  assert f'step {saved} of 100000' in error
+def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(loop.train, '__kwdefaults__', {'title': '', 'say': at_line('train 6/12')})
+  argv = tiny_runs.argv('train', tmp_path / 'run') + PRUNE
+  assert command.main(argv) == preemption.RESTART == 75
+  [line] = capsys.readouterr().err.splitlines()
+  assert 'step 6 of 12 is saved in' in line and line.endswith('the same command goes on from here')
+  assert command.main(argv) == 0 and "'mlm_accuracy'" in capsys.readouterr().out

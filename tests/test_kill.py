@@ -1,0 +1,36 @@
+"""`kill -9`, shortly: `python -m prunejax bench --only=kill --times=100` is the long version."""
+
+import json
+
+import pytest
+
+from prunejax.bench import kill
+
+
+@pytest.fixture(scope='module')
+def rows():
+  return {row['name']: row for row in kill.run('tiny', lambda line: None, times=3)}
+
+
+def test_a_sweep_that_was_struck_ends_as_one_left_alone(rows):
+  assert rows['strikes']['value'] == 3 and 'kill -9' in rows['strikes']['detail']
+  assert rows['sweeps that ended otherwise']['ok'], rows['sweeps that ended otherwise']['detail']
+
+
+def test_what_is_compared_knows_every_difference(tmp_path):
+  def finished(folder, weights=b'abc', loss=1.5, steps=(3, 6)):
+    home = folder / 'cells' / 'c1'
+    (home / 'model').mkdir(parents=True)
+    (home / 'model' / 'model.safetensors').write_bytes(weights)
+    lines = [json.dumps({'kind': 'train', 'step': step}) + '\n' for step in steps]
+    (home / 'metrics.jsonl').write_text(''.join(lines))
+    row = {'cell': 'c1', 'metrics': {'loss': loss}, 'mask_hash': 'ff', 'time': str(folder), 'seconds': len(str(folder))}
+    (folder / 'ledger.jsonl').write_text(json.dumps(row) + '\n')
+    return kill.outcome(folder)
+
+  whole = finished(tmp_path / 'whole')
+  assert kill.differences(whole, finished(tmp_path / 'same')) == []
+  assert kill.differences(whole, finished(tmp_path / 'a', weights=b'abd')) == ['c1/model.safetensors']
+  assert kill.differences(whole, finished(tmp_path / 'b', loss=1.25)) == ['row c1']
+  assert kill.differences(whole, finished(tmp_path / 'c', steps=(3, 3, 6))) == ['c1 logged']
+  assert kill.differences(whole, {}) == sorted(whole)
