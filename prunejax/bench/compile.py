@@ -63,8 +63,8 @@ def _row(name, taken):
 def _first_steps(sparsity, rate, seed):
   """Takes two steps of a small cell as `loop.train` would, the first a mask step; returns its compiled step."""
   parts = train.ours('tiny', sparsity=sparsity, seed=seed, optimizer__learning_rate=rate)
-  step = train.stepping(*parts)
   batch = train.blank_batch(4, sizes.SIZES['tiny'][-1])
+  step, _ = train.stepping(*parts, batch)
   for _ in range(2):
     jax.block_until_ready(step(batch))
   return parts[-1].step

@@ -49,7 +49,8 @@ def run(size, say, **options):
 
 def _fed(batch, steps, made):
   """Rows of the packaged model's step: what it uses when inputs cost nothing, what it waits for when they are made."""
-  step, same = _nano(), batch(0)
+  same = batch(0)
+  step, _ = _nano(same)
   taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=20)['step']
   used = len(same['input_ids']) / taken.median
   yield measure.row(
@@ -97,13 +98,13 @@ def _seconds(batch, steps):
   return float(np.median(times[1:]))
 
 
-def _nano():
+def _nano(batch):
   """The packaged model's step, batch -> metrics, as `loop.train` takes it."""
   changes = dict(init='nano', model__dropout=0.0, model__initializer='fan_in', data__seq_len=32)
   config = train.config_of('tiny', **changes, data__max_predictions=5)
   source = inputs.source('nano', None, '', 0, '', None, None)
   tx = optimizer.make(config)
-  return train.stepping(config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx))
+  return train.stepping(config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx), batch)
 
 
 def write(folder, pieces, documents):

@@ -16,7 +16,7 @@ from prunejax.train import program as programs
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LENGTH, PREDICTIONS = 128, 20
 # Sides of square matrices, and products a call.
-CPU_SIDES = ((512, 8), (1024, 2), (2048, 1))
+CPU_SIDES = ((512, 16), (1024, 4), (2048, 1))
 GPU_SIDES = ((4096, 16), (8192, 8), (16384, 2))
 
 
@@ -29,35 +29,41 @@ def run(size, say, **options):
   if lack := measure.lacks(3 * 12 * _count(shape) + 8 * _count(shape) + rows * 2**28 * (_count(shape) / 1e8)):
     yield measure.row('train step', None, 'tokens/s', '', lack)
     return
-  peak, how = matmul_rate(jnp.dtype(dtype), GPU_SIDES if gpu else CPU_SIDES[:1] if size == 'tiny' else CPU_SIDES)
-  yield measure.row('matmul rate', peak / 1e9, 'GFLOP/s', '', how)
+  products, work, how = matmuls(jnp.dtype(dtype), GPU_SIDES if gpu else CPU_SIDES[:1] if size == 'tiny' else CPU_SIDES)
 
   batch = blank_batch(rows, sizes.SIZES[size][-1])
   say('  compiling three train steps')
-  steps = {name: stepping(*ours(size, dtype, rows, sparsity)) for name, sparsity in (('pruned', 0.9), ('dense', None))}
-  calls = {name: lambda step=step: step(batch) for name, step in steps.items()}
-  calls['plain'] = _plain(size, dtype, batch)
-  times = measure.interleaved(calls, rounds=25 if gpu else 9, seconds=120)
+  steps, memory = {}, {}
+  for name, sparsity in (('pruned', 0.9), ('dense', None)):
+    steps[name], memory[name] = stepping(*ours(size, dtype, rows, sparsity), batch)
+  steps['plain'], memory['plain'] = _plain(size, dtype, batch)
+  calls = {name: lambda step=step: step(batch) for name, step in steps.items()} | {'products': products}
+  times = measure.interleaved(calls, rounds=25 if gpu else 9, seconds=90)
   flops = rows * float(objectives.flops(sizes.bert(size), shape, LENGTH, PREDICTIONS))
+  share = lambda name: measure.ratio(times['products'], times[name]) * flops / work
   what = f'{dtype}, batch {rows} x {LENGTH}'
+  yield measure.row('matmul rate', work / times['products'].median / 1e9, 'GFLOP/s', '', how)
   for name, words in (('pruned', 'prunejax, off mask steps'), ('plain', 'plain Flax loop')):
-    median = times[name].median
-    yield measure.row(f'{words}', rows * LENGTH / median, 'tokens/s', '', f'{what}: {times[name]}')
+    yield measure.row(words, rows * LENGTH / times[name].median, 'tokens/s', '', f'{what}: {times[name]}')
   yield measure.row(
     'prunejax against the plain loop', measure.ratio(times['plain'], times['pruned']), 'x its tokens/s', '>= 0.95',
-    f'sharding, clipping, pruning, metrics against none of them; same model, loss and batch: {times["plain"]}',
-  )
-  yield measure.row(
-    'model FLOPs', flops / times['pruned'].median / peak, 'of the matmul rate', '>= 0.5',
-    f'{flops / 1e9:.0f} GFLOP a step: 6 a weight a token, the softmax at predicted positions, and attention', where=gpu,
-  )
-  yield measure.row(
-    'plain loop, model FLOPs', flops / times['plain'].median / peak, 'of the matmul rate', '', 'for comparison'
+    'sharding, clipping, pruning, metrics against none of them; same model, loss, weights and batch',
   )
   yield measure.row(
     'prune_transform, off mask steps', measure.ratio(times['pruned'], times['dense']), 'x the step without', '<= 1.01',
     f'{times["pruned"]} with, {times["dense"]} without',
   )
+  yield measure.row(
+    'model FLOPs', share('pruned'), 'of the matmul rate', '>= 0.5',
+    f'{flops / 1e9:.0f} GFLOP a step: 6 a weight a token, the softmax at predicted positions, and attention', where=gpu,
+  )
+  yield measure.row('plain loop, model FLOPs', share('plain'), 'of the matmul rate', '', 'for comparison')
+  if memory['plain']:
+    yield measure.row(
+      'temporary memory', memory['pruned'] / memory['plain'], "x the plain loop's", '',
+      f'{memory["pruned"] / measure.GIB:.2f} GiB with pruning, {memory["dense"] / measure.GIB:.2f} without,'
+      f' {memory["plain"] / measure.GIB:.2f} in the plain loop; the first includes what a mask step needs',
+    )
 
 
 def bert_shapes(size):
@@ -104,17 +110,20 @@ def ours(size, dtype='float32', rows=4, sparsity=None, **changes):
   return config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx)
 
 
-def stepping(config, tx, program):
-  """A step as `loop.train` takes it, batch -> metrics: from the host, over a mesh, through the compiled program."""
+def stepping(config, tx, program, batch):
+  """A step as `loop.train` takes it, batch -> metrics: from the host, over a mesh, through the compiled program; and
+  the bytes of temporaries of that program (None where XLA does not tell).
+  """
   mesh = sharding.make_mesh()
   shardings = sharding.shard(programs.abstract_state(config, program, tx), mesh)
   box = [jax.device_put(programs.initial_state(config, program, tx), shardings)]
+  compiled = program.step.lower(box[0], sharding.put_batch(batch, mesh)).compile()  # the step finds it done
 
   def step(batch):
     box[0], metrics = program.step(box[0], sharding.put_batch(batch, mesh))
     return metrics
 
-  return step
+  return step, measure.temporary(compiled)
 
 
 def _plain(size, dtype, batch):
@@ -131,22 +140,26 @@ def _plain(size, dtype, batch):
     updates, opt_state = tx.update(grad, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state, rng), loss
 
-  step = jax.jit(step, donate_argnums=0)
-  return measure.carried(lambda s: step(s, batch), (params, tx.init(params), jax.random.key(1)), lambda out: out[0])
+  state = (params, tx.init(params), jax.random.key(1))
+  compiled = measure.compiled(step, state, batch, donate_argnums=0)
+  call = measure.carried(lambda s: compiled(s, batch), state, lambda out: out[0])
+  return lambda _: call(), measure.temporary(compiled)
 
 
-def matmul_rate(dtype, sides):
-  """(the best FLOP/s over a few sizes, how): square matrices, several products a call so that a call is cheap."""
+def matmuls(dtype, sides):
+  """(a call that multiplies square matrices at the best rate of a few sizes, its FLOPs, how)."""
   rates = {}
   for side, products in sides:
     x = jax.jit(lambda n=side: jax.random.normal(jax.random.key(0), (n, n)).astype(dtype))()
     many = measure.compiled(
       lambda a, n=products: lax.fori_loop(0, n, lambda _, b: (a @ b) * jnp.asarray(1e-2, a.dtype), a), x
     )
-    taken = measure.interleaved({'products': lambda: many(x)}, rounds=9, seconds=3)['products']  # noqa: B023
-    rates[side] = 2 * products * side**3 / min(taken.rounds)
-  best = max(rates, key=rates.get)
-  return rates[best], f'{jnp.dtype(dtype).name}, {best} x {best}, the best of {", ".join(map(str, rates))}'
+    call, work = (lambda many=many, x=x: many(x)), 2 * products * side**3
+    taken = measure.interleaved({'products': call}, rounds=7, seconds=2)['products']
+    rates[work / taken.median] = (call, work, side)
+  call, work, side = rates[max(rates)]
+  names = ', '.join(str(side) for side, _ in sides)
+  return call, work, f'{jnp.dtype(dtype).name}, {side} x {side}, the best of {names}; in turn with the steps'
 
 
 def _count(shape):
