@@ -1,6 +1,7 @@
 """Whether the input pipeline keeps ahead of the step, from the tokenised cache on."""
 
 import functools
+import json
 import pathlib
 import tempfile
 import time
@@ -10,11 +11,11 @@ import numpy as np
 
 from prunejax.bench import measure, train
 from prunejax.data import wordpiece
-from prunejax.train import inputs, optimizer
+from prunejax.train import inputs, loop, optimizer
 from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
-STEPS = {'tiny': 4, 'small': 40, 'base': 200, 'large': 200}
+STEPS = {'tiny': 4, 'small': 40, 'base': 100, 'large': 100}
 RECIPE = {32: inputs.pretraining.Recipe(32, 0.15, 5), 128: inputs.pretraining.Recipe(128, 0.15, 20)}
 
 
@@ -43,21 +44,44 @@ def run(size, say, **options):
       rates[name] = rows / _seconds(batch, STEPS[size])
       yield measure.row(f'{name}, made', rates[name], 'examples/s', '', 'one thread, from the tokenised cache')
     say('  the packaged model')
-    yield from _fed(pretraining[32, 32], STEPS[size], rates['pre-training, batch 32 x 32'])
+    yield from _fed(pretraining[32, 32], STEPS[size], rates['pre-training, batch 32 x 32'], folder)
     yield from _slow(pretraining[256, 128], STEPS[size] // 4 + 2)
 
 
-def _fed(batch, steps, made):
-  """Rows of the packaged model's step: what it uses when inputs cost nothing, what it waits for when they are made."""
+def _fed(batch, steps, made, folder):
+  """Rows of the packaged model's step: what it uses when inputs cost nothing, what it waits for when they are made,
+  and what is left of its rate in a whole run.
+  """
   same = batch(0)
-  step, _ = _nano(same)
-  taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=20)['step']
+  step, _ = train.stepping(*_nano(folder, steps), same)
+  taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=15)['step']
   used = len(same['input_ids']) / taken.median
   yield measure.row(
     'pre-training, made against used', made / used, 'x the step', '>= 1',
     f'the packaged model uses {used:,.0f} examples/s: {taken} a step, its batch in memory',
   )
   yield _waits('pre-training, packaged model', *waiting(step, batch, steps))
+  pairs = []
+  for turn in range(3):
+    began = time.perf_counter()
+    for _ in range(steps):
+      metrics = step(same)
+    jax.block_until_ready(metrics)
+    alone = steps / (time.perf_counter() - began)
+    pairs.append((alone, _whole_run(_nano(folder, steps)[0], pathlib.Path(folder) / f'run-{turn}')))
+  alone, whole = np.median(pairs, axis=0)
+  yield measure.row(
+    'a whole run, packaged model', np.median([b / a for a, b in pairs]), 'x the bare step', '>= 0.95',
+    f'loop.train with inputs, log lines and TensorBoard, {whole:.1f} steps/s; its step alone on one batch,'
+    f' {alone:.1f}; {len(pairs)} turns of {steps} steps',
+  )
+
+
+def _whole_run(config, folder):
+  """Steps a second of `loop.train` after its first step, as its own log has it."""
+  loop.train(config, folder, say=lambda line: None)
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  return [row['steps_per_second'] for row in rows if row['kind'] == 'train' and 'steps_per_second' in row][-1]
 
 
 def _slow(batch, steps):
@@ -98,13 +122,16 @@ def _seconds(batch, steps):
   return float(np.median(times[1:]))
 
 
-def _nano(batch):
-  """The packaged model's step, batch -> metrics, as `loop.train` takes it."""
-  changes = dict(init='nano', model__dropout=0.0, model__initializer='fan_in', data__seq_len=32)
-  config = train.config_of('tiny', **changes, data__max_predictions=5)
-  source = inputs.source('nano', None, '', 0, '', None, None)
+def _nano(folder, steps):
+  """(config, tx, program) of the packaged model's step on the written text."""
+  config = train.config_of(
+    'tiny', init='nano', model__dropout=0.0, model__initializer='fan_in', steps=steps, batch_size=32, keep_model=False,
+    data__corpus='text', data__root=str(folder), data__cache=str(folder), data__seq_len=32, data__max_predictions=5,
+    eval__batches=1, checkpoint__every=0, log__every=max(steps // 10, 1),
+  )
   tx = optimizer.make(config)
-  return train.stepping(config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx), batch)
+  source, data = programs.read_inputs(config)
+  return config, tx, programs.build(config, source, data, tx)
 
 
 def write(folder, pieces, documents):
