@@ -5,7 +5,7 @@ import json
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.bench import measure, run, table
+from prunejax.bench import measure, run, scaling, table
 
 
 def said(capsys, argv, status=0):
@@ -129,3 +129,9 @@ def test_every_bench_runs_at_a_tiny_size(name, tmp_path):
   rows = results['benches'][name]['rows']
   assert rows and all(row['value'] is not None for row in rows), rows
   assert len({row['name'] for row in rows}) == len(rows)
+
+
+def test_the_plot_of_scaling():
+  times = measure.Times((0.001, 0.002, 0.0015))
+  curves = {name: {2**20: times, 2**24: times} for name in ('uniform', 'global', 'one read')}
+  assert scaling.draw(curves, 'a machine')[:8] == b'\x89PNG\r\n\x1a\n'

@@ -37,8 +37,8 @@ def run(size, say, **options):
     yield measure.row(f'AdamW step, {name}', measure.ratio(times[name], plain), 'x AdamW', target, detail)
   yield measure.row(
     'packed masks, time', measure.ratio(times['packed'], times['bool']), 'x bool masks', '',
-    f'saves {100 * (memory["bool"]["state"] - memory["packed"]["state"]) / memory["plain"]["state"]:.1f} % of the'
-    ' bytes of weights and moments; why masks are bools',
+    f'saves {100 * (memory["bool"]["state"] - memory["packed"]["state"]) / memory["bool"]["state"]:.1f} % of the'
+    ' bytes of weights, moments and masks, and needs an axis that no mesh divides',
   )
   if memory['plain']['temporary'] is not None:
     more = memory['bool']['temporary'] - memory['plain']['temporary']
