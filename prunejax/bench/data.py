@@ -15,6 +15,7 @@ from prunejax.train import inputs, loop, optimizer
 from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
+ROWS = {'tiny': 2, 'small': 32, 'base': 32, 'large': 32}
 STEPS = {'tiny': 4, 'small': 40, 'base': 100, 'large': 100}
 RECIPE = {32: inputs.pretraining.Recipe(32, 0.15, 5), 128: inputs.pretraining.Recipe(128, 0.15, 20)}
 
@@ -31,7 +32,7 @@ def run(size, say, **options):
       (rows, length): inputs.pretraining_data(
         tokenizer, 'text', RECIPE[length], batch_size=rows, eval_batches=1, eval_size=8, **shared
       ).train
-      for rows, length in ((32, 32), (32, 128), (256, 128))
+      for rows, length in ((ROWS[size], 32), (32, 128), (256, 128))
     }
     finetuning = inputs.finetuning_data(
       tokenizer, 'glue/cola', seq_len=32, examples=0, batch_size=32, eval_size=8, **shared
@@ -44,18 +45,19 @@ def run(size, say, **options):
       rates[name] = rows / _seconds(batch, STEPS[size])
       yield measure.row(f'{name}, made', rates[name], 'examples/s', '', 'one thread, from the tokenised cache')
     say('  the packaged model')
-    yield from _fed(pretraining[32, 32], STEPS[size], rates['pre-training, batch 32 x 32'], folder)
+    rows = ROWS[size]
+    yield from _fed(pretraining[rows, 32], rows, STEPS[size], rates[f'pre-training, batch {rows} x 32'], folder)
     yield from _slow(pretraining[256, 128], STEPS[size] // 4 + 2)
 
 
-def _fed(batch, steps, made, folder):
+def _fed(batch, rows, steps, made, folder):
   """Rows of the packaged model's step: what it uses when inputs cost nothing, what it waits for when they are made,
   and what is left of its rate in a whole run.
   """
   same = batch(0)
-  step, _ = train.stepping(*_nano(folder, steps), same)
+  step, _ = train.stepping(*_nano(folder, rows, steps), same)
   taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=15)['step']
-  used = len(same['input_ids']) / taken.median
+  used = rows / taken.median
   yield measure.row(
     'pre-training, made against used', made / used, 'x the step', '>= 1',
     f'the packaged model uses {used:,.0f} examples/s: {taken} a step, its batch in memory',
@@ -68,7 +70,7 @@ def _fed(batch, steps, made, folder):
       metrics = step(same)
     jax.block_until_ready(metrics)
     alone = steps / (time.perf_counter() - began)
-    pairs.append((alone, _whole_run(_nano(folder, steps)[0], pathlib.Path(folder) / f'run-{turn}')))
+    pairs.append((alone, _whole_run(_nano(folder, rows, steps)[0], pathlib.Path(folder) / f'run-{turn}')))
   alone, whole = np.median(pairs, axis=0)
   yield measure.row(
     'a whole run, packaged model', np.median([b / a for a, b in pairs]), 'x the bare step', '>= 0.95',
@@ -122,12 +124,12 @@ def _seconds(batch, steps):
   return float(np.median(times[1:]))
 
 
-def _nano(folder, steps):
+def _nano(folder, rows, steps):
   """(config, tx, program) of the packaged model's step on the written text."""
   config = train.config_of(
-    'tiny', init='nano', model__dropout=0.0, model__initializer='fan_in', steps=steps, batch_size=32, keep_model=False,
+    'tiny', init='nano', model__dropout=0.0, model__initializer='fan_in', steps=steps, batch_size=rows,
     data__corpus='text', data__root=str(folder), data__cache=str(folder), data__seq_len=32, data__max_predictions=5,
-    eval__batches=1, checkpoint__every=0, log__every=max(steps // 10, 1),
+    keep_model=False, eval__batches=1, eval__batch_size=rows, checkpoint__every=0, log__every=max(steps // 10, 1),
   )
   tx = optimizer.make(config)
   source, data = programs.read_inputs(config)
