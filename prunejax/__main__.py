@@ -35,14 +35,21 @@ def parser():
       help='one of several processes that train as one; without a value the cluster says which',
     )
 
+  def shared(sub):
+    sub.add_argument('--worker', type=int, metavar='I', help='which of several workers on one grid this one is, from 0')
+    sub.add_argument('--workers', type=int, metavar='N', help='how many there are; a Slurm array says both')
+
   for name, text in (('train', 'Train one run.'), ('sweep', 'Run every cell of a config that has sweep(), once each.')):
     sub = verb(name, text)
     sub.add_argument('--config', required=True, metavar='FILE.py[:ARG]', help='a file with get_config(arg)')
     joined(sub)
+    if name == 'sweep':
+      shared(sub)
     sub.epilog = 'Any key: --config.key=value, such as --config.prune.weights.schedule="cubic(0.9, end=1000)".'
   sub = verb('reproduce', "Reproduce a paper's tables and figures.")
   sub.add_argument('paper', help='a folder of experiments/, such as gordon2020')
   joined(sub)
+  shared(sub)
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
   sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
@@ -134,15 +141,21 @@ def _sweep(args, overrides):
   if not hasattr(module, 'sweep'):
     raise ValueError(f'{args.config} has no sweep(); a sweep is a function that yields flat dicts of overrides')
   configs.override(config, overrides)
-  grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__)
+  grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__, worker=_worker(args))
 
 
 def _reproduce(args, overrides):
   run = _experiment(args.paper)
   run.reproduce(
     args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides,
-    names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale,
+    names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale, worker=_worker(args),
   )
+
+
+def _worker(args):
+  from prunejax.train import workers
+
+  return workers.place(args.worker, args.workers, joined=bool(args.distributed))
 
 
 def _report(args, overrides):

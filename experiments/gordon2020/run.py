@@ -10,13 +10,17 @@ from prunejax.train import configs, cost, distributed, grid, log, specs
 PAPER = 'gordon2020'
 
 
-def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, say=log.say, **part):
+def reproduce(
+  preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), say=log.say, **part
+):
   """Runs what the ledger lacks, then writes the report.
 
-  `part` is a part of the preset's grid, see `plan`. Raises ValueError for an unknown preset, part or key.
+  Of several workers, (index, count), each runs its share, and the one that ends last writes the report. `part` is a
+  part of the preset's grid, see `plan`. Raises ValueError for an unknown preset, part or key.
   """
   overrides = overrides or {}
-  cells = plan(preset, overrides, from_scratch, **part)
+  whole = plan(preset, overrides, from_scratch, **part)
+  cells = grid.share(whole, worker)
   if dry_run:
     title = f'{PAPER} {preset}: {presets.PRESETS[preset]().cost}'
     say(cost.table([(cell.labels, cell.config) for cell in cells], title=title))
@@ -26,7 +30,10 @@ def reproduce(preset, workdir, *, dry_run=False, from_scratch=False, overrides=N
   what |= {k: str(v) for k, v in overrides.items() if k not in ('data.root', 'data.cache')}
   folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
   grid.run(cells, folder, experiment=PAPER, preset=preset, say=say)
-  return write_report(folder, say) if distributed.first() else None
+  left = grid.missing(whole, folder)
+  if left and distributed.first():
+    say(f'{len(left)} cells are left to other workers; the last one to end writes the report')
+  return write_report(folder, say) if distributed.first() and not left else None
 
 
 def plan(preset, overrides, from_scratch=False, *, names=None, sparsities=None, seeds=None, scale=None):

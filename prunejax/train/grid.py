@@ -11,7 +11,7 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, distributed, log, loop
+from prunejax.train import configs, distributed, log, loop, workers
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -75,8 +75,22 @@ def run(cells, folder, *, experiment, preset, say=log.say):
   return [done[k] for k in keys]
 
 
-def sweep(config, changes, folder, *, name, say=log.say):
-  """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`."""
+def missing(cells, folder) -> list:
+  """Those of the cells that the ledger of `folder` does not hold."""
+  done = ledger.done(ledger.read(files.path(folder) / 'ledger.jsonl'))
+  return [cell for cell in cells if key(cell) not in done]
+
+
+def share(cells, worker):
+  """The cells of `worker`, (index, count), in their order; see workers.py."""
+  return workers.share(cells, [key(cell) for cell in cells], worker)
+
+
+def sweep(config, changes, folder, *, name, worker=(0, 1), say=log.say):
+  """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
+
+  Of several workers, (index, count), each runs its share; returns the rows of that share.
+  """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
   cells = []
@@ -87,7 +101,8 @@ def sweep(config, changes, folder, *, name, say=log.say):
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
   if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
-  return run(cells, claim(folder, {'sweep': name}), experiment='sweep', preset=name, say=say)
+  mine = share(cells, worker)
+  return run(mine, claim(folder, {'sweep': name}), experiment='sweep', preset=name, say=say)
 
 
 def claim(folder, what):
