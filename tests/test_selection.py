@@ -60,7 +60,7 @@ def test_the_common_edge_counts_what_lies_above_and_at_it(drawn, kept):
   assert above < kept <= above + tied or kept == above == 0
 
 
-common = jax.jit(selection.common_edge)
+common = jax.jit(lambda s, kept: selection.common_edge(groups.blocks(groups.plain(s)), kept).edge)
 
 
 @pytest.mark.parametrize('shape', [(0,), (1, 1), (2, 3, 4), (70_000,)])

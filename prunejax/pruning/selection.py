@@ -1,13 +1,13 @@
 """Exact selection of the highest scores by counting.
 
 A float32 read as an unsigned integer keeps its order, so the k-th highest score is found by asking
-how many scores lie at or above a threshold: seven thresholds a pass, three bits of the answer,
-eleven passes. Ties at the threshold go to the lower position, found the same way. Every pass is
-compares and a sum: over a mesh only counts cross devices, and the result does not depend on the
-mesh.
+how many scores lie at or above a threshold. A small sample says where to ask (`bracket`); two or
+three passes later the few scores that are still in question are looked at by row (`survey`), which
+settles the threshold and the ties at it. Whatever the sample says, the counts decide: the result is
+exact, and the same on every mesh. Every pass is compares and sums, so only counts, the sample and
+the rows' few scores cross devices; nothing is sorted, gathered or copied.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -15,150 +15,190 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import counts
-from prunejax.pruning.groups import kinds, stacked
+from prunejax.pruning import bracket as brackets
+from prunejax.pruning import counts, groups, survey
+from prunejax.pruning.bracket import Bracket, Goal
+from prunejax.pruning.groups import Blocks, Scores
+from prunejax.pruning.groups import order_key as order_key
+from prunejax.pruning.survey import Edge
 
-_DIGITS = np.arange(1, 8, dtype=np.uint32)
+_ZERO = np.uint32(1 << 31)  # the key of 0.0
 
 
-class Edge(NamedTuple):
-  """Where a leaf's scores are cut, one row a leaf: the key of the lowest score kept, and how many
-  lie above it and at it.
+class Found(NamedTuple):
+  """The edges of a selection, vectors over the problems of its blocks, and bool [problems]: some of
+  the problem's scores are NaN.
   """
 
-  key: jax.Array
-  above: jax.Array
-  tied: jax.Array
+  edge: Edge
+  nan: jax.Array
 
 
-def order_key(scores) -> jax.Array:
-  """uint32 keys in the order of float32 scores: NaN lowest, then -inf .. -0.0 < 0.0 .. inf."""
-  bits = lax.bitcast_convert_type(jnp.asarray(scores).astype(jnp.float32), jnp.uint32)
-  key = jnp.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
-  return jnp.where(bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000), np.uint32(0), key)
+def edges(of: Blocks, kept) -> Found:
+  """The edge of each problem's `kept` highest scores; `kept` is int32 [problems]."""
+  return _find(of, Goal(counts.widen(kept), common=False))
 
 
-def edges(scores: dict, kept) -> Edge:
-  """The edge of each leaf's `kept` highest scores; `kept` is int32 [leaves] in dict order."""
-  keys, order = _keys(scores)
-  goal = kept[order][:, None]
-  return _in_order_of(order, _search(keys, lambda found: found >= goal, passes=11)[0])
-
-
-def common_edge(scores: dict, kept: counts.Wide) -> Edge:
-  """The edge of the `kept` highest scores of all leaves together: one key, counts by leaf."""
-  keys, order = _keys(scores)
-
-  def reached(found):
-    enough = counts.at_least(counts.total(counts.widen(found)), kept)
-    return jnp.broadcast_to(enough, found.shape)
-
-  return _in_order_of(order, _search(keys, reached, passes=11)[0])
+def common_edge(of: Blocks, kept: counts.Wide) -> Found:
+  """One threshold for the `kept` highest scores of all problems together; ties go to earlier ones."""
+  return _find(of, Goal(jax.tree.map(lambda limb: jnp.reshape(limb, (1,)), kept), common=True))
 
 
 def top(scores: dict, kept: dict) -> dict:
   """Masks (bool, shaped like the scores) of each leaf's `kept[name]` highest scores; ties go to the
   lower flat position.
   """
-  if not scores:
-    return {}
-  keys, order = _keys(scores)
-  names = list(scores)
-  goal = jnp.stack([jnp.asarray(kept[names[i]], jnp.int32) for i in order])
-  edge, keys = _search(keys, lambda found: found >= goal[:, None], passes=11)
-  needed = goal - edge.above
-  cut, keys = _cut_ties(keys, edge.key, needed, jnp.any(needed < edge.tied))
-  masks, row = {}, 0
-  for key in keys:
-    at, place = _rows(edge.key, row, key), _rows(cut, row, key)
-    kind = (key > at) | ((key == at) & (_from_the_end(key.shape[1:]) >= place))
-    masks.update({names[order[row + i]]: mask for i, mask in enumerate(kind)})
-    row += len(key)
-  return {name: masks[name] for name in scores}
+  of = groups.blocks(groups.plain(scores))
+  if not of.problems:
+    return {name: jnp.ones(jnp.shape(score), bool) for name, score in scores.items()}
+  kept = groups.in_order(of, {name: jnp.asarray(count, jnp.int32) for name, count in kept.items()})
+  return masks(of, edges(of, kept).edge, scores)
 
 
-def _keys(scores):
-  """Keys stacked by kind, and for each of their rows the leaf's place in the dict."""
-  for name, score in scores.items():
-    if score.size > counts.LARGEST_LEAF:
-      raise ValueError(f'{name!r} has {score.size} units; a leaf may have {counts.LARGEST_LEAF}')
-  place = {name: i for i, name in enumerate(scores)}
-  gathered = kinds(scores)
-  order = np.array([place[name] for names in gathered for name in names], np.int32)
-  return [stacked(scores, names, order_key) for names in gathered], order
+def masks(of: Blocks, edge: Edge, like: dict, old: dict | None = None) -> dict:
+  """Masks shaped like the arrays `like` from the edges of their problems.
 
-
-def _in_order_of(order, edge):
-  return Edge(*(field[np.argsort(order)] for field in edge))
-
-
-def _cut_ties(keys, at, needed, undecided):
-  """For each row the place, counted from the end, from which ties stay. Where all ties stay no pass
-  is made.
+  `old` are the masks so far: where the threshold is 0.0, a zero whose weight is kept so far goes
+  before one that is pruned already, so that gradual pruning only ever adds to what is pruned.
   """
-  longest = max(math.prod(key.shape[1:]) for key in keys)
-  passes = -(-max(longest, 1).bit_length() // 3)
-
-  def places(row, key):
-    return jnp.where(key == _rows(at, row, key), _from_the_end(key.shape[1:]), np.uint32(0))
-
-  wanted = jnp.where(undecided, passes, 0)
-  cut, keys = _search(keys, lambda found: found >= needed[:, None], passes, wanted, places)
-  return cut.key, keys
+  zero = (edge.key == _ZERO) & (edge.tied > 0)
+  plain = lambda: _unblocked(of, _compared(of, edge), like)
+  if old is None:
+    return plain()
+  return lax.cond(jnp.any(zero), lambda: _unblocked(of, _by_age(of, edge, zero, of.arrange(old)), like), plain)
 
 
-def _search(keys, reached, passes, wanted=None, seen=lambda row, key: key):
-  """For each row the largest uint32 for which `reached(counts at or above it)` holds, three bits a
-  pass.
+def _find(of: Blocks, goal: Goal) -> Found:
+  problems, sizes, shapes = len(of.problems), of.sizes(), of.shapes
+  room = jnp.asarray([survey.room(shapes).sum()] if goal.common else survey.room(shapes))
+  drawn = brackets.sample(_again(of, room), goal)
 
-  `reached` maps int32 [rows, 7] to bool [rows, 7] and falls as thresholds rise; `seen(row, keys)`
-  is what is compared. Returns (edge, keys): go on with these keys, since a loop whose input is used
-  again after it makes XLA copy that input.
-  """
+  def ready(bracket, looks):
+    # A look that did not settle it is only tried again with far fewer scores in the bracket.
+    few = bracket.inside <= jnp.maximum(room / 8.0**looks, 3)
+    return jnp.all(few | (bracket.high - bracket.low <= 1))
 
-  def one_pass(i, carried):
-    # Without the barrier XLA hoists `seen` out of the loop, at the price of a copy of the data.
-    edge, keys = lax.optimization_barrier(carried)
-    shift = (3 * (passes - 1 - i)).astype(jnp.uint32)
-    steps = _DIGITS << shift
-    fits = (steps >> shift) == _DIGITS
-    row, found = 0, []
-    for key in keys:
-      thresholds = [_rows(edge.key + step, row, key) for step in steps]
-      found.append(_count(seen(row, key), thresholds))
-      row += len(key)
-    found = jnp.where(fits, jnp.concatenate(found), 0)
-    digit = jnp.sum(reached(found) & fits, axis=1, dtype=jnp.int32)
-    ladder = jnp.concatenate([(edge.above + edge.tied)[:, None], found, edge.above[:, None]], 1)
-    rung = lambda j: jnp.sum(jnp.where(np.arange(9) == j[:, None], ladder, 0), 1, dtype=jnp.int32)
-    above = rung(digit + 1)
-    return Edge(edge.key + (digit.astype(jnp.uint32) << shift), above, rung(digit) - above), keys
+  def one_pass(carried):
+    bracket, passes = carried
+    kind = jnp.where(passes == 0, 0, jnp.asarray([1, 1, 2, 0])[(passes - 1) % 4])
+    thresholds = brackets.guess(kind, bracket, goal, drawn)
+    found = brackets.count(_again(of, bracket.low), goal.each(thresholds, problems))
+    return brackets.narrowed(bracket, thresholds, found, goal), passes + 1
 
-  sizes = np.array([math.prod(key.shape[1:]) for key in keys for _ in range(len(key))], np.int32)
-  start = Edge(jnp.zeros(len(sizes), jnp.uint32), jnp.zeros(len(sizes), jnp.int32), jnp.asarray(sizes))
-  return lax.fori_loop(0, passes if wanted is None else wanted, one_pass, (start, keys))
+  def one_look(carried):
+    bracket, passes, looks, _, _ = carried
+    enough = passes + 3
+    going = lambda c: ~ready(c[0], looks) & (c[1] < enough)
+    bracket, passes = lax.while_loop(going, one_pass, (bracket, passes))
+    ends = (goal.each(end, problems) for end in (bracket.low, bracket.high))
+    seen = survey.look(_again(of, bracket.low), *ends)
+    done = jnp.all(survey.resolved(seen, goal) | (bracket.high - bracket.low <= 1))
+    bracket = survey.tightened(bracket, seen, goal)
+    return bracket, passes, looks + 1, seen, done
+
+  begin = brackets.start(sizes, goal)
+  nothing = jnp.zeros(problems, jnp.uint32)
+  blank = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype),
+    jax.eval_shape(lambda: survey.look(of.read(of.sources), nothing, nothing)),
+  )
+  carried = (begin, jnp.int32(0), jnp.int32(0), blank, jnp.zeros((), bool))
+  bracket, _, _, seen, _ = lax.while_loop(lambda c: ~c[-1], one_look, carried)
+  bracket = survey.closed(bracket, seen, goal)
+  tied = survey.tied(bracket, seen, goal)
+  needed, key = survey.decided(bracket, goal, tied)
+
+  def read_ties(row):
+    keys, found, at = _again(of, bracket.low), [], 0
+    for block in keys:
+      here = slice(at, at + len(block))
+      found.append(_row(block, row[here]) == key[here, None])
+      at += len(block)
+    return found
+
+  cut = survey.cut(survey.tie_rows(seen, key), needed, read_ties, shapes)
+  return Found(Edge(key, bracket.above, tied, needed, cut), survey.nans(seen))
 
 
-def _count(key, thresholds):
-  """int32 [rows, thresholds]: keys at or above each. One reduction with many outputs fuses with its
-  compares.
-  """
-  hits = tuple((key >= threshold).astype(jnp.int32) for threshold in thresholds)
-  add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-  found = lax.reduce(hits, (np.int32(0),) * len(hits), add, tuple(range(1, key.ndim)))
-  return jnp.stack(found, axis=1)
+def _again(of: Blocks, after):
+  """The keys, read anew: tied to `after`, or XLA would keep a copy of them from one use to the next."""
+  sources, _ = lax.optimization_barrier((of.sources, after))
+  return of.read(sources)
 
 
-def _rows(vector, row, key):
-  """The rows of `vector` [all rows] that belong to `key` [n, ...], shaped to broadcast."""
-  return vector[row : row + len(key)].reshape((-1,) + (1,) * (key.ndim - 1))
+def _row(block, row):
+  """Row `row[i]` of problem i, [problems, tail]."""
+  shape = block.shape[1:]
+  axes = survey.lead(shape)
+  place = []
+  for size in reversed(shape[:axes]):
+    place.insert(0, row % np.uint32(size))
+    row = row // np.uint32(size)
+  index = (np.arange(len(block), dtype=np.uint32), *place)
+  return block.at[index].get(mode='promise_in_bounds').reshape(len(block), -1)
 
 
-def _from_the_end(shape):
-  """uint32: size for the first position, 1 for the last, without an array in memory."""
-  place = jnp.full(shape, math.prod(shape), jnp.uint32)
-  stride = 1
-  for axis in reversed(range(len(shape))):
-    place = place - lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(stride)
-    stride *= shape[axis]
-  return place
+def _compared(of: Blocks, edge: Edge) -> list:
+  found, at = [], 0
+  for key in _again(of, edge.key):
+    level, cut = (brackets.rows(field, at, key) for field in (edge.key, edge.cut))
+    # One comparison for scores above the edge and at it: XLA would store a key that is used twice.
+    late = survey.positions(key.shape[1:]) >= cut
+    found.append(key >= level + late.astype(jnp.uint32))
+    at += len(key)
+  return found
+
+
+def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
+  """The same, but zeros at the edge stay in two classes: kept so far, then pruned already."""
+
+  def ties(keys):
+    at = 0
+    for key, mask in zip(keys, old, strict=True):
+      yield key == brackets.rows(edge.key, at, key), mask
+      at += len(key)
+
+  both = []
+  for tie, mask in ties(_again(of, edge.cut)):
+    parts = ((tie & mask).astype(jnp.int32), (tie & ~mask).astype(jnp.int32))
+    add = lambda a, b: (a[0] + b[0], a[1] + b[1])
+    axes = tuple(range(1 + survey.lead(tie.shape[1:]), tie.ndim))
+    both.append(lax.reduce(parts, (np.int32(0),) * 2, add, axes))
+  by_row = survey.neighbours(both)
+  kept_so_far = jnp.concatenate([jnp.sum(a, tuple(range(1, a.ndim)), dtype=jnp.int32) for a, _ in by_row])
+  among_kept = edge.needed < kept_so_far
+  weights, at = [], 0
+  for kept, pruned in by_row:
+    weights.append(jnp.where(brackets.rows(among_kept, at, kept), kept, pruned))
+    at += len(kept)
+  needed = jnp.where(zero, edge.needed - jnp.where(among_kept, 0, kept_so_far), 0)
+
+  def read_ties(row):
+    found, at = [], 0
+    for tie, mask in ties(_again(of, edge.cut)):
+      here = slice(at, at + len(tie))
+      found.append(_row(tie & (mask == brackets.rows(among_kept, at, tie)), row[here]))
+      at += len(tie)
+    return found
+
+  cut = survey.cut(weights, needed, read_ties, of.shapes)
+  found, at = [], 0
+  for plain, (tie, mask) in zip(_compared(of, edge), ties(_again(of, edge.cut)), strict=True):
+    early = survey.positions(tie.shape[1:]) < brackets.rows(cut, at, tie)
+    aged = jnp.where(brackets.rows(among_kept, at, tie), mask & early, mask | early)
+    found.append(jnp.where(brackets.rows(zero, at, tie) & tie, aged, plain))
+    at += len(tie)
+  return found
+
+
+def _unblocked(of: Blocks, found: list, like: dict) -> dict:
+  """Blocks of masks as {path: mask}, in the order of `like`."""
+  out, at = {name: jnp.ones(jnp.shape(leaf), bool) for name, leaf in like.items() if not jnp.size(leaf)}, 0
+  for block in found:
+    name, slice_of = of.problems[at]
+    parts = {name: block} if slice_of is not None else {
+      name: row for (name, _), row in zip(of.problems[at : at + len(block)], block, strict=True)
+    }
+    out.update({name: part.reshape(jnp.shape(like[name])) for name, part in parts.items()})
+    at += len(block)
+  return {name: out[name] for name in like}
