@@ -3,15 +3,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import prunejax
 from prunejax.pruning import counts, groups, selection
 
 SHAPES = {'layer_0/w': (3, 5), 'layer_1/w': (3, 5), 'other': (7,), 'scalar': ()}
 VALUES = (0.0, -0.0, 1.0, -1.0, 1.5, 2.0, -3.25, 1e-3, 6e-8, 1e-30, 3e4, np.inf, -np.inf, np.nan)
 top = jax.jit(selection.top)
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+  """Trees of any size go the way of large ones."""
+  monkeypatch.setattr(groups, 'FEW', -1)
+  monkeypatch.setattr(groups, 'SMALL', 8)
+  return jax.jit(lambda scores, kept: selection.top(scores, kept))
 
 
 def ranks(score):
@@ -46,21 +56,42 @@ def test_top_is_a_full_sort_for_any_count_ties_and_dtype(drawn, dtype):
     np.testing.assert_array_equal(np.ravel(masks[name]), expected, err_msg=name)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=leaves(), dtype=st.sampled_from(['float32', 'bfloat16', 'float16']))
+def test_a_tree_that_is_streamed_too(streamed, drawn, dtype):
+  scores, kept = drawn
+  scores = {name: jnp.asarray(score).astype(dtype) for name, score in scores.items()}
+  kept = {name: jnp.int32(k) for name, k in kept.items()}
+  masks, expected = streamed(scores, kept), top(scores, kept)
+  for name in scores:
+    np.testing.assert_array_equal(masks[name], expected[name], err_msg=name)
+
+
 @settings(max_examples=30, deadline=None)
 @given(leaves(), st.integers(0, 38))
 def test_the_common_edge_counts_what_lies_above_and_at_it(drawn, kept):
   scores, _ = drawn
   edge = common({name: jnp.asarray(score) for name, score in scores.items()}, counts.wide(kept))
   keys = {name: np.asarray(selection.order_key(score)) for name, score in scores.items()}
-  key = np.asarray(edge.key)[0]
-  assert np.all(np.asarray(edge.key) == key)
-  assert np.asarray(edge.above).tolist() == [int((k > key).sum()) for k in keys.values()]
-  assert np.asarray(edge.tied).tolist() == [int((k == key).sum()) for k in keys.values()]
-  above, tied = int(sum(edge.above)), int(sum(edge.tied))
+  key = int(edge.key['other'])
+  assert {int(k) for k in edge.key.values()} == {key}
+  assert {n: int(a) for n, a in edge.above.items()} == {n: int((k > key).sum()) for n, k in keys.items()}
+  assert {n: int(t) for n, t in edge.tied.items()} == {n: int((k == key).sum()) for n, k in keys.items()}
+  # Ties go to earlier leaves, in the order of the dict.
+  left = kept - sum(int(a) for a in edge.above.values())
+  for name in scores:
+    assert int(edge.needed[name]) == min(left, int(edge.tied[name]))
+    left -= int(edge.needed[name])
+  above, tied = int(sum(edge.above.values())), int(sum(edge.tied.values()))
   assert above < kept <= above + tied or kept == above == 0
 
 
-common = jax.jit(lambda s, kept: selection.common_edge(groups.blocks(groups.plain(s)), kept).edge)
+@jax.jit
+def common(scores, kept):
+  plain = groups.plain(scores)
+  of = groups.blocks(plain)
+  edge = selection.common_edge(of, kept).edge
+  return type(edge)(*(groups.by_name(of, field, plain) for field in edge))
 
 
 @pytest.mark.parametrize('shape', [(0,), (1, 1), (2, 3, 4), (70_000,)])
@@ -84,13 +115,60 @@ def test_members_of_a_population_select_as_they_would_alone():
       np.testing.assert_array_equal(mask, together[name][i])
 
 
-def test_no_sort_no_gather_and_no_copy_of_the_data_beyond_the_keys():
-  scores = {f'layer_{i}/w': jax.ShapeDtypeStruct((512, 256), jnp.float32) for i in range(4)}
-  compiled = jax.jit(lambda s: selection.top(s, dict.fromkeys(s, 1000))).lower(scores).compile()
-  text = compiled.as_text()
-  assert 'sort(' not in text and 'all-gather' not in text and ' gather(' not in text
-  data = 4 * 512 * 256 * 4
-  assert compiled.memory_analysis().temp_size_in_bytes < 1.3 * data
+def test_no_sort_and_no_copy_of_the_scores(streamed):
+  params = {f'layer_{i}/w': jax.ShapeDtypeStruct((512, 256), jnp.float32) for i in range(4)}
+
+  def masks(params):
+    of = groups.blocks(groups.Scores(lambda params: jax.tree.map(jnp.abs, params), params))
+    return selection.masks(of, selection.edges(of, jnp.full(4, 1000)).edge, params)
+
+  compiled = jax.jit(masks).lower(params).compile()
+  assert 'sort(' not in compiled.as_text()
+  assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 4 * 512 * 256 * 4
+
+
+@pytest.mark.parametrize('draw', ['normal', 'bfloat16', 'few', 'constant', 'zeros', 'sorted', 'gap', 'huge'])
+@pytest.mark.parametrize('share', [0.5, 0.999, 0.0001])
+def test_large_leaves_of_any_distribution(draw, share, streamed):
+  rng = np.random.default_rng(1)
+  size = (512, 300)
+  normal = np.abs(rng.standard_normal(size)).astype(np.float32)
+  score = {
+    'normal': normal,
+    'bfloat16': np.asarray(jnp.asarray(normal, jnp.bfloat16), np.float32),
+    'few': rng.integers(0, 3, size).astype(np.float32),
+    'constant': np.ones(size, np.float32),
+    'zeros': normal * (rng.random(size) > 0.8),
+    'sorted': np.sort(normal.ravel()).reshape(size),
+    'gap': normal * (normal > 0.5) + 1e-30 * (normal < 1e-4),
+    'huge': np.exp(40 * rng.standard_normal(size)).astype(np.float32),
+  }[draw]
+  kept = {'a': round(score.size * share), 'b': 7}
+  if 'large' not in LARGE:
+    LARGE['large'] = streamed
+  scores = {'a': jnp.asarray(score), 'b': -jnp.asarray(score)}
+  masks = LARGE['large'](scores, {name: jnp.int32(count) for name, count in kept.items()})
+  for name, signed in (('a', score), ('b', -score)):
+    expected = np.zeros(score.size, bool)
+    expected[np.argsort(-signed.ravel(), kind='stable')[: kept[name]]] = True
+    np.testing.assert_array_equal(np.ravel(masks[name]), expected)
+
+
+LARGE = {}  # one compile for all draws
+
+
+def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own():
+  rng = np.random.default_rng(0)
+  layers = rng.standard_normal((3, 40, 50)).astype(np.float32) * np.array([1, 10, 100], np.float32)[:, None, None]
+  for allocation in (prunejax.uniform(), prunejax.erk(), prunejax.global_threshold(), prunejax.class_distribution()):
+    select = lambda scores, stacked=(), allocation=allocation: jax.jit(
+      lambda s: prunejax.select_masks(s, 0.7, allocation=allocation, stacked=stacked)
+    )(scores)
+    together = select({'w': layers, 'b': layers[0, 0]}, ['w'])
+    apart = {f'w_{i}': layer for i, layer in enumerate(layers)} | {'b': layers[0, 0]}
+    alone = select(apart)
+    np.testing.assert_array_equal(together['w'], np.stack([alone[f'w_{i}'] for i in range(3)]))
+    np.testing.assert_array_equal(together['b'], alone['b'])
 
 
 def test_a_leaf_beyond_int32_is_refused_by_name():
@@ -98,6 +176,35 @@ def test_a_leaf_beyond_int32_is_refused_by_name():
     jax.eval_shape(
       lambda s: selection.top(s, {'huge': 5}), {'huge': jax.ShapeDtypeStruct((2**16, 2**16), jnp.bfloat16)}
     )
+
+
+@pytest.mark.parametrize('allocation', [prunejax.uniform, prunejax.global_threshold])
+def test_a_large_tree_is_pruned_step_by_step_as_a_small_one(allocation, monkeypatch):
+  """Zeros among the weights: those pruned already go before those kept so far, in both ways alike."""
+  rng = np.random.default_rng(0)
+  start = {'a': rng.integers(-1, 3, (20, 40)), 'b': rng.integers(-2, 2, (3, 40)), 'c': rng.integers(0, 2, (40,))}
+  start = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), start)
+
+  def run():
+    tx = prunejax.prune_transform(prunejax.magnitude(), prunejax.linear(0.9, end=4), allocation=allocation())
+
+    @jax.jit
+    def step(params, state, noise):
+      updates, state = tx.update(noise, state, params)
+      return optax.apply_updates(params, updates), state
+
+    params, state, masks = start, tx.init(start), []
+    draw = np.random.default_rng(1)
+    for _ in range(6):
+      params, state = step(params, state, jax.tree.map(lambda w: jnp.float32(draw.integers(-1, 2, w.shape)), start))
+      masks.append(state.prune_mask)
+    return masks
+
+  small = run()
+  monkeypatch.setattr(groups, 'FEW', -1)
+  monkeypatch.setattr(groups, 'SMALL', 8)
+  for few, many in zip(small, run(), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, few, many)
 
 
 @given(st.lists(st.integers(0, 2**44), min_size=1, max_size=8), st.integers(0, 2**20))

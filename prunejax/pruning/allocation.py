@@ -9,17 +9,18 @@ The total is `n - floor(n s + 1/2)` units (`counts.kept`): of each leaf for `uni
 import math
 from fractions import Fraction
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import counts, selection
+from prunejax.pruning import counts, groups, selection
 from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.types import Allocation, Units, compiled
 
 
 def uniform() -> Allocation:
   """Every leaf has the same sparsity: the matrix-local rule of Gordon et al., 2020."""
-  return Allocation(lambda units, sparsity: _local(units, [sparsity] * len(units.scores)))
+  return Allocation(lambda units, sparsity: _local(units, dict.fromkeys(units.scores, sparsity)))
 
 
 def by_class(table, *, relative: bool = False) -> Allocation:
@@ -41,7 +42,7 @@ def by_class(table, *, relative: bool = False) -> Allocation:
     sparsity = jnp.asarray(sparsity, jnp.float32)
     shares = [jnp.asarray(value, jnp.float32) for _, value in rows]
     shares = [share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares]
-    return _local(units, [shares[row] for row in classes])
+    return _local(units, {name: shares[row] for name, row in zip(units.scores, classes, strict=True)})
 
   return Allocation(keep)
 
@@ -51,15 +52,15 @@ def global_threshold() -> Allocation:
   Blind to layers and classes.
   """
 
-  def keep(units, sparsity):
-    goal = counts.kept(_total(units), _unit_sparsity(units, sparsity))
-    edge = selection.common_edge(units.scores, goal)
-    missing = counts.subtract(goal, counts.total(counts.widen(edge.above)))
-    before = counts.running(counts.widen(edge.tied))
-    share = counts.clipped(counts.subtract(missing, before), edge.tied)
-    return _named(units, edge.above + share)
+  def find(units, of, sparsity):
+    return selection.common_edge(of, counts.kept(_total(units), _unit_sparsity(units, sparsity)))
 
-  return Allocation(keep)
+  def keep(units, sparsity):
+    of = groups.blocks(units.again)
+    edge = find(units, of, sparsity).edge if of.problems else None
+    return groups.by_name(of, edge.above + edge.needed if edge else jnp.zeros(0, jnp.int32), units.again)
+
+  return Allocation(keep, find)
 
 
 def class_distribution(classes=None) -> Allocation:
@@ -77,14 +78,28 @@ def class_distribution(classes=None) -> Allocation:
   def keep(units, sparsity):
     names = list(units.scores)
     of = range(len(names)) if patterns is None else _classes(units.scores, patterns, 'class_distribution')
-    power = map_kinds(lambda score: _power(score.astype(jnp.float32)), units.scores)
+    layers = lambda name: units.again.stacked.intersection([name]) if patterns is None else ()
+    power = {True: {}, False: {}}
+    for apart, found in power.items():
+      chosen = {name: units.scores[name] for name in names if bool(layers(name)) == apart}
+      if chosen:
+        found.update(map_kinds(jax.vmap(_power) if apart else _power, chosen))
     sigma = {}
     for row in dict.fromkeys(of):
       members = [name for name, its in zip(names, of, strict=True) if its == row]
-      mean = sum(power[name] for name in members) / sum(units.scores[name].size for name in members)
+      apart = bool(layers(members[0]))
+      size = sum(units.scores[name][0].size if apart else units.scores[name].size for name in members)
+      mean = sum(power[apart][name] for name in members) / size
       sigma[row] = jnp.where(mean > 0, jnp.sqrt(mean), 1.0)
-    scaled = {name: units.scores[name] / sigma[row] for row, name in zip(of, names, strict=True)}
-    return whole.keep(units._replace(scores=scaled), sparsity)
+
+    def scaled(sources):
+      sources, sigma = sources
+      found = units.again.read(sources)
+      wide = lambda name, s: s.reshape(s.shape + (1,) * (found[name].ndim - s.ndim))
+      return {name: found[name] / wide(name, sigma[row]) for row, name in zip(of, names, strict=True)}
+
+    again = units.again._replace(read=scaled, sources=(units.again.sources, sigma))
+    return whole.keep(units._replace(again=again), sparsity)
 
   return Allocation(keep)
 
@@ -98,12 +113,12 @@ def erk() -> Allocation:
   """
 
   def keep(units, sparsity):
-    names = list(units.scores)
-    sizes = [units.scores[name].size for name in names]
-    shares = _erk_shares(units, names, sizes)
+    parts = units.parts()
+    sizes = [part.size for part in parts]
+    shares = _erk_shares(parts)
     # Leaves become dense in the order of share / size; with the j first dense, the next joins them
     # above `limits[j]` units kept.
-    order = sorted(range(len(names)), key=lambda i: (-Fraction(shares[i], max(sizes[i], 1)), i))
+    order = sorted(range(len(parts)), key=lambda i: (-Fraction(shares[i], max(sizes[i], 1)), i))
     dense = [sum(sizes[i] for i in order[:j]) for j in range(len(order))]
     spread = [sum(shares[i] for i in order[j:]) for j in range(len(order))]
     limits = [dense[j] + sizes[i] * spread[j] // shares[i] for j, i in enumerate(order)]
@@ -120,24 +135,23 @@ def erk() -> Allocation:
     rounded = (~is_dense) & (rest > 0)
     over = counts.subtract(goal, counts.total(counts.widen(part)))
     first = jnp.cumsum(rounded, dtype=jnp.int32) <= counts.narrow(over)
-    return _named(units, part + (rounded & first))
+    return units.by_name(part + (rounded & first))
 
   return Allocation(keep)
 
 
 def _power(score):
+  score = score.astype(jnp.float32)
   return jnp.sum(counts.block_sum(score * score, score.shape))
 
 
-def _erk_shares(units, names, sizes):
+def _erk_shares(parts):
   """Integers proportional to size * sum(shape) / prod(shape): sum(shape) itself where every weight
   is a unit.
   """
   exact = [
-    Fraction(size * sum(units.shapes[name]), max(math.prod(units.shapes[name]), 1))
-    if units.shapes[name]
-    else Fraction(1)
-    for name, size in zip(names, sizes, strict=True)
+    Fraction(part.size * sum(part.shape), max(math.prod(part.shape), 1)) if part.shape else Fraction(1)
+    for part in parts
   ]
   unit = math.lcm(*(share.denominator for share in exact))
   largest = (1 << 28) // max(1, math.ceil(sum(exact)))
@@ -162,11 +176,12 @@ def _classes(scores, patterns, origin):
 
 
 def _local(units, sparsities):
-  if not units.scores:
+  """`sparsities` by name."""
+  parts = units.parts()
+  if not parts:
     return {}
-  sizes = [score.size for score in units.scores.values()]
-  asked = jnp.stack([_unit_sparsity(units, sparsity) for sparsity in sparsities])
-  return _named(units, counts.narrow(counts.kept(sizes, asked)))
+  asked = jnp.stack([_unit_sparsity(units, sparsities[part.name]) for part in parts])
+  return units.by_name(counts.narrow(counts.kept([part.size for part in parts], asked)))
 
 
 def _unit_sparsity(units, sparsity):
@@ -175,7 +190,3 @@ def _unit_sparsity(units, sparsity):
 
 def _total(units: Units) -> int:
   return sum(score.size for score in units.scores.values())
-
-
-def _named(units, kept):
-  return {name: kept[i] for i, name in enumerate(units.scores)}

@@ -155,7 +155,8 @@ def _at_ranks(drawn, ranks):
     fits = (steps >> shift) == _STEPS
     found = jnp.where(fits, count([drawn], tried.reshape(len(drawn), -1)).reshape(tried.shape), 0)
     digit = jnp.sum((found >= ranks[:, :, None]) & fits, -1, dtype=jnp.int32)
-    ladder = jnp.concatenate([jnp.full_like(found[:, :, :1], drawn.shape[1]), found, jnp.zeros_like(found[:, :, :1])], 2)
+    none = jnp.zeros_like(found[:, :, :1])
+    ladder = jnp.concatenate([none + drawn.shape[1], found, none], 2)
     rung = lambda j: jnp.sum(jnp.where(np.arange(9) == j[:, :, None], ladder, 0), -1)
     open_ = jnp.any((rung(digit) - rung(digit + 1) > 4) & (ranks > 0))
     return place + 1, key + (digit.astype(jnp.uint32) << shift), open_

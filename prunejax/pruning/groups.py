@@ -18,8 +18,9 @@ from jax import lax
 
 from prunejax.pruning import counts
 
-# Leaves of at most this many scores are stacked by kind.
+# Leaves of at most this many scores are stacked by kind; in a small tree all are.
 SMALL = 1 << 16
+FEW = 1 << 22
 
 
 class Scores(NamedTuple):
@@ -38,15 +39,22 @@ class Blocks(NamedTuple):
   """The problems of a selection: `read(sources)` gives uint32 keys, arrays [problems, *shape].
 
   `problems` holds (path, slice or None) in the order of the rows of all blocks, `shapes` each
-  block's (rows, shape of a row), and `arrange(arrays by path)` brings arrays that are shaped like
-  the scores into blocks.
+  block's (rows, shape of a row), `paths` the leaves in their own order, and `arrange(arrays by path)`
+  brings arrays that are shaped like the scores into blocks.
   """
 
   read: Callable[[Any], list]
   sources: Any
   problems: tuple
   shapes: tuple
+  paths: tuple
   arrange: Callable[[dict], list]
+
+  def order(self) -> np.ndarray:
+    """The place of each problem among all, leaf after leaf in their own order."""
+    place = {path: i for i, path in enumerate(self.paths)}
+    ranked = [(place[name], index or 0) for name, index in self.problems]
+    return np.argsort(sorted(range(len(ranked)), key=ranked.__getitem__))
 
   def sizes(self) -> list[int]:
     return [math.prod(shape) for rows, shape in self.shapes for _ in range(rows)]
@@ -72,9 +80,10 @@ def blocks(scores: Scores) -> Blocks:
     if size > counts.LARGEST_LEAF:
       raise ValueError(f'{name!r} has {size} units; a leaf may have {counts.LARGEST_LEAF}')
   some = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items() if math.prod(shape)}
+  limit = FEW if sum(math.prod(shape) for shape in shapes.values()) <= FEW else SMALL
   small, large = [], []
   for names in kinds(some):
-    lone = names[0] in scores.stacked or math.prod(shapes[names[0]]) > SMALL or len(names) == 1
+    lone = names[0] in scores.stacked or math.prod(shapes[names[0]]) > limit or len(names) == 1
     (large if lone else small).append(names)
   # Blocks of one shape stand together, so that what is learned of their rows can be stacked.
   large = sorted((name for names in large for name in names), key=lambda name: (shapes[name], name in scores.stacked))
@@ -108,7 +117,7 @@ def blocks(scores: Scores) -> Blocks:
     count, shape = (shapes[name][0], shapes[name][1:]) if deep else (1, shapes[name])
     problems += [(name, i if deep else None) for i in range(count)]
     rows.append((count, shape or (1,)))
-  return Blocks(read, (fixed, scores.sources), tuple(problems), tuple(rows), arrange)
+  return Blocks(read, (fixed, scores.sources), tuple(problems), tuple(rows), tuple(shapes), arrange)
 
 
 def in_order(of: Blocks, values: dict) -> jax.Array:
@@ -119,7 +128,7 @@ def in_order(of: Blocks, values: dict) -> jax.Array:
 def by_name(of: Blocks, values, scores: Scores) -> dict:
   """{path: scalar or vector over slices} from a vector over problems; 0 for a leaf without units."""
   found = {}
-  for row, (name, i) in enumerate(of.problems):
+  for row, (name, _) in enumerate(of.problems):
     found.setdefault(name, []).append(values[row])
   shapes = jax.eval_shape(scores.read, scores.sources)
   empty = lambda name: jnp.zeros(shapes[name].shape[:1] if name in scores.stacked else (), values.dtype)

@@ -6,19 +6,24 @@ how its result lies. Selection works on Auto axes, where the compiler sees to th
 
 import jax
 import numpy as np
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 
 
-def automatic(fn, arrays: dict, *args):
-  """`fn(arrays, *args)`, a dict with the names and shapes of `arrays`, with no axis of their mesh Explicit inside.
+def automatic(fn, scores: dict, *args):
+  """`fn(*args)`, a tuple that starts with a dict named and shaped like `scores`, with no axis of their
+  mesh Explicit inside.
 
-  The results lie as the arrays do. Plain `fn(arrays, *args)` where nothing is Explicit.
+  That dict lies as the scores do, everything else on all devices. Plain `fn(*args)` where nothing is
+  Explicit.
   """
-  lies = {name: jax.typeof(array).sharding for name, array in arrays.items()}
+  lies = {name: jax.typeof(score).sharding for name, score in scores.items()}
   axes = [axes for axes in map(explicit_axes, lies.values()) if axes]
   if not axes:
-    return fn(arrays, *args)
-  return jax.sharding.auto_axes(fn, axes=axes[0], out_sharding=lies)(arrays, *args)
+    return fn(*args)
+  found = jax.eval_shape(fn, *args)
+  whole = lambda _: PartitionSpec()
+  out = type(found)(lies, *(jax.tree.map(whole, part) for part in found[1:]))
+  return jax.sharding.auto_axes(fn, axes=axes[0], out_sharding=out)(*args)
 
 
 def explicit_axes(sharding) -> tuple:

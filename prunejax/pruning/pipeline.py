@@ -1,9 +1,32 @@
 """scores -> pool -> allocate -> select -> expand: the way from a criterion's scores to masks."""
 
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core as jax_core
+
 from prunejax.pruning import allocation as allocations
-from prunejax.pruning import layout, selection
+from prunejax.pruning import groups, layout, selection
 from prunejax.pruning import structure as structures
+from prunejax.pruning.groups import Scores
 from prunejax.pruning.types import Allocation, Structure, Units
+
+# Reading these again costs less than storing what they gave.
+_CHEAP = frozenset(
+  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne lt le gt ge and or not'
+  ' broadcast_in_dim reshape squeeze stop_gradient copy jit pjit add_any'.split()
+)
+
+
+class Selected(NamedTuple):
+  """`masks` {path: bool}; `kept` {name: int32 units, a vector over the slices of a stacked leaf};
+  `nan` {path: bool}, true where a score of the leaf is NaN.
+  """
+
+  masks: dict[str, Any]
+  kept: dict[str, Any]
+  nan: dict[str, Any]
 
 
 def select_masks(
@@ -12,18 +35,106 @@ def select_masks(
   *,
   allocation: Allocation | None = None,
   structure: Structure | None = None,
+  stacked=(),
 ) -> dict:
-  """Masks {path: bool} for scores {path: array} at a sparsity: pool, allocate, select, expand."""
+  """Masks {path: bool} for scores {path: array} at a sparsity: pool, allocate, select, expand.
+
+  Leaves named in `stacked` hold one layer in each slice of axis 0; each slice is cut alone.
+  """
+  return select(groups.plain(scores, stacked), sparsity, allocation, structure).masks
+
+
+def select(scores: Scores, sparsity, allocation=None, structure=None, old=None) -> Selected:
+  """Masks at a sparsity for scores that are read again and again rather than stored.
+
+  `old`, masks {path: bool}: among scores of 0.0, weights that are kept so far go before those that
+  are pruned already.
+  """
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
 
-  def chosen(scores, sparsity):
-    units, kept = kept_units(scores, sparsity, allocation, structure)
-    return structure.expand(selection.top(units.scores, kept), scores)
+  def chosen(sources, sparsity, old):
+    found = scores._replace(sources=sources)
+    return (_single if structure.single else _pooled)(found, sparsity, allocation, structure, old)
 
-  return layout.automatic(chosen, scores, sparsity)
+  return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old)
 
 
-def kept_units(scores, sparsity, allocation, structure):
-  units = Units(structure.pool(scores), {name: score.shape for name, score in scores.items()}, structure.cost)
+def _single(scores, sparsity, allocation, structure, old):
+  if not _cheap(scores):
+    scores = groups.plain(scores.read(scores.sources), scores.stacked)
+  unsigned = scores if old is None else scores._replace(
+    # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
+    read=lambda sources: {name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()}
+  )
+  units = _units(unsigned, structure)
+  of = groups.blocks(unsigned)
+  like = units.scores
+  if not of.problems:
+    return Selected({name: jnp.ones(s.shape, bool) for name, s in like.items()}, allocation.keep(units, sparsity),
+                    {name: jnp.zeros((), bool) for name in like})
+  found = _found(allocation, units, of, sparsity)
+  masks = selection.masks(of, found.edge, like, old)
+  nan = {name: jnp.any(flags) for name, flags in groups.by_name(of, found.nan, unsigned).items()}
+  return Selected(masks, groups.by_name(of, found.edge.above + found.edge.needed, unsigned), nan)
+
+
+def _pooled(scores, sparsity, allocation, structure, old):
+  read = {name: score.astype(jnp.float32) for name, score in scores.read(scores.sources).items()}
+  ranked = read if old is None else {name: _pruned_zeros_last(score, old[name]) for name, score in read.items()}
+  units = pooled_units(ranked, structure, scores.stacked)
+  of = groups.blocks(units.again)
+  if of.problems:
+    found = _found(allocation, units, of, sparsity)
+    keep = selection.masks(of, found.edge, units.scores)
+    kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
+  else:
+    keep, kept = {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()}, allocation.keep(units, sparsity)
+  nan = {name: jnp.any(jnp.isnan(score)) for name, score in read.items()}
+  return Selected(structure.expand(keep, ranked), kept, nan)
+
+
+def _found(allocation, units, of, sparsity) -> selection.Found:
+  if allocation.find is not None:
+    return allocation.find(units, of, sparsity)
+  return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity)))
+
+
+def pooled_units(scores: dict, structure, stacked=()) -> Units:
+  """The units that an allocation shares out, from scores in memory."""
+  pooled = structure.pool(scores)
+  return Units(pooled, groups.plain(pooled, stacked), _shapes(scores), structure.cost)
+
+
+def kept_units(scores: dict, sparsity, allocation, structure, stacked=()):
+  """(units, units kept by name): what an allocation decides, before anything is selected."""
+  units = pooled_units(scores, structure, stacked)
   return units, allocation.keep(units, sparsity)
+
+
+def _units(scores: Scores, structure):
+  read = scores.read(scores.sources)
+  return Units(read, scores, _shapes(read), structure.cost)
+
+
+def _shapes(scores):
+  return {name: score.shape for name, score in scores.items()}
+
+
+def _cheap(scores: Scores) -> bool:
+  """True if `read` is elementwise all through: a random draw or a matrix product is made once."""
+
+  def plain(jaxpr):
+    return all(
+      eqn.primitive.name in _CHEAP and all(plain(inner) for inner in jax_core.jaxprs_in_params(eqn.params))
+      for eqn in jaxpr.eqns
+    )
+
+  return plain(jax.make_jaxpr(scores.read)(scores.sources).jaxpr)
+
+
+def _pruned_zeros_last(score, mask):
+  """Every zero score as 0.0 where the weight is kept and as -0.0, which ranks below it, where it is
+  pruned already: a unit's pruned weights do not count as kept ones that happen to be zero.
+  """
+  return jnp.where(score == 0, jnp.where(mask, 0.0, -0.0), score)

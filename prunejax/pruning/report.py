@@ -10,6 +10,7 @@ import numpy as np
 from prunejax.pruning import allocation as allocations
 from prunejax.pruning import pipeline, transform
 from prunejax.pruning import structure as structures
+from prunejax.pruning.groups import plain
 from prunejax.pruning.layout import on_host
 from prunejax.pruning.masks import sparsity as sparsity_of
 from prunejax.pruning.types import named_leaves, select
@@ -49,9 +50,8 @@ def who_pays(params, criterion, sparsity, allocation=None, structure=None, where
     extra = {'grad': grad, 'step': jnp.zeros([], jnp.int32)}
     memory = criterion.update(criterion.init(chosen), chosen, **extra)
     scores = named_leaves(criterion.score(memory, chosen, **extra))
-    units, kept = pipeline.kept_units(scores, sparsity, allocation, structure)
-    masks = pipeline.select_masks(scores, sparsity, allocation=allocation, structure=structure)
-    return units.scores, kept, masks
+    found = pipeline.select(plain(scores), sparsity, allocation, structure)
+    return structure.pool(scores), found.kept, found.masks
 
   units, kept, masks = plan(chosen, grad)
   got = sparsity_of(masks)

@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 
 from prunejax.pruning import bracket as brackets
-from prunejax.pruning import counts, groups, survey
-from prunejax.pruning.bracket import Bracket, Goal
-from prunejax.pruning.groups import Blocks, Scores
+from prunejax.pruning import counts, digits, groups, survey
+from prunejax.pruning.bracket import Goal
+from prunejax.pruning.groups import Blocks
 from prunejax.pruning.groups import order_key as order_key
 from prunejax.pruning.survey import Edge
 
@@ -70,6 +70,8 @@ def masks(of: Blocks, edge: Edge, like: dict, old: dict | None = None) -> dict:
 
 def _find(of: Blocks, goal: Goal) -> Found:
   problems, sizes, shapes = len(of.problems), of.sizes(), of.shapes
+  if sum(sizes) <= groups.FEW:
+    return Found(*digits.find(of.read(of.sources), sizes, of.order(), goal))
   room = jnp.asarray([survey.room(shapes).sum()] if goal.common else survey.room(shapes))
   drawn = brackets.sample(_again(of, room), goal)
 
@@ -106,7 +108,8 @@ def _find(of: Blocks, goal: Goal) -> Found:
   bracket, _, _, seen, _ = lax.while_loop(lambda c: ~c[-1], one_look, carried)
   bracket = survey.closed(bracket, seen, goal)
   tied = survey.tied(bracket, seen, goal)
-  needed, key = survey.decided(bracket, goal, tied)
+  key = goal.each(bracket.low, problems)
+  needed = survey.decided(bracket.above, tied, goal, of.order())
 
   def read_ties(row):
     keys, found, at = _again(of, bracket.low), [], 0

@@ -7,14 +7,13 @@ import numpy as np
 from jax import lax
 
 from prunejax.pruning import counts
-from prunejax.pruning.groups import map_kinds
-from prunejax.pruning.selection import order_key
+from prunejax.pruning.groups import map_kinds, order_key
 from prunejax.pruning.types import Structure
 
 
 def unstructured() -> Structure:
   """Every weight is a unit of its own."""
-  return Structure(lambda scores: scores, lambda kept, scores: kept)
+  return Structure(lambda scores: scores, lambda kept, scores: kept, single=True)
 
 
 def n_m(n: int, m: int) -> Structure:

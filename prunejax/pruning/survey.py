@@ -250,13 +250,13 @@ def positions(shape):
   return _place(shape).astype(jnp.uint32)
 
 
-def decided(bracket: Bracket, goal: Goal, ties) -> tuple[jax.Array, jax.Array]:
-  """(int32 [problems] ties needed, key [problems]) of a closed bracket; a common goal serves earlier
-  leaves first.
+def decided(above, tied, goal: Goal, order) -> jax.Array:
+  """int32 [problems]: how many of the scores `tied` at its edge a problem keeps, with `above` above it.
+
+  A common goal serves problems in `order` (the place of each among the leaves).
   """
   if not goal.common:
-    kept = counts.narrow(goal.kept)
-    return kept - bracket.above, bracket.low
-  missing = counts.subtract(goal.kept, counts.total(counts.widen(bracket.above[:, None])))
-  before = counts.running(counts.widen(ties))
-  return counts.clipped(counts.subtract(missing, before), ties), goal.each(bracket.low, len(ties))
+    return counts.narrow(goal.kept) - above
+  missing = counts.subtract(goal.kept, counts.total(counts.widen(above[:, None])))
+  before = jax.tree.map(lambda limb: limb[order], counts.running(counts.widen(tied[np.argsort(order)])))
+  return counts.clipped(counts.subtract(missing, before), tied)

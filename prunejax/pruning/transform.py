@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from prunejax.pruning import allocation as allocations
+from prunejax.pruning import pipeline
 from prunejax.pruning import schedule as schedules
 from prunejax.pruning import structure as structures
-from prunejax.pruning.pipeline import kept_units, select_masks
+from prunejax.pruning.groups import Scores
 from prunejax.pruning.state import LatentPruneState, PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
 from prunejax.pruning.state import get_masks as get_masks
@@ -20,6 +21,7 @@ from prunejax.pruning.types import (
   Allocation,
   Criterion,
   Structure,
+  compiled,
   is_hole,
   is_prunable,
   named_leaves,
@@ -36,6 +38,7 @@ def prune_transform(
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   where='.*',
+  stacked: str = '',
   zero_pruned: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
   """A link that prunes; it must be the last of its chain (`check_pruned` tells), since the update
@@ -46,7 +49,9 @@ def prune_transform(
   -p, so that `optax.apply_updates` lands on exactly 0.0.
 
   `where` is a regex that must match a leaf's whole path ('encoder/layer_0/kernel') or a predicate
-  of (path, leaf); only floating-point leaves are pruned. With `zero_pruned=False` updates pass as
+  of (path, leaf); only floating-point leaves are pruned. `stacked` is a regex of the leaves that hold
+  one layer in each slice of axis 0 (the form of a scan over layers): each slice is then a leaf of its
+  own to allocation and threshold. With `zero_pruned=False` updates pass as
   they are, and the mask is for the view (`masks.apply`). A score that is NaN makes the updates of
   its leaf NaN, so that no mask rests on it unseen; a weight that is itself NaN or infinite cannot
   be brought to 0 by an update and stays NaN.
@@ -59,7 +64,8 @@ def prune_transform(
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    jax.eval_shape(lambda scores: kept_units(scores, 0.0, allocation, structure), _abstract(chosen))
+    layers = _stacked(chosen, stacked)
+    jax.eval_shape(lambda s: pipeline.kept_units(s, 0.0, allocation, structure, layers)[1], _abstract(chosen))
     return State(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
@@ -77,12 +83,13 @@ def prune_transform(
     extra = {**extra, 'grad': aligned(extra.get('grad'), chosen), 'step': step}
     memory = criterion.update(state.prune_criterion, chosen, **extra)
 
+    sources = (memory, chosen, {'grad': extra['grad'], 'step': step})
+    read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
+    scores = Scores(read, sources, _stacked(chosen, stacked))
+
     def move(old):
-      scores = named_leaves(criterion.score(memory, chosen, **extra))
-      old = named_leaves(old)
-      ranked = {name: _pruned_zeros_last(score, old[name]) for name, score in scores.items()}
-      new = select_masks(ranked, schedule(step), allocation=allocation, structure=structure)
-      return list(new.values()), [jnp.any(jnp.isnan(score)) for score in scores.values()]
+      found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old))
+      return list(found.masks.values()), list(found.nan.values())
 
     def stay(old):
       kept = jax.tree.leaves(old)
@@ -168,17 +175,6 @@ def _landing(mask, update, p, spoilt, zero_pruned):
   return update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
 
 
-def _pruned_zeros_last(score, mask):
-  """Every zero score as 0.0 where the weight is kept and as -0.0, which ranks below it, where it is
-  pruned already.
-
-  So a kept weight that happens to be zero is not traded for a pruned one, and gradual pruning only
-  ever adds to what is pruned.
-  """
-  score = score.astype(jnp.float32)
-  return jnp.where(score == 0, jnp.where(mask, 0.0, -0.0), score)
-
-
 def aligned(grad, chosen):
   """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
   if grad is None:
@@ -234,6 +230,21 @@ def _check_arguments(criterion, schedule, when, allocation, structure):
     raise ValueError(
       f'prune_transform: the schedule asks for sparsity {most}, but this structure can remove at most {structure.cost}'
     )
+
+
+def _stacked(chosen, pattern) -> frozenset:
+  """The names of the chosen leaves that stack layers. Raises ValueError when there is none, or one is no stack."""
+  if not pattern:
+    return frozenset()
+  regex = compiled(pattern, 'stacked')
+  leaves = {name: leaf for name, leaf in named_leaves(chosen).items() if is_prunable(leaf)}
+  found = frozenset(name for name in leaves if regex.fullmatch(name))
+  if leaves and not found:
+    raise ValueError(f'prune_transform: stacked={pattern!r} matches none of the pruned leaves {list(leaves)[:6]}')
+  for name in found:
+    if len(leaves[name].shape) < 2:
+      raise ValueError(f'prune_transform: {name!r} has shape {tuple(leaves[name].shape)} and cannot be stacked layers')
+  return found
 
 
 def _abstract(tree):

@@ -6,6 +6,7 @@ everything after it sees flat dicts from a leaf's path to an array.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+
+from prunejax.pruning.groups import Scores
 
 
 class Criterion(NamedTuple):
@@ -33,30 +36,68 @@ class Structure(NamedTuple):
   units kept}, {path: scores}) -> {path: mask}`.
 
   `cost` is the fraction of a unit's weights that go when the unit is pruned: 1, or (m - n) / m for
-  n:m.
+  n:m. With `single` every weight is a unit, and scores need not be stored to be pooled.
   """
 
   pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
   expand: Callable[[dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]
   cost: float = 1.0
+  single: bool = False
+
+
+class Part(NamedTuple):
+  """What is thresholded alone: a leaf, or one slice (`index`) of a leaf that stacks layers on axis 0.
+
+  `size` is its number of units, `shape` that of its weights.
+  """
+
+  name: str
+  index: int | None
+  size: int
+  shape: tuple[int, ...]
 
 
 class Units(NamedTuple):
-  """What an allocation shares out: scores of units by name, shapes of leaves by path, and the
-  structure's `cost`.
+  """What an allocation shares out: scores of units by name (`again` reads them without storing
+  them), the shapes of the leaves' weights by path, the structure's `cost`, and the leaves whose
+  slices along axis 0 are parts of their own.
   """
 
   scores: dict[str, jax.Array]
+  again: Scores
   shapes: dict[str, tuple[int, ...]]
   cost: float = 1.0
 
+  def parts(self) -> list[Part]:
+    found = []
+    for name, score in self.scores.items():
+      shape = tuple(self.shapes[name])
+      if name in self.again.stacked:
+        found += [Part(name, i, math.prod(score.shape[1:]), shape[1:]) for i in range(score.shape[0])]
+      else:
+        found.append(Part(name, None, score.size, shape))
+    return found
+
+  def by_name(self, values) -> dict[str, jax.Array]:
+    """A vector over parts as {name: scalar, or a vector over the slices of a stacked leaf}."""
+    out, at = {}, 0
+    for name, score in self.scores.items():
+      count = score.shape[0] if name in self.again.stacked else 1
+      out[name] = values[at : at + count] if name in self.again.stacked else values[at]
+      at += count
+    return out
+
 
 class Allocation(NamedTuple):
-  """Who pays: `keep(units, sparsity) -> {name: int32 number of units kept}`; `sparsity` is a
-  float32 scalar, maybe traced.
+  """Who pays: `keep(units, sparsity) -> {name: int32 number of units kept}` (a vector over the slices
+  of a stacked leaf); `sparsity` is a float32 scalar, maybe traced.
+
+  `find(units, blocks, sparsity) -> selection.Found`, if given, is asked instead for the masks: an
+  allocation that meets the thresholds on its way need not have them searched again.
   """
 
   keep: Callable[[Units, jax.Array], dict[str, jax.Array]]
+  find: Callable[..., Any] | None = None
 
 
 def _key_name(key) -> str:
