@@ -198,14 +198,19 @@ def count(keys: list, thresholds) -> jax.Array:
   """int32 [problems, n]: the keys of every block at or above thresholds [problems, n]."""
   columns, row = [[] for _ in range(thresholds.shape[1])], 0
   for key in keys:
-    # One reduction with many outputs fuses with its compares; one output alone would not, on CPU.
-    hits = tuple((key >= rows(thresholds[:, i], row, key)).astype(jnp.int32) for i in range(len(columns)))
-    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-    sums = lax.reduce(hits, (np.int32(0),) * len(hits), add, tuple(range(1, key.ndim)))
-    for column, found in zip(columns, sums, strict=True):
+    hits = [(key >= rows(thresholds[:, i], row, key)).astype(jnp.int32) for i in range(len(columns))]
+    for column, found in zip(columns, sums(hits), strict=True):
       column.append(found)
     row += len(key)
   return jnp.stack([jnp.concatenate(column) for column in columns], 1)
+
+
+def sums(arrays: list) -> tuple:
+  """int32 sums over all axes but the first. One reduction with many outputs fuses with what made its
+  inputs; one output alone would not, on CPU.
+  """
+  add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
+  return lax.reduce(tuple(arrays), (np.int32(0),) * len(arrays), add, tuple(range(1, arrays[0].ndim)))
 
 
 def rows(vector, row, key):

@@ -112,12 +112,10 @@ def _find(of: Blocks, goal: Goal) -> Found:
   needed = survey.decided(bracket.above, tied, goal, of.order())
 
   def read_ties(row):
-    keys, found, at = _again(of, bracket.low), [], 0
-    for block in keys:
-      here = slice(at, at + len(block))
-      found.append(_row(block, row[here]) == key[here, None])
-      at += len(block)
-    return found
+    return [
+      rows_of == brackets.rows(key, at, rows_of)
+      for at, rows_of in _picked(_again(of, bracket.low), row)
+    ]
 
   cut = survey.cut(survey.tie_rows(seen, key), needed, read_ties, shapes)
   return Found(Edge(key, bracket.above, tied, needed, cut), survey.nans(seen))
@@ -129,16 +127,19 @@ def _again(of: Blocks, after):
   return of.read(sources)
 
 
-def _row(block, row):
-  """Row `row[i]` of problem i, [problems, tail]."""
-  shape = block.shape[1:]
-  axes = survey.lead(shape)
-  place = []
-  for size in reversed(shape[:axes]):
-    place.insert(0, row % np.uint32(size))
-    row = row // np.uint32(size)
-  index = (np.arange(len(block), dtype=np.uint32), *place)
-  return block.at[index].get(mode='promise_in_bounds').reshape(len(block), -1)
+def _picked(found: list, row):
+  """Row `row[i]` of problem i: pairs of a first problem and the rows [problems, tail] from there on."""
+  picked, at = [], 0
+  for block in found:
+    place, flat = [], row[at : at + len(block)]
+    for size in reversed(block.shape[1 : 1 + survey.lead(block.shape[1:])]):
+      place.insert(0, flat % np.uint32(size))
+      flat = flat // np.uint32(size)
+    index = (np.arange(len(block), dtype=np.uint32), *place)
+    picked.append((block.at[index].get(mode='promise_in_bounds').reshape(len(block), -1),))
+    at += len(block)
+  joined = [rows for (rows,) in survey.neighbours(picked)]
+  return zip(np.cumsum([0] + [len(rows) for rows in joined[:-1]]), joined, strict=True)
 
 
 def _compared(of: Blocks, edge: Edge) -> list:
@@ -155,14 +156,14 @@ def _compared(of: Blocks, edge: Edge) -> list:
 def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
   """The same, but zeros at the edge stay in two classes: kept so far, then pruned already."""
 
-  def ties(keys):
+  def ties():
     at = 0
-    for key, mask in zip(keys, old, strict=True):
-      yield key == brackets.rows(edge.key, at, key), mask
+    for key, mask in zip(_again(of, edge.cut), old, strict=True):
+      yield at, key == brackets.rows(edge.key, at, key), mask
       at += len(key)
 
   both = []
-  for tie, mask in ties(_again(of, edge.cut)):
+  for _, tie, mask in ties():
     parts = ((tie & mask).astype(jnp.int32), (tie & ~mask).astype(jnp.int32))
     add = lambda a, b: (a[0] + b[0], a[1] + b[1])
     axes = tuple(range(1 + survey.lead(tie.shape[1:]), tie.ndim))
@@ -177,20 +178,15 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
   needed = jnp.where(zero, edge.needed - jnp.where(among_kept, 0, kept_so_far), 0)
 
   def read_ties(row):
-    found, at = [], 0
-    for tie, mask in ties(_again(of, edge.cut)):
-      here = slice(at, at + len(tie))
-      found.append(_row(tie & (mask == brackets.rows(among_kept, at, tie)), row[here]))
-      at += len(tie)
-    return found
+    flags = [tie & (mask == brackets.rows(among_kept, at, tie)) for at, tie, mask in ties()]
+    return [flags for _, flags in _picked(flags, row)]
 
   cut = survey.cut(weights, needed, read_ties, of.shapes)
-  found, at = [], 0
-  for plain, (tie, mask) in zip(_compared(of, edge), ties(_again(of, edge.cut)), strict=True):
+  found = []
+  for plain, (at, tie, mask) in zip(_compared(of, edge), ties(), strict=True):
     early = survey.positions(tie.shape[1:]) < brackets.rows(cut, at, tie)
     aged = jnp.where(brackets.rows(among_kept, at, tie), mask & early, mask | early)
     found.append(jnp.where(brackets.rows(zero, at, tie) & tie, aged, plain))
-    at += len(tie)
   return found
 
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from prunejax.pruning import bracket as brackets
 from prunejax.pruning import counts
-from prunejax.pruning.bracket import Bracket, Goal, rows
+from prunejax.pruning.bracket import Bracket, Goal, rows, sums
 
 TAIL = 32  # a row is as many trailing axes as hold this many scores
 _STEPS = np.arange(1, 8, dtype=np.int32)
@@ -165,8 +165,8 @@ def _weigh(seen, thresholds, holds):
     for i in range(thresholds.shape[1]):
       at = rows(thresholds[:, i], row, s.lost)
       hits = sum(jnp.where(holds(key, at), times, 0) for key, times in zip(s.keys, s.times, strict=True))
-      columns.append(jnp.sum(hits, tuple(range(1, hits.ndim)), dtype=jnp.int32))
-    found.append(jnp.stack(columns, 1))
+      columns.append(hits)
+    found.append(jnp.stack(sums(columns), 1))
     row += len(s.lost)
   return jnp.concatenate(found)
 
@@ -187,7 +187,7 @@ def cut(ties: list, needed, read_ties, shapes) -> jax.Array:
   Args:
     ties: int32 [problems, *lead] of each stack: ties by row.
     needed: int32 [problems], at most as many as there are.
-    read_ties: a function of lead positions, uint32 [problems], to bool [problems, tail] by block.
+    read_ties: a function of lead positions, uint32 [problems], to bool [problems, tail], in order.
     shapes: (problems, shape of one) of each block.
   """
   row, before = _prefix(ties, needed)
@@ -198,8 +198,7 @@ def cut(ties: list, needed, read_ties, shapes) -> jax.Array:
   def inside():
     last = np.concatenate([np.full(count, math.prod(shape[: lead(shape)]) - 1) for count, shape in shapes])
     flags = read_ties(jnp.minimum(row, last.astype(np.int32)).astype(jnp.uint32))
-    joined = neighbours([(flag.astype(jnp.int32),) for flag in flags])
-    return _prefix([weights for (weights,) in joined], rest - 1)[0] + 1
+    return _prefix([flag.astype(jnp.int32) for flag in flags], rest - 1)[0] + 1
 
   column = lax.cond(jnp.any(rest > 0), inside, lambda: jnp.zeros_like(row))
   column = jnp.where(rest > 0, column, 0)
@@ -217,7 +216,7 @@ def _prefix(weights: list, needed):
     found, row = [], 0
     for w, place in zip(weights, places, strict=True):
       part = [jnp.where(place < rows(ends[:, i], row, w), w, 0) for i in range(ends.shape[1])]
-      found.append(jnp.stack([jnp.sum(p, tuple(range(1, p.ndim)), dtype=jnp.int32) for p in part], 1))
+      found.append(jnp.stack(sums(part), 1))
       row += len(w)
     return jnp.concatenate(found)
 
