@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.bench import measure, sizes
-from prunejax.pruning import allocation, pipeline, selection, structure
+from prunejax.pruning import allocation, pipeline
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': allocation.uniform, 'global': allocation.global_threshold}
@@ -19,12 +19,12 @@ def run(size, say, **options):
   if lack := measure.lacks(5 * 4 * weights):
     yield measure.row('a mask update', None, 'reads', detail=lack)
     return
-  speed = {}
+  speed, programs = {}, {}
   for precision, dtype in DTYPES.items():
     scores = sizes.weights(shapes, 'gaussian', dtype)
     read = measure.compiled(one_read, scores)
-    programs = {name: measure.compiled(update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
-    for name, program in programs.items():
+    programs[precision] = {name: measure.compiled(update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
+    for name, program in programs[precision].items():
       extra = measure.temporary(program)
       yield measure.row(
         f'extra memory, {name}, {precision}', None if extra is None else 100 * extra / measure.nbytes(scores),
@@ -33,14 +33,14 @@ def run(size, say, **options):
     for kind in sizes.KINDS:
       say(f'  {precision}, {kind}')
       scores = sizes.weights(shapes, kind, dtype)
-      for name, program in programs.items():
+      for name, program in programs[precision].items():
         speed[precision, kind, name] = measure.interleaved(_candidates(read, program, scores), rounds=5, seconds=4)
     for name in ALLOCATIONS:
       yield _reads(f'{name}, {precision}, gaussian', {'gaussian': speed[precision, 'gaussian', name]})
       hostile = {kind: speed[precision, kind, name] for kind in sizes.KINDS if kind != 'gaussian'}
       yield _reads(f'{name}, {precision}, worst of {len(hostile)} hostile kinds', hostile)
   yield from _on_gpu(speed)
-  yield from _ties(shapes)
+  yield from _ties(shapes, programs['fp32']['uniform'])
   yield from _argsort(shapes, speed, say)
 
 
@@ -78,24 +78,16 @@ def _on_gpu(speed):
     yield measure.row(f'{name}, fp32, gaussian, time', 1e3 * worst, 'ms', '<= 10', detail, where=measure.on_gpu())
 
 
-def _ties(shapes):
-  """What breaking ties adds to finding thresholds and comparing with them."""
-  scores = sizes.weights(shapes, 'gaussian', jnp.bfloat16)
-  full = measure.compiled(update(allocation.uniform()), scores, 0.5)
-  bare = measure.compiled(_threshold_only, scores, 0.5)
+def _ties(shapes, uniform):
+  """What ties add: scores rounded to bfloat16, a thousand weights at each value, against the same unrounded."""
+  free = sizes.weights(shapes)
+  tied = jax.tree.map(lambda w: w.astype(jnp.bfloat16).astype(w.dtype), free)
   half = jnp.float32(0.5)
-  times = measure.interleaved({'full': lambda: full(scores, half), 'bare': lambda: bare(scores, half)}, 7, 10)
+  times = measure.interleaved({'tied': lambda: uniform(tied, half), 'free': lambda: uniform(free, half)}, 9, 20)
   yield measure.row(
-    'ties, uniform, bf16, gaussian', measure.ratio(times['full'], times['bare']) - 1, 'of the threshold', '< 1',
-    f'masks with ties broken: {times["full"]}; threshold and comparison only: {times["bare"]}',
+    'ties, uniform', measure.ratio(times['tied'], times['free']) - 1, 'of the threshold', '< 1',
+    f'fp32 scores rounded to bfloat16: {times["tied"]}; the same without ties: {times["free"]}',
   )
-
-
-def _threshold_only(weights, sparsity):
-  scores = {name: jnp.abs(w) for name, w in weights.items()}
-  units, kept = pipeline.kept_units(scores, sparsity, allocation.uniform(), structure.unstructured())
-  edge = selection.edges(units.scores, jnp.stack([kept[name] for name in units.scores]))
-  return {name: selection.order_key(score) >= key for (name, score), key in zip(scores.items(), edge.key, strict=True)}
 
 
 def _argsort(shapes, speed, say):

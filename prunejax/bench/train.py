@@ -116,11 +116,12 @@ def stepping(config, tx, program, batch):
   """
   mesh = sharding.make_mesh()
   shardings = sharding.shard(programs.abstract_state(config, program, tx), mesh)
-  box = [jax.device_put(programs.initial_state(config, program, tx), shardings)]
-  compiled = program.step.lower(box[0], sharding.put_batch(batch, mesh)).compile()  # the step finds it done
+  box = [sharding.place(programs.initial_state(config, program, tx), shardings)]
+  one = sharding.steady(program.step, shardings)
+  compiled = one.lower(box[0], sharding.put_batch(batch, mesh)).compile()  # the step finds it done
 
   def step(batch):
-    box[0], metrics = program.step(box[0], sharding.put_batch(batch, mesh))
+    box[0], metrics = one(box[0], sharding.put_batch(batch, mesh))
     return metrics
 
   return step, measure.temporary(compiled)
