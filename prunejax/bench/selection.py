@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.bench import measure, sizes
-from prunejax.pruning import allocation, pipeline
+from prunejax.pruning import allocation, groups, pipeline
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': allocation.uniform, 'global': allocation.global_threshold}
@@ -64,10 +64,9 @@ def one_read(scores):
 
 
 def update(allocate):
-  """(weights, sparsity) -> masks, by magnitude."""
-  return lambda weights, sparsity: pipeline.select_masks(
-    {name: jnp.abs(w) for name, w in weights.items()}, sparsity, allocation=allocate
-  )
+  """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
+  magnitudes = lambda weights: {name: jnp.abs(w) for name, w in weights.items()}
+  return lambda weights, sparsity: pipeline.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
 
 
 def _on_gpu(speed):
