@@ -1,6 +1,7 @@
 """A mesh with named axes, and `(regex, axes)` rules that place every leaf of the train state on it."""
 
 import functools
+import math
 import re
 
 import jax
@@ -26,7 +27,8 @@ def shard(tree, mesh, rules=()):
   """A tree of NamedSharding for a tree of shapes.
 
   A rule is (regex, axes): the regex must match the end of a leaf's path, so that a moment or a mask lies where its
-  weight does. First match wins; a leaf no rule matches, or of another rank, is replicated.
+  weight does; `axes` has for each dimension None, an axis or several, as ('data', 'model'). First match wins; a leaf no
+  rule matches, or of another rank, is replicated.
   Raises ValueError when an axis is unknown or does not divide the dimension.
   """
 
@@ -35,7 +37,8 @@ def shard(tree, mesh, rules=()):
     for pattern, axes in rules:
       if re.search(f'(?:^|/)(?:{pattern})$', name) and len(axes) == len(leaf.shape):
         for size, axis in zip(leaf.shape, axes, strict=True):
-          if axis is not None and (axis not in mesh.shape or size % mesh.shape[axis]):
+          parts = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
+          if not set(parts) <= set(mesh.shape) or size % math.prod(mesh.shape[part] for part in parts):
             raise ValueError(f'mesh.rules: {axis!r} does not divide {name} of shape {leaf.shape} on {dict(mesh.shape)}')
         return NamedSharding(mesh, PartitionSpec(*axes))
     return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,179 @@
+"""What `test_mesh.py` runs on eight simulated devices, in one process; a line of JSON for each check.
+
+With the word `all` every allocation is tried with every structure on every mesh: minutes, for a person.
+"""
+
+import json
+import math
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import prunejax
+from prunejax.train import sharding
+
+MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
+# All three float types, a leading layer axis, two leaves of one shape that lie differently.
+SHAPES = {
+  'q': ((64, 128), 'float32'),
+  'o': ((64, 128), 'float32'),
+  'up': ((64, 256), 'bfloat16'),
+  'stack': ((8, 32, 64), 'float16'),
+}
+LIES = [
+  {'q': (None, 'model'), 'o': ('model', None), 'up': ('data', 'model'), 'stack': ('data', None, None)},
+  {'q': ('data', None), 'o': (None, 'data'), 'up': (), 'stack': (None, 'data', 'model')},
+  {'q': ('model', 'data'), 'o': (), 'up': (('data', 'model'), None), 'stack': (None, None, 'data')},
+]
+# The smallest shard has 1024 weights, and a quarter as many groups of n:m: no weight, score, mask or n:m unit can move
+# in an array of at most this many elements, while thresholds, counts and the scores of large units can.
+LARGEST = 200
+MOVES = r'= (.*?) ((?:ragged-)?all-to-all|all-gather|collective-permute|collective-broadcast|sort)(?:-start)?\('
+ALLOCATIONS = {
+  'uniform': prunejax.uniform(),
+  'by_class': prunejax.by_class({'q|o': 0.25, '.*': 0.4}),
+  'global_threshold': prunejax.global_threshold(),
+  'class_distribution': prunejax.class_distribution(),
+  'erk': prunejax.erk(),
+}
+STRUCTURES = {
+  'unstructured': prunejax.unstructured(),
+  'n_m': prunejax.n_m(2, 4),
+  'block': prunejax.block(8, 8),
+  'rows': prunejax.rows(),
+  'columns': prunejax.columns(4),
+}
+# By mesh: every allocation where each weight is a unit, and every structure, with another allocation each.
+PAIRS = [
+  [('uniform', 'unstructured'), ('global_threshold', 'n_m')],
+  [('global_threshold', 'unstructured'), ('erk', 'rows')],
+  [('by_class', 'unstructured'), ('uniform', 'columns')],
+  [('class_distribution', 'unstructured')],
+  [('erk', 'unstructured')],
+  [('class_distribution', 'block')],
+]
+
+
+def told(check, **values):
+  print(json.dumps({'check': check, **values}), flush=True)
+
+
+def moved(compiled, largest=LARGEST):
+  """Collectives and sorts of a program that yield more than `largest` elements."""
+  found = []
+  for result, name in re.findall(MOVES, compiled.as_text()):
+    sizes = [math.prod(int(n) for n in dims.split(',') if n) for dims in re.findall(r'\[([\d,]*)\]', result)]
+    found += [f'{name} {result.split("{")[0]}'] if max(sizes) > largest else []
+  return found
+
+
+def on_mesh(number):
+  """(mesh, {leaf: sharding}) of MESHES[number]; leaves lie in another way on each."""
+  shape, kind = MESHES[number]
+  mesh = jax.make_mesh(shape, ('data', 'model'), axis_types=(AxisType[kind],) * 2)
+  axes = LIES[number % len(LIES)]
+  return mesh, {name: NamedSharding(mesh, PartitionSpec(*axes[name])) for name in SHAPES}
+
+
+def draw(seed, coarse=False):
+  """Leaves of every type; `coarse` ones are full of ties."""
+  rng = np.random.default_rng(seed)
+  values = lambda shape: rng.integers(-300, 300, shape) / 8 if coarse else rng.normal(size=shape)
+  return {name: jnp.asarray(values(shape), jnp.float32).astype(dtype) for name, (shape, dtype) in SHAPES.items()}
+
+
+def differing(a, b):
+  """Paths of leaves that are not bit for bit the same."""
+  named = lambda tree: {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+  a, b = named(a), named(b)
+  assert a.keys() == b.keys()
+  return [name for name in a if a[name].tobytes() != b[name].tobytes()]
+
+
+def straying(tree, lies):
+  """Paths of {..: {leaf: array}} that do not lie as the leaf does."""
+  return [
+    f'{of} {name}' for of, leaves in tree.items() for name, leaf in leaves.items()
+    if not leaf.sharding.is_equivalent_to(lies[name], leaf.ndim)
+  ]
+
+
+def selector(pairs, lies=None):
+  """A jitted function of (scores, sparsity): masks by pair. lies: where masks are asked to lie."""
+
+  def select(scores, asked):
+    recipes = {f'{a} {s}': {'allocation': ALLOCATIONS[a], 'structure': STRUCTURES[s]} for a, s in pairs}
+    return {name: prunejax.select_masks(scores, asked, **recipe) for name, recipe in recipes.items()}
+
+  # On Auto axes a result lies where the compiler pleases, unless the caller says where.
+  return jax.jit(select, out_shardings=lies and {f'{a} {s}': lies for a, s in pairs})
+
+
+def selection(everything):
+  scores, asked = jax.tree.map(jnp.abs, draw(0, coarse=True)), jnp.float32(0.3)
+  pairs = [[(a, s) for a in ALLOCATIONS for s in STRUCTURES]] * len(MESHES) if everything else PAIRS
+  alone = selector(sorted(set(sum(pairs, []))))(scores, asked)
+  for number, (shape, kind) in enumerate(MESHES):
+    mesh, lies = on_mesh(number)
+    spread = jax.device_put(scores, lies)
+    compiled = selector(pairs[number], lies if kind == 'Auto' else None).lower(spread, asked).compile()
+    masks = compiled(spread, asked)
+    told(
+      'selection', mesh=[*shape, kind], pairs=list(masks), moved=moved(compiled), stray=straying(masks, lies),
+      differ=differing(masks, {pair: alone[pair] for pair in masks}),
+    )
+
+
+def training():
+  """Three steps of several optimizers and criteria with `prune_transform` last."""
+  link = lambda criterion, **kwargs: prunejax.prune_transform(criterion, prunejax.cubic(0.5, end=2), **kwargs)
+  everywhere = {'allocation': prunejax.global_threshold()}
+  chains = {
+    'adamw taylor': optax.chain(optax.adamw(0.1, eps=1e-3), link(prunejax.taylor(), **everywhere)),
+    'lion random': optax.chain(optax.lion(0.1), link(prunejax.random(1))),
+    'adafactor movement': optax.chain(optax.adafactor(0.1, min_dim_size_to_factor=8), link(prunejax.movement())),
+  }
+
+  def step(state, grad):
+    params, states = {}, {}
+    for name, tx in chains.items():
+      updates, states[name] = tx.update(grad, state['states'][name], state['params'][name], grad=grad)
+      params[name] = optax.apply_updates(state['params'][name], updates)
+    return {'params': params, 'states': states}
+
+  def run(state, grads, program):
+    for grad in grads:
+      state = program(state, grad)
+    params, states = state['params'], state['states']
+    for name in chains:
+      prunejax.check_pruned(params[name], states[name])
+    masks = {name: prunejax.get_masks(states[name], params[name]) for name in chains}
+    # Adafactor takes means over rows and columns, which a mesh adds up in another order; they move, up to 512 of them.
+    return {f'{of} {name}': tree[name] for of, tree in (('params', params), ('masks', masks)) for name in chains}
+
+  params, grads = draw(1), [draw(2), draw(3), draw(4)]
+  state = {'params': dict.fromkeys(chains, params), 'states': {name: tx.init(params) for name, tx in chains.items()}}
+  alone = run(state, grads, jax.jit(step))
+  exact = lambda ends: {name: end for name, end in ends.items() if 'adafactor' not in name}
+  for number in (2, 5):
+    mesh, lies = on_mesh(number)
+    with jax.set_mesh(mesh):
+      places = sharding.shard(state, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items()))
+      spread, parts = jax.device_put(state, places), [jax.device_put(grad, lies) for grad in grads]
+      program = jax.jit(step, out_shardings=places).lower(spread, parts[0]).compile()
+      over = run(spread, parts, program)
+    told(
+      'training', mesh=[*MESHES[number][0], MESHES[number][1]], moved=moved(program, 512), stray=straying(over, lies),
+      differ=differing(exact(over), exact(alone)), weights=sum(leaf.size for leaf in params.values()),
+      removed=[prunejax.masks.sparsity(over[f'masks {name}'])['removed'] for name in chains],
+    )
+
+
+if __name__ == '__main__':
+  selection('all' in sys.argv)
+  training()

@@ -1,0 +1,45 @@
+"""Eight simulated devices: masks of one device, bit for bit, and no weight or score crosses devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import mesh_program
+import pytest
+import tiny_runs
+
+
+@pytest.fixture(scope='module')
+def told():
+  flags = f'--xla_force_host_platform_device_count=8 {tiny_runs.QUICK_COMPILE}'
+  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  done = subprocess.run(
+    [sys.executable, mesh_program.__file__], env=environment, capture_output=True, text=True, cwd=tiny_runs.ROOT
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  rows = [json.loads(line) for line in done.stdout.splitlines()]
+  return {check: [row for row in rows if row['check'] == check] for check in ('selection', 'training')}
+
+
+def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
+  rows = told['selection']
+  assert [tuple(row['mesh']) for row in rows] == [(*shape, kind) for shape, kind in mesh_program.MESHES]
+  pairs = {tuple(pair.split()) for row in rows for pair in row['pairs']}
+  assert {a for a, _ in pairs} == set(mesh_program.ALLOCATIONS)
+  assert {s for _, s in pairs} == set(mesh_program.STRUCTURES)
+  assert {tuple(row['mesh']): row['differ'] for row in rows if row['differ']} == {}
+
+
+def test_no_score_or_weight_is_gathered_moved_or_sorted(told):
+  assert {tuple(row['mesh']): row['moved'] for rows in told.values() for row in rows if row['moved']} == {}
+
+
+def test_masks_lie_as_their_weights(told):
+  assert {tuple(row['mesh']): row['stray'] for rows in told.values() for row in rows if row['stray']} == {}
+
+
+def test_steps_of_several_optimizers_are_those_of_one_device(told):
+  assert [row['mesh'][2] for row in told['training']] == ['Auto', 'Explicit']
+  for row in told['training']:
+    assert row['differ'] == [] and row['removed'] == [row['weights'] // 2] * 3
