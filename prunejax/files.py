@@ -13,6 +13,13 @@ import uuid
 
 from etils import epath
 
+with contextlib.suppress(ImportError):  # what epath reads stores through; it comes with whatever opens one
+  import fsspec
+
+  for _store in ('gcs', 'gs', 's3', 'az', 'abfs'):
+    # A remembered listing does not know what another worker has written since.
+    fsspec.config.conf.setdefault(_store, {}).setdefault('use_listings_cache', False)
+
 TRIES, PAUSE = 6, 0.1  # seconds before the second try, twice as many before each that follows: three in all
 MOST = 2**28  # bytes of a JSON or text file; what is larger is none of ours
 PART = '.part'

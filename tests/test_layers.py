@@ -17,7 +17,7 @@ ROOMS = {
   ),
   'compress': ({'compress', 'pruning'}, {'numpy'}),
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
-  'files': (set(), {'etils'}),
+  'files': (set(), {'etils', 'fsspec'}),
   'bench': ({'bench', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
 }  # fmt: skip

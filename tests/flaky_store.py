@@ -1,0 +1,102 @@
+"""`flaky://`: an object store in a local folder, as epath sees one, that refuses now and then.
+
+No append, no rename of a file over another, no links; an object appears when its last byte is there.
+"""
+
+import io
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+from etils import epath
+
+
+class Store:
+  """What all paths share: where the objects are, and the accidents to come."""
+
+  home = pathlib.Path(tempfile.mkdtemp(prefix='prunejax-flaky-'))
+  rate, most, accidents, calm = 0.0, 3, 0, 0
+  rng = np.random.default_rng(0)
+
+  @classmethod
+  def reset(cls, rate):
+    shutil.rmtree(cls.home, ignore_errors=True)
+    cls.home.mkdir()
+    cls.rate, cls.accidents, cls.calm, cls.rng = rate, 0, 0, np.random.default_rng(0)
+
+  @classmethod
+  def ask(cls):
+    """A request: fails at random; but after every `most` accidents come two that succeed, which is a whole write."""
+    if cls.calm:
+      cls.calm -= 1
+    elif cls.rng.random() < cls.rate:
+      cls.accidents += 1
+      cls.calm = 0 if cls.accidents % cls.most else 2
+      raise OSError('503 Service Unavailable')
+
+
+@epath.register_path_cls('flaky://')
+class Flaky(epath.Path):
+  """A path of the store."""
+
+  @property
+  def _there(self):
+    return Store.home.joinpath(*self.parts[1:])
+
+  def __str__(self):
+    return '/'.join(['flaky:/', *self.parts[1:]])
+
+  __fspath__ = __str__
+
+  def expanduser(self):
+    return self
+
+  def exists(self):
+    Store.ask()
+    return self._there.exists()
+
+  def is_dir(self):
+    Store.ask()
+    return self._there.is_dir()
+
+  def iterdir(self):
+    Store.ask()
+    for path in self._there.iterdir():
+      yield self / path.name
+
+  def mkdir(self, mode=None, parents=False, exist_ok=False):
+    Store.ask()
+
+  def rmtree(self, missing_ok=False):
+    Store.ask()
+    shutil.rmtree(self._there)
+
+  def unlink(self, missing_ok=False):
+    Store.ask()
+    self._there.unlink(missing_ok=missing_ok)
+
+  def stat(self):
+    Store.ask()
+    return epath.Path(self._there).stat()
+
+  def open(self, mode='r', **_):
+    Store.ask()
+    if 'r' in mode:
+      return self._there.open(mode)
+    assert mode == 'wb', f'a store cannot open with mode {mode!r}'
+    return _Upload(self._there)
+
+
+class _Upload(io.BytesIO):
+  def __init__(self, path):
+    super().__init__()
+    self.path = path
+
+  def close(self):
+    if not self.closed:
+      data = self.getvalue()
+      super().close()
+      Store.ask()
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      self.path.write_bytes(data)
