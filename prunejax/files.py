@@ -70,12 +70,15 @@ def read(where, most=MOST) -> bytes:
   return _again('read', where, take)
 
 
-def read_json(where, most=MOST):
-  """The value of a JSON file. Raises ValueError in one line for one that is damaged."""
+def read_json(where, most=MOST) -> dict:
+  """The object in a JSON file. Raises ValueError in one line for one that is damaged or holds something else."""
   try:
-    return json.loads(read(where, most))
+    value = json.loads(read(where, most))
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{str(where)!r} cannot be read as JSON: {error}') from None
+  if not isinstance(value, dict):
+    raise ValueError(f'{str(where)!r} holds a {type(value).__name__}: expected a JSON object')
+  return value
 
 
 def write(where, data):

@@ -55,9 +55,29 @@ def load(spec, split, tokenizer, *, root=None, cache=None) -> Corpus:
   parts = []
   for name, repeat in sources(spec):
     folder = _tokenised(name, tokenizer, root, cache)
-    part = Corpus(*(np.load(folder / f'{split}.{field}.npy', mmap_mode='r') for field in Corpus._fields))
+    part = _checked(folder, split)
     parts += [part] * (repeat if split == 'train' else 1)
   return _join(parts) if len(parts) > 1 else parts[0]
+
+
+def _checked(folder, split):
+  """A split from the cache; nothing is read yet, the files are mapped. Raises ValueError for what is no corpus."""
+  kinds = {'tokens': (np.uint16, np.int32), 'starts': (np.bool_,), 'documents': (np.int64,)}
+  arrays = {}
+  for field, accepted in kinds.items():
+    path = folder / f'{split}.{field}.npy'
+    try:
+      # Without pickles; a shape that the file does not have room for cannot be mapped.
+      array = arrays[field] = np.load(path, mmap_mode='r', allow_pickle=False)
+      if array.ndim != 1 or array.dtype not in accepted:
+        raise ValueError(f'{array.dtype} of {array.ndim} axes')
+    except (ValueError, EOFError, OSError) as error:
+      raise ValueError(f'{path} is damaged ({error}): delete {str(folder)!r} and it is made again') from None
+  part = Corpus(**arrays)
+  cuts = part.documents
+  if len(part.starts) != len(part.tokens) or not len(cuts) or cuts[0] != 0 or cuts[-1] != len(part.tokens):
+    raise ValueError(f'{str(folder)!r} is damaged ({split} does not fit together): delete it and it is made again')
+  return part
 
 
 def sources(spec):

@@ -8,6 +8,8 @@ import numpy as np
 
 from prunejax.data.examples import Examples, nearest
 
+MOST = 2**31  # bytes of a table; GLUE's largest has 80 million
+
 
 class Row(NamedTuple):
   """One task: its files, the columns that hold texts and label, its classes, its metrics.
@@ -119,6 +121,8 @@ def read(root, task, split):
   """
   this, path = row(task), path_of(root, task, split)
   try:
+    if path.stat().st_size > MOST:
+      raise ValueError(f'{path}: {path.stat().st_size} bytes; expected at most {MOST}')
     lines = path.read_bytes().decode('utf-8-sig').rstrip('\r\n').split('\n')
   except UnicodeDecodeError as e:
     raise ValueError(f'{path}: not UTF-8 text (byte {e.start})') from None

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from prunejax.data import prose
 
 FORMAT = 2
+MOST = 2**29  # characters of a cached corpus, unpacked
 # import name -> distribution, in corpus order. The list is fixed, so that machines differ only
 # by versions and by what is missing.
 LIBRARIES = {
@@ -196,8 +197,11 @@ def entries(cache_dir=None):
   if path.exists():
     try:
       with gzip.open(path, 'rt', encoding='utf-8') as f:
-        return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.load(f)]
-    except (OSError, EOFError, ValueError, TypeError) as e:
+        text = f.read(MOST + 1)
+      if len(text) > MOST:
+        raise ValueError(f'more than {MOST} characters')
+      return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.loads(text)]
+    except (OSError, EOFError, ValueError, TypeError, RecursionError) as e:
       warnings.warn(f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2)
   print('pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr)
   built = build()

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 
 SUFFIXES = ('.txt', '.text', '.gz', '.xz', '.tar', '.tgz', '')  # '' : WikiExtractor's `wiki_00`
+MOST = 2**31  # bytes of one text, unpacked: a small archive can hold far more than any memory
 _TAR = re.compile(r'\.(tar(\.[a-z0-9]+)?|tgz)$')
 _JUNK = re.compile(r'(^|/)\.[^./]')  # hidden files, such as what a Mac leaves in an archive
 _DOC = re.compile(r'<doc [^>]*>\n?(.*?)</doc>', re.DOTALL)
@@ -59,13 +60,24 @@ def _members(path):
       with tarfile.open(path, 'r:*') as archive:
         for member in archive:
           if member.isfile() and not _JUNK.search(member.name):
-            yield archive.extractfile(member).read()
+            yield _whole(archive.extractfile(member), f'{path}, {member.name}')
       return
     opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, io.open)
     with opener(path, 'rb') as stream:
-      yield stream.read()
+      yield _whole(stream, path)
   except (tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
     raise ValueError(f'{path}: not a readable archive ({error})') from error
+
+
+def _whole(stream, name):
+  """All bytes of a stream, piece by piece: how many there will be is not to be believed."""
+  pieces, size = [], 0
+  while piece := stream.read(2**24):
+    pieces.append(piece)
+    size += len(piece)
+    if size > MOST:
+      raise ValueError(f'{name}: one text of more than {MOST} bytes; split it into shards')
+  return b''.join(pieces)
 
 
 def _split(raw):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+MOST = 2**28  # bytes of a vocabulary
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
 
@@ -26,6 +27,8 @@ def load(path) -> Tokenizer:
   path = path / 'vocab.txt' if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'no vocabulary {str(path)!r}: expected a BERT vocab.txt, one piece a line')
+  if path.stat().st_size > MOST:
+    raise ValueError(f'the vocabulary {str(path)!r} has {path.stat().st_size} bytes: expected at most {MOST}')
   return from_vocab(path.read_text(encoding='utf-8').split('\n')[: -1 or None] if path.stat().st_size else [])
 
 

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 WEIGHTS = 'model.safetensors'
 VOCABULARIES = ('vocab.txt', 'tokenizer.json')
+MOST = 2**28  # bytes of a file of text; what is larger is none
 
 
 class CheckpointError(ValueError):
@@ -28,8 +29,8 @@ def read_config(directory):
   if not path.is_file():
     raise CheckpointError(f'{path} is missing: expected a Hugging Face directory')
   try:
-    config = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
+    config = json.loads(_read(path))
+  except (OSError, ValueError, RecursionError) as error:
     raise CheckpointError(f'{path} cannot be read as JSON: {error}') from error
   if not isinstance(config, dict):
     raise CheckpointError(f'{path} holds a {type(config).__name__}: expected a JSON object')
@@ -81,7 +82,7 @@ def read_vocab(source):
     here = [path / name for name in VOCABULARIES if (path / name).is_file()]
     return read_vocab(here[0]) if here else None
   try:
-    text = path.read_bytes().decode('utf-8')
+    text = _read(path)
     if path.suffix != '.json':
       # Not splitlines(): a piece may itself be one of Unicode's other line ends.
       return text.replace('\r\n', '\n').removesuffix('\n').split('\n') if text else []
@@ -92,8 +93,16 @@ def read_vocab(source):
     if [ids[piece] for piece in pieces] != list(range(len(pieces))):
       raise ValueError('its ids are not 0, 1, 2, ...')
     return pieces
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise CheckpointError(f'{path} cannot be read as a vocabulary: {error!r}') from error
+
+
+def _read(path):
+  """A text file, its size looked at before its bytes."""
+  size = path.stat().st_size
+  if size > MOST:
+    raise ValueError(f'it has {size} bytes, expected at most {MOST}')
+  return path.read_bytes().decode('utf-8')
 
 
 def write(directory, texts, tensors):
