@@ -74,6 +74,13 @@ def get_config(arg=''):
     model=1,  # devices on the tensor axis
     rules=(),  # ((regex, (axis, ...)), ...) on leaf paths; first match wins, no match is replicated
   )
+  c.population = config_dict.create(
+    # A grid's runs that differ in numbers only are the members of one program.
+    members=0,  # of one program: 0 as many as memory holds, 1 every run by itself
+    batching='auto',  # vmap (all at once), map (in turn; bit for bit a run by itself), auto: map on CPU, vmap elsewhere
+    mesh=-1,  # devices on the axis of members, -1: as many as there are members for; mesh.data gets the others
+    memory=0.0,  # GiB that a program may hold on a device, 0: 0.8 of what is free
+  )
   c.eval = config_dict.create(
     every=0,  # steps between evaluations, 0: at the end only
     batches=50,  # of held-out pre-training examples; tasks are evaluated whole

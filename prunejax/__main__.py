@@ -45,6 +45,7 @@ def parser():
     joined(sub)
     if name == 'sweep':
       shared(sub)
+      _one_by_one(sub)
     sub.epilog = 'Any key: --config.key=value, such as --config.prune.weights.schedule="cubic(0.9, end=1000)".'
   sub = verb('reproduce', "Reproduce a paper's tables and figures.")
   sub.add_argument('paper', help='a folder of experiments/, such as gordon2020')
@@ -58,6 +59,7 @@ def parser():
   sub.add_argument('--sparsities', type=listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
   sub.add_argument('--seeds', type=listed(int), help='seeds instead of the preset\'s, such as 0,1,2')
   sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
+  _one_by_one(sub)
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
   verb('report', 'Draw the report of a work directory again, from its ledger.')
   sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
@@ -70,6 +72,11 @@ def parser():
   sub.add_argument('--out', metavar='FILE.json', help='the file to write (default: runs/bench/<machine>-<size>.json)')
   sub.add_argument('--compare', nargs='+', metavar='FILE.json', help='only lay the tables of these files side by side')
   return top
+
+
+def _one_by_one(sub):
+  text = 'each run by itself; else those that differ in numbers only are one program'
+  sub.add_argument('--one-by-one', action='store_true', help=text)
 
 
 def _refuse(message):
@@ -141,7 +148,8 @@ def _sweep(args, overrides):
   if not hasattr(module, 'sweep'):
     raise ValueError(f'{args.config} has no sweep(); a sweep is a function that yields flat dicts of overrides')
   configs.override(config, overrides)
-  grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__, worker=_worker(args))
+  how = {'worker': _worker(args), 'one_by_one': args.one_by_one}
+  grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__, **how)
 
 
 def _reproduce(args, overrides):
@@ -149,6 +157,7 @@ def _reproduce(args, overrides):
   run.reproduce(
     args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides,
     names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale, worker=_worker(args),
+    one_by_one=args.one_by_one,
   )
 
 

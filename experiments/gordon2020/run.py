@@ -11,7 +11,8 @@ PAPER = 'gordon2020'
 
 
 def reproduce(
-  preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), say=log.say, **part
+  preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), one_by_one=False, say=log.say,
+  **part,
 ):
   """Runs what the ledger lacks, then writes the report.
 
@@ -27,9 +28,9 @@ def reproduce(
     return None
   # Another part of the same grid may join a ledger; what changes the numbers of a cell may not.
   what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}
-  what |= {k: str(v) for k, v in overrides.items() if k not in ('data.root', 'data.cache')}
+  what |= {k: str(v) for k, v in overrides.items() if not k.startswith(('data.root', 'data.cache', 'population.'))}
   folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
-  grid.run(cells, folder, experiment=PAPER, preset=preset, say=say)
+  grid.run(cells, folder, experiment=PAPER, preset=preset, one_by_one=one_by_one, say=say)
   left = grid.missing(whole, folder)
   if left and distributed.first():
     say(f'{len(left)} cells are left to other workers; the last one to end writes the report')

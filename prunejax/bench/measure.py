@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from prunejax.train import grid
+from prunejax.train.measured import free_bytes
 
 GIB = 2**30
 
@@ -126,18 +127,6 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
-def free_bytes():
-  """Bytes that arrays may still take: of the device, or of the host (and its container) where the CPU is the device."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if 'bytes_limit' in stats:
-    return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-  free = [_host_free()]
-  limit, used = (_number(f'/sys/fs/cgroup/memory.{name}') for name in ('max', 'current'))
-  if limit is not None and used is not None:
-    free.append(limit - used)
-  return min(free)
-
-
 def lacks(bytes_needed) -> str:
   """'' when an array of that many bytes fits with a tenth to spare, else what is missing."""
   free = free_bytes()
@@ -169,17 +158,3 @@ def _processor():
   info = pathlib.Path('/proc/cpuinfo')
   found = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.MULTILINE) if info.exists() else None
   return found[1].strip() if found else platform.machine()
-
-
-def _host_free():
-  info = pathlib.Path('/proc/meminfo')
-  if info.exists():
-    return int(re.search(r'^MemAvailable:\s*(\d+)', info.read_text(), re.MULTILINE)[1]) * 1024
-  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2
-
-
-def _number(path):
-  try:
-    return int(pathlib.Path(path).read_text())
-  except (OSError, ValueError):
-    return None

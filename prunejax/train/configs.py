@@ -73,6 +73,11 @@ def flat(config, prefix=''):
   return out
 
 
+def identity(config):
+  """The plain dict that a work directory is claimed by: how a grid is cut into programs changes no run."""
+  return {name: value for name, value in config.to_dict().items() if name != 'population'}
+
+
 def _child(node, name, path, config):
   if not isinstance(node, config_dict.ConfigDict) or name not in node:
     groups = sorted({k.rsplit('.', 1)[0] for k in flat(config) if '.' in k})

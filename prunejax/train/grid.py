@@ -1,17 +1,22 @@
-"""A grid of runs, one after the other, each once: what the ledger holds is done, what is killed goes on."""
+"""A grid of runs, each once: what the ledger holds is done, what is killed goes on.
 
+Runs that differ in numbers only are members of one program (population.py); the others run one after the other.
+"""
+
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import platform
 import time
+import uuid
 from typing import Any, NamedTuple
 
 import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, distributed, log, loop, workers
+from prunejax.train import configs, distributed, log, loop, measured, population, workers
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -32,47 +37,85 @@ class Cell(NamedTuple):
 def key(cell):
   """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
   flat = configs.flat(cell.config)
-  quiet = ('log.', 'checkpoint.', 'data.cache', 'data.root', 'keep_model')
+  quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_model')
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
 
 
-def run(cells, folder, *, experiment, preset, say=log.say):
-  """Runs every cell that the ledger of `folder` does not hold, in order, and returns all rows of these cells.
+def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
+  """Runs every cell that the ledger of `folder` does not hold, and returns all rows of these cells, in their order.
 
-  A cell whose loss is not finite is written to the ledger as failed, with its reason; the others go on.
+  Cells that share a program run together, stage by stage, each after the one it starts from; with `one_by_one` every
+  cell runs by itself, in order. A cell whose loss is not finite is written to the ledger as failed, with its reason;
+  the others go on. What this took is told in a file of `folder`/cost.
   """
   folder = files.path(folder)
-  path = folder / 'ledger.jsonl'
   say = say if distributed.first() else log.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
-  done = {row['cell']: row for row in ledger.read(path)}
-  keys = [key(cell) for cell in cells]
-  left = [(k, cell) for k, cell in zip(keys, cells, strict=True) if k not in done]
+  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  cells = {key(cell): cell for cell in cells}
+  left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
+  title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
   pace = _Pace(left)
-  for number, (k, cell) in enumerate(left):
-    title = f'[{len(cells) - len(left) + number + 1}/{len(cells)}] {describe(cell.labels)}'
-    say(f'{title}  {cell.config.steps} steps{pace.left(number)}')
+
+  def settle(k, outcome, seconds, **facts):
+    """The row of a cell that ended, with the result of its run or the reason why there is none."""
+    cell = cells[k]
     row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': _public(cell.config)}
     row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
-    started = time.perf_counter()
-    where = folder / 'cells' / k
-    try:
-      if done.get(cell.parent, {}).get('failed'):
-        raise FloatingPointError(f'the cell it starts from, {cell.parent}, failed')
-      result = loop.train(_resolved(cell.config, folder), where, title=title, say=say)
-      row |= {name: result[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
-      row['metrics'] = {**row['metrics'], 'sparsity': result['sparsity']}
-    except FloatingPointError as error:
-      say(f'{title}  failed: {error}')
-      row |= {'metrics': {}, 'failed': str(error), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
+    if isinstance(outcome, FloatingPointError):
+      row |= {'metrics': {}, 'failed': str(outcome), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
+    else:
+      row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
+      row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
+    row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
     if distributed.first():
-      ledger.append(path, row)
-      files.remove(where / 'checkpoints')  # the result is in the ledger, the model beside it
-    pace.took(cell, time.perf_counter() - started)
-  return [done[k] for k in keys]
+      ledger.append(folder / 'ledger.jsonl', row)
+      files.remove(folder / 'cells' / k / 'checkpoints')  # the result is in the ledger, the model beside it
+    pace.took(k, seconds)
+
+  def alone(k):
+    say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
+    began = time.perf_counter()
+    try:
+      if done.get(cells[k].parent, {}).get('failed'):
+        raise FloatingPointError(f'the cell it starts from, {cells[k].parent}, failed')
+      outcome = loop.train(_resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say)
+    except FloatingPointError as error:
+      say(f'{title[k]}  failed: {error}')
+      outcome = error
+    settle(k, outcome, time.perf_counter() - began, members=1)
+
+  def prepare(k):
+    return population.prepare(k, title[k], _resolved(cells[k].config, folder), folder / 'cells' / k)
+
+  with _cost(folder, one_by_one) as cost:
+    for runs, goes_on in population.groups(left, done, folder, prepare, one_by_one):
+      if isinstance(runs, str):
+        alone(runs)
+      else:
+        most = max(run.config.steps for run in runs)
+        say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
+        population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', goes_on=goes_on)
+      cost['cells'] += 1 if isinstance(runs, str) else len(runs)
+  return [done[k] for k in cells]
+
+
+@contextlib.contextmanager
+def _cost(folder, one_by_one):
+  """Around the runs of one command: leaves what they took in a file of `folder`/cost, which the report adds up."""
+  took, began = {'how': 'one by one' if one_by_one else 'together', 'cells': 0}, time.perf_counter()
+  with measured.compiles() as told:
+    try:
+      yield took
+    finally:
+      seconds = time.perf_counter() - began
+      took |= {'compiles': told.count, 'compile_seconds': round(told.seconds, 2), 'seconds': round(seconds, 2)}
+      took |= {'device': device(), 'device_seconds': round(seconds * jax.device_count(), 2)}
+      if took['cells'] and distributed.first():
+        files.write(folder / 'cost' / f'{uuid.uuid4().hex[:12]}.json', json.dumps(took))
 
 
 def missing(cells, folder) -> list:
@@ -86,7 +129,7 @@ def share(cells, worker):
   return workers.share(cells, [key(cell) for cell in cells], worker)
 
 
-def sweep(config, changes, folder, *, name, worker=(0, 1), say=log.say):
+def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say=log.say):
   """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
 
   Of several workers, (index, count), each runs its share; returns the rows of that share.
@@ -102,7 +145,8 @@ def sweep(config, changes, folder, *, name, worker=(0, 1), say=log.say):
   if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
   mine = share(cells, worker)
-  return run(mine, claim(folder, {'sweep': name}), experiment='sweep', preset=name, say=say)
+  folder = claim(folder, {'sweep': name})
+  return run(mine, folder, experiment='sweep', preset=name, one_by_one=one_by_one, say=say)
 
 
 def claim(folder, what):
@@ -165,7 +209,8 @@ def device():
 
 def _public(config):
   """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
-  return {k: v for k, v in configs.flat(config).items() if k not in ('data.root', 'data.cache')}
+  quiet = ('data.root', 'data.cache', 'population.')
+  return {k: v for k, v in configs.flat(config).items() if not k.startswith(quiet)}
 
 
 def _resolved(config, folder):
@@ -185,17 +230,18 @@ class _Pace:
   """Time left, from the seconds a step took so far at each stage."""
 
   def __init__(self, left):
-    self.work = [(cell.labels['stage'], cell.config.steps) for _, cell in left]
+    self.work = {k: (cell.labels['stage'], cell.config.steps) for k, cell in left.items()}
     self.spent = {}
 
-  def took(self, cell, seconds):
-    steps, total = self.spent.get(cell.labels['stage'], (0, 0.0))
-    self.spent[cell.labels['stage']] = (steps + cell.config.steps, total + seconds)
+  def took(self, k, seconds):
+    stage, count = self.work.pop(k)
+    steps, total = self.spent.get(stage, (0, 0.0))
+    self.spent[stage] = (steps + count, total + seconds)
 
-  def left(self, number):
+  def left(self):
     if not self.spent:
       return ''
     mean = sum(s for _, s in self.spent.values()) / sum(n for n, _ in self.spent.values())
     rate = {stage: s / n for stage, (n, s) in self.spent.items()}
-    seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work[number:])
+    seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work.values())
     return f'  about {log.clock(seconds)} left in all'

@@ -119,14 +119,19 @@ def finite_means(pending, at):
   if not pending:
     return {}
   table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
+  check_finite(table, at)
+  return {k: v.mean() for k, v in table.items()}
+
+
+def check_finite(table, at):
+  """Raises FloatingPointError for the first step that is not finite. table: {name: [steps]}, the last being `at`."""
   bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
   if bad.any():
-    step = at - len(pending) + int(bad.argmax()) + 1
+    step = at - len(bad) + int(bad.argmax()) + 1
     raise FloatingPointError(
       f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
       ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
     )
-  return {k: v.mean() for k, v in table.items()}
 
 
 def number(value) -> str:

@@ -28,7 +28,8 @@ from prunejax.train.step import VIEWS
 __all__ = ['abstract_state', 'build', 'check', 'initial_state', 'pretrained', 'program_key', 'read_inputs', 'train']
 LEAST = {
   'seed': 0, 'batch_size': 1, 'data.examples': 0, 'data.max_predictions': 1, 'eval.every': 0, 'eval.batches': 1,
-  'eval.batch_size': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'log.every': 0,
+  'eval.batch_size': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'log.every': 0, 'population.members': 0,
+  'population.memory': 0.0,
 }
 
 
@@ -53,7 +54,7 @@ def train(config, folder, *, title='', say=log.say):
   say = say if distributed.first() else log.silent
   tx = optimizer.make(config)
   check(config)
-  folder = workdir.owned(folder, config.to_dict())
+  folder = workdir.owned(folder, configs.identity(config))
   if (done := workdir.result(folder)) is not None:
     return done
   # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
@@ -66,7 +67,7 @@ def train(config, folder, *, title='', say=log.say):
   program = program._replace(step=sharding.steady(program.step, shardings))
   loaded = pretrained(config, source, program, abstract['params'])
   if distributed.first():
-    workdir.claim(folder, config.to_dict())
+    workdir.claim(folder, configs.identity(config))
   distributed.together('claimed')
   with workdir.held(folder, distributed.first()):
     state, manager = None, None
@@ -174,6 +175,7 @@ def check(config):
     ('view', config.view, list(VIEWS)),
     ('model.dtype', config.model.dtype, list(DTYPES)),
     ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
+    ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
   ):
     if value not in known:
       raise ValueError(f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}')

@@ -54,17 +54,21 @@ def read_inputs(config, part=(0, 1)):
   )
 
 
-def program_key(config, source):
-  """Equal for two runs exactly when one compiled program serves both: every number that is data is left out."""
+def program_key(config, source=None):
+  """Equal for two runs exactly when one compiled program serves both: every number that is data is left out.
+
+  Without `source` it says so for two models of one size.
+  """
   plain = config.to_dict()
-  for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval'):
+  for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval', 'population'):
     plain.pop(key)
   plain['optimizer'].pop('learning_rate')
   plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
   plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
   plain['where'] = optimizer.where(config)
   plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
-  return hashlib.sha256(json.dumps([plain, source.size.to_dict()], sort_keys=True, default=str).encode()).hexdigest()
+  size = source and source.size.to_dict()
+  return hashlib.sha256(json.dumps([plain, size], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _outputs(name):

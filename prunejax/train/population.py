@@ -1,0 +1,160 @@
+"""Many runs as one program: each has its own folder, numbers, data and fate, and equals the run by itself."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from prunejax import files
+from prunejax.train import configs, log, loop, measured, optimizer, sharding, stack, wave, waves, workdir
+
+GIB = 2**30
+SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
+
+_ENGINES = {}
+
+
+def prepare(key, title, config, folder) -> wave.Run:
+  """Reads what a run reads. Whatever can be refused is refused here, before anything is compiled or written."""
+  tx = optimizer.make(config)
+  loop.check(config)
+  folder = workdir.owned(folder, configs.identity(config))
+  source, data = loop.read_inputs(config)
+  return wave.Run(key, title, config, folder, source, data, tx)
+
+
+def groups(left, done, folder, prepare, one_by_one=False):
+  """What runs next, and next, ...: (runs of one program, name of the wave they are left of, or None), or (the key of a
+  cell that runs by itself, None).
+
+  Args:
+    left: {key: cell} in order; a cell has a `config` and the key of its `parent`.
+    done: {key: ledger row}, which grows while what is yielded runs.
+    folder: of the grid.
+    prepare: key -> what `prepare` returns.
+  """
+  if one_by_one:
+    yield from ((k, None) for k in left)
+    return
+  kinds = {k: loop.program_key(cell.config) for k, cell in left.items()}
+  at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds)
+  for stage in range(max(at.values(), default=-1) + 1):
+    ready = [k for k in left if at[k] <= stage and k not in done]
+    by_program, begun = {}, {k: name for name, plan in under_way(folder).items() for k in plan['members']}
+    for k in ready:
+      failed = done.get(left[k].parent, {}).get('failed')
+      if failed or left[k].config.population.members == 1 or workdir.result(files.path(folder) / 'cells' / k):
+        yield k, None
+      else:
+        run = prepare(k)
+        by_program.setdefault((begun.get(k), loop.program_key(run.config, run.source)), []).append(run)
+    for (goes_on, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
+      yield (runs, goes_on) if len(runs) > 1 or goes_on else (runs[0].key, None)
+
+
+def batching(config):
+  """'map' or 'vmap': what population.batching asks for. On CPU members in turn are no slower, and exact."""
+  asked = config.population.batching
+  return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
+
+
+def train(runs, folder, *, settle, say=log.say, title='', goes_on=None):
+  """Trains runs of one `program_key`, in as many waves as memory asks for.
+
+  Args:
+    runs: what `prepare` returned.
+    folder: the work directory of the grid; what is under way lies in `folder`/populations until it is done.
+    settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it ends: the seconds are
+      its share, the facts 'members' and 'batching'.
+    title: starts each console line.
+    goes_on: the name of a wave of this folder (see `under_way`) that `runs` are what is left of.
+
+  Raises:
+    preemption.Preempted: SIGTERM came; all members are saved.
+  """
+  began = time.perf_counter()
+  runs = sorted(runs, key=lambda run: run.config.steps)  # those of a wave end at about the same step
+  first = runs[0]
+  program = loop.build(first.config, first.source, first.data, first.tx)
+  alone = loop.abstract_state(first.config, program, first.tx)
+  if goes_on:
+    plans = [under_way(folder)[goes_on]]
+    engine = _engine(first, program, alone, plans[0]['width'], plans[0]['streams'])
+  else:
+    engine, plans = _fitted(runs, program, alone)
+  known = {run.key: run for run in runs}
+  cost = (time.perf_counter() - began) / len(runs)
+  for number, plan in enumerate(plans):
+    name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
+    members = {slot: known[key] for slot, key in enumerate(plan['members']) if key in known}
+    wave.train(engine, program, members, plan, folder, settle=settle, say=say, title=name, cost=cost)
+
+
+def under_way(folder):
+  """{name: plan} of the waves of a grid that were begun and are not done, a plan having 'members': keys, in order."""
+  found, home = {}, files.path(folder) / 'populations'
+  for name in files.names(home):
+    if files.exists(home / name / 'wave.json'):
+      found[name] = files.read_json(home / name / 'wave.json')
+  return found
+
+
+def _fitted(runs, program, alone):
+  """(engine, plans of the waves): as wide as memory holds, every wave the same program."""
+  config = runs[0].config
+  asked, mesh = config.population, _mesh(config, len(runs))
+  read = [wave.stream(run) for run in runs]
+  streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, len(runs), width))
+  build = lambda width: _engine(runs[0], program, alone, width, streams(width), mesh)
+
+  width, engine = waves.fit(
+    len(runs), mesh.shape['members'], build, lambda engine: measured.held(engine.step),
+    asked.memory * GIB or SHARE * measured.free_bytes(), most=asked.members,
+    least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
+  )
+  return engine, [
+    {'members': [run.key for run in runs[i : i + width]], 'width': width, 'streams': streams(width)}
+    for i in range(0, len(runs), width)
+  ]
+
+
+def _engine(run, program, alone, width, streams, mesh=None):
+  """The compiled program of `width` members that read `streams` different batches, and what moves its state."""
+  config = run.config
+  mesh = _mesh(config, width) if mesh is None else mesh
+  how, rules = batching(config), tuple(config.mesh.rules)
+  key = (loop.program_key(config, run.source), width, streams, how, tuple(mesh.shape.items()), rules)
+  if key not in _ENGINES:
+    shapes, shardings = stack.abstract(alone, width), stack.shard(alone, mesh, rules)
+    everywhere, examples = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data')))
+    placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+    step = jax.jit(
+      stack.make_step(program.step.__wrapped__, how, mesh), donate_argnums=0, out_shardings=(shardings, everywhere)
+    ).lower(
+      jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
+      {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()},
+      placed((width,), jnp.int32, everywhere),
+    ).compile()
+    _ENGINES[key] = wave.Engine(
+      step,
+      jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings),
+      jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
+      jax.jit(stack.take, out_shardings=sharding.shard(alone, mesh, rules)),
+      jax.jit(lambda state: stack.removed(state, optimizer.where(config))),
+      shapes, shardings, mesh, how,
+    )
+  return _ENGINES[key]
+
+
+def _batch(run):
+  """The shapes of one global batch."""
+  rows, part = run.config.batch_size, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, run.data.train(0)))
+  return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in part.items()}
+
+
+def _mesh(config, count):
+  shape = (config.population.mesh, config.mesh.data, config.mesh.model)
+  mesh = stack.make_mesh(*shape, count=count, batch_size=config.batch_size)
+  sharding.check_batch(mesh, config.batch_size)
+  return mesh
