@@ -1,4 +1,4 @@
-"""Grids and sweeps: each cell once, into the ledger, whatever stops in between."""
+"""Grids and sweeps, a run at a time: each cell once, into the ledger, whatever stops in between."""
 
 import json
 
@@ -14,7 +14,7 @@ LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.0
 
 def sweep(folder, changes=CHANGES, **how):
   lines = []
-  how = {'say': lines.append, **how}
+  how = {'say': lines.append, 'one_by_one': True, **how}
   return grid.sweep(tiny_runs.config(), changes, folder, name='tiny', **how), lines
 
 
@@ -34,6 +34,7 @@ def test_each_cell_is_one_row_with_all_that_it_takes_to_trust_it(swept):
     assert row['config']['optimizer.learning_rate'] == 0.01 and row['config']['steps'] == 12
     assert set(row['versions']) == {'python', *grid.PACKAGES} and row['device'] and row['time']
     assert row['metrics']['loss'] > 0 and 'sparsity' in row['metrics']
+    assert row['members'] == 1 and row['device_seconds'] >= row['seconds']
     assert (folder / 'cells' / row['cell'] / 'model' / 'model.safetensors').exists()
     assert not (folder / 'cells' / row['cell'] / 'checkpoints').exists()  # what is in the ledger needs none
   assert rows[0]['mask_hash'] != rows[2]['mask_hash']
@@ -98,7 +99,7 @@ def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
 
 def test_the_name_of_a_cell_follows_numbers_and_nothing_else():
   same = [tiny_runs.config(log__every=9), tiny_runs.config(checkpoint__every=0), tiny_runs.config(keep_model=False)]
-  same += [tiny_runs.config(data__cache='x'), tiny_runs.config(data__root='y')]
+  same += [tiny_runs.config(data__cache='x'), tiny_runs.config(data__root='y'), tiny_runs.config(population__members=3)]
   changes = ({'seed': 1}, {'steps': 5}, {'optimizer__b1': 0.8}, {'prune__weights__criterion': 'random()'})
   other = [tiny_runs.config(**change) for change in changes]
   key = lambda config: grid.key(grid.Cell({}, config))

@@ -92,13 +92,13 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     return population.prepare(k, title[k], _resolved(cells[k].config, folder), folder / 'cells' / k)
 
   with _cost(folder, one_by_one) as cost:
-    for runs, goes_on in population.groups(left, done, folder, prepare, one_by_one):
+    for runs, how in population.groups(left, done, folder, prepare, one_by_one):
       if isinstance(runs, str):
         alone(runs)
       else:
         most = max(run.config.steps for run in runs)
         say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
-        population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', goes_on=goes_on)
+        population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
 

@@ -137,8 +137,8 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       writer.start(at)
     if due(config.log.every) or due(config.checkpoint.every):
       means = log.finite_means(pending, at)
-      pending = []
       if due(config.log.every):
+        pending = []
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
         if optimizer.groups(config) or config.hold_zeros:
           masks = prunejax.get_masks(state['opt_state'], state['params'])

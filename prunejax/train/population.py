@@ -1,5 +1,6 @@
 """Many runs as one program: each has its own folder, numbers, data and fate, and equals the run by itself."""
 
+import collections
 import time
 
 import jax
@@ -25,8 +26,8 @@ def prepare(key, title, config, folder) -> wave.Run:
 
 
 def groups(left, done, folder, prepare, one_by_one=False):
-  """What runs next, and next, ...: (runs of one program, name of the wave they are left of, or None), or (the key of a
-  cell that runs by itself, None).
+  """What runs next, and next, ...: (runs of one program, more arguments of `train`), or (the key of a cell that runs
+  by itself, None).
 
   Args:
     left: {key: cell} in order; a cell has a `config` and the key of its `parent`.
@@ -39,6 +40,9 @@ def groups(left, done, folder, prepare, one_by_one=False):
     return
   kinds = {k: loop.program_key(cell.config) for k, cell in left.items()}
   at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds)
+  room = collections.Counter()
+  for (kind, _), count in collections.Counter((kinds[k], at[k]) for k in left).items():
+    room[kind] = max(room[kind], count)
   for stage in range(max(at.values(), default=-1) + 1):
     ready = [k for k in left if at[k] <= stage and k not in done]
     by_program, begun = {}, {k: name for name, plan in under_way(folder).items() for k in plan['members']}
@@ -50,7 +54,8 @@ def groups(left, done, folder, prepare, one_by_one=False):
         run = prepare(k)
         by_program.setdefault((begun.get(k), loop.program_key(run.config, run.source)), []).append(run)
     for (goes_on, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
-      yield (runs, goes_on) if len(runs) > 1 or goes_on else (runs[0].key, None)
+      wide = room[kinds[runs[0].key]] if batching(runs[0].config) == 'map' else len(runs)
+      yield (runs, {'goes_on': goes_on, 'room': wide}) if wide > 1 or goes_on else (runs[0].key, None)
 
 
 def batching(config):
@@ -59,7 +64,7 @@ def batching(config):
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
 
-def train(runs, folder, *, settle, say=log.say, title='', goes_on=None):
+def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
   """Trains runs of one `program_key`, in as many waves as memory asks for.
 
   Args:
@@ -69,6 +74,7 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None):
       its share, the facts 'members' and 'batching'.
     title: starts each console line.
     goes_on: the name of a wave of this folder (see `under_way`) that `runs` are what is left of.
+    room: runs of this program that will come at once later on. Where empty places cost nothing, it is made for them.
 
   Raises:
     preemption.Preempted: SIGTERM came; all members are saved.
@@ -80,9 +86,10 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None):
   alone = loop.abstract_state(first.config, program, first.tx)
   if goes_on:
     plans = [under_way(folder)[goes_on]]
-    engine = _engine(first, program, alone, plans[0]['width'], plans[0]['streams'])
+    mesh = _mesh(first.config, len(plans[0]['members']))
+    engine = _engine(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
   else:
-    engine, plans = _fitted(runs, program, alone)
+    engine, plans = _fitted(runs, program, alone, room)
   known = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
   for number, plan in enumerate(plans):
@@ -100,31 +107,41 @@ def under_way(folder):
   return found
 
 
-def _fitted(runs, program, alone):
+def _fitted(runs, program, alone, room):
   """(engine, plans of the waves): as wide as memory holds, every wave the same program."""
-  config = runs[0].config
+  config, count = runs[0].config, len(runs)
   asked, mesh = config.population, _mesh(config, len(runs))
   read = [wave.stream(run) for run in runs]
-  streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, len(runs), width))
-  build = lambda width: _engine(runs[0], program, alone, width, streams(width), mesh)
-
-  width, engine = waves.fit(
-    len(runs), mesh.shape['members'], build, lambda engine: measured.held(engine.step),
-    asked.memory * GIB or SHARE * measured.free_bytes(), most=asked.members,
-    least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
-  )
+  streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
+  limit = asked.memory * GIB or SHARE * measured.free_bytes()
+  fits = lambda engine: measured.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
+  made = [e for key, e in _ENGINES.items() if key[:3] == _family(runs[0], mesh) and e.batching == 'map' and fits(e)]
+  made = [e for e in made if e.width >= count and e.streams >= streams(count)]
+  if made:
+    engine = min(made, key=lambda engine: engine.width)  # its empty places are skipped
+  else:
+    count = max(count, room)
+    build = lambda width: _engine(runs[0], program, alone, width, streams(width), mesh)
+    _, engine = waves.fit(
+      count, mesh.shape['members'], build, lambda engine: measured.held(engine.step), limit, most=asked.members,
+      least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
+    )
   return engine, [
-    {'members': [run.key for run in runs[i : i + width]], 'width': width, 'streams': streams(width)}
-    for i in range(0, len(runs), width)
+    {'members': [run.key for run in runs[i : i + engine.width]], 'width': engine.width, 'streams': engine.streams}
+    for i in range(0, len(runs), engine.width)
   ]
 
 
-def _engine(run, program, alone, width, streams, mesh=None):
+def _family(run, mesh):
+  """What engines that differ in their width only have in common."""
+  return loop.program_key(run.config, run.source), batching(run.config), tuple(mesh.shape.items())
+
+
+def _engine(run, program, alone, width, streams, mesh):
   """The compiled program of `width` members that read `streams` different batches, and what moves its state."""
   config = run.config
-  mesh = _mesh(config, width) if mesh is None else mesh
   how, rules = batching(config), tuple(config.mesh.rules)
-  key = (loop.program_key(config, run.source), width, streams, how, tuple(mesh.shape.items()), rules)
+  key = (*_family(run, mesh), width, streams)
   if key not in _ENGINES:
     shapes, shardings = stack.abstract(alone, width), stack.shard(alone, mesh, rules)
     everywhere, examples = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data')))
@@ -142,7 +159,7 @@ def _engine(run, program, alone, width, streams, mesh=None):
       jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
       jax.jit(stack.take, out_shardings=sharding.shard(alone, mesh, rules)),
       jax.jit(lambda state: stack.removed(state, optimizer.where(config))),
-      shapes, shardings, mesh, how,
+      shapes, shardings, mesh, how, width, streams,
     )
   return _ENGINES[key]
 

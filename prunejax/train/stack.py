@@ -32,12 +32,12 @@ def make_mesh(members, data=-1, model=1, *, count, batch_size, devices=None) -> 
   if members == -1:
     fits = lambda n: left % n == 0 and (data in (-1, left // n)) and not batch_size % (left // n)
     members = max((n for n in range(1, min(left, count) + 1) if fits(n)), default=left)
-  data = left // members if data == -1 and members else data
-  if members < 1 or members * data * model != len(devices):
+  rest = left // members if data == -1 and members > 0 else data
+  if members < 1 or members * rest * model != len(devices):
     raise ValueError(
       f'population.mesh={members} x mesh.data={data} x mesh.model={model} does not use the {len(devices)} devices'
     )
-  return Mesh(np.array(devices).reshape(members, data, model), ('members', 'data', 'model'))
+  return Mesh(np.array(devices).reshape(members, rest, model), ('members', 'data', 'model'))
 
 
 def shard(state, mesh, rules=()):

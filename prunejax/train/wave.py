@@ -40,6 +40,8 @@ class Engine(NamedTuple):
   shardings: Any
   mesh: Any
   batching: str
+  width: int  # places
+  streams: int  # different batches
 
 
 def stream(run):
@@ -180,10 +182,10 @@ def _batches(live, count):
   for place, run in live.items():
     rows[place] = sources.setdefault(stream(run), (len(sources), run.data.train))[0]
   readers = [train for _, train in sources.values()]
-  readers += readers[:1] * (count - len(readers))
 
   def batches(step):
     read = [reader(step) for reader in readers]
+    read += read[:1] * (count - len(read))
     return {name: np.stack([one[name] for one in read]) for name in read[0]}
 
   return batches, rows

@@ -1,0 +1,245 @@
+"""A grid as one program: every member is the run it would have been by itself, and has its own fate."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import population_cases
+import pytest
+import tiny_runs
+
+from prunejax import __main__ as command
+from prunejax.analysis import ledger
+from prunejax.train import grid, loop, measured, population, stack, waves
+
+ONE_TASK = {'seed': 1}
+CHANGES = [
+  {},
+  ONE_TASK,
+  {'prune.weights.schedule': 'cubic(0.8, end=6)', 'optimizer.learning_rate': 3e-3},
+  {'steps': 9},  # ends before the others
+  {'optimizer.learning_rate': 1e30},  # fails
+]
+
+
+def sweep(folder, changes=CHANGES, **how):
+  lines = []
+  config = tiny_runs.config(**how.pop('config', {}))
+  return grid.sweep(config, changes, folder, name='tiny', **{'say': lines.append, **how}), lines
+
+
+def alone(change):
+  """The same run by itself."""
+  name = 'alone-' + '-'.join(f'{k}={v}' for k, v in change.items()).replace('/', '.')
+  return tiny_runs.finished(name, **{k.replace('.', '__'): v for k, v in change.items()})
+
+
+def same(row, folder, change, whole=True):
+  """Whether a ledger row and its cell are, bit for bit, those of the run by itself; if `whole`, its log as well."""
+  solo, cell = alone(change), folder / 'cells' / row['cell']
+  plain = lambda folder: [{k: v for k, v in r.items() if k != 'steps_per_second'} for r in tiny_runs.rows(folder)]
+  result = json.loads((cell / 'result.json').read_text())
+  return (
+    tiny_runs.plain(result) == tiny_runs.plain(solo.result)
+    and row['mask_hash'] == solo.result['mask_hash']
+    and (plain(cell) == plain(solo.folder)) >= whole  # the first mean after a resume is over fewer steps
+    and tiny_runs.same_weights(cell, solo.folder)
+  )
+
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('population')
+  before = set(population._ENGINES)
+  rows, lines = sweep(folder)
+  return folder, rows, lines, [population._ENGINES[key] for key in population._ENGINES.keys() - before]
+
+
+def test_every_member_is_the_run_by_itself_bit_for_bit(swept):
+  folder, rows, _, engines = swept
+  for row, change in zip(rows[:4], CHANGES[:4], strict=True):
+    assert same(row, folder, change), change
+    assert row['members'] == 5 and row['batching'] == 'map' and row['device_seconds'] > 0
+    assert not any(key.startswith('population') for key in row['config'])
+  assert len(engines) == 1 and len({row['mask_hash'] for row in rows[:4]}) == 4
+
+
+def test_a_member_that_fails_has_its_row_and_stops_nobody(swept):
+  _, rows, lines, _ = swept
+  with pytest.raises(FloatingPointError) as error:
+    alone(CHANGES[4])
+  assert rows[4]['failed'] == str(error.value) and rows[4]['metrics'] == {}
+  assert any('4 of 5 members train' in line for line in lines) and 'failed: ' in ' '.join(lines)
+
+
+def test_progress_is_one_line_for_all(swept):
+  lines = [line for line in swept[2] if 'members train' in line]
+  words = ('5 cells  train 6/12', 'steps/s', 'left 0:', 'loss', 'worst', 'sparsity 0.', ' to 0.', 'members train')
+  assert all(word in lines[1] for word in words), lines
+  assert len(lines) == 4 and '3 of 5' in lines[-1]
+
+
+def test_rows_and_what_it_took_are_written_and_nothing_is_left_under_way(swept):
+  folder, rows, _, _ = swept
+  assert {r['cell'] for r in ledger.read(folder / 'ledger.jsonl')} == {r['cell'] for r in rows}
+  assert population.under_way(folder) == {} and not list((folder / 'populations').iterdir())
+  (took,) = [json.loads(path.read_text()) for path in (folder / 'cost').iterdir()]
+  assert took['how'] == 'together' and took['cells'] == 5 and took['compiles'] > 0 and took['device_seconds'] > 0
+
+
+def test_a_cell_can_be_exported_alone(swept, tmp_path):
+  folder, rows, _, _ = swept
+  cell = folder / 'cells' / rows[2]['cell']
+  assert command.main(['export', f'--workdir={cell}', f'--out={tmp_path / "out"}']) == 0
+  assert (tmp_path / 'out' / 'model.safetensors').exists()
+
+
+@pytest.mark.parametrize('words, step', [('train 6/12', 4), ('train 12/12', 9)])
+def test_a_killed_population_goes_on_bit_for_bit(swept, tmp_path, words, step):
+  def say(line):
+    if words in line:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    sweep(tmp_path, say=say)
+  over = {row['cell']: row for row in ledger.read(tmp_path / 'ledger.jsonl')}
+  assert len(over) == (2 if step == 9 else 1)  # the one that failed, the one that ended
+  rows, lines = sweep(tmp_path)
+  assert f'goes on at step {step}' in ' '.join(lines) and population.under_way(tmp_path) == {}
+  assert all(over.get(row['cell'], row) == row for row in rows)
+  for row, change in zip(rows[:4], CHANGES[:4], strict=True):
+    assert same(row, tmp_path, change, whole=False), change
+    assert [r['step'] for r in tiny_runs.rows(tmp_path / 'cells' / row['cell'])][-2:] == [row['steps']] * 2
+
+
+def test_waves_share_one_program_and_change_nothing(swept, tmp_path):
+  before = set(population._ENGINES)
+  rows, lines = sweep(tmp_path, CHANGES[:3], config={'population__members': 2})
+  (new,) = population._ENGINES.keys() - before
+  assert [row['members'] for row in rows] == [2, 2, 1] and any('wave 2/2' in line for line in lines)
+  for row, change in zip(rows, CHANGES, strict=False):
+    assert same(row, tmp_path, change), change
+  # What memory they hold is measured, and grows with the members.
+  two, five = (measured.held(engine.step) for engine in (population._ENGINES[new], swept[3][0]))
+  state = sum(x.nbytes for x in jax.tree.leaves(swept[3][0].blank())) // 5
+  assert 2 * state < two and two + 3 * state <= five
+
+
+def test_a_child_starts_when_its_parent_is_done(tmp_path):
+  labels = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
+  parents = [grid.Cell({**labels, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
+  failing = grid.Cell(labels, tiny_runs.config(optimizer__learning_rate=1e30))
+  child = lambda parent: grid.Cell(labels, tiny_runs.config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent))
+  cells = [*parents, failing, *(child(parent) for parent in [*parents, failing])]
+  rows = grid.run(cells, tmp_path, experiment='x', preset='y', say=lambda line: None)
+  assert [row['members'] for row in rows] == [3, 3, 3, 2, 2, 1]
+  assert 'the cell it starts from' in rows[5]['failed']
+  for row, parent in zip(rows[3:5], rows[:2], strict=True):
+    model = tmp_path / 'cells' / parent['cell'] / 'model'
+    by_hand = loop.train(tiny_runs.config(init=str(model), seed=4), tmp_path / row['cell'], say=lambda line: None)
+    assert (row['mask_hash'], row['metrics']['loss']) == (by_hand['mask_hash'], by_hand['metrics']['loss'])
+
+
+# Law 5: between mask updates nothing is counted, also under vmap.
+
+
+def inside(jaxpr, name):
+  """How often a primitive stands in a jaxpr, at any depth but never inside a `cond`."""
+  found = 0
+  for eqn in jaxpr.eqns:
+    found += eqn.primitive.name == name
+    if eqn.primitive.name != 'cond':
+      for sub in jax.core.jaxprs_in_params(eqn.params):
+        found += inside(getattr(sub, 'jaxpr', sub), name)
+  return found
+
+
+@pytest.mark.parametrize('batching', stack.BATCHING)
+def test_masks_are_searched_inside_a_conditional_only(batching):
+  toy = population_cases.toy(members=3)
+  step = stack.make_step(toy.step, batching, toy.mesh)
+  text = jax.jit(step).lower(toy.state, toy.batches, toy.rows).compile().as_text()
+  assert ' conditional(' in text
+  counted = lambda f, *args: inside(jax.make_jaxpr(f)(*args).jaxpr, 'reduce')
+  assert counted(step, toy.state, toy.batches, toy.rows) == 0
+  assert counted(toy.search, toy.alone[0]['params']) > 0  # the search is told by its many-valued reduction
+
+
+@pytest.mark.parametrize('batching', stack.BATCHING)
+def test_steps_between_mask_updates_are_cheap(batching):
+  toy = population_cases.toy(members=3, width=700, when=2)
+  step = jax.jit(stack.make_step(toy.step, batching, toy.mesh), donate_argnums=0)
+  on, off = population_cases.times(step, toy, rounds=9)
+  assert np.median(on) > 2 * np.median(off), (on, off)
+
+
+@pytest.mark.parametrize('batching', stack.BATCHING)
+def test_a_stack_is_its_members(batching):
+  toy = population_cases.toy(members=3)
+  together, metrics = population_cases.run(stack.make_step(toy.step, batching, toy.mesh), toy, steps=5)
+  for i, state in enumerate(toy.alone):
+    state, told = population_cases.run_alone(toy, state, i, steps=5)
+    mine = stack.take(together, i)
+    tight = np.testing.assert_array_equal if batching == 'map' else population_cases.close
+    jax.tree.map(tight, mine['params'], state['params'])
+    tight(metrics['loss'][i], told['loss'])
+    jax.tree.map(np.testing.assert_array_equal, *(population_cases.masks(s) for s in (mine, state)))
+
+
+def test_a_counter_that_depends_on_a_member_is_refused():
+  toy = population_cases.toy(members=2)
+
+  def odd(state, batch):
+    state, metrics = toy.step(state, batch)
+    return {**state, 'step': state['step'] + jnp.int32(metrics['loss'] > 0)}, metrics
+
+  with pytest.raises(ValueError, match='out_axes'):
+    jax.eval_shape(stack.make_step(odd, 'vmap', toy.mesh), toy.state, toy.batches, toy.rows)
+
+
+# What goes together, and how much of it.
+
+
+def test_stages_follow_parents_and_wait_for_their_kind():
+  parents = {'a': None, 'b': 'a', 'fresh': None, 'other': None, 'late': 'b', 'orphan': 'gone'}
+  kinds = {'a': 'pre', 'b': 'tune', 'fresh': 'tune', 'other': 'pre', 'late': 'tune', 'orphan': 'x'}
+  want = {'a': 0, 'b': 1, 'fresh': 2, 'other': 0, 'late': 2, 'orphan': 0}
+  assert waves.stages(parents, kinds) == want and waves.stages({}, {}) == {}
+
+
+@pytest.mark.parametrize('count, unit, limit, how, width, built', [
+  (10, 1, 1000, {}, 10, [10]),  # all fit
+  (10, 1, 70, {}, 5, [10, 5]),  # 10 + 10 a member: six fit, five a wave are as few waves
+  (10, 1, 70, {'least': 10}, 5, [5]),  # their states alone are too much: not even compiled
+  (10, 4, 70, {}, 4, [12, 4]),  # in fours
+  (3, 1, 5, {}, 1, [3, 1]),  # not even one fits: it is given what it needs
+  (10, 1, 1000, {'most': 4}, 4, [4]),
+  (7, 2, 1000, {'most': 3}, 2, [2]),
+  (1, 8, 1000, {}, 8, [8]),
+])
+def test_waves_are_as_few_as_memory_allows(count, unit, limit, how, width, built):
+  asked = []
+  build = lambda n: asked.append(n) or n
+  assert waves.fit(count, unit, build, lambda n: 10 + 10 * n, limit, **how) == (width, width) and asked == built
+
+
+@pytest.mark.parametrize('change, words', [
+  ({'population__batching': 'pmap'}, "population.batching='pmap'"),
+  ({'population__members': -1}, 'population.members=-1'),
+  ({'population__mesh': 3}, 'population.mesh=3 x mesh.data=-1 x mesh.model=1 does not use the 1 devices'),
+])
+def test_what_cannot_be_is_refused_by_key(tmp_path, change, words):
+  with pytest.raises(ValueError, match=words.replace('.', r'\.')):
+    sweep(tmp_path, CHANGES[:2], config=change)
+  assert not (tmp_path / 'populations').exists()
+
+
+def test_on_eight_devices():
+  done = subprocess.run(
+    [sys.executable, str(tiny_runs.ROOT / 'tests' / 'population_cases.py')], capture_output=True, text=True,
+    timeout=300, cwd=tiny_runs.ROOT,
+  )
+  assert done.returncode == 0 and done.stdout.split()[-1] == 'good', done.stdout + done.stderr
