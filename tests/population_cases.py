@@ -1,5 +1,6 @@
 """A small model whose step is stacked, and, run as a program, what must hold on eight devices."""
 
+import functools
 import os
 import sys
 import time
@@ -21,30 +22,40 @@ from prunejax.train.step import make_train_step
 TOLERANCE = 2e-5  # of a batched step on CPU: sums over rows are added in another order
 
 
+RULES = ((r'up', (None, 'model')), (r'down', ('model', None)))
+
+
 class Toy(NamedTuple):
-  step: Any
-  alone: list  # states
-  state: Any  # stacked
+  step: Any  # of one member
+  jitted: Any
+  alone: list  # its states
+  stacked: Any  # the step of all
+  compiled: Any
+  state: Any
   batches: Any  # [2, b, ...]
   rows: Any
-  mesh: Any
-  search: Any
-  rules: Any = ((r'up', (None, 'model')), (r'down', ('model', None)))
 
 
-def toy(members, width=24, when=3, mesh=(1, 1, 1)):
+def slow():
+  """Another score, found the long way: a search that takes much longer than a step."""
+  score = lambda w: jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x) + jnp.abs(w), jnp.abs(w))
+  return prunejax.magnitude()._replace(score=lambda state, params, **_: jax.tree.map(score, params))
+
+
+@functools.cache
+def members_of(count, width, when, criterion):
+  """(step, the same jitted, first states, batches) of runs that differ in learning rate, sparsity and seed."""
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
-  where = 'up|down'
-  scheduled = lambda sparsity: prunejax.prune_transform(
-    prunejax.magnitude(), prunejax.cubic(sparsity, end=4), when=prunejax.every(when), where=where
+  pruned = lambda sparsity: prunejax.prune_transform(
+    criterion(), prunejax.cubic(sparsity, end=4), when=prunejax.every(when), where='up|down'
   )
 
   def tx(i):
     return optax.chain(
       optax.scale_by_adam(),
       optimizer.inject(lambda rate: optax.scale(rate), {'rate': -1e-2 * (1 + i)}),
-      optimizer.inject(lambda sparsity: scheduled(sparsity), {'sparsity': 0.3 + 0.1 * (i % 6)}),
+      optimizer.inject(lambda sparsity: pruned(sparsity), {'sparsity': 0.3 + 0.1 * (i % 6)}),
     )
 
   def loss_fn(params, batch, rng):
@@ -57,40 +68,46 @@ def toy(members, width=24, when=3, mesh=(1, 1, 1)):
     state = {'params': params, 'opt_state': tx(i).init(params), 'step': jnp.zeros((), jnp.int32)}
     return state | {'rng': jax.random.key_data(jax.random.key(i))}
 
-  grid = stack.make_mesh(*mesh, count=members, batch_size=8, devices=jax.devices()[: np.prod(mesh)])
-  alone = [first(i) for i in range(members)]
-  shapes, shardings = stack.abstract(alone[0], members), stack.shard(alone[0], grid, Toy._field_defaults['rules'])
-  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  for i, one in enumerate(alone):
-    state = stack.put(state, one, i)
   batches = {'x': np.stack([draw(8, width)] * 2), 'y': rng.normal(size=(2, 8, width)).astype(np.float32)}
-  batches = stack.put_batches(batches, grid)
-  search = lambda params: prunejax.select_masks({'up': jnp.abs(params['up'])}, 0.5)
-  rows = jnp.arange(members) % 2
-  return Toy(make_train_step(loss_fn, tx(0)), alone, jax.device_put(state, shardings), batches, rows, grid, search)
+  step = make_train_step(loss_fn, tx(0))
+  return step, jax.jit(step), [first(i) for i in range(count)], batches
 
 
-def run(step, toy, steps):
-  step, state = jax.jit(step), toy.state
+@functools.cache
+def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.magnitude):
+  step, jitted, alone, batches = members_of(members, width, when, criterion)
+  mesh = stack.make_mesh(*mesh, count=members, batch_size=8, devices=jax.devices()[: np.prod(mesh)])
+  shapes, shardings = stack.abstract(alone[0], members), stack.shard(alone[0], mesh, RULES)
+  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  put = jax.jit(stack.put)
+  for i, one in enumerate(alone):
+    state = put(state, one, i)
+  args = jax.device_put(state, shardings), stack.put_batches(batches, mesh), jnp.arange(members) % 2
+  stacked = stack.make_step(step, batching, mesh)
+  compiled = jax.jit(stacked, out_shardings=(shardings, None)).lower(*args).compile()
+  return Toy(step, jitted, alone, stacked, compiled, *args)
+
+
+def run(toy, steps):
+  state = toy.state
   for _ in range(steps):
-    state, metrics = jax.block_until_ready(step(state, toy.batches, toy.rows))
+    state, metrics = jax.block_until_ready(toy.compiled(state, toy.batches, toy.rows))
   return state, metrics
 
 
 def run_alone(toy, state, i, steps):
-  step = jax.jit(toy.step)
   batch = {name: np.asarray(x)[i % 2] for name, x in toy.batches.items()}
   for _ in range(steps):
-    state, metrics = step(state, batch)
+    state, metrics = toy.jitted(state, batch)
   return state, metrics
 
 
-def times(step, toy, rounds):
+def times(toy, rounds):
   """Seconds of (steps that move masks, steps that do not): every second one moves them."""
   state, taken = toy.state, ([], [])
   for number in range(2 * rounds + 6):
     began = time.perf_counter()
-    state, _ = jax.block_until_ready(step(state, toy.batches, toy.rows))
+    state, _ = jax.block_until_ready(toy.compiled(state, toy.batches, toy.rows))
     if number >= 6:  # compiled, and past the end of the schedule
       taken[number % 2].append(time.perf_counter() - began)
   return taken
@@ -105,17 +122,14 @@ def masks(state):
 
 
 def check_meshes():
-  for mesh in ((8, 1, 1), (4, 2, 1), (2, 4, 1), (2, 2, 2)):
-    one = toy(members=8, mesh=mesh)
-    wants = [run_alone(one, state, i, steps=5)[0] for i, state in enumerate(one.alone)]
-    for batching in stack.BATCHING:
-      state, _ = run(stack.make_step(one.step, batching, one.mesh), one, steps=5)
-      spread = state['params']['up'].sharding.spec
-      assert spread[0] == 'members', spread
-      for i, want in enumerate(wants):
-        mine = jax.device_get(stack.take(state, i))
-        jax.tree.map(close, mine['params'], want['params'])
-        jax.tree.map(np.testing.assert_array_equal, masks(mine), masks(want))
+  for mesh, batching in (((8, 1, 1), 'vmap'), ((4, 2, 1), 'map'), ((2, 2, 2), 'vmap')):
+    one = toy(8, batching, mesh=mesh)
+    state, _ = run(one, steps=5)
+    assert state['params']['up'].sharding.spec == jax.P('members', None, 'model')
+    for i, alone in enumerate(one.alone):
+      want, mine = run_alone(one, alone, i, steps=5)[0], jax.device_get(stack.take(state, i))
+      jax.tree.map(close, mine['params'], want['params'])
+      jax.tree.map(np.testing.assert_array_equal, masks(mine), masks(want))
 
 
 def check_make_mesh():
@@ -125,31 +139,29 @@ def check_make_mesh():
   }.items():
     mesh = stack.make_mesh(members, data, model, count=count, batch_size=8)
     assert tuple(mesh.shape.values()) == want, (mesh.shape, want)
+    assert stack.part_of_batch(mesh) == (0, 1)
 
 
-def check_grid(folder):
-  """A whole sweep over (2, 4) devices equals its runs by themselves: masks exactly, losses nearly."""
+def check_grid(folder, cells):
+  """A sweep over eight devices has the masks of one device exactly, and its losses nearly."""
   import tiny_runs
 
   from prunejax.train import grid
 
-  changes = [{}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
-  quiet = dict(name='x', say=lambda line: None)
-  both = [
-    grid.sweep(tiny_runs.config(steps=8), changes, f'{folder}/{one_by_one}', one_by_one=one_by_one, **quiet)
-    for one_by_one in (False, True)
-  ]
-  for a, b in zip(*both, strict=True):
-    assert a['members'] == 2 and b['members'] == 1 and a['mask_hash'] == b['mask_hash']
-    close(a['metrics']['loss'], b['metrics']['loss'])
-    assert a['device_seconds'] > a['seconds']
+  changes = [change for change, _, _ in cells]
+  rows = grid.sweep(tiny_runs.config(), changes, folder, name='x', say=lambda line: None)
+  for row, (_, mask_hash, loss) in zip(rows, cells, strict=True):
+    assert row['members'] == len(cells) and row['mask_hash'] == mask_hash
+    close(row['metrics']['loss'], loss)
+    assert row['device_seconds'] > row['seconds']
 
 
 if __name__ == '__main__':
+  import json
   import tempfile
 
   check_make_mesh()
   check_meshes()
   with tempfile.TemporaryDirectory() as scratch:
-    check_grid(scratch)
+    check_grid(scratch, json.loads(sys.argv[1]))
   print('good')

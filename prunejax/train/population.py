@@ -21,7 +21,7 @@ def prepare(key, title, config, folder) -> wave.Run:
   tx = optimizer.make(config)
   loop.check(config)
   folder = workdir.owned(folder, configs.identity(config))
-  source, data = loop.read_inputs(config)
+  source, data = loop.read_inputs(config, (0, 1))
   return wave.Run(key, title, config, folder, source, data, tx)
 
 
@@ -90,6 +90,8 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
     engine = _engine(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
   else:
     engine, plans = _fitted(runs, program, alone, room)
+  if (part := stack.part_of_batch(engine.mesh)) != (0, 1):
+    runs = [run._replace(data=loop.read_inputs(run.config, part)[1]) for run in runs]
   known = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
   for number, plan in enumerate(plans):
@@ -153,13 +155,14 @@ def _engine(run, program, alone, width, streams, mesh):
       {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()},
       placed((width,), jnp.int32, everywhere),
     ).compile()
+    single = sharding.shard(alone, mesh, rules)
     _ENGINES[key] = wave.Engine(
       step,
       jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings),
       jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
-      jax.jit(stack.take, out_shardings=sharding.shard(alone, mesh, rules)),
-      jax.jit(lambda state: stack.removed(state, optimizer.where(config))),
-      shapes, shardings, mesh, how, width, streams,
+      jax.jit(stack.take, out_shardings=single),
+      jax.jit(lambda state: stack.removed(state, optimizer.where(config)), out_shardings=everywhere),
+      shapes, shardings, single, mesh, how, width, streams,
     )
   return _ENGINES[key]
 

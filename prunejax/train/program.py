@@ -61,7 +61,7 @@ def program_key(config, source=None):
   """
   plain = config.to_dict()
   for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval', 'population'):
-    plain.pop(key)
+    plain.pop(key, None)  # the config of a work directory has no 'population'
   plain['optimizer'].pop('learning_rate')
   plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
   plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}

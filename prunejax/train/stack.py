@@ -48,6 +48,12 @@ def shard(state, mesh, rules=()):
   return jax.tree.map(wide, state, sharding.shard(state, mesh, rules))
 
 
+def part_of_batch(mesh):
+  """`sharding.part_of_batch` of a mesh with an axis of members: each group of members reads whole batches."""
+  by_data = mesh.devices.swapaxes(0, 1).reshape(mesh.shape['data'], -1)
+  return sharding.part_of_batch(Mesh(by_data, ('data', 'model')))
+
+
 def put_batches(batches, mesh):
   """[distinct, b, ...] arrays of this process's rows: examples over the data axis, every member group has them all."""
   placed = NamedSharding(mesh, PartitionSpec(None, 'data'))

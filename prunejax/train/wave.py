@@ -9,9 +9,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.train import checkpoint, configs, inputs, log, loop, optimizer, preemption, stack, workdir
+from prunejax.train import (
+  checkpoint,
+  configs,
+  distributed,
+  inputs,
+  log,
+  loop,
+  optimizer,
+  preemption,
+  sharding,
+  stack,
+  workdir,
+)
 
 SAVES = 8  # checkpoints of a wave whose runs keep none themselves: killed, it loses an eighth
 
@@ -38,6 +51,7 @@ class Engine(NamedTuple):
   removed: Any
   shapes: Any
   shardings: Any
+  single: Any  # shardings of the state of one member
   mesh: Any
   batching: str
   width: int  # places
@@ -67,6 +81,8 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
   spent, since = dict.fromkeys(members, cost), time.perf_counter()
   facts = {'members': len(plan['members']), 'batching': engine.batching}
 
+  whole = lambda batch: sharding.put_whole(batch, engine.mesh)
+
   def charge(places):
     nonlocal since
     now, places = time.perf_counter(), list(places)
@@ -91,31 +107,34 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
           return spent[place]
 
         parts = (run.config, alone, run.data, program, run.source, run.folder, writers[place])
-        end(place, loop.finish(*parts, seconds))
+        end(place, loop.finish(*parts, seconds, whole))
 
   with contextlib.ExitStack() as held:
+    if distributed.first():
+      for run in live.values():
+        workdir.claim(run.folder, configs.identity(run.config))
+      files.write(home / 'wave.json', json.dumps(plan))
+    distributed.together('claimed')
     for run in live.values():
-      workdir.claim(run.folder, configs.identity(run.config))
-      held.enter_context(workdir.held(run.folder, jax.process_index() == 0))
-    files.write(home / 'wave.json', json.dumps(plan))
+      held.enter_context(workdir.held(run.folder, distributed.first()))
     manager = checkpoint.manager(home / 'checkpoints')
     held.callback(_closed, manager, writers)
     state, start = _begin(engine, program, live, manager, home, spent, say, title)
     for place, run in live.items():
-      board = run.config.log.tensorboard
-      quiet = lambda line: None
-      writers[place] = log.Log(run.folder, run.title, run.config.steps, start=start, tensorboard=board, say=quiet)
+      board, lies = run.config.log.tensorboard, run.folder if distributed.first() else None
+      writers[place] = log.Log(lies, run.title, run.config.steps, start=start, tensorboard=board, say=log.silent)
     charge(live)
     finish_those_at(start)
     stop = max((run.config.steps for run in live.values()), default=start)
     every = min((run.config.checkpoint.every for run in live.values() if run.config.checkpoint.every), default=0)
     every = every or math.ceil(stop / SAVES)
     batches, which = _batches(live, plan['streams'])
+    everywhere = lambda x: sharding.place(x, NamedSharding(engine.mesh, PartitionSpec()))
     pending, told_at = [], (start, time.perf_counter())
     with preemption.notice() as told:
       for step, batch in zip(range(start, stop), inputs.prefetch(batches, start, stop), strict=True):
         rows = np.array([which[place] if place in live else -1 for place in range(plan['width'])], np.int32)
-        state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), rows)
+        state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), everywhere(rows))
         pending.append(metrics)
         at = step + 1
         if step == start:
@@ -140,7 +159,8 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
           shown = _write(engine, state, live, due, writers, history, step)
           say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
         if save or ends or leave:
-          files.write(home / 'spent.json', json.dumps(spent))
+          if distributed.first():
+            files.write(home / 'spent.json', json.dumps(spent))
           (checkpoint.save_now if leave else _save)(manager, home / 'checkpoints', state, plan)
         if leave:
           where = str(home / 'checkpoints')
@@ -148,12 +168,14 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         for place in scored & live.keys():
           run = live[place]
           if at < run.config.steps:
-            writers[place].write(at, 'eval', loop.scores(engine.take(state, place), run.data, program))
+            writers[place].write(at, 'eval', loop.scores(engine.take(state, place), run.data, program, whole))
             charge([place])
         finish_those_at(at)
         if not live:
           break
-  files.remove(home)
+  if distributed.first():
+    files.remove(home)
+  distributed.together('wave')
 
 
 def _begin(engine, program, live, manager, home, spent, say, title):
@@ -170,8 +192,10 @@ def _begin(engine, program, live, manager, home, spent, say, title):
   for place, run in live.items():
     shapes = jax.eval_shape(program.draw, jax.random.key(0))
     alone = loop.initial_state(run.config, program, run.tx, loop.pretrained(run.config, run.source, program, shapes))
+    alone = sharding.place(alone, engine.single)
     if run.config.log.who_pays:
-      loop.who_pays(run.config, program, alone['params'], run.data.train(0), run.folder, say)
+      batch = sharding.put_batch(run.data.train(0), engine.mesh)
+      loop.who_pays(run.config, program, alone['params'], batch, run.folder, say)
     state = engine.put(state, alone, place)
   return state, 0
 
