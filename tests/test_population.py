@@ -1,6 +1,8 @@
 """A grid as one program: every member is the run it would have been by itself, and has its own fate."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from jax.extend.core import jaxprs_in_params
 import prunejax
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
-from prunejax.train import grid, loop, measured, population, stack, waves
+from prunejax.train import grid, loop, measured, population, preemption, stack, waves
 
 CHANGES = [
   {},
@@ -114,6 +116,21 @@ def test_a_killed_population_goes_on_bit_for_bit(swept, tmp_path, words, step):
   for row, change in zip(rows[:4], CHANGES[:4], strict=True):
     assert same(row, tmp_path, change, whole=False), change
     assert [r['step'] for r in tiny_runs.rows(tmp_path / 'cells' / row['cell'])][-2:] == [row['steps']] * 2
+
+
+def test_a_preempted_population_saves_the_step_it_is_at(swept, tmp_path):
+  def say(line):
+    if 'train 6/12' in line:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with preemption.guard(), pytest.raises(preemption.Preempted, match='step 7 of 12 is saved'):
+    sweep(tmp_path, say=say)
+  (name,) = population.under_way(tmp_path)
+  assert '7' in [path.name for path in (tmp_path / 'populations' / name / 'checkpoints').iterdir()]
+  rows, lines = sweep(tmp_path)
+  assert 'goes on at step 7' in ' '.join(lines)
+  for row, change in zip(rows[:4], CHANGES[:4], strict=True):
+    assert same(row, tmp_path, change, whole=False), change
 
 
 def test_waves_share_one_program_and_change_nothing(swept, tmp_path):

@@ -64,9 +64,9 @@ def test_a_preempted_sweep_goes_on(tmp_path):
   changes = [{}, {'seed': 1}]
   say = at_line('[2/2] pretrain seed 1 seed=1  train 6/12')
   with preemption.guard(), pytest.raises(preemption.Preempted):
-    grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', say=say)
+    grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', one_by_one=True, say=say)
   lines = []
-  rows = grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', say=lines.append)
+  rows = grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', one_by_one=True, say=lines.append)
   assert lines[0].endswith('1 done, 1 left') and any('goes on at step 6' in line for line in lines) and len(rows) == 2
 
 

@@ -104,8 +104,8 @@ def under_way(folder):
   """{name: plan} of the waves of a grid that were begun and are not done, a plan having 'members': keys, in order."""
   found, home = {}, files.path(folder) / 'populations'
   for name in files.names(home):
-    if files.exists(home / name / 'wave.json'):
-      found[name] = files.read_json(home / name / 'wave.json')
+    if files.exists(home / name / 'config.json'):
+      found[name] = files.read_json(home / name / 'config.json')
   return found
 
 

@@ -113,10 +113,10 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     if distributed.first():
       for run in live.values():
         workdir.claim(run.folder, configs.identity(run.config))
-      files.write(home / 'wave.json', json.dumps(plan))
+      workdir.claim(home, plan)
     distributed.together('claimed')
-    for run in live.values():
-      held.enter_context(workdir.held(run.folder, distributed.first()))
+    for folder in (home, *(run.folder for run in live.values())):
+      held.enter_context(workdir.held(folder, distributed.first()))
     manager = checkpoint.manager(home / 'checkpoints')
     held.callback(_closed, manager, writers)
     state, start = _begin(engine, program, live, manager, home, spent, say, title)
@@ -158,13 +158,14 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         if due & live.keys():
           shown = _write(engine, state, live, due, writers, history, step)
           say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
-        if save or ends or leave:
-          if distributed.first():
-            files.write(home / 'spent.json', json.dumps(spent))
-          (checkpoint.save_now if leave else _save)(manager, home / 'checkpoints', state, plan)
+        if (save or ends or leave) and distributed.first():
+          files.write(home / 'spent.json', json.dumps(spent))
         if leave:
-          where = str(home / 'checkpoints')
-          raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {stop} is saved in {where!r}')
+          where = home / 'checkpoints'
+          checkpoint.save_now(manager, where, state, plan)
+          raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(where)!r}')
+        if save or ends:
+          checkpoint.save(manager, state, plan)
         for place in scored & live.keys():
           run = live[place]
           if at < run.config.steps:
@@ -264,11 +265,6 @@ def _pace(since, at, stop):
 
 def _due(config, every, at):
   return bool(every) and (at % every == 0 or at == config.steps)
-
-
-def _save(manager, folder, state, plan):
-  del folder
-  checkpoint.save(manager, state, plan)
 
 
 def _closed(manager, writers):
