@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.bench import measure, sizes
-from prunejax.pruning import allocation, groups, pipeline
+from prunejax.pruning import allocation, criteria, groups, pipeline
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': allocation.uniform, 'global': allocation.global_threshold}
@@ -65,7 +65,7 @@ def one_read(scores):
 
 def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
-  magnitudes = lambda weights: {name: jnp.abs(w) for name, w in weights.items()}
+  magnitudes = lambda weights: criteria.magnitude().score((), weights)
   return lambda weights, sparsity: pipeline.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
 
 

@@ -108,12 +108,27 @@ def sample(keys: list, goal: Goal) -> jax.Array:
   return jnp.concatenate([row.reshape(1, -1) for row in rows], 1) if goal.common else jnp.concatenate(rows)
 
 
-def guess(kind, bracket: Bracket, goal: Goal, drawn):
-  """Seven rising thresholds in [low, high]: uint32 [., 7]. `kind`: 0 sample, 1 line, 2 equal parts."""
+def grain(drawn) -> jax.Array:
+  """The power of two that divides every key of the sample: 2^16 for scores that were bfloat16, more
+  where they take few values, 1 for most.
+  """
+  either = lax.reduce(drawn, np.uint32(0), lax.bitwise_or, (1,))
+  return jnp.maximum(either & (~either + 1), 1)
+
+
+def guess(kind, bracket: Bracket, goal: Goal, drawn, step):
+  """Seven rising thresholds in [low, high]: uint32 [., 7]. `kind`: 0 sample, 1 line, 2 equal parts.
+  Keys are thought to be multiples of `step`, uint32 [.].
+  """
+  step = step[:, None]
   guides = (lambda: _by_sample(bracket, goal, drawn), lambda: _by_line(bracket, goal), lambda: _by_parts(bracket))
-  found = lax.switch(kind, guides)
-  narrow = (bracket.high - bracket.low)[:, None] <= 8
-  found = jnp.where(narrow, bracket.low[:, None] + _STEPS, found)
+  found = (lax.switch(kind, guides) + (step - 1)) & ~(step - 1)
+  # Where points coincide, the sample saw one value many times: the next key closes the bracket on it.
+  points = [found[:, :1]]
+  for i in range(1, 7):
+    points.append(jnp.maximum(found[:, i : i + 1], points[-1] + step))
+  narrow = (bracket.high - bracket.low)[:, None] <= 8 * step
+  found = jnp.where(narrow, bracket.low[:, None] + step * _STEPS, jnp.concatenate(points, 1))
   return jnp.clip(found, bracket.low[:, None], bracket.high[:, None])
 
 
@@ -134,11 +149,7 @@ def _by_sample(bracket, goal, drawn):
   key = jnp.clip(key, low, high)
   between = lambda a, b, t: a + ((b - a).astype(jnp.float32) * np.float32(t)).astype(jnp.uint32)
   points = [low, between(low, key, 0.6), between(low, key, 0.87), key]
-  points += [between(key, high, 0.13), between(key, high, 0.4), high]
-  # Where points coincide, the sample saw one value many times: the next key closes the bracket on it.
-  for i in range(1, len(points)):
-    points[i] = jnp.maximum(points[i], points[i - 1] + 1)
-  return jnp.stack(points, 1)
+  return jnp.stack([*points, between(key, high, 0.13), between(key, high, 0.4), high], 1)
 
 
 def _at_ranks(drawn, ranks):

@@ -16,7 +16,8 @@ from prunejax.pruning.types import Criterion, path_name
 
 def magnitude() -> Criterion:
   """|w|: small weights go first (Han et al., 2015; Zhu & Gupta, 2017)."""
-  return _stateless(lambda params, **_: jax.tree.map(jnp.abs, params))
+  # In float32, which is exact: XLA would round a half-precision |w| and store what it rounded.
+  return _stateless(lambda params, **_: jax.tree.map(lambda w: jnp.abs(w.astype(jnp.float32)), params))
 
 
 def random(seed=0) -> Criterion:

@@ -8,6 +8,7 @@ exact, and the same on every mesh. Every pass is compares and sums, so only coun
 the rows' few scores cross devices; nothing is sorted, gathered or copied.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -75,15 +76,20 @@ def _find(of: Blocks, goal: Goal) -> Found:
   room = jnp.asarray([survey.room(shapes).sum()] if goal.common else survey.room(shapes))
   drawn = brackets.sample(_again(of, room), goal)
 
+  grain = brackets.grain(drawn)
+
+  def step(looks):
+    return jnp.where(looks == 0, grain, np.uint32(1))
+
   def ready(bracket, looks):
     # A look that did not settle it is only tried again with far fewer scores in the bracket.
     few = bracket.inside <= jnp.maximum(room / 8.0**looks, 3)
-    return jnp.all(few | (bracket.high - bracket.low <= 1))
+    return jnp.all(few | (bracket.high - bracket.low <= step(looks)))
 
-  def one_pass(carried):
+  def one_pass(looks, carried):
     bracket, passes = carried
     kind = jnp.where(passes == 0, 0, jnp.asarray([1, 1, 2, 0])[(passes - 1) % 4])
-    thresholds = brackets.guess(kind, bracket, goal, drawn)
+    thresholds = brackets.guess(kind, bracket, goal, drawn, step(looks))
     found = brackets.count(_again(of, bracket.low), goal.each(thresholds, problems))
     return brackets.narrowed(bracket, thresholds, found, goal), passes + 1
 
@@ -91,7 +97,7 @@ def _find(of: Blocks, goal: Goal) -> Found:
     bracket, passes, looks, _, _ = carried
     enough = passes + 3
     going = lambda c: ~ready(c[0], looks) & (c[1] < enough)
-    bracket, passes = lax.while_loop(going, one_pass, (bracket, passes))
+    bracket, passes = lax.while_loop(going, functools.partial(one_pass, looks), (bracket, passes))
     ends = (goal.each(end, problems) for end in (bracket.low, bracket.high))
     seen = survey.look(_again(of, bracket.low), *ends)
     done = jnp.all(survey.resolved(seen, goal) | (bracket.high - bracket.low <= 1))
