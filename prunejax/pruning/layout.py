@@ -5,8 +5,9 @@ how its result lies. Selection works on Auto axes, where the compiler sees to th
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def automatic(fn, scores: dict, *args):
@@ -17,13 +18,14 @@ def automatic(fn, scores: dict, *args):
   Explicit.
   """
   lies = {name: jax.typeof(score).sharding for name, score in scores.items()}
-  axes = [axes for axes in map(explicit_axes, lies.values()) if axes]
-  if not axes:
+  explicit = [sharding for sharding in lies.values() if explicit_axes(sharding)]
+  if not explicit:
     return fn(*args)
-  found = jax.eval_shape(fn, *args)
-  whole = lambda _: PartitionSpec()
-  out = type(found)(lies, *(jax.tree.map(whole, part) for part in found[1:]))
-  return jax.sharding.auto_axes(fn, axes=axes[0], out_sharding=out)(*args)
+  # Shapes alone: with their layout they would be Explicit again.
+  found = jax.eval_shape(fn, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), args))
+  whole = NamedSharding(explicit[0].mesh, PartitionSpec())
+  out = type(found)(lies, *(jax.tree.map(lambda _: whole, part) for part in found[1:]))
+  return jax.sharding.auto_axes(fn, axes=explicit_axes(explicit[0]), out_sharding=out)(*args)
 
 
 def explicit_axes(sharding) -> tuple:
