@@ -72,12 +72,11 @@ def moved(compiled, largest=LARGEST):
   return found
 
 
-def on_mesh(number):
-  """(mesh, {leaf: sharding}) of MESHES[number]; leaves lie in another way on each."""
+def on_mesh(number, layout):
+  """(mesh, {leaf: sharding}) of MESHES[number] and LIES[layout]."""
   shape, kind = MESHES[number]
   mesh = jax.make_mesh(shape, ('data', 'model'), axis_types=(AxisType[kind],) * 2)
-  axes = LIES[number % len(LIES)]
-  return mesh, {name: NamedSharding(mesh, PartitionSpec(*axes[name])) for name in SHAPES}
+  return mesh, {name: NamedSharding(mesh, PartitionSpec(*LIES[layout][name])) for name in SHAPES}
 
 
 def draw(seed, coarse=False):
@@ -119,7 +118,7 @@ def selection(everything):
   pairs = [[(a, s) for a in ALLOCATIONS for s in STRUCTURES]] * len(MESHES) if everything else PAIRS
   alone = selector(sorted(set(sum(pairs, []))))(scores, asked)
   for number, (shape, kind) in enumerate(MESHES):
-    mesh, lies = on_mesh(number)
+    mesh, lies = on_mesh(number, number % len(LIES))
     spread = jax.device_put(scores, lies)
     compiled = selector(pairs[number], lies if kind == 'Auto' else None).lower(spread, asked).compile()
     masks = compiled(spread, asked)
@@ -160,8 +159,9 @@ def training():
   state = {'params': dict.fromkeys(chains, params), 'states': {name: tx.init(params) for name, tx in chains.items()}}
   alone = run(state, grads, jax.jit(step))
   exact = lambda ends: {name: end for name, end in ends.items() if 'adafactor' not in name}
+  # Every leaf is divided: one that is whole among divided ones the compiler may compute in parts, and gather.
   for number in (2, 5):
-    mesh, lies = on_mesh(number)
+    mesh, lies = on_mesh(number, 0)
     with jax.set_mesh(mesh):
       places = sharding.shard(state, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items()))
       spread, parts = jax.device_put(state, places), [jax.device_put(grad, lies) for grad in grads]
