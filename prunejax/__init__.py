@@ -12,6 +12,8 @@ from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
 from prunejax.pruning.masks import mask_hash as mask_hash
 from prunejax.pruning.pipeline import select_masks as select_masks
+from prunejax.pruning.regrowth import reset_moments as reset_moments
+from prunejax.pruning.regrowth import with_fresh_moments as with_fresh_moments
 from prunejax.pruning.report import format_report as format_report
 from prunejax.pruning.report import who_pays as who_pays
 from prunejax.pruning.schedule import constant as constant
