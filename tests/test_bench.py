@@ -144,3 +144,12 @@ def test_the_plot_of_scaling():
   times = measure.Times((0.001, 0.002, 0.0015))
   curves = {name: {2**20: times, 2**24: times} for name in ('uniform', 'global', 'one read')}
   assert scaling.draw(curves, 'a machine')[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+def test_flatness_is_judged_in_reads_beyond_the_cache():
+  times = lambda seconds: measure.Times((seconds,) * 3)
+  read = {2**20: times(1e-3), 2**24: times(1e-2), 2**26: times(4e-2)}
+  ours = {2**20: times(1.0), 2**24: times(4e-2), 2**26: times(24e-2)}  # 4 and 6 reads; the smallest does not count
+  [row] = scaling._flat({'uniform': ours, 'one read': read})
+  assert row['value'] == pytest.approx(1.5) and row['name'].startswith('uniform') and '4.0 to 6.0 reads' in row['detail']
+  assert list(scaling._flat({'uniform': {2**20: times(1.0)}, 'one read': read})) == []

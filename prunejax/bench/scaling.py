@@ -38,15 +38,24 @@ def run(size, say, *, out=None, **options):
           f'{taken}; one read {1e9 * times["one read"].median / weights:.3f} ns',
         )
     del scores
-  for name, curve in curves.items():
-    large = [1e9 * taken.median / weights for weights, taken in curve.items() if weights >= FLAT_FROM]
-    if name != 'one read' and len(large) > 1:
-      yield measure.row(
-        f'{name}, most against least above {_words(FLAT_FROM)}', max(large) / min(large), 'x', '<= 1.5',
-        f'time a weight over {len(large)} sizes',
-      )
+  yield from _flat(curves)
   if out is not None and curves:
     out.with_name(f'{out.stem}-scaling.png').write_bytes(draw(curves, f'One mask update, {measure.kind()}'))
+
+
+def _flat(curves):
+  """How far the sizes beyond the cache lie apart, in reads: a machine that is slower for a while does not bend it."""
+  for name, curve in curves.items():
+    large = [weights for weights in curve if weights >= FLAT_FROM]
+    if name == 'one read' or len(large) < 2:
+      continue
+    reads = [measure.ratio(curve[weights], curves['one read'][weights]) for weights in large]
+    nanoseconds = [1e9 * curve[weights].median / weights for weights in large]
+    yield measure.row(
+      f'{name}, slowest against fastest size', max(reads) / min(reads), 'x', '<= 1.5',
+      f'{len(large)} sizes from {_words(FLAT_FROM)} on: {min(reads):.1f} to {max(reads):.1f} reads,'
+      f' {min(nanoseconds):.2f} to {max(nanoseconds):.2f} ns a weight',
+    )
 
 
 def _times(scores):
