@@ -15,6 +15,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
+from prunejax.pruning import groups, pipeline
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
@@ -174,6 +175,38 @@ def training():
     )
 
 
+def streamed():
+  """Leaves that are read again and again, as those of a large tree: what crosses is five numbers of each row that is
+  split over devices, never a row.
+  """
+  shapes = {'q': (256, 512), 'o': (256, 512), 'up': (512, 256)}
+  rng = np.random.default_rng(5)
+  draw_one = lambda shape: jnp.asarray(rng.integers(0, 30, shape) * (rng.random(shape) > 0.5), jnp.float32)
+  scores, asked = {name: draw_one(shape) for name, shape in shapes.items()}, jnp.float32(0.3)
+
+  def select(scores, asked, old):
+    chosen = lambda allocation: pipeline.select(groups.plain(scores), asked, allocation, old=old).masks
+    return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
+
+  old = jax.tree.map(lambda score: score > 4, scores)
+  alone = jax.jit(select)(scores, asked, old)
+  groups.FEW, groups.SMALL = -1, -1
+  for number in (1, 4):
+    mesh, _ = on_mesh(number)
+    axes = {'q': ('data', None), 'o': (None, 'model'), 'up': ('model', 'data')}
+    lies = {name: NamedSharding(mesh, PartitionSpec(*axes[name])) for name in shapes}
+    spread, masked = jax.device_put((scores, old), (lies, lies))
+    kept = {'uniform': lies, 'global': lies}
+    program = jax.jit(lambda *args: select(*args), out_shardings=kept if MESHES[number][1] == 'Auto' else None)
+    compiled = program.lower(spread, asked, masked).compile()
+    masks = compiled(spread, asked, masked)
+    told(
+      'streamed', mesh=[*MESHES[number][0], MESHES[number][1]], stray=straying(masks, lies),
+      moved=moved(compiled, 512 * mesh.size), differ=differing(masks, alone),
+    )
+
+
 if __name__ == '__main__':
   selection('all' in sys.argv)
   training()
+  streamed()

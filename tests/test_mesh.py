@@ -19,7 +19,7 @@ def told():
   )
   assert done.returncode == 0, done.stderr[-2000:]
   rows = [json.loads(line) for line in done.stdout.splitlines()]
-  return {check: [row for row in rows if row['check'] == check] for check in ('selection', 'training')}
+  return {check: [row for row in rows if row['check'] == check] for check in ('selection', 'training', 'streamed')}
 
 
 def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
@@ -43,3 +43,8 @@ def test_steps_of_several_optimizers_are_those_of_one_device(told):
   assert [row['mesh'][2] for row in told['training']] == ['Auto', 'Explicit']
   for row in told['training']:
     assert row['differ'] == [] and row['removed'] == [row['weights'] // 2] * 3
+
+
+def test_large_trees_have_the_masks_of_small_ones(told):
+  assert [row['mesh'][2] for row in told['streamed']] == ['Explicit', 'Auto']
+  assert [row['differ'] for row in told['streamed']] == [[], []]

@@ -39,14 +39,15 @@ class Blocks(NamedTuple):
   """The problems of a selection: `read(sources)` gives uint32 keys, arrays [problems, *shape].
 
   `problems` holds (path, slice or None) in the order of the rows of all blocks, `shapes` each
-  block's (rows, shape of a row), `paths` the leaves in their own order, and `arrange(arrays by path)`
-  brings arrays that are shaped like the scores into blocks.
+  block's (rows, shape of a row), `kinds` a number for each block's kind, `paths` the leaves in their own
+  order, and `arrange(arrays by path)` brings arrays that are shaped like the scores into blocks.
   """
 
   read: Callable[[Any], list]
   sources: Any
   problems: tuple
   shapes: tuple
+  kinds: tuple
   paths: tuple
   arrange: Callable[[dict], list]
 
@@ -85,8 +86,9 @@ def blocks(scores: Scores) -> Blocks:
   for names in kinds(some):
     lone = names[0] in scores.stacked or math.prod(shapes[names[0]]) > limit or len(names) == 1
     (large if lone else small).append(names)
-  # Blocks of one shape stand together, so that what is learned of their rows can be stacked.
-  large = sorted((name for names in large for name in names), key=lambda name: (shapes[name], name in scores.stacked))
+  # Blocks of one kind stand together, so that what is learned of their rows can be stacked: they lie on a mesh alike.
+  kind_of = {name: i for i, names in enumerate(small + large) for name in names}
+  large = [name for names in large for name in names]
 
   def one(name, array):
     array = array if name in scores.stacked else array[None]
@@ -111,13 +113,14 @@ def blocks(scores: Scores) -> Blocks:
     return list(fixed) + [order_key(one(name, arrays[name])) for name in large]
 
   problems = [(name, None) for names in small for name in names]
+  which = [kind_of[names[0]] for names in small] + [kind_of[name] for name in large]
   rows = [(len(names), shapes[names[0]] or (1,)) for names in small]
   for name in large:
     deep = name in scores.stacked
     count, shape = (shapes[name][0], shapes[name][1:]) if deep else (1, shapes[name])
     problems += [(name, i if deep else None) for i in range(count)]
     rows.append((count, shape or (1,)))
-  return Blocks(read, (fixed, scores.sources), tuple(problems), tuple(rows), tuple(shapes), arrange)
+  return Blocks(read, (fixed, scores.sources), tuple(problems), tuple(rows), tuple(which), tuple(shapes), arrange)
 
 
 def in_order(of: Blocks, values: dict) -> jax.Array:

@@ -61,8 +61,11 @@ def select(scores: Scores, sparsity, allocation=None, structure=None, old=None) 
 
 
 def _single(scores, sparsity, allocation, structure, old):
-  if not _cheap(scores):
-    scores = groups.plain(scores.read(scores.sources), scores.stacked)
+  read = scores.read(scores.sources)
+  if old is not None and sum(score.size for score in read.values()) <= groups.FEW:
+    scores, old = groups.plain(_aged(read, old), scores.stacked), None
+  elif not _cheap(scores):
+    scores = groups.plain(read, scores.stacked)
   unsigned = scores if old is None else scores._replace(
     # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
     read=lambda sources: {name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()}
@@ -80,8 +83,8 @@ def _single(scores, sparsity, allocation, structure, old):
 
 
 def _pooled(scores, sparsity, allocation, structure, old):
-  read = {name: score.astype(jnp.float32) for name, score in scores.read(scores.sources).items()}
-  ranked = read if old is None else {name: _pruned_zeros_last(score, old[name]) for name, score in read.items()}
+  read = scores.read(scores.sources)
+  ranked = read if old is None else _aged(read, old)
   units = pooled_units(ranked, structure, scores.stacked)
   of = groups.blocks(units.again)
   if of.problems:
@@ -133,8 +136,9 @@ def _cheap(scores: Scores) -> bool:
   return plain(jax.make_jaxpr(scores.read)(scores.sources).jaxpr)
 
 
-def _pruned_zeros_last(score, mask):
-  """Every zero score as 0.0 where the weight is kept and as -0.0, which ranks below it, where it is
-  pruned already: a unit's pruned weights do not count as kept ones that happen to be zero.
+def _aged(scores: dict, old: dict) -> dict:
+  """Float32 scores with every zero as 0.0 where the weight is kept so far and as -0.0, which ranks below
+  it, where it is pruned already.
   """
-  return jnp.where(score == 0, jnp.where(mask, 0.0, -0.0), score)
+  floats = {name: score.astype(jnp.float32) for name, score in scores.items()}
+  return {name: jnp.where(s == 0, jnp.where(old[name], 0.0, -0.0), s) for name, s in floats.items()}

@@ -99,7 +99,7 @@ def _find(of: Blocks, goal: Goal) -> Found:
     going = lambda c: ~ready(c[0], looks) & (c[1] < enough)
     bracket, passes = lax.while_loop(going, functools.partial(one_pass, looks), (bracket, passes))
     ends = (goal.each(end, problems) for end in (bracket.low, bracket.high))
-    seen = survey.look(_again(of, bracket.low), *ends)
+    seen = survey.look(_again(of, bracket.low), *ends, of.kinds)
     done = jnp.all(survey.resolved(seen, goal) | (bracket.high - bracket.low <= 1))
     bracket = survey.tightened(bracket, seen, goal)
     return bracket, passes, looks + 1, seen, done
@@ -108,7 +108,7 @@ def _find(of: Blocks, goal: Goal) -> Found:
   nothing = jnp.zeros(problems, jnp.uint32)
   blank = jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype),
-    jax.eval_shape(lambda: survey.look(of.read(of.sources), nothing, nothing)),
+    jax.eval_shape(lambda: survey.look(of.read(of.sources), nothing, nothing, of.kinds)),
   )
   carried = (begin, jnp.int32(0), jnp.int32(0), blank, jnp.zeros((), bool))
   bracket, _, _, seen, _ = lax.while_loop(lambda c: ~c[-1], one_look, carried)
@@ -120,7 +120,7 @@ def _find(of: Blocks, goal: Goal) -> Found:
   def read_ties(row):
     return [
       rows_of == brackets.rows(key, at, rows_of)
-      for at, rows_of in _picked(_again(of, bracket.low), row)
+      for at, rows_of in _picked(_again(of, bracket.low), row, of.kinds)
     ]
 
   cut = survey.cut(survey.tie_rows(seen, key), needed, read_ties, shapes)
@@ -133,7 +133,7 @@ def _again(of: Blocks, after):
   return of.read(sources)
 
 
-def _picked(found: list, row):
+def _picked(found: list, row, kinds):
   """Row `row[i]` of problem i: pairs of a first problem and the rows [problems, tail] from there on."""
   picked, at = [], 0
   for block in found:
@@ -144,7 +144,7 @@ def _picked(found: list, row):
     index = (np.arange(len(block), dtype=np.uint32), *place)
     picked.append((block.at[index].get(mode='promise_in_bounds').reshape(len(block), -1),))
     at += len(block)
-  joined = [rows for (rows,) in survey.neighbours(picked)]
+  joined = [rows for (rows,) in survey.neighbours(picked, kinds)]
   return zip(np.cumsum([0] + [len(rows) for rows in joined[:-1]]), joined, strict=True)
 
 
@@ -174,7 +174,7 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
     add = lambda a, b: (a[0] + b[0], a[1] + b[1])
     axes = tuple(range(1 + survey.lead(tie.shape[1:]), tie.ndim))
     both.append(lax.reduce(parts, (np.int32(0),) * 2, add, axes))
-  by_row = survey.neighbours(both)
+  by_row = survey.neighbours(both, of.kinds)
   kept_so_far = jnp.concatenate([jnp.sum(a, tuple(range(1, a.ndim)), dtype=jnp.int32) for a, _ in by_row])
   among_kept = edge.needed < kept_so_far
   weights, at = [], 0
@@ -184,8 +184,9 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
   needed = jnp.where(zero, edge.needed - jnp.where(among_kept, 0, kept_so_far), 0)
 
   def read_ties(row):
-    flags = [tie & (mask == brackets.rows(among_kept, at, tie)) for at, tie, mask in ties()]
-    return [flags for _, flags in _picked(flags, row)]
+    # As integers: the rows of booleans that lie on a mesh would be fetched by gathering all of them.
+    flags = [(tie & (mask == brackets.rows(among_kept, at, tie))).astype(jnp.int32) for at, tie, mask in ties()]
+    return [flags for _, flags in _picked(flags, row, of.kinds)]
 
   cut = survey.cut(weights, needed, read_ties, of.shapes)
   found = []

@@ -61,10 +61,8 @@ def room(shapes) -> np.ndarray:
   )
 
 
-def look(keys: list, low, high) -> list[Seen]:
-  """What the bracket [low, high) (one a problem) holds; blocks with rows alike are neighbours and
-  are stacked.
-  """
+def look(keys: list, low, high, kinds) -> list[Seen]:
+  """What the bracket [low, high) (one a problem) holds; rows of blocks of one kind are stacked."""
   found, row = [], 0
   for key in keys:
     inside = (key >= rows(low, row, key)) & (key < rows(high, row, key))
@@ -74,22 +72,21 @@ def look(keys: list, low, high) -> list[Seen]:
     zeros = (np.uint32(0),) * 3 + (np.int32(0),) * 2
     found.append(lax.reduce(parts, zeros, _joined, tuple(range(1 + lead(key.shape[1:]), key.ndim))))
     row += len(key)
-  return [_named(*parts) for parts in neighbours(found)]
+  return [_named(*parts) for parts in neighbours(found, kinds)]
 
 
 def _joined(a, b):
   return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), a[2] + b[2], a[3] + b[3], a[4] + b[4]
 
 
-def neighbours(found: list) -> list:
-  """Tuples of arrays [problems, *rest], those with the same rest joined where they stand together."""
-  runs = []
-  for parts in found:
-    if runs and runs[-1][-1][0].shape[1:] == parts[0].shape[1:]:
-      runs[-1].append(parts)
-    else:
-      runs.append([parts])
-  return [tuple(jnp.concatenate(part) for part in zip(*run, strict=True)) for run in runs]
+def neighbours(found: list, kinds) -> list:
+  """Tuples of arrays [problems, *rest], those of one kind joined. Others are not, though their rest be
+  the same: they may lie on a mesh in another way, and would be moved to lie alike.
+  """
+  runs = {}
+  for kind, parts in zip(kinds, found, strict=True):
+    runs.setdefault(kind, []).append(parts)
+  return [tuple(jnp.concatenate(part) for part in zip(*run, strict=True)) for run in runs.values()]
 
 
 def _named(most, inverse, total, times, nan) -> Seen:
@@ -187,7 +184,7 @@ def cut(ties: list, needed, read_ties, shapes) -> jax.Array:
   Args:
     ties: int32 [problems, *lead] of each stack: ties by row.
     needed: int32 [problems], at most as many as there are.
-    read_ties: a function of lead positions, uint32 [problems], to bool [problems, tail], in order.
+    read_ties: a function of lead positions, uint32 [problems], to flags [problems, tail], in order.
     shapes: (problems, shape of one) of each block.
   """
   row, before = _prefix(ties, needed)
