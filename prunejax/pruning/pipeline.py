@@ -57,7 +57,7 @@ def select(scores: Scores, sparsity, allocation=None, structure=None, old=None) 
     found = scores._replace(sources=sources)
     return (_single if structure.single else _pooled)(found, sparsity, allocation, structure, old)
 
-  return Selected(*layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old))
+  return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old)
 
 
 def _single(scores, sparsity, allocation, structure, old):
