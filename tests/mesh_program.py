@@ -192,7 +192,7 @@ def streamed():
   alone = jax.jit(select)(scores, asked, old)
   groups.FEW, groups.SMALL = -1, -1
   for number in (1, 4):
-    mesh, _ = on_mesh(number)
+    mesh = jax.make_mesh(MESHES[number][0], ('data', 'model'), axis_types=(AxisType[MESHES[number][1]],) * 2)
     axes = {'q': ('data', None), 'o': (None, 'model'), 'up': ('model', 'data')}
     lies = {name: NamedSharding(mesh, PartitionSpec(*axes[name])) for name in shapes}
     spread, masked = jax.device_put((scores, old), (lies, lies))
