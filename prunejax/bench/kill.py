@@ -1,8 +1,9 @@
 """`kill -9` at random moments, again and again, then on: does a sweep end as if nothing had happened?
 
-The real command in a process of its own, a sweep of two runs that save every second step. It is struck while it starts,
-steps, saves a checkpoint, writes a model, writes the ledger; with SIGTERM now and then instead. A process that is to
-be struck while it starts is started by hand, any other is forked from one that has the imports done.
+The real command in a process of its own, a sweep of two runs that save every second step, as one program or one by one.
+It is struck while it starts, steps, saves a checkpoint, writes a model, writes the ledger; with SIGTERM now and then
+instead. A process that is to be struck while it starts is started by hand, any other is forked from one that has the
+imports done.
 """
 
 import collections
@@ -48,6 +49,10 @@ CHANGES = {
 }
 WORDS = 'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'.split()
 
+WAYS = ((), ('--one-by-one',))
+# What a row says of the way it came about: a member that is left alone goes on by itself, with the same numbers.
+COST = ('time', 'seconds', 'device_seconds', 'members', 'batching')
+
 
 class Moment(NamedTuple):
   """When to strike: after something is seen in the work directory, so many seconds later at most."""
@@ -61,7 +66,7 @@ def _moments(startup, training):
   return {
     'start-up': Moment(None, startup),
     'steps': Moment(count('cells/*/metrics.jsonl'), training),
-    'checkpoint': Moment(count('cells/*/checkpoints/*tmp*'), 0.03),
+    'checkpoint': Moment(count('*/*/checkpoints/*tmp*'), 0.03),
     'model': Moment(count('cells/*/.model*'), 0.02),
     'ledger': Moment(lambda work: [*count('cells/*/result.json')(work), _size(work / 'ledger.jsonl')], 0.01),
   }
@@ -74,30 +79,31 @@ def run(size, say, times=None, **_):
   with tempfile.TemporaryDirectory(prefix='prunejax-kill-') as scratch, contextlib.ExitStack() as stack:
     home = _home(pathlib.Path(scratch))
     server = stack.enter_context(contextlib.closing(forks.Server(ROOT, _environment(home))))
-    startup = time.perf_counter() - began
-    training = _alone(home, server, home / 'whole')
-    whole = outcome(home / 'whole')
-    moments, done, hit, ends = _moments(startup, training), 0, collections.Counter(), collections.Counter()
-    other, sweeps, damaged = [], 0, 0
+    startup, whole, training = time.perf_counter() - began, {}, {}
+    done, hit, ends, other, sweeps, damaged = 0, collections.Counter(), collections.Counter(), [], 0, 0
     while done < times:
-      work, status = home / f'work{sweeps}', -9
+      work, status, way = home / f'work{sweeps}', -9, WAYS[sweeps % 2]
+      if way not in whole:
+        training[way] = _alone(home, server, home / f'whole{len(way)}', way)
+        whole[way] = outcome(home / f'whole{len(way)}')
+      moments = _moments(startup, training[way])
       while status != 0:
         strike = done < times and rng.random() < 0.8
         name = rng.choice(list(moments))
         notice = signal.SIGTERM if name != 'start-up' and rng.random() < 0.2 else signal.SIGKILL
-        process = _start(home, work, server if not strike or moments[name].seen else None)
+        process = _start(home, work, way, server if not strike or moments[name].seen else None)
         status = _struck(home, process, work, moments[name], notice, rng) if strike else _end(home, process)
         if strike and status != 0:
           done += 1
           hit[name] += 1
           # Told when all was done but the farewell: nothing is left to start again for.
-          over = status == -signal.SIGTERM and len(outcome(work)) == len(whole)
+          over = status == -signal.SIGTERM and len(outcome(work)) == len(whole[way])
           ends[notice.name, preemption.RESTART if over else status] += 1
           if done % 10 == 0:
             say(f'  {done} of {times} strikes, {sweeps} sweeps ended, {len(other)} otherwise than the one left alone')
       sweeps += 1
-      damaged += len(list(work.glob('cells/*/damaged-*')))
-      other += [f'{work.name}: {what}' for what in differences(whole, outcome(work))]
+      damaged += len(list(work.glob('*/*/damaged-*')))
+      other += [f'{work.name} {" ".join(way)}: {what}' for what in differences(whole[way], outcome(work))]
   killed = sum(n for (name, _), n in ends.items() if name == 'SIGKILL')
   told = {status: n for (name, status), n in ends.items() if name == 'SIGTERM'}
   where = ', '.join(f'{n} {name}' for name, n in sorted(hit.items()))
@@ -135,8 +141,8 @@ def _environment(home):
   }
 
 
-def _start(home, work, server=None):
-  argv = ['sweep', f'--config={home}/killed.py', f'--workdir={work}']
+def _start(home, work, way, server=None):
+  argv = ['sweep', f'--config={home}/killed.py', f'--workdir={work}', *way]
   if server:
     return server.start(argv, home / 'said.txt')
   with open(home / 'said.txt', 'ab') as said:
@@ -144,9 +150,9 @@ def _start(home, work, server=None):
     return subprocess.Popen(command, cwd=ROOT, env=_environment(home), stdout=said, stderr=said)
 
 
-def _alone(home, server, work):
+def _alone(home, server, work, way):
   """Runs a sweep to its end, which also makes its programs; the seconds from its first step to its end."""
-  process, seen = _start(home, work, server), None
+  process, seen = _start(home, work, way, server), None
   while process.poll() is None:
     time.sleep(0.005)
     seen = seen or (time.perf_counter() if list(work.glob('cells/*/metrics.jsonl')) else None)
@@ -180,10 +186,10 @@ def _check(home, status, expected=()):
 
 
 def outcome(work) -> dict:
-  """What a finished sweep leaves, without its times: {what: its content or digest}."""
+  """What a finished sweep leaves, without what it cost: {what: its content or digest}."""
   found = {}
   for row in ledger.read(work / 'ledger.jsonl'):
-    found[f'row {row["cell"]}'] = {k: v for k, v in row.items() if k not in ('time', 'seconds')}
+    found |= {f'row {row["cell"]} {k}': v for k, v in row.items() if k not in COST}
     for path in sorted((work / 'cells' / row['cell'] / 'model').iterdir()):
       found[f'{row["cell"]}/{path.name}'] = hashlib.sha256(files.read(path, 2**40)).hexdigest()
     logged = files.read(work / 'cells' / row['cell'] / 'metrics.jsonl').splitlines()
@@ -192,8 +198,9 @@ def outcome(work) -> dict:
 
 
 def differences(whole, other) -> list:
-  """Names of what two outcomes do not share."""
-  return sorted(name for name in whole.keys() | other.keys() if whole.get(name) != other.get(name))
+  """What two outcomes do not share, and where they are short, how they differ."""
+  names = sorted(name for name in whole.keys() | other.keys() if whole.get(name) != other.get(name))
+  return [f'{name} ({str(whole.get(name))[:99]} / {str(other.get(name))[:99]})' for name in names]
 
 
 def _size(path):
