@@ -49,6 +49,7 @@ CHANGES = {
 }
 WORDS = 'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'.split()
 
+SHARES = (0.2, 0.25, 0.25, 0.15, 0.15)  # of the moments below, in their order
 WAYS = ((), ('--one-by-one',))
 # What a row says of the way it came about: a member that is left alone goes on by itself, with the same numbers.
 COST = ('time', 'seconds', 'device_seconds', 'members', 'batching')
@@ -88,8 +89,8 @@ def run(size, say, times=None, **_):
         whole[way] = outcome(home / f'whole{len(way)}')
       moments = _moments(startup, training[way])
       while status != 0:
-        strike = done < times and rng.random() < 0.8
-        name = rng.choice(list(moments))
+        strike = done < times and rng.random() < 0.95
+        name = rng.choice(list(moments), p=SHARES)
         notice = signal.SIGTERM if name != 'start-up' and rng.random() < 0.2 else signal.SIGKILL
         process = _start(home, work, way, server if not strike or moments[name].seen else None)
         status = _struck(home, process, work, moments[name], notice, rng) if strike else _end(home, process)
