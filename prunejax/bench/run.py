@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from prunejax import files
-from prunejax.bench import compile, data, kill, measure, optimizer, scaling, selection, sizes, table, train
+from prunejax.bench import compile, data, kill, measure, optimizer, population, scaling, selection, sizes, table, train
 from prunejax.train import log, specs
 
 # A bench is a module with `run(size, say, **options)`, a generator (or list) of `measure.row`s. Options: `out`, the
@@ -20,6 +20,7 @@ BENCHES = {
   'data': data,
   'compile': compile,
   'scaling': scaling,
+  'population': population,
   'kill': kill,
 }
 BY_NAME_ONLY = ('kill',)  # hours, not minutes

@@ -87,9 +87,9 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
   if goes_on:
     plans = [under_way(folder)[goes_on]]
     mesh = _mesh(first.config, len(plans[0]['members']))
-    engine = _engine(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
+    engine = compiled(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
   else:
-    engine, plans = _fitted(runs, program, alone, room)
+    engine, plans = fitted(runs, program, alone, room)
   if (part := stack.part_of_batch(engine.mesh)) != (0, 1):
     runs = [run._replace(data=loop.read_inputs(run.config, part)[1]) for run in runs]
   known = {run.key: run for run in runs}
@@ -109,7 +109,7 @@ def under_way(folder):
   return found
 
 
-def _fitted(runs, program, alone, room):
+def fitted(runs, program, alone, room=0):
   """(engine, plans of the waves): as wide as memory holds, every wave the same program."""
   config, count = runs[0].config, len(runs)
   asked, mesh = config.population, _mesh(config, len(runs))
@@ -123,7 +123,7 @@ def _fitted(runs, program, alone, room):
     engine = min(made, key=lambda engine: engine.width)  # its empty places are skipped
   else:
     count = max(count, room)
-    build = lambda width: _engine(runs[0], program, alone, width, streams(width), mesh)
+    build = lambda width: compiled(runs[0], program, alone, width, streams(width), mesh)
     _, engine = waves.fit(
       count, mesh.shape['members'], build, lambda engine: measured.held(engine.step), limit, most=asked.members,
       least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
@@ -139,7 +139,7 @@ def _family(run, mesh):
   return loop.program_key(run.config, run.source), batching(run.config), tuple(mesh.shape.items())
 
 
-def _engine(run, program, alone, width, streams, mesh):
+def compiled(run, program, alone, width, streams, mesh):
   """The compiled program of `width` members that read `streams` different batches, and what moves its state."""
   config = run.config
   how, rules = batching(config), tuple(config.mesh.rules)
@@ -162,7 +162,7 @@ def _engine(run, program, alone, width, streams, mesh):
       jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
       jax.jit(stack.take, out_shardings=single),
       jax.jit(lambda state: stack.removed(state, optimizer.where(config)), out_shardings=everywhere),
-      shapes, shardings, single, mesh, how, width, streams,
+      shapes, shardings, single, everywhere, mesh, how, width, streams,
     )
   return _ENGINES[key]
 

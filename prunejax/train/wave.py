@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax import files
 from prunejax.train import (
@@ -52,6 +51,7 @@ class Engine(NamedTuple):
   shapes: Any
   shardings: Any
   single: Any  # shardings of the state of one member
+  everywhere: Any  # the sharding of what every device has
   mesh: Any
   batching: str
   width: int  # places
@@ -61,7 +61,8 @@ class Engine(NamedTuple):
 def stream(run):
   """Equal for two runs exactly when they read the same batches."""
   c = run.config
-  read = [c.seed, c.batch_size, c.data.to_dict(), inputs.wordpiece.pieces(run.source.tokenizer)]
+  pieces = run.source.tokenizer and inputs.wordpiece.pieces(run.source.tokenizer)
+  read = [c.seed, c.batch_size, c.data.to_dict(), pieces]
   return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,12 +130,12 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     every = min((run.config.checkpoint.every for run in live.values() if run.config.checkpoint.every), default=0)
     every = every or math.ceil(stop / SAVES)
     batches, which = _batches(live, plan['streams'])
-    everywhere = lambda x: sharding.place(x, NamedSharding(engine.mesh, PartitionSpec()))
     pending, told_at = [], (start, time.perf_counter())
     with preemption.notice() as told:
       for step, batch in zip(range(start, stop), inputs.prefetch(batches, start, stop), strict=True):
         rows = np.array([which[place] if place in live else -1 for place in range(plan['width'])], np.int32)
-        state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), everywhere(rows))
+        rows = sharding.place(rows, engine.everywhere)
+        state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), rows)
         pending.append(metrics)
         at = step + 1
         if step == start:

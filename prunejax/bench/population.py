@@ -1,0 +1,113 @@
+"""A grid as one program: fine-tuning at ten sparsities and four learning rates, together and one after the other."""
+
+import itertools
+
+import jax
+import numpy as np
+
+from prunejax.bench import measure, sizes, train
+from prunejax.models import bert_hf
+from prunejax.train import configs, inputs, measured, optimizer, population, sharding, stack, wave
+from prunejax.train import program as programs
+
+SPARSITIES, RATES = np.arange(10) / 10, (2e-5, 3e-5, 4e-5, 5e-5)
+ROWS, LENGTH = 32, 32
+
+
+def run(size, say, **options):
+  """Rows: steps of members a second in each way, what a mask step costs, compiles, memory a member.
+
+  The model is the packaged one; on a GPU, where there is room for forty of it, the one of `size`.
+  """
+  del options
+  cells = list(itertools.product(SPARSITIES[:: 5 if size == 'tiny' else 1], RATES[:: 2 if size == 'tiny' else 1]))
+  shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
+  calls, masked, alone, held = {}, {}, {}, {}
+  for way in stack.BATCHING:
+    say(f'  compiling {len(cells)} members, {way}')
+    calls[way], masked[way], engine, members = _together([_cell(shape, way, *cell) for cell in cells])
+    held[way] = measured.held(engine.step)
+    alone[way] = len(cells) / members
+  say('  compiling one run')
+  calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
+  times = measure.interleaved(calls, rounds=5, seconds=120)
+  rate = lambda way: len(cells) / alone.get(way, 1) / times[way].median
+  what = f'{len(cells)} members of batch {ROWS} x {LENGTH}'
+  words = {'vmap': 'one program, all at once', 'map': 'one program, in turn', 'alone': 'one after the other'}
+  for way, name in words.items():
+    waves = f' in {alone[way]:.0f} waves' if alone.get(way, 1) > 1 else ''
+    yield measure.row(name, rate(way), "members' steps/s", '', f'{what}{waves}: {times[way]} for a step of each')
+  chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
+  for way in stack.BATCHING:
+    gain = measure.ratio(times['alone'], times[way]) / alone[way]
+    default = 'the default here' if way == chosen else 'not the default here'
+    yield measure.row(
+      f'{words[way]}, against one after the other', gain, 'x as fast', '>= 1', default, where=way == chosen
+    )
+  for way in stack.BATCHING:
+    both = measure.interleaved({'on': masked[way], 'off': calls[way]}, rounds=5, seconds=40)
+    yield measure.row(
+      f'{words[way]}: a step that moves masks', measure.ratio(both['on'], both['off']), 'x a step between', '',
+      'nothing is counted between: were the search run at each step, this would be 1',
+    )
+    yield measure.row(
+      f'{words[way]}: memory a member', held[way] / (len(cells) / alone[way]) / measured.held(compiled),
+      'x that of one run', '<= 1.1' if way == chosen else '', f'{held[way] / measure.GIB:.2f} GiB in all',
+    )
+
+
+def _cell(shape, way, sparsity, rate):
+  """One run of the grid, its batch made up."""
+  config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
+  configs.override(config, {
+    'optimizer.learning_rate': rate, 'prune.weights.schedule': f'constant({float(sparsity)})', 'batch_size': ROWS,
+    'prune.weights.when': 'every(1000000)', 'data.seq_len': LENGTH, 'population.batching': way,
+  })
+  draw = np.random.default_rng(0).integers
+  batch = {
+    'input_ids': draw(0, shape.vocab_size, (ROWS, LENGTH), np.int32),
+    'segment_ids': np.zeros((ROWS, LENGTH), np.int32),
+    'valid': np.ones((ROWS, LENGTH), bool),
+    'label': draw(0, 2, ROWS, np.int32),
+  }
+  data = inputs.Data(lambda step: batch, None, None, True, 0)
+  source = inputs.Source(shape, None, None)
+  return wave.Run(f'{sparsity}-{rate}', '', config, None, source, data, optimizer.make(config))
+
+
+def _together(runs):
+  """(a step of all members of a wave, the same moving masks, engine, members a wave)."""
+  first, number = runs[0], itertools.count()
+  program = programs.build(first.config, first.source, first.data, first.tx)
+  alone = programs.abstract_state(first.config, program, first.tx)
+  engine, plans = population.fitted(runs, program, alone)
+  state = engine.blank()
+  for place, run in enumerate(runs[: engine.width]):
+    state = engine.put(state, programs.initial_state(run.config, program, run.tx), place)
+  box, rows = [state], np.zeros(engine.width, np.int32)
+
+  def step(first=False):
+    began = jax.tree.map(lambda x: x * 0 if stack.is_common(x) else x, box[0]) if first else box[0]
+    batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
+    box[0], metrics = engine.step(began, stack.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere))
+    return metrics
+
+  step(first=True)  # here the masks move; later steps are between mask updates
+  return step, lambda: step(first=True), engine, len(plans[0]['members'])
+
+
+def _alone(run, count):
+  """(`count` steps of one run, as the loop takes them; the compiled program)."""
+  program = programs.build(run.config, run.source, run.data, run.tx)
+  mesh = sharding.make_mesh()
+  shardings = sharding.shard(programs.abstract_state(run.config, program, run.tx), mesh)
+  box = [sharding.place(programs.initial_state(run.config, program, run.tx), shardings)]
+  one = sharding.steady(program.step, shardings)
+  compiled = one.lower(box[0], sharding.put_batch(run.data.train(0), mesh)).compile()
+
+  def steps():
+    for number in range(count):
+      box[0], metrics = one(box[0], sharding.put_batch(run.data.train(number), mesh))
+    return metrics
+
+  return steps, compiled
