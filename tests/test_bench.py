@@ -132,7 +132,7 @@ def compiled_quickly():
   jax.config.update('jax_disable_most_optimizations', False)
 
 
-@pytest.mark.parametrize('name', [name for name in run.BENCHES if name not in (*run.BY_NAME_ONLY, 'population')])
+@pytest.mark.parametrize('name', [name for name in run.BENCHES if name not in run.BY_NAME_ONLY])
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path, compiled_quickly):
   results = run.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   rows = results['benches'][name]['rows']

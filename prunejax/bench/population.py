@@ -22,36 +22,37 @@ def run(size, say, **options):
   del options
   cells = list(itertools.product(SPARSITIES[:: 5 if size == 'tiny' else 1], RATES[:: 2 if size == 'tiny' else 1]))
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
-  calls, masked, alone, held = {}, {}, {}, {}
-  for way in stack.BATCHING:
+  chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
+  ways = (chosen,) if size == 'tiny' else stack.BATCHING
+  calls, masked, waves, held = {}, {}, {}, {}
+  for way in ways:
     say(f'  compiling {len(cells)} members, {way}')
     calls[way], masked[way], engine, members = _together([_cell(shape, way, *cell) for cell in cells])
     held[way] = measured.held(engine.step)
-    alone[way] = len(cells) / members
+    waves[way] = len(cells) / members
   say('  compiling one run')
   calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
   times = measure.interleaved(calls, rounds=5, seconds=120)
-  rate = lambda way: len(cells) / alone.get(way, 1) / times[way].median
+  rate = lambda way: len(cells) / waves.get(way, 1) / times[way].median
   what = f'{len(cells)} members of batch {ROWS} x {LENGTH}'
   words = {'vmap': 'one program, all at once', 'map': 'one program, in turn', 'alone': 'one after the other'}
-  for way, name in words.items():
-    waves = f' in {alone[way]:.0f} waves' if alone.get(way, 1) > 1 else ''
-    yield measure.row(name, rate(way), "members' steps/s", '', f'{what}{waves}: {times[way]} for a step of each')
-  chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
-  for way in stack.BATCHING:
-    gain = measure.ratio(times['alone'], times[way]) / alone[way]
+  for way in (*ways, 'alone'):
+    said = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
+    yield measure.row(words[way], rate(way), "members' steps/s", '', f'{what}{said}: {times[way]} for a step of each')
+  for way in ways:
+    gain = measure.ratio(times['alone'], times[way]) / waves[way]
     default = 'the default here' if way == chosen else 'not the default here'
     yield measure.row(
       f'{words[way]}, against one after the other', gain, 'x as fast', '>= 1', default, where=way == chosen
     )
-  for way in stack.BATCHING:
+  for way in ways:
     both = measure.interleaved({'on': masked[way], 'off': calls[way]}, rounds=5, seconds=40)
     yield measure.row(
       f'{words[way]}: a step that moves masks', measure.ratio(both['on'], both['off']), 'x a step between', '',
       'nothing is counted between: were the search run at each step, this would be 1',
     )
     yield measure.row(
-      f'{words[way]}: memory a member', held[way] / (len(cells) / alone[way]) / measured.held(compiled),
+      f'{words[way]}: memory a member', held[way] / (len(cells) / waves[way]) / measured.held(compiled),
       'x that of one run', '<= 1.1' if way == chosen else '', f'{held[way] / measure.GIB:.2f} GiB in all',
     )
 
