@@ -3,6 +3,7 @@
 import ast
 import base64
 import html.parser
+import json
 import os
 import pathlib
 import struct
@@ -12,7 +13,7 @@ import synthetic_ledger as synthetic
 
 import prunejax.analysis
 from experiments.gordon2020 import claims, paper
-from prunejax.analysis import figures, report, statistics, tables
+from prunejax.analysis import cost, figures, report, statistics, tables
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -219,3 +220,18 @@ def test_analysis_imports_no_jax_pandas_or_scipy():
   roots = {name.partition('.')[0] for name in names}
   assert not roots & {'jax', 'jaxlib', 'pandas', 'scipy', 'flax', 'optax', 'experiments', 'configs'}
   assert {name for name in names if name.startswith('prunejax')} == {'prunejax.analysis', 'prunejax.files'}
+
+
+def test_what_a_grid_took_is_added_up_by_way_and_device(tmp_path):
+  part = {'how': 'together', 'cells': 4, 'compiles': 10, 'compile_seconds': 2.5, 'seconds': 20.0, 'device': 'cpu x2'}
+  part |= {'device_seconds': 40.0}
+  (tmp_path / 'cost').mkdir()
+  for name, row in (('a', part), ('b', part), ('c', part | {'how': 'one by one', 'cells': 1})):
+    (tmp_path / 'cost' / f'{name}.json').write_text(json.dumps(row))
+  (tmp_path / 'old.jsonl').write_text(json.dumps(part | {'preset': 'quick', 'date': '2026-11-21'}) + '\n')
+  before = cost.measured(tmp_path / 'old.jsonl', 'quick')
+  table = cost.table(cost.read(tmp_path), before)
+  assert table.rows[0] == ('as few programs as it needs', 'here', 'cpu x2', '8', '20', '5', '80', '10')
+  assert table.rows[1][0] == 'one run after the other' and table.rows[2][1] == '2026-11-21'
+  assert cost.measured(tmp_path / 'old.jsonl', 'mini') == [] == cost.measured(tmp_path / 'none', 'quick')
+  assert cost.read(tmp_path / 'none') == []

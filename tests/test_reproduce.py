@@ -108,6 +108,7 @@ def test_report_and_its_parts(finished):
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/png;base64') >= 2 and 'undecided' in page
   assert 'Who pays' in page
+  assert 'What the grid took' in page and 'as few programs as it needs' in page
   # Twelve steps and one seed prove nothing, and the verdicts must say so.
   from experiments.gordon2020 import claims
 

@@ -3,6 +3,7 @@
 from configs import nano
 from experiments.gordon2020 import claims, paper, presets
 from prunejax import files
+from prunejax.analysis import cost as took
 from prunejax.analysis import figures, ledger, report, tables
 from prunejax.data import tasks
 from prunejax.train import configs, cost, distributed, grid, log, specs
@@ -162,6 +163,10 @@ def write_report(folder, say=log.say):
     shown.append(pays)
   if failed:
     shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
+  if spent := took.read(folder):
+    before = took.measured(files.path(__file__).parent / 'cost.jsonl', rows[-1]['preset'])
+    shown.append(took.table(spent, before))
+    say(tables.text(shown[-1]))
   drawn = figures.standard(known, chance=sum(chance.values()) / len(chance) if chance else None)
   written = report.write(
     folder, known, verdicts, title='Compressing BERT: weight pruning and transfer', tables=shown, figures=drawn,
