@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from typing import NamedTuple
 
 import pytest
@@ -14,7 +15,8 @@ import tiny_runs
 from experiments.gordon2020 import presets, run
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
-from prunejax.train import grid, workers
+from prunejax.data import corpus, wordpiece
+from prunejax.train import grid, inputs, workers
 
 
 class Config(NamedTuple):
@@ -116,8 +118,8 @@ def sweep():
   return [{{'seed': seed}} for seed in range(6)]
 """)
   argv = [sys.executable, '-m', 'prunejax', 'sweep', f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/sweep']
-  tiny_runs.finished('pruned')  # the vocabulary and the tokens are in the cache: what follows only reads them
-  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu'}
+  flags = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'  # compiled in a hurry
+  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
   places = (['--worker=0', '--workers=2'], {}), ([], {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '2'})
   places[1][1]['SLURM_ARRAY_TASK_MIN'] = '1'
   start = lambda flags, more: subprocess.Popen(
@@ -130,6 +132,32 @@ def sweep():
   assert sorted(row['seed'] for row in lines) == list(range(6)) and len({row['cell'] for row in lines}) == 6
   assert all(text.count('[') >= 3 and '3 cells, 0 done, 3 left' in text for text in said)
   assert len(ledger.read(tmp_path / 'sweep' / 'ledger.jsonl')) == 6
+
+
+def test_workers_that_start_together_share_one_cache(tmp_path, monkeypatch):
+  tiny_runs.write_text(tmp_path / 'text', documents=9)
+  start, honest, got = threading.Barrier(6), corpus._encode, []
+
+  def encode(*args):
+    made = honest(*args)
+    start.wait()  # all have found nothing there, and all have made it
+    return made
+
+  def work():
+    tokenizer = inputs.trained('text', 90, tmp_path, tmp_path / 'cache')
+    start.wait()
+    part = corpus.load('text', 'train', tokenizer, root=tmp_path, cache=tmp_path / 'cache')
+    got.append((wordpiece.pieces(tokenizer), part))
+
+  monkeypatch.setattr(corpus, '_encode', encode)
+  threads = [threading.Thread(target=work) for _ in range(6)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(got) == 6 and all(pieces == got[0][0] for pieces, _ in got)
+  assert all((a == b).all() for _, part in got for a, b in zip(part, got[0][1], strict=True))
+  assert [len(list((tmp_path / 'cache' / room).iterdir())) for room in ('vocab', 'tokens')] == [1, 1]
 
 
 def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import tempfile
 from typing import NamedTuple
 
@@ -146,16 +145,20 @@ def _tokenised(name, tokenizer, root, cache):
     if not len(arrays[split].tokens):
       raise ValueError(f'data.corpus={name!r}: no document for the {split} split; expected at least three documents')
   folder.parent.mkdir(parents=True, exist_ok=True)
-  # Written beside and renamed: a killed build leaves nothing that looks finished.
+  # Written beside and renamed: a killed build leaves nothing that looks finished. Several processes may build at once,
+  # each in a place of its own; the first one's stays.
   with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    made = pathlib.Path(scratch) / 'made'
+    made.mkdir()
     for split, corpus in arrays.items():
       for field, array in corpus._asdict().items():
-        np.save(pathlib.Path(scratch) / f'{split}.{field}.npy', array)
-    meta = {'source': name, 'tokens': len(arrays['train'].tokens)}
-    (pathlib.Path(scratch) / 'meta.json').write_text(json.dumps(meta))
-    if not folder.exists():
-      shutil.copytree(scratch, str(folder) + '.part', dirs_exist_ok=True)
-      os.replace(str(folder) + '.part', folder)
+        np.save(made / f'{split}.{field}.npy', array)
+    (made / 'meta.json').write_text(json.dumps({'source': name, 'tokens': len(arrays['train'].tokens)}))
+    try:
+      made.rename(folder)
+    except OSError:
+      if not (folder / 'meta.json').exists():
+        raise
   return folder
 
 

@@ -78,11 +78,8 @@ def trained(spec, vocab_size, root, cache):
   if path.exists():
     return wordpiece.load(path)
   tokenizer = wordpiece.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix('.part')
-  part.write_text(''.join(piece + '\n' for piece in wordpiece.pieces(tokenizer)), encoding='utf-8')
-  part.replace(path)
-  return tokenizer
+  files.create(path, ''.join(piece + '\n' for piece in wordpiece.pieces(tokenizer)))
+  return wordpiece.load(path)  # of several processes that trained one, all take the first
 
 
 def pretraining_data(
