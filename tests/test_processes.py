@@ -11,13 +11,6 @@ import sys
 import pytest
 import tiny_runs
 
-import prunejax
-from prunejax.train import checkpoint, loop, optimizer, sharding
-
-
-class Stop(Exception):
-  pass
-
 
 def port():
   with socket.socket() as probe:
@@ -47,32 +40,6 @@ def hear(process, until):
   raise AssertionError(f'ended before {until!r}, after {list(heard)}: {process.stderr.read()[-2000:]}')
 
 
-def stopped(folder, words, **changes):
-  """A run that ends at the first line with `words`."""
-
-  def say(line):
-    if words in line:
-      raise Stop
-
-  with pytest.raises(Stop):
-    loop.train(tiny_runs.config(**changes), folder, say=say)
-  return folder
-
-
-def newest(folder):
-  """(step, hash of the masks) of a run's newest checkpoint."""
-  config = tiny_runs.config()
-  tx = optimizer.make(config)
-  source, data = loop.read_inputs(config)
-  abstract = loop.abstract_state(config, loop.build(config, source, data, tx), tx)
-  manager = checkpoint.manager(folder / 'checkpoints', keep=9)
-  shardings = sharding.shard(abstract, sharding.make_mesh())
-  state, damaged = checkpoint.restore(manager, abstract, shardings)
-  manager.close()
-  assert damaged == []
-  return int(state['step']), prunejax.mask_hash(prunejax.get_masks(state['opt_state'], state['params']))
-
-
 @pytest.fixture(scope='module')
 def told(tmp_path_factory):
   """What both processes told, and the folder of their runs."""
@@ -81,9 +48,9 @@ def told(tmp_path_factory):
   both = [start(index, at, tiny_runs.home(), folder) for index in (0, 1)]
   try:
     heard = [hear(process, 'stopped') for process in both]
-    saved = [newest(folder / 'moved')]
-    stopped(folder / 'moved', 'train 9/12', checkpoint__every=8)  # a key that a run may change
-    saved.append(newest(folder / 'moved'))
+    saved = [tiny_runs.newest(folder / 'moved')]
+    tiny_runs.stopped(folder / 'moved', 'train 9/12', checkpoint__every=8)  # a key that a run may change
+    saved.append(tiny_runs.newest(folder / 'moved'))
     for process in both:
       process.stdin.write('go\n')
       process.stdin.flush()
@@ -121,7 +88,7 @@ def test_masks_of_two_processes_are_those_of_one_device(told):
 def test_a_run_goes_on_with_one_process_and_with_two_again(told, tmp_path):
   folder, heard, saved = told
   assert [h['stopped'] for h in heard] == [{'saved': True}] * 2
-  whole = [newest(stopped(tmp_path / words[6:7], words)) for words in ('train 6/12', 'train 9/12')]
+  whole = [tiny_runs.newest(tiny_runs.stopped(tmp_path / words[6:7], words)) for words in ('train 6/12', 'train 9/12')]
   assert saved == whole and [step for step, _ in whole] == [4, 8] and whole[0] != whole[1]
   end = {'hash': tiny_runs.finished('pruned').result['mask_hash'], 'sparsity': 0.5}
   assert [h['ended'] for h in heard] == [end] * 2

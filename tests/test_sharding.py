@@ -1,4 +1,4 @@
-"""The mesh and its rules; one run on eight devices as on one."""
+"""The mesh and its rules; one run that moves from mesh to mesh as one that stays."""
 
 import json
 import os
@@ -13,23 +13,30 @@ import pytest
 import tiny_runs
 from jax.sharding import PartitionSpec
 
-from prunejax.train import sharding
+from prunejax.train import loop, sharding
 
 PROGRAM = """
-import json, sys
+import json, pathlib, sys
 import jax
 import tiny_runs
 from prunejax.train import loop, optimizer, sharding
 
-changes, folder = json.loads(sys.argv[1]), sys.argv[2]
-config = tiny_runs.configs.override(tiny_runs.base.get_config(), changes)
-result = loop.train(config, folder, say=lambda line: None)
+home, folder, rules = sys.argv[1], pathlib.Path(sys.argv[2]), eval(sys.argv[3])
+tiny_runs.home = lambda: pathlib.Path(home)
+compiled, steady = [], sharding.steady
+sharding.steady = lambda *args: compiled.append(steady(*args)) or compiled[-1]
+for data, model, words in ((8, 1, 'train 5/12'), (4, 2, 'train 9/12')):
+  changes = dict(log__every=1, mesh__data=data, mesh__model=model, mesh__rules=rules)
+  tiny_runs.stopped(folder, words, **changes)
+  said = {'devices': jax.device_count(), 'mask': tiny_runs.newest(folder), 'compiles': compiled[-1]._cache_size()}
+  print(json.dumps(said))
+config = tiny_runs.config(**changes)
 source, data = loop.read_inputs(config)
 tx = optimizer.make(config)
 abstract = loop.abstract_state(config, loop.build(config, source, data, tx), tx)
-placed = sharding.shard(abstract, sharding.make_mesh(4, 2), tuple(config.mesh.rules))
+placed = sharding.shard(abstract, sharding.make_mesh(4, 2), rules)
 split = [sharding.path_of(p) for p, s in jax.tree_util.tree_leaves_with_path(placed) if any(s.spec)]
-print(json.dumps({'hash': result['mask_hash'], 'devices': jax.device_count(), 'split': split}))
+print(json.dumps({'split': split}))
 """
 
 
@@ -73,31 +80,47 @@ def test_an_axis_that_does_not_divide_is_named(axes):
     sharding.shard(tree, of_shape(4, 2), (('.*/kernel', axes),))
 
 
+def test_an_axis_may_be_several():
+  tree = {'kernel': jax.ShapeDtypeStruct((4, 8), jnp.float32)}
+  with pytest.raises(ValueError, match=r"mesh.rules: \('data', 'model'\) does not divide kernel of shape \(4, 8\)"):
+    sharding.shard(tree, of_shape(4, 2), (('kernel', (('data', 'model'), None)),))
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  placed = sharding.shard(tree, mesh, (('kernel', (None, ('data', 'model'))),))
+  assert placed['kernel'].spec == PartitionSpec(None, ('data', 'model'))
+
+
 def test_a_batch_must_divide_among_the_devices():
   with pytest.raises(ValueError, match='batch_size=6 does not divide among the 4 devices of mesh.data'):
     sharding.check_batch(of_shape(4, 2), 6)
   sharding.check_batch(of_shape(4, 2), 8)
 
 
-def test_eight_devices_compute_what_one_does(tmp_path):
+def test_a_run_goes_from_8x1_to_4x2_to_one_device_and_computes_what_one_does(tmp_path):
   one = tiny_runs.finished('each-step', log__every=1)
-  rules = (('.*/(kernel)', (None, 'model')), ('embeddings/word/embedding', (None, 'model')))
-  changes = {**tiny_runs.PRUNED, **tiny_runs.overrides(log__every=1, mesh__data=4, mesh__model=2, mesh__rules=rules)}
+  rules = (('.*/(kernel)', ('data', 'model')), ('embeddings/word/embedding', (None, 'model')))
   environment = {
     **os.environ, 'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests', 'JAX_PLATFORMS': 'cpu', 'PJRT_NPROC': '16',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count=8 {tiny_runs.QUICK_COMPILE}',
   }
+  folder = tmp_path / 'run'
   done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, json.dumps(changes), str(tmp_path / 'run')], env=environment, capture_output=True,
-    text=True, cwd=tiny_runs.ROOT,
+    [sys.executable, '-c', PROGRAM, str(tiny_runs.home()), str(folder), repr(rules)], env=environment,
+    capture_output=True, text=True, cwd=tiny_runs.ROOT,
   )
   assert done.returncode == 0, done.stderr[-2000:]
-  said = json.loads(done.stdout.splitlines()[-1])
-  assert said['devices'] == 8
-  kinds = {path.split('/')[0] for path in said['split']}
-  assert kinds == {'params', 'opt_state'} and sum('prune_mask' in path for path in said['split']) == 8
+  *stops, laid = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+  whole = [tiny_runs.newest(tiny_runs.stopped(tmp_path / at, f'train {at}/12', log__every=1)) for at in ('5', '9')]
+  assert [(stop['devices'], tuple(stop['mask'])) for stop in stops] == [(8, mask) for mask in whole]
+  assert [step for step, _ in whole] == [4, 8] and whole[0] != whole[1], 'the schedule was under way'
+  assert [stop['compiles'] for stop in stops] == [1, 1]
+  kinds = {path.split('/')[0] for path in laid['split']}
+  assert kinds == {'params', 'opt_state'} and sum('prune_mask' in path for path in laid['split']) == 8
+
+  lines = []
+  result = loop.train(tiny_runs.config(log__every=1, mesh__rules=rules), folder, say=lines.append)
+  assert 'goes on at step 8 of 12' in lines[0]
   for name in ('loss', 'grad_norm'):
     series = lambda folder: [row[name] for row in tiny_runs.rows(folder) if row['kind'] == 'train']  # noqa: B023
     assert len(series(one.folder)) == 12
-    np.testing.assert_allclose(series(tmp_path / 'run'), series(one.folder), rtol=1e-5)
-  assert said['hash'] == one.result['mask_hash']
+    np.testing.assert_allclose(series(folder), series(one.folder), rtol=1e-5)
+  assert result['mask_hash'] == one.result['mask_hash'] and result['sparsity'] == 0.5

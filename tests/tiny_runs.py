@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import safetensors.numpy
 
+import prunejax
 from configs import base
-from prunejax.train import configs, loop
+from prunejax.train import checkpoint, configs, loop, optimizer, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZE = {
@@ -95,6 +96,38 @@ def finished(name, pruned=True, **changes):
   lines, folder = [], home() / 'runs' / name
   result = loop.train(config(pruned, **changes), folder, title=name, say=lines.append)
   return Run(folder, result, lines)
+
+
+class _Stop(Exception):
+  pass
+
+
+def stopped(folder, words, **changes):
+  """`folder`, of a run that ends at the first line with `words`."""
+
+  def say(line):
+    if words in line:
+      raise _Stop
+
+  try:
+    loop.train(config(**changes), folder, say=say)
+  except _Stop:
+    return folder
+  raise AssertionError(f'no line has {words!r}')
+
+
+def newest(folder):
+  """(step, hash of the masks) of a run's newest checkpoint, read on one device or whatever there is."""
+  plain = config()
+  tx = optimizer.make(plain)
+  source, data = loop.read_inputs(plain)
+  abstract = loop.abstract_state(plain, loop.build(plain, source, data, tx), tx)
+  manager = checkpoint.manager(folder / 'checkpoints', keep=9)
+  shardings = sharding.shard(abstract, sharding.make_mesh())
+  state, damaged = checkpoint.restore(manager, abstract, shardings)
+  manager.close()
+  assert damaged == []
+  return int(state['step']), prunejax.mask_hash(prunejax.get_masks(state['opt_state'], state['params']))
 
 
 def weights(folder):
