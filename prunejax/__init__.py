@@ -26,6 +26,7 @@ from prunejax.pruning.schedule import until as until
 from prunejax.pruning.state import PruneState as PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
 from prunejax.pruning.state import get_masks as get_masks
+from prunejax.pruning.state import nan_scores as nan_scores
 from prunejax.pruning.structure import block as block
 from prunejax.pruning.structure import columns as columns
 from prunejax.pruning.structure import n_m as n_m

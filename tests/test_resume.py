@@ -2,11 +2,16 @@
 
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+import prunejax
+from prunejax import __main__ as command
 from prunejax.data import pretraining
+from prunejax.pruning import criteria
 from prunejax.train import loop
 
 
@@ -115,6 +120,27 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, monkeypatc
   monkeypatch.setattr(pretraining, 'batch', honest)
   loop.train(tiny_runs.config(), tmp_path, say=lambda line: None)
   assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
+
+
+def test_scores_that_are_nan_stop_the_run_name_the_leaf_and_are_not_saved(tmp_path, monkeypatch, capsys):
+  def spoilt():
+    """|w|, and NaN for one leaf from the fifth step on: the loss of that step is finite."""
+    spoil = lambda path, w, step: jnp.where((step >= 4) & ('pooler' in jax.tree_util.keystr(path)), jnp.nan, abs(w))
+    score = lambda state, params, *, step, **_: jax.tree_util.tree_map_with_path(
+      lambda path, w: spoil(path, w, step), params
+    )
+    return prunejax.Criterion(lambda params: (), lambda state, params, **_: state, score)
+
+  spoilt.__module__ = criteria.__name__
+  monkeypatch.setattr(criteria, 'spoilt', spoilt, raising=False)
+  changes = {**tiny_runs.PRUNED, 'prune.weights.criterion': 'spoilt()', 'prune.weights.schedule': 'cubic(0.5, end=4)'}
+  argv = tiny_runs.argv('train', tmp_path / 'run', steps=5, checkpoint__every=1)
+  argv += [f'--config.{key}={value}' for key, value in changes.items()]
+  assert command.main(argv) == 2
+  line, = capsys.readouterr().err.splitlines()
+  assert line.startswith("prunejax: scores of 'pooler/kernel' are NaN at step 5, so no mask can rest on them")
+  assert max(int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir()) == 4
+  assert not (tmp_path / 'run' / 'result.json').exists()
 
 
 def test_a_copied_work_directory_goes_on_elsewhere(tmp_path):

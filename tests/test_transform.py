@@ -263,12 +263,18 @@ def test_init_takes_shapes_and_placeholders():
   assert prune().init({}).prune_mask == {}
 
 
-def test_nan_scores_spoil_their_leaf_and_no_other():
+def test_nan_scores_spoil_their_leaf_and_no_other_and_are_named():
   params = make_params()
-  params['head']['kernel'] = params['head']['kernel'].at[1, 1].set(jnp.nan)
-  params, _ = train(optax.chain(optax.sgd(0.1), prune()), params, 1)
+  tx = optax.chain(optax.sgd(0.1), prune())
+  fine, state = train(tx, params, 1)
+  assert prunejax.nan_scores(state) == {} == prunejax.nan_scores(prunejax.hold_zeros().init(params))
+  fine['head']['kernel'] = fine['head']['kernel'].at[1, 1].set(jnp.nan)
+  params, state = train(tx, fine, 2, state, first=1)
   assert jnp.isnan(params['head']['kernel']).all()
   assert jnp.isfinite(params['enc']['kernel']).all()
+  assert prunejax.nan_scores(state) == {'head/kernel': 2}, 'the first step that saw one, counted from 1'
+  twice = jax.tree.map(lambda *leaves: jnp.stack(leaves), tx.init(fine), state)
+  assert prunejax.nan_scores(twice, member=0) == {} and prunejax.nan_scores(twice, member=1) == {'head/kernel': 2}
 
 
 def test_linen_and_nnx():

@@ -5,17 +5,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prunejax.pruning.layout import on_host
 from prunejax.pruning.types import named_leaves, path_name
 
 
 class PruneState(NamedTuple):
   """Steps taken (int32), masks shaped like params (bool, True = kept, `MaskedNode` where nothing is
-  pruned), the criterion's own state.
+  pruned), the criterion's own state, and for each pruned leaf the first step, counted from 1, in
+  which one of its scores was NaN (int32 [leaves], 0 = never).
   """
 
   prune_count: Any
   prune_mask: Any
   prune_criterion: Any
+  prune_nan: Any = ()
 
 
 class LatentPruneState(PruneState):
@@ -56,6 +59,22 @@ def prune_states(opt_state) -> list[PruneState]:
   """Every state of a pruning link inside an optimizer state, in order."""
   is_state = lambda node: isinstance(node, PruneState)
   return [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+
+
+def nan_scores(opt_state, member: int | None = None) -> dict:
+  """{path: step} of every leaf that had a NaN among its scores when masks moved; steps count from 1.
+
+  From that step on its weights are NaN (see `prune_transform`): an error, whatever the loss says.
+  `member` is the place of a run in a state of several, stacked on a first axis.
+  """
+  found = {}
+  for state in prune_states(opt_state):
+    nan = on_host(state.prune_nan)
+    nan = nan if member is None or not nan.size else nan[member]
+    for name, step in zip(named_leaves(state.prune_mask) if nan.size else (), nan.tolist(), strict=True):
+      if step:
+        found[name] = min(step, found.get(name, step))
+  return found
 
 
 def check_pruned(params, opt_state) -> None:

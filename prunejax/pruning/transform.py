@@ -53,8 +53,8 @@ def prune_transform(
   one layer in each slice of axis 0 (the form of a scan over layers): each slice is then a leaf of its
   own to allocation and threshold. With `zero_pruned=False` updates pass as
   they are, and the mask is for the view (`masks.apply`). A score that is NaN makes the updates of
-  its leaf NaN, so that no mask rests on it unseen; a weight that is itself NaN or infinite cannot
-  be brought to 0 by an update and stays NaN.
+  its leaf NaN, so that no mask rests on it unseen, and `nan_scores` names the leaf; a weight that is
+  itself NaN or infinite cannot be brought to 0 by an update and stays NaN.
   """
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
@@ -70,6 +70,7 @@ def prune_transform(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
       criterion.init(chosen),
+      jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
     )
 
   def update(updates, state, params=None, **extra):
@@ -97,12 +98,14 @@ def prune_transform(
 
     # `updates` stay out of the cond: as its operand they would be materialised at every step.
     new_masks, spoilt = jax.lax.cond(_due(when, forced, step), move, stay, state.prune_mask)
+    nan = state.prune_nan
+    nan = jnp.where((nan == 0) & jnp.stack(spoilt), step + 1, nan) if spoilt else nan
     new_masks, spoilt = iter(new_masks), iter(spoilt)
     out, kept = [], []
     for mask, update, p in zip(masks, ups, weights, strict=True):
       kept.append(mask if is_hole(mask) else next(new_masks))
       out.append(update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned))
-    new = State(optax.safe_increment(step), treedef.unflatten(kept), memory)
+    new = State(optax.safe_increment(step), treedef.unflatten(kept), memory, nan)
     return treedef.unflatten(out), new
 
   return optax.GradientTransformationExtraArgs(init, update)

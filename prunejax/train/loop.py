@@ -136,7 +136,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       jax.block_until_ready(metrics)
       writer.start(at)
     if due(config.log.every) or due(config.checkpoint.every):
-      means = log.finite_means(pending, at)
+      means = log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       if due(config.log.every):
         pending = []
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
@@ -147,12 +147,12 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
     if told():
-      log.finite_means(pending, at)
+      log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
       raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}')
     if due(config.eval.every) and at < config.steps:
       writer.write(at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh)))
-  log.finite_means(pending, config.steps)
+  log.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
   return state
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import prunejax
 from prunejax import files
 from prunejax.train import (
   checkpoint,
@@ -150,7 +151,7 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         if not (leave or save or ends or due or scored):
           continue
         charge(live)
-        for place, error in _failures(pending, live, history, at):
+        for place, error in _failures(pending, live, history, at, state['opt_state']):
           say(f'{live[place].title}  failed: {error}')
           end(place, error)
         pending = []
@@ -217,14 +218,14 @@ def _batches(live, count):
   return batches, rows
 
 
-def _failures(pending, live, history, at):
+def _failures(pending, live, history, at, opt_state):
   """[(place, error)] of members whose loss is not finite; the numbers of the others join their history."""
   table = {name: np.stack([np.asarray(m[name]) for m in jax.device_get(pending)]) for name in pending[0]}
   failed = []
   for place in live:
     mine = {name: column[:, place] for name, column in table.items()}
     try:
-      log.check_finite(mine, at)
+      log.check_finite(mine, at, prunejax.nan_scores(opt_state, place))
       history[place].append(mine)
     except FloatingPointError as error:
       failed.append((place, error))
