@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -103,3 +106,25 @@ def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_pa
   [line] = capsys.readouterr().err.splitlines()
   assert 'step 6 of 12 is saved in' in line and line.endswith('the same command goes on from here')
   assert command.main(argv) == 0 and "'mlm_accuracy'" in capsys.readouterr().out
+
+
+def test_of_two_processes_that_train_as_one_both_stop_at_one_step(tmp_path):
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': tiny_runs.QUICK_COMPILE}
+  argv = tiny_runs.argv('train', tmp_path / 'run', steps=100_000, checkpoint__every=0, log__every=3)
+  jobs = [
+    subprocess.Popen(
+      [sys.executable, '-m', 'prunejax', *argv, f'--distributed=localhost:{port},{i},2'], env=environment, text=True,
+      cwd=tiny_runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) for i in range(2)
+  ]
+  for line in jobs[0].stdout:
+    if 'train 6/' in line:
+      jobs[1].send_signal(signal.SIGTERM)  # one is told, both know
+      break
+  said = [job.communicate(timeout=300)[1] for job in jobs]
+  assert [job.returncode for job in jobs] == [preemption.RESTART] * 2, said
+  [step] = [name for name in os.listdir(tmp_path / 'run' / 'checkpoints') if name.isdigit()]
+  assert all(f'told to stop by SIGTERM: step {step} of 100000 is saved in' in error for error in said)

@@ -118,8 +118,8 @@ def sweep():
   return [{{'seed': seed}} for seed in range(6)]
 """)
   argv = [sys.executable, '-m', 'prunejax', 'sweep', f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/sweep']
-  flags = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'  # compiled in a hurry
-  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu'}
+  environment['XLA_FLAGS'] = tiny_runs.QUICK_COMPILE
   places = (['--worker=0', '--workers=2'], {}), ([], {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '2'})
   places[1][1]['SLURM_ARRAY_TASK_MIN'] = '1'
   start = lambda flags, more: subprocess.Popen(
