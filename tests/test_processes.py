@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import tiny_runs
@@ -46,6 +47,9 @@ def told(tmp_path_factory):
   folder, at = tmp_path_factory.mktemp('processes'), port()
   tiny_runs.finished('pruned')  # fills the cache that they share
   both = [start(index, at, tiny_runs.home(), folder) for index in (0, 1)]
+  # A process that waits for ever would keep the tests waiting too.
+  watch = threading.Timer(600, lambda: [process.kill() for process in both])
+  watch.start()
   try:
     heard = [hear(process, 'stopped') for process in both]
     saved = [tiny_runs.newest(folder / 'moved')]
@@ -57,6 +61,7 @@ def told(tmp_path_factory):
     heard = [{**before, **hear(process, 'written')} for before, process in zip(heard, both, strict=True)]
     assert [process.wait(60) for process in both] == [0, 0]
   finally:
+    watch.cancel()
     for process in both:
       process.kill()
       process.communicate()

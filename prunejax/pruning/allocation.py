@@ -154,8 +154,9 @@ def _erk_shares(parts):
     for part in parts
   ]
   unit = math.lcm(*(share.denominator for share in exact))
-  largest = (1 << 28) // max(1, math.ceil(sum(exact)))
-  scale = unit if unit <= max(largest, 1) else max(largest, 1)
+  whole = max(1, math.ceil(sum(exact)))
+  largest = (1 << 28) // whole
+  scale = min(unit, largest) if largest else Fraction(1 << 28, whole)  # a vector of more weights than 2^28
   return [max(1, math.floor(share * scale)) for share in exact]
 
 
