@@ -54,7 +54,7 @@ def members_of(count, width, when, criterion):
   def tx(i):
     return optax.chain(
       optax.scale_by_adam(),
-      optimizer.inject(lambda rate: optax.scale(rate), {'rate': -1e-2 * (1 + i)}),
+      optimizer.inject(lambda rate: optax.scale(rate), {'rate': -1e-3 * (1 + i)}),
       optimizer.inject(lambda sparsity: pruned(sparsity), {'sparsity': 0.3 + 0.1 * (i % 6)}),
     )
 
