@@ -182,16 +182,16 @@ def test_a_work_directory_of_another_config(capsys, nothing_compiled):
 def test_a_work_directory_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('in the way')
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    refused(capsys, tiny_runs.argv('train', folder), str(folder), 'ot a directory')
+    refused(capsys, tiny_runs.argv('train', folder), str(folder), 'cannot write to the work directory')
   assert (tmp_path / 'file').read_text() == 'in the way'
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_refuses_the_first_file(tmp_path, capsys, monkeypatch, number):
-  def refuse(path, text):
-    raise OSError(number, errno.errorcode[number], str(path))
+  def refuse(where, data):
+    raise OSError(number, errno.errorcode[number], str(where))
 
-  monkeypatch.setattr(workdir, 'write', refuse)
+  monkeypatch.setattr(workdir.files, 'create', refuse)
   words = [str(tmp_path / 'run'), 'cannot write to the work directory', errno.errorcode[number]]
   refused(capsys, tiny_runs.argv('train', tmp_path / 'run'), *words)
 
