@@ -77,7 +77,7 @@ def get_config(arg=''):
   c.population = config_dict.create(
     # A grid's runs that differ in numbers only are the members of one program.
     members=0,  # of one program: 0 as many as memory holds, 1 every run by itself
-    batching='auto',  # vmap (all at once), map (in turn; bit for bit a run by itself), auto: map on CPU, vmap elsewhere
+    batching='auto',  # vmap (all at once), map (in turn: nearest to a run by itself), auto: map on CPU, vmap elsewhere
     mesh=-1,  # devices on the axis of members, -1: as many as there are members for; mesh.data gets the others
     memory=0.0,  # GiB that a program may hold on a device, 0: 0.8 of what is free
   )

@@ -1,4 +1,7 @@
-"""Many runs as one program: each has its own folder, numbers, data and fate, and equals the run by itself."""
+"""Many runs as one program: each has its own folder, numbers, data and fate, and equals the run by itself.
+
+Masks are equal exactly; parameters bit for bit where the compiler adds in the same order, else nearly (see README).
+"""
 
 import collections
 import time
@@ -59,7 +62,7 @@ def groups(left, done, folder, prepare, one_by_one=False):
 
 
 def batching(config):
-  """'map' or 'vmap': what population.batching asks for. On CPU members in turn are no slower, and exact."""
+  """'map' or 'vmap': what population.batching asks for. On CPU members in turn are no slower, and nearer."""
   asked = config.population.batching
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
