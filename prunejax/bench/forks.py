@@ -3,6 +3,7 @@
 A start takes milliseconds, not seconds. Nothing of jax's runtime exists before the fork, so a child is as good as new.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -86,7 +87,8 @@ class Child:
 
   def send_signal(self, number):
     if self.poll() is None:
-      os.kill(self.pid, number)
+      with contextlib.suppress(ProcessLookupError):  # it ended, and its answer is on the way
+        os.kill(self.pid, number)
 
   def kill(self):
     self.send_signal(signal.SIGKILL)
