@@ -1,7 +1,7 @@
 """Compressing BERT (Gordon, Duh & Andrews 2020): the cells of its grid, and the report of their ledger."""
 
 from configs import nano
-from experiments.gordon2020 import claims, paper, presets
+from experiments.gordon2020 import claims, paper, presets, probes
 from prunejax import files
 from prunejax.analysis import cost as took
 from prunejax.analysis import figures, ledger, report, tables
@@ -35,6 +35,8 @@ def reproduce(
   left = grid.missing(whole, folder)
   if left and distributed.first():
     say(f'{len(left)} cells are left to other workers; the last one to end writes the report')
+  elif distributed.first():
+    probes.measure(whole, folder, experiment=PAPER, preset=preset, say=say)
   return write_report(folder, say) if distributed.first() and not left else None
 
 
@@ -154,7 +156,8 @@ def write_report(folder, say=log.say):
   if not rows:
     raise ValueError(f'{str(folder / "ledger.jsonl")!r} holds no finished cell: nothing to report yet')
   failed = [row for row in ledger.read(folder / 'ledger.jsonl') if row.get('failed')]
-  known = [row for row in rows if row['arm'] in paper.TABLE1 or row['arm'] in ('dense', 'fresh')]
+  known = [row for row in rows if row['stage'] != 'probe']
+  known = [row for row in known if row['arm'] in paper.TABLE1 or row['arm'] in ('dense', 'fresh')]
   chance = {row['task']: row['metrics']['majority'] for row in known if 'majority' in row.get('metrics', {})}
   verdicts = claims.check(known, chance)
   shown = [tables.table1(known), tables.beside(known, paper.TABLE1)]
