@@ -181,6 +181,15 @@ def erk_keep(units, shapes, sparsity):
   return out
 
 
+def histogram_cut(score, share, bins):
+  """The bins' sums in order, as the first TensorFlow library took them."""
+  score = np.ravel(score).astype(np.float32)
+  top = score.max()
+  held, _ = np.histogram(score, bins, (0, top if top > 0 else 1))
+  shares = np.cumsum(held).astype(np.float32) / np.float32(score.size)
+  return float(top) / bins * int(np.sum(shares < np.float32(share)))
+
+
 ALLOCATIONS = {
   'uniform': Case(allocation.uniform, local(lambda name, sparsity: sparsity)),
   'by_class': Case(
@@ -190,6 +199,10 @@ ALLOCATIONS = {
   'global_threshold': Case(allocation.global_threshold, global_keep),
   'class_distribution': Case(lambda: allocation.class_distribution(CLASSES), class_keep),
   'erk': Case(allocation.erk, erk_keep),
+  'histogram': Case(
+    lambda: allocation.histogram(64, 0.0),
+    lambda units, shapes, s: {name: int(np.sum(u > histogram_cut(u, s, 64))) for name, u in units.items()},
+  ),
 }
 
 

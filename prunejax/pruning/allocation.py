@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.pruning import counts, groups, selection
+from prunejax.pruning import histogram as histograms
 from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.types import Allocation, Units, compiled
 
@@ -138,6 +139,25 @@ def erk() -> Allocation:
     return units.by_name(part + (rounded & first))
 
   return Allocation(keep)
+
+
+def histogram(bins: int = 256, decay: float = 0.9) -> Allocation:
+  """Approximate, with a memory: the cut-off of TensorFlow's first pruning library, one of whose copies Gordon et al.,
+  2020, ran. Here to be measured against; `uniform` keeps the number that was asked.
+
+  A leaf keeps the units whose score lies above `decay * its last cut + (1 - decay) * cut`, the first last cut being 0
+  and cut = (largest score / bins) * (how many of the equal bins from 0 to the largest score, counted from below, hold
+  together fewer units than the share to be removed). With `decay=0.9` twenty moves of the masks reach 88 % of a cut
+  that stands still; 0.0 is no memory. Scores are taken to be at least 0, as magnitudes are. ValueError for `bins`
+  not in 2..65536 or `decay` not in [0, 1).
+  """
+  if not (isinstance(bins, int) and 2 <= bins <= 1 << 16):
+    raise ValueError(f'histogram: bins={bins!r}; a whole number from 2 to 65536 is needed')
+  if not 0 <= decay < 1:
+    raise ValueError(f'histogram: decay={decay!r} is not in [0, 1)')
+  init = lambda parts: jnp.zeros(len(parts), jnp.float32)
+  remember = lambda units, sparsity, cuts: histograms.remember(units, sparsity, cuts, bins, decay)
+  return Allocation(lambda units, sparsity: remember(units, sparsity, init(units.parts()))[0], None, init, remember)
 
 
 def _power(score):

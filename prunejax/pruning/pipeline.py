@@ -21,12 +21,13 @@ _CHEAP = frozenset(
 
 class Selected(NamedTuple):
   """`masks` {path: bool}; `kept` {name: int32 units, a vector over the slices of a stacked leaf};
-  `nan` {path: bool}, true where a score of the leaf is NaN.
+  `nan` {path: bool}, true where a score of the leaf is NaN; `memory` of an allocation that has one.
   """
 
   masks: dict[str, Any]
   kept: dict[str, Any]
   nan: dict[str, Any]
+  memory: Any = ()
 
 
 def select_masks(
@@ -44,23 +45,23 @@ def select_masks(
   return select(groups.plain(scores, stacked), sparsity, allocation, structure).masks
 
 
-def select(scores: Scores, sparsity, allocation=None, structure=None, old=None) -> Selected:
+def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=()) -> Selected:
   """Masks at a sparsity for scores that are read again and again rather than stored.
 
   `old`, masks {path: bool}: among scores of 0.0, weights that are kept so far go before those that
-  are pruned already.
+  are pruned already. `memory`: what the allocation decided before, of one that has a memory.
   """
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
 
-  def chosen(sources, sparsity, old):
+  def chosen(sources, sparsity, old, memory):
     found = scores._replace(sources=sources)
-    return (_single if structure.single else _pooled)(found, sparsity, allocation, structure, old)
+    return (_single if structure.single else _pooled)(found, sparsity, allocation, structure, old, memory)
 
-  return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old)
+  return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old, memory)
 
 
-def _single(scores, sparsity, allocation, structure, old):
+def _single(scores, sparsity, allocation, structure, old, memory):
   read = scores.read(scores.sources)
   if old is not None and sum(score.size for score in read.values()) <= groups.FEW:
     scores, old = groups.plain(_aged(read, old), scores.stacked), None
@@ -75,32 +76,35 @@ def _single(scores, sparsity, allocation, structure, old):
   like = units.scores
   if not of.problems:
     return Selected({name: jnp.ones(s.shape, bool) for name, s in like.items()}, allocation.keep(units, sparsity),
-                    {name: jnp.zeros((), bool) for name in like})
-  found = _found(allocation, units, of, sparsity)
+                    {name: jnp.zeros((), bool) for name in like}, memory)
+  found, memory = _found(allocation, units, of, sparsity, memory)
   masks = selection.masks(of, found.edge, like, old)
   nan = {name: jnp.any(flags) for name, flags in groups.by_name(of, found.nan, unsigned).items()}
-  return Selected(masks, groups.by_name(of, found.edge.above + found.edge.needed, unsigned), nan)
+  return Selected(masks, groups.by_name(of, found.edge.above + found.edge.needed, unsigned), nan, memory)
 
 
-def _pooled(scores, sparsity, allocation, structure, old):
+def _pooled(scores, sparsity, allocation, structure, old, memory):
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
   units = pooled_units(ranked, structure, scores.stacked)
   of = groups.blocks(units.again)
   if of.problems:
-    found = _found(allocation, units, of, sparsity)
+    found, memory = _found(allocation, units, of, sparsity, memory)
     keep = selection.masks(of, found.edge, units.scores)
     kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
   else:
     keep, kept = {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()}, allocation.keep(units, sparsity)
   nan = {name: jnp.any(jnp.isnan(score)) for name, score in read.items()}
-  return Selected(structure.expand(keep, ranked), kept, nan)
+  return Selected(structure.expand(keep, ranked), kept, nan, memory)
 
 
-def _found(allocation, units, of, sparsity) -> selection.Found:
+def _found(allocation, units, of, sparsity, memory) -> tuple[selection.Found, Any]:
   if allocation.find is not None:
-    return allocation.find(units, of, sparsity)
-  return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity)))
+    return allocation.find(units, of, sparsity), memory
+  if allocation.remember is None or isinstance(memory, tuple):  # asked outside a chain: as at the first move
+    return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity))), memory
+  kept, memory = allocation.remember(units, sparsity, memory)
+  return selection.edges(of, groups.in_order(of, kept)), memory
 
 
 def pooled_units(scores: dict, structure, stacked=()) -> Units:

@@ -11,14 +11,15 @@ from prunejax.pruning.types import named_leaves, path_name
 
 class PruneState(NamedTuple):
   """Steps taken (int32), masks shaped like params (bool, True = kept, `MaskedNode` where nothing is
-  pruned), the criterion's own state, and for each pruned leaf the first step, counted from 1, in
-  which one of its scores was NaN (int32 [leaves], 0 = never).
+  pruned), the criterion's own state, for each pruned leaf the first step, counted from 1, in which
+  one of its scores was NaN (int32 [leaves], 0 = never), and the memory of an allocation that has one.
   """
 
   prune_count: Any
   prune_mask: Any
   prune_criterion: Any
   prune_nan: Any = ()
+  prune_allocation: Any = ()
 
 
 class LatentPruneState(PruneState):

@@ -65,12 +65,14 @@ def prune_transform(
   def init(params):
     chosen = select(params, where, origin='prune_transform')
     layers = _stacked(chosen, stacked)
-    jax.eval_shape(lambda s: pipeline.kept_units(s, 0.0, allocation, structure, layers)[1], _abstract(chosen))
+    abstract = _abstract(chosen)
+    jax.eval_shape(lambda s: pipeline.kept_units(s, 0.0, allocation, structure, layers)[1], abstract)
     return State(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
       criterion.init(chosen),
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
+      _memory(allocation, structure, abstract, layers),
     )
 
   def update(updates, state, params=None, **extra):
@@ -88,16 +90,17 @@ def prune_transform(
     read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
     scores = Scores(read, sources, _stacked(chosen, stacked))
 
-    def move(old):
-      found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old))
-      return list(found.masks.values()), list(found.nan.values())
+    def move(old, memory):
+      found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old), memory)
+      return list(found.masks.values()), list(found.nan.values()), found.memory
 
-    def stay(old):
+    def stay(old, memory):
       kept = jax.tree.leaves(old)
-      return kept, [jnp.zeros([], bool)] * len(kept)
+      return kept, [jnp.zeros([], bool)] * len(kept), memory
 
     # `updates` stay out of the cond: as its operand they would be materialised at every step.
-    new_masks, spoilt = jax.lax.cond(_due(when, forced, step), move, stay, state.prune_mask)
+    operands = state.prune_mask, state.prune_allocation
+    new_masks, spoilt, remembered = jax.lax.cond(_due(when, forced, step), move, stay, *operands)
     nan = state.prune_nan
     nan = jnp.where((nan == 0) & jnp.stack(spoilt), step + 1, nan) if spoilt else nan
     new_masks, spoilt = iter(new_masks), iter(spoilt)
@@ -105,7 +108,7 @@ def prune_transform(
     for mask, update, p in zip(masks, ups, weights, strict=True):
       kept.append(mask if is_hole(mask) else next(new_masks))
       out.append(update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned))
-    new = State(optax.safe_increment(step), treedef.unflatten(kept), memory, nan)
+    new = State(optax.safe_increment(step), treedef.unflatten(kept), memory, nan, remembered)
     return treedef.unflatten(out), new
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -248,6 +251,15 @@ def _stacked(chosen, pattern) -> frozenset:
     if len(leaves[name].shape) < 2:
       raise ValueError(f'prune_transform: {name!r} has shape {tuple(leaves[name].shape)} and cannot be stacked layers')
   return found
+
+
+def _memory(allocation, structure, abstract, layers):
+  """What an allocation with a memory starts from."""
+  if allocation.init is None:
+    return ()
+  parts = []
+  jax.eval_shape(lambda s: parts.extend(pipeline.pooled_units(s, structure, layers).parts()), abstract)
+  return allocation.init(parts)
 
 
 def _abstract(tree):

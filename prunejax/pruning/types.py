@@ -94,10 +94,16 @@ class Allocation(NamedTuple):
 
   `find(units, blocks, sparsity) -> selection.Found`, if given, is asked instead for the masks: an
   allocation that meets the thresholds on its way need not have them searched again.
+
+  `init(list of Part) -> memory` and `remember(units, sparsity, memory) -> (as keep, memory)`, if given, are
+  for one that depends on what it decided before: `remember` is asked at every move of the masks, and
+  `keep` is what it would say the first time.
   """
 
   keep: Callable[[Units, jax.Array], dict[str, jax.Array]]
   find: Callable[..., Any] | None = None
+  init: Callable[[list[Part]], Any] | None = None
+  remember: Callable[..., Any] | None = None
 
 
 def _key_name(key) -> str:
