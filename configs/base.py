@@ -45,7 +45,7 @@ def get_config(arg=''):
     dtype='float32',  # compute: float32, bfloat16
   )
   c.data = config_dict.create(
-    corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME; several as 'wikipedia+pydoc*4'
+    corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME; several as 'wikipedia@0.1+pydoc*4'
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax

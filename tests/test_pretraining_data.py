@@ -228,6 +228,23 @@ def test_sources_are_joined_and_only_training_text_repeats():
   assert len(load('validation', 'text+text*2')[1].tokens) == 2 * len(load('validation')[1].tokens)
 
 
+def test_shares_are_nested_draw_whole_documents_and_leave_the_held_out_ones():
+  documents = lambda part: [
+    bytes(part.tokens[a:b].tobytes()) for a, b in zip(part.documents, part.documents[1:], strict=False)
+  ]
+  whole = documents(load('train')[1])
+  found = []
+  for share in (0.1, 0.3, 0.85):
+    part = load('train', f'text@{share}')[1]
+    found.append(documents(part))
+    assert len(found[-1]) == round(share * len(whole))
+    assert part.starts[part.documents[:-1]].all() and len(part.starts) == len(part.tokens)
+    assert found[-1] == [d for d in whole if d in set(found[-1])], 'their own order'
+  assert set(found[0]) < set(found[1]) < set(found[2]) < set(whole)
+  assert len(load('train', 'text@.3*2')[1].documents) == 2 * len(found[1]) + 1
+  assert documents(load('validation', 'text@0.1')[1]) == documents(load('validation')[1])
+
+
 def test_tokens_are_made_once_and_again_when_the_text_changes(tmp_path, monkeypatch):
   tiny_runs.write_text(tmp_path / 'more', documents=6)
   monkeypatch.setenv('PRUNEJAX_CACHE', str(tmp_path / 'cache'))
@@ -246,6 +263,10 @@ def test_tokens_are_made_once_and_again_when_the_text_changes(tmp_path, monkeypa
   ('text*0', ValueError, r"data.corpus='text\*0'.*joined by"),
   ('text+', ValueError, 'data.corpus='),
   ('text*many', ValueError, 'data.corpus='),
+  ('text@0', ValueError, "data.corpus='text@0'.*share in"),
+  ('text@1.5', ValueError, 'data.corpus='),
+  ('text@half', ValueError, 'data.corpus='),
+  ('text*2@0.5', ValueError, 'data.corpus='),
 ])
 def test_a_source_that_is_not_there_is_named(spec, error, match):
   with pytest.raises(error, match=match):

@@ -14,7 +14,16 @@ from prunejax.data import pydoc, text, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
+_SOURCE = re.compile(r'(?P<name>[^@*]+)(?:@(?P<share>\d*\.?\d+))?(?:\*(?P<repeat>\d+))?')
 _SENTENCE = re.compile(r'(?<=[.!?])["\')]*\s+(?=["\'(]*[A-Z0-9])')
+
+
+class Source(NamedTuple):
+  """One part of a spec: how often its training documents are read, and which share of them."""
+
+  name: str
+  repeat: int = 1
+  share: float = 1.0
 
 
 class Corpus(NamedTuple):
@@ -40,7 +49,8 @@ def load(spec, split, tokenizer, *, root=None, cache=None) -> Corpus:
 
   Args:
     spec: sources joined by '+', each with an optional repeat: 'pydoc', 'wikipedia+pydoc*4', 'tfds:lm1b'. A name
-      other than 'pydoc' and 'tfds:...' is a folder (or archive) of text below `root`.
+      other than 'pydoc' and 'tfds:...' is a folder (or archive) of text below `root`. 'wikipedia@0.1' is a tenth of
+      the training documents, drawn once: those of a smaller share are among those of a larger one.
     split: 'train', 'validation' or 'test', split by document.
     tokenizer: a `tokenizers.Tokenizer`.
     root: folder of local text, or TFDS's data folder.
@@ -52,9 +62,11 @@ def load(spec, split, tokenizer, *, root=None, cache=None) -> Corpus:
   if split not in SPLITS:
     raise ValueError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
   parts = []
-  for name, repeat in sources(spec):
+  for name, repeat, share in sources(spec):
     folder = _tokenised(name, tokenizer, root, cache)
     part = _checked(folder, split)
+    if split == 'train' and share < 1:
+      part = _sample(part, share)
     parts += [part] * (repeat if split == 'train' else 1)
   return _join(parts) if len(parts) > 1 else parts[0]
 
@@ -79,20 +91,24 @@ def _checked(folder, split):
   return part
 
 
-def sources(spec):
-  """'a+b*3' -> [('a', 1), ('b', 3)]."""
-  pairs = []
+def sources(spec) -> list[Source]:
+  """'a+b@0.5*3' -> [Source('a', 1, 1.0), Source('b', 3, 0.5)]. Raises ValueError for what is no such spec."""
+  found = []
   for part in str(spec).split('+'):
-    name, star, repeat = part.strip().partition('*')
-    if not name or (star and not (repeat.isdigit() and int(repeat) > 0)):
-      raise ValueError(f"data.corpus={spec!r}: expected sources joined by '+', such as 'pydoc' or 'wikipedia+pydoc*4'")
-    pairs.append((name, int(repeat) if star else 1))
-  return pairs
+    match = _SOURCE.fullmatch(part.strip())
+    repeat, share = (int(match['repeat'] or 1), float(match['share'] or 1)) if match else (0, 0)
+    if not (repeat > 0 and 0 < share <= 1):
+      raise ValueError(
+        f"data.corpus={spec!r}: expected sources joined by '+', such as 'pydoc' or 'wikipedia+pydoc*4', each with an"
+        " optional share in (0, 1], such as 'wikipedia@0.1'"
+      )
+    found.append(Source(match['name'], repeat, share))
+  return found
 
 
 def lines(spec, *, root=None, cache=None, limit=40_000_000):
   """Paragraphs of the training documents, up to `limit` characters a source, for training a vocabulary."""
-  for name, _ in sources(spec):
+  for name, *_ in sources(spec):
     left = limit
     for split, document in _documents(name, root, cache):
       if split == 'train' and left > 0:
@@ -131,7 +147,7 @@ def _fingerprint(name, root, cache):
 
 def key(spec, root=None, cache=None, extra=''):
   """A file name that changes with the sources, their content and `extra`."""
-  content = json.dumps([FORMAT, [[name, _fingerprint(name, root, cache)] for name, _ in sources(spec)], extra])
+  content = json.dumps([FORMAT, [[name, _fingerprint(name, root, cache)] for name, *_ in sources(spec)], extra])
   return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{hashlib.sha256(content.encode()).hexdigest()[:16]}'
 
 
@@ -195,6 +211,16 @@ def _encode(documents, tokenizer, group=512):
   join = lambda arrays, dtype: np.concatenate(arrays) if arrays else np.zeros(0, dtype)
   cut = lambda split: np.array([0, *offsets[split]], np.int64)
   return {s: Corpus(join(tokens[s], dtype), join(starts[s], bool), cut(s)) for s in SPLITS}
+
+
+def _sample(part, share):
+  """The first `share` of the documents in an order drawn once for all shares, put back in their own order."""
+  count = len(part.documents) - 1
+  chosen = np.sort(np.random.default_rng(count).permutation(count)[: max(1, round(share * count))])
+  lengths = np.diff(part.documents)[chosen]
+  spans = [slice(a, a + n) for a, n in zip(part.documents[chosen], lengths, strict=True)]
+  pick = lambda array: np.concatenate([array[span] for span in spans])
+  return Corpus(pick(part.tokens), pick(part.starts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
 def _join(parts):
