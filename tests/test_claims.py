@@ -6,6 +6,7 @@ import pytest
 import synthetic_ledger as synthetic
 
 from experiments.gordon2020 import claims, paper
+from prunejax.analysis import statistics
 
 NAMES = [claim.__name__ for claim in claims.CLAIMS]
 ON_TASKS = [name for name in NAMES if name != 'loss_rises']
@@ -44,8 +45,42 @@ def test_planted_opposites_are_not_reproduced():
   got = verdicts(synthetic.make(opposite))
   assert got.pop('accuracy_falls') == 'reproduced'  # the price is there; only its sign is fixed
   got.pop('deletion_follows_loss')
+  assert got.pop('deletion_fits_but_does_not_transfer') == 'undecided'  # they do not fit: nothing follows
   assert got == dict.fromkeys(got, 'not reproduced')
   assert verdicts(synthetic.make(nothing_falls))['accuracy_falls'] == 'not reproduced'
+
+
+def changed(arm, **change):
+  """The paper's shape with another score, loss or fit of one arm."""
+  return lambda name, s: {**synthetic.paper_like(name, s), **(change if name == arm and s else {})}
+
+
+@pytest.mark.parametrize('change, expected', [
+  ({'score': 0.85}, 'not reproduced'),  # they come back whole, though pruned falls
+  ({'score': 0.60}, 'not reproduced'), ({}, 'reproduced')])
+def test_the_middle_is_explained_only_by_an_equal_fall(change, expected):
+  got = verdicts(synthetic.make(changed('deleted', **change), sparsities=(0.5, 0.6)))
+  assert got['deletion_explains_the_middle'] == expected
+
+
+def test_where_nothing_falls_there_is_nothing_to_explain():
+  assert verdicts(synthetic.make(nothing_falls))['deletion_explains_the_middle'] == 'undecided'
+
+
+@pytest.mark.parametrize('change, expected', [
+  ({'fit': 0.35, 'score': 0.85}, 'not reproduced'), ({'fit': 0.30, 'score': 0.70}, 'reproduced'),
+  ({'fit': 0.60, 'score': 0.70}, 'undecided'), ({'fit': 0.35, 'score': 0.84}, 'undecided')])
+def test_deleted_models_must_fit_before_their_transfer_counts(change, expected):
+  assert verdicts(synthetic.make(changed('deleted', **change)))['deletion_fits_but_does_not_transfer'] == expected
+
+
+def test_arms_that_the_paper_does_not_have_change_no_verdict():
+  rows = synthetic.make()
+  odd = [{**row, 'cell': row['cell'] + 'x', 'arm': arm} for arm in ('switch:histogram', 'corpus:0.1', 'permuted')
+         for row in rows if row['arm'] == 'pruned']
+  probe = [{**rows[0], 'cell': 'probe', 'stage': 'probe', 'metrics': {'mask_difference': 0.9}}]
+  assert claims.check(rows + odd) == claims.check(rows)
+  assert verdicts(rows + odd + probe)
 
 
 def test_a_line_that_rises_with_loss_is_not_reproduced():
@@ -66,7 +101,11 @@ def test_noise_is_undecided():
 def test_no_effect_at_all_is_rarely_called_one(name):
   # At the threshold itself a verdict either way is an error; 0.5 % a side is what is promised.
   edge = {'low_sparsity_is_free': -claims.MARGIN, 'accuracy_falls': -claims.MARGIN}.get(name, 0.0)
-  arms = {'finetuning_first_does_not_help': {'after': 0.01}}.get(name, {'pruned': edge})
+  arms = {
+    'finetuning_first_does_not_help': {'after': 0.01},
+    'deletion_explains_the_middle': {'pruned': -0.05, 'deleted': -0.05 + claims.MARGIN},
+    'deletion_fits_but_does_not_transfer': {'deleted': -claims.MARGIN / 2},
+  }.get(name, {'pruned': edge})
   def at_threshold(arm, sparsity):
     return {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8 + arms.get(arm, 0.0)}
   wrong = 0
@@ -97,7 +136,9 @@ def test_no_rows_decide_nothing():
 
 @pytest.mark.parametrize('lacking, undecided', [
     ('random', {'magnitude_beats_random'}), ('after', {'finetuning_first_does_not_help'}),
-    ('deleted', {'deletion_follows_loss', 'deletion_recovers'})])
+    ('deleted', {
+        'deletion_follows_loss', 'deletion_recovers', 'deletion_explains_the_middle',
+        'deletion_fits_but_does_not_transfer'})])
 def test_a_claim_without_its_arm_is_undecided(lacking, undecided):
   rows = [row for row in synthetic.make() if row['arm'] != lacking]
   assert {name for name, v in verdicts(rows).items() if v == 'undecided'} == undecided
@@ -212,6 +253,6 @@ def test_table1_is_the_papers():
 def test_the_papers_slopes_follow_from_its_table(task):
   lines = [line for line in paper.TABLE1['deleted'].values()]
   lines = lines[:-1] if task == 'CoLA' else lines
-  line = claims.statistics.fit([x['loss'] for x in lines], [x['tasks'][task][0] for x in lines])
+  line = statistics.fit([x['loss'] for x in lines], [x['tasks'][task][0] for x in lines])
   assert line.slope == pytest.approx(paper.SLOPES[task], abs=0.006)
   assert line.r < -0.98 and math.isfinite(line.low)

@@ -1,13 +1,12 @@
 """Compressing BERT (Gordon, Duh & Andrews 2020): the cells of its grid, and the report of their ledger."""
 
 from configs import nano
-from experiments.gordon2020 import claims, paper, presets, probes
-from prunejax import files
-from prunejax.analysis import cost as took
-from prunejax.analysis import figures, ledger, report, tables
+from experiments.gordon2020 import presets, probes
+from experiments.gordon2020.report import redraw, write_report
 from prunejax.data import tasks
 from prunejax.train import configs, cost, distributed, grid, log, specs
 
+__all__ = ['plan', 'redraw', 'reproduce', 'write_report']
 PAPER = 'gordon2020'
 
 
@@ -147,47 +146,3 @@ def _of_task(p, seed, task, steps, rate, models, start, add):
 
 def _changed(config, **changes):
   return configs.override(config.copy_and_resolve_references(), changes)
-
-
-def write_report(folder, say=log.say):
-  """Table 1, figures 1 and 2a, the verdicts and report.html, from the ledger and nothing else."""
-  folder = files.path(folder)
-  rows = [row for row in ledger.read(folder / 'ledger.jsonl') if not row.get('failed')]
-  if not rows:
-    raise ValueError(f'{str(folder / "ledger.jsonl")!r} holds no finished cell: nothing to report yet')
-  failed = [row for row in ledger.read(folder / 'ledger.jsonl') if row.get('failed')]
-  known = [row for row in rows if row['stage'] != 'probe']
-  known = [row for row in known if row['arm'] in paper.TABLE1 or row['arm'] in ('dense', 'fresh')]
-  chance = {row['task']: row['metrics']['majority'] for row in known if 'majority' in row.get('metrics', {})}
-  verdicts = claims.check(known, chance)
-  shown = [tables.table1(known), tables.beside(known, paper.TABLE1)]
-  pays = who_pays(folder, known)
-  if pays:
-    shown.append(pays)
-  if failed:
-    shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
-  if spent := took.read(folder):
-    before = took.measured(files.path(__file__).parent / 'cost.jsonl', rows[-1]['preset'])
-    shown.append(took.table(spent, before))
-    say(tables.text(shown[-1]))
-  drawn = figures.standard(known, chance=sum(chance.values()) / len(chance) if chance else None)
-  written = report.write(
-    folder, known, verdicts, title='Compressing BERT: weight pruning and transfer', tables=shown, figures=drawn,
-    meta={'paper': 'Gordon, Duh & Andrews 2020, arXiv:2002.08307', 'preset': rows[-1]['preset']},
-  )
-  say(tables.text(shown[0]))
-  for verdict in verdicts:
-    say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
-  say(f'report: {written["report.html"]}')
-  return written
-
-
-def who_pays(folder, rows):
-  """The saved report of the sparsest pruned cell as a table, or None."""
-  pruned = [row for row in rows if row['arm'] == 'pruned' and row['stage'] == 'pretrain']
-  for row in sorted(pruned, key=lambda row: -row['sparsity']):
-    path = folder / 'cells' / row['cell'] / 'who_pays_weights.json'
-    if files.exists(path):
-      saved = files.read_json(path)
-      return tables.records(f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']])
-  return None

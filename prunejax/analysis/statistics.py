@@ -63,15 +63,16 @@ def student_quantile(level, df):
   if df < 1 or not 0 < level < 1:
     raise ValueError(f'Student quantile needs df >= 1 and 0 < level < 1, got {df} and {level}')
   low, high = 0.0, 1.0
-  while _student_area(high, df) < level:
+  while student_area(high, df) < level:
     high *= 2
   for _ in range(100):
     middle = (low + high) / 2
-    low, high = (middle, high) if _student_area(middle, df) < level else (low, middle)
+    low, high = (middle, high) if student_area(middle, df) < level else (low, middle)
   return (low + high) / 2
 
 
-def _student_area(t, df):
+def student_area(t, df):
+  """P(|T| < t) of Student's distribution with an integer df, t >= 0."""
   angle = math.atan2(t, math.sqrt(df))
   term = math.cos(angle) if df % 2 else 1.0
   total = 0.0

@@ -4,15 +4,9 @@ import html as escape
 import math
 from typing import NamedTuple
 
-from prunejax.analysis import statistics
+from prunejax.analysis import arms, statistics
 
-ARMS = ('dense', 'pruned', 'deleted', 'after', 'random', 'fresh')
-NAMES = {'dense': 'dense', 'pruned': 'pruned in pre-training', 'deleted': 'information deletion',
-         'after': 'pruned after fine-tuning', 'random': 'random pruning',
-         'fresh': 'never pre-trained'}
-# The checkpoint a fine-tuned arm started from: deletion starts where pruning ended.
-SOURCE = {'deleted': 'pruned', 'pruned': 'pruned', 'random': 'random', 'dense': 'dense',
-          'after': 'dense'}
+NAMES = arms.NAMES
 
 
 class Table(NamedTuple):
@@ -41,16 +35,16 @@ def table1(rows, *, level=0.95, seed=0):
 
   def line(arm, sparsity):
     key = arm, sparsity
-    source = (SOURCE.get(arm), sparsity if arm != 'after' else 0.0)
+    source = (arms.SOURCE.get(arm, arm), sparsity if arm != 'after' else 0.0)
     # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
     loss = [] if arm == 'after' else losses.get(source, {}).values()
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
     average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
     seeds = {k[1] for table in (scores, losses) for k in table.get(key, {})}
-    return (NAMES.get(arm, arm), f'{sparsity:g}', str(len(seeds)), number(estimate(loss)),
+    return (arms.name(arm), f'{sparsity:g}', str(len(seeds)), number(estimate(loss)),
             *per_task, average)
 
-  keys = sorted(set(scores) | set(losses), key=order)
+  keys = sorted(set(scores) | set(losses), key=arms.order)
   names = sorted({(row['task'], statistics.metric_of(row)) for row in statistics.select(rows)})
   unlike = [f'{task}: {metric}' for task, metric in names if metric != 'accuracy']
   note = (f'Score in points of 100 | loss over the training set; mean ± half of the '
@@ -73,11 +67,11 @@ def beside(rows, paper, *, level=0.95, seed=0):
   losses = statistics.pretrain(rows)
   estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
   lines = []
-  for arm, sparsity in sorted(means, key=order):
+  for arm, sparsity in sorted(means, key=arms.order):
     if sparsity == 0 or arm not in paper:
       continue
     score = statistics.paired(means[arm, sparsity], means.get(('dense', 0.0), {}))
-    source = losses.get((SOURCE[arm], sparsity), {}) if arm != 'after' else {}
+    source = losses.get((arms.SOURCE[arm], sparsity), {}) if arm != 'after' else {}
     loss = statistics.paired(source, losses.get(('dense', 0.0), {}))
     there, zero = paper[arm].get(sparsity), paper[arm][0.0]
     theirs = [math.nan, math.nan]
@@ -85,7 +79,7 @@ def beside(rows, paper, *, level=0.95, seed=0):
       theirs[0] = there['average'] - zero['average']
       if there.get('loss') is not None:
         theirs[1] = there['loss'] - zero['loss']
-    lines.append((NAMES.get(arm, arm), f'{sparsity:g}',
+    lines.append((arms.name(arm), f'{sparsity:g}',
                   points(estimate(score.values()), sign='+'), _shown(theirs[0], '+.1f'),
                   number(estimate(loss.values()), sign='+'), _shown(theirs[1], '+.2f')))
   return Table('Beside the paper: differences to dense',
@@ -143,10 +137,16 @@ def number(estimate, sign=''):
   return _plus_minus(*estimate[:3], f'{sign}.2f', '.2f')
 
 
-def order(key):
-  """Sorts (arm, sparsity) as the paper does: arms in its order, then by sparsity."""
-  arm, sparsity = key
-  return (ARMS.index(arm) if arm in ARMS else len(ARMS), arm, sparsity)
+def span(low, high, scale=1, form='.2f'):
+  """An interval: '[-0.4, +0.1]', or '-' when it has no ends."""
+  if not (math.isfinite(low) and math.isfinite(high)):
+    return '-'
+  return f'[{scale * low:{form}}, {scale * high:{form}}]'
+
+
+def p_value(p):
+  """A probability with two digits: '0.034', '< 0.001'."""
+  return '-' if not math.isfinite(p) else '< 0.001' if p < 0.001 else f'{p:.2g}'
 
 
 def _plus_minus(middle, low, high, form, reach):

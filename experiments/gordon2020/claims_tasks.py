@@ -1,0 +1,77 @@
+"""The claims that set the dev scores of two arms against each other."""
+
+from experiments.gordon2020 import judging
+from prunejax.analysis import statistics
+
+
+def low_sparsity_is_free(data):
+  """Pruned minus dense at every sparsity up to 0.4, against a loss of MARGIN.
+
+  Reproduced: at each of them the interval lies above -MARGIN, and 0.3 or more is among them.
+  Not reproduced: at one of them it lies below -MARGIN (level 1 - 0.01 / k).
+  """
+  diffs = judging.against(data, 'pruned', 'dense', lambda s: 0 < s <= judging.LOW)
+  every = bool(diffs) and max(diffs) >= 0.3 and all(judging.side(d, -judging.MARGIN) > 0 for d in diffs.values())
+  broken = any(judging.side(d, -judging.MARGIN, judging.share(diffs)) < 0 for d in diffs.values())
+  return judging.verdict(
+      data, 'low_sparsity_is_free', 'Pruning up to 0.4 of the weights costs no '
+      'accuracy downstream.', every and not broken, broken,
+      judging.listed('pruned - dense', diffs, 100), f'margin {100 * judging.MARGIN:g} points')
+
+
+def accuracy_falls(data):
+  """Pruned minus dense at the highest sparsity of at least 0.7, against a loss of MARGIN.
+
+  Reproduced: the interval lies below -MARGIN. Not reproduced: it lies above.
+  """
+  diffs = judging.against(data, 'pruned', 'dense', lambda s: s >= judging.HIGH)
+  side = judging.side(diffs[max(diffs)], -judging.MARGIN) if diffs else 0
+  return judging.verdict(
+      data, 'accuracy_falls', 'At high sparsity accuracy downstream falls.', side < 0,
+      side > 0, judging.listed('pruned - dense', diffs, 100),
+      f'margin {100 * judging.MARGIN:g} points, judged at the highest sparsity')
+
+
+def magnitude_beats_random(data):
+  """Pruned minus random at equal sparsities of at least 0.3, averaged over them, against zero.
+
+  Reproduced: the interval lies above zero. Not reproduced: it lies below. Undecided as well when
+  one sparsity contradicts the average (level 1 - 0.05 / k).
+  """
+  diffs = judging.against(data, 'pruned', 'random', lambda s: s >= 0.3)
+  up, down = judging.agreed(diffs, 0.0)
+  loss = {s: statistics.paired(data.losses.get(('random', s), {}), data.losses['pruned', s])
+          for s in diffs if ('pruned', s) in data.losses}
+  return judging.verdict(
+      data, 'magnitude_beats_random', 'At equal sparsity, pruning by magnitude keeps '
+      'more accuracy than pruning at random.', up, down,
+      judging.listed('pruned - random', diffs, 100), judging.listed('random - pruned loss', loss, 1))
+
+
+def finetuning_first_does_not_help(data):
+  """Pruned after fine-tuning minus pruned in pre-training, averaged over sparsities, against +0.01.
+
+  Pairs that both stand at their task's floor say nothing and are left out. Reproduced: the
+  interval lies below +0.01. Not reproduced: above. Undecided as well when one sparsity
+  contradicts the average (level 1 - 0.05 / k).
+  """
+  diffs = judging.against(data, 'after', 'pruned', lambda s: s > 0, alive=True)
+  up, down = judging.agreed(diffs, 0.01)
+  return judging.verdict(
+      data, 'finetuning_first_does_not_help', 'Fine-tuning before pruning does not '
+      'make a model easier to prune.', down, up,
+      judging.listed('after - pruned', diffs, 100), 'threshold +1 point')
+
+
+def deletion_recovers(data):
+  """Information deletion minus pruned at sparsities of at least 0.7, averaged, against zero.
+
+  Reproduced: the interval lies above zero. Not reproduced: it lies below. Undecided as well when
+  one sparsity contradicts the average (level 1 - 0.05 / k).
+  """
+  diffs = judging.against(data, 'deleted', 'pruned', lambda s: s >= judging.HIGH)
+  up, down = judging.agreed(diffs, 0.0)
+  return judging.verdict(
+      data, 'deletion_recovers', 'At high sparsity, deleted weights that may train '
+      'again recover part of the accuracy.', up, down,
+      judging.listed('deleted - pruned', diffs, 100), '')

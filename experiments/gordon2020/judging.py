@@ -1,0 +1,154 @@
+"""How a claim is judged: which numbers count, what is clear of a threshold, what stays undecided.
+
+Every check compares a number with a threshold through `statistics.cautious` (the wider of the
+bootstrap and Student's 99 % interval) over (task, seed) pairs, and says *undecided* unless at
+least two seeds stand behind it and the interval lies clear of the threshold on one side. 99 and
+not 95, because a dozen claims are judged at once. Tasks of one seed share a checkpoint and are not
+independent, so the 90 % interval over the means of the seeds alone must be clear as well.
+Tasks that the dense model has not learned are left out: a model that learned nothing has nothing
+to delete. Where a claim speaks of several sparsities, a refutation by one among k of them needs
+the level 1 - 0.01 / k, so that a long list finds none by luck.
+"""
+
+import math
+from typing import NamedTuple
+
+from prunejax.analysis import arms, statistics
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = 'reproduced', 'not reproduced', 'undecided'
+LEVEL = 0.99  # of every interval a verdict rests on
+SEED_LEVEL = 0.9  # of the interval over the means of the seeds, which must agree
+MARGIN = 0.02  # what counts as no loss of accuracy; the paper's AVG loses 0.005 at 0.4
+LEARNED = 0.02  # how far above its floor a dense model must be for its task to count
+FIT = 0.05  # nats of train loss within which a model fits as well as a dense one
+LOW, MEDIUM, HIGH = 0.4, 0.5, 0.7  # the paper's regimes (section 4)
+NOTHING = 'a model that learned nothing has nothing to delete'
+
+
+class Verdict(NamedTuple):
+  """A claim of the paper, what our ledger says to it, and the numbers that say so."""
+  name: str
+  claim: str
+  verdict: str
+  evidence: str
+  figures: tuple = ()
+
+
+class Grid(NamedTuple):
+  """What the checks read: scores and losses by (arm, sparsity), and the tasks left out."""
+  scores: dict  # {(arm, sparsity): {(task, seed): dev score}}, learned tasks only
+  losses: dict  # {(arm, sparsity): {('pretrain', seed): held-out MLM + NSP loss}}
+  floors: dict  # {task: the better of chance and the mean of the fresh models}
+  left_out: dict  # {task: why}
+  train: dict  # as scores: loss over the training set
+  probes: tuple  # the rows of stage 'probe'
+
+
+def grid(rows, chance=None):
+  """Sorts ledger rows for the checks; chance: {task: score of a constant answer}, if known.
+
+  Arms that the paper does not have (switches, sweeps) are left out, whatever their names.
+  """
+  rows = statistics.one_grid(rows)
+  probes = tuple(row for row in rows if row['stage'] == 'probe')
+  rows = arms.standard(rows)
+  scores = statistics.points(rows)
+  floors, left_out = {}, {}
+  for task in statistics.tasks_of(scores):
+    floor, reason = _floor(scores, task, (chance or {}).get(task))
+    floors[task] = floor
+    if reason:
+      left_out[task] = reason
+
+  def learned(table):
+    kept = {key: {p: v for p, v in place.items() if p[0] not in left_out} for key, place in table.items()}
+    return {key: place for key, place in kept.items() if place}
+
+  train = learned(statistics.points(rows, statistics.train_loss))
+  return Grid(learned(scores), statistics.pretrain(rows), floors, left_out, train, probes)
+
+
+def _floor(scores, task, chance):
+  pick = lambda arm: {p: v for p, v in scores.get((arm, 0.0), {}).items() if p[0] == task}
+  dense, fresh = pick('dense'), pick('fresh')
+  bars = ([chance] if chance is not None else []) + ([statistics.mean(fresh.values())]
+                                                     if fresh else [])
+  if not bars:
+    return math.nan, 'neither a fresh model nor chance to compare with'
+  if len(dense) < 2:
+    return max(bars), f'{len(dense)} dense seed(s), two needed to know it was learned'
+  above = [{p: v - bar for p, v in dense.items()} for bar in bars]
+  if any(statistics.bootstrap(d.values()).low <= LEARNED for d in above):
+    return max(bars), (f'dense {statistics.mean(dense.values()):.3f} is not clear above '
+                       f'{max(bars):.3f}')
+  return max(bars), ''
+
+
+def against(data, arm, other, wanted, *, alive=False, of=None):
+  """{sparsity: {(task, seed): arm - other}} at the sparsities wanted; dense is the same model at every one.
+
+  of: data.scores by default, or data.train. alive: without the pairs that both stand at their task's floor.
+  """
+  table, result = data.scores if of is None else of, {}
+  for name, s in sorted(table):
+    if name != arm or not wanted(s):
+      continue
+    ours, theirs = table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {})
+    diffs = statistics.paired(ours, theirs)
+    if alive:
+      diffs = {p: d for p, d in diffs.items() if max(ours[p], theirs[p]) > data.floors[p[0]] + LEARNED}
+    if diffs:
+      result[s] = diffs
+  return result
+
+
+def side(diffs, threshold, level=LEVEL):
+  """+1 clear above, -1 clear below, 0 when an interval straddles or the seeds are too few.
+
+  Tasks of one seed share a checkpoint, so the means of the seeds must be clear by themselves as well.
+  """
+  seeds = sorted({seed for _, seed in diffs})
+  if len(seeds) < 2:
+    return 0
+  means = [statistics.mean([d for pair, d in diffs.items() if pair[1] == seed]) for seed in seeds]
+  both = (statistics.cautious(diffs.values(), level=level),
+          statistics.cautious(means, level=SEED_LEVEL))
+  above, below = (all(e.low > threshold for e in both), all(e.high < threshold for e in both))
+  return int(above) - int(below)
+
+
+def agreed(diffs, threshold):
+  """(clear above, clear below) of the average over sparsities, unless one of them contradicts."""
+  pairs = {p for d in diffs.values() for p in d}
+  means = {p: statistics.mean([d[p] for d in diffs.values() if p in d]) for p in pairs}
+  mean = side(dict(sorted(means.items())), threshold)
+  each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]  # doubt comes cheap
+  return mean > 0 and -1 not in each, mean < 0 and 1 not in each
+
+
+def share(parts, error=1 - LEVEL):
+  """The level at which one among so many parts may be found by luck no oftener than `error`."""
+  return 1 - error / max(len(parts), 1)
+
+
+def listed(what, diffs, scale):
+  """The mean at each sparsity with interval, pairs and seeds, as text."""
+  form = '+.1f' if scale == 100 else '+.3f'
+  parts = []
+  for s, place in diffs.items():
+    e = statistics.cautious(place.values(), level=LEVEL)
+    reach = (f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else '')
+    seeds = len({seed for _, seed in place})
+    parts.append(f'{s:g}: {scale * e.mean:{form}}{reach} ({e.n} pairs, {seeds} seeds)')
+  return f'{what}, {LEVEL:.0%} interval, at ' + ', '.join(parts) if parts else ''
+
+
+def verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',), of_tasks=True):
+  """The Verdict; a claim about tasks stays undecided where no task was learned."""
+  word = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
+  if of_tasks and not data.scores:
+    word, evidence = UNDECIDED, NOTHING
+  left = '; '.join(f'{task} left out: {why}' for task, why in data.left_out.items())
+  said = [evidence or 'no rows to compare', note if evidence != NOTHING else '',
+          left if of_tasks else '']
+  return Verdict(name, claim, word, '. '.join(part for part in said if part) + '.', figures)

@@ -1,0 +1,90 @@
+"""The report of a ledger of this experiment: what is shown, in which order, beside which numbers of the paper."""
+
+from experiments.gordon2020 import claims, judging, paper, probe_report
+from prunejax import files
+from prunejax.analysis import arms, equivalence, figures, ledger, regimes, report, tables
+from prunejax.analysis import cost as took
+from prunejax.train import grid, log
+
+TITLE = 'Compressing BERT: weight pruning and transfer'
+SOURCE = 'Gordon, Duh & Andrews 2020, arXiv:2002.08307'
+
+
+def write_report(folder, say=log.say):
+  """The report of a work directory, written into it, from its ledger and nothing else but what its cells left."""
+  folder = files.path(folder)
+  return redraw(folder / 'ledger.jsonl', folder, work=folder, say=say)
+
+
+def redraw(path, out, *, work=None, say=log.say):
+  """Every table, figure and verdict of the ledger at `path`, and report.html and report.md, into the folder `out`.
+
+  work: the work directory, if there is one; then what pruning took from each leaf and what the grid cost are shown too.
+  Raises ValueError when the ledger holds no finished cell.
+  """
+  every = ledger.read(path)
+  rows = [row for row in every if not row.get('failed')]
+  if not rows:
+    raise ValueError(f'{str(path)!r} holds no finished cell: nothing to report yet')
+  chance = chances(rows)
+  verdicts = claims.check(rows, chance)
+  shown = shown_tables(rows, chance, [row for row in every if row.get('failed')])
+  tables_of_probes, figures_of_probes = probe_report.shown(rows)
+  shown += tables_of_probes
+  if work is not None:
+    shown += of_work(work, rows, say)
+  level = sum(chance.values()) / len(chance) if chance else None
+  drawn = {**figures.standard(rows, chance=level), **figures_of_probes}
+  written = report.write(
+    out, rows, verdicts, title=TITLE, tables=shown, figures=drawn,
+    meta={'paper': SOURCE, 'preset': rows[-1]['preset']},
+  )
+  say(tables.text(shown[0]))
+  for verdict in verdicts:
+    say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def chances(rows):
+  """{task: score of the constant answer}, where the rows tell it."""
+  return {row['task']: row['metrics']['majority'] for row in rows if 'majority' in row.get('metrics', {})}
+
+
+def shown_tables(rows, chance, failed=()):
+  """Every table that the rows can fill, Table 1 first."""
+  known = arms.standard(rows)
+  learned = learned_only(known, chance)
+  shown = [tables.table1(known), tables.beside(known, paper.TABLE1)]
+  shown += [equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES)]
+  if failed:
+    shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
+  return [table for table in shown if table.rows]
+
+
+def learned_only(rows, chance):
+  """The rows without the tasks that the dense model has not learned: those have nothing to delete."""
+  left_out = judging.grid(rows, chance).left_out
+  return [row for row in rows if row.get('task') not in left_out]
+
+
+def of_work(folder, rows, say=log.say):
+  """Tables of what a work directory holds beside its ledger: who pays, and what the grid took."""
+  pays, spent = who_pays(folder, rows), took.read(folder)
+  shown = [pays] if pays else []
+  if spent:
+    before = took.measured(files.path(__file__).parent / 'cost.jsonl', rows[-1]['preset'])
+    shown.append(took.table(spent, before))
+    say(tables.text(shown[-1]))
+  return shown
+
+
+def who_pays(folder, rows):
+  """The saved report of the sparsest pruned cell as a table, or None."""
+  pruned = [row for row in rows if row['arm'] == 'pruned' and row['stage'] == 'pretrain']
+  for row in sorted(pruned, key=lambda row: -row['sparsity']):
+    path = files.path(folder) / 'cells' / row['cell'] / 'who_pays_weights.json'
+    if files.exists(path):
+      saved = files.read_json(path)
+      return tables.records(f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']])
+  return None
