@@ -1,0 +1,194 @@
+"""Figures of masks and features from probe rows: 2b, 3 and the heads of Gordon et al. 2020; overlap against chance."""
+
+import matplotlib
+import numpy as np
+
+from prunejax.analysis import arms, drawing, probed, statistics
+
+CAPTIONS = {
+  'figure2b': 'Figure 2b: cosine similarity of the hidden states to those of the dense model, by sparsity and by '
+              'layer; dashed, two dense models that differ in their seed only.',
+  'figure3a': 'Figure 3a: share of mask entries in which the mask of a fine-tuned dense model differs from the one '
+              'found in pre-training, and from the one-shot mask of the same model before fine-tuning.',
+  'figure3b': 'Figure 3b: difference between the masks before and after fine-tuning at sparsity 0.6, and the score, '
+              'over epochs.',
+  'heads': 'Share of each attention head that is pruned: mean, lowest and highest head by sparsity; in grey, two '
+           'standard deviations of a head under random masks.',
+  'overlap': 'Weights that two masks both keep, as a multiple of what chance gives; and nesting: how many of the '
+             'weights that a sparser mask keeps the next denser one keeps too.',
+}  # fmt: skip
+PAIRS = {
+  'pruned, seed': 'pruned, two seeds', 'random, seed': 'random, two seeds', 'pruned, random': 'pruned and random',
+  'pruned, dense': 'pruned and one-shot', 'after, pruned': 'pruned and after fine-tuning',
+  'after, seed': 'after fine-tuning, two seeds', 'after, task': 'after fine-tuning, two tasks',
+}  # fmt: skip
+
+
+def figure2b(rows):
+  """Mean cosine similarity of features to the dense model: by sparsity (left), by layer (right)."""
+  found = probed.of(rows, 'features')
+  ours = [row for row in found if row['arm'] != 'dense']
+  table = probed.over(ours, lambda metrics, i: statistics.mean(metrics['cosine'][i][1:]))
+  floor = [row['metrics']['cosine'][0] for row in found if row['arm'] == 'dense']
+  with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
+    lines = probed.curves(table)
+    estimates(left, {arms.name(arm): curve for arm, curve in lines.items()}, [_arm(arm) for arm in lines])
+    left.set(title='Mean over layers and tokens', xlabel='sparsity (fraction of weights removed)',
+             ylabel='cosine similarity to dense')
+    by_level = {}
+    for row in ours:
+      for s, layers in zip(row['metrics']['sparsity'], row['metrics']['cosine'], strict=True):
+        if row['arm'] == 'pruned':
+          by_level.setdefault(s, []).append(layers)
+    shades = matplotlib.colormaps['viridis'](np.linspace(0.9, 0.05, max(len(by_level), 1)))
+    for shade, s in zip(shades, sorted(by_level), strict=False):
+      layers = probed.mean_lists(by_level[s])
+      right.plot(range(len(layers)), layers, marker='o', markersize=4, color=shade)
+      right.text(len(layers) - 0.93, layers[-1], f'{s:g}', color=shade, va='center', fontsize=9)
+    if floor:
+      level = probed.mean_lists(floor)
+      left.axhline(level[1:].mean(), color=arms.colour('dense'), linestyle='--', linewidth=1.4,
+                   label='dense, another seed')
+      right.plot(range(len(level)), level, color=arms.colour('dense'), linestyle='--', linewidth=1.4)
+    right.set(title='By layer, pruned in pre-training', xlabel='layer (0: embeddings)',
+              ylabel='cosine similarity to dense')
+    right.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    drawing.below(figure, left, right)
+    return drawing.png(figure)
+
+
+def figure3a(rows, *, most=None):
+  """Mask difference by sparsity, a line for each task and learning rate. most: a level to draw, the paper's bound."""
+  found = [row for row in probed.of(rows, 'difference') if row['arm'] != 'epochs']
+  rates = sorted({row['learning_rate'] for row in found})
+  key = lambda row: (row['task'], row['learning_rate'])
+  tasks = probed.tasks(found)
+  titles = {'pruned': 'Against the pre-training mask', 'start': 'Against the mask before fine-tuning'}
+  with drawing.canvas(11, 4.6, 2) as (figure, panels):
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+      table = probed.over(found, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key)
+      lines = probed.curves(table)
+      named = {short(t) + (f', rate {r:g}' if len(rates) > 1 else ''): curve for (t, r), curve in lines.items()}
+      estimates(axes, named, [style(tasks.index(t), rates.index(r) if len(rates) > 1 else None) for t, r in lines])
+      if most and lines:
+        axes.axhline(100 * most, color='#aaaaaa', linestyle=':', linewidth=1.4, label="the paper's bound")
+      axes.set(title=title, xlabel='sparsity (fraction of weights removed)', ylabel='mask entries that differ (%)')
+      axes.set_ylim(bottom=0)
+    drawing.below(figure, *panels)
+    return drawing.png(figure, 'two random masks differ in 2 s (1 - s): 50 % at 0.5' if found else '')
+
+
+def figure3b(rows, at=0.6):
+  """Mask difference to the start of fine-tuning at one sparsity, and dev score, over epochs of dense fine-tuning."""
+  found = probed.of(rows, 'difference', arm='epochs')
+  scored = [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'epochs' and not row.get('failed')]
+  tasks = sorted({*probed.tasks(found), *probed.tasks(scored)})
+  places = {}
+  for row in found:
+    levels = [round(s, 6) for s in row['metrics']['sparsity']]
+    if at in levels:
+      value = row['metrics']['start'][levels.index(at)]
+      places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * value
+  scores = {}
+  for row in scored:
+    scores.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * statistics.score(row)
+  with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
+    for axes, table in ((left, places), (right, scores)):
+      over_epochs(axes, table, tasks)
+    left.set(title=f'Masks at sparsity {at:g}', ylabel='entries that differ from the start (%)')
+    right.set(title='Dense fine-tuning', ylabel='dev score (points)')
+    drawing.below(figure, left, right)
+    return drawing.png(figure)
+
+
+def heads(rows):
+  """Share of each attention head pruned by sparsity: mean, lowest, highest; beside it less what its matrices lose."""
+  found = probed.of(rows, 'heads')
+  names = ('expected', 'mean', 'lowest', 'highest', 'sd')
+  with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
+    for k, arm in enumerate(sorted({row['arm'] for row in found}, key=lambda a: arms.order((a, 0)))):
+      mine = [row for row in found if row['arm'] == arm]
+      tables = {name: probed.curves(probed.over(mine, name))[arm] for name in names}
+      levels = np.array(sorted(tables['mean']))
+      pick = {name: np.array([tables[name][s].mean for s in levels]) for name in names}
+      for axes, less in ((left, 0), (right, pick['expected'])):
+        reach = [pick['mean'] - pick['lowest'], pick['highest'] - pick['mean']]
+        axes.errorbar(levels + 0.008 * k, pick['mean'] - less, yerr=np.abs(reach), color=arms.colour(arm),
+                      marker=arms.MARKERS.get(arm, 'D'), linestyle='', capsize=3, label=arms.name(arm), zorder=3)
+      if not k:
+        right.fill_between(levels, -2 * pick['sd'], 2 * pick['sd'], color='#cccccc', label='chance, two deviations')
+    left.set(title='Each head', ylabel='share of its weights pruned')
+    right.set(title='Less what its matrices lose', ylabel='difference in share')
+    for axes in (left, right):
+      axes.set_xlabel('sparsity (fraction of weights removed)')
+    drawing.below(figure, left, right)
+    return drawing.png(figure, 'bars: lowest and highest head, mean over seeds' if found else '')
+
+
+def overlap(rows):
+  """Kept in common against chance, one line a kind of pair (left); nesting over sparsity (right)."""
+  table = probed.over(probed.of(rows, 'overlap'), 'ratio', pair)
+  lines = probed.curves(table)
+  with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
+    known = [name for name in PAIRS if name in lines]
+    estimates(left, {PAIRS[n]: lines[n] for n in known}, [style(list(PAIRS).index(n)) for n in known])
+    if levels := sorted({s for curve in lines.values() for s in curve}):
+      left.plot(levels, [1 / (1 - s) for s in levels], color='#aaaaaa', linestyle=':', label='the same mask', zorder=1)
+    left.axhline(1, color='#aaaaaa', linewidth=1)
+    left.set(title='Kept by both masks', xlabel='sparsity (fraction of weights removed)', ylabel='observed / expected')
+    left.set_yscale('log', base=2)
+    left.yaxis.set_major_formatter(lambda v, _: f'{v:g}')
+    found = [{**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
+             for row in probed.of(rows, 'nesting')]
+    for name, line in (('nested', '-'), ('expected', ':')):
+      nests = probed.curves(probed.over(found, name))
+      label = '{}' if name == 'nested' else '{}, by chance'
+      estimates(right, {label.format(arms.name(arm)): curve for arm, curve in nests.items()},
+                 [_arm(arm) for arm in nests], line)
+    right.set(title='Nesting', xlabel='sparsity of the sparser mask', ylabel='share kept by the denser one too')
+    drawing.below(figure, left, right)
+    return drawing.png(figure)
+
+
+def pair(row):
+  """The kind of pair that an overlap row measures, a key of PAIRS."""
+  against = row['against']
+  other = 'seed' if against.startswith('seed ') else against if against in ('random', 'dense', 'pruned') else 'task'
+  return f'{row["arm"]}, {other}'
+
+
+def estimates(axes, lines, styles, line='-'):
+  """Lines {label: {x: Estimate}} with bars of their intervals; styles: a dict with 'color' and 'marker' each."""
+  shift = 0.003 * (np.arange(len(lines)) - (len(lines) - 1) / 2)
+  for nudge, (label, curve), look in zip(shift, lines.items(), styles, strict=True):
+    x = sorted(curve)
+    middle = np.array([curve[s].mean for s in x])
+    bars = np.nan_to_num([[curve[s].mean - curve[s].low for s in x], [curve[s].high - curve[s].mean for s in x]])
+    axes.errorbar(np.array(x) + nudge * (max(x) - min(x) or 1), middle, yerr=np.maximum(bars, 0), **look,
+                  markeredgecolor='white', markeredgewidth=0.7, capsize=3, elinewidth=1.2, label=label,
+                  linestyle=line, zorder=3)
+
+
+def over_epochs(axes, places, tasks):
+  """Lines over epochs, one a task, from {(task, epochs): {seed: number}}; colours by the place in `tasks`."""
+  lines = {}
+  for (task, epochs), place in sorted(places.items()):
+    lines.setdefault(task, {})[epochs] = statistics.bootstrap(place.values())
+  styles = [style(tasks.index(task)) for task in lines]
+  estimates(axes, {short(task): curve for task, curve in lines.items()}, styles)
+  axes.set_xlabel('epochs of fine-tuning')
+  axes.set_ylim(bottom=0 if lines and min(e.mean for c in lines.values() for e in c.values()) < 20 else None)
+
+
+def style(i, marker=None):
+  """Colour and marker of the i-th of several curves that are no arms."""
+  return {'color': arms.SERIES[i % 7], 'marker': 'os^XDvP'[(i if marker is None else marker) % 7]}
+
+
+def _arm(arm):
+  return {'color': arms.colour(arm), 'marker': arms.MARKERS.get(arm, 'D')}
+
+
+def short(name):
+  """'glue/sst2' -> 'sst2'."""
+  return name.rsplit('/', 1)[-1] or name
