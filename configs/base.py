@@ -30,6 +30,7 @@ def get_config(arg=''):
   c.init = ''  # source of weights, size and vocabulary: '' (fresh), 'nano' (in the package), a Hugging Face folder
   c.pretrained = True  # False: only size and vocabulary come from `init`, the weights are drawn fresh
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
+  c.keep_latent = False  # with zero_pruned=False: also those under the masks as they are, workdir/latent
   c.view = 'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
 
   c.model = config_dict.create(

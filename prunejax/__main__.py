@@ -58,6 +58,8 @@ def parser():
   sub.add_argument('--tasks', type=listed(str), help='tasks instead of the preset\'s, such as glue/cola,glue/rte')
   sub.add_argument('--sparsities', type=listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
   sub.add_argument('--seeds', type=listed(int), help='seeds instead of the preset\'s, such as 0,1,2')
+  sub.add_argument('--rates', type=listed(float), help='learning rates of fine-tuning, such as 2e-5,5e-5')
+  sub.add_argument('--arms', type=listed(str), metavar='FAMILIES', help='families of arms, such as paper,controls')
   sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
   _one_by_one(sub)
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
@@ -156,8 +158,8 @@ def _reproduce(args, overrides):
   run = _experiment(args.paper)
   run.reproduce(
     args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides,
-    names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale, worker=_worker(args),
-    one_by_one=args.one_by_one,
+    names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale, rates=args.rates,
+    families=args.arms, worker=_worker(args), one_by_one=args.one_by_one,
   )
 
 

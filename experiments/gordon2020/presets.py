@@ -1,5 +1,7 @@
 """The grid of Gordon, Duh & Andrews 2020 at five sizes, as data."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ml_collections import config_dict
@@ -21,6 +23,12 @@ class Preset(NamedTuple):
   burn_in: steps of dense pre-training before the arms 'random' and 'after', 0: none (they start where 'pruned' does).
   fresh: also fine-tune a model that was never pre-trained.
   cost: what it takes, in words.
+  rate: of fine-tuning in the arms beside the paper's four.
+  families: of arms, see arms.FAMILIES.
+  extra_sparsities: of the arms beside the paper's four.
+  epochs: of dense fine-tuning in the family 'epochs', besides 0; epochs_sparsity: what is pruned after them.
+  shares: of the corpus, in the family 'corpus'; born: steps of the model born of each.
+  examples: {task: number of training examples}, where a task is read whole.
   """
 
   pretrain: config_dict.ConfigDict
@@ -35,6 +43,14 @@ class Preset(NamedTuple):
   burn_in: int
   fresh: bool
   cost: str
+  rate: float = 1e-3
+  families: tuple = ('paper',)
+  extra_sparsities: tuple = (0.5, 0.8)
+  epochs: tuple = (1, 3, 6, 12)
+  epochs_sparsity: float = 0.6
+  shares: tuple = (0.001, 0.01, 0.1, 1.0)
+  born: int = 3000
+  examples: Mapping = MappingProxyType({})
 
 
 def quick():
@@ -65,15 +81,24 @@ def smoke():
 
 
 def mini():
-  """The packaged model on local files: `--config.data.root=FOLDER` with wikipedia/ and glue/."""
+  """The packaged model, four tasks that it is worth something to, every sparsity, every family of arms.
+
+  `--config.data.root=FOLDER` has Wikipedia text in FOLDER/wikipedia.
+  """
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   first.data.corpus = 'wikipedia+pydoc*3'
-  first.data.update(seq_len=64, max_predictions=24)
-  second.data.seq_len = 64
-  first.update(steps=4000, batch_size=32)
+  for config in (first, second):
+    config.log.update(every=100, tensorboard=False, who_pays=False)
+  first.update(steps=600, batch_size=32)
+  first.checkpoint.every = 200
+  second.checkpoint.every = 0
+  second.data.examples = 2000
+  second.batch_size = 16
   return Preset(
-    first, second, sparsities=TENTHS, ramp=1000, tasks={'glue/cola': 800, 'glue/sst2': 2000},
-    deleted=2, after=1, rates=(1e-3,), seeds=(0, 1, 2), burn_in=0, fresh=True, cost='hours on two CPU cores',
+    first, second, sparsities=TENTHS, ramp=200,
+    tasks={'pydoc/order': 200, 'pydoc/words': 200, 'pydoc/order@500': 200, 'pydoc/words@500': 200},
+    deleted=2, after=1, rates=(1e-3, 5e-4, 2e-3, 3e-4), seeds=(0, 1, 2), burn_in=0, fresh=True,
+    cost='hours on two CPU cores', families=('paper', 'controls', 'switches', 'epochs'),
   )
 
 
@@ -93,12 +118,13 @@ def paper():
   first, second = pretrain.get_config('base'), finetune.get_config('base')
   first.update(steps=95_000, batch_size=32)
   epochs = lambda examples, count=3: examples * count // 32
-  tasks = {'tfds/glue/mnli': 392_702, 'tfds/glue/qqp': 363_846, 'tfds/glue/qnli': 104_743,
+  sizes = {'tfds/glue/mnli': 392_702, 'tfds/glue/qqp': 363_846, 'tfds/glue/qnli': 104_743,
            'tfds/glue/sst2': 67_349, 'tfds/glue/cola': 8_551}
   return Preset(
-    first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in tasks.items()},
+    first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in sizes.items()},
     deleted=13 / 3, after=5 / 3, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,), burn_in=10_000, fresh=False,
-    cost='not measured: needs accelerators',
+    cost='not measured: needs accelerators', rate=5e-5, epochs=(1, 3, 6, 9, 12),
+    examples=sizes,
   )
 
 

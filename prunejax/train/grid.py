@@ -25,7 +25,8 @@ class Cell(NamedTuple):
   """One run of a grid.
 
   labels: what sets it apart, the columns of its ledger row (stage, arm, sparsity, task, learning_rate, seed).
-  config: its ConfigDict. An `init` of 'cell:<hash>' is the model of another cell.
+  config: its ConfigDict. An `init` of 'cell:<hash>' is the model of another cell, 'cell:<hash>/latent' its weights
+    with those under the masks.
   parent: the hash of the cell it starts from, or None.
   """
 
@@ -37,7 +38,7 @@ class Cell(NamedTuple):
 def key(cell):
   """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
   flat = configs.flat(cell.config)
-  quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_model')
+  quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
 
 
@@ -214,11 +215,12 @@ def _public(config):
 
 
 def _resolved(config, folder):
-  """The config with 'cell:<hash>' turned into that cell's model folder."""
+  """The config with 'cell:<hash>' turned into that cell's model folder, or another of its folders."""
   if not config.init.startswith('cell:'):
     return config
   config = config.copy_and_resolve_references()
-  config.init = str(folder / 'cells' / config.init.removeprefix('cell:') / 'model')
+  cell, _, which = config.init.removeprefix('cell:').partition('/')
+  config.init = str(folder / 'cells' / cell / (which or 'model'))
   return config
 
 

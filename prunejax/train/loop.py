@@ -110,6 +110,11 @@ def finish(config, state, data, program, source, folder, writer, seconds, place=
   if config.keep_model and distributed.first():
     vocab = inputs.wordpiece.pieces(source.tokenizer)
     files.deliver(folder / 'model', lambda out: bert_hf.save(out, params, source.size, vocab=vocab))
+  if config.keep_latent:
+    latent = jax.tree.map(layout.on_host, state['params'])  # every process has a part of it
+    vocab = inputs.wordpiece.pieces(source.tokenizer)
+    if distributed.first():
+      files.deliver(folder / 'latent', lambda out: bert_hf.save(out, latent, source.size, vocab=vocab))
   result = {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
@@ -190,6 +195,8 @@ def check(config):
     raise ValueError(
       f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned'
     )
+  if config.keep_latent and not latent:
+    raise ValueError('keep_latent=True: no pruning group has zero_pruned=False, so nothing lives on under a mask')
 
 
 def who_pays(config, program, params, batch, folder, say):

@@ -60,7 +60,8 @@ def program_key(config, source=None):
   Without `source` it says so for two models of one size.
   """
   plain = config.to_dict()
-  for key in ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'checkpoint', 'log', 'eval', 'population'):
+  numbers = ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'keep_latent')
+  for key in (*numbers, 'checkpoint', 'log', 'eval', 'population'):
     plain.pop(key, None)  # the config of a work directory has no 'population'
   plain['optimizer'].pop('learning_rate')
   plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
