@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import html.parser
 import json
 import os
 import pathlib
@@ -10,43 +9,20 @@ import struct
 
 import pytest
 import synthetic_ledger as synthetic
+from report_page import Page, problems
 
 import prunejax.analysis
 from experiments.gordon2020 import claims, paper
-from prunejax.analysis import cost, figures, report, statistics, tables
+from prunejax.analysis import beside, cost, figures, report, statistics, tables
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
 PNG = b'\x89PNG\r\n\x1a\n'
 
 
-class Page(html.parser.HTMLParser):
-  """Collects what a page refers to, its text, its ids, and whether its tags close."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.open, self.links, self.text, self.ids, self.tags = [], [], [], [], []
-    self.feed(text)
-    self.close()
-
-  def handle_starttag(self, tag, attrs):
-    attrs = dict(attrs)
-    self.tags.append(tag)
-    self.links += [attrs[name] for name in ('src', 'href', 'srcset', 'action') if name in attrs]
-    self.ids += [attrs['id']] if 'id' in attrs else []
-    if tag not in ('img', 'meta', 'br', 'hr', 'link', 'input'):
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    self.text.append(data)
-
-
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('work') / 'new' / 'folder'
-  shown = [tables.table1(ROWS), tables.beside(ROWS, paper.TABLE1),
+  shown = [tables.table1(ROWS), beside.differences(ROWS, paper.TABLE1),
            tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}])]
   drawn = {**figures.standard(ROWS, chance=0.5),
            'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)])}
@@ -57,16 +33,45 @@ def written(tmp_path_factory):
   return workdir, shown, drawn, verdicts, paths
 
 
-def test_report_parses_and_needs_nothing_outside_it(written):
-  workdir = written[0]
-  text = (workdir / 'report.html').read_text()
+def test_report_stands_alone(written):
+  text = (written[0] / 'report.html').read_text()
+  assert problems(text) == []
   page = Page(text)
-  assert page.open == []
-  assert page.links and all(link.startswith(('data:image/png;base64,', '#')) for link in page.links)
-  assert 'http' not in text.replace('data:image/png', '').split('<body>')[0]
-  assert 'url(' not in text and '@import' not in text and 'script' not in page.tags
-  assert {link[1:] for link in page.links if link[0] == '#'} <= set(page.ids)
-  assert len(page.ids) == len(set(page.ids))
+  assert len(page.pictures) == len(written[2])
+  assert {'section-claims', 'section-figures', 'section-tables', 'section-cells'} <= set(page.ids)
+  assert '@media print' in text and 'Contents:' in ' '.join(page.text)
+
+
+@pytest.mark.parametrize('broken, found', [
+  ('<p>', 'never closed'), ('</p>', 'closes nothing'), ('<img alt="a" src="a.png">', 'outside'),
+  ('<img alt="a" src="data:image/png;base64,">', 'missing'), ('<a href="#nowhere">a</a>', 'no id'),
+  ('<a href="https://x.org">a</a>', 'outside'), ('<script></script>', '<script>'), ('<p onclick="x">a</p>', 'onclick'),
+  ('<style>p{background:url(a.png)}</style>', 'url(')])
+def test_what_keeps_a_page_from_standing_alone_is_found(broken, found):
+  assert any(found in problem for problem in problems(f'<html>{broken}</html>'))
+
+
+def test_markdown_tells_the_same(written):
+  workdir, shown, drawn, verdicts, _ = written
+  text = (workdir / 'report.md').read_text()
+  for table in shown:
+    assert tables.markdown(table).strip() in text
+  for name in drawn:
+    assert f']({name}.png)' in text and (workdir / f'{name}.png').exists()
+  for verdict in verdicts:
+    assert f'| {verdict.verdict} | ' in text and verdict.claim in text
+  assert text.index('## Claims') < text.index('## Figures') < text.index('## Tables')
+  # A table keeps its shape: every line of it has as many bars as its head.
+  lines = [line for line in text.splitlines() if line.startswith('|')]
+  heads = [i for i, line in enumerate(lines) if set(line) <= set('|-')]
+  for start, end in zip(heads, [*[i - 1 for i in heads[1:]], len(lines)], strict=True):
+    count = lines[start].count('|')
+    assert all(line.replace(r'\\', '').replace(r'\|', '').count('|') == count for line in lines[start - 1 : end])
+
+
+def test_an_arm_has_its_colour_in_tables():
+  page = tables.html(tables.records('T', [{'arm': tables.NAMES['deleted'], 'x': 'y' * 80}]))
+  assert f'background:{figures.COLOURS["deleted"]}' in page and '<td class="long">' in page
 
 
 def test_report_holds_every_table_figure_verdict_and_cell(written):
@@ -85,7 +90,7 @@ def test_report_holds_every_table_figure_verdict_and_cell(written):
   assert f'{len(ROWS)} cells, {round(2.5 * len(ROWS)) // 60} min' in words
   assert 'cpu x1' in words and 'jax 0.10.2' in words and 'seeds: 0, 1' in words
   badges = text.index('class="badges"')
-  assert badges < text.index('<h2>Claims') < text.index('<h2>Figures') < text.index('<h2>Tables')
+  assert text.index('>Claims</h2>') < badges < text.index('>Figures</h2>') < text.index('>Tables</h2>')
 
 
 def test_everything_written_is_escaped(written):
@@ -96,13 +101,13 @@ def test_everything_written_is_escaped(written):
 
 def test_files_are_named_and_no_draft_stays(written):
   workdir, _, drawn, _, paths = written
-  expected = {'report.html', 'table1.md', 'table1.txt', *(f'{name}.png' for name in drawn)}
+  expected = {'report.html', 'report.md', 'table1.md', 'table1.txt', *(f'{name}.png' for name in drawn)}
   assert {path.name for path in workdir.iterdir()} == expected == set(paths)
 
 
 def test_standard_tables_and_figures_are_the_default(tmp_path):
   paths = report.write(tmp_path, ROWS[:12], [], title='t')
-  assert set(paths) == {'report.html', 'table1.md', 'table1.txt', 'figure1.png', 'figure2a.png',
+  assert set(paths) == {'report.html', 'report.md', 'table1.md', 'table1.txt', 'figure1.png', 'figure2a.png',
                         'pretrain_loss.png'}
 
 
@@ -154,21 +159,6 @@ def test_scores_other_than_accuracy_are_named():
   rows = [{**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row
           for row in ROWS]
   assert 'pydoc/who: pearson' in tables.table1(rows).note
-
-
-def test_beside_sets_differences_at_equal_sparsity():
-  table = tables.beside(ROWS, paper.TABLE1)
-  lines = {line[:2]: line for line in table.rows}
-  assert set(lines) == {(tables.NAMES[arm], f'{s:g}') for arm in paper.TABLE1
-                        for s in (0.3, 0.5, 0.7, 0.9)}
-  got = lines['information deletion', '0.9']
-  assert got[3] == '-9.4' and got[5] == '+4.01'  # 77.9 - 87.3 and 5.83 - 1.82
-  assert float(got[2].split()[0]) == pytest.approx(-21.6, abs=0.5)
-  assert float(got[4].split()[0]) == pytest.approx(1.8, abs=0.02)
-  assert lines['pruned after fine-tuning', '0.9'][3:] == ('-15.4', '-', '-')
-  odd = tables.beside(synthetic.make(seeds=2, sparsities=(0.7,)), {
-      arm: {0.0: lines[0.0]} for arm, lines in paper.TABLE1.items()})
-  assert all(line[3] == line[5] == '-' for line in odd.rows)
 
 
 def test_the_same_cells_stand_in_text_markdown_and_html():

@@ -2,12 +2,17 @@
 
 from experiments.gordon2020 import claims, judging, paper, probe_report
 from prunejax import files
-from prunejax.analysis import arms, equivalence, figures, ledger, regimes, report, tables
+from prunejax.analysis import arms, beside, controls, equivalence, figures, ledger, rates, regimes, report, tables
 from prunejax.analysis import cost as took
 from prunejax.train import grid, log
 
 TITLE = 'Compressing BERT: weight pruning and transfer'
 SOURCE = 'Gordon, Duh & Andrews 2020, arXiv:2002.08307'
+CAPTIONS = {
+  'prunability': 'The sparsity at which the pre-train loss has risen by a tenth of a nat, against the share of the '
+                 'corpus that the model was pre-trained on; bars are 95 % intervals.',
+  **getattr(probe_report, 'CAPTIONS', {}),
+}  # fmt: skip
 
 
 def write_report(folder, say=log.say):
@@ -35,8 +40,10 @@ def redraw(path, out, *, work=None, say=log.say):
     shown += of_work(work, rows, say)
   level = sum(chance.values()) / len(chance) if chance else None
   drawn = {**figures.standard(rows, chance=level), **figures_of_probes}
+  if prunable := controls.prunability(rows):
+    drawn['prunability'] = prunable
   written = report.write(
-    out, rows, verdicts, title=TITLE, tables=shown, figures=drawn,
+    out, rows, verdicts, title=TITLE, tables=shown, figures=drawn, captions=CAPTIONS,
     meta={'paper': SOURCE, 'preset': rows[-1]['preset']},
   )
   say(tables.text(shown[0]))
@@ -55,8 +62,14 @@ def shown_tables(rows, chance, failed=()):
   """Every table that the rows can fill, Table 1 first."""
   known = arms.standard(rows)
   learned = learned_only(known, chance)
-  shown = [tables.table1(known), tables.beside(known, paper.TABLE1)]
-  shown += [equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES)]
+  shown = [tables.table1(known)]
+  shown += [rates.table(known)] if rates.several(known) else []
+  shown += [
+    equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES),
+    beside.differences(known, paper.TABLE1), beside.by_task(known, paper.TABLE1),
+    beside.slopes(learned, paper.TABLE1, paper.LINES),
+    controls.switches(rows), controls.others(rows), controls.corpus(rows),
+  ]  # fmt: skip
   if failed:
     shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
   return [table for table in shown if table.rows]

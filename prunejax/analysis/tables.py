@@ -1,4 +1,4 @@
-"""Tables from ledger rows: the paper's Table 1 with intervals, ours beside the paper's, records."""
+"""Tables as text, Markdown and HTML; the paper's Table 1 with intervals from ledger rows."""
 
 import html as escape
 import math
@@ -7,6 +7,8 @@ from typing import NamedTuple
 from prunejax.analysis import arms, statistics
 
 NAMES = arms.NAMES
+ARMS = {**{name: arm for arm, name in NAMES.items()}, **{arm: arm for arm in NAMES}}
+LONG = ' class="long"'
 
 
 class Table(NamedTuple):
@@ -56,39 +58,6 @@ def table1(rows, *, level=0.95, seed=0):
                note + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else ''))
 
 
-def beside(rows, paper, *, level=0.95, seed=0):
-  """Ours beside the paper's: differences to dense at the same arm and sparsity.
-
-  paper: {arm: {sparsity: {'loss': number or None, 'average': accuracy in points}}}, each arm with
-  its own 0.0 entry.
-  """
-  rows = statistics.one_grid(rows)
-  means = statistics.averages(statistics.points(rows))
-  losses = statistics.pretrain(rows)
-  estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
-  lines = []
-  for arm, sparsity in sorted(means, key=arms.order):
-    if sparsity == 0 or arm not in paper:
-      continue
-    score = statistics.paired(means[arm, sparsity], means.get(('dense', 0.0), {}))
-    source = losses.get((arms.SOURCE[arm], sparsity), {}) if arm != 'after' else {}
-    loss = statistics.paired(source, losses.get(('dense', 0.0), {}))
-    there, zero = paper[arm].get(sparsity), paper[arm][0.0]
-    theirs = [math.nan, math.nan]
-    if there:
-      theirs[0] = there['average'] - zero['average']
-      if there.get('loss') is not None:
-        theirs[1] = there['loss'] - zero['loss']
-    lines.append((arms.name(arm), f'{sparsity:g}',
-                  points(estimate(score.values()), sign='+'), _shown(theirs[0], '+.1f'),
-                  number(estimate(loss.values()), sign='+'), _shown(theirs[1], '+.2f')))
-  return Table('Beside the paper: differences to dense',
-               ('arm', 'sparsity', 'AVG score, ours', 'AVG score, paper',
-                'pre-train loss, ours', 'pre-train loss, paper'), tuple(lines),
-               'Points of 100, and nats, paired with the dense model of the same seed; the '
-               'paper has one run of each.')
-
-
 def records(title, items, note=''):
   """A table from a sequence of dicts; columns in the order they first appear."""
   head = tuple(dict.fromkeys(str(key) for item in items for key in item))
@@ -117,14 +86,18 @@ def markdown(table):
 
 
 def html(table):
-  """An HTML table, all text escaped."""
-  row = lambda tag, cells: '<tr>' + ''.join(
-      f'<{tag}>{escape.escape(c)}</{tag}>' for c in cells) + '</tr>'
+  """An HTML table, all text escaped; an arm's name has its colour beside it, long text may wrap."""
+  head = ''.join(f'<th>{escape.escape(c)}</th>' for c in table.head)
+  lines = ('<tr>' + ''.join(map(_cell, line)) + '</tr>' for line in table.rows)
+  title = escape.escape(table.title, quote=True)
   note = f'<p class="note">{escape.escape(table.note)}</p>' if table.note else ''
-  return (f'<div class="table"><table><caption>{escape.escape(table.title)}</caption>'
-          f'<thead>{row("th", table.head)}</thead><tbody>'
-          + '\n'.join(row('td', cells) for cells in table.rows)
-          + f'</tbody></table></div>{note}')
+  return (f'<div class="table" tabindex="0" role="region" aria-label="{title}"><table><caption>{title}</caption>'
+          f'<thead><tr>{head}</tr></thead><tbody>' + '\n'.join(lines) + f'</tbody></table></div>{note}')
+
+
+def _cell(text):
+  mark = f'<span class="arm" style="background:{arms.colour(ARMS[text])}"></span>' if text in ARMS else ''
+  return f'<td{LONG if len(text) > 60 else ""}>{mark}{escape.escape(text)}</td>'
 
 
 def points(estimate, sign=''):
