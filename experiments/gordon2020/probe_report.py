@@ -133,13 +133,14 @@ def overlaps(rows):
   """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is that of the first pair."""
   found = probed.of(rows, 'overlap')
   ratio, jaccard, z = (probed.over(found, name, mask_figures.pair) for name in ('ratio', 'jaccard', 'z'))
-  names = [name for name in mask_figures.PAIRS if any(key == name for key, _ in ratio)]
+  known = dict.fromkeys([*mask_figures.PAIRS, *sorted(key for key, _ in ratio)])
+  names = [name for name in known if any(key == name for key, _ in ratio)]
   lines = []
   for name in names:
     for s in sorted(s for key, s in ratio if key == name):
       of = lambda table, key=(name, s): statistics.bootstrap(probed.by_seed(table.get(key, {})).values())
       lines.append({
-        'masks': mask_figures.PAIRS[name], 'sparsity': f'{s:g}', 'pairs': len(ratio[name, s]),
+        'masks': mask_figures.PAIRS.get(name, name), 'sparsity': f'{s:g}', 'pairs': len(ratio[name, s]),
         'observed / expected': tables.number(of(ratio)), 'same mask': f'{1 / (1 - s):.2f}',
         'Jaccard': tables.number(of(jaccard)), 'z': f'{of(z).mean:.0f}',
       })

@@ -89,13 +89,14 @@ def plan(rows):
   known = [row for row in rows if not row.get('failed')]
   pre = {}
   for row in known:
-    if row['stage'] == 'pretrain' and row['arm'] in ('dense', *PRUNED):
+    if row['stage'] == 'pretrain' and (row['arm'] in ('dense', *PRUNED) or row['arm'].startswith('switch:')):
       pre[row['arm'], float(row['sparsity']), row['seed']] = row['cell']
   tuned = [row for row in known if row['stage'] == 'finetune' and row['arm'] in TUNED
            and row.get('parent') and row.get('config', {}).get('keep_model', True)]
   seeds = sorted({seed for arm, _, seed in pre if arm == 'dense'})
   levels = sorted({s for arm, s, _ in pre if arm in PRUNED})
   # {sparsity: cell}, keys as text: they are hashed as JSON.
+  methods = sorted({arm for arm, _, _ in pre if arm.startswith('switch:')})
   by = lambda arm, seed: {str(s): pre[arm, s, seed] for s in levels if (arm, s, seed) in pre}
   found = []
 
@@ -116,6 +117,12 @@ def plan(rows):
     if by('pruned', seed) and by('random', seed):
       add('overlap', {'seed': seed, 'arm': 'pruned', 'against': 'random'}, first=by('pruned', seed),
           second=by('random', seed))
+    for arm in methods:
+      other = {str(s): cell for (name, s, at), cell in pre.items() if (name, at) == (arm, seed)}
+      both = [s for s in sorted(other, key=float) if s in by('pruned', seed)]
+      if both:
+        add('overlap', {'seed': seed, 'arm': arm, 'against': 'pruned'}, first={s: other[s] for s in both},
+            second={s: by('pruned', seed)[s] for s in both})
   for a, b in itertools.combinations(seeds, 2):
     add('features', {'seed': a, 'against': f'seed {b}'}, dense=pre['dense', 0.0, a],
         others={'0.0': pre['dense', 0.0, b]})

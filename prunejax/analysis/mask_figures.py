@@ -10,8 +10,8 @@ CAPTIONS = {
               'layer; dashed, two dense models that differ in their seed only.',
   'figure3a': 'Figure 3a: share of mask entries in which the mask of a fine-tuned dense model differs from the one '
               'found in pre-training, and from the one-shot mask of the same model before fine-tuning.',
-  'figure3b': 'Figure 3b: difference between the masks before and after fine-tuning at sparsity 0.6, and the score, '
-              'over epochs.',
+  'figure3b': 'Figure 3b: difference between the masks before and after fine-tuning at sparsity 0.6, and the dev '
+              'score of the model pruned then, over epochs.',
   'heads': 'Share of each attention head that is pruned: mean, lowest and highest head by sparsity; in grey, two '
            'standard deviations of a head under random masks.',
   'overlap': 'Weights that two masks both keep, as a multiple of what chance gives; and nesting: how many of the '
@@ -79,9 +79,9 @@ def figure3a(rows, *, most=None):
 
 
 def figure3b(rows, at=0.6):
-  """Mask difference to the start of fine-tuning at one sparsity, and dev score, over epochs of dense fine-tuning."""
+  """Over epochs of dense fine-tuning: mask difference to its start at one sparsity, and dev score once pruned there."""
   found = probed.of(rows, 'difference', arm='epochs')
-  scored = [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'epochs' and not row.get('failed')]
+  scored = [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'after epochs']
   tasks = sorted({*probed.tasks(found), *probed.tasks(scored)})
   places = {}
   for row in found:
@@ -96,7 +96,8 @@ def figure3b(rows, at=0.6):
     for axes, table in ((left, places), (right, scores)):
       over_epochs(axes, table, tasks)
     left.set(title=f'Masks at sparsity {at:g}', ylabel='entries that differ from the start (%)')
-    right.set(title='Dense fine-tuning', ylabel='dev score (points)')
+    left.set_ylim(bottom=0)
+    right.set(title='Pruned after so many epochs', ylabel='dev score (points)')
     drawing.below(figure, left, right)
     return drawing.png(figure)
 
@@ -177,7 +178,6 @@ def over_epochs(axes, places, tasks):
   styles = [style(tasks.index(task)) for task in lines]
   estimates(axes, {short(task): curve for task, curve in lines.items()}, styles)
   axes.set_xlabel('epochs of fine-tuning')
-  axes.set_ylim(bottom=0 if lines and min(e.mean for c in lines.values() for e in c.values()) < 20 else None)
 
 
 def style(i, marker=None):

@@ -27,10 +27,11 @@ def figure4(rows, paper=None):
   plain = fastest([row for row in found if row['arm'] != 'epochs'])
   tasks = probed.tasks(found)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
-    over_epochs(left, places, probed.tasks(epochs))
     for name, line in (paper or {}).items():
       left.plot(list(line), list(line.values()), color='#999999', linestyle=':', linewidth=1.3, zorder=1)
-      left.text(max(line), line[max(line)], f' {name}', color='#888888', fontsize=8, va='center')
+      left.annotate(f'{name}, paper', (max(line), line[max(line)]), (-2, 3), textcoords='offset points', ha='right',
+                    color='#888888', fontsize=8)
+    over_epochs(left, places, probed.tasks(epochs))
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
@@ -42,7 +43,10 @@ def figure4(rows, paper=None):
         right.plot([at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label)
     names = [kind.replace('attention/', 'att. ') for kind in kinds]
     right.set_xticks(range(len(kinds)), names, rotation=30, ha='right')
+    if not epochs:
+      left.text(0.03, 0.95, 'no epochs measured here', transform=left.transAxes, va='top', color='#888888')
     left.set(title='Over epochs', ylabel='movement in magnitude order (%)')
+    left.set_ylim(bottom=0)
     right.set(title='By matrix', ylabel='movement in magnitude order (%)')
     right.set_ylim(bottom=0)
     drawing.below(figure, left, right)
