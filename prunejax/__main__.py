@@ -63,7 +63,10 @@ def parser():
   sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
   _one_by_one(sub)
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
-  verb('report', 'Draw the report of a work directory again, from its ledger.')
+  sub = verb('report', 'Draw the report of a work directory or of a ledger file again, or lay two side by side.')
+  sub.add_argument('where', nargs='*', metavar='A [B]', help='one or two work directories or .jsonl ledgers')
+  sub.add_argument('--ledger', metavar='FILE.jsonl', help='a ledger file, all that is needed; with --out')
+  sub.add_argument('--out', metavar='FOLDER', help='the folder to write (default: the run\'s own; for two runs/A-B)')
   sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
   sub.add_argument('--out', required=True, help='the folder to write')
   sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16')
@@ -171,11 +174,34 @@ def _worker(args):
 
 def _report(args, overrides):
   from prunejax import files
+  from prunejax.analysis import compare
   from prunejax.train import grid
 
   del overrides
-  folder = files.path(_workdir(args))
-  _experiment(grid.experiment_of(folder)).write_report(folder)
+  places = [place for place in (args.workdir, args.ledger, *args.where) if place]
+  if len(places) > 2 or not places:
+    raise ValueError(f'report needs one or two work directories or .jsonl ledgers, got {len(places)}')
+  if len(places) == 2:
+    papers = [_paper_of(compare.read(place), place) for place in places]
+    if papers[0] != papers[1]:
+      raise ValueError(f'{places[0]!r} is of {papers[0]!r} and {places[1]!r} of {papers[1]!r}: nothing to compare')
+    names = [files.path(place).name.removesuffix('.jsonl') for place in places]
+    _experiment(papers[0]).compare(*places, args.out or f'runs/{names[0]}-{names[1]}')
+  elif places[0].endswith('.jsonl'):
+    if not args.out:
+      raise ValueError(f'report of the ledger {places[0]!r} needs --out=FOLDER')
+    _experiment(_paper_of(compare.read(places[0]), places[0])).redraw(compare.find(places[0]), args.out)
+  elif args.out:
+    _experiment(grid.experiment_of(places[0])).redraw(compare.find(places[0]), args.out, work=places[0])
+  else:
+    _experiment(grid.experiment_of(places[0])).write_report(files.path(places[0]))
+
+
+def _paper_of(rows, place):
+  names = sorted({str(row.get('experiment')) for row in rows})
+  if names == ['None']:
+    raise ValueError(f'{place!r}: its rows name no experiment')
+  return names[0]
 
 
 def _export(args, overrides):

@@ -3,6 +3,7 @@
 from experiments.gordon2020 import claims, judging, paper, probe_report
 from prunejax import files
 from prunejax.analysis import arms, beside, controls, equivalence, figures, ledger, rates, regimes, report, tables
+from prunejax.analysis import compare as two
 from prunejax.analysis import cost as took
 from prunejax.train import grid, log
 
@@ -49,6 +50,30 @@ def redraw(path, out, *, work=None, say=log.say):
   say(tables.text(shown[0]))
   for verdict in verdicts:
     say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def compare(first, second, out, say=log.say):
+  """Two ledgers or work directories of this experiment side by side, as one report in the folder `out`."""
+  rows = [two.read(where) for where in (first, second)]
+  checks = [claims.check(side, chances(side)) for side in rows]
+  names = [files.path(where).name for where in (first, second)]
+  named = [f'{name} ({side[-1]["preset"]})' for name, side in zip(names, rows, strict=True)]
+  lists = [('Verdicts', [two.verdicts(*checks)]), ('Differences', [two.settings(*rows), two.differences(*rows)])]
+  written = report.write(
+    out, [], [], title=f'{TITLE}: two ledgers', meta={'paper': SOURCE, 'A': named[0], 'B': named[1]}, lists=lists,
+    tables=[tables.table1(arms.standard(side))._replace(title=f'Table 1 of {name}')
+            for name, side in zip('AB', rows, strict=True)],
+    figures=two.figures(*rows), captions={
+      'figure1': 'Average dev score and train loss against sparsity, A full and B broken lines; 95 % bootstrap '
+                 'intervals over seeds.',
+      'pretrain_loss': 'Held-out pre-train loss against sparsity, A full and B broken lines.',
+    },
+  )  # fmt: skip
+  say(tables.text(two.settings(*rows)))
+  for a, b in zip(*checks, strict=True):
+    say(f'{a.verdict:<15} {b.verdict:<15} {a.name}')
   say(f'report: {written["report.html"]}')
   return written
 

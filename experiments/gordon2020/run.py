@@ -2,10 +2,10 @@
 
 from experiments.gordon2020 import presets, probes
 from experiments.gordon2020.arms import plan
-from experiments.gordon2020.report import redraw, write_report
+from experiments.gordon2020.report import compare, redraw, write_report
 from prunejax.train import cost, distributed, grid, log
 
-__all__ = ['plan', 'redraw', 'reproduce', 'write_report']
+__all__ = ['compare', 'plan', 'redraw', 'reproduce', 'write_report']
 PAPER = 'gordon2020'
 
 

@@ -16,7 +16,7 @@ SIDES = ('ours', 'paper', 'ours - paper')
 
 def task_of(task):
   """The paper's name of a ledger's task, or None: 'tfds/glue/sst2' is 'SST-2'."""
-  head, _, last = task.rpartition('/')
+  head, _, last = task.partition('@')[0].rpartition('/')  # 'glue/sst2@500': so many examples of it
   return GLUE.get(last) if head.endswith('glue') else None
 
 

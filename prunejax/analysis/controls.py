@@ -27,13 +27,27 @@ def switches(rows, *, level=0.95, margin=equivalence.MARGIN):
 
 
 def others(rows, *, level=0.95, margin=equivalence.MARGIN):
-  """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus 'pruned' at the same sparsity."""
-  rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune')]
-  known = {row['arm'] for row in rows} - set(arms.ORDER)
-  lines = _against(rows, {arm: arms.name(arm) for arm in sorted(known) if ':' not in arm}, level, margin)
-  what = 'Each control minus *pruned in pre-training* at the same sparsity, task and seed (at sparsity 0, minus dense)'
-  head = ('control', 'sparsity', 'reached', *HEAD)
-  return tables.Table('Controls', head, tuple(lines), _note(what, level, margin))
+  """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus dense, pruned and deleted."""
+  rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune') and 'epochs' not in row]
+  scores, losses = statistics.points(rows), statistics.pretrain(rows)
+  lines = []
+  for arm, s in sorted(key for key in {**scores, **losses} if key[0] not in arms.ORDER and ':' not in key[0]):
+    here = scores.get((arm, s), {})
+    minus = lambda other, at, here=here: statistics.paired(here, scores.get((other, at), {}))
+    others = (('dense', 0.0), ('pruned', s), ('deleted', s))
+    estimate = lambda values: statistics.cautious(values, level=level)
+    t = equivalence.test(minus('dense', 0.0), margin)
+    lines.append((
+      arms.name(arm), f'{s:g}', tables.number(estimate(losses.get((arm, s), {}).values())),
+      tables.points(estimate(here.values())),
+      *(tables.points(estimate(minus(*other).values()), '+') for other in others),
+      t.word if here else '-', str(t.n),
+    ))  # fmt: skip
+  head = ('control', 'sparsity', 'pre-train loss', 'score', '- dense', '- pruned', '- deleted', 'in words', 'pairs')
+  return tables.Table('Controls', head, tuple(lines), (
+    f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the {level:.0%} interval, the '
+    f'wider of Student\'s and the bootstrap. In words: against dense, with a margin of {100 * margin:g} points.'
+  ))  # fmt: skip
 
 
 def corpus(rows, *, level=0.95):

@@ -1,0 +1,176 @@
+"""Two ledgers side by side, A and B: methods, seeds, presets or machines."""
+
+import functools
+import math
+
+from prunejax import files
+from prunejax.analysis import arms, drawing, equivalence, ledger, statistics, tables
+
+# Keys that change no number.
+QUIET = ('log.', 'checkpoint.', 'eval.every', 'keep_model', 'data.root', 'data.cache', 'population.')
+
+
+def find(where):
+  """The ledger at `where`, a work directory or a .jsonl file, as a path. Raises FileNotFoundError, ValueError."""
+  path = files.path(where)
+  name = str(where)
+  if not name.endswith('.jsonl'):
+    if path.is_file():
+      raise ValueError(f'{name!r} is no ledger: expected a work directory or a .jsonl file of ledger rows')
+    path = path / 'ledger.jsonl'
+  if not files.exists(path) and not files.names(path.with_suffix('.d')):
+    raise FileNotFoundError(f'{name!r}: no ledger there; expected a work directory of reproduce, or a .jsonl file')
+  return path
+
+
+def read(where):
+  """The finished rows of the ledger at `where`, of one grid. Raises ValueError when there is none."""
+  rows = [row for row in ledger.read(find(where)) if not row.get('failed')]
+  lacking = [key for key in ('stage', 'arm', 'sparsity', 'seed', 'metrics') if rows and key not in rows[0]]
+  if lacking:
+    raise ValueError(f'{str(where)!r} holds rows without {", ".join(lacking)}: expected a ledger of reproduce')
+  if not rows:
+    raise ValueError(f'{str(where)!r} holds no finished cell: nothing to report yet')
+  return statistics.one_grid(rows)
+
+
+def settings(a, b):
+  """What differs in size, machines, versions and configs; only lines that differ, but for the size."""
+  listed = _listed
+  tuned = lambda rows: [row for row in rows if row['stage'] == 'finetune']
+  facts = {
+    'cells': lambda rows: str(len(rows)), 'preset': lambda rows: listed(rows, lambda row: row.get('preset', '-')),
+    'seeds': lambda rows: listed(rows, lambda row: row['seed']),
+    'tasks': lambda rows: listed(tuned(rows), lambda row: row['task']),
+    'sparsities': lambda rows: listed(rows, lambda row: f'{row["sparsity"]:g}'),
+    'arms': lambda rows: listed(rows, lambda row: row['arm']),
+    'device': lambda rows: listed(rows, lambda row: row.get('device', '-')),
+    'seconds of devices': lambda rows: f'{sum(row.get("seconds") or 0 for row in rows):.0f}',
+  }  # fmt: skip
+  for package in sorted({name for row in (*a, *b) for name in row.get('versions') or {}}):
+    facts[f'version of {package}'] = functools.partial(_versions, package)
+  lines = [(name, tell(a), tell(b)) for name, tell in facts.items()]
+  lines = [line for line in lines if line[1] != line[2] or line[0] in ('cells', 'preset', 'seeds', 'device')]
+  lines += [(f'config: {key}', *values) for key, values in _configs(a, b).items()]
+  note = 'Configs of the cells that both have (stage, arm, sparsity, task, seed); several values are all listed.'
+  return tables.Table('What differs', ('what', 'A', 'B'), tuple(lines), note)
+
+
+def _listed(rows, key):
+  return ', '.join(sorted({str(key(row)) for row in rows}, key=lambda s: (len(s), s))) or '-'
+
+
+def _versions(package, rows):
+  return _listed(rows, lambda row: (row.get('versions') or {}).get(package, '-'))
+
+
+def _configs(a, b):
+  place = lambda row: (row['stage'], row['arm'], statistics.level_of(row), row.get('task') or '', row['seed'])
+  first, second = ({place(row): row.get('config') or {} for row in rows} for rows in (a, b))
+  both = [(first[key], second[key]) for key in first if key in second]
+  both = both or [(one, two) for one in first.values() for two in list(second.values())[:1]]
+  found = {}
+  for one, two in both:
+    for key in sorted(set(one) | set(two)):
+      # A parent's hash says no more than that its own config differs.
+      if one.get(key) != two.get(key) and not key.startswith(QUIET) and 'cell:' not in f'{one.get(key)}{two.get(key)}':
+        sides = found.setdefault(key, ({}, {}))
+        for side, config in zip(sides, (one, two), strict=True):
+          side[str(config.get(key, '-'))] = None
+  return {key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in found.items()}
+
+
+def verdicts(a, b):
+  """The verdicts of two lists of checks, claim by claim."""
+  other = {v.name: v for v in b}
+  lines = []
+  for v in a:
+    w = other.get(v.name)
+    said = w.verdict if w else '-'
+    mark = '' if said == v.verdict else 'differs'
+    lines.append((v.claim, v.verdict, said, mark, v.evidence, w.evidence if w else '-'))
+  head = ('claim', 'A', 'B', '', 'evidence, A', 'evidence, B')
+  return tables.Table('Verdicts', head, tuple(lines))
+
+
+def differences(a, b, *, level=0.95, margin=equivalence.MARGIN):
+  """B minus A by arm and sparsity over the tasks that both have: score, pre-train loss, train loss, with intervals."""
+  common = set(_tasks(a)) & set(_tasks(b))
+  pick = lambda rows: [row for row in rows if row['stage'] != 'finetune' or row['task'] in common]
+  a, b = pick(a), pick(b)
+  of = lambda rows: (statistics.points(rows), statistics.pretrain(rows), statistics.points(rows, statistics.train_loss))
+  first, second = of(a), of(b)
+  lines = []
+  for key in sorted(set(first[0]) | set(first[1]) | set(second[0]) | set(second[1]), key=arms.order):
+    score, loss, train = (_difference(x.get(key, {}), y.get(key, {}), level)
+                          for x, y in zip(first, second, strict=True))
+    t = equivalence.test(statistics.paired(second[0].get(key, {}), first[0].get(key, {})), margin)
+    lines.append((
+      arms.name(key[0]), f'{key[1]:g}', *(tables.points(e) for e in score[:2]), tables.points(score[2], '+'),
+      *(tables.number(e) for e in loss[:2]), tables.number(loss[2], '+'), tables.number(train[2], '+'),
+      tables.p_value(t.p_same), tables.p_value(t.p_different), str(t.n),
+    ))  # fmt: skip
+  head = ('arm', 'sparsity', 'score, A', 'score, B', 'score, B - A', 'pre-train loss, A', 'pre-train loss, B',
+          'pre-train loss, B - A', 'train loss, B - A', 'p, same score', 'p, different', 'pairs')
+  note = (
+    f'Points of 100 and nats, over {", ".join(sorted(common)) or "no common task"}; ± half of the {level:.0%} interval '
+    '(the wider of Student\'s and the bootstrap). Differences are paired by task and seed where both have the same '
+    f'seeds, else Welch\'s. p of the same score: two one-sided tests with a margin of {100 * margin:g} points.'
+  )
+  return tables.Table('B minus A', head, tuple(lines), note)
+
+
+def _tasks(rows):
+  return sorted({row['task'] for row in rows if row['stage'] == 'finetune'})
+
+
+def _difference(ours, theirs, level):
+  # (A, B, B - A) as estimates.
+  pairs = statistics.paired(theirs, ours)
+  one, two = (statistics.cautious(side.values(), level=level) for side in (ours, theirs))
+  if pairs or not ours or not theirs:
+    return one, two, statistics.cautious(pairs.values(), level=level)
+  return one, two, _welch(list(ours.values()), list(theirs.values()), level)
+
+
+def _welch(a, b, level):
+  """The difference of two means with Welch's interval; its degrees of freedom rounded down."""
+  middle = statistics.mean(b) - statistics.mean(a)
+  if min(len(a), len(b)) < 2:
+    return statistics.Estimate(middle, math.nan, math.nan, len(a) + len(b))
+  parts = [sum((v - statistics.mean(side)) ** 2 for v in side) / (len(side) - 1) / len(side) for side in (a, b)]
+  spread = sum(parts)
+  bottom = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+  df = max(1, int(spread**2 / bottom)) if bottom > 0 else 1
+  reach = statistics.student_quantile(level, df) * math.sqrt(spread)
+  return statistics.Estimate(middle, middle - reach, middle + reach, len(a) + len(b))
+
+
+def figures(a, b):
+  """{'figure1', 'pretrain_loss'}: the curves of both, A with full lines and B with broken ones, one colour an arm."""
+  a, b = arms.standard(a), arms.standard(b)
+  common = set(_tasks(a)) & set(_tasks(b))
+  sides = [[row for row in rows if row['stage'] != 'finetune' or row['task'] in common] for rows in (a, b)]
+  styles = (('-', '{}, A', -0.006, '--'), ('--', '{}, B', 0.006, '-.'))
+
+  def draw(axes, table_of, names):
+    for rows, (line, label, nudge, level) in zip(sides, styles, strict=True):
+      drawing.curves(axes, table_of(rows), names, line=line, label=label, nudge=nudge, levels=(level, ':'))
+
+  scores = lambda rows: drawing.scaled(statistics.averages(statistics.points(rows)), 100)
+  train = lambda rows: statistics.averages(statistics.points(rows, statistics.train_loss))
+  losses = lambda rows: {
+    key: {seed: v for (_, seed), v in place.items()} for key, place in statistics.pretrain(rows).items()
+  }
+  with drawing.canvas(11, 5, 2) as (figure, (left, right)):
+    draw(left, scores, arms.CURVES)
+    draw(right, train, arms.CURVES)
+    left.set(title='Transfer to the tasks', ylabel='average dev score (points)')
+    right.set(title='Fit to their training sets', ylabel='average train loss')
+    drawing.below(figure, left, right, columns=4)
+    first = drawing.png(figure, f'mean over {", ".join(sorted(common))}' if common else '')
+  with drawing.canvas(6.8, 4.8, 1) as (figure, (axes,)):
+    draw(axes, losses, ('pruned', 'random'))
+    axes.set(title='Pre-training', ylabel='held-out pre-train loss (MLM + NSP)')
+    drawing.below(figure, axes)
+    return {'figure1': first, 'pretrain_loss': drawing.png(figure)}
