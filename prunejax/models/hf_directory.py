@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 WEIGHTS = 'model.safetensors'
-VOCABULARIES = ('vocab.txt', 'tokenizer.json')
+VOCABULARIES = ('vocab.txt', 'vocab.json', 'tokenizer.json')
 MOST = 2**28  # bytes of a file of text; what is larger is none
 
 
@@ -70,10 +70,10 @@ def read_tensors(directory, *, ignore=r'(?!)'):
 
 
 def read_vocab(source):
-  """The pieces in the order of their ids, from a list, a vocab.txt, a tokenizer.json or a folder.
+  """The pieces in the order of their ids, from a list, a vocab.txt, a vocab.json, a tokenizer.json or a folder.
 
-  Returns None for a folder that has neither file. Raises CheckpointError for a file that cannot be
-  read as one, or for ids in a tokenizer.json that are not 0, 1, 2, ...
+  Returns None for a folder that has none of them. Raises CheckpointError for a file that cannot be
+  read as one, or for ids in a JSON file that are not 0, 1, 2, ...
   """
   if not isinstance(source, str | os.PathLike):
     return list(source)
@@ -86,9 +86,9 @@ def read_vocab(source):
     if path.suffix != '.json':
       # Not splitlines(): a piece may itself be one of Unicode's other line ends.
       return text.replace('\r\n', '\n').removesuffix('\n').split('\n') if text else []
-    tokenizer = json.loads(text)
-    ids = dict(tokenizer['model']['vocab'])
-    ids |= {token['content']: token['id'] for token in tokenizer.get('added_tokens', ())}
+    raw = json.loads(text)
+    ids = dict(raw if path.name == 'vocab.json' else raw['model']['vocab'])
+    ids |= {} if path.name == 'vocab.json' else {token['content']: token['id'] for token in raw.get('added_tokens', ())}
     pieces = sorted(ids, key=ids.get)
     if [ids[piece] for piece in pieces] != list(range(len(pieces))):
       raise ValueError('its ids are not 0, 1, 2, ...')

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.data import tasks
-from prunejax.models import bert, bert_hf, hf_directory
+from prunejax.models import bert, bert_hf, hf_directory, hf_model
 from prunejax.train import inputs, objectives, optimizer
 from prunejax.train.step import VIEWS, make_train_step
 
@@ -122,7 +122,7 @@ def pretrained(config, source, program, shapes):
   loaded, _ = bert_hf.load(source.folder, heads=heads)
   if 'classifier' in loaded and loaded['classifier']['bias'].shape != shapes['classifier']['bias'].shape:
     del loaded['classifier']
-  bert_hf.transfer(loaded, shapes)
+  hf_model.transfer(loaded, shapes)
   return loaded
 
 
@@ -131,7 +131,7 @@ def initial_state(config, program, tx, loaded=None):
   rng = jax.random.key(config.seed)
   params = program.draw(rng)
   if loaded is not None:
-    params, _ = bert_hf.transfer(loaded, params)
+    params, _ = hf_model.transfer(loaded, params)
   return _state(jax.tree.map(jnp.asarray, params), tx, rng)
 
 
