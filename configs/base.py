@@ -34,6 +34,7 @@ def get_config(arg=''):
   c.view = 'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
 
   c.model = config_dict.create(
+    kind='bert',  # of a fresh model: bert, gpt2 (a decoder); with `init` the folder's config.json decides
     # The size of a fresh model (names of transformers.BertConfig); with `init` the folder's config.json decides.
     hidden_size=768,
     num_hidden_layers=12,
@@ -50,11 +51,11 @@ def get_config(arg=''):
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
-    vocab='',  # a vocab.txt for a fresh model; '' trains one on the corpus
+    vocab='',  # of a fresh model: a vocab.txt (BERT), a folder or tokenizer.json (GPT-2); '' trains one on the corpus
     vocab_size=8192,  # of a trained vocabulary
     seq_len=128,  # tokens an example
-    predict=0.15,  # share of tokens to predict
-    max_predictions=20,  # cap on predictions an example
+    predict=0.15,  # share of tokens to predict; a decoder predicts all
+    max_predictions=20,  # cap on predictions an example; nothing to a decoder
     examples=0,  # labelled examples to train on, 0: all
   )
   c.optimizer = config_dict.create(

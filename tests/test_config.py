@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 from configs import base
 from prunejax.pruning import allocation, criteria, schedule, structure
-from prunejax.train import configs, grid, optimizer, program, specs
+from prunejax.train import configs, grid, kinds, optimizer, specs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEYS = configs.flat(base.get_config())
@@ -24,6 +24,7 @@ WRONG = {
 FILES = {
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
+  'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
   'tasks': ('',),
 }
 
@@ -104,10 +105,10 @@ def test_an_argument_that_a_config_does_not_know_is_named(name):
 
 def test_every_key_of_base_has_a_comment():
   text = (ROOT / 'configs' / 'base.py').read_text()
-  leaves = {k.split('.')[-1] for k in KEYS} - set(program.SIZE_KEYS)  # those have one comment in common
+  leaves = {k.split('.')[-1] for k in KEYS} - set(kinds.SIZE_KEYS)  # those have one comment in common
   key = re.compile(rf'\s+(c\.)?({"|".join(leaves)}) ?=(?! config_dict)')
   declared = [line for line in text.splitlines() if key.match(line)]
-  assert len(declared) == len(KEYS) - len(program.SIZE_KEYS)
+  assert len(declared) == len(KEYS) - len(kinds.SIZE_KEYS)
   assert [line for line in declared if '  # ' not in line] == []
 
 

@@ -167,7 +167,7 @@ def test_each_epoch_visits_each_window_once(size):
   count = len(s.windows)
   assert count == sum(n // 29 for n in (40, 90, 300, 33))
   seen = np.concatenate([
-    pretraining._order(count, 0, step * size, size) for step in range(3 * count // size + 1)
+    pretraining.order(count, 0, step * size, size) for step in range(3 * count // size + 1)
   ])
   epochs = seen[: 3 * count].reshape(3, count)
   np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (3, 1)))

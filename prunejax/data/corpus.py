@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.data import pydoc, text, wordpiece
+from prunejax.data import bpe, pydoc, text, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
@@ -30,7 +30,7 @@ class Corpus(NamedTuple):
   """One split of a tokenised corpus.
 
   tokens: uint16 or int32 [n], all documents end to end.
-  starts: bool [n], True where a sentence starts.
+  starts: bool [n], True where a sentence starts (with byte-level BPE: a document).
   documents: int64 [d + 1], offsets of the documents in `tokens`.
   """
 
@@ -153,7 +153,8 @@ def key(spec, root=None, cache=None, extra=''):
 
 def _tokenised(name, tokenizer, root, cache):
   """The folder with the tokens of one source, made when it is not there."""
-  folder = cache_dir(cache) / 'tokens' / key(name, root, cache, wordpiece.fingerprint(tokenizer))
+  words = bpe if bpe.is_one(tokenizer) else wordpiece
+  folder = cache_dir(cache) / 'tokens' / key(name, root, cache, words.fingerprint(tokenizer))
   if (folder / 'meta.json').exists():
     return folder
   arrays = _encode(_documents(name, root, cache), tokenizer)
@@ -179,13 +180,17 @@ def _tokenised(name, tokenizer, root, cache):
 
 
 def _encode(documents, tokenizer, group=512):
-  """Tokenises (split, text) pairs into a dict of Corpus."""
+  """Tokenises (split, text) pairs into a dict of Corpus.
+
+  Sentence by sentence for WordPiece; for byte-level BPE, to which a space or a line end is text, each document whole.
+  """
+  cut_up = (lambda text: [text]) if bpe.is_one(tokenizer) else _sentences
   dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32
   tokens, starts, offsets = ({s: [] for s in SPLITS} for _ in range(3))
   total = dict.fromkeys(SPLITS, 0)
 
   def flush(pending):
-    sentences = [(i, s) for i, (_, d) in enumerate(pending) for p in d.split('\n') for s in _SENTENCE.split(p) if s]
+    sentences = [(i, s) for i, (_, d) in enumerate(pending) for s in cut_up(d)]
     encoded = tokenizer.encode_batch_fast([s for _, s in sentences], add_special_tokens=False)
     ids = [[] for _ in pending]
     first = [[] for _ in pending]
@@ -221,6 +226,10 @@ def _sample(part, share):
   spans = [slice(a, a + n) for a, n in zip(part.documents[chosen], lengths, strict=True)]
   pick = lambda array: np.concatenate([array[span] for span in spans])
   return Corpus(pick(part.tokens), pick(part.starts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def _sentences(text):
+  return [s for paragraph in text.split('\n') for s in _SENTENCE.split(paragraph) if s]
 
 
 def _join(parts):

@@ -77,7 +77,7 @@ def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
     batch_size / processes.
   """
   recipe, rng = stream.recipe, np.random.default_rng([seed, step])
-  which = _order(len(stream.windows), seed, step * batch_size, batch_size)
+  which = order(len(stream.windows), seed, step * batch_size, batch_size)
   budget = recipe.seq_len - 3
   start = stream.windows[which] + (rng.random(batch_size) * (stream.slack[which] + 1)).astype(np.int64)
   length = np.minimum(stream.ends[which] - start, budget)
@@ -94,7 +94,7 @@ def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
   return {name: array[mine] for name, array in arrays.items()}
 
 
-def _order(count, seed, first, size):
+def order(count, seed, first, size):
   """Window numbers of examples first .. first + size: each epoch is a fresh permutation."""
   at = np.arange(first, first + size)
   out = np.empty(size, np.int64)

@@ -1,6 +1,7 @@
 """Config files in, overrides on: `get_config(arg)` of a Python file, and `--config.key=value`."""
 
 import ast
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -25,6 +26,10 @@ def load(path, root):
   if not hasattr(module, 'get_config'):
     raise ValueError(f'--config={name} has no get_config(arg)')
   return module.get_config(arg), module
+
+
+# Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
+LATER = {'model.kind': 'bert'}
 
 
 def override(config, changes):
@@ -75,7 +80,18 @@ def flat(config, prefix=''):
 
 def identity(config):
   """The plain dict that a work directory is claimed by: how a grid is cut into programs changes no run."""
-  return {name: value for name, value in config.to_dict().items() if name != 'population'}
+  plain = {name: value for name, value in config.to_dict().items() if name != 'population'}
+  for key, value in LATER.items():
+    *groups, last = key.split('.')
+    node = functools.reduce(lambda found, name: found.get(name, {}), groups, plain)
+    if node.get(last) == value:
+      del node[last]
+  return plain
+
+
+def counted(config):
+  """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
+  return {key: value for key, value in flat(config).items() if key not in LATER or value != LATER[key]}
 
 
 def _child(node, name, path, config):

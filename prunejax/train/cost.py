@@ -1,14 +1,11 @@
 """What a grid would take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
-import transformers
 
-from prunejax.models import bert
-from prunejax.train import inputs, objectives, program
+from prunejax.train import inputs, kinds, objectives, program
 
 GIB = 2**30
 
@@ -38,13 +35,14 @@ def table(cells, title) -> str:
 def of(config):
   """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
   size = size_of(config)
-  shapes = _shapes(size.to_json_string(use_diff=False), ('classifier',) if config.data.task else ('mlm', 'nsp'))
+  kind = kinds.of_size(size)
+  shapes = _shapes(size.to_json_string(use_diff=False), kinds.heads(kind, config.data.task))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  predictions = 0 if config.data.task else config.data.max_predictions
+  predictions = 0 if config.data.task else kind.predictions(config.data)
   width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
   rows, length = config.batch_size // config.accumulate, config.data.seq_len
   # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
-  kept = length * (12 * size.hidden_size + 2 * size.intermediate_size) + 2 * size.num_attention_heads * length**2
+  kept = length * (12 * size.hidden_size + 2 * kind.width(size)) + 2 * size.num_attention_heads * length**2
   activations = rows * (size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4)
   flops = objectives.flops(size, shapes, length, predictions) * config.batch_size * config.steps
   return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
@@ -52,20 +50,22 @@ def of(config):
 
 @functools.lru_cache(maxsize=16)
 def _shapes(size, heads):
-  """The shapes of a model's parameters; a grid has few models. size: JSON of a BertConfig."""
-  model = bert.Bert(inputs.size_of(json.loads(size)), heads)
+  """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
+  model = kinds.make(size, heads, 2, jnp.float32, 'normal')
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
   return jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
 
 
 def size_of(config):
-  """The BertConfig of a run; a folder of `init` that is not there (yet) counts as BERT-Base or the packaged model."""
-  if config.init.startswith('cell:') or config.init == 'nano':
+  """The size of a run's model; a folder of `init` that is not there (yet) counts as the packaged model, or as what
+  `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run will train."""
+  kind = kinds.named(kinds.name_of(config), 'model.kind')
+  if kind is kinds.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
-    folder = inputs.folder_of(config.init) if config.init else None
+    folder = inputs.folder_of(config.init) if config.init and not config.init.startswith('cell:') else None
   if folder is not None and (folder / 'config.json').exists():
-    return transformers.BertConfig.from_json_file(folder / 'config.json')
-  fields = {k: config.model[k] for k in program.SIZE_KEYS}
-  return transformers.BertConfig(**fields)
+    return kinds.in_folder(folder).files.read_size(folder)
+  told = kind is kinds.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
+  return kinds.fresh_size(kind, config.model, config.data.vocab_size if told else kind.config().vocab_size)

@@ -43,14 +43,14 @@ METRICS = {f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)}
 
 
 def pretraining(sums, params, batches):
-  """Mean losses and accuracies of `sums` (see objectives.pretraining) over an iterable of batches."""
+  """Mean losses and accuracies of `sums` (see objectives.py) over an iterable of batches; 'loss' adds the losses."""
   total = {}
   for batch in batches:
     for name, (value, count) in sums(params, batch).items():
       old = total.get(name, (0.0, 0.0))
       total[name] = (old[0] + float(value), old[1] + float(count))
   means = {name: value / max(count, 1) for name, (value, count) in total.items()}
-  return {'loss': means['mlm_loss'] + means['nsp_loss'], **means}
+  return {'loss': sum(mean for name, mean in means.items() if name.endswith('_loss')), **means}
 
 
 def finetuning(predict, params, batches, metrics, regression=False):

@@ -4,8 +4,7 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
-from prunejax.models import bert_hf
-from prunejax.train import checkpoint, inputs, log, loop, optimizer, sharding
+from prunejax.train import checkpoint, kinds, log, loop, optimizer, sharding
 
 
 def export(folder, out, dtype='float32', say=log.say):
@@ -21,14 +20,13 @@ def export(folder, out, dtype='float32', say=log.say):
   config = config_dict.ConfigDict(files.read_json(folder / 'config.json'))
   if files.exists(folder / 'model' / 'config.json'):
     model = files.local(folder / 'model')
-    heads = ('classifier',) if config.data.task else ('mlm', 'nsp')
-    params, size = bert_hf.load(model, heads=heads)
-    tokenizer, what = inputs.wordpiece.load(model), 'the finished model'
+    kind = kinds.in_folder(model)
+    params, size = kind.files.load(model, heads=kinds.heads(kind, config.data.task))
+    tokenizer, what = kind.words.load(model), 'the finished model'
   else:
     params, size, tokenizer, step = _from_checkpoint(config, folder)
     what = f'the checkpoint of step {step} of {config.steps}'
-  vocab = inputs.wordpiece.pieces(tokenizer)
-  files.deliver(out, lambda here: bert_hf.save(here, params, size, vocab=vocab, dtype=dtype))
+  files.deliver(out, lambda here: kinds.save(here, params, size, tokenizer, dtype))
   say(f'{what} of {folder} is in {out} as {dtype}')
 
 

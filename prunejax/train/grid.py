@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 def key(cell):
   """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
-  flat = configs.flat(cell.config)
+  flat = configs.counted(cell.config)
   quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
 

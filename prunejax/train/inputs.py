@@ -6,20 +6,13 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-import transformers
+import tokenizers
 
 from prunejax import files
-from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
-from prunejax.models import bert_hf
+from prunejax.data import corpus, finetuning, tasks, wordpiece
+from prunejax.train import kinds
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
-
-FIELDS = (
-  'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'type_vocab_size',
-  'max_position_embeddings', 'hidden_act', 'layer_norm_eps', 'initializer_range', 'hidden_dropout_prob',
-  'attention_probs_dropout_prob', 'classifier_dropout',
-)
-
 
 class Source(NamedTuple):
   """Where a model comes from. `folder` is None for a fresh one."""
@@ -49,60 +42,58 @@ def folder_of(init):
   return pathlib.Path(files.local(files.path(init)))
 
 
-def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache) -> Source:
-  """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` and `vocab` or a trained one."""
+def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> Source:
+  """Finds size and vocabulary: the folder's when `init` names one, else a `kind` of model as large as the group `model`
+  of a config says, with `vocab` or a trained one."""
   if init:
     folder = folder_of(init)
-    tokenizer = wordpiece.load(vocab or folder)
-    size = bert_hf.read_size(folder)
+    of = kinds.in_folder(folder)
+    tokenizer = of.words.load(vocab or folder)
+    size = of.files.read_size(folder)
   else:
-    folder = None
-    tokenizer = wordpiece.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache)
-    size = transformers.BertConfig(vocab_size=tokenizer.get_vocab_size(), **fresh_size)
+    folder, of = None, kinds.KINDS[kind]
+    tokenizer = of.words.load(vocab) if vocab else trained(of.words, corpus_spec, vocab_size, root, cache)
+    size = kinds.fresh_size(of, model, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
       f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model {size.vocab_size}'
     )
-  # Only what the model reads: two folders of one size are one program.
-  return Source(size_of({field: getattr(size, field) for field in FIELDS}), tokenizer, folder)
+  return Source(kinds.read_only(of, size), tokenizer, folder)
 
 
-def size_of(fields):
-  """A BertConfig from a dict of its fields."""
-  return transformers.BertConfig(**fields)
-
-
-def trained(spec, vocab_size, root, cache):
-  """A vocabulary trained on the corpus, once: the cache keeps it."""
-  path = corpus.cache_dir(cache) / 'vocab' / f'{corpus.key(spec, root, cache)}-{vocab_size}.txt'
+def trained(words, spec, vocab_size, root, cache):
+  """A vocabulary of the module `words` trained on the corpus, once: the cache keeps it."""
+  name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
+  path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
-    return wordpiece.load(path)
-  tokenizer = wordpiece.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
-  files.create(path, ''.join(piece + '\n' for piece in wordpiece.pieces(tokenizer)))
-  return wordpiece.load(path)  # of several processes that trained one, all take the first
+    return words.load(path)
+  tokenizer = words.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
+  text = ''.join(piece + '\n' for piece in words.pieces(tokenizer)) if words is wordpiece else tokenizer.to_str()
+  files.create(path, text)
+  return words.load(path)  # of several processes that trained one, all take the first
 
 
 def pretraining_data(
-  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1)
+  kind, tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1)
 ):
-  """Batches of BERT's objective from a corpus: of those to train on `part` (index, count), held-out ones whole."""
-  pieces = tuple(wordpiece.pieces(tokenizer))
-  train, held = (_stream(pieces, spec, split, recipe, root, cache) for split in ('train', 'validation'))
+  """Batches of a kind's objective from a corpus: of those to train on `part` (index, count), held-out ones whole."""
+  how, words = kind.examples, tokenizer.to_str()
+  train, held = (_stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation'))
 
   def held_out():
     # Always the same held-out examples, whatever the run's seed: losses of different runs can be compared.
     for i in range(eval_batches):
-      yield pretraining.batch(held, 0, i, eval_size)
+      yield how.batch(held, 0, i, eval_size)
 
-  batch = lambda step: pretraining.batch(train, seed, step, batch_size, *part)
+  batch = lambda step: how.batch(train, seed, step, batch_size, *part)
   return Data(batch, held_out, None, None, len(train.windows))
 
 
 def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)):
   """Batches of a labelled task, as above. `examples` > 0 trains on that many, drawn by `seed`."""
   task = tasks.get(name)
-  pieces = tuple(wordpiece.pieces(tokenizer))
-  train, held = (_encoded(pieces, name, split, seq_len, root, cache) for split in ('train', 'validation'))
+  words = tokenizer.to_str()
+  train, held = (_encoded(words, name, split, seq_len, root, cache) for split in ('train', 'validation'))
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
@@ -116,17 +107,18 @@ def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, ba
   )
 
 
-# The runs of a grid share their inputs, and a vocabulary says all about a tokenizer: each is made once a process.
+# The runs of a grid share their inputs, and what a tokenizer is written as says all about it: each is made once a
+# process.
 @functools.lru_cache(maxsize=8)
-def _stream(pieces, spec, split, recipe, root, cache):
-  tokenizer = wordpiece.from_vocab(list(pieces))
-  return pretraining.stream(corpus.load(spec, split, tokenizer, root=root, cache=cache), tokenizer, recipe)
+def _stream(how, words, spec, split, recipe, root, cache):
+  tokenizer = tokenizers.Tokenizer.from_str(words)
+  return how.stream(corpus.load(spec, split, tokenizer, root=root, cache=cache), tokenizer, recipe)
 
 
 @functools.lru_cache(maxsize=32)
-def _encoded(pieces, name, split, seq_len, root, cache):
+def _encoded(words, name, split, seq_len, root, cache):
   examples = tasks.load(name, split, root=root, cache=cache)
-  return finetuning.encode(examples, wordpiece.from_vocab(list(pieces)), seq_len)
+  return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
 def prefetch(batch, start, stop):

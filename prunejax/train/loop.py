@@ -7,7 +7,6 @@ import jax
 
 import prunejax
 from prunejax import files
-from prunejax.models import bert_hf
 from prunejax.pruning import layout, report
 from prunejax.train import (
   checkpoint,
@@ -15,6 +14,7 @@ from prunejax.train import (
   distributed,
   evaluate,
   inputs,
+  kinds,
   log,
   optimizer,
   preemption,
@@ -108,13 +108,11 @@ def finish(config, state, data, program, source, folder, writer, seconds, place=
   writer.write(config.steps, 'eval', metrics)
   params = jax.tree.map(layout.on_host, program.view(state['params'], masks))
   if config.keep_model and distributed.first():
-    vocab = inputs.wordpiece.pieces(source.tokenizer)
-    files.deliver(folder / 'model', lambda out: bert_hf.save(out, params, source.size, vocab=vocab))
+    files.deliver(folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer))
   if config.keep_latent:
     latent = jax.tree.map(layout.on_host, state['params'])  # every process has a part of it
-    vocab = inputs.wordpiece.pieces(source.tokenizer)
     if distributed.first():
-      files.deliver(folder / 'latent', lambda out: bert_hf.save(out, latent, source.size, vocab=vocab))
+      files.deliver(folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer))
   result = {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
@@ -179,6 +177,7 @@ def check(config):
   for key, value, known in (
     ('view', config.view, list(VIEWS)),
     ('model.dtype', config.model.dtype, list(DTYPES)),
+    ('model.kind', kinds.name_of(config), list(kinds.KINDS)),
     ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
     ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
   ):

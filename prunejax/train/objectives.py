@@ -43,6 +43,30 @@ def pretraining(model):
   return loss_fn, sums
 
 
+def causal(model):
+  """A decoder's objective: cross-entropy of the token after each.
+
+  Returns: as `pretraining`.
+  """
+
+  def terms(params, batch, **how):
+    out = model.apply({'params': params}, *_inputs(batch), **how)['lm']
+    return out, optax.softmax_cross_entropy_with_integer_labels(out, batch['targets'])
+
+  def loss_fn(params, batch, rng):
+    return terms(params, batch, deterministic=False, rngs={'dropout': rng})[1].mean(), {}
+
+  def sums(params, batch):
+    out, lm = terms(params, batch, deterministic=True)
+    predicted = jnp.float32(lm.size)
+    return {
+      'lm_loss': (lm.sum(), predicted),
+      'lm_accuracy': ((out.argmax(-1) == batch['targets']).sum().astype(jnp.float32), predicted),
+    }
+
+  return loss_fn, sums
+
+
 def finetuning(model, regression=False):
   """Classification by cross-entropy, or regression by squared error (GLUE's STS-B).
 
@@ -69,12 +93,15 @@ def finetuning(model, regression=False):
 def flops(size, params, seq_len, predictions):
   """Matmul FLOPs of one training example: 6 a weight a token it meets, 12 length x hidden a layer for attention.
 
-  The word table counts where it multiplies (the MLM softmax, at predicted positions only), not where it is looked up.
+  The word table counts where it multiplies (the softmax, at predicted positions only), not where it is looked up;
+  BERT's has a map of its own before it. Attention is counted whole, as it is computed, though a decoder
+  looks back only.
   """
   weights = sum(
     p.size for path, p in jax.tree_util.tree_leaves_with_path(params)
     if p.ndim == 2 and jax.tree_util.keystr(path, simple=True, separator='/').startswith('encoder')
   )
-  head = predictions * (size.vocab_size + size.hidden_size) * size.hidden_size
+  transform = size.hidden_size if size.model_type == 'bert' else 0
+  head = predictions * (size.vocab_size + transform) * size.hidden_size
   attention = 2 * size.num_hidden_layers * seq_len**2 * size.hidden_size
   return 6 * (weights * seq_len + head + attention)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.data import tasks
-from prunejax.models import bert, bert_hf, hf_directory, hf_model
-from prunejax.train import inputs, objectives, optimizer
+from prunejax.models import hf_directory, hf_model
+from prunejax.train import inputs, kinds, objectives, optimizer
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-SIZE_KEYS = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'max_position_embeddings')
+
 
 class Program(NamedTuple):
   """What is compiled. Runs that differ in numbers only (see `program_key`) share one."""
@@ -37,9 +37,10 @@ def read_inputs(config, part=(0, 1)):
   """
   c = config.data
   root, cache = c.root or None, c.cache or None
-  size = {k: config.model[k] for k in SIZE_KEYS}
-  source = inputs.source(config.init, size, c.vocab, c.vocab_size, c.corpus, root, cache)
-  source.size.hidden_dropout_prob = source.size.attention_probs_dropout_prob = config.model.dropout
+  source = inputs.source(config.init, kinds.name_of(config), config.model, c.vocab, c.vocab_size, c.corpus, root, cache)
+  kind = kinds.of_size(source.size)
+  for field in kind.dropout:
+    setattr(source.size, field, config.model.dropout)
   if c.seq_len > source.size.max_position_embeddings:
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
   shared = dict(root=root, cache=cache, seed=config.seed)
@@ -48,9 +49,8 @@ def read_inputs(config, part=(0, 1)):
     return source, inputs.finetuning_data(
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
     )
-  recipe = inputs.pretraining.Recipe(c.seq_len, c.predict, c.max_predictions)
   return source, inputs.pretraining_data(
-    source.tokenizer, c.corpus, recipe, eval_batches=config.eval.batches, part=part, **shared
+    kind, source.tokenizer, c.corpus, kind.recipe(c), eval_batches=config.eval.batches, part=part, **shared
   )
 
 
@@ -82,7 +82,7 @@ def build(config, source, data, tx) -> Program:
   """The compiled functions of a run, made once for each `program_key`."""
   key = program_key(config, source)
   if key not in _PROGRAMS:
-    heads = ('classifier',) if data.task else ('mlm', 'nsp')
+    heads = kinds.heads(kinds.of_size(source.size), data.task)
     outputs, regression = _outputs(config.data.task) or (1, False)
     sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
     model, draw, loss_fn, measure = _model(
@@ -97,9 +97,10 @@ def build(config, source, data, tx) -> Program:
 
 @functools.lru_cache(maxsize=16)
 def _model(size, heads, outputs, regression, dtype, initializer):
-  """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a BertConfig."""
-  model = bert.Bert(inputs.size_of(json.loads(size)), heads, outputs, DTYPES[dtype], initializer)
-  objective = objectives.pretraining(model) if 'mlm' in heads else objectives.finetuning(model, regression)
+  """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a size."""
+  model = kinds.make(size, heads, outputs, DTYPES[dtype], initializer)
+  tuned = heads == ('classifier',)
+  objective = objectives.finetuning(model, regression) if tuned else kinds.of_size(model.size).objective(model)
   return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1])
 
 
@@ -117,10 +118,11 @@ def pretrained(config, source, program, shapes):
   """
   if source.folder is None or not config.pretrained:
     return None
-  tuned = 'BertForSequenceClassification' in (hf_directory.read_config(source.folder).get('architectures') or ())
+  classes = hf_directory.read_config(source.folder).get('architectures') or ()
+  tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
-  loaded, _ = bert_hf.load(source.folder, heads=heads)
-  if 'classifier' in loaded and loaded['classifier']['bias'].shape != shapes['classifier']['bias'].shape:
+  loaded, _ = kinds.of_size(source.size).files.load(source.folder, heads=heads)
+  if 'classifier' in loaded and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape:
     del loaded['classifier']
   hf_model.transfer(loaded, shapes)
   return loaded

@@ -62,8 +62,8 @@ class Engine(NamedTuple):
 def stream(run):
   """Equal for two runs exactly when they read the same batches."""
   c = run.config
-  pieces = run.source.tokenizer and inputs.wordpiece.pieces(run.source.tokenizer)
-  read = [c.seed, c.batch_size, c.data.to_dict(), pieces]
+  words = run.source.tokenizer and run.source.tokenizer.to_str()
+  read = [c.seed, c.batch_size, c.data.to_dict(), words]
   return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
