@@ -12,10 +12,9 @@ from flax import traverse_util
 from experiments.gordon2020 import measures, probe_report
 from prunejax import files
 from prunejax.analysis import ledger, overlap
-from prunejax.data import wordpiece
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert, hf_directory
 from prunejax.pruning import types
-from prunejax.train import features, grid, inputs, log
+from prunejax.train import features, grid, inputs, kinds, log
 
 VERSION = 1  # of the measures: another one measures anew
 TOKENS = 25_000  # of held-out text; the paper caps its vectors at 300,000, twelve layers each
@@ -174,7 +173,7 @@ class Models:
     self.weights = functools.lru_cache(4)(self._weights)
     self.masks = functools.lru_cache(32)(lambda cell: overlap.from_zeros(self.weights(cell)))
     self.text = functools.lru_cache(1)(self._text)
-    self.read = functools.lru_cache(1)(lambda size: features.reader(bert.Bert(inputs.size_of(dict(size)), ())))
+    self.read = functools.lru_cache(1)(lambda size: features.reader(kinds.make(size, ())))
 
   def path(self, cell):
     """The local folder of a cell's model."""
@@ -182,7 +181,7 @@ class Models:
 
   def tree(self, cell):
     """Its parameters without heads, a nested dict."""
-    return bert_hf.load(self.path(cell), heads=())[0]
+    return kinds.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
 
   def _weights(self, cell):
     """{path: weights} of the leaves that the grid prunes."""
@@ -191,18 +190,18 @@ class Models:
     return {path: leaf for path, leaf in leaves.items() if chosen(path, leaf)}
 
   def sized(self, cell):
-    """The fields of its size, hashable."""
-    size = bert_hf.read_size(self.path(cell))
-    return tuple((field, getattr(size, field)) for field in inputs.FIELDS)
+    """Its size, as JSON."""
+    kind = kinds.in_folder(self.path(cell))
+    return kinds.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(use_diff=False)
 
   def _text(self, cell):
     """Held-out batches of plain text, those of a pre-training cell."""
     config = self.configs[cell]
     c = config.data
-    recipe = inputs.pretraining.Recipe(c.seq_len, c.predict, c.max_predictions)
+    kind = kinds.in_folder(self.path(cell))
     data = inputs.pretraining_data(
-      wordpiece.load(self.path(cell)), c.corpus, recipe, root=c.root or None, cache=c.cache or None, seed=0,
-      batch_size=1, eval_batches=config.eval.batches, eval_size=config.eval.batch_size,
+      kind.words.load(self.path(cell)), c.corpus, kind.recipe(c), root=c.root or None, cache=c.cache or None,
+      seed=0, how=kind.examples, batch_size=1, eval_batches=config.eval.batches, eval_size=config.eval.batch_size,
     )
     return features.text(data.held_out(), TOKENS)
 
@@ -232,12 +231,12 @@ def _overlap(models, first, second, sparsities=()):
 
 
 def _words(models, masks):
-  pieces = bert_hf.hf_directory.read_vocab(models.path(next(iter(masks.values()))))
+  pieces = hf_directory.read_vocab(models.path(next(iter(masks.values()))))
   return measures.of_words({float(s): models.masks(cell)[measures.WORDS] for s, cell in masks.items()}, pieces)
 
 
 def _heads(models, masks):
-  count = dict(models.sized(next(iter(masks.values()))))['num_attention_heads']
+  count = kinds.parsed(models.sized(next(iter(masks.values())))).num_attention_heads
   return measures.of_heads({float(s): models.masks(cell) for s, cell in masks.items()}, count)
 
 

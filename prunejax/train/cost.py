@@ -51,7 +51,7 @@ def of(config):
 @functools.lru_cache(maxsize=16)
 def _shapes(size, heads):
   """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
-  model = kinds.make(size, heads, 2, jnp.float32, 'normal')
+  model = kinds.make(size, heads)
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
   return jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
 

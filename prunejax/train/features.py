@@ -52,10 +52,14 @@ def text(batches, tokens):
 
 
 def plain(batch):
-  """The inputs of a pre-training batch with the targets at their positions again, no [MASK] and no random piece."""
+  """The inputs of a pre-training batch with the targets at their positions again, no [MASK] and no random piece.
+
+  From a decoder nothing was hidden.
+  """
   ids = np.array(batch['input_ids'])
-  row, column = np.nonzero(np.asarray(batch['weights']) > 0)
-  ids[row, np.asarray(batch['positions'])[row, column]] = np.asarray(batch['targets'])[row, column]
+  if 'positions' in batch:
+    row, column = np.nonzero(np.asarray(batch['weights']) > 0)
+    ids[row, np.asarray(batch['positions'])[row, column]] = np.asarray(batch['targets'])[row, column]
   return {'input_ids': ids, 'segment_ids': np.asarray(batch['segment_ids']), 'valid': np.asarray(batch['valid'])}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import corpus, finetuning, tasks, wordpiece
+from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.train import kinds
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
@@ -52,7 +52,7 @@ def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> So
     size = of.files.read_size(folder)
   else:
     folder, of = None, kinds.KINDS[kind]
-    tokenizer = of.words.load(vocab) if vocab else trained(of.words, corpus_spec, vocab_size, root, cache)
+    tokenizer = of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
     size = kinds.fresh_size(of, model, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
@@ -61,7 +61,7 @@ def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> So
   return Source(kinds.read_only(of, size), tokenizer, folder)
 
 
-def trained(words, spec, vocab_size, root, cache):
+def trained(spec, vocab_size, root, cache, words=wordpiece):
   """A vocabulary of the module `words` trained on the corpus, once: the cache keeps it."""
   name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
@@ -74,10 +74,13 @@ def trained(words, spec, vocab_size, root, cache):
 
 
 def pretraining_data(
-  kind, tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1)
+  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1), how=pretraining
 ):
-  """Batches of a kind's objective from a corpus: of those to train on `part` (index, count), held-out ones whole."""
-  how, words = kind.examples, tokenizer.to_str()
+  """Batches from a corpus: of those to train on `part` (index, count), held-out ones whole.
+
+  how: the module that makes examples: data.pretraining, or data.causal for a decoder.
+  """
+  words = tokenizer.to_str()
   train, held = (_stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation'))
 
   def held_out():

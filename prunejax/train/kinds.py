@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import transformers
 
 from prunejax.data import bpe, causal, pretraining, wordpiece
@@ -113,6 +114,11 @@ def size_of(fields):
   return KINDS[fields['model_type']].config(**{k: v for k, v in fields.items() if k != 'model_type'})
 
 
+def parsed(text):
+  """A size from its JSON."""
+  return size_of(json.loads(text))
+
+
 def fresh_size(kind, model, vocab_size):
   """The size that the group `model` of a config asks for."""
   fields = {field: model[key] for key, field in kind.names.items()}
@@ -136,7 +142,7 @@ def save(folder, params, size, tokenizer, dtype='float32'):
   kind.files.save(folder, params, size, vocab=kind.spelled(tokenizer), dtype=dtype)
 
 
-def make(size, heads, outputs, dtype, initializer):
+def make(size, heads, outputs=2, dtype=jnp.float32, initializer='normal'):
   """The Flax module. size: JSON of a size."""
-  size = size_of(json.loads(size))
+  size = parsed(size)
   return of_size(size).module(size, heads, outputs, dtype, initializer)

@@ -50,7 +50,7 @@ def read_inputs(config, part=(0, 1)):
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
     )
   return source, inputs.pretraining_data(
-    kind, source.tokenizer, c.corpus, kind.recipe(c), eval_batches=config.eval.batches, part=part, **shared
+    source.tokenizer, c.corpus, kind.recipe(c), eval_batches=config.eval.batches, part=part, how=kind.examples, **shared
   )
 
 
