@@ -39,7 +39,13 @@ def folder_of(init):
     if not (NANO / 'model.safetensors').exists():
       raise FileNotFoundError("init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py")
     return NANO
-  return pathlib.Path(files.local(files.path(init)))
+  folder = pathlib.Path(files.local(files.path(init)))
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"init={init!r} is no folder: expected 'nano', or a folder with config.json, model.safetensors and the vocabulary"
+      ' as Hugging Face has them'
+    )
+  return folder
 
 
 def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> Source:
