@@ -34,6 +34,39 @@ def paper_like(arm, sparsity):
   return {'loss': loss, 'score': max(score, 0.5), **fit}
 
 
+def probe(name, seed, metrics, *, arm='dense', task='', learning_rate=None, **labels):
+  """One row of a measurement on models, with the lists that the claims and figures read."""
+  made = row('probe', arm, 0.0, seed, metrics, task=task, learning_rate=learning_rate)
+  made['cell'] = ledger.cell_hash({'probe': name, 'cell': made['cell'], **labels})
+  return {**made, 'probe': name, **labels}
+
+
+def probes(*, seeds=3, tasks=TASKS, sparsities=SPARSITIES, noise=0.0005, seed=0, different=0.04, moved=0.03,
+           larger=-0.01, spread=0.03, drift=0.5):
+  """Probe rows with planted numbers: mask differences, movement, that of large weights, heads, features."""
+  rng = np.random.default_rng(seed)
+  some = lambda value: float(value + noise * rng.normal())
+  rows, levels = [], list(sparsities)
+  for number in range(seeds):
+    of_arm = {'arm': 'pruned'}
+    rows.append(probe('heads', number, {
+      'sparsity': levels, 'deviation': [some(spread) for _ in levels], 'sd': [0.001] * len(levels), 'expected': levels,
+      'mean': levels, 'lowest': [s - 0.1 for s in levels], 'highest': [s + 0.05 for s in levels], 'at': levels[0],
+      'heads': [[0.1, 0.2]]}, **of_arm))
+    rows.append(probe('features', number, {
+      'sparsity': levels, 'deviation': [[0.1, 0.1] for _ in levels], 'tokens': 100,
+      'cosine': [[some(1 - drift * (LOSS[s] - 4) / 2)] * 2 for s in levels]}, **of_arm))
+    for task in tasks:
+      shared = {'task': task, 'learning_rate': 1e-3}
+      rows.append(probe('difference', number, {
+        'sparsity': levels, 'pruned': [some(different * s) for s in levels], 'kinds': {},
+        'start': [some(different * s / 2) for s in levels], 'chance': [2 * s * (1 - s) for s in levels]}, **shared))
+      rows.append(probe('movement', number, {
+        'mean': some(moved), 'std': 0.03, 'weights': 1000, 'kinds': {}, 'kinds_std': {},
+        'by_magnitude': [moved] * 75 + [some(moved + larger) for _ in range(25)]}, **shared))
+  return rows
+
+
 def make(effect=paper_like, *, seeds=3, sparsities=SPARSITIES, tasks=TASKS, noise=0.002, seed=0,
          arms=('pruned', 'deleted', 'after', 'random')):
   """Ledger rows of a whole grid whose numbers are effect(arm, sparsity) plus Gaussian noise."""

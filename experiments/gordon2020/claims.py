@@ -7,6 +7,14 @@ from experiments.gordon2020.claims_loss import (
   deletion_follows_loss,
   loss_rises,
 )
+from experiments.gordon2020.claims_probes import (
+  features_follow,
+  heads_are_not_singled_out,
+  large_weights_move_less,
+  masks_change_little,
+  more_text_less_prunable,
+  order_moves_little,
+)
 from experiments.gordon2020.claims_tasks import (
   accuracy_falls,
   deletion_recovers,
@@ -22,8 +30,11 @@ __all__ = ['CLAIMS', 'LEVEL', 'MARGIN', 'NOTHING', 'Grid', 'Verdict', 'by_task',
 CLAIMS = (
   low_sparsity_is_free, loss_rises, accuracy_falls, deletion_explains_the_middle, deletion_follows_loss,
   deletion_recovers, deletion_fits_but_does_not_transfer, magnitude_beats_random, finetuning_first_does_not_help,
+  masks_change_little, order_moves_little, large_weights_move_less, heads_are_not_singled_out, features_follow,
+  more_text_less_prunable,
 )
-OF_MODELS = (loss_rises,)  # these speak of no task
+PROBES = CLAIMS[-6:]  # these rest on probes of models and masks, or on a sweep beside the grid
+OF_MODELS = (loss_rises, *PROBES)  # these speak of no task, or of all together
 
 
 def check(rows, chance=None):

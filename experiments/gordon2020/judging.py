@@ -42,6 +42,7 @@ class Grid(NamedTuple):
   left_out: dict  # {task: why}
   train: dict  # as scores: loss over the training set
   probes: tuple  # the rows of stage 'probe'
+  corpus: tuple  # the rows of the arms 'corpus:SHARE'
 
 
 def grid(rows, chance=None):
@@ -51,6 +52,7 @@ def grid(rows, chance=None):
   """
   rows = statistics.one_grid(rows)
   probes = tuple(row for row in rows if row['stage'] == 'probe')
+  corpus = tuple(row for row in rows if row['arm'].startswith('corpus:'))
   rows = arms.standard(rows)
   scores = statistics.points(rows)
   floors, left_out = {}, {}
@@ -65,7 +67,7 @@ def grid(rows, chance=None):
     return {key: place for key, place in kept.items() if place}
 
   train = learned(statistics.points(rows, statistics.train_loss))
-  return Grid(learned(scores), statistics.pretrain(rows), floors, left_out, train, probes)
+  return Grid(learned(scores), statistics.pretrain(rows), floors, left_out, train, probes, corpus)
 
 
 def _floor(scores, task, chance):

@@ -68,7 +68,9 @@ def _configs(a, b):
   place = lambda row: (row['stage'], row['arm'], statistics.level_of(row), row.get('task') or '', row['seed'])
   first, second = ({place(row): row.get('config') or {} for row in rows} for rows in (a, b))
   both = [(first[key], second[key]) for key in first if key in second]
-  both = both or [(one, two) for one in first.values() for two in list(second.values())[:1]]
+  if not both:  # no cell in common: the first of each stage and arm
+    first, second = ({key[:2]: config for key, config in reversed(side.items())} for side in (first, second))
+    both = [(first[key], second[key]) for key in first if key in second]
   found = {}
   for one, two in both:
     for key in sorted(set(one) | set(two)):

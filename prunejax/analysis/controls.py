@@ -57,7 +57,7 @@ def corpus(rows, *, level=0.95):
     losses, scores = statistics.pretrain(place), statistics.points(place)
     arm = place[0]['arm']
     dense_loss, dense_score = losses.get((arm, 0.0), {}), scores.get((arm, 0.0), {})
-    end = _prunability(place, level)
+    end = end_of(place, level=level)
     for s in sorted({s for _, s in (*losses, *scores)}):
       loss, score = losses.get((arm, s), {}), scores.get((arm, s), {})
       rise, fall = statistics.paired(loss, dense_loss), statistics.paired(score, dense_score)
@@ -83,7 +83,7 @@ def prunability(rows, *, level=0.95):
 
   None where no share has an end.
   """
-  found = [(float(fractions.Fraction(share)), _prunability(place, level)) for share, place in _shares(rows)]
+  found = [(float(fractions.Fraction(share)), end_of(place, level=level)) for share, place in _shares(rows)]
   found = [(share, end) for share, end in found if math.isfinite(end.at)]
   if not found:
     return None
@@ -104,17 +104,19 @@ def prunability(rows, *, level=0.95):
 
 def _shares(rows):
   found = arms.family(rows, 'corpus')
-  return sorted(found.items(), key=lambda pair: _share(pair[0]))
+  return sorted(found.items(), key=lambda pair: share_of(pair[0]))
 
 
-def _share(text):
+def share_of(text):
+  """The share in an arm's name, '0.1' or '1/8', as a float. Raises ValueError."""
   try:
     return float(fractions.Fraction(text))
   except (ValueError, ZeroDivisionError):
     raise ValueError(f"arm 'corpus:{text}': expected a share such as 0.1 or 1/8 after the colon") from None
 
 
-def _prunability(place, level):
+def end_of(place, *, level=0.95):
+  """The `regimes.Crossing` at which the loss of one share's rows has risen by RISE over its dense model."""
   losses = {key: {seed: v for (_, seed), v in p.items()} for key, p in statistics.pretrain(place).items()}
   arm = place[0]['arm']
   rise = {s: statistics.paired(v, losses.get((arm, 0.0), {})) for (_, s), v in losses.items() if s > 0}

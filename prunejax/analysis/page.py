@@ -31,7 +31,7 @@ figure{margin:1.6rem 0}figure img{max-width:100%;height:auto;display:block}
 font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{padding:.28rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap;vertical-align:top}
-td.long{white-space:normal;min-width:18rem}th{border-bottom:2px solid #9a9da5}
+td.long{white-space:normal;min-width:16rem;overflow-wrap:anywhere}th{border-bottom:2px solid #9a9da5}
 .arm{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 summary{cursor:pointer;font-weight:600;margin:1rem 0 .4rem}

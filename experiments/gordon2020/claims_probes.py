@@ -1,0 +1,171 @@
+"""The claims that rest on models and masks, not on scores: rows of stage 'probe', and the sweep over corpus sizes."""
+
+import math
+
+from experiments.gordon2020 import judging, paper_movement
+from prunejax.analysis import arms, controls, probed, statistics
+
+DIFFERENT = paper_movement.MOST_DIFFERENT  # share of mask entries; the paper stays below it everywhere
+MOVED = 0.05  # of a matrix's size; the paper's largest mean is 0.0412
+SPREAD = 0.1  # deviation of the share pruned over heads, above which some heads are singled out; the threshold is ours
+LARGE = 25  # of 100 bins of starting magnitude, the largest
+
+
+def masks_change_little(data):
+  """Entries in which masks found after fine-tuning differ from those found in pre-training, at each sparsity.
+
+  Of several learning rates the largest difference counts. Reproduced: at every sparsity the interval lies below 0.06.
+  Not reproduced: at one it lies above (level 1 - 0.01 / k).
+  """
+  rows = [row for row in probed.of(data.probes, 'difference') if row.get('epochs') is None]
+  diffs, start, chance = ({s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())}
+                          for name in ('pruned', 'start', 'chance'))
+  every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
+  broken = any(judging.side(d, DIFFERENT, judging.share(diffs)) > 0 for d in diffs.values())
+  told = [judging.listed('to the masks before fine-tuning', start, 100)]
+  told += [judging.listed('two random masks', chance, 100)] if chance else []
+  return judging.verdict(
+      data, 'masks_change_little', 'Masks found after fine-tuning differ from those of pre-training in less than 6 % '
+      'of their entries.', every and not broken, broken, judging.listed('per cent different', diffs, 100),
+      '; '.join(part for part in told if part), figures=('figure3a',), of_tasks=False)
+
+
+def order_moves_little(data):
+  """Mean movement in magnitude order while a dense model is fine-tuned, as a share of the matrix (Table 2).
+
+  Of several learning rates the largest counts. Reproduced: the interval lies below 0.05. Not reproduced: above.
+  """
+  moved = _moved(data, lambda metrics: metrics['mean'])
+  side = judging.side(moved, MOVED)
+  return judging.verdict(
+      data, 'order_moves_little', 'Fine-tuning moves a weight by 0 to 4 % of its matrix in the order of magnitudes.',
+      side < 0, side > 0, _told('per cent of the matrix', moved, 100), f'threshold {100 * MOVED:g} %' if moved else '',
+      figures=('figure4',), of_tasks=False)
+
+
+def large_weights_move_less(data):
+  """Movement of the quarter of largest starting magnitude less that of all others, against zero (Figure 6).
+
+  Reproduced: the interval lies below zero. Not reproduced: above.
+  """
+  def gap(metrics):
+    bins = [math.nan if v is None else v for v in metrics['by_magnitude']]
+    return statistics.mean(bins[-LARGE:]) - statistics.mean(bins[:-LARGE])
+
+  moved = _moved(data, gap)
+  side = judging.side(moved, 0.0)
+  return judging.verdict(
+      data, 'large_weights_move_less', 'In fine-tuning large weights move less in that order than small ones.',
+      side < 0, side > 0, _told('per cent of the matrix, largest quarter - others', moved, 100), '',
+      figures=('figure6',), of_tasks=False)
+
+
+def heads_are_not_singled_out(data):
+  """Deviation over heads of the share that magnitude pruning takes from each, at sparsities from 0.3 to 0.7.
+
+  Reproduced: at each sparsity the interval lies below 0.1. Not reproduced: at one it lies above (level 1 - 0.01 / k).
+  """
+  rows = [row for row in probed.of(data.probes, 'heads') if row['arm'] == 'pruned']
+  spread, chance = ({s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())
+                     if 0.3 <= s <= judging.HIGH} for name in ('deviation', 'sd'))
+  every = bool(spread) and all(judging.side(d, SPREAD) < 0 for d in spread.values())
+  broken = any(judging.side(d, SPREAD, judging.share(spread)) > 0 for d in spread.values())
+  return judging.verdict(
+      data, 'heads_are_not_singled_out', 'Pruning by magnitude singles out no attention heads.', every and not broken,
+      broken, judging.listed('deviation over heads of the per cent pruned', spread, 100),
+      judging.listed('by chance', chance, 100) + f'; threshold {100 * SPREAD:g} points, ours' if spread else '',
+      figures=('heads',), of_tasks=False)
+
+
+def features_follow(data):
+  """Mean cosine of the features to the dense model's, over layers, and the deletion score that goes with it.
+
+  Needs three sparsities. Reproduced: the cosine at the highest lies clear below that at the lowest, no step up in its
+  mean of more than 0.01, and on every learned task a line of deletion score on cosine with r >= 0.8 whose slope lies
+  clear above zero. Not reproduced: the cosine rises clear, or one slope lies clear below zero (level 1 - 0.01 / tasks).
+  """
+  rows = [row for row in probed.of(data.probes, 'features') if row['arm'] == 'pruned' and not row.get('against')]
+  mean = lambda metrics, i: statistics.mean(metrics['cosine'][i])
+  cosine = {s: _largest(place) for (_, s), place in sorted(probed.over(rows, mean, _one).items())}
+  levels = sorted(cosine)
+  fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
+  means = [statistics.mean(cosine[s].values()) for s in levels]
+  even = all(b <= a + 0.01 for a, b in zip(means, means[1:], strict=False))
+  side = judging.side(fall, 0.0)
+  tasks = statistics.tasks_of(data.scores)
+  lines = {task: _line(data, cosine, task, judging.share(tasks)) for task in tasks}
+  follow = bool(tasks) and all(line.n >= 3 and line.low > 0 and line.r >= 0.8 for line in lines.values())
+  broken = side > 0 or any(line.high < 0 for line in lines.values() if line.n >= 3)
+  text = '; '.join(f'{task}: {100 * line.slope:+.1f} points a unit of cosine, r {line.r:+.3f}'
+                   for task, line in lines.items() if math.isfinite(line.r))
+  return judging.verdict(
+      data, 'features_follow', "The features leave the dense model's as sparsity rises, and accuracy falls with them.",
+      len(levels) >= 3 and side < 0 and even and follow and not broken, broken,
+      judging.listed('mean cosine', cosine, 1), text, figures=('figure2b',), of_tasks=False)
+
+
+def more_text_less_prunable(data):
+  """The sparsity that the loss can spare (see controls.corpus): the largest share of the corpus less the smallest.
+
+  The authors' conjecture, which they did not test. Reproduced: the interval over seeds lies below zero. Not
+  reproduced: above.
+  """
+  ends = {}
+  for share, place in arms.family(data.corpus, 'corpus').items():
+    seeds = sorted({row['seed'] for row in place})
+    for seed in seeds:
+      end = controls.end_of([row for row in place if row['seed'] == seed])
+      if math.isfinite(end.at):
+        ends.setdefault(controls.share_of(share), {})['pretrain', seed] = end.at
+  few, most = (min(ends), max(ends)) if len(ends) > 1 else (0, 0)
+  change = statistics.paired(ends[most], ends[few]) if ends and most > few else {}
+  side = judging.side(change, 0.0)
+  what = f'sparsity spared, share {most:g} - share {few:g}'
+  return judging.verdict(
+      data, 'more_text_less_prunable', 'A model pre-trained on more text can be pruned less, as the authors guess.',
+      side < 0, side > 0, _told(what, change, 1), '; '.join(
+          f'share {share:g}: {statistics.mean(place.values()):.2f}' for share, place in sorted(ends.items())),
+      figures=('prunability',), of_tasks=False)
+
+
+def _one(row):
+  return ''
+
+
+def _largest(place):
+  # {(task, against, rate, seed): number} -> {(task, seed): the largest}: the claims say "never more than".
+  found = {}
+  for (task, _, _, seed), number in place.items():
+    found[task, seed] = max(number, found.get((task, seed), -math.inf))
+  return found
+
+
+def _moved(data, value):
+  rows = [row for row in probed.of(data.probes, 'movement') if row.get('epochs') is None]
+  found = {}
+  for row in rows:
+    number = value(row['metrics'])
+    if number is not None and math.isfinite(number):
+      place = row.get('task', ''), row['seed']
+      found[place] = max(number, found.get(place, -math.inf))
+  return found
+
+
+def _line(data, cosine, task, level):
+  x, y = [], []
+  for s, place in cosine.items():
+    scores = [v for (name, _), v in data.scores.get(('deleted', s), {}).items() if name == task]
+    if scores:
+      x.append(statistics.mean(place.values()))
+      y.append(statistics.mean(scores))
+  return statistics.fit(x, y, level=level)
+
+
+def _told(what, diffs, scale):
+  if not diffs:
+    return ''
+  e = statistics.cautious(diffs.values(), level=judging.LEVEL)
+  form = '+.2f'
+  reach = f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else ''
+  seeds = len({seed for _, seed in diffs})
+  return f'{what}, {judging.LEVEL:.0%} interval: {scale * e.mean:{form}}{reach} ({e.n} pairs, {seeds} seeds)'
