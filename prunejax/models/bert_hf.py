@@ -150,7 +150,7 @@ def hf_name(path):
 
 
 def _shapes(size, heads):
-  return hf_model.shapes(lambda one: bert.Bert(one, heads, size.num_labels), size)
+  return hf_model.shapes(bert.Bert, size, heads)
 
 
 def _turned(path, shape):

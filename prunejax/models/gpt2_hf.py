@@ -136,7 +136,7 @@ def hf_name(path):
 
 
 def _shapes(size, heads):
-  return hf_model.shapes(lambda one: gpt2.Gpt2(one, heads, size.num_labels), size)
+  return hf_model.shapes(gpt2.Gpt2, size, heads)
 
 
 def _place(path):
