@@ -54,13 +54,16 @@ def test_random_masks_lie_within_chance_and_equal_ones_far_above():
     z.append(overlap.common(a, b).z)
   assert abs(np.mean(z)) < 0.25 and 0.85 < np.std(z) < 1.15
   same = overlap.common(a, a)
-  assert same.ratio == pytest.approx(600 / 240) and same.jaccard == 1 and same.z > 20
+  assert same.ratio == pytest.approx(600 / 240) and same.jaccard == same.agreement == 1 and same.z > 20
+  inside = {'x': a['x'] & (np.arange(600) % 3 > 0)}
+  assert overlap.common(a, inside).agreement == 1 and overlap.common(a, {'x': ~a['x']}).agreement < 0
 
 
 def test_where_chance_has_no_choice_there_is_no_z():
   a = {'x': np.ones((3, 3), bool)}
   none = {'x': np.zeros((3, 3), bool)}
-  assert math.isnan(overlap.common(a, a).z) and overlap.common(a, a).ratio == 1
+  assert math.isnan(overlap.common(a, a).z) and math.isnan(overlap.common(a, a).agreement)
+  assert overlap.common(a, a).ratio == 1
   assert math.isnan(overlap.common(none, none).ratio) and overlap.common(none, none).jaccard == 1
   assert all(math.isnan(v) for v in overlap.nesting(none, a))
 

@@ -9,15 +9,18 @@ CAPTIONS = {**mask_figures.CAPTIONS, **movement_figures.CAPTIONS, **drift_figure
 THRESHOLDS = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 
 
-def shown(rows):
-  """(tables, figures): a list of `tables.Table` and {name: PNG bytes}; nothing is drawn that has no probe rows."""
+def shown(rows, scored=None):
+  """(tables, figures): a list of `tables.Table` and {name: PNG bytes}; nothing is drawn that has no probe rows.
+
+  scored: the rows whose scores drift is held against, those of tasks that were learned; all by default.
+  """
   rows = [row for row in rows if not row.get('failed')]
   have = {row['probe'] for row in rows if row['stage'] == 'probe'}
   epochs = any(row['stage'] == 'probe' and row['arm'] == 'epochs' for row in rows)
   theirs = {name: dict(zip(paper.EPOCHS, line, strict=True)) for name, line in paper.FIGURE4.items()}
   found, figures = [], {}
   if 'features' in have:
-    cosines, differences = drift_figures.of(rows)
+    cosines, differences = drift_figures.of(rows, rows if scored is None else scored)
     figures['figure2b'] = mask_figures.figure2b(rows)
     if cosines and differences:
       figures['drift'] = drift_figures.figure(cosines, differences)
@@ -78,7 +81,8 @@ def table2(rows):
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
   found, lines, zero = [row['metrics'] for row in probed.of(rows, 'weights')], [], 'about 0'
-  span = lambda values, form: f'{values[0]:{form}}' + (f' to {values[1]:{form}}' if values[1] != values[0] else '')
+  # Both ends once they look the same are one; a zero has no sign.
+  span = lambda values, form: ' to '.join(dict.fromkeys(f'{round(v, int(form[1])) + 0.0:{form}}' for v in values))
   ends = lambda lists: (min(min(v) for v in lists), max(max(v) for v in lists))
   for kind in sorted({kind for metrics in found for kind in metrics['std']}):
     mine = [metrics for metrics in found if kind in metrics['std']]
@@ -130,9 +134,10 @@ def of_heads(rows):
 
 
 def overlaps(rows):
-  """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is that of the first pair."""
+  """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is the mean over pairs."""
   found = probed.of(rows, 'overlap')
-  ratio, jaccard, z = (probed.over(found, name, mask_figures.pair) for name in ('ratio', 'jaccard', 'z'))
+  names = ('ratio', 'agreement', 'jaccard', 'z')
+  ratio, agreement, jaccard, z = (probed.over(found, name, mask_figures.pair) for name in names)
   known = dict.fromkeys([*mask_figures.PAIRS, *sorted(key for key, _ in ratio)])
   names = [name for name in known if any(key == name for key, _ in ratio)]
   lines = []
@@ -142,10 +147,12 @@ def overlaps(rows):
       lines.append({
         'masks': mask_figures.PAIRS.get(name, name), 'sparsity': f'{s:g}', 'pairs': len(ratio[name, s]),
         'observed / expected': tables.number(of(ratio)), 'same mask': f'{1 / (1 - s):.2f}',
+        'agreement beyond chance': tables.number(of(agreement)),
         'Jaccard': tables.number(of(jaccard)), 'z': f'{of(z).mean:.0f}',
       })
   return tables.records('Weights that two masks both keep', lines,
-                        'Expected: masks drawn at random with as many kept in each matrix (hypergeometric).')
+                        'Expected: masks drawn at random with as many kept in each matrix (hypergeometric). Agreement: '
+                        '1 is the same mask, 0 is chance.')
 
 
 def stopping(cosines, differences, tolerance=0.01):

@@ -35,7 +35,7 @@ def redraw(path, out, *, work=None, say=log.say):
   chance = chances(rows)
   verdicts = claims.check(rows, chance)
   shown = shown_tables(rows, chance, [row for row in every if row.get('failed')])
-  tables_of_probes, figures_of_probes = probe_report.shown(rows)
+  tables_of_probes, figures_of_probes = probe_report.shown(rows, learned_only(arms.standard(rows), chance))
   shown += tables_of_probes
   if work is not None:
     shown += of_work(work, rows, say)

@@ -9,12 +9,12 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-def of(rows, arm='pruned'):
-  """({sparsity: mean cosine}, {task: {sparsity: mean score less dense}}) of an arm, from probes and scores."""
+def of(rows, scored, arm='pruned'):
+  """({sparsity: mean cosine}, {task: {sparsity: mean score less dense}}) of an arm, from probes and scored rows."""
   alike = lambda metrics, i: statistics.mean(metrics['cosine'][i][1:])  # over layers, the embeddings' sum apart
   found = probed.over(probed.of(rows, 'features', arm=arm), alike)
   cosines = {s: statistics.mean(place.values()) for (_, s), place in sorted(found.items())}
-  scores = statistics.points([row for row in rows if row['arm'] in (arm, 'dense') and not row.get('failed')])
+  scores = statistics.points([row for row in scored if row['arm'] in (arm, 'dense')])
   dense, differences = scores.get(('dense', 0.0), {}), {}
   for (name, s), place in sorted(scores.items()):
     if name == arm:

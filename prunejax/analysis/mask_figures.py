@@ -14,8 +14,9 @@ CAPTIONS = {
               'score of the model pruned then, over epochs.',
   'heads': 'Share of each attention head that is pruned: mean, lowest and highest head by sparsity; in grey, two '
            'standard deviations of a head under random masks.',
-  'overlap': 'Weights that two masks both keep, as a multiple of what chance gives; and nesting: how many of the '
-             'weights that a sparser mask keeps the next denser one keeps too.',
+  'overlap': 'Agreement of two masks beyond chance, (observed - expected) / (most possible - expected) of the weights '
+             'that both keep: 1 the same, 0 chance; and nesting: how many of the weights that a sparser mask keeps the '
+             'next denser one keeps too.',
 }  # fmt: skip
 PAIRS = {
   'pruned, seed': 'pruned, two seeds', 'random, seed': 'random, two seeds', 'pruned, random': 'pruned and random',
@@ -127,18 +128,16 @@ def heads(rows):
 
 
 def overlap(rows):
-  """Kept in common against chance, one line a kind of pair (left); nesting over sparsity (right)."""
-  table = probed.over(probed.of(rows, 'overlap'), 'ratio', pair)
+  """Agreement of masks beyond chance, one line a kind of pair (left); nesting over sparsity (right)."""
+  table = probed.over(probed.of(rows, 'overlap'), 'agreement', pair)
   lines = probed.curves(table)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     known = [name for name in PAIRS if name in lines]
     estimates(left, {PAIRS[n]: lines[n] for n in known}, [style(list(PAIRS).index(n)) for n in known])
-    if levels := sorted({s for curve in lines.values() for s in curve}):
-      left.plot(levels, [1 / (1 - s) for s in levels], color='#aaaaaa', linestyle=':', label='the same mask', zorder=1)
-    left.axhline(1, color='#aaaaaa', linewidth=1)
-    left.set(title='Kept by both masks', xlabel='sparsity (fraction of weights removed)', ylabel='observed / expected')
-    left.set_yscale('log', base=2)
-    left.yaxis.set_major_formatter(lambda v, _: f'{v:g}')
+    left.axhline(0, color='#aaaaaa', linewidth=1)
+    left.set(title='Kept by both masks', xlabel='sparsity (fraction of weights removed)',
+             ylabel='agreement beyond chance')
+    left.set_ylim(-0.05, 1.02)
     found = [{**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
              for row in probed.of(rows, 'nesting')]
     for name, line in (('nested', '-'), ('expected', ':')):

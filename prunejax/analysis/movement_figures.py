@@ -44,7 +44,7 @@ def figure4(rows, paper=None):
     names = [kind.replace('attention/', 'att. ') for kind in kinds]
     right.set_xticks(range(len(kinds)), names, rotation=30, ha='right')
     if not epochs:
-      left.text(0.03, 0.95, 'no epochs measured here', transform=left.transAxes, va='top', color='#888888')
+      left.text(0.5, 0.06, 'no epochs measured here', transform=left.transAxes, ha='center', color='#888888')
     left.set(title='Over epochs', ylabel='movement in magnitude order (%)')
     left.set_ylim(bottom=0)
     right.set(title='By matrix', ylabel='movement in magnitude order (%)')

@@ -17,6 +17,8 @@ class Common(NamedTuple):
   expected, sd: of `observed` between two masks that know nothing of each other.
   z: (observed - expected) / sd, nan where chance leaves no choice (a mask that keeps all or nothing).
   ratio: observed / expected, nan where nothing is expected.
+  agreement: (observed - expected) / (most - expected), most being what masks of these sizes can share at all: 1 for
+    nested masks, 0 for chance, nan where chance leaves no choice.
   jaccard: observed / either, 1 where neither keeps anything.
   """
 
@@ -26,6 +28,7 @@ class Common(NamedTuple):
   sd: float
   z: float
   ratio: float
+  agreement: float
   jaccard: float
 
 
@@ -123,9 +126,11 @@ def _common(tallies):
   either = sum(first + second - both for both, first, second, _ in tallies)
   moments = [chance(size, first, second) for _, first, second, size in tallies]
   expected, sd = sum(mean for mean, _ in moments), math.sqrt(sum(variance for _, variance in moments))
+  most = sum(min(first, second) for _, first, second, _ in tallies)
   return Common(
     observed, either, expected, sd, (observed - expected) / sd if sd else math.nan,
-    observed / expected if expected else math.nan, observed / either if either else 1.0,
+    observed / expected if expected else math.nan, (observed - expected) / (most - expected) if sd else math.nan,
+    observed / either if either else 1.0,
   )
 
 
