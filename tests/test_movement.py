@@ -120,15 +120,18 @@ PIECES = ['[PAD]', '[unused1]', 'the', 'a', '##ing', '##s', '[', 'cat', '##']
 def test_kinds_and_lengths_of_pieces():
   of = embeddings.kinds(PIECES)
   assert [PIECES[i] for i in np.flatnonzero(of['special'])] == ['[PAD]', '[unused1]']
-  assert [PIECES[i] for i in np.flatnonzero(of['## pieces'])] == ['##ing', '##s', '##']
+  assert [PIECES[i] for i in np.flatnonzero(of['inner pieces'])] == ['##ing', '##s', '##']
   assert sum(mask.astype(int) for mask in of.values()).tolist() == [1] * len(PIECES)
+  bpe = embeddings.kinds(['<|endoftext|>', '\u0120the', 'ing', '!', '\u0120'])
+  assert [mask.tolist() for mask in bpe.values()] == [[0, 1, 0, 0, 1], [0, 0, 1, 1, 0], [1, 0, 0, 0, 0]]
+  assert embeddings.lengths(['\u0120the', 'ing']).tolist() == [3, 3]
   assert embeddings.lengths(PIECES, 4).tolist() == [4, 4, 3, 1, 3, 1, 1, 3, 0]
 
 
 def test_pruned_embeddings_by_kind_length_and_dimension():
   mask = np.random.default_rng(0).random((len(PIECES), 6)) < 0.5
   by_kind = embeddings.pruned_by_kind(mask, PIECES)
-  assert by_kind['## pieces'] == (pytest.approx(1 - mask[[4, 5, 8]].mean()), 3)
+  assert by_kind['inner pieces'] == (pytest.approx(1 - mask[[4, 5, 8]].mean()), 3)
   by_length = embeddings.pruned_by_length(mask, PIECES)
   assert by_length[3] == (pytest.approx(1 - mask[[2, 7]].mean()), pytest.approx(1 - mask[[4]].mean()))
   assert 2 not in by_length

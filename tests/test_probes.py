@@ -23,10 +23,9 @@ TASKS = ('glue/cola', 'glue/sst2')
 
 @functools.cache
 def source():
-  size = {k.removeprefix('model.'): v for k, v in tiny_runs.SIZE.items()}
-  size = {k: v for k, v in size.items() if k not in ('dropout', 'initializer')}
+  size = {k.removeprefix('model.'): v for k, v in tiny_runs.SIZE.items()} | {'num_hidden_layers': 2}
   root = str(tiny_runs.home())
-  return inputs.source('', {**size, 'num_hidden_layers': 2}, '', 120, 'text', root, root + '/cache')
+  return inputs.source('', 'bert', size, '', 120, 'text', root, root + '/cache')
 
 
 def drawn(seed):

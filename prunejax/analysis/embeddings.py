@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
-KINDS = ('whole words', '## pieces', 'special')
+KINDS = ('word starts', 'inner pieces', 'special')
+
+SPACE = '\u0120'  # how byte-level BPE writes the space before a word
 
 
 def heat_map(table, rows=20, columns=32):
@@ -22,15 +24,21 @@ def heat_map(table, rows=20, columns=32):
 
 
 def kinds(pieces):
-  """{kind: bool [vocabulary]} for the kinds of WordPiece tokens in KINDS; '[CLS]' and '[unused7]' are special."""
-  special = np.array([len(p) > 2 and p[0] == '[' and p[-1] == ']' for p in pieces])
+  """{kind: bool [vocabulary]} for the kinds of tokens in KINDS.
+
+  In WordPiece an inner piece starts with '##'; in byte-level BPE, which has none of these, whatever does not start with
+  its sign for a space. '[CLS]', '[unused7]' and '<|endoftext|>' are special.
+  """
+  special = np.array([len(p) > 2 and p[0] + p[-1] in ('[]', '<>') for p in pieces])
   inner = np.array([p.startswith('##') for p in pieces])
-  return {'whole words': ~special & ~inner, '## pieces': inner & ~special, 'special': special}
+  if not inner.any():
+    inner = ~np.array([p.startswith(SPACE) for p in pieces])
+  return {'word starts': ~special & ~inner, 'inner pieces': inner & ~special, 'special': special}
 
 
 def lengths(pieces, longest=8):
-  """int [vocabulary]: characters of a token without its '##', at most `longest`."""
-  return np.array([min(len(p.removeprefix('##')), longest) for p in pieces])
+  """int [vocabulary]: characters of a token without its '##' or sign for a space, at most `longest`."""
+  return np.array([min(len(p.removeprefix('##').removeprefix(SPACE)), longest) for p in pieces])
 
 
 def pruned_by_kind(mask, pieces):
@@ -42,7 +50,7 @@ def pruned_by_kind(mask, pieces):
 
 
 def pruned_by_length(mask, pieces, longest=8):
-  """{characters: (share pruned of whole words, of ## pieces)}, nan where there is no such token; special ones out."""
+  """{characters: (share pruned of word starts, of inner pieces)}, nan where there is none; special ones out."""
   mask, length, of = _fit(mask, pieces), lengths(pieces, longest), kinds(pieces)
   result = {}
   for n in range(1, longest + 1):

@@ -9,8 +9,8 @@ CAPTIONS = {
   'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted, the '
              "paper's numbers.",
   'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights on the left.',
-  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of whole words and '
-             'of ## pieces; share pruned of the dimensions.',
+  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of tokens that '
+             'start a word and of inner pieces (##); share pruned of the dimensions.',
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def figure8(rows):
       figure.colorbar(image, ax=left, label='mean |w|', shrink=0.8)
     left.grid(False)
     left.set(title='Magnitude', xlabel='dimension (% of the width)', ylabel='token id (% of the vocabulary)')
-    for k, kind in enumerate(('whole words', '## pieces')):
+    for k, kind in enumerate(('word starts', 'inner pieces')):
       of_kind = [row for row in words if kind in row['metrics']['kinds']]
       table = probed.over(of_kind, lambda m, i, kind=kind: m['kinds'][kind][i] - m['sparsity'][i], lambda row: '')
       for curve in probed.curves(table).values():
