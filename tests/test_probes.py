@@ -14,8 +14,8 @@ from flax import traverse_util
 from experiments.gordon2020 import measures, paper_movement, probe_report, probes
 from prunejax.analysis import ledger, movement, overlap, probed, tables
 from prunejax.data import wordpiece
-from prunejax.models import bert, bert_hf
-from prunejax.train import features, grid, inputs
+from prunejax.models import bert, bert_hf, gpt2_hf
+from prunejax.train import features, grid, inputs, kinds
 
 LEVELS = (0.3, 0.6)
 TASKS = ('glue/cola', 'glue/sst2')
@@ -254,3 +254,20 @@ def test_few_digits_and_kinds():
   assert measures.few(0.123456) == 0.1235 and measures.few(float('nan')) is None and measures.few(np.int64(7)) == 7
   paths = ['encoder/layer_10/ffn/output/kernel', 'encoder/layer_2/ffn/output/kernel', 'pooler/kernel']
   assert measures.kinds(paths) == {'ffn/output': paths[1::-1], 'pooler': paths[2:]}
+
+
+def test_a_decoder_is_measured_like_an_encoder(tmp_path):
+  root, size = str(tiny_runs.home()), {k.removeprefix('model.'): v for k, v in tiny_runs.SIZE.items()}
+  made = inputs.source('', 'gpt2', size, '', 300, 'text', root, root + '/cache')
+  rng = np.random.default_rng(0)
+  shapes = gpt2_hf._shapes(made.size, ('lm',))
+  leaves = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+  for name, s in (('a', 0.0), ('b', 0.5)):
+    tree = traverse_util.unflatten_dict(pruned(leaves, s), sep='/')
+    kinds.save(tmp_path / 'cells' / name / 'model', tree, made.size, made.tokenizer)
+  models = probes.Models(tmp_path, {'a': tiny_runs.config(pruned=False)})
+  masks = {'masks': {'0.5': 'b'}}
+  assert probes.MEASURES['heads'](models, **masks)['expected'] == [0.5]
+  assert set(probes.MEASURES['words'](models, **masks)['kinds']) >= {'word starts', 'inner pieces'}
+  cosine = probes.MEASURES['features'](models, dense='a', others={'0.0': 'a', '0.5': 'b'})['cosine']
+  assert cosine[0] == pytest.approx([1, 1]) and max(cosine[1]) < 0.999

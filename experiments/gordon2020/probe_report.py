@@ -50,10 +50,7 @@ def shown(rows, scored=None):
 def table2(rows):
   """Table 2: movement in magnitude order while a dense model is fine-tuned, task by task and rate by rate."""
   lines = []
-  groups = {}
-  for row in probed.of(rows, 'movement'):
-    groups.setdefault((row['task'], row['learning_rate'], row.get('epochs') or 0), []).append(row['metrics'])
-  for (task, rate, epochs), found in sorted(groups.items()):
+  for (task, rate, epochs), found in grouped(probed.of(rows, 'movement'), ('dense', 'before')):
     name = paper.task(task)
     theirs = paper.TABLE2.get(rate, {}).get(name)
     if epochs:
@@ -78,6 +75,14 @@ def table2(rows):
   )
 
 
+def grouped(rows, order):
+  """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order` and of 'epochs'."""
+  groups = {}
+  for row in [*probed.first_of(rows, order), *probed.first_of(rows, ('epochs',))]:
+    groups.setdefault((row['task'], row['learning_rate'], row.get('epochs') or 0), []).append(row['metrics'])
+  return sorted(groups.items())
+
+
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
   found, lines, zero = [row['metrics'] for row in probed.of(rows, 'weights')], [], 'about 0'
@@ -98,11 +103,8 @@ def table3(rows):
 
 def mask_difference(rows):
   """Figure 3 as a table: the largest mask difference of each task, and what chance would give there."""
-  groups = {}
-  for row in probed.of(rows, 'difference'):
-    groups.setdefault((row['task'], row['learning_rate'], row.get('epochs') or 0), []).append(row['metrics'])
   lines = []
-  for (task, rate, epochs), found in sorted(groups.items()):
+  for (task, rate, epochs), found in grouped(probed.of(rows, 'difference'), ('before', 'dense')):
     line = {'task': task, 'learning rate': f'{rate:g}', 'epochs': str(epochs) if epochs else 'as the grid'}
     for name, title in (('pruned', 'to the pre-training mask'), ('start', 'to the one before')):
       means = {s: statistics.mean([m[name][m['sparsity'].index(s)] for m in found if s in m['sparsity']])

@@ -60,7 +60,7 @@ def figure2b(rows):
 
 def figure3a(rows, *, most=None):
   """Mask difference by sparsity, a line for each task and learning rate. most: a level to draw, the paper's bound."""
-  found = [row for row in probed.of(rows, 'difference') if row['arm'] != 'epochs']
+  found = probed.first_of(probed.of(rows, 'difference'), ('before', 'dense'))
   rates = sorted({row['learning_rate'] for row in found})
   key = lambda row: (row['task'], row['learning_rate'])
   tasks = probed.tasks(found)

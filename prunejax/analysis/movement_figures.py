@@ -24,7 +24,7 @@ def figure4(rows, paper=None):
   places = {}
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']
-  plain = fastest([row for row in found if row['arm'] != 'epochs'])
+  plain = fastest(probed.first_of(found, ('dense', 'before')))
   tasks = probed.tasks(found)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
@@ -55,7 +55,7 @@ def figure4(rows, paper=None):
 
 def figure6(rows):
   """Mean movement by starting magnitude percentile, one line a task, at the highest learning rate."""
-  found = fastest([row for row in probed.of(rows, 'movement') if row['arm'] != 'epochs'])
+  found = fastest(probed.first_of(probed.of(rows, 'movement'), ('dense', 'before')))
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
     for k, task in enumerate(probed.tasks(found)):
       curves = 100 * np.array([probed.mean_lists([row['metrics']['by_magnitude']])

@@ -23,11 +23,14 @@ def of(rows, name, **labels):
 def over(rows, value, key=lambda row: row['arm']):
   """{(key, sparsity): {(task, against, rate, seed): number}} from lists over sparsities.
 
-  value: the name of a list in metrics, or a function (metrics, index) -> number; None is left out.
+  value: the name of a list in metrics, or a function (metrics, index) -> number; None is left out, and so is a row that
+    has no such list, as one of an earlier version.
   """
   read = value if callable(value) else lambda metrics, i: metrics[value][i]
   table = {}
   for row in rows:
+    if not callable(value) and value not in row['metrics']:
+      continue
     for i, s in enumerate(row['metrics']['sparsity']):
       number = read(row['metrics'], i)
       if number is not None:
@@ -58,6 +61,13 @@ def mean_lists(lists):
   known = np.isfinite(table)
   return np.divide(np.where(known, table, 0).sum(0), known.sum(0), out=np.full(table.shape[1], np.nan),
                    where=known.any(0))
+
+
+def first_of(rows, order):
+  """The rows of the first arm of `order` that there are rows of: two starts of one thing do not mix."""
+  have = {row['arm'] for row in rows}
+  arm = next((arm for arm in order if arm in have), None)
+  return [row for row in rows if row['arm'] == arm]
 
 
 def tasks(rows):
