@@ -134,15 +134,17 @@ def share(parts, error=1 - LEVEL):
 
 
 def listed(what, diffs, scale):
-  """The mean at each sparsity with interval, pairs and seeds, as text."""
+  """The mean at each sparsity with its interval as text; pairs and seeds once, where they are the same at each."""
   form = '+.1f' if scale == 100 else '+.3f'
+  counts = [f'{len(place)} pairs, {len({seed for _, seed in place})} seeds' for place in diffs.values()]
+  same = len(set(counts)) == 1
   parts = []
-  for s, place in diffs.items():
+  for count, (s, place) in zip(counts, diffs.items(), strict=True):
     e = statistics.cautious(place.values(), level=LEVEL)
-    reach = (f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else '')
-    seeds = len({seed for _, seed in place})
-    parts.append(f'{s:g}: {scale * e.mean:{form}}{reach} ({e.n} pairs, {seeds} seeds)')
-  return f'{what}, {LEVEL:.0%} interval, at ' + ', '.join(parts) if parts else ''
+    reach = f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else ''
+    parts.append(f'{s:g}: {scale * e.mean:{form}}{reach}' + ('' if same else f' ({count})'))
+  over = f' over {counts[0]}' if same else ''
+  return f'{what}, {LEVEL:.0%} interval{over}, at ' + ', '.join(parts) if parts else ''
 
 
 def verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',), of_tasks=True):

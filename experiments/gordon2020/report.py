@@ -89,6 +89,7 @@ def shown_tables(rows, chance, failed=()):
   learned = learned_only(known, chance)
   shown = [tables.table1(known)]
   shown += [rates.table(known)] if rates.several(known) else []
+  shown.append(task_by_task(rows, chance))
   shown += [
     equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES),
     beside.differences(known, paper.TABLE1), beside.by_task(known, paper.TABLE1),
@@ -98,6 +99,15 @@ def shown_tables(rows, chance, failed=()):
   if failed:
     shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
   return [table for table in shown if table.rows]
+
+
+def task_by_task(rows, chance):
+  """The verdicts of the claims that speak of tasks, each task by itself: a line a claim, a column a task."""
+  found = claims.by_task(rows, chance)
+  lines = zip(*found.values(), strict=True)
+  return tables.records('Verdicts task by task', [
+    {'claim': line[0].claim, **{task: v.verdict for task, v in zip(found, line, strict=True)}} for line in lines
+  ], 'Fewer pairs stand behind each than behind the verdicts over all tasks.')  # fmt: skip
 
 
 def learned_only(rows, chance):
