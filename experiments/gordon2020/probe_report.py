@@ -2,8 +2,20 @@
 
 import math
 
+import numpy as np
+
 from experiments.gordon2020 import paper_movement as paper
-from prunejax.analysis import arms, drift, drift_figures, mask_figures, movement_figures, probed, statistics, tables
+from prunejax.analysis import (
+  arms,
+  drift,
+  drift_figures,
+  mask_figures,
+  movement_figures,
+  probed,
+  regimes,
+  statistics,
+  tables,
+)
 
 CAPTIONS = {**mask_figures.CAPTIONS, **movement_figures.CAPTIONS, **drift_figures.CAPTIONS}
 THRESHOLDS = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
@@ -24,7 +36,7 @@ def shown(rows, scored=None):
     figures['figure2b'] = mask_figures.figure2b(rows)
     if cosines and differences:
       figures['drift'] = drift_figures.figure(cosines, differences)
-      found += stopping(cosines, differences)
+      found += stopping(cosines, differences, rows if scored is None else scored)
   if 'difference' in have:
     figures['figure3a'] = mask_figures.figure3a(rows, most=paper.MOST_DIFFERENT)
     found.append(mask_difference(rows))
@@ -157,8 +169,8 @@ def overlaps(rows):
                         '1 is the same mask, 0 is chance.')
 
 
-def stopping(cosines, differences, tolerance=0.01):
-  """Two tables: where thresholds on feature drift stop, and where each task's free regime ends."""
+def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
+  """Two tables: where thresholds on feature drift stop, and where the free regime ends, by task and in the mean."""
   lines = []
   for threshold in THRESHOLDS:
     stops = {task: drift.stop(cosines, places, threshold) for task, places in differences.items()}
@@ -175,8 +187,17 @@ def stopping(cosines, differences, tolerance=0.01):
     low, high = drift.window(cosines, free)
     window = f'{max(low, -1):.3f} to {high:.3f}' if math.isfinite(high) else '-'
     ends.append({'task': task, 'free until': f'{free:g}', 'thresholds that stop there': window})
+  curve, margin = regimes.curves(scored)['free, score']
+  end, levels = regimes.crossing(curve, margin), [0.0, *sorted(cosines)]
+  alike = lambda s: f'{float(np.interp(s, levels, [1.0, *(cosines[at] for at in levels[1:])])):.3f}'
+  if math.isfinite(end.at):
+    span = f' [{end.low:.2f}, {end.high:.2f}]' if math.isfinite(end.low + end.high) else ''
+    drifts = f' [{alike(end.high)}, {alike(end.low)}]' if span else ''
+    ends.append({'task': 'mean of the tasks, between sparsities', 'free until': f'{end.at:.2f}{span}',
+                 'thresholds that stop there': f'{alike(end.at)}{drifts}'})
   return [rule, tables.records(
     'The end of the free regime, task by task', ends,
     f'The last sparsity before the mean score first lies {100 * tolerance:g} points or more below dense, and the '
-    'thresholds on the cosine that would have stopped exactly there.',
+    'thresholds on the cosine that would have stopped exactly there. In the mean: where the curve crosses, with its '
+    '95 % interval over seeds, and the cosine there.',
   )]

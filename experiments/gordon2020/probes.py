@@ -38,6 +38,11 @@ class Probe(NamedTuple):
     """The hash that names its row."""
     return ledger.cell_hash({'probe': self.name, 'version': VERSION, 'models': self.models, 'labels': self.labels})
 
+  def describe(self):
+    """'pruned seed 0 against seed 1'."""
+    words = grid.describe({k: v for k, v in self.labels.items() if k != 'sparsity'})
+    return words + ''.join(f' {name} {self.labels[name]}' for name in ('epochs', 'against') if name in self.labels)
+
   def parents(self):
     """The cells it reads, each once, in order."""
     flat = itertools.chain.from_iterable(_cells(value) for value in self.models.values())
@@ -68,7 +73,7 @@ def measure(cells, folder, *, experiment, preset, say=log.say):
     if gone:
       lacking.setdefault(probe.name, []).extend(gone)
       continue
-    say(f'[{i}/{len(left)}] {grid.describe({"stage": f"probe {probe.name}", **probe.labels})}')
+    say(f'[{i}/{len(left)}] probe {probe.name}: {probe.describe()}')
     began = time.perf_counter()
     metrics = MEASURES[probe.name](models, **probe.models)
     row = {'cell': probe.cell(), 'experiment': experiment, 'preset': preset, 'stage': 'probe', 'probe': probe.name}
