@@ -48,9 +48,9 @@ def folder_of(init):
   return folder
 
 
-def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> Source:
-  """Finds size and vocabulary: the folder's when `init` names one, else a `kind` of model as large as the group `model`
-  of a config says, with `vocab` or a trained one."""
+def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
+  """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
+  model and `vocab` or a trained one."""
   if init:
     folder = folder_of(init)
     of = kinds.in_folder(folder)
@@ -59,7 +59,7 @@ def source(init, kind, model, vocab, vocab_size, corpus_spec, root, cache) -> So
   else:
     folder, of = None, kinds.KINDS[kind]
     tokenizer = of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
-    size = kinds.fresh_size(of, model, tokenizer.get_vocab_size())
+    size = kinds.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
       f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model {size.vocab_size}'

@@ -37,7 +37,9 @@ def read_inputs(config, part=(0, 1)):
   """
   c = config.data
   root, cache = c.root or None, c.cache or None
-  source = inputs.source(config.init, kinds.name_of(config), config.model, c.vocab, c.vocab_size, c.corpus, root, cache)
+  source = inputs.source(
+    config.init, config.model, c.vocab, c.vocab_size, c.corpus, root, cache, kind=kinds.name_of(config)
+  )
   kind = kinds.of_size(source.size)
   for field in kind.dropout:
     setattr(source.size, field, config.model.dropout)
