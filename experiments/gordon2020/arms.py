@@ -37,16 +37,21 @@ def plan(
     near = specs.suggest(preset, presets.PRESETS)
     raise ValueError(f'no preset {preset!r}{near}; known: {", ".join(presets.PRESETS)}')
   p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale, families, rates)
-  for config in (p.pretrain, p.tune):
+  for config in filter(None, (p.pretrain, p.tune, p.teacher)):
     configs.override(config, overrides)
   cells = Cells(p)
   if from_scratch:
     if p.pretrain.init != 'nano':
-      raise ValueError(f'--from-scratch trains the small model; preset {preset!r} starts from {p.pretrain.init!r}')
+      start = p.pretrain.init or 'a model of its own'
+      raise ValueError(f'--from-scratch trains the small model; preset {preset!r} starts from {start!r}')
     teacher = nano.get_config()
     teacher.data.update(corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache)
     teacher.steps = _times(teacher.steps, scale)
-    born = cells.add(teacher, None, stage='nano', arm='dense', sparsity=0.0, seed=0)
+    born = cells.add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
+    p.pretrain.init = p.tune.init = f'cell:{born}'
+  elif p.teacher and not p.pretrain.init:
+    labels = {'task': '', 'seed': p.teacher.seed, 'learning_rate': p.teacher.optimizer.learning_rate}
+    born = cells.add(p.teacher, stage='born', arm='dense', sparsity=0.0, **labels)
     p.pretrain.init = p.tune.init = f'cell:{born}'
   for seed in p.seeds:
     _of_seed(cells, seed)
@@ -107,7 +112,8 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
     if at and not (examples.isdigit() and int(examples)):
       raise ValueError(f"--tasks: {name!r}: expected a number of examples after '@', as in 'pydoc/order@250'")
   chosen = {name: p.tasks.get(name, max(p.tasks.values())) for name in names or p.tasks}
-  p.pretrain.steps = _times(p.pretrain.steps, scale)
+  for config in filter(None, (p.pretrain, p.teacher)):
+    config.steps = _times(config.steps, scale)
   return p._replace(
     tasks={name: _times(steps, scale) for name, steps in chosen.items()},
     sparsities=tuple(sparsities or p.sparsities), seeds=tuple(p.seeds if seeds is None else seeds),

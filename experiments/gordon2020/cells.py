@@ -13,8 +13,10 @@ class Cells:
   def __init__(self, preset):
     self.preset, self.found = preset, {}
 
-  def add(self, config, parent, **labels) -> str:
-    cell = grid.Cell(labels, config, parent)
+  def add(self, config, **labels) -> str:
+    """A run whose config says all, also which cell it starts from, or reads size and vocabulary from; its hash."""
+    start = config.init.removeprefix('cell:').partition('/')[0] if config.init.startswith('cell:') else None
+    cell = grid.Cell(labels, config, start)
     key = grid.key(cell)
     # One cell may serve two families: as many epochs of dense fine-tuning are the dense arm itself.
     there = self.found.setdefault(key, cell).labels
@@ -26,8 +28,7 @@ class Cells:
     config = changed(self.preset.pretrain, seed=seed, **recipe)
     config.init = f'cell:{start}' if start else config.init
     rate = config.optimizer.learning_rate
-    parent = start.partition('/')[0] or None
-    return self.add(config, parent, stage='pretrain', arm=arm, sparsity=s, task='', seed=seed, learning_rate=rate)
+    return self.add(config, stage='pretrain', arm=arm, sparsity=s, task='', seed=seed, learning_rate=rate)
 
   def tune(self, arm, s, seed, task, rate, start, times=1.0, labels=(), **recipe) -> str:
     """A run of fine-tuning from the cell `start` (None: from where the preset starts, 'hash/latent'); its hash."""
@@ -38,9 +39,8 @@ class Cells:
     steps = recipe.pop('steps', max(round(p.tasks[task] * times), 1))
     config = changed(p.tune, seed=seed, steps=steps, **{'data.task': name, 'optimizer.learning_rate': rate}, **recipe)
     config.init = f'cell:{start}' if start else config.init
-    parent = start.partition('/')[0] if start else None
     return self.add(
-      config, parent, stage='finetune', arm=arm, sparsity=s, task=task, learning_rate=rate, seed=seed, **dict(labels)
+      config, stage='finetune', arm=arm, sparsity=s, task=task, learning_rate=rate, seed=seed, **dict(labels)
     )
 
 

@@ -89,7 +89,7 @@ def corpus(cells, seed):
     config = changed(p.pretrain, seed=seed, pretrained=False, steps=p.born, **recipe)
     config.optimizer.learning_rate = 1e-3
     rate = config.optimizer.learning_rate
-    born = cells.add(config, None, stage='born', arm=arm, sparsity=0.0, task='', seed=seed, learning_rate=rate)
+    born = cells.add(config, stage='born', arm=arm, sparsity=0.0, task='', seed=seed, learning_rate=rate)
     for s in (0.0, *p.extra_sparsities):
       model = cells.pretrain(arm, s, seed, born, **{**gradual(p, s), **recipe})
       for task in p.tasks:

@@ -1,4 +1,4 @@
-"""The grid of Gordon, Duh & Andrews 2020 at five sizes, as data."""
+"""The grid of Gordon, Duh & Andrews 2020 at several sizes, as data."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from configs import finetune, pretrain
+from configs import finetune, gpt2, pretrain
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -29,6 +29,8 @@ class Preset(NamedTuple):
   epochs: of dense fine-tuning in the family 'epochs', besides 0; epochs_sparsity: what is pruned after them.
   shares: of the corpus, in the family 'corpus'; born: steps of the model born of each.
   examples: {task: number of training examples}, where a task is read whole.
+  teacher: config of the model that the first cell trains from nothing and all others start from, where no `init` says
+    otherwise; None: `pretrain` and `tune` say what they start from.
   """
 
   pretrain: config_dict.ConfigDict
@@ -51,6 +53,7 @@ class Preset(NamedTuple):
   shares: tuple = (0.001, 0.01, 0.1, 1.0)
   born: int = 3000
   examples: Mapping = MappingProxyType({})
+  teacher: config_dict.ConfigDict | None = None
 
 
 def quick():
@@ -102,6 +105,34 @@ def mini():
   )
 
 
+def decoder():
+  """A small GPT-2 on the embedded corpus, which the first cell trains from nothing: the protocol of `quick`."""
+  born, first, second = gpt2.get_config('nano'), gpt2.get_config('nano'), gpt2.get_config('nano-finetune')
+  for config in (born, first, second):
+    config.log.update(every=40, tensorboard=False)
+  born.log.every = 200
+  first.optimizer.learning_rate = 5e-4
+  first.update(steps=120, batch_size=32)
+  first.eval.every = 0
+  first.checkpoint.every = 60
+  second.log.who_pays = False
+  second.checkpoint.every = 0
+  second.data.examples = 2000
+  second.batch_size = 16
+  return quick()._replace(pretrain=first, tune=second, teacher=born, cost='about 15 minutes on two CPU cores')
+
+
+def decoder_smoke():
+  """Every part of the way of `decoder` in a minute."""
+  preset = decoder()
+  preset.teacher.update(steps=12, batch_size=16)
+  preset.teacher.eval.every = 0
+  preset.pretrain.update(steps=12)
+  return preset._replace(
+    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores',
+  )
+
+
 def base():
   """BERT-Base, a fifth of the paper's steps; Wikipedia and GLUE by TFDS, weights by `--config.init=FOLDER`."""
   preset = paper()
@@ -128,4 +159,7 @@ def paper():
   )
 
 
-PRESETS = {'smoke': smoke, 'quick': quick, 'mini': mini, 'base': base, 'paper': paper}
+PRESETS = {
+  'smoke': smoke, 'quick': quick, 'mini': mini, 'decoder-smoke': decoder_smoke, 'decoder': decoder, 'base': base,
+  'paper': paper,
+}
