@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from prunejax import files
 from prunejax.train import inputs, kinds, objectives, program
 
 GIB = 2**30
@@ -64,8 +65,9 @@ def size_of(config):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
-    folder = inputs.folder_of(config.init) if config.init and not config.init.startswith('cell:') else None
-  if folder is not None and (folder / 'config.json').exists():
+    folder = files.path(config.init) if config.init and not config.init.startswith('cell:') else None
+  if folder is not None and files.exists(folder / 'config.json'):
+    folder = files.local(folder)
     return kinds.in_folder(folder).files.read_size(folder)
   told = kind is kinds.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
   return kinds.fresh_size(kind, config.model, config.data.vocab_size if told else kind.config().vocab_size)
