@@ -25,7 +25,7 @@ FILES = {
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
-  'tasks': ('',),
+  'tasks': ('',), 'small': ('',),
 }
 
 
@@ -171,7 +171,8 @@ EXAMPLES = {
   'schedule': ['cubic(0.9, end=10)', 'linear(0.9, end=10)', 'constant(0.5)', 'one_shot(0.5)',
                'staircase(0.5, 0.8, 3, 2)'],
   'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
-  'allocation': ['uniform()', "by_class({'.*': 0.5})", 'global_threshold()', 'class_distribution()', 'erk()'],
+  'allocation': ['uniform()', "by_class({'.*': 0.5})", 'global_threshold()', 'class_distribution()', 'erk()',
+                 'histogram(bins=256, decay=0.9)'],
   'structure': ['unstructured()', 'n_m(2, 4)', 'block(4, 4)', 'rows()', 'columns()'],
 }
 

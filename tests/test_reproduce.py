@@ -46,6 +46,43 @@ def test_arms_do_what_their_names_say():
   assert 'random' in cells['random', s, ''].config.prune.weights.criterion
 
 
+def test_arms_beside_the_papers_four_do_what_their_names_say():
+  families = ['controls', 'switches', 'epochs', 'corpus']
+  cells = run.plan('mini', {}, families=families, seeds=[0], names=['pydoc/order@500'])
+  of = {(c.labels['stage'], c.labels['arm'], c.labels['sparsity'], c.labels.get('epochs')): c for c in cells}
+  get = lambda stage, arm, s, epochs=None: of[stage, arm, s, epochs].config
+  key = lambda *which: grid.key(of[(*which, None)[:4]])
+  group = lambda name: get('pretrain', f'switch:{name}', 0.8).prune.weights
+  assert group('histogram').allocation.startswith('histogram') and group('histogram').zero_pruned
+  assert not group('latent').zero_pruned and get('pretrain', 'switch:latent', 0.8).view == 'apply'
+  assert group('library').allocation.startswith('histogram') and not group('library').zero_pruned
+  assert group('frozen').when == 'every(10, until=200)' and group('latent').when == 'every(10)'
+  assert get('pretrain', 'switch:sawtooth', 0.8).optimizer.sawtooth == 32
+  assert 'pooler' not in group('no-pooler').where and 'embeddings' not in group('no-embeddings').where
+  for name in ('histogram', 'latent', 'latent-frozen', 'library', 'frozen', 'sawtooth', 'no-pooler', 'no-embeddings'):
+    assert group(name).schedule == 'cubic(0.8, end=200)' and get('finetune', f'switch:{name}', 0.8).hold_zeros
+  longer = of['pretrain', 'switch:burned-in', 0.8, None]
+  assert longer.parent == key('pretrain', 'burned in', 0.0) and longer.config.prune.weights.schedule.startswith('cubic')
+  # Masks removed: what lay under the mask comes back, and all of it trains.
+  unmasked, latent = of['finetune', 'unmasked', 0.8, None], key('pretrain', 'switch:latent', 0.8)
+  assert unmasked.parent == latent and unmasked.config.init == f'cell:{latent}/latent'
+  assert get('pretrain', 'switch:latent', 0.8).keep_latent and not unmasked.config.hold_zeros
+  permuted = of['finetune', 'permuted', 0.8, None]
+  assert permuted.parent == key('pretrain', 'dense', 0.0) and 'random' in permuted.config.prune.weights.criterion
+  assert permuted.config.prune.weights.schedule == 'one_shot(0.8)'
+  for n in (1, 3, 6, 12):
+    assert get('finetune', 'epochs', 0.0, n).steps == n * 32 and get('finetune', 'epochs', 0.0, n).keep_model
+    assert of['finetune', 'after epochs', 0.6, n].parent == grid.key(of['finetune', 'epochs', 0.0, n])
+  assert of['finetune', 'after epochs', 0.6, 0].parent == key('pretrain', 'dense', 0.0)
+  for share, text in ((0.001, 'wikipedia@0.001+pydoc@0.001*3'), (1, 'wikipedia@1+pydoc@1*3')):
+    arm = f'corpus:{share}'
+    born = of['born', arm, 0.0, None]
+    assert not born.config.pretrained and born.config.data.corpus == text
+    for s in (0.0, 0.5, 0.8):
+      assert of['pretrain', arm, s, None].parent == grid.key(born)
+      assert get('pretrain', arm, s).data.corpus == text and get('finetune', arm, s).hold_zeros == bool(s)
+
+
 def test_an_override_changes_the_cell():
   plain, changed = (grid.key(run.plan('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1}))
   assert plain != changed

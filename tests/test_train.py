@@ -112,9 +112,15 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
 
 @pytest.mark.parametrize('view', ['apply', 'straight_through'])
 def test_latent_weights_under_a_view_export_a_sparse_model(view):
-  run = tiny_runs.finished(f'latent-{view}', view=view, prune__weights__zero_pruned=False, checkpoint__every=0)
+  run = tiny_runs.finished(
+    f'latent-{view}', view=view, prune__weights__zero_pruned=False, checkpoint__every=0, keep_latent=True
+  )
   assert run.result['sparsity'] == 0.5 and not (run.folder / 'checkpoints').exists()
   model, _ = bert_hf.load(run.folder / 'model')
+  latent, _ = bert_hf.load(run.folder / 'latent')
+  assert prunejax.masks.sparsity(latent, bert.PRUNABLE)['total'] == 0.0
+  for seen, whole in zip(jax.tree.leaves(model), jax.tree.leaves(latent), strict=True):
+    np.testing.assert_array_equal(seen, np.where(seen != 0, whole, 0))
   assert prunejax.masks.sparsity(model, bert.PRUNABLE)['total'] == 0.5
   assert not tiny_runs.same_weights(run.folder, tiny_runs.finished('pruned').folder)
 
