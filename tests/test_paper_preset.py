@@ -69,7 +69,8 @@ def weights(tmp_path_factory):
 def test_the_paper_preset_runs_from_tfds_and_hugging_face_folders(data_dir, weights, tmp_path, capsys):
   out = tmp_path / 'run'
   argv = [
-    'reproduce', 'gordon2020', '--preset=paper', f'--workdir={out}', '--tasks=tfds/glue/mnli', '--sparsities=0.5', '--rates=2e-5', '--scale=0.00002', f'--config.init={weights}',
+    'reproduce', 'gordon2020', '--preset=paper', f'--workdir={out}', '--tasks=tfds/glue/mnli', '--sparsities=0.5',
+    '--rates=2e-5', '--scale=0.00002', f'--config.init={weights}',
     f'--config.data.root={data_dir}', f'--config.data.cache={tmp_path / "cache"}', '--config.data.seq_len=16',
     '--config.batch_size=4', '--config.eval.batches=1', '--config.eval.batch_size=8', '--config.log.tensorboard=false',
   ]
