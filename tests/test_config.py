@@ -25,7 +25,7 @@ FILES = {
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
-  'tasks': ('',), 'small': ('',),
+  'tasks': ('',), 'small': ('',), 'margins': ('',),
 }
 
 
