@@ -105,6 +105,20 @@ def mini():
   )
 
 
+def corpus():
+  """Does prunability depend on the amount of pre-training data? Small models born of shares of Wikipedia, then pruned.
+
+  All are trained for as many steps; a small share is read many times over. `--config.data.root=FOLDER` as for `mini`.
+  """
+  preset = mini()
+  preset.pretrain.data.corpus = 'wikipedia'
+  preset.pretrain.update(steps=300)
+  return preset._replace(
+    sparsities=(), ramp=100, tasks={'pydoc/order': 200, 'pydoc/words': 200}, rates=(1e-3,), families=('corpus',),
+    extra_sparsities=(0.3, 0.6, 0.8), born=1500, cost='an hour on two CPU cores',
+  )
+
+
 def decoder():
   """A small GPT-2 on the embedded corpus, which the first cell trains from nothing: the protocol of `quick`."""
   born, first, second = gpt2.get_config('nano'), gpt2.get_config('nano'), gpt2.get_config('nano-finetune')
@@ -160,6 +174,6 @@ def paper():
 
 
 PRESETS = {
-  'smoke': smoke, 'quick': quick, 'mini': mini, 'decoder-smoke': decoder_smoke, 'decoder': decoder, 'base': base,
+  'smoke': smoke, 'quick': quick, 'mini': mini, 'corpus': corpus, 'decoder-smoke': decoder_smoke, 'decoder': decoder, 'base': base,
   'paper': paper,
 }
