@@ -174,6 +174,6 @@ def paper():
 
 
 PRESETS = {
-  'smoke': smoke, 'quick': quick, 'mini': mini, 'corpus': corpus, 'decoder-smoke': decoder_smoke, 'decoder': decoder, 'base': base,
-  'paper': paper,
+  'smoke': smoke, 'quick': quick, 'mini': mini, 'corpus': corpus, 'decoder-smoke': decoder_smoke, 'decoder': decoder,
+  'base': base, 'paper': paper,
 }
