@@ -75,6 +75,7 @@ def test_a_whole_report_of_everything_stands_alone(tmp_path):
   report.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
   page = (tmp_path / 'out' / 'report.html').read_text()
   assert problems(page) == []
-  for words in ('What each fidelity switch changes', 'Does prunability depend', 'prunability.png', 'figure3a'):
+  shown = 'What each fidelity switch changes', 'Does prunability depend', 'prunability.png', 'regimes.png', 'figure3a'
+  for words in shown:
     assert words in page + ' '.join(p.name for p in (tmp_path / 'out').iterdir()), words
   assert page.count('reproduced</span>') == len(claims.CLAIMS)

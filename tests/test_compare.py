@@ -92,7 +92,7 @@ def test_a_ledger_alone_is_enough(folders, tmp_path, capsys):
   assert 'reproduced' in capsys.readouterr().out
 
 
-def test_the_committed_ledger_redraws_into_what_is_committed(tmp_path):
+def test_the_committed_ledger_is_enough(tmp_path):
   home = ROOT / 'experiments' / 'gordon2020'
   assert command.main(['report', '--ledger', str(home / 'results.jsonl'), f'--out={tmp_path}']) == 0
   assert problems((tmp_path / 'report.html').read_text()) == []

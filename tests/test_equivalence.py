@@ -155,3 +155,10 @@ def test_the_planted_ends_are_found():
   table = regimes.table(rows, paper.TABLE1, paper.REGIMES)
   assert [line[-1] for line in table.rows] == ['0.4', '0.4', '0.7', '0.7']
   assert regimes.table([], paper.TABLE1).rows[0][1] == '-'
+
+
+def test_the_figure_of_the_ends_needs_curves():
+  from prunejax.analysis import regime_figure
+
+  assert regime_figure.figure(synthetic.make(seeds=1), paper.TABLE1).startswith(b'\x89PNG')
+  assert regime_figure.figure([]) is None

@@ -2,7 +2,19 @@
 
 from experiments.gordon2020 import claims, judging, paper, probe_report
 from prunejax import files
-from prunejax.analysis import arms, beside, controls, equivalence, figures, ledger, rates, regimes, report, tables
+from prunejax.analysis import (
+  arms,
+  beside,
+  controls,
+  equivalence,
+  figures,
+  ledger,
+  rates,
+  regime_figure,
+  regimes,
+  report,
+  tables,
+)
 from prunejax.analysis import compare as two
 from prunejax.analysis import cost as took
 from prunejax.train import grid, log
@@ -10,6 +22,7 @@ from prunejax.train import grid, log
 TITLE = 'Compressing BERT: weight pruning and transfer'
 SOURCE = 'Gordon, Duh & Andrews 2020, arXiv:2002.08307'
 CAPTIONS = {
+  'regimes': regime_figure.CAPTION,
   'prunability': 'The sparsity at which the pre-train loss has risen by a tenth of a nat, against the share of the '
                  'corpus that the model was pre-trained on; bars are 95 % intervals.',
   **getattr(probe_report, 'CAPTIONS', {}),
@@ -40,7 +53,10 @@ def redraw(path, out, *, work=None, say=log.say):
   if work is not None:
     shown += of_work(work, rows, say)
   level = sum(chance.values()) / len(chance) if chance else None
-  drawn = {**figures.standard(rows, chance=level), **figures_of_probes}
+  drawn = figures.standard(rows, chance=level)
+  if ends := regime_figure.figure(learned_only(arms.standard(rows), chance), paper.TABLE1):
+    drawn['regimes'] = ends
+  drawn |= figures_of_probes
   if prunable := controls.prunability(rows):
     drawn['prunability'] = prunable
   written = report.write(
