@@ -66,6 +66,17 @@ def test_of_several_rates_the_largest_counts_and_epochs_are_another_question():
   assert verdicts(GRID + rows + epochs) == verdicts(GRID + rows)
 
 
+def test_a_sweep_over_the_corpus_alone_has_a_report(tmp_path):
+  from prunejax.analysis import ledger
+
+  for row in corpus({'0.1': 0.2, '1': 0.5}):
+    ledger.append(tmp_path / 'rows.jsonl', row)
+  written = report.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
+  assert set(written) == {'report.html', 'report.md', 'table1.md', 'table1.txt', 'prunability.png'}
+  page = written['report.html'].read_text()
+  assert problems(page) == [] and 'Does prunability depend' in page and 'Where the three' not in page
+
+
 def test_a_whole_report_of_everything_stands_alone(tmp_path):
   from prunejax.analysis import ledger
 

@@ -53,7 +53,7 @@ def redraw(path, out, *, work=None, say=log.say):
   if work is not None:
     shown += of_work(work, rows, say)
   level = sum(chance.values()) / len(chance) if chance else None
-  drawn = figures.standard(rows, chance=level)
+  drawn = figures.standard(rows, chance=level) if arms.standard(rows) else {}
   if ends := regime_figure.figure(learned_only(arms.standard(rows), chance), paper.TABLE1):
     drawn['regimes'] = ends
   drawn |= figures_of_probes
@@ -63,7 +63,8 @@ def redraw(path, out, *, work=None, say=log.say):
     out, rows, verdicts, title=TITLE, tables=shown, figures=drawn, captions=CAPTIONS,
     meta={'paper': SOURCE, 'preset': rows[-1]['preset']},
   )
-  say(tables.text(shown[0]))
+  if shown:
+    say(tables.text(shown[0]))
   for verdict in verdicts:
     say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
   say(f'report: {written["report.html"]}')

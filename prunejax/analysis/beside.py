@@ -91,6 +91,8 @@ def slopes(rows, paper, theirs, *, level=0.95):
     line = _of_ours(scores, losses, task, level)
     other = there.pop(task_of(task), None)
     lines.append((task, *_line(line), *_line(other), _minus(line.slope, other.slope, '.2f') if other else '-'))
+  if not lines:
+    there = {}
   lines += [(task, *_line(None), *_line(line), '-') for task, line in there.items()]
   sides = tuple(f'{what}, {side}' for side in SIDES[:2] for what in ('slope', 'interval', 'r', 'points'))
   note = (

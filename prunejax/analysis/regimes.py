@@ -148,6 +148,8 @@ def table(rows, paper=None, said=None, *, level=0.95):
   ours, theirs = curves(rows), paper_curves(paper) if paper else {}
   lines = []
   for name, (line, margin) in ours.items():
+    if not len(line.values) or len(line.levels) < 2:
+      continue
     words, scale, unit = WORDS[name]
     here = crossing(line, margin, level=level)
     there = crossing(*theirs[name], level=level) if name in theirs else Crossing(*[math.nan] * 3, 0)
