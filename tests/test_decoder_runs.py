@@ -1,0 +1,163 @@
+"""A tiny GPT-2 through the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+import prunejax
+from experiments.gordon2020 import run as gordon2020
+from prunejax import __main__ as command
+from prunejax.analysis import ledger
+from prunejax.models import gpt2, gpt2_hf
+from prunejax.train import cost, features, grid, inputs, kinds, loop, optimizer
+
+GPT2 = {'model__kind': 'gpt2', 'data__vocab_size': 300, 'prune__weights__where': gpt2.PRUNABLE}
+TASK = {'data__task': 'glue/cola', 'hold_zeros': True, 'prune__weights__schedule': ''}
+
+
+@pytest.fixture(scope='module')
+def born():
+  """A run that was never stopped."""
+  return tiny_runs.finished('gpt2', **GPT2)
+
+
+@pytest.fixture(scope='module')
+def tuned(born, tmp_path_factory):
+  """The command's fine-tuning of it, and its export. The config says 'bert': what `init` is, its folder says."""
+  home = tmp_path_factory.mktemp('tuned')
+  argv = tiny_runs.argv('train', home / 'run', init=born.folder / 'model', **TASK)
+  assert command.main(argv) == 0
+  assert command.main(['export', f'--workdir={home}/run', f'--out={home}/out', '--dtype=bfloat16']) == 0
+  return home
+
+
+def zeros(params):
+  return prunejax.masks.sparsity(params, gpt2.PRUNABLE)['total']
+
+
+def test_it_learns_and_is_pruned_as_asked(born):
+  rows = tiny_runs.rows(born.folder)
+  train = [row['loss'] for row in rows if row['kind'] == 'train']
+  assert train[-1] < train[0]
+  metrics = born.result['metrics']
+  assert metrics['loss'] == metrics['lm_loss'] < np.log(300) and 0 <= metrics['lm_accuracy'] <= 1
+  assert set(metrics) == {'loss', 'lm_loss', 'lm_accuracy'}
+  params, size = gpt2_hf.load(born.folder / 'model')
+  assert born.result['sparsity'] == pytest.approx(zeros(params)) == pytest.approx(0.5, abs=2e-3)
+  assert (size.n_embd, size.n_layer, size.n_inner, size.vocab_size) == (16, 1, 32, 300)
+
+
+def test_held_out_loss_is_the_mean_over_tokens(born):
+  """Recomputed from the folder alone, with numpy, over the held-out windows one after the other."""
+  config = tiny_runs.config(**{**GPT2, 'init': str(born.folder / 'model')})
+  source, data = loop.read_inputs(config)
+  params, _ = gpt2_hf.load(born.folder / 'model')
+  total, right, count = 0.0, 0, 0
+  for batch in data.held_out():
+    out = gpt2.Gpt2(source.size).apply({'params': params}, *(batch[k] for k in ('input_ids', 'segment_ids', 'valid')))
+    logits = np.asarray(out['lm'], np.float64)
+    chosen = np.take_along_axis(logits, batch['targets'][..., None], -1)[..., 0]
+    total += (np.log(np.exp(logits).sum(-1)) - chosen).sum()
+    right += (logits.argmax(-1) == batch['targets']).sum()
+    count += batch['targets'].size
+  assert born.result['metrics']['lm_loss'] == pytest.approx(total / count, abs=1e-4)
+  assert born.result['metrics']['lm_accuracy'] == pytest.approx(right / count, abs=1e-3)
+
+
+def test_stopped_it_goes_on_bit_for_bit(born, tmp_path):
+  folder = tiny_runs.stopped(tmp_path / 'run', 'train 9/12', **GPT2)
+  lines = []
+  result = loop.train(tiny_runs.config(**GPT2), folder, say=lines.append)
+  assert any('goes on at step 8' in line for line in lines)
+  assert tiny_runs.plain(result) == tiny_runs.plain(born.result)
+  assert tiny_runs.same_weights(folder, born.folder)
+
+
+def test_fine_tuned_it_stays_pruned_and_is_exported(born, tuned):
+  before, _ = gpt2_hf.load(born.folder / 'model', heads=())
+  after, size = gpt2_hf.load(tuned / 'run' / 'model', heads=('classifier',))
+  assert size.num_labels == 2 and after['classifier']['kernel'].shape == (16, 2)
+  for a, b in zip(*(jax.tree.leaves({**tree, 'classifier': 0}) for tree in (before, after)), strict=True):
+    if np.ndim(a) == 2 and (a == 0).any():
+      assert (b[a == 0] == 0).all() and (b[a != 0] != a[a != 0]).any()
+  metrics = json.loads((tuned / 'run' / 'result.json').read_text())['metrics']
+  assert {'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority'} == set(metrics)
+  half, _ = gpt2_hf.load(tuned / 'out', heads=('classifier',))
+  for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(after), strict=True):
+    np.testing.assert_allclose(a, b, rtol=2**-8, atol=1e-30)
+  assert (tuned / 'out' / 'vocab.json').read_text() == (born.folder / 'model' / 'vocab.json').read_text()
+
+
+def test_members_of_one_program_are_the_runs_by_themselves(born, tmp_path):
+  cells = [
+    grid.Cell({'stage': 'pretrain', 'task': '', 'seed': seed}, tiny_runs.config(**{**GPT2, 'seed': seed}))
+    for seed in (0, 1)
+  ]
+  grid.run(cells, tmp_path / 'grid', experiment='test', preset='gpt2', say=lambda line: None)
+  rows = ledger.read(tmp_path / 'grid' / 'ledger.jsonl')
+  assert [row['members'] for row in rows] == [2, 2]
+  mine = {row['seed']: row for row in rows}[0]
+  assert mine['mask_hash'] == born.result['mask_hash'] and mine['config']['model.kind'] == 'gpt2'
+  assert mine['metrics']['loss'] == pytest.approx(born.result['metrics']['loss'], abs=1e-4)
+
+
+def test_features_of_every_layer(born):
+  config = tiny_runs.config(**{**GPT2, 'init': str(born.folder / 'model')})
+  source, data = loop.read_inputs(config)
+  params, _ = gpt2_hf.load(born.folder / 'model')
+  batches = features.text(data.held_out(), 100)
+  read = features.reader(gpt2.Gpt2(source.size, ()))
+  mean, _, tokens = features.compare(read, params, params, batches)
+  assert len(mean) == 2 and np.allclose(mean, 1, atol=1e-5) and tokens >= 100
+
+
+def test_dry_cost_counts_a_decoder():
+  config = tiny_runs.config(**GPT2)
+  config.update(steps=1, batch_size=1)
+  size = kinds.KINDS['gpt2'].config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16)
+  shapes = gpt2_hf._shapes(size, ('lm',))
+  told = cost.of(config)
+  assert told['parameters'] == sum(int(np.prod(s)) for s in shapes.values())
+  kernels = 4 * 16 * 16 + 2 * 16 * 32  # each token meets these, and the word table where it is predicted
+  assert told['flops'] == 6 * 16 * (kernels + 300 * 16) + 6 * 2 * 16**2 * 16
+
+
+def test_runs_of_bert_are_called_what_they_were():
+  """A key that came later changes no hash and no work directory of a BERT."""
+  stored = {row['cell'] for row in ledger.read(tiny_runs.ROOT / 'experiments' / 'gordon2020' / 'results.jsonl')}
+  assert {grid.key(cell) for cell in gordon2020.plan('quick', {})} <= stored
+  from prunejax.train import configs
+  assert 'kind' not in configs.identity(tiny_runs.config())['model']
+  assert configs.identity(tiny_runs.config(**GPT2))['model']['kind'] == 'gpt2'
+  optimizer.make(tiny_runs.config(**GPT2))
+
+
+def refused(capsys, changes, *words):
+  status = command.main(tiny_runs.argv('train', tiny_runs.home() / 'never', **changes))
+  said = capsys.readouterr().err.strip()
+  assert status == 2 and len(said.splitlines()) == 1 and all(word in said for word in words), said
+  assert not (tiny_runs.home() / 'never').exists()
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+  ({'model__kind': 'gpt3'}, ["model.kind='gpt3'", 'gpt2']),
+  ({**GPT2, 'data__vocab_size': 120}, ['data.vocab_size=120', '257']),
+  ({**GPT2, 'data__vocab': '/nowhere'}, ['/nowhere', 'vocab.json']),
+  ({**GPT2, 'data__vocab': str(inputs.NANO)}, ['tokenizer.json']),
+  ({**GPT2, 'data__seq_len': 99}, ['data.seq_len=99', '16 positions']),
+  ({**GPT2, 'data__seq_len': 1}, ['data.seq_len=1']),
+  ({**GPT2, 'model__num_attention_heads': 3}, ['hidden_size=16', 'num_attention_heads=3']),
+])
+def test_wrong_input_is_one_line(changes, words, capsys):
+  refused(capsys, changes, *words)
+
+
+def test_a_folder_of_another_model_is_named(born, capsys, tmp_path):
+  folder = shutil.copytree(born.folder / 'model', tmp_path / 'model')
+  raw = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**raw, 'model_type': 'roberta'}))
+  refused(capsys, {'init': str(folder)}, 'roberta', 'bert, gpt2')
