@@ -17,7 +17,7 @@ def masks_change_little(data):
   Of several learning rates the largest difference counts. Reproduced: at every sparsity the interval lies below 0.06.
   Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
-  rows = [row for row in probed.of(data.probes, 'difference') if row.get('epochs') is None]
+  rows = [row for row in probed.of(data.probes, 'difference') if row['arm'] != 'epochs']
   diffs, start, chance = ({s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())}
                           for name in ('pruned', 'start', 'chance'))
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
@@ -141,7 +141,7 @@ def _largest(place):
 
 
 def _moved(data, value):
-  rows = [row for row in probed.of(data.probes, 'movement') if row.get('epochs') is None]
+  rows = [row for row in probed.of(data.probes, 'movement') if row['arm'] != 'epochs']
   found = {}
   for row in rows:
     number = value(row['metrics'])

@@ -28,7 +28,7 @@ def shown(rows, scored=None):
   """
   rows = [row for row in rows if not row.get('failed')]
   have = {row['probe'] for row in rows if row['stage'] == 'probe'}
-  epochs = any(row['stage'] == 'probe' and row['arm'] == 'epochs' for row in rows)
+  epochs = any(row['stage'] == 'probe' for row in probed.of_epochs(rows))
   theirs = {name: dict(zip(paper.EPOCHS, line, strict=True)) for name, line in paper.FIGURE4.items()}
   found, figures = [], {}
   if 'features' in have:
@@ -88,10 +88,11 @@ def table2(rows):
 
 
 def grouped(rows, order):
-  """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order` and of 'epochs'."""
+  """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order`, then by epochs."""
   groups = {}
-  for row in [*probed.first_of(rows, order), *probed.first_of(rows, ('epochs',))]:
-    groups.setdefault((row['task'], row['learning_rate'], row.get('epochs') or 0), []).append(row['metrics'])
+  plain = [{**row, 'epochs': None} for row in probed.first_of(rows, order)]
+  for row in [*plain, *probed.of_epochs(rows)]:
+    groups.setdefault((row['task'], row['learning_rate'], row['epochs'] or 0), []).append(row['metrics'])
   return sorted(groups.items())
 
 

@@ -81,8 +81,8 @@ def figure3a(rows, *, most=None):
 
 def figure3b(rows, at=0.6):
   """Over epochs of dense fine-tuning: mask difference to its start at one sparsity, and dev score once pruned there."""
-  found = probed.of(rows, 'difference', arm='epochs')
-  scored = [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'after epochs']
+  found = probed.of_epochs(probed.of(rows, 'difference'))
+  scored = [row for row in probed.of_epochs(rows) if row['stage'] == 'finetune' and row['sparsity'] == at]
   tasks = sorted({*probed.tasks(found), *probed.tasks(scored)})
   places = {}
   for row in found:
@@ -146,7 +146,10 @@ def overlap(rows):
       estimates(right, {label.format(arms.name(arm)): curve for arm, curve in nests.items()},
                  [_arm(arm) for arm in nests], line)
     right.set(title='Nesting', xlabel='sparsity of the sparser mask', ylabel='share kept by the denser one too')
-    drawing.below(figure, left, right)
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
+    if found:
+      right.legend(loc='lower left')
+    drawing.below(figure, left)
     return drawing.png(figure)
 
 

@@ -20,7 +20,7 @@ def figure4(rows, paper=None):
   paper: {task: {epochs: mean movement in %}}, drawn dotted.
   """
   found = probed.of(rows, 'movement')
-  epochs = [row for row in found if row['arm'] == 'epochs']
+  epochs = probed.of_epochs(found)
   places = {}
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']

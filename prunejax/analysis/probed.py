@@ -70,6 +70,11 @@ def first_of(rows, order):
   return [row for row in rows if row['arm'] == arm]
 
 
+def of_epochs(rows):
+  """The rows of so many epochs of fine-tuning; a run of the grid itself that is as long counts too."""
+  return [row for row in rows if row.get('epochs') is not None]
+
+
 def tasks(rows):
   """The tasks of some rows, sorted."""
   return sorted({row['task'] for row in rows if row.get('task')})
