@@ -1,6 +1,7 @@
 """Grids and sweeps, a run at a time: each cell once, into the ledger, whatever stops in between."""
 
 import json
+import shutil
 
 import pytest
 import tiny_runs
@@ -95,6 +96,29 @@ def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
   model = tmp_path / 'cells' / rows[0]['cell'] / 'model'
   by_hand = loop.train(tiny_runs.config(init=str(model), seed=4), tmp_path / 'by-hand', say=lambda line: None)
   assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (by_hand['mask_hash'], by_hand['metrics']['loss'])
+
+
+def test_a_ledger_that_comes_alone_is_gone_on_with(tmp_path):
+  first = grid.Cell(LABELS, tiny_runs.config())
+  child = lambda seed: grid.Cell(
+    {**LABELS, 'seed': seed}, tiny_runs.config(init=f'cell:{grid.key(first)}', seed=seed), grid.key(first)
+  )
+  said = []
+  run = lambda cells, folder: grid.run(cells, folder, experiment='x', preset='y', say=said.append)
+  whole = run([first, child(4), child(5)], tmp_path / 'whole')
+  run([first, child(4)], tmp_path / 'part')
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  shutil.copy(tmp_path / 'part' / 'ledger.jsonl', elsewhere)
+  said.clear()
+  rows = run([first, child(4), child(5)], elsewhere)
+  assert any(line.startswith('1 of the done run again') for line in said)
+  for row, theirs in zip(rows, whole, strict=True):
+    assert (row['cell'], row['metrics'], row['mask_hash']) == (theirs['cell'], theirs['metrics'], theirs['mask_hash'])
+  assert [row['cell'] for row in ledger.read(elsewhere / 'ledger.jsonl')] == [row['cell'] for row in whole]
+  said.clear()
+  run([first, child(4), child(5)], elsewhere)
+  assert said == ['x y: 3 cells, 3 done, 0 left']
 
 
 def test_the_name_of_a_cell_follows_numbers_and_nothing_else():

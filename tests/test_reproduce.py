@@ -48,7 +48,7 @@ def test_arms_do_what_their_names_say():
 
 def test_arms_beside_the_papers_four_do_what_their_names_say():
   families = ['controls', 'switches', 'epochs', 'corpus']
-  cells = run.plan('mini', {}, families=families, seeds=[0], names=['pydoc/order@500'])
+  cells = run.plan('mini', {}, families=families, seeds=[0], names=['pydoc/order@500'], sparsities=[0.5, 0.8])
   of = {(c.labels['stage'], c.labels['arm'], c.labels['sparsity'], c.labels.get('epochs')): c for c in cells}
   get = lambda stage, arm, s, epochs=None: of[stage, arm, s, epochs].config
   key = lambda *which: grid.key(of[(*which, None)[:4]])

@@ -116,7 +116,8 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
     config.steps = _times(config.steps, scale)
   return p._replace(
     tasks={name: _times(steps, scale) for name, steps in chosen.items()},
-    sparsities=tuple(sparsities or p.sparsities), seeds=tuple(p.seeds if seeds is None else seeds),
+    sparsities=tuple(sparsities or p.sparsities), extra_sparsities=tuple(sparsities or p.extra_sparsities),
+    seeds=tuple(p.seeds if seeds is None else seeds),
     ramp=_times(p.ramp, scale), burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
     born=_times(p.born, scale), families=tuple(families or p.families), rates=tuple(rates or p.rates),
   )

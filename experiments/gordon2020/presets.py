@@ -47,7 +47,7 @@ class Preset(NamedTuple):
   cost: str
   rate: float = 1e-3
   families: tuple = ('paper',)
-  extra_sparsities: tuple = (0.5, 0.8)
+  extra_sparsities: tuple = (0.6,)
   epochs: tuple = (1, 3, 6, 12)
   epochs_sparsity: float = 0.6
   shares: tuple = (0.001, 0.01, 0.1, 1.0)

@@ -24,6 +24,8 @@ def reproduce(
   if dry_run:
     title = f'{PAPER} {preset}: {presets.PRESETS[preset]().cost}'
     say(cost.table([(cell.labels, cell.config) for cell in cells], title=title))
+    if workdir:
+      say(f'{len(grid.missing(cells, workdir))} of {len(cells)} cells are missing from the ledger of {workdir}')
     return None
   # Another part of the same grid may join a ledger; what changes the numbers of a cell may not.
   what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}

@@ -56,6 +56,10 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
   cells = {key(cell): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
+  if again := _without_model(cells, left, done, folder):
+    say(f'{len(again)} of the done run again: cells that are left start from their models, which are not here')
+    left = {k: cell for k, cell in cells.items() if k in left or k in again}
+    done = {k: row for k, row in done.items() if k not in again}
   title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
   pace = _Pace(left)
 
@@ -102,6 +106,18 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
         population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
+
+
+def _without_model(cells, left, done, folder) -> set:
+  """Those done cells whose models are needed and are not in `folder`: a ledger may come alone, from another machine."""
+  again, asked = set(), [(cells[k].parent, cells[k].config.init) for k in left]
+  while asked:
+    k, init = asked.pop()
+    if k in cells and k in done and k not in again and not done[k].get('failed'):
+      if not files.exists(_of_cell(init, folder) / 'config.json'):
+        again.add(k)
+        asked.append((cells[k].parent, cells[k].config.init))
+  return again
 
 
 @contextlib.contextmanager
@@ -219,9 +235,13 @@ def _resolved(config, folder):
   if not config.init.startswith('cell:'):
     return config
   config = config.copy_and_resolve_references()
-  cell, _, which = config.init.removeprefix('cell:').partition('/')
-  config.init = str(folder / 'cells' / cell / (which or 'model'))
+  config.init = str(_of_cell(config.init, folder))
   return config
+
+
+def _of_cell(init, folder):
+  cell, _, which = init.removeprefix('cell:').partition('/')
+  return folder / 'cells' / cell / (which or 'model')
 
 
 def _words(what):
