@@ -1,4 +1,4 @@
-"""A tiny GPT-2 through the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
+"""A tiny GPT-2 by the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
 
 import json
 import shutil

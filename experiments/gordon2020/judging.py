@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 class Grid(NamedTuple):
   """What the checks read: scores and losses by (arm, sparsity), and the tasks left out."""
   scores: dict  # {(arm, sparsity): {(task, seed): dev score}}, learned tasks only
-  losses: dict  # {(arm, sparsity): {('pretrain', seed): held-out MLM + NSP loss}}
+  losses: dict  # {(arm, sparsity): {('pretrain', seed): held-out loss: MLM + NSP, or the next token's}}
   floors: dict  # {task: the better of chance and the mean of the fresh models}
   left_out: dict  # {task: why}
   train: dict  # as scores: loss over the training set

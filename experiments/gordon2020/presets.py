@@ -125,6 +125,8 @@ def decoder():
   for config in (born, first, second):
     config.log.update(every=40, tensorboard=False)
   born.log.every = 200
+  born.steps = 2000
+  born.eval.every = 500
   first.optimizer.learning_rate = 5e-4
   first.update(steps=120, batch_size=32)
   first.eval.every = 0

@@ -173,6 +173,6 @@ def figures(a, b):
     first = drawing.png(figure, f'mean over {", ".join(sorted(common))}' if common else '')
   with drawing.canvas(6.8, 4.8, 1) as (figure, (axes,)):
     draw(axes, losses, ('pruned', 'random'))
-    axes.set(title='Pre-training', ylabel='held-out pre-train loss (MLM + NSP)')
+    axes.set(title='Pre-training', ylabel='held-out pre-train loss (nats)')
     drawing.below(figure, axes)
     return {'figure1': first, 'pretrain_loss': drawing.png(figure)}

@@ -58,7 +58,7 @@ def figure2a(rows):
         label = f'{task}: {line.slope:+.1f} points a nat, r {line.r:+.2f}'
       axes.plot(x, y, marker, color=colour, markeredgecolor='white', markeredgewidth=0.7,
                 alpha=0.9, label=label)
-    axes.set(xlabel='held-out pre-train loss (MLM + NSP)',
+    axes.set(xlabel='held-out pre-train loss (nats)',
              ylabel='dev score after information deletion (points)',
              title='Information deletion against pre-training loss')
     drawing.below(figure, axes, columns=1)
@@ -98,4 +98,4 @@ def standard(rows, *, chance=None):
 
 
 def _words(metric):
-  return 'pre-train loss (MLM + NSP)' if metric == 'loss' else metric.replace('_', ' ')
+  return 'pre-train loss (nats)' if metric == 'loss' else metric.replace('_', ' ')
