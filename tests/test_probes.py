@@ -51,7 +51,7 @@ def pruned(leaves, s, seed=None):
 
 
 def made(folder):
-  """A finished grid of two seeds without a step of training: its models, its ledger and (cells, models by six labels)."""
+  """A finished grid of two seeds without a step of training: models, ledger; (cells, models by six labels)."""
   cells, models = [], {}
 
   def add(labels, leaves, parent=None, accuracy=0.8):

@@ -137,14 +137,13 @@ def overlap(rows):
     left.axhline(0, color='#aaaaaa', linewidth=1)
     left.set(title='Kept by both masks', xlabel='sparsity (fraction of weights removed)',
              ylabel='agreement beyond chance')
-    left.set_ylim(-0.05, 1.02)
+    left.set(xlim=(0, 1), ylim=(-0.05, 1.02))
     found = [{**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
              for row in probed.of(rows, 'nesting')]
-    for name, line in (('nested', '-'), ('expected', ':')):
-      nests = probed.curves(probed.over(found, name))
-      label = '{}' if name == 'nested' else '{}, by chance'
-      estimates(right, {label.format(arms.name(arm)): curve for arm, curve in nests.items()},
-                 [_arm(arm) for arm in nests], line)
+    nests = probed.curves(probed.over(found, 'nested'))
+    estimates(right, {arms.name(arm): curve for arm, curve in nests.items()}, [_arm(arm) for arm in nests])
+    for curve in list(probed.curves(probed.over(found, 'expected')).values())[:1]:  # it is the same for every arm
+      estimates(right, {'by chance': curve}, [{'color': '#888888', 'marker': '.'}], ':')
     right.set(title='Nesting', xlabel='sparsity of the sparser mask', ylabel='share kept by the denser one too')
     right.set(xlim=(0, 1), ylim=(0, 1.02))
     if found:
