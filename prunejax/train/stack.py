@@ -112,7 +112,10 @@ def _in_turn(step):
     def one(nth, carried):
       state_now, _, metrics = carried
       i = alive[nth]
-      member, told = step(take(state_now, i), _pick(batches, rows[i]))
+      # Always true, and data: what goes into a cond and comes out of it is a member in a place of its own. Without one
+      # XLA reads the stack inside the writing of it, and copies all of it for each member to be safe.
+      stay = lambda member, batch: (member, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+      member, told = jax.lax.cond(nth < count, step, stay, take(state_now, i), _pick(batches, rows[i]))
       # Counters wait for the last member: until then each must read this step's.
       state_now = jax.tree.map(lambda all_, new: all_ if is_common(new) else _set(all_, new, i), state_now, member)
       return state_now, _counters(member), jax.tree.map(lambda all_, new: _set(all_, new, i), metrics, told)
