@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,14 +175,15 @@ def test_a_child_starts_when_its_parent_is_done(swept, tmp_path):
 # Law 5: between mask updates nothing is counted, also under vmap.
 
 
-def inside(jaxpr, name):
-  """How often a primitive stands in a jaxpr, at any depth but never inside a `cond`."""
+def inside(jaxpr, name, conds=0):
+  """How often a primitive stands in a jaxpr, at any depth but inside at most `conds` conds."""
   found = 0
   for eqn in jaxpr.eqns:
     found += eqn.primitive.name == name
-    if eqn.primitive.name != 'cond':
+    left = conds - (eqn.primitive.name == 'cond')
+    if left >= 0:
       for sub in jaxprs_in_params(eqn.params):
-        found += inside(getattr(sub, 'jaxpr', sub), name)
+        found += inside(getattr(sub, 'jaxpr', sub), name, left)
   return found
 
 
@@ -191,12 +193,22 @@ def toy(request):
 
 
 def test_masks_are_searched_inside_a_conditional_only(toy):
-  _, toy = toy
+  batching, toy = toy
   assert ' conditional(' in toy.compiled.as_text()
-  counted = lambda f, *args: inside(jax.make_jaxpr(f)(*args).jaxpr, 'reduce')
-  assert counted(toy.stacked, toy.state, toy.batches, toy.rows) == 0
+  counted = lambda f, *args, conds=0: inside(jax.make_jaxpr(f)(*args).jaxpr, 'reduce', conds)
+  # A member in turn is stepped in a cond of its own, which is always true.
+  around = int(batching == 'map')
+  assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around) == 0
+  assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around + 1) > 0
   # The search is known by its reduction with many results.
   assert counted(lambda w: prunejax.select_masks({'up': jnp.abs(w)}, 0.5), toy.alone[0]['params']['up']) > 0
+
+
+def test_a_member_in_turn_does_not_copy_the_others(toy):
+  batching, toy = toy
+  # What a loop carries is a tuple's element in its body; copied there, it is copied for each member.
+  copies = re.findall(r'= (?:f32|pred)\[3(?:,\d+)+\]\S* copy\(%get-tuple-element\S*\)', toy.compiled.as_text())
+  assert batching == 'vmap' or not copies
 
 
 def test_steps_between_mask_updates_are_cheap(toy):
