@@ -1,12 +1,14 @@
 """A tiny GPT-2 by the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
 
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny_runs
+from checkpoint_cases import flat
 
 import prunejax
 from experiments.gordon2020 import run as gordon2020
@@ -27,12 +29,14 @@ def born():
 
 @pytest.fixture(scope='module')
 def tuned(born, tmp_path_factory):
-  """The command's fine-tuning of it, and its export. The config says 'bert': what `init` is, its folder says."""
+  """Two fine-tunings of it as one program, and an export. Their config says 'bert': what `init` is, its folder says."""
   home = tmp_path_factory.mktemp('tuned')
-  argv = tiny_runs.argv('train', home / 'run', init=born.folder / 'model', **TASK)
-  assert command.main(argv) == 0
-  assert command.main(['export', f'--workdir={home}/run', f'--out={home}/out', '--dtype=bfloat16']) == 0
-  return home
+  config = lambda seed: tiny_runs.config(False, init=str(born.folder / 'model'), seed=seed, **TASK)
+  cells = [grid.Cell({'stage': 'finetune', 'task': 'glue/cola', 'seed': seed}, config(seed)) for seed in (0, 1)]
+  rows = grid.run(cells, home, experiment='test', preset='gpt2', say=lambda line: None)
+  folder = home / 'cells' / rows[0]['cell']
+  assert command.main(['export', f'--workdir={folder}', f'--out={home}/out', '--dtype=bfloat16']) == 0
+  return rows, folder, home / 'out'
 
 
 def zeros(params):
@@ -49,6 +53,9 @@ def test_it_learns_and_is_pruned_as_asked(born):
   params, size = gpt2_hf.load(born.folder / 'model')
   assert born.result['sparsity'] == pytest.approx(zeros(params)) == pytest.approx(0.5, abs=2e-3)
   assert (size.n_embd, size.n_layer, size.n_inner, size.vocab_size) == (16, 1, 32, 300)
+  for path, leaf in flat(params).items():  # half of each matrix exactly, of an odd one the smaller half
+    wanted = leaf.size // 2 if re.fullmatch(gpt2.PRUNABLE, path) else 0
+    assert (leaf == 0).sum() == wanted or (not wanted and path.endswith('bias')), path
 
 
 def test_held_out_loss_is_the_mean_over_tokens(born):
@@ -57,9 +64,9 @@ def test_held_out_loss_is_the_mean_over_tokens(born):
   source, data = loop.read_inputs(config)
   params, _ = gpt2_hf.load(born.folder / 'model')
   total, right, count = 0.0, 0, 0
+  apply = jax.jit(lambda ids, valid: gpt2.Gpt2(source.size).apply({'params': params}, ids, ids, valid)['lm'])
   for batch in data.held_out():
-    out = gpt2.Gpt2(source.size).apply({'params': params}, *(batch[k] for k in ('input_ids', 'segment_ids', 'valid')))
-    logits = np.asarray(out['lm'], np.float64)
+    logits = np.asarray(apply(batch['input_ids'], batch['valid']), np.float64)
     chosen = np.take_along_axis(logits, batch['targets'][..., None], -1)[..., 0]
     total += (np.log(np.exp(logits).sum(-1)) - chosen).sum()
     right += (logits.argmax(-1) == batch['targets']).sum()
@@ -78,31 +85,23 @@ def test_stopped_it_goes_on_bit_for_bit(born, tmp_path):
 
 
 def test_fine_tuned_it_stays_pruned_and_is_exported(born, tuned):
-  before, _ = gpt2_hf.load(born.folder / 'model', heads=())
-  after, size = gpt2_hf.load(tuned / 'run' / 'model', heads=('classifier',))
-  assert size.num_labels == 2 and after['classifier']['kernel'].shape == (16, 2)
-  for a, b in zip(*(jax.tree.leaves({**tree, 'classifier': 0}) for tree in (before, after)), strict=True):
-    if np.ndim(a) == 2 and (a == 0).any():
-      assert (b[a == 0] == 0).all() and (b[a != 0] != a[a != 0]).any()
-  metrics = json.loads((tuned / 'run' / 'result.json').read_text())['metrics']
-  assert {'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority'} == set(metrics)
-  half, _ = gpt2_hf.load(tuned / 'out', heads=('classifier',))
-  for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(after), strict=True):
-    np.testing.assert_allclose(a, b, rtol=2**-8, atol=1e-30)
-  assert (tuned / 'out' / 'vocab.json').read_text() == (born.folder / 'model' / 'vocab.json').read_text()
-
-
-def test_members_of_one_program_are_the_runs_by_themselves(born, tmp_path):
-  cells = [
-    grid.Cell({'stage': 'pretrain', 'task': '', 'seed': seed}, tiny_runs.config(**{**GPT2, 'seed': seed}))
-    for seed in (0, 1)
-  ]
-  grid.run(cells, tmp_path / 'grid', experiment='test', preset='gpt2', say=lambda line: None)
-  rows = ledger.read(tmp_path / 'grid' / 'ledger.jsonl')
+  rows, folder, out = tuned
   assert [row['members'] for row in rows] == [2, 2]
-  mine = {row['seed']: row for row in rows}[0]
-  assert mine['mask_hash'] == born.result['mask_hash'] and mine['config']['model.kind'] == 'gpt2'
-  assert mine['metrics']['loss'] == pytest.approx(born.result['metrics']['loss'], abs=1e-4)
+  before, _ = gpt2_hf.load(born.folder / 'model', heads=())
+  after, size = gpt2_hf.load(folder / 'model', heads=('classifier',))
+  assert size.num_labels == 2 and after['classifier']['kernel'].shape == (16, 2)
+  after = flat(after)
+  for path, leaf in flat(before).items():
+    if re.fullmatch(gpt2.PRUNABLE, path):
+      assert (after[path][leaf == 0] == 0).all() and (after[path] != leaf).any(), path
+  assert set(rows[0]['metrics']) == {
+    'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority', 'sparsity'
+  }
+  assert rows[0]['metrics'] != rows[1]['metrics']
+  half, _ = gpt2_hf.load(out, heads=('classifier',))
+  for path, leaf in flat(half).items():
+    np.testing.assert_allclose(leaf, after[path], rtol=2**-8, atol=1e-30)
+  assert (out / 'vocab.json').read_text() == (born.folder / 'model' / 'vocab.json').read_text()
 
 
 def test_features_of_every_layer(born):
