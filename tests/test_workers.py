@@ -170,7 +170,10 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
       ledger.append(folder / 'ledger.jsonl', {'cell': grid.key(cell), 'time': ''})
 
   monkeypatch.setattr(grid, 'run', runs)
+  measured = []
+  monkeypatch.setattr(run.probes, 'measure', lambda cells, folder, **_: measured.append(len(cells)))
   monkeypatch.setattr(run, 'write_report', lambda folder, say: 'the report')
   written = [run.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)]
+  assert measured == [len(plan)], 'models are measured once, by the last one, for all'
   assert written == [None, None, 'the report'] and sorted(ran) == sorted(grid.key(cell) for cell in plan)
   assert len(lines) == 2 and 'cells are left to other workers' in lines[0]
