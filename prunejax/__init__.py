@@ -5,7 +5,6 @@ from prunejax.pruning.allocation import by_class as by_class
 from prunejax.pruning.allocation import class_distribution as class_distribution
 from prunejax.pruning.allocation import erk as erk
 from prunejax.pruning.allocation import global_threshold as global_threshold
-from prunejax.pruning.allocation import histogram as histogram
 from prunejax.pruning.allocation import uniform as uniform
 from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement

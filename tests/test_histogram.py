@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import prunejax
+from prunejax.pruning.allocation import histogram
 from prunejax.pruning.types import named_leaves
 
 SHAPES = {'a': (40, 30), 'b': (25, 16)}
@@ -16,7 +17,7 @@ SHAPES = {'a': (40, 30), 'b': (25, 16)}
 def masks_over_time(weights, sparsity, moves, *, decay, bins=256, stacked='', noise=None):
   """Masks after each of `moves` moves, and the cuts in the state; `noise` is added to the weights at every step."""
   link = prunejax.prune_transform(
-    prunejax.magnitude(), prunejax.constant(sparsity), allocation=prunejax.histogram(bins, decay), stacked=stacked,
+    prunejax.magnitude(), prunejax.constant(sparsity), allocation=histogram(bins, decay), stacked=stacked,
     zero_pruned=False,
   )
   step = jax.jit(lambda updates, state, params: link.update(updates, state, params))
@@ -77,7 +78,7 @@ def test_each_slice_of_a_stacked_leaf_has_its_own_cut():
 def test_the_memory_is_part_of_the_state_and_moves_only_when_masks_do():
   params = {'w': jnp.asarray(np.random.default_rng(4).normal(size=(20, 20)), jnp.float32)}
   link = prunejax.prune_transform(
-    prunejax.magnitude(), prunejax.constant(0.5), prunejax.every(3), allocation=prunejax.histogram()
+    prunejax.magnitude(), prunejax.constant(0.5), prunejax.every(3), allocation=histogram()
   )
   tx = optax.chain(optax.sgd(0.0), link)
   step = jax.jit(lambda params, state: tx.update(jax.tree.map(jnp.zeros_like, params), state, params))
@@ -92,4 +93,4 @@ def test_the_memory_is_part_of_the_state_and_moves_only_when_masks_do():
 @pytest.mark.parametrize('wrong', [dict(bins=1), dict(bins=2.5), dict(bins=1 << 17), dict(decay=1.0), dict(decay=-0.1)])
 def test_what_cannot_be_is_refused(wrong):
   with pytest.raises(ValueError, match=f'histogram: {next(iter(wrong))}={next(iter(wrong.values()))}'):
-    prunejax.histogram(**wrong)
+    histogram(**wrong)

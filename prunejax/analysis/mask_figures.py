@@ -146,7 +146,7 @@ def overlap(rows):
       estimates(right, {'by chance': curve}, [{'color': '#888888', 'marker': '.'}], ':')
     right.set(title='Nesting', xlabel='sparsity of the sparser mask', ylabel='share kept by the denser one too')
     right.set(xlim=(0, 1), ylim=(0, 1.02))
-    if found:
+    if nests:  # one sparsity alone has nothing to nest in
       right.legend(loc='lower left')
     drawing.below(figure, left)
     return drawing.png(figure)
