@@ -54,7 +54,15 @@ def parser():
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
   sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
-  listed = lambda kind: lambda text: [kind(word) for word in text.split(',')]
+  def listed(kind):
+    def read(text):
+      try:
+        return [kind(word) for word in text.split(',')]
+      except ValueError:
+        what = {int: 'whole numbers', float: 'numbers'}[kind]
+        raise argparse.ArgumentTypeError(f'{text!r}: expected {what} joined by commas') from None
+    return read
+
   sub.add_argument('--tasks', type=listed(str), help='tasks instead of the preset\'s, such as glue/cola,glue/rte')
   sub.add_argument('--sparsities', type=listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
   sub.add_argument('--seeds', type=listed(int), help='seeds instead of the preset\'s, such as 0,1,2')

@@ -102,6 +102,7 @@ def test_the_paper_preset_runs_from_tfds_and_hugging_face_folders(data_dir, weig
   ({'--tasks': 'tfds/glue/mnl'}, ["'tfds/glue/mnl'", 'mnli']),
   ({'--arms': 'controle'}, ["'controle'", "did you mean 'controls'"]),
   ({'--rates': '0'}, ['--rates', '0']),
+  ({'--rates': 'fast'}, ["'fast'", 'numbers joined by commas']),
   ({'--tasks': 'tfds/glue/sst2@few'}, ["'tfds/glue/sst2@few'", 'number']),
 ])
 def test_wrong_input_is_one_line_and_nothing_is_written(change, words, data_dir, weights, tmp_path, capsys):
