@@ -3,7 +3,7 @@
   python -m prunejax sweep --config=configs/margins.py --workdir=runs/margins --config.data.root=FOLDER
 
 FOLDER holds `glue/`. A task on which pre-training does not help cannot show what pruning deletes, so it has no place in
-a grid. Thirty cells, three seeds; the ledger of one run is experiments/gordon2020/margins.jsonl.
+a grid. Thirty cells, three seeds.
 """
 
 from configs import finetune
