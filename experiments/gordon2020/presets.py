@@ -79,7 +79,8 @@ def smoke():
   preset = quick()
   preset.pretrain.update(steps=12)
   return preset._replace(
-    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores',
+    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores', born=12,
+    extra_sparsities=(0.5,), shares=(0.1, 1.0),
   )
 
 
