@@ -54,20 +54,11 @@ def parser():
   sub.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
   sub.add_argument('--dry-run', action='store_true', help='print cells, steps, parameters, memory and FLOPs only')
   sub.add_argument('--from-scratch', action='store_true', help='train the small model again, not the packaged one')
-  def listed(kind):
-    def read(text):
-      try:
-        return [kind(word) for word in text.split(',')]
-      except ValueError:
-        what = {int: 'whole numbers', float: 'numbers'}[kind]
-        raise argparse.ArgumentTypeError(f'{text!r}: expected {what} joined by commas') from None
-    return read
-
-  sub.add_argument('--tasks', type=listed(str), help='tasks instead of the preset\'s, such as glue/cola,glue/rte')
-  sub.add_argument('--sparsities', type=listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
-  sub.add_argument('--seeds', type=listed(int), help='seeds instead of the preset\'s, such as 0,1,2')
-  sub.add_argument('--rates', type=listed(float), help='learning rates of fine-tuning, such as 2e-5,5e-5')
-  sub.add_argument('--arms', type=listed(str), metavar='FAMILIES', help='families of arms, such as paper,controls')
+  sub.add_argument('--tasks', type=_listed(str), help='tasks instead of the preset\'s, such as glue/cola,glue/rte')
+  sub.add_argument('--sparsities', type=_listed(float), help='sparsities instead of the preset\'s, such as 0.5,0.9')
+  sub.add_argument('--seeds', type=_listed(int), help='seeds instead of the preset\'s, such as 0,1,2')
+  sub.add_argument('--rates', type=_listed(float), help='learning rates of fine-tuning, such as 2e-5,5e-5')
+  sub.add_argument('--arms', type=_listed(str), metavar='FAMILIES', help='families of arms, such as paper,controls')
   sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
   _one_by_one(sub)
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
@@ -79,7 +70,7 @@ def parser():
   sub.add_argument('--out', required=True, help='the folder to write')
   sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16')
   sub = verb('bench', 'Measure how fast this machine prunes and trains; print a table, write JSON.', folder=False)
-  sub.add_argument('--only', type=listed(str), metavar='A,B', help='some benches instead of all')
+  sub.add_argument('--only', type=_listed(str), metavar='A,B', help='some benches instead of all')
   sub.add_argument('--size', default='base', help='small, base (BERT-Base, the default) or large')
   sub.add_argument('--times', type=int, help='how often the bench `kill` kills')
   sub.add_argument('--out', metavar='FILE.json', help='the file to write (default: runs/bench/<machine>-<size>.json)')
@@ -163,6 +154,19 @@ def _sweep(args, overrides):
   configs.override(config, overrides)
   how = {'worker': _worker(args), 'one_by_one': args.one_by_one}
   grid.sweep(config, list(module.sweep()), _workdir(args), name=module.__name__, **how)
+
+
+def _listed(kind):
+  """A type of argparse: words joined by commas, each a `kind`."""
+
+  def read(text):
+    try:
+      return [kind(word) for word in text.split(',')]
+    except ValueError:
+      what = {int: 'whole numbers', float: 'numbers'}[kind]
+      raise argparse.ArgumentTypeError(f'{text!r}: expected {what} joined by commas') from None
+
+  return read
 
 
 def _reproduce(args, overrides):

@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
@@ -11,7 +13,7 @@ from test_tfds import _corpus, _local_glue
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
 from prunejax.data import glue
-from prunejax.models import bert_hf
+from prunejax.models import bert, bert_hf
 
 WORDS = [a + b for a in 'b d f g k l m n p r s t'.split() for b in ('a', 'eni', 'oru', 'ist', 'u')]
 HEADS = {
@@ -54,11 +56,6 @@ def weights(tmp_path_factory):
     vocab_size=len(vocab), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
     max_position_embeddings=32, architectures=['BertForPreTraining'],
   )
-  import jax
-  import jax.numpy as jnp
-
-  from prunejax.models import bert
-
   model = bert.Bert(size, ('mlm', 'nsp'))
   blank = jnp.zeros((1, 8), jnp.int32)
   params = model.init(jax.random.key(0), blank, blank, blank == 0)['params']

@@ -204,11 +204,11 @@ def test_masks_are_searched_inside_a_conditional_only(toy):
   assert counted(lambda w: prunejax.select_masks({'up': jnp.abs(w)}, 0.5), toy.alone[0]['params']['up']) > 0
 
 
-def test_a_member_in_turn_does_not_copy_the_others(toy):
-  batching, toy = toy
+def test_a_member_in_turn_does_not_copy_the_others():
+  toy = population_cases.toy(3, 'map', criterion=population_cases.slow)
   # What a loop carries is a tuple's element in its body; copied there, it is copied for each member.
   copies = re.findall(r'= (?:f32|pred)\[3(?:,\d+)+\]\S* copy\(%get-tuple-element\S*\)', toy.compiled.as_text())
-  assert batching == 'vmap' or not copies
+  assert not copies
 
 
 def test_steps_between_mask_updates_are_cheap(toy):

@@ -61,10 +61,10 @@ def plan(
 def _of_seed(cells, seed):
   """The arms of one seed: pre-training first, then every task from what it left."""
   p = cells.preset
-  if 'paper' in p.families or set(p.families) & {'controls', 'switches', 'epochs'}:
-    start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
+  if set(p.families) - {'corpus'}:
     models = {('dense', 0.0): cells.pretrain('dense', 0.0, seed, **gradual(p, 0.0), **QUIET)}
     if 'paper' in p.families:
+      start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
       for s in p.sparsities:
         models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
         # What a random mask leaves has as many steps to recover.

@@ -27,7 +27,7 @@ class Selected(NamedTuple):
   masks: dict[str, Any]
   kept: dict[str, Any]
   nan: dict[str, Any]
-  memory: Any = ()
+  memory: Any = None
 
 
 def select_masks(
@@ -45,11 +45,11 @@ def select_masks(
   return select(groups.plain(scores, stacked), sparsity, allocation, structure).masks
 
 
-def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=()) -> Selected:
+def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=None) -> Selected:
   """Masks at a sparsity for scores that are read again and again rather than stored.
 
   `old`, masks {path: bool}: among scores of 0.0, weights that are kept so far go before those that
-  are pruned already. `memory`: what the allocation decided before, of one that has a memory.
+  are pruned already. `memory`: what the allocation decided before, of one that has a memory; None, nothing yet.
   """
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
@@ -101,9 +101,9 @@ def _pooled(scores, sparsity, allocation, structure, old, memory):
 def _found(allocation, units, of, sparsity, memory) -> tuple[selection.Found, Any]:
   if allocation.find is not None:
     return allocation.find(units, of, sparsity), memory
-  if allocation.remember is None or isinstance(memory, tuple):  # asked outside a chain: as at the first move
+  if allocation.remember is None:
     return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity))), memory
-  kept, memory = allocation.remember(units, sparsity, memory)
+  kept, memory = allocation.remember(units, sparsity, allocation.init(units.parts()) if memory is None else memory)
   return selection.edges(of, groups.in_order(of, kept)), memory
 
 
