@@ -16,8 +16,13 @@ from prunejax.pruning import allocation, criteria, schedule, structure
 
 
 class Case(NamedTuple):
+  """A factory's value and its twin; `extra(params) -> {name: extra argument}` where a criterion asks for more than
+  `grad`, which the twin then gets as well.
+  """
+
   make: object
   oracle: object
+  extra: object = None
 
 
 # ---- counts
@@ -232,8 +237,13 @@ PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
-TABLES = {
+# Criteria by the module that makes them.
+CRITERIA_OF = {
   criteria: CRITERIA,
+}
+ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
+TABLES = {
+  **CRITERIA_OF,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,

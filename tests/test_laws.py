@@ -76,24 +76,38 @@ def test_masks_match_the_oracle_are_exact_and_nest(pair):
   assert select._cache_size() == 1, 'one compile for all sparsities'
 
 
-@pytest.mark.parametrize('name', cases.CRITERIA)
+@pytest.mark.parametrize('name', cases.ALL_CRITERIA)
 def test_criterion_matches_its_oracle(name):
-  criterion, rng = cases.CRITERIA[name].make(), np.random.default_rng(1)
+  case, rng = cases.ALL_CRITERIA[name], np.random.default_rng(1)
+  criterion = case.make()
   params = {'a': {'kernel': tree()['attention/kernel']}, 'b': {'kernel': tree()['mlp/kernel']}}
   grads = [jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params) for _ in range(3)]
+  extra = case.extra(params) if case.extra else {}
   state = criterion.init(jax.tree.map(jnp.asarray, params))
   for step, grad in enumerate(grads):
-    state = criterion.update(state, jax.tree.map(jnp.asarray, params), grad=grad, step=step)
-  scores = criterion.score(state, jax.tree.map(jnp.asarray, params), grad=grads[-1], step=2)
-  expected = cases.CRITERIA[name].oracle(named_leaves(params), [named_leaves(g) for g in grads])
+    state = criterion.update(state, jax.tree.map(jnp.asarray, params), grad=grad, step=step, **extra)
+  scores = criterion.score(state, jax.tree.map(jnp.asarray, params), grad=grads[-1], step=2, **extra)
+  expected = case.oracle(named_leaves(params), [named_leaves(g) for g in grads], **extra)
   for path, score in named_leaves(scores).items():
     assert score.shape == expected[path].shape
     np.testing.assert_allclose(score, expected[path], rtol=1e-6, atol=0 if name != 'movement' else 1e-6)
 
 
+def hidden_of(params, x):
+  return jnp.tanh(x @ params['a']['kernel'].astype(jnp.float32) + params['a']['bias'])
+
+
 def linear_loss(params, x):
-  hidden = jnp.tanh(x @ params['a']['kernel'].astype(jnp.float32) + params['a']['bias'])
-  return jnp.mean((hidden @ params['b']['kernel'].astype(jnp.float32)) ** 2)
+  return jnp.mean((hidden_of(params, x) @ params['b']['kernel'].astype(jnp.float32)) ** 2)
+
+
+def told(x):
+  """Every extra argument that a criterion may ask for."""
+  return {
+    'value_fn': lambda params: linear_loss(params, x),
+    'examples': (len(x), lambda params, i: linear_loss(params, jax.lax.dynamic_slice_in_dim(x, i, 1))),
+    'activations': lambda params: {'a/kernel': x, 'b/kernel': hidden_of(params, x)},
+  }
 
 
 # Each criterion, allocation and structure stands in at least one.
@@ -110,7 +124,7 @@ RECIPES = [
 @pytest.mark.parametrize('recipe', RECIPES, ids='-'.join)
 def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(recipe):
   criterion, which, together = recipe
-  tables = (cases.CRITERIA[criterion], cases.ALLOCATIONS[which], cases.STRUCTURES[together])
+  tables = (cases.ALL_CRITERIA[criterion], cases.ALLOCATIONS[which], cases.STRUCTURES[together])
   criterion, allocation, structure = (case.make() for case in tables)
   if which == 'by_class':
     allocation = prunejax.by_class({r'a/.*': 0.25, r'b/.*': 0.5})
@@ -131,7 +145,7 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
   @jax.jit
   def step(params, state, x):
     grad = jax.grad(linear_loss)(params, x)
-    updates, state = tx.update(grad, state, params, grad=grad)
+    updates, state = tx.update(grad, state, params, grad=grad, **told(x))
     return optax.apply_updates(params, updates), state
 
   state = tx.init(params)

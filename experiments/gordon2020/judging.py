@@ -14,8 +14,8 @@ import math
 from typing import NamedTuple
 
 from prunejax.analysis import arms, statistics
+from prunejax.analysis.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
 
-REPRODUCED, NOT_REPRODUCED, UNDECIDED = 'reproduced', 'not reproduced', 'undecided'
 LEVEL = 0.99  # of every interval a verdict rests on
 SEED_LEVEL = 0.9  # of the interval over the means of the seeds, which must agree
 MARGIN = 0.02  # what counts as no loss of accuracy; the paper's AVG loses 0.005 at 0.4
@@ -23,15 +23,6 @@ LEARNED = 0.02  # how far above its floor a dense model must be for its task to 
 FIT = 0.05  # nats of train loss within which a model fits as well as a dense one
 LOW, MEDIUM, HIGH = 0.4, 0.5, 0.7  # the paper's regimes (section 4)
 NOTHING = 'a model that learned nothing has nothing to delete'
-
-
-class Verdict(NamedTuple):
-  """A claim of the paper, what our ledger says to it, and the numbers that say so."""
-  name: str
-  claim: str
-  verdict: str
-  evidence: str
-  figures: tuple = ()
 
 
 class Grid(NamedTuple):

@@ -92,21 +92,34 @@ def prune_transform(
 
     def move(old, memory):
       found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old), memory)
-      return list(found.masks.values()), list(found.nan.values()), found.memory
+      masks = list(found.masks.values())
+      return masks, list(found.nan.values()), found.memory, changes(jax.tree.unflatten(jax.tree.structure(old), masks))
 
     def stay(old, memory):
       kept = jax.tree.leaves(old)
-      return kept, [jnp.zeros([], bool)] * len(kept), memory
+      return kept, [jnp.zeros([], bool)] * len(kept), memory, [jnp.zeros(c.shape, c.dtype) for c in shapes]
+
+    def changes(masks):
+      """What the survivors are moved by, leaf by leaf; nothing where the criterion does not say."""
+      if criterion.compensate is None:
+        return []
+      moved = named_leaves(criterion.compensate(sources[0], chosen, masks, **extra))
+      return [jnp.where(mask, moved[name], 0).astype(p.dtype) for (name, mask), p in
+              zip(named_leaves(masks).items(), jax.tree.leaves(chosen), strict=True)]
+
+    shapes = jax.eval_shape(changes, state.prune_mask)
 
     # `updates` stay out of the cond: as its operand they would be materialised at every step.
     operands = state.prune_mask, state.prune_allocation
-    new_masks, spoilt, remembered = jax.lax.cond(_due(when, forced, step), move, stay, *operands)
+    new_masks, spoilt, remembered, moved = jax.lax.cond(_due(when, forced, step), move, stay, *operands)
     nan = state.prune_nan
     nan = jnp.where((nan == 0) & jnp.stack(spoilt), step + 1, nan) if spoilt else nan
-    new_masks, spoilt = iter(new_masks), iter(spoilt)
+    new_masks, spoilt, moved = iter(new_masks), iter(spoilt), iter(moved)
     out, kept = [], []
     for mask, update, p in zip(masks, ups, weights, strict=True):
       kept.append(mask if is_hole(mask) else next(new_masks))
+      if criterion.compensate is not None and not is_hole(mask):
+        update = next(moved) + (0 if update is None else update)
       out.append(update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned))
     new = State(optax.safe_increment(step), treedef.unflatten(kept), memory, nan, remembered)
     return treedef.unflatten(out), new

@@ -24,11 +24,22 @@ class Criterion(NamedTuple):
   `init(params) -> state`, `update(state, params, *, grad, step, **extra) -> state` at every step,
   and `score(state, params, *, grad, step, **extra) -> scores` only when masks move. `grad` is None
   when the caller gave none.
+
+  `compensate(state, params, masks, *, grad, step, **extra) -> changes`, if given, is asked when masks
+  have just moved: what is added to each surviving weight to make up for those that went (Optimal
+  Brain Surgeon and its heirs), a tree shaped like params.
+
+  Other extra arguments of `tx.update` reach all three by name. Those that cost something to make are
+  functions, called only where they are needed, inside the `cond` in which masks move:
+  `value_fn(params) -> scalar`, the loss (optax's own name); `examples`, a pair (n, loss(params, i) ->
+  scalar), the loss of example i alone; `activations(params) -> {path: [rows, in]}`, what went into each
+  kernel [in, out]. `train.observe` makes them of a Flax model.
   """
 
   init: Callable[[Any], Any]
   update: Callable[..., Any]
   score: Callable[..., Any]
+  compensate: Callable[..., Any] | None = None
 
 
 class Structure(NamedTuple):

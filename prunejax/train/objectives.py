@@ -13,8 +13,8 @@ def pretraining(model):
   """BERT's objective: masked-LM plus next-sentence cross-entropy.
 
   Returns:
-    (loss_fn(params, batch, rng) -> (loss, metrics), sums(params, batch) -> dict of sums and their counts, for
-    evaluation over many batches: mean of x = x / count_x).
+    (loss_fn(params, batch, rng, deterministic=False) -> (loss, metrics), sums(params, batch) -> dict of sums and their
+    counts, for evaluation over many batches: mean of x = x / count_x).
   """
 
   def terms(params, batch, **how):
@@ -23,8 +23,8 @@ def pretraining(model):
     mlm = cross(out['mlm'], batch['targets']) * batch['weights']
     return out, mlm, cross(out['nsp'], batch['is_random'])
 
-  def loss_fn(params, batch, rng):
-    _, mlm, nsp = terms(params, batch, deterministic=False, rngs={'dropout': rng})
+  def loss_fn(params, batch, rng, deterministic=False):
+    _, mlm, nsp = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
     mlm_loss, nsp_loss = mlm.sum() / jnp.maximum(batch['weights'].sum(), 1), nsp.mean()
     return mlm_loss + nsp_loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss}
 
@@ -53,8 +53,8 @@ def causal(model):
     out = model.apply({'params': params}, *_inputs(batch), **how)['lm']
     return out, optax.softmax_cross_entropy_with_integer_labels(out, batch['targets'])
 
-  def loss_fn(params, batch, rng):
-    return terms(params, batch, deterministic=False, rngs={'dropout': rng})[1].mean(), {}
+  def loss_fn(params, batch, rng, deterministic=False):
+    return terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})[1].mean(), {}
 
   def sums(params, batch):
     out, lm = terms(params, batch, deterministic=True)
@@ -80,8 +80,8 @@ def finetuning(model, regression=False):
       return jnp.square(out[:, 0] - batch['label']), out
     return optax.softmax_cross_entropy_with_integer_labels(out, batch['label']), out
 
-  def loss_fn(params, batch, rng):
-    loss, _ = terms(params, batch, deterministic=False, rngs={'dropout': rng})
+  def loss_fn(params, batch, rng, deterministic=False):
+    loss, _ = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
     return loss.mean(), {}
 
   def predict(params, batch):

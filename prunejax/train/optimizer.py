@@ -16,6 +16,11 @@ from prunejax.pruning import allocation, criteria, schedule, structure
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
+# Where a config's spec strings find their factories.
+CRITERIA = (criteria,)
+SCHEDULES = (schedule,)
+ALLOCATIONS = (allocation,)
+STRUCTURES = (structure,)
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
 
 
@@ -81,10 +86,10 @@ def pieces(group, key):
     re.compile(group.where)
   except re.error as error:
     raise ValueError(f'{key}.where={group.where!r} is not a regular expression: {error}') from error
-  planned = specs.parse(group.schedule, schedule, f'{key}.schedule') if group.schedule else None
+  planned = specs.parse(group.schedule, SCHEDULES, f'{key}.schedule') if group.schedule else None
   built = {'schedule': planned} if planned else {}
   for name, module in (
-    ('criterion', criteria), ('when', schedule), ('allocation', allocation), ('structure', structure)
+    ('criterion', CRITERIA), ('when', SCHEDULES), ('allocation', ALLOCATIONS), ('structure', STRUCTURES)
   ):
     built[name] = specs.parse(group[name], module, f'{key}.{name}')
   made = {}
@@ -99,7 +104,7 @@ def pieces(group, key):
 def link(group, key):
   """One `prune_transform` whose sparsities and seed are injected, so that they are data."""
   _, planned, when, allocate, structured = pieces(group, key)
-  scored = specs.parse(group.criterion, criteria, f'{key}.criterion')
+  scored = specs.parse(group.criterion, CRITERIA, f'{key}.criterion')
   fractions, static = split(planned)
   seed = {k: float(v) for k, v in scored.arguments.items() if k == 'seed'}
   fixed = {k: v for k, v in scored.arguments.items() if k != 'seed'}
@@ -123,7 +128,7 @@ def split(planned):
 def compiled_part(group, key):
   """The group as plain data without its sparsities and its seed: equal for groups that share a program."""
   _, planned, *_ = pieces(group, key)
-  criterion = specs.parse(group.criterion, criteria, f'{key}.criterion')
+  criterion = specs.parse(group.criterion, CRITERIA, f'{key}.criterion')
   kept = {k: v for k, v in criterion.arguments.items() if k != 'seed'}
   return {**group.to_dict(), 'schedule': [planned.name, split(planned)[1]], 'criterion': [criterion.name, kept]}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from prunejax.data import tasks
 from prunejax.models import hf_directory, hf_model
-from prunejax.train import inputs, kinds, objectives, optimizer
+from prunejax.train import inputs, kinds, objectives, observe, optimizer
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -91,7 +91,7 @@ def build(config, source, data, tx) -> Program:
       sized, heads, outputs, regression, config.model.dtype, config.model.initializer
     )
     view = VIEWS[config.view]
-    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate), donate_argnums=0)
+    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, observe.of(model, loss_fn)), donate_argnums=0)
     gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
     _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view)
   return _PROGRAMS[key]

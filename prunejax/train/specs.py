@@ -22,7 +22,7 @@ def parse(text, module, key) -> Spec:
 
   Args:
     text: 'name(literal, ..., keyword=literal)'.
-    module: where the factory is looked up.
+    module: where the factory is looked up, one module or a tuple of them.
     key: the config key, for messages.
 
   Raises:
@@ -43,7 +43,7 @@ def parse(text, module, key) -> Spec:
   known = factories(module)
   if node.func.id not in known:
     raise ValueError(f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}')
-  factory = getattr(module, node.func.id)
+  factory = known[node.func.id]
   try:
     bound = inspect.signature(factory).bind(*args, **kwargs)
   except TypeError as error:
@@ -57,11 +57,11 @@ def parse(text, module, key) -> Spec:
 
 
 def factories(module):
-  """Public functions defined in a module."""
-  return [
-    name for name, value in vars(module).items()
-    if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith('_')
-  ]
+  """{name: function} of the public functions defined in a module, or in any of a tuple of them."""
+  return {
+    name: value for one in (module if isinstance(module, tuple) else (module,)) for name, value in vars(one).items()
+    if inspect.isfunction(value) and value.__module__ == one.__name__ and not name.startswith('_')
+  }
 
 
 def suggest(word, known):

@@ -14,7 +14,12 @@ VIEWS = {
 }
 
 
-def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1):
+def nothing(seen, batch, rng):
+  """Tells the optimizer nothing of the batch but its gradient."""
+  return {}
+
+
+def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1, observe=nothing):
   """Builds the train step.
 
   Args:
@@ -23,6 +28,8 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1):
     view: (params, masks) -> what the model sees.
     accumulate: micro-batches a step; every leaf of the batch is split on its first axis. The loss of a step is the
       mean of the micro-batches' means.
+    observe: (seen, batch, rng) -> extra arguments of `tx.update`, functions of the parameters which cost nothing until
+      a link calls them; seen(params) is what the model sees. See observe.py.
 
   Returns:
     train_step(state, batch) -> (state, metrics). state: {'params', 'opt_state', 'step', 'rng'}; the random numbers of
@@ -47,7 +54,8 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1):
     total, _ = jax.lax.scan(micro, zero, (jnp.arange(accumulate), pieces))
     (loss, metrics), grad = jax.tree.map(lambda x: x / accumulate, total)
 
-    updates, opt_state = tx.update(grad, opt_state, params, grad=grad)
+    told = observe(lambda p: view(p, masks), batch, rng)
+    updates, opt_state = tx.update(grad, opt_state, params, grad=grad, **told)
     params = optax.apply_updates(params, updates)
     metrics = {**metrics, 'loss': loss, 'grad_norm': optax.tree.norm(grad)}
     return {'params': params, 'opt_state': opt_state, 'step': step + 1, 'rng': state['rng']}, metrics
