@@ -11,9 +11,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cases_curvature
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, curvature, schedule, structure, surgeon
+from prunejax.pruning import allocation, criteria, curvature, proximal, schedule, structure, surgeon
 
 
 class Case(NamedTuple):
@@ -251,4 +252,5 @@ TABLES = {
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }
