@@ -10,9 +10,10 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, proximal, schedule, structure
 
 
 class Case(NamedTuple):
@@ -247,4 +248,5 @@ TABLES = {
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }
