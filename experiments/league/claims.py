@@ -95,9 +95,9 @@ def league(found):
     show['seconds'] = _plain(statistics.mean([v for p in mine.values() for v in p.seconds.values()]), '.0f')
     show['seeds'] = _seeds(place for s, place in mine.items())
     lines.append(show)
-  note = ('acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after pre-training; rank: mean over '
-          f'{" and ".join(f"{s:g}" for s in at)}; kept, bytes: at {at[-1]:g}, a bit a pruned weight and four bytes a kept '
-          'one; seconds: of a cell with its fine-tuning, on a shared machine.')
+  note = ('acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after pre-training; rank: mean '
+          f'over {" and ".join(f"{s:g}" for s in at)}; kept, bytes: at {at[-1]:g}, a bit a pruned weight and four '
+          'bytes a kept one; seconds: of a cell with its fine-tuning, on a shared machine.')
   return tabular.records('The league', lines, note)
 
 
