@@ -12,7 +12,7 @@ from prunejax.data import pydoc, text
 UNKNOWN, END = '<unk>', '<eos>'
 SENTENCE = re.compile(r'(?<=[.!?])\s+|\n')
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
-HELD_OUT = 20  # every so manieth document is held out
+HELD_OUT = 20  # one passage in so many is held out
 
 
 def read(root, most):
