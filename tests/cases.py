@@ -10,6 +10,7 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_layerwise
 import numpy as np
 
 from prunejax.pruning import allocation, criteria, schedule, structure
@@ -23,6 +24,7 @@ class Case(NamedTuple):
   make: object
   oracle: object
   extra: object = None
+  rtol: float = 1e-6
 
 
 # ---- counts
@@ -237,13 +239,16 @@ PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
+LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
+  **LAYERWISE,
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
   **CRITERIA_OF,
+  **PER_OUTPUT,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import optax
 
 import prunejax
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, block_fisher, criteria, layerwise, per_output, schedule, structure
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
-CRITERIA = (criteria,)
+CRITERIA = (criteria, layerwise, block_fisher)
 SCHEDULES = (schedule,)
-ALLOCATIONS = (allocation,)
+ALLOCATIONS = (allocation, per_output)
 STRUCTURES = (structure,)
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
 
