@@ -11,9 +11,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cases_layerwise
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, proximal, schedule, structure
 
 
 class Case(NamedTuple):
@@ -252,4 +253,5 @@ TABLES = {
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }

@@ -54,7 +54,7 @@ def sparsegpt_scores(params, grads, activations):
 
 def sparsegpt_sweep(w, mask, x, damp=0.01):
   """Algorithm 1 with the inverse of what is left taken anew for every input."""
-  w, h = np.float64(w), damped(x, damp)
+  w, h = np.array(w, np.float64), damped(x, damp)
   for i in range(len(w)):
     inverse = np.linalg.inv(h[i:, i:])
     error = np.where(mask[i], 0, w[i] / inverse[0, 0])
@@ -89,7 +89,7 @@ def fisher_scores(params, grads, examples, value_fn, block=4, damp=0.05):
 
 def fisher_moved(w, mask, g, block=4, damp=0.05):
   """Every block's Optimal Brain Surgeon step for all that goes in it at once."""
-  new = np.float64(w)
+  new = np.array(w, np.float64)
   for rows in fisher_blocks(len(w), block):
     for column in range(w.shape[1]):
       inverse, gone = fisher_inverse(g[:, rows, column], damp), ~mask[rows, column]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.pruning import allocation as allocations
-from prunejax.pruning import pipeline, told
+from prunejax.pruning import extra, pipeline
 from prunejax.pruning import structure as structures
 from prunejax.pruning.groups import plain
 from prunejax.pruning.layout import on_host
@@ -33,7 +33,7 @@ class Payer(NamedTuple):
 
 
 def who_pays(
-  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None, **extra
+  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None, **asked
 ) -> list[Payer]:
   """One row a leaf and a last row 'total' for `params` pruned now at `sparsity` (a number in [0,
   1)); `grad` and the other extra arguments of `tx.update` (`examples`, `activations`, ...) where the criterion
@@ -46,11 +46,11 @@ def who_pays(
   if np.float32(sparsity) > np.float32(structure.cost):
     raise ValueError(f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}')
   chosen = select(params, where, origin='who_pays')
-  grad = told.aligned(grad, chosen)
+  grad = extra.aligned(grad, chosen)
 
   @jax.jit
   def plan(chosen, grad, params):
-    given = {**told.whole(extra, params), 'grad': grad, 'step': jnp.zeros([], jnp.int32)}
+    given = {**extra.completed(asked, chosen, params), 'grad': grad, 'step': jnp.zeros([], jnp.int32)}
     memory = criterion.update(criterion.init(chosen), chosen, **given)
     memory = memory if criterion.prepare is None else criterion.prepare(memory, chosen, **given)
     scores = named_leaves(criterion.score(memory, chosen, **given))

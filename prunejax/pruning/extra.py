@@ -1,0 +1,40 @@
+"""The extra arguments of an update that are functions of the parameters, as a criterion may call them."""
+
+import jax
+
+from prunejax.pruning.types import is_hole, named_leaves, path_name
+
+
+def completed(extra: dict, chosen, params) -> dict:
+  """`extra` with value_fn, examples and activations as functions of `chosen`, the leaves that a link prunes and the
+  only ones that its criterion sees; all others are as they are in `params`.
+  """
+  holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
+  if not any(holes):
+    return extra
+  weights, treedef = jax.tree.flatten(params, is_leaf=is_hole)
+
+  def whole(tree):
+    given = iter(jax.tree.leaves(tree))
+    return treedef.unflatten([w if hole else next(given) for hole, w in zip(holes, weights, strict=True)])
+
+  out = dict(extra)
+  for name in ('value_fn', 'activations'):
+    if (f := extra.get(name)) is not None:
+      out[name] = lambda tree, *args, f=f, **kwargs: f(whole(tree), *args, **kwargs)
+  if extra.get('examples') is not None:
+    count, loss = extra['examples']
+    out['examples'] = count, lambda tree, i: loss(whole(tree), i)
+  return out
+
+
+def aligned(grad, chosen):
+  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
+  if grad is None:
+    return None
+  given = named_leaves(grad)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
+  missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
+  if missing:
+    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
+  return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
