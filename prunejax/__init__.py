@@ -11,6 +11,7 @@ from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
+from prunejax.pruning.curvature import obd as obd
 from prunejax.pruning.layerwise import sparsegpt as sparsegpt
 from prunejax.pruning.layerwise import wanda as wanda
 from prunejax.pruning.masks import mask_hash as mask_hash
@@ -40,6 +41,7 @@ from prunejax.pruning.structure import columns as columns
 from prunejax.pruning.structure import n_m as n_m
 from prunejax.pruning.structure import rows as rows
 from prunejax.pruning.structure import unstructured as unstructured
+from prunejax.pruning.surgeon import obs as obs
 from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
 from prunejax.pruning.transform import hold_zeros as hold_zeros
 from prunejax.pruning.transform import prune_transform as prune_transform

@@ -120,6 +120,8 @@ RECIPES = [
   ('movement', 'uniform', 'rows'),
   ('sparsegpt', 'uniform', 'n_m'),
   ('block_fisher', 'global_threshold', 'unstructured'),
+  ('obd', 'uniform', 'unstructured'),
+  ('obs', 'global_threshold', 'unstructured'),
 ]
 
 

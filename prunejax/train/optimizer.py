@@ -12,12 +12,22 @@ import jax.numpy as jnp
 import optax
 
 import prunejax
-from prunejax.pruning import allocation, block_fisher, criteria, layerwise, per_output, schedule, structure
+from prunejax.pruning import (
+  allocation,
+  block_fisher,
+  criteria,
+  curvature,
+  layerwise,
+  per_output,
+  schedule,
+  structure,
+  surgeon,
+)
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
-CRITERIA = (criteria, layerwise, block_fisher)
+CRITERIA = (criteria, curvature, surgeon, layerwise, block_fisher)
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation, per_output)
 STRUCTURES = (structure,)
