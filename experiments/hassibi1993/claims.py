@@ -9,7 +9,8 @@ POINT = 0.0051  # half a per cent: two nets are as accurate as each other
 
 def pick(rows, problem, method):
   """Metrics by seed; a net of XOR is also set apart by its weight decay."""
-  return {(r['decay'], r['seed']) if problem == 'xor' else r['seed']: r['metrics'] for r in rows if r['problem'] == problem and r['method'] == method}
+  found = [r for r in rows if r['problem'] == problem and r['method'] == method]
+  return {(r['decay'], r['seed']) if problem == 'xor' else r['seed']: r['metrics'] for r in found}
 
 
 def values(rows, problem, method, name):
@@ -37,7 +38,8 @@ def table_holds(rows, problem):
               f'{verdicts.shown([m["train_left"] for m in ours], ".3f")}, test '
               f'{verdicts.shown([m["test_left"] for m in ours], ".3f")} against '
               f'{verdicts.shown([m["test_dense"] for m in ours], ".3f")} dense; {len(left)} seeds')
-  evidence += ''.join(f'; {m}: {verdicts.shown([x["left"] for x in v], ".1f")}' for m, v in both.items() if m != method and v)
+  others = {m: [x['left'] for x in v] for m, v in both.items() if m != method and v}
+  evidence += ''.join(f'; {m}: {verdicts.shown(v, ".1f")} left' for m, v in others.items())
   return verdicts.Verdict(f'{problem}_table', text, verdicts.all_of([few, same]), evidence, (problem,))
 
 

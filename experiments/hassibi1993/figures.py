@@ -51,7 +51,8 @@ def xor(rows):
                    label='each of the nine weights')
     for shift, method in zip((-0.15, 0, 0.15), NAMES, strict=True):
       of = pick(rows, 'xor', method)
-      axes[0].plot([place[net] + shift for net in of], [m['error_of_which'] for m in of.values()], 'o', color=COLOURS[method],
+      chosen = [m['error_of_which'] for m in of.values()]
+      axes[0].plot([place[net] + shift for net in of], chosen, 'o', color=COLOURS[method],
                    label=f'chosen by {NAMES[method]}')
     axes[0].set_yscale('log')
     axes[0].set_xlabel('trained net, by weight decay and seed')

@@ -34,7 +34,8 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-  'smoke': Preset('seconds', seeds=(0,), tries=2, steps=20, retrain=2, decay=((3, 1e-3),), methods=('obs',), xor_nets=0),
+  'smoke': Preset('seconds', seeds=(0,), tries=2, steps=20, retrain=2, decay=((3, 1e-3),), methods=('obs',),
+                  xor_nets=0),
   'quick': Preset('about two minutes on one core'),
 }  # fmt: skip
 
@@ -76,7 +77,10 @@ def measure_monk(s, root):
   train, test = net.data(found.train_x, found.train_y, ROWS), net.data(found.test_x, found.test_y, len(found.test_y))
   params = trained(s['problem'], root, s['seed'], s['decay'], s['steps'], s['rate'], s['tries'])
   weights = sum(leaf.size for leaf in jax.tree.leaves(params))
-  seen = net.take_apart(params, train, test, s['decay'], s['retrain'], s['rate'] / 2, criterion=s['method'].split(',')[0], alpha=s['alpha'], removals=weights - 1)  # fmt: skip
+  seen = net.take_apart(
+    params, train, test, s['decay'], s['retrain'], s['rate'] / 2, criterion=s['method'].split(',')[0],
+    alpha=s['alpha'], removals=weights - 1,
+  )  # fmt: skip
   curves = {name: np.asarray(values) for name, values in seen.items()}
   if not np.isfinite(curves['error']).all():
     raise FloatingPointError(f'the error is not finite after {int(np.argmin(np.isfinite(curves["error"])))} removals')
