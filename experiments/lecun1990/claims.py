@@ -75,9 +75,14 @@ def shown(rows):
   for method in dict.fromkeys(r['method'] for r in rows):
     found = list(by(rows, method).values())
     for sparsity in (0.0, 0.3, 0.5, 0.6, 0.8):
-      if any(sparsity not in m['curve'] or sparsity not in m['cuts'] for m in found):
+      if any(sparsity not in m['curve'] for m in found):
         continue
-      of = lambda name, grid, f=found, s=sparsity: verdicts.shown([at(m, name, s, grid) for m in f])
+
+      def of(name, grid, found=found, sparsity=sparsity):
+        if any(sparsity not in m[grid] or not m[name] for m in found):
+          return '-'
+        return verdicts.shown([at(m, name, sparsity, grid) for m in found])
+
       lines.append({'deleted': NAMES[method], 'sparsity': f'{sparsity:g}', 'seeds': len(found),
                     'train loss': of('plain_train_loss', 'curve'), 'predicted': of('predicted_train_loss', 'curve'),
                     'test accuracy': of('plain_test_accuracy', 'curve'),

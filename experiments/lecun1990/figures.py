@@ -51,6 +51,8 @@ def retrained(rows):
     for part, panel in zip(('train', 'test'), axes, strict=True):
       for method, colour in COLOURS.items():
         found = list(by(rows, method).values())
+        if all(len(m['cuts']) == 1 for m in found):
+          continue
         line(panel, found, 'cuts', f'retrained_{part}_loss', colour, NAMES[method] + ', retrained')
       line(panel, list(by(rows, 'obd').values()), 'curve', f'plain_{part}_loss', COLOURS['obd'],
            'by saliency, not retrained', ':')  # fmt: skip
