@@ -10,9 +10,10 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_dynamic
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, cutoff, schedule, structure
 
 
 class Case(NamedTuple):
@@ -71,6 +72,7 @@ CRITERIA = {
   'random': Case(lambda: criteria.random(5), random_scores),
   'taylor': Case(criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}),
   'movement': Case(criteria.movement, movement_scores),
+  'soft_movement': cases_dynamic.soft(Case),
 }
 
 
@@ -166,6 +168,12 @@ def class_keep(units, shapes, sparsity):
   return global_keep(scaled, shapes, sparsity)
 
 
+def class_uniform_keep(units, shapes, sparsity):
+  members = lambda row: {name: unit for name, unit in units.items() if first_match(name, CLASSES) == row}
+  found = [global_keep(members(row), shapes, sparsity) for row in CLASSES]
+  return {name: count for one in found for name, count in one.items()}
+
+
 def erk_keep(units, shapes, sparsity):
   """The loop of the RigL paper: leaves whose density would pass 1 become dense, until none is left."""
   sizes = {name: unit.size for name, unit in units.items()}
@@ -211,6 +219,16 @@ ALLOCATIONS = {
 }
 
 
+CUTOFFS = {
+  'above': Case(
+    lambda: cutoff.above(TABLE, relative=True),
+    cases_dynamic.cut(lambda name, s: np.float32(TABLE[first_match(name, TABLE)]) * np.float32(s)),
+  ),
+  'class_uniform': Case(lambda: cutoff.class_uniform(CLASSES), class_uniform_keep),
+}
+ALL_ALLOCATIONS = ALLOCATIONS | CUTOFFS
+
+
 # ---- schedules and predicates: step -> sparsity, step -> bool
 
 
@@ -232,6 +250,7 @@ SCHEDULES = {
     lambda: schedule.staircase(0.5, 0.8, steps=3, jumps=4, begin=2),
     lambda t: 0.0 if t < 2 else 0.5 + 0.3 * min(4, (t - 2) // 3) / 4,
   ),
+  **cases_dynamic.schedules(Case),
 }
 PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
@@ -240,11 +259,13 @@ PREDICATES = {
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
+  **cases_dynamic.rows(Case),
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
   **CRITERIA_OF,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
+  cutoff: CUTOFFS,
   schedule: SCHEDULES | PREDICATES,
 }
