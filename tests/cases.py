@@ -11,9 +11,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cases_dynamic
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, cutoff, schedule, structure
+from prunejax.pruning import allocation, criteria, cutoff, proximal, schedule, structure
 
 
 class Case(NamedTuple):
@@ -268,4 +269,5 @@ TABLES = {
   allocation: ALLOCATIONS,
   cutoff: CUTOFFS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }

@@ -34,7 +34,8 @@ class Criterion(NamedTuple):
   functions, called only where they are needed, inside the `cond` in which masks move:
   `value_fn(params) -> scalar`, the loss (optax's own name); `examples`, a pair (n, loss(params, i) ->
   scalar), the loss of example i alone; `activations(params) -> {path: [rows, in]}`, what went into each
-  kernel [in, out]. `train.observe` makes them of a Flax model.
+  kernel [in, out]. They take `params` as the criterion sees it; `prune_transform` fills in the leaves that it does not
+  prune. `train.observe` makes them of a Flax model.
   """
 
   init: Callable[[Any], Any]

@@ -1,0 +1,28 @@
+"""The extra arguments of an update that are functions of the parameters, as a criterion may call them."""
+
+import jax
+
+from prunejax.pruning.types import is_hole
+
+
+def completed(extra: dict, chosen, params) -> dict:
+  """`extra` with value_fn, examples and activations as functions of `chosen`, the leaves that a link prunes and the
+  only ones that its criterion sees; all others are as they are in `params`.
+  """
+  holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
+  if not any(holes):
+    return extra
+  weights, treedef = jax.tree.flatten(params, is_leaf=is_hole)
+
+  def whole(tree):
+    given = iter(jax.tree.leaves(tree))
+    return treedef.unflatten([w if hole else next(given) for hole, w in zip(holes, weights, strict=True)])
+
+  out = dict(extra)
+  for name in ('value_fn', 'activations'):
+    if (f := extra.get(name)) is not None:
+      out[name] = lambda tree, *args, f=f, **kwargs: f(whole(tree), *args, **kwargs)
+  if extra.get('examples') is not None:
+    count, loss = extra['examples']
+    out['examples'] = count, lambda tree, i: loss(whole(tree), i)
+  return out
