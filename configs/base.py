@@ -11,11 +11,12 @@ def prune_group(**changes):
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
     criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, soft_movement,
-    # snip, platon, deviations, gradient, noise, rigl, sparse_evolution
+    # snip, platon, deviations, gradient, noise, rigl, sparse_evolution, obd, obs,
+    # of kernels alone (set `where`): wanda, sparsegpt, block_fisher
     schedule='',  # how sparse at this step? '' prunes nothing; cubic, linear, one_shot, constant, staircase, iterative,
     # cycle
     when='every(10)',  # do masks move now?
-    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk,
+    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output,
     # class_uniform, above (a cut-off)
     structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them

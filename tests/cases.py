@@ -10,21 +10,24 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_curvature
 import cases_dynamic
+import cases_layerwise
 import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, cutoff, proximal, schedule, structure
+from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon
 
 
 class Case(NamedTuple):
   """A factory's value and its twin; `extra(params) -> {name: extra argument}` where a criterion asks for more than
-  `grad`, which the twin then gets as well.
+  `grad`, which the twin then gets as well; `rtol` of scores, float32 against float64.
   """
 
   make: object
   oracle: object
   extra: object = None
+  rtol: float = 1e-6
 
 
 # ---- counts
@@ -257,14 +260,19 @@ PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
+LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
   **cases_dynamic.rows(Case),
+  curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
+  surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
+  **LAYERWISE,
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
   **CRITERIA_OF,
+  **PER_OUTPUT,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   cutoff: CUTOFFS,

@@ -168,8 +168,8 @@ def test_any_other_text_is_refused_with_its_key(text, module, words):
 
 EXAMPLES = {
   'criterion': ['magnitude()', 'random()', 'random(seed=3)', 'taylor()', 'movement()',
-                'movement(learning_rate=1e-2)', 'soft_movement(0.1)', 'snip()', 'platon()', 'deviations()', 'gradient()',
-                'noise()', 'rigl(0.3, end=9)', 'sparse_evolution()'],
+                'movement(learning_rate=1e-2)', 'soft_movement(0.1)', 'snip()', 'platon()', 'deviations()',
+                'gradient()', 'noise()', 'rigl(0.3, end=9)', 'sparse_evolution()'],
   'schedule': ['cubic(0.9, end=10)', 'linear(0.9, end=10)', 'constant(0.5)', 'one_shot(0.5)',
                'staircase(0.5, 0.8, 3, 2)', 'iterative(0.8, 4, 3)', 'cycle(0.8, 3, 0, 9)'],
   'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
