@@ -207,8 +207,8 @@ def streamed():
 
 
 def surgery():
-  """The Fisher matrix in blocks along the input axis: neither a weight nor a gradient is gathered, whichever axis of its
-  kernel a mesh divides.
+  """The Fisher matrix in blocks along the input axis: neither a weight nor a gradient is gathered, whichever axis of a
+  kernel the mesh divides.
   """
   lies = {'first': ('model', None), 'last': (None, 'model'), 'both': ('data', 'model')}
   rng = np.random.default_rng(6)

@@ -19,7 +19,8 @@ def told():
   )
   assert done.returncode == 0, done.stderr[-2000:]
   rows = [json.loads(line) for line in done.stdout.splitlines()]
-  return {check: [row for row in rows if row['check'] == check] for check in ('selection', 'training', 'streamed', 'surgery')}
+  checks = ('selection', 'training', 'streamed', 'surgery')
+  return {check: [row for row in rows if row['check'] == check] for check in checks}
 
 
 def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
