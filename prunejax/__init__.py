@@ -10,6 +10,8 @@ from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
+from prunejax.pruning.lowrank import low_rank as low_rank
+from prunejax.pruning.lowrank import rank_for as rank_for
 from prunejax.pruning.masks import mask_hash as mask_hash
 from prunejax.pruning.pipeline import select_masks as select_masks
 from prunejax.pruning.proximal import l1_penalty as l1_penalty

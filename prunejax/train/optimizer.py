@@ -13,7 +13,7 @@ import optax
 
 import prunejax
 from prunejax.pruning import allocation, criteria, schedule, structure
-from prunejax.train import sharding, specs
+from prunejax.train import rivals, sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
@@ -21,23 +21,27 @@ CRITERIA = (criteria,)
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation,)
 STRUCTURES = (structure,)
-FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
+FRACTIONS = rivals.FRACTIONS
 
 
 def make(config):
   """The chain of a config: clip, AdamW, learning rate, then one link a pruning group. Raises ValueError by key."""
   check(config)
   c = config.optimizer
+  first, last = rivals.penalties(config, inject, rate_shape)
   links = [
+    *first,
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
     ('shape', _shape(config.steps, c.warmup, c.sawtooth)),
     ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
+    *last,
   ]
   links += [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
     links.append(('hold_zeros', prunejax.hold_zeros(where(config))))
+  links += rivals.low_rank(config, inject)
   return optax.named_chain(*links)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from prunejax.data import tasks
 from prunejax.models import hf_directory, hf_model
-from prunejax.train import inputs, kinds, objectives, observe, optimizer
+from prunejax.train import inputs, kinds, objectives, observe, optimizer, rivals
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -70,6 +70,9 @@ def program_key(config, source=None):
   plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
   plain['where'] = optimizer.where(config)
   plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
+  for group in ('prox', 'low_rank', 'distill'):
+    plain.pop(group)
+  plain |= rivals.compiled_part(config)
   size = source and source.size.to_dict()
   return hashlib.sha256(json.dumps([plain, size], sort_keys=True, default=str).encode()).hexdigest()
 
