@@ -8,7 +8,7 @@ NEGLIGIBLE = 0.05  # nats of pre-training loss
 
 
 def table(rows, stage, metric, task=''):
-  """{(method, sparsity): {seed: value}}; of several strengths the last."""
+  """{(method, sparsity): {seed: value}}."""
   out = {}
   for row in rows:
     if row['stage'] == stage and row['task'] == task and metric in row['metrics']:
@@ -42,7 +42,7 @@ def claims(rows):
     _nsp(nsp, dense),
     _better(losses, 'nip', high, 'nip', 'At high prune ratios RPP loses less of the pre-training than NIP'),
     _better(losses, 'l1', high, 'l1', 'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the'
-            ' loss at one tuned strength each, pre-training loss at high prune ratios'),
+            ' loss at one strength each, pre-training loss at high prune ratios'),
     _tuned(scores, tasks, high),
   ]  # fmt: skip
 

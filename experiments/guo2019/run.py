@@ -19,23 +19,11 @@ def shown(rows):
   for task in sorted({row['task'] for row in rows if row['task']}):
     measures[task] = claims.table(rows, 'finetune', 'accuracy', task)
   order = sorted(losses, key=lambda key: (key[1], list(cells.METHODS).index(key[0])))
-  if all(len(of) == 1 for of in losses.values()) and not any(row['task'] for row in rows):
-    return [tables.records('Pre-training, a row a strength', strengths(rows))]
   return [tables.records('Pre-training and fine-tuning', [
     {'method': cells.METHODS[method], 'sparsity': s, 'seeds': len(losses[method, s]),
      **{name: claims.means(values, (method, s)) for name, values in measures.items()}}
     for method, s in order
   ])]  # fmt: skip
-
-
-def strengths(rows):
-  """Of a ledger of preset tuning: what each strength comes to."""
-  return [
-    {'method': cells.METHODS[row['arm']], 'sparsity': row['sparsity'], 'strength': row['strength'],
-     'pre-train loss': row['metrics']['mlm_loss'] + row['metrics']['nsp_loss'],
-     'NSP accuracy': row['metrics']['nsp_accuracy']}
-    for row in rows
-  ]  # fmt: skip
 
 
 def figures(rows):
