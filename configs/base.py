@@ -70,9 +70,9 @@ def get_config(arg=''):
   )
   c.prune = config_dict.create(weights=prune_group())
   c.prox = config_dict.create(
-    # A penalty on the size of weights; '' has none. After the optimizer's step: soft_threshold, reweighted, as in
-    # 'reweighted(0.01, every=50, eps=0.01, end=600)'; in the loss: l1_penalty, l2_penalty, as in 'l1_penalty(1e-4)'.
-    penalty='',
+    # After the optimizer's step: soft_threshold, reweighted, as in 'reweighted(0.01, every=50, eps=0.01, end=600)';
+    # in the loss: l1_penalty, l2_penalty, as in 'l1_penalty(1e-4)'.
+    penalty='',  # on the size of weights; '' has none
     where=PRUNABLE,  # leaves that bear it
   )
   c.low_rank = config_dict.create(

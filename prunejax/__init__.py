@@ -10,14 +10,9 @@ from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
-from prunejax.pruning.lowrank import low_rank as low_rank
-from prunejax.pruning.lowrank import rank_for as rank_for
 from prunejax.pruning.masks import mask_hash as mask_hash
 from prunejax.pruning.pipeline import select_masks as select_masks
-from prunejax.pruning.proximal import l1_penalty as l1_penalty
-from prunejax.pruning.proximal import l2_penalty as l2_penalty
 from prunejax.pruning.proximal import reweighted as reweighted
-from prunejax.pruning.proximal import soft_threshold as soft_threshold
 from prunejax.pruning.regrowth import reset_moments as reset_moments
 from prunejax.pruning.regrowth import with_fresh_moments as with_fresh_moments
 from prunejax.pruning.report import format_report as format_report

@@ -47,7 +47,7 @@ def test_the_rank_is_the_largest_that_the_non_zeros_pay_for(shape):
 
 def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_between_it_stays_at_the_rank():
   params = {'w': {'kernel': kernel()}, 'b': jnp.ones(3)}
-  tx = optax.chain(optax.sgd(0.1), prunejax.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'))
+  tx = optax.chain(optax.sgd(0.1), lowrank.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'))
   step = jax.jit(tx.update)
   state, plain = tx.init(params), np.float64(params['w']['kernel'])
   for t in range(7):
@@ -75,7 +75,7 @@ def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_betwe
 
 def test_members_of_one_program_have_ranks_of_their_own():
   def run(sparsity, w):
-    tx = prunejax.low_rank(prunejax.constant(sparsity), prunejax.every(2))
+    tx = lowrank.low_rank(prunejax.constant(sparsity), prunejax.every(2))
     params, state = {'kernel': w}, tx.init({'kernel': w})
     for t in range(2):
       updates, state = tx.update(toy.grads_of(params, t), state, params)
@@ -91,7 +91,7 @@ def test_members_of_one_program_have_ranks_of_their_own():
 
 def test_wrong_use_gets_one_line():
   with pytest.raises(ValueError, match=r"low_rank: 'b' has shape \(3,\); only a kernel"):
-    prunejax.low_rank(prunejax.constant(0.5)).init({'b': jnp.ones(3)})
+    lowrank.low_rank(prunejax.constant(0.5)).init({'b': jnp.ones(3)})
   with pytest.raises(ValueError, match='low_rank: tx.update needs params'):
-    tx = prunejax.low_rank(prunejax.constant(0.5))
+    tx = lowrank.low_rank(prunejax.constant(0.5))
     tx.update({}, tx.init({'w': kernel()}))
