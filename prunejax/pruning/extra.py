@@ -6,8 +6,8 @@ from prunejax.pruning.types import is_hole
 
 
 def completed(extra: dict, chosen, params) -> dict:
-  """`extra` with value_fn, examples and activations as functions of `chosen`, the leaves that a link prunes and the
-  only ones that its criterion sees; all others are as they are in `params`.
+  """`extra` with its functions of the parameters as functions of `chosen`, the leaves that a link prunes and the only
+  ones that its criterion sees; all others are as they are in `params`.
   """
   holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
   if not any(holes):
@@ -22,7 +22,15 @@ def completed(extra: dict, chosen, params) -> dict:
   for name in ('value_fn', 'activations'):
     if (f := extra.get(name)) is not None:
       out[name] = lambda tree, *args, f=f, **kwargs: f(whole(tree), *args, **kwargs)
-  if extra.get('examples') is not None:
-    count, loss = extra['examples']
-    out['examples'] = count, lambda tree, i: loss(whole(tree), i)
+  for name in ('examples', 'outputs'):
+    if extra.get(name) is not None:
+      count, f = extra[name]
+      out[name] = count, lambda tree, i, f=f: f(whole(tree), i)
   return out
+
+
+def required(extra, name, who, what):
+  """An extra argument of tx.update. Raises ValueError that says who asks for it, and for what."""
+  if extra.get(name) is None:
+    raise ValueError(f'{who} needs {what}: call tx.update(grads, opt_state, params, {name}=...)')
+  return extra[name]

@@ -92,6 +92,11 @@ def identity(config):
   return plain
 
 
+def stored(plain):
+  """The ConfigDict of a work directory's config.json, in which groups that do nothing are not written."""
+  return config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
+
+
 def counted(config):
   """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
   off = tuple(f'{group}.' for group in _off(config))

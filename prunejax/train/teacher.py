@@ -19,8 +19,8 @@ PREFIX = 'teacher_'  # of the arrays of a batch
 def with_soft_targets(config, source, data):
   """`data` whose training batches also hold 'teacher_<head>', float32 logits [b, ...] of the teacher's heads.
 
-  The same data without a teacher. Raises ValueError, before anything is compiled, for a teacher with another vocabulary,
-  other heads, another number of classes, or too few positions.
+  The same data without a teacher. Raises ValueError, before anything is compiled, for a teacher with another
+  vocabulary, other heads, another number of classes, or too few positions.
   """
   c = config.distill
   if not c.teacher:
