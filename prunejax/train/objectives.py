@@ -59,7 +59,8 @@ def pretraining(model, soft=_hard):
   def loss_fn(params, batch, rng, deterministic=False):
     out, mlm, nsp = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
     mlm_loss, nsp_loss = mlm.sum() / jnp.maximum(batch['weights'].sum(), 1), nsp.mean()
-    loss, told = soft(mlm_loss + nsp_loss, {head: out[head] for head in ('mlm', 'nsp')}, batch, {'mlm': batch['weights']})
+    logits = {head: out[head] for head in ('mlm', 'nsp')}
+    loss, told = soft(mlm_loss + nsp_loss, logits, batch, {'mlm': batch['weights']})
     return loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss, **told}
 
   def sums(params, batch):
