@@ -21,7 +21,7 @@ def share(codebooks, codes):
 
 
 def codes_of(weights, codes):
-  """Codes int32 of the shape of `weights`, -1 where a weight is 0.0: numpy, from those of its non-zero entries in order."""
+  """Codes int32 of the shape of `weights`, -1 where one is 0.0, from the codes of its other entries in order."""
   weights = np.asarray(weights)
   out = np.full(weights.shape, PRUNED, np.int32)
   out[weights != 0] = codes

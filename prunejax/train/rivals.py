@@ -13,11 +13,11 @@ FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules 
 BEFORE = ('l1_penalty', 'l2_penalty')  # terms of the gradient: their links stand before Adam
 
 
-def penalties(config, inject, shape):
+def penalties(config, inject, shape, steps):
   """([links before Adam], [links after the learning rate]), each (name, link).
 
   inject: (build, numbers) -> link, as `optimizer.inject`. shape: (steps, warmup, sawtooth, ramp) -> share of the peak
-  at a step. Raises ValueError naming the key.
+  at a step. steps: of that shape. Raises ValueError naming the key.
   """
   if not config.prox.penalty:
     return [], []
@@ -27,12 +27,12 @@ def penalties(config, inject, shape):
   if spec.name in BEFORE:
     return [('penalty', inject(lambda strength: spec.factory(strength, where=where, **fixed), strength))], []
 
-  def build(strength, peak, steps, ramp):
-    rate = shape(steps, c.warmup, c.sawtooth, ramp)
+  def build(strength, peak, length, ramp):
+    rate = shape(length, c.warmup, c.sawtooth, ramp)
     return spec.factory(strength, lambda step: peak * rate(step), where=where, **fixed)
 
-  ramp = max(round(config.steps * c.warmup), 1) if c.warmup else 0
-  numbers = {'peak': float(c.learning_rate), 'steps': float(config.steps), 'ramp': float(ramp)}
+  ramp = max(round(steps * c.warmup), 1) if c.warmup else 0
+  numbers = {'peak': float(c.learning_rate), 'length': float(steps), 'ramp': float(ramp)}
   return [], [('proximal', inject(build, strength | numbers))]
 
 
