@@ -46,7 +46,7 @@ def verdicts_of(rows):
 
 
 def tables_of(rows):
-  places = sorted({(row['pattern'], row['sparsity']) for row in rows}, reverse=True)
+  places = sorted({(row['pattern'], row['sparsity']) for row in rows}, key=lambda place: (place[0] == '2:4', place[1]))
   lines = [{'method': 'dense', **{f'{p} {s}': f'{rows[0]["metrics"]["dense_loss"]:.3f}' for p, s in places}}]
   for method in NAMES:
     cells = {f'{p} {s}': list(losses(rows, method, p, s).values()) for p, s in places}

@@ -39,7 +39,8 @@ class Preset(NamedTuple):
 
 PRESETS = {
   'smoke': Preset(('magnitude',), (0.5,), (0,), 1, 8, 'seconds'),
-  'quick': Preset(tuple(METHODS)[::-1], (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'minutes'),
+  'quick': Preset(('magnitude', 'wanda', 'sparsegpt'), (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'two CPU minutes'),
+  'fisher': Preset(('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'not run yet; minutes'),
 }
 
 
