@@ -10,7 +10,7 @@ def prune_group(**changes):
   """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
-    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement
+    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, obd, obs
     schedule='',  # how sparse at this step? cubic, linear, one_shot, constant, staircase; '' prunes nothing
     when='every(10)',  # do masks move now?
     allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk

@@ -10,8 +10,13 @@ from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
+from prunejax.pruning.curvature import obd as obd
 from prunejax.pruning.masks import mask_hash as mask_hash
 from prunejax.pruning.pipeline import select_masks as select_masks
+from prunejax.pruning.proximal import l1_penalty as l1_penalty
+from prunejax.pruning.proximal import l2_penalty as l2_penalty
+from prunejax.pruning.proximal import reweighted as reweighted
+from prunejax.pruning.proximal import soft_threshold as soft_threshold
 from prunejax.pruning.regrowth import reset_moments as reset_moments
 from prunejax.pruning.regrowth import with_fresh_moments as with_fresh_moments
 from prunejax.pruning.report import format_report as format_report
@@ -32,6 +37,7 @@ from prunejax.pruning.structure import columns as columns
 from prunejax.pruning.structure import n_m as n_m
 from prunejax.pruning.structure import rows as rows
 from prunejax.pruning.structure import unstructured as unstructured
+from prunejax.pruning.surgeon import obs as obs
 from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
 from prunejax.pruning.transform import hold_zeros as hold_zeros
 from prunejax.pruning.transform import prune_transform as prune_transform

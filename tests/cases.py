@@ -10,19 +10,22 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_curvature
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, curvature, proximal, schedule, structure, surgeon
 
 
 class Case(NamedTuple):
   """A factory's value and its twin; `extra(params) -> {name: extra argument}` where a criterion asks for more than
-  `grad`, which the twin then gets as well.
+  `grad`, which the twin then gets as well; `rtol` of scores, float32 against float64.
   """
 
   make: object
   oracle: object
   extra: object = None
+  rtol: float = 1e-6
 
 
 # ---- counts
@@ -240,6 +243,8 @@ PREDICATES = {
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
+  curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
+  surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
@@ -247,4 +252,5 @@ TABLES = {
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }

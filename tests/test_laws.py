@@ -90,7 +90,7 @@ def test_criterion_matches_its_oracle(name):
   expected = case.oracle(named_leaves(params), [named_leaves(g) for g in grads], **extra)
   for path, score in named_leaves(scores).items():
     assert score.shape == expected[path].shape
-    np.testing.assert_allclose(score, expected[path], rtol=1e-6, atol=0 if name != 'movement' else 1e-6)
+    np.testing.assert_allclose(score, expected[path], rtol=case.rtol, atol=0 if name != 'movement' else 1e-6)
 
 
 def hidden_of(params, x):
@@ -118,6 +118,8 @@ RECIPES = [
   ('random', 'erk', 'block'),
   ('taylor', 'global_threshold', 'n_m'),
   ('movement', 'uniform', 'rows'),
+  ('obd', 'uniform', 'unstructured'),
+  ('obs', 'global_threshold', 'unstructured'),
 ]
 
 

@@ -13,7 +13,8 @@ ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
   'models': ({'models'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
   'data': (
-    {'data'}, {'numpy', 'tensorflow_datasets', 'array_record', 'grain', 'tokenizers', 'transformers', 'etils'}
+    {'data'},
+    {'numpy', 'tensorflow_datasets', 'array_record', 'grain', 'tokenizers', 'transformers', 'etils', 'sklearn'},
   ),
   'compress': ({'compress', 'pruning'}, {'numpy'}),
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),

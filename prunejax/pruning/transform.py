@@ -13,6 +13,7 @@ from prunejax.pruning import allocation as allocations
 from prunejax.pruning import pipeline
 from prunejax.pruning import schedule as schedules
 from prunejax.pruning import structure as structures
+from prunejax.pruning.extra import completed
 from prunejax.pruning.groups import Scores
 from prunejax.pruning.state import LatentPruneState, PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
@@ -83,7 +84,7 @@ def prune_transform(
     weights = jax.tree.leaves(params)
     chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
     step = state.prune_count
-    extra = {**extra, 'grad': aligned(extra.get('grad'), chosen), 'step': step}
+    extra = {**completed(extra, chosen, params), 'grad': aligned(extra.get('grad'), chosen), 'step': step}
     memory = criterion.update(state.prune_criterion, chosen, **extra)
 
     sources = (memory, chosen, {'grad': extra['grad'], 'step': step})

@@ -32,8 +32,10 @@ class Criterion(NamedTuple):
   Other extra arguments of `tx.update` reach all three by name. Those that cost something to make are
   functions, called only where they are needed, inside the `cond` in which masks move:
   `value_fn(params) -> scalar`, the loss (optax's own name); `examples`, a pair (n, loss(params, i) ->
-  scalar), the loss of example i alone; `activations(params) -> {path: [rows, in]}`, what went into each
-  kernel [in, out]. `train.observe` makes them of a Flax model.
+  scalar), the loss of example i alone; `outputs`, a pair (n, f(params, i) -> [outputs]), what the model says of it
+  where the loss is half a mean squared error; `activations(params) -> {path: [rows, in]}`, what went into each
+  kernel [in, out]. They take `params` as the criterion sees it; `prune_transform` fills in the leaves that it does not
+  prune. `train.observe` makes all but `outputs` of a Flax model.
   """
 
   init: Callable[[Any], Any]

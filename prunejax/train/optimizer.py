@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 
 import prunejax
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, curvature, schedule, structure, surgeon
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
-CRITERIA = (criteria,)
+CRITERIA = (criteria, curvature, surgeon)
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation,)
 STRUCTURES = (structure,)

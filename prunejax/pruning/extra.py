@@ -1,0 +1,36 @@
+"""The extra arguments of an update that are functions of the parameters, as a criterion may call them."""
+
+import jax
+
+from prunejax.pruning.types import is_hole
+
+
+def completed(extra: dict, chosen, params) -> dict:
+  """`extra` with its functions of the parameters as functions of `chosen`, the leaves that a link prunes and the only
+  ones that its criterion sees; all others are as they are in `params`.
+  """
+  holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
+  if not any(holes):
+    return extra
+  weights, treedef = jax.tree.flatten(params, is_leaf=is_hole)
+
+  def whole(tree):
+    given = iter(jax.tree.leaves(tree))
+    return treedef.unflatten([w if hole else next(given) for hole, w in zip(holes, weights, strict=True)])
+
+  out = dict(extra)
+  for name in ('value_fn', 'activations'):
+    if (f := extra.get(name)) is not None:
+      out[name] = lambda tree, *args, f=f, **kwargs: f(whole(tree), *args, **kwargs)
+  for name in ('examples', 'outputs'):
+    if extra.get(name) is not None:
+      count, f = extra[name]
+      out[name] = count, lambda tree, i, f=f: f(whole(tree), i)
+  return out
+
+
+def required(extra, name, who, what):
+  """An extra argument of tx.update. Raises ValueError that says who asks for it, and for what."""
+  if extra.get(name) is None:
+    raise ValueError(f'{who} needs {what}: call tx.update(grads, opt_state, params, {name}=...)')
+  return extra[name]

@@ -1,0 +1,30 @@
+"""The functions that a criterion is told see whole parameters, whatever the link prunes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import prunejax
+from prunejax.pruning.types import Criterion
+
+
+@pytest.mark.parametrize('where', ['b', '.*'])
+def test_functions_of_the_parameters_get_the_leaves_that_are_not_pruned(where):
+  loss = lambda p: jnp.sum((p['a'] * p['b']) ** 2)
+  given = {'value_fn': loss, 'examples': (1, lambda p, i: loss(p)), 'activations': lambda p: {'b': p['a'] * p['b']}}
+
+  def score(state, params, *, value_fn, examples, activations, **_):
+    slope = jax.grad(value_fn)(params)
+    for other in (jax.grad(examples[1])(params, 0), jax.grad(lambda p: jnp.sum(activations(p)['b'] ** 2))(params)):
+      slope = jax.tree.map(lambda x, y: jnp.where(x == y, x, jnp.nan), slope, other)
+    return slope
+
+  criterion = Criterion(lambda params: (), lambda state, params, **_: state, score)
+  tx = prunejax.prune_transform(criterion, prunejax.constant(0.5), where=where)
+  params = {'a': jnp.array([1.0, 3.0, 2.0, 1.0]), 'b': jnp.array([2.0, 1.0, 1.0, 1.0])}
+  updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params, **given)
+  assert not prunejax.nan_scores(state)
+  # The slope of b is 2 a^2 b: 4, 18, 8, 2.
+  np.testing.assert_array_equal(prunejax.get_masks(state, params)['b'], [False, True, True, False])
+  np.testing.assert_array_equal(updates['b'], [-2, 0, 0, -1])
