@@ -116,11 +116,12 @@ def _trainer(kind, model, steps):
   last = None
   if kind == 'pruned':
     every = max(steps // (JUMPS + 2), 1)
+    jumps = min(JUMPS, steps // every - 1)  # the last one must come before the last step
 
     def last(fixed):
       final = fixed['sparsity']
       return prunejax.prune_transform(
-        prunejax.magnitude(), prunejax.staircase(START * final, final, steps=every, jumps=min(JUMPS, steps // every - 1)),
+        prunejax.magnitude(), prunejax.staircase(START * final, final, steps=every, jumps=jumps),
         when=prunejax.every(every), allocation=prunejax.uniform(), where=sharing.WHERE,
       )  # fmt: skip
 
