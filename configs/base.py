@@ -10,10 +10,11 @@ def prune_group(**changes):
   """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
-    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, obd, obs
+    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, obd, obs,
+    # of kernels alone (set `where`): wanda, sparsegpt, block_fisher
     schedule='',  # how sparse at this step? cubic, linear, one_shot, constant, staircase; '' prunes nothing
     when='every(10)',  # do masks move now?
-    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk
+    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output
     structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )

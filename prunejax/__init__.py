@@ -6,12 +6,16 @@ from prunejax.pruning.allocation import class_distribution as class_distribution
 from prunejax.pruning.allocation import erk as erk
 from prunejax.pruning.allocation import global_threshold as global_threshold
 from prunejax.pruning.allocation import uniform as uniform
+from prunejax.pruning.block_fisher import block_fisher as block_fisher
 from prunejax.pruning.criteria import magnitude as magnitude
 from prunejax.pruning.criteria import movement as movement
 from prunejax.pruning.criteria import random as random
 from prunejax.pruning.criteria import taylor as taylor
 from prunejax.pruning.curvature import obd as obd
+from prunejax.pruning.layerwise import sparsegpt as sparsegpt
+from prunejax.pruning.layerwise import wanda as wanda
 from prunejax.pruning.masks import mask_hash as mask_hash
+from prunejax.pruning.per_output import per_output as per_output
 from prunejax.pruning.pipeline import select_masks as select_masks
 from prunejax.pruning.proximal import l1_penalty as l1_penalty
 from prunejax.pruning.proximal import l2_penalty as l2_penalty

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cases_curvature
+import cases_layerwise
 import cases_proximal
 import numpy as np
 
@@ -240,15 +241,18 @@ PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
+LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
   curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
   surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
+  **LAYERWISE,
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
   **CRITERIA_OF,
+  **PER_OUTPUT,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
   schedule: SCHEDULES | PREDICATES,

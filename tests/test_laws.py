@@ -118,6 +118,8 @@ RECIPES = [
   ('random', 'erk', 'block'),
   ('taylor', 'global_threshold', 'n_m'),
   ('movement', 'uniform', 'rows'),
+  ('sparsegpt', 'uniform', 'n_m'),
+  ('block_fisher', 'global_threshold', 'unstructured'),
   ('obd', 'uniform', 'unstructured'),
   ('obs', 'global_threshold', 'unstructured'),
 ]

@@ -2,7 +2,7 @@
 
 import jax
 
-from prunejax.pruning.types import is_hole
+from prunejax.pruning.types import is_hole, named_leaves, path_name
 
 
 def completed(extra: dict, chosen, params) -> dict:
@@ -27,6 +27,18 @@ def completed(extra: dict, chosen, params) -> dict:
       count, f = extra[name]
       out[name] = count, lambda tree, i, f=f: f(whole(tree), i)
   return out
+
+
+def aligned(grad, chosen):
+  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
+  if grad is None:
+    return None
+  given = named_leaves(grad)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
+  missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
+  if missing:
+    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
+  return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
 
 
 def required(extra, name, who, what):

@@ -12,14 +12,24 @@ import jax.numpy as jnp
 import optax
 
 import prunejax
-from prunejax.pruning import allocation, criteria, curvature, schedule, structure, surgeon
+from prunejax.pruning import (
+  allocation,
+  block_fisher,
+  criteria,
+  curvature,
+  layerwise,
+  per_output,
+  schedule,
+  structure,
+  surgeon,
+)
 from prunejax.train import sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
-CRITERIA = (criteria, curvature, surgeon)
+CRITERIA = (criteria, curvature, surgeon, layerwise, block_fisher)
 SCHEDULES = (schedule,)
-ALLOCATIONS = (allocation,)
+ALLOCATIONS = (allocation, per_output)
 STRUCTURES = (structure,)
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
 
@@ -133,17 +143,24 @@ def compiled_part(group, key):
   return {**group.to_dict(), 'schedule': [planned.name, split(planned)[1]], 'criterion': [criterion.name, kept]}
 
 
-def who_pays(group, key, params, step, gradient):
-  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; calls `gradient()` if the criterion needs it."""
+def who_pays(group, key, params, step, gradient, observed=dict):
+  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; calls `gradient()` and `observed()`, the other
+  extra arguments of an update, if the criterion needs more than the weights. Raises ValueError.
+  """
   criterion, planned, _, allocate, structured = pieces(group, key)
   asked = float(planned()(step))
   parts = (params, criterion, asked, allocate, structured, group.where)
   try:
     return prunejax.who_pays(*parts)
   except ValueError as error:
-    if 'grad=' not in str(error):
+    if not asks_for_more(error):
       raise
-  return prunejax.who_pays(*parts, grad=gradient())
+  return prunejax.who_pays(*parts, grad=gradient(), **observed())
+
+
+def asks_for_more(error):
+  """True for the error of a criterion that lacks an extra argument of the update."""
+  return re.search(r'\b(grad|value_fn|examples|activations)=', str(error)) is not None
 
 
 def inject(build, numbers):

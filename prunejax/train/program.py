@@ -25,6 +25,7 @@ class Program(NamedTuple):
   measure: Any
   gradient: Any
   view: Any
+  observe: Any = None
 
 
 _PROGRAMS = {}
@@ -91,9 +92,10 @@ def build(config, source, data, tx) -> Program:
       sized, heads, outputs, regression, config.model.dtype, config.model.initializer
     )
     view = VIEWS[config.view]
-    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, observe.of(model, loss_fn)), donate_argnums=0)
+    told = observe.of(model, loss_fn)
+    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, told), donate_argnums=0)
     gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
-    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view)
+    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view, told)
   return _PROGRAMS[key]
 
 
