@@ -1,6 +1,7 @@
 """Pairs of sentences in two languages: Multi30k from local files, or a made-up language from the embedded corpus."""
 
 import codecs
+import itertools
 import pathlib
 import random
 import re
@@ -60,15 +61,10 @@ def cipher(count, *, longest=14, seed=0, cache=None) -> Pairs:
   """`count` sentences of the pydoc corpus in lower case, and their translation into a made-up language.
 
   See `encipher` for its rules. It stands in for a real language where no data is at hand: it has rules and a lexicon to
-  learn, and one right answer. The order is drawn by `seed`. Raises ValueError where the corpus has fewer sentences.
+  learn, and one right answer. They are drawn by `seed` from the first of the corpus, twice as many, since to read it
+  whole takes seconds. Raises ValueError where it has fewer sentences.
   """
-  found = {}
-  for entry in pydoc.entries(cache):
-    for paragraph in entry.paragraphs:
-      for sentence in prose.sentences(paragraph):
-        words = _WORD.findall(sentence.lower())
-        if 4 <= len(words) <= longest and len(sentence) < 12 * longest and sentence.replace(' ', '').isascii():
-          found[' '.join(words)] = None
+  found = dict.fromkeys(itertools.islice(_short_sentences(longest, cache), 2 * count))
   if len(found) < count:
     raise ValueError(f'the embedded corpus has {len(found)} sentences of 4 to {longest} words, not count={count}')
   source = random.Random(seed).sample(sorted(found), count)
@@ -170,6 +166,16 @@ def _lines(path):
     return [' '.join(line.split()) for line in path.read_text(encoding='utf-8').removesuffix('\n').split('\n')]
   except UnicodeDecodeError as error:
     raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
+
+
+def _short_sentences(longest, cache):
+  for entry in pydoc.entries(cache):
+    for paragraph in entry.paragraphs:
+      for sentence in prose.sentences(paragraph):
+        if len(sentence) < 12 * longest and sentence.isascii():
+          words = _WORD.findall(sentence.lower())
+          if 4 <= len(words) <= longest:
+            yield ' '.join(words)
 
 
 def _turned(word):
