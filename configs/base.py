@@ -10,11 +10,14 @@ def prune_group(**changes):
   """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
-    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, obd, obs,
+    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, soft_movement,
+    # snip, platon, deviations, gradient, noise, rigl, sparse_evolution, obd, obs,
     # of kernels alone (set `where`): wanda, sparsegpt, block_fisher
-    schedule='',  # how sparse at this step? cubic, linear, one_shot, constant, staircase; '' prunes nothing
+    schedule='',  # how sparse at this step? '' prunes nothing; cubic, linear, one_shot, constant, staircase, iterative,
+    # cycle
     when='every(10)',  # do masks move now?
-    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output
+    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output,
+    # class_uniform, above (a cut-off)
     structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )
@@ -68,6 +71,11 @@ def get_config(arg=''):
     eps=1e-6,  # added to its root
     weight_decay=0.01,  # not on biases and LayerNorm
     clip=1.0,  # global norm of the gradient
+    l1=0.0,  # adds l1 * sum of |w| of the leaves that prune names to the loss
+    l2=0.0,  # adds l2 / 2 * sum of w^2 of them: through the moments, unlike weight_decay
+    fresh_moments=False,  # a weight that comes back starts at 0 and with new moments
+    rewind='',  # at which steps all weights and moments go back: 'every(100, begin=100, until=300)'; '' never
+    rewind_to=0,  # to what they were before this step
   )
   c.prune = config_dict.create(weights=prune_group())
   c.hold_zeros = False  # weights that are zero at the start stay zero: a pruned checkpoint stays pruned

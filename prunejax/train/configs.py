@@ -29,7 +29,10 @@ def load(path, root):
 
 
 # Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
-LATER = {'model.kind': 'bert'}
+LATER = {
+  'model.kind': 'bert', 'optimizer.l1': 0.0, 'optimizer.l2': 0.0, 'optimizer.rewind': '', 'optimizer.rewind_to': 0,
+  'optimizer.fresh_moments': False,
+}
 
 
 def override(config, changes):
