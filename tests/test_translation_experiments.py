@@ -12,7 +12,7 @@ from experiments.see2016 import claims as see
 from prunejax.__main__ import main
 
 
-@pytest.mark.parametrize(('paper', 'cells'), [('see2016', 6), ('cheong2019', 8)])
+@pytest.mark.parametrize(('paper', 'cells'), [('see2016', 7), ('cheong2019', 8)])
 def test_the_smallest_preset_runs_without_data(paper, cells, tmp_path, capsys):
   assert main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}/run']) == 0
   rows = [json.loads(line) for line in (tmp_path / 'run/ledger.jsonl').read_text().splitlines()]
