@@ -1,6 +1,4 @@
-"""The experiments on translation: their commands, their verdicts, and what shared weights are and weigh."""
-
-import json
+"""The experiments on translation: wrong input, their verdicts, and what shared weights are and weigh."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,22 +8,6 @@ from experiments.cheong2019 import claims as cheong
 from experiments.cheong2019 import sharing
 from experiments.see2016 import claims as see
 from prunejax.__main__ import main
-
-
-@pytest.mark.parametrize(('paper', 'cells'), [('see2016', 7), ('cheong2019', 8)])
-def test_the_smallest_preset_runs_without_data(paper, cells, tmp_path, capsys):
-  assert main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}/run']) == 0
-  rows = [json.loads(line) for line in (tmp_path / 'run/ledger.jsonl').read_text().splitlines()]
-  assert len(rows) == cells and not any(row.get('failed') for row in rows)
-  assert {row['data'] for row in rows} == {'cipher'}
-  for row in rows:
-    want = row['sparsity']
-    if paper == 'cheong2019' or row['scheme'].startswith('class') and row['method'] != 'class alone':
-      assert row['metrics']['removed'] == pytest.approx(want, abs=2e-3), row
-  assert 'no real translation' in capsys.readouterr().out
-  before = (tmp_path / 'run/ledger.jsonl').read_bytes()
-  assert main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}/run']) == 0
-  assert (tmp_path / 'run/ledger.jsonl').read_bytes() == before
 
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])
