@@ -11,11 +11,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cases_curvature
+import cases_dynamic
 import cases_layerwise
 import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, curvature, proximal, schedule, structure, surgeon
+from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon
 
 
 class Case(NamedTuple):
@@ -75,6 +76,7 @@ CRITERIA = {
   'random': Case(lambda: criteria.random(5), random_scores),
   'taylor': Case(criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}),
   'movement': Case(criteria.movement, movement_scores),
+  'soft_movement': cases_dynamic.soft(Case),
 }
 
 
@@ -170,6 +172,12 @@ def class_keep(units, shapes, sparsity):
   return global_keep(scaled, shapes, sparsity)
 
 
+def class_uniform_keep(units, shapes, sparsity):
+  members = lambda row: {name: unit for name, unit in units.items() if first_match(name, CLASSES) == row}
+  found = [global_keep(members(row), shapes, sparsity) for row in CLASSES]
+  return {name: count for one in found for name, count in one.items()}
+
+
 def erk_keep(units, shapes, sparsity):
   """The loop of the RigL paper: leaves whose density would pass 1 become dense, until none is left."""
   sizes = {name: unit.size for name, unit in units.items()}
@@ -215,6 +223,16 @@ ALLOCATIONS = {
 }
 
 
+CUTOFFS = {
+  'above': Case(
+    lambda: cutoff.above(TABLE, relative=True),
+    cases_dynamic.cut(lambda name, s: np.float32(TABLE[first_match(name, TABLE)]) * np.float32(s)),
+  ),
+  'class_uniform': Case(lambda: cutoff.class_uniform(CLASSES), class_uniform_keep),
+}
+ALL_ALLOCATIONS = ALLOCATIONS | CUTOFFS
+
+
 # ---- schedules and predicates: step -> sparsity, step -> bool
 
 
@@ -236,6 +254,7 @@ SCHEDULES = {
     lambda: schedule.staircase(0.5, 0.8, steps=3, jumps=4, begin=2),
     lambda t: 0.0 if t < 2 else 0.5 + 0.3 * min(4, (t - 2) // 3) / 4,
   ),
+  **cases_dynamic.schedules(Case),
 }
 PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
@@ -245,6 +264,7 @@ LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
+  **cases_dynamic.rows(Case),
   curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
   surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
   **LAYERWISE,
@@ -255,6 +275,7 @@ TABLES = {
   **PER_OUTPUT,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
+  cutoff: CUTOFFS,
   schedule: SCHEDULES | PREDICATES,
   proximal: cases_proximal.RUNS,
 }

@@ -50,6 +50,9 @@ def test_smallest_preset_by_the_command(tmp_path):
   # Dense and pruned start alike and read the same text: only the masks set them apart.
   assert len({row['metrics']['loss'] for row in rows}) == len({(r['size'], r['sparsity'], r['interval']) for r in rows})
   assert (folder / 'perplexity.png').stat().st_size > 10_000
+  again = tmp_path / 'again'
+  assert command.main(['report', str(folder / 'ledger.jsonl'), f'--out={again}']) == 0  # the ledger is all it takes
+  assert (again / 'perplexity.png').read_bytes() == (folder / 'perplexity.png').read_bytes()
   assert json.loads((folder / 'grid.json').read_text()) == {'paper': 'zhu2017', 'preset': 'smoke'}
 
 

@@ -12,6 +12,7 @@ ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not eve
 FAMILIES = {
   'gradual': ('magnitude', 'global_magnitude', 'gradual_erk', 'gradual_class_distribution', 'staircase', 'iterative'),
   'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution', 'random', 'static'),
+  'curvature': ('obd', 'block_fisher', 'wanda', 'sparsegpt'),
   'gradient': ('taylor', 'snip', 'movement', 'global_movement', 'soft_movement', 'platon'),
   'dynamic': ('set', 'rigl', 'acdc'),
   'rounds': ('lottery', 'han', 'l1', 'l2'),
@@ -37,6 +38,11 @@ def own(sparsity, steps):
     'class_blind': {**cut(end), 'allocation': 'global_threshold()'},
     'class_uniform': cut(end),
     'class_distribution': {**cut(end), 'allocation': 'class_distribution()'},
+    # Of the batch of the first step, 32 examples. `obs` in full is for 16,384 weights, not for these.
+    'obd': {**cut(0), 'criterion': "obd('fisher')"},
+    'block_fisher': {**cut(0), 'criterion': 'block_fisher(block=32, gradients=32, damp=1e-5)'},
+    'wanda': {**cut(0), 'criterion': 'wanda()', 'allocation': 'per_output()'},
+    'sparsegpt': {**cut(0), 'criterion': 'sparsegpt()'},
     'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
     'blocks': {**gradual, 'structure': 'block(4, 4)'},
   }

@@ -91,9 +91,9 @@ def prune_transform(
     chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
     step = state.prune_count
     extra = {**completed(extra, chosen, params), 'grad': aligned(extra.get('grad'), chosen), 'step': step}
-    memory = criterion.update(state.prune_criterion, chosen, **extra)
+    memory = criterion.update(state.prune_criterion, chosen, **extra, masks=state.prune_mask)
 
-    sources = (memory, chosen, {'grad': extra['grad'], 'step': step})
+    sources = (memory, chosen, {'grad': extra['grad'], 'step': step, 'masks': state.prune_mask})
     read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
     layers = _stacked(chosen, stacked)
 
@@ -244,6 +244,11 @@ def _check_arguments(criterion, schedule, when, allocation, structure):
       raise ValueError(
         f'prune_transform: {name}={value!r} must be a function of the step, as cubic(0.9, end=1000) or every(10) make'
       )
+  if getattr(criterion.score, 'single', False) and not structure.single:
+    raise ValueError(
+      'prune_transform: this criterion says which single weights were kept and which come back, so their scores have no'
+      ' mean over a unit; it needs structure=unstructured()'
+    )
   most = getattr(schedule, 'final', None)
   if most is not None and np.float32(most) > np.float32(structure.cost):
     raise ValueError(
