@@ -21,7 +21,8 @@ def init(rng, name) -> dict:
   if name not in LAYERS:
     raise ValueError(f'lenet: no net {name!r}; known: {", ".join(LAYERS)}')
   params = {}
-  for key, (layer, (side, wide, out)) in zip(jax.random.split(rng, len(LAYERS[name])), LAYERS[name].items(), strict=True):
+  keys = jax.random.split(rng, len(LAYERS[name]))
+  for key, (layer, (side, wide, out)) in zip(keys, LAYERS[name].items(), strict=True):
     area = side * side or 1
     reach = math.sqrt(6 / (area * (wide + out)))
     kernel = jax.random.uniform(key, (area * wide, out), minval=-reach, maxval=reach)
