@@ -79,6 +79,22 @@ def get_config(arg=''):
     rewind_to=0,  # to what they were before this step
   )
   c.prune = config_dict.create(weights=prune_group())
+  c.prox = config_dict.create(
+    # After the optimizer's step: soft_threshold, reweighted, as in 'reweighted(0.01, every=50, eps=0.01, end=600)';
+    # in the loss: l1_penalty, l2_penalty, as in 'l1_penalty(1e-4)'.
+    penalty='',  # on the size of weights; '' has none
+    where=PRUNABLE,  # leaves that bear it
+  )
+  c.low_rank = config_dict.create(
+    schedule='',  # how sparse a kernel of as many numbers would be, as in prune.weights.schedule; '' does nothing
+    when='every(10)',  # is a singular value decomposition made now?  between, the rank is held by cheaper steps
+    where=PRUNABLE,  # 2-D leaves
+  )
+  c.distill = config_dict.create(
+    teacher='',  # 'nano', a Hugging Face folder with the same vocabulary and heads, 'cell:HASH' in a grid; '' has none
+    temperature=2.0,  # softens both distributions
+    weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
+  )
   c.hold_zeros = False  # weights that are zero at the start stay zero: a pruned checkpoint stays pruned
 
   c.mesh = config_dict.create(

@@ -23,10 +23,7 @@ from prunejax.pruning.layerwise import wanda as wanda
 from prunejax.pruning.masks import mask_hash as mask_hash
 from prunejax.pruning.per_output import per_output as per_output
 from prunejax.pruning.pipeline import select_masks as select_masks
-from prunejax.pruning.proximal import l1_penalty as l1_penalty
-from prunejax.pruning.proximal import l2_penalty as l2_penalty
 from prunejax.pruning.proximal import reweighted as reweighted
-from prunejax.pruning.proximal import soft_threshold as soft_threshold
 from prunejax.pruning.regrowth import reset_moments as reset_moments
 from prunejax.pruning.regrowth import with_fresh_moments as with_fresh_moments
 from prunejax.pruning.report import format_report as format_report

@@ -1,10 +1,8 @@
-"""The league: who competes in what, planted ledgers, the real command at its smallest."""
+"""The league: who competes in what, planted ledgers."""
 
 import pytest
 
 from experiments.league import arms, claims, run, standing
-from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.train import grid, optimizer
 
 LEAD = {'dense': 0.1, 'magnitude': 0.0, 'one_shot': -0.05, 'class_uniform': -0.02, 'random': -0.2, 'rigl': -0.06,
@@ -74,18 +72,6 @@ def test_ranks_counts_and_bytes_from_first_principles():
   assert standing.size(39_322) == 393_216 / 8 + 4 * 39_322 + 4 * (570_882 - 393_216)
   table = claims.league(found)
   assert [line[0] for line in table.rows][:2] == ['dense', 'magnitude']
-
-
-def test_smallest_preset_by_the_command(tmp_path):
-  folder = tmp_path / 'run'
-  assert command.main(['reproduce', 'league', '--preset=smoke', f'--workdir={folder}']) == 0
-  rows = ledger.read(folder / 'ledger.jsonl')
-  assert [(r['method'], r['stage']) for r in rows if r['stage'] == 'finetune'] == [('dense', 'finetune'),
-                                                                                ('magnitude', 'finetune')]
-  found = standing.places(rows)
-  assert found['magnitude', 0.8].kept == {0: sum(n - round(0.8 * n) for n in [128 * 128] * 8 + [128 * 512] * 4)}
-  assert {r['metrics']['sparsity'] for r in rows if r['method'] == 'dense'} == {0.0}
-  assert (folder / 'league.png').exists() and (folder / 'curves.png').exists()
 
 
 def test_a_method_that_is_none_is_refused():

@@ -1,4 +1,4 @@
-"""The real command on the papers of Optimal Brain Damage and Surgeon, at their smallest preset."""
+"""The real command on the paper of Optimal Brain Surgeon, at its smallest preset."""
 
 import pytest
 
@@ -8,7 +8,6 @@ from prunejax.analysis import ledger
 
 @pytest.mark.parametrize(('paper', 'words', 'cells'), [
   ('hassibi1993', ('monks-3_table', 'xor', 'removes_more', 'OBS, the paper'), 1),
-  ('lecun1990', ('quadratic_prediction', 'sixty_per_cent_for_nothing', 'by saliency'), 3),
 ])  # fmt: skip
 def test_smoke(paper, words, cells, tmp_path):
   assert command.main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0

@@ -14,15 +14,14 @@ from prunejax.pruning.types import named_leaves
 CLASSES = 10
 
 
-def init(key, side, wide, hidden=20):
+def init(seed, side, wide, hidden=20):
   """Two layers of 3 x 3 kernels, `wide` and 12 maps, the second with a stride of 2; then `hidden` units and ten."""
-  keys = jax.random.split(key, 4)
   end = (side - 2 - 3) // 2 + 1
-  draw = lambda k, *shape: jax.random.normal(k, shape) / np.sqrt(np.prod(shape[:-1]))
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
   shapes = {'maps_1': (3, 3, 1, wide), 'maps_2': (3, 3, wide, 12), 'hidden': (end * end * 12, hidden),
             'output': (hidden, CLASSES)}  # fmt: skip
-  return {name: {'kernel': draw(k, *shape), 'bias': jnp.zeros(shape[-1])}
-          for k, (name, shape) in zip(keys, shapes.items(), strict=True)}  # fmt: skip
+  return {name: {'kernel': draw(*shape), 'bias': jnp.zeros(shape[-1], jnp.float32)} for name, shape in shapes.items()}
 
 
 def apply(params, images):

@@ -53,7 +53,7 @@ def plan(p, root):
 def trained(root, seed, train, test, wide, steps, rate, batch):
   """(data, trained parameters)."""
   found = digits.load(root, train, test)
-  params = net.init(jax.random.key(seed), found.train_images.shape[1], wide)
+  params = net.init(seed, found.train_images.shape[1], wide)
   everything = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
   key = jax.random.key(1000 + seed)
   return found, net.train(key, params, everything, found.train_images, found.train_labels, steps, rate, batch=batch)

@@ -40,13 +40,13 @@ def verdicts_of(rows):
     lower(rows, 'wanda-half', 'Wanda is better than magnitude at 50 % and 2:4', 'wanda', 'magnitude', half),
     lower(rows, 'sparsegpt-half', 'SparseGPT is better than Wanda at 50 % and 2:4', 'sparsegpt', 'wanda', half),
     lower(rows, 'sparsegpt-high', 'SparseGPT is better than Wanda at 60 to 80 %', 'sparsegpt', 'wanda', high),
-    lower(rows, 'fisher', 'block Fisher is better than magnitude at 60 to 80 %', 'fisher 1', 'magnitude', high),
+    lower(rows, 'fisher', 'block Fisher is better than magnitude at 70 and 80 %', 'fisher 1', 'magnitude', high[1:]),
     lower(rows, 'recompute', 'four computations are better than one at 70 and 80 %', 'fisher 4', 'fisher 1', high[1:]),
   ]
 
 
 def tables_of(rows):
-  places = sorted({(row['pattern'], row['sparsity']) for row in rows}, reverse=True)
+  places = sorted({(row['pattern'], row['sparsity']) for row in rows}, key=lambda place: (place[0] == '2:4', place[1]))
   lines = [{'method': 'dense', **{f'{p} {s}': f'{rows[0]["metrics"]["dense_loss"]:.3f}' for p, s in places}}]
   for method in NAMES:
     cells = {f'{p} {s}': list(losses(rows, method, p, s).values()) for p, s in places}

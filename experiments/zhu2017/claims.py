@@ -8,6 +8,7 @@ from prunejax.analysis import tables as tabular
 
 SIZES = ('small', 'medium', 'large')
 COLOURS = {'small': '#7b6888', 'medium': '#2a9d8f', 'large': '#d1495b'}
+NOT_RUN = 'no seed has both yet'
 SAME = 0.02  # of log perplexity: closer is 'no difference'
 
 
@@ -23,6 +24,7 @@ def check(rows):
     diffs = gap(one, other)
     way = verdicts.side(diffs)
     text = f'{_named(one, found)} against {_named(other, found)}: log difference {verdicts.shown(diffs, "+.3f")}'
+    text = text if diffs else NOT_RUN
     judged.append(verdicts.Verdict(name, claim, verdicts.word(way < 0, way > 0), text, ('perplexity',)))
 
   lower('large_sparse_beats_small_dense',
@@ -56,6 +58,7 @@ def _bends(gap):
   diffs = [a - b for a, b in zip(late, early, strict=False)]
   way = verdicts.side(diffs)
   text = f'90 to 95 %: {verdicts.shown(late, "+.3f")}; 80 to 90 %: {verdicts.shown(early, "+.3f")}'
+  text = text if diffs else NOT_RUN
   claim = 'From 90 to 95 % perplexity rises more than from 80 to 90 % (+7.59 against +2.72)'
   return verdicts.Verdict('the_curve_bends', claim, verdicts.word(way > 0, way < 0), text, ('perplexity',))
 
@@ -70,6 +73,7 @@ def _interval(rows):
   inside = math.isfinite(e.low) and -SAME < e.low and e.high < SAME
   outside = math.isfinite(e.low) and (e.low > SAME or e.high < -SAME)
   text = f'log perplexity with every {steps[-1]} steps minus every {steps[0]}: {verdicts.shown(diffs, "+.4f")}'
+  text = text if diffs else NOT_RUN
   claim = f'How often masks move, 100 or 1,000 steps, makes no difference (here 1 and 10 % of the ramp, within {SAME})'
   return verdicts.Verdict('interval_makes_no_difference', claim, verdicts.word(inside, outside), text)
 

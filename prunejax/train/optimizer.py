@@ -31,7 +31,7 @@ from prunejax.pruning import (
   surgeon,
   tied,
 )
-from prunejax.train import sharding, specs
+from prunejax.train import rivals, sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
@@ -39,19 +39,22 @@ CRITERIA = (criteria, saliency, dynamic, curvature, surgeon, layerwise, block_fi
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation, cutoff, per_output)
 STRUCTURES = (structure, tied)
-FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
+FRACTIONS = rivals.FRACTIONS
 
 
 def make(config):
   """The chain of a config: clip, AdamW, learning rate, then one link a pruning group. Raises ValueError by key."""
   check(config)
   c = config.optimizer
+  before, after = rivals.penalties(config, inject, rate_shape, horizon(config))
   links = [
+    *before,
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
     ('shape', _shape(horizon(config), c.warmup, c.sawtooth)),
     ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
+    *after,
   ]
   for name, strength, made in (('l2', c.l2, proximal.l2_penalty), ('l1', c.l1, proximal.l1_penalty)):
     if strength:
@@ -59,6 +62,7 @@ def make(config):
   last = [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
     last.append(('hold_zeros', prunejax.hold_zeros(where(config))))
+  last += rivals.low_rank(config, inject)
   dense, pruning = optax.named_chain(*links), optax.named_chain(*last)
   if c.rewind:
     return rewinding.rewind(dense, pruning, when=_rewinds(config), to=c.rewind_to)

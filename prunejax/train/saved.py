@@ -3,12 +3,11 @@
 from typing import Any, NamedTuple
 
 from flax import traverse_util
-from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
 from prunejax.models import bert, hf_directory
-from prunejax.train import checkpoint, kinds, loop, optimizer, sharding
+from prunejax.train import checkpoint, configs, kinds, loop, optimizer, sharding
 
 
 class Saved(NamedTuple):
@@ -41,7 +40,7 @@ def load(where) -> Saved:
   plain = files.read_json(folder / 'config.json')
   if 'steps' not in plain:
     return _folder(files.local(folder), None, 'the model')
-  config = config_dict.ConfigDict(plain)
+  config = configs.stored(plain)
   if files.exists(folder / 'model' / 'config.json'):
     return _folder(files.local(folder / 'model'), config, 'the finished model')
   return _checkpoint(config, folder)
