@@ -8,6 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+from experiments.bytes import run
+from prunejax.analysis import ledger
 from prunejax.compress import codecs, deep, read_sparse, sparse_file
 
 RNG = np.random.default_rng(0)
@@ -153,3 +155,14 @@ def test_the_table_of_bytes_and_its_bounds():
   assert min(own, key=lambda row: row['bytes'])['codec'] == 'sparse file, float32'
   with pytest.raises(ValueError, match=r"leave_out='\.\*' leaves no weight"):
     codecs.table(tree, leave_out='.*')
+
+
+def test_the_packaged_model_by_every_codec(tmp_path):
+  run.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
+  [row] = ledger.read(tmp_path / 'w' / 'ledger.jsonl')
+  found = row['metrics']
+  assert found['bound: mask and shared codes'] < found['Deep Compression, 5 bits'] < found['sparse file, int8']
+  assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
+  assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
+  with pytest.raises(ValueError, match="data.root='x': it reads no data"):
+    run.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})
