@@ -10,10 +10,14 @@ def prune_group(**changes):
   """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
-    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement
-    schedule='',  # how sparse at this step? cubic, linear, one_shot, constant, staircase; '' prunes nothing
+    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, soft_movement,
+    # snip, platon, deviations, gradient, noise, rigl, sparse_evolution, obd, obs,
+    # of kernels alone (set `where`): wanda, sparsegpt, block_fisher
+    schedule='',  # how sparse at this step? '' prunes nothing; cubic, linear, one_shot, constant, staircase, iterative,
+    # cycle
     when='every(10)',  # do masks move now?
-    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk
+    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output,
+    # class_uniform, above (a cut-off)
     structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )
@@ -67,8 +71,29 @@ def get_config(arg=''):
     eps=1e-6,  # added to its root
     weight_decay=0.01,  # not on biases and LayerNorm
     clip=1.0,  # global norm of the gradient
+    l1=0.0,  # adds l1 * sum of |w| of the leaves that prune names to the loss
+    l2=0.0,  # adds l2 / 2 * sum of w^2 of them: through the moments, unlike weight_decay
+    fresh_moments=False,  # a weight that comes back starts at 0 and with new moments
+    rewind='',  # at which steps all weights and moments go back: 'every(100, begin=100, until=300)'; '' never
+    rewind_to=0,  # to what they were before this step
   )
   c.prune = config_dict.create(weights=prune_group())
+  c.prox = config_dict.create(
+    # After the optimizer's step: soft_threshold, reweighted, as in 'reweighted(0.01, every=50, eps=0.01, end=600)';
+    # in the loss: l1_penalty, l2_penalty, as in 'l1_penalty(1e-4)'.
+    penalty='',  # on the size of weights; '' has none
+    where=PRUNABLE,  # leaves that bear it
+  )
+  c.low_rank = config_dict.create(
+    schedule='',  # how sparse a kernel of as many numbers would be, as in prune.weights.schedule; '' does nothing
+    when='every(10)',  # is a singular value decomposition made now?  between, the rank is held by cheaper steps
+    where=PRUNABLE,  # 2-D leaves
+  )
+  c.distill = config_dict.create(
+    teacher='',  # 'nano', a Hugging Face folder with the same vocabulary and heads, 'cell:HASH' in a grid; '' has none
+    temperature=2.0,  # softens both distributions
+    weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
+  )
   c.hold_zeros = False  # weights that are zero at the start stay zero: a pruned checkpoint stays pruned
 
   c.mesh = config_dict.create(

@@ -10,19 +10,24 @@ import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
+import cases_curvature
+import cases_dynamic
+import cases_layerwise
+import cases_proximal
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, schedule, structure
+from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon
 
 
 class Case(NamedTuple):
   """A factory's value and its twin; `extra(params) -> {name: extra argument}` where a criterion asks for more than
-  `grad`, which the twin then gets as well.
+  `grad`, which the twin then gets as well; `rtol` of scores, float32 against float64.
   """
 
   make: object
   oracle: object
   extra: object = None
+  rtol: float = 1e-6
 
 
 # ---- counts
@@ -71,6 +76,7 @@ CRITERIA = {
   'random': Case(lambda: criteria.random(5), random_scores),
   'taylor': Case(criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}),
   'movement': Case(criteria.movement, movement_scores),
+  'soft_movement': cases_dynamic.soft(Case),
 }
 
 
@@ -166,6 +172,12 @@ def class_keep(units, shapes, sparsity):
   return global_keep(scaled, shapes, sparsity)
 
 
+def class_uniform_keep(units, shapes, sparsity):
+  members = lambda row: {name: unit for name, unit in units.items() if first_match(name, CLASSES) == row}
+  found = [global_keep(members(row), shapes, sparsity) for row in CLASSES]
+  return {name: count for one in found for name, count in one.items()}
+
+
 def erk_keep(units, shapes, sparsity):
   """The loop of the RigL paper: leaves whose density would pass 1 become dense, until none is left."""
   sizes = {name: unit.size for name, unit in units.items()}
@@ -211,6 +223,16 @@ ALLOCATIONS = {
 }
 
 
+CUTOFFS = {
+  'above': Case(
+    lambda: cutoff.above(TABLE, relative=True),
+    cases_dynamic.cut(lambda name, s: np.float32(TABLE[first_match(name, TABLE)]) * np.float32(s)),
+  ),
+  'class_uniform': Case(lambda: cutoff.class_uniform(CLASSES), class_uniform_keep),
+}
+ALL_ALLOCATIONS = ALLOCATIONS | CUTOFFS
+
+
 # ---- schedules and predicates: step -> sparsity, step -> bool
 
 
@@ -232,19 +254,28 @@ SCHEDULES = {
     lambda: schedule.staircase(0.5, 0.8, steps=3, jumps=4, begin=2),
     lambda t: 0.0 if t < 2 else 0.5 + 0.3 * min(4, (t - 2) // 3) / 4,
   ),
+  **cases_dynamic.schedules(Case),
 }
 PREDICATES = {
   'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
   'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
+LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
 # Criteria by the module that makes them.
 CRITERIA_OF = {
   criteria: CRITERIA,
+  **cases_dynamic.rows(Case),
+  curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
+  surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
+  **LAYERWISE,
 }
 ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
 TABLES = {
   **CRITERIA_OF,
+  **PER_OUTPUT,
   structure: STRUCTURES,
   allocation: ALLOCATIONS,
+  cutoff: CUTOFFS,
   schedule: SCHEDULES | PREDICATES,
+  proximal: cases_proximal.RUNS,
 }

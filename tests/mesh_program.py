@@ -206,7 +206,38 @@ def streamed():
     )
 
 
+def surgery():
+  """The Fisher matrix in blocks along the input axis: neither a weight nor a gradient is gathered, whichever axis of a
+  kernel the mesh divides.
+  """
+  lies = {'first': ('model', None), 'last': (None, 'model'), 'both': ('data', 'model')}
+  rng = np.random.default_rng(6)
+  draw_one = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  params = {name: draw_one(64, 32) for name in lies}
+  rows = draw_one(6, 64)
+  link = prunejax.prune_transform(prunejax.block_fisher(8, damp=0.1), prunejax.constant(0.5))
+  loss = lambda params, i: sum(jnp.sum(jnp.tanh(rows[i] @ w)) for w in params.values())
+
+  def prune(params, state):
+    updates, state = link.update(jax.tree.map(jnp.zeros_like, params), state, params, examples=(len(rows), loss))
+    return optax.apply_updates(params, updates), prunejax.get_masks(state, params)
+
+  alone, masks = jax.jit(prune)(params, link.init(params))
+  mesh = jax.make_mesh((2, 4), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+  places = {name: NamedSharding(mesh, PartitionSpec(*axes)) for name, axes in lies.items()}
+  spread = jax.device_put(params, places)
+  state = link.init(spread)
+  state = state._replace(prune_mask=jax.device_put(state.prune_mask, places))
+  compiled = jax.jit(prune, out_shardings=(places, places)).lower(spread, state).compile()
+  over, masked = compiled(spread, state)
+  # Sums over rows are taken in another order.
+  off = {name: float(jnp.max(jnp.abs(jnp.asarray(np.asarray(over[name])) - alone[name]))) for name in lies}
+  told('surgery', mesh=[2, 4, 'Auto'], moved=moved(compiled), differ=differing(masked, masks), off=off,
+       stray=straying({'params': over, 'masks': masked}, places))
+
+
 if __name__ == '__main__':
   selection('all' in sys.argv)
   training()
   streamed()
+  surgery()

@@ -25,7 +25,7 @@ FILES = {
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
-  'tasks': ('',), 'small': ('',), 'margins': ('',),
+  'methods': ('', 'rigl', 'movement'), 'tasks': ('',), 'small': ('',), 'margins': ('',),
 }
 
 
@@ -167,12 +167,14 @@ def test_any_other_text_is_refused_with_its_key(text, module, words):
 
 
 EXAMPLES = {
-  'criterion': ['magnitude()', 'random()', 'random(seed=3)', 'taylor()', 'movement()'],
+  'criterion': ['magnitude()', 'random()', 'random(seed=3)', 'taylor()', 'movement()',
+                'movement(learning_rate=1e-2)', 'soft_movement(0.1)', 'snip()', 'platon()', 'deviations()',
+                'gradient()', 'noise()', 'rigl(0.3, end=9)', 'sparse_evolution()'],
   'schedule': ['cubic(0.9, end=10)', 'linear(0.9, end=10)', 'constant(0.5)', 'one_shot(0.5)',
-               'staircase(0.5, 0.8, 3, 2)'],
+               'staircase(0.5, 0.8, 3, 2)', 'iterative(0.8, 4, 3)', 'cycle(0.8, 3, 0, 9)'],
   'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
   'allocation': ['uniform()', "by_class({'.*': 0.5})", 'global_threshold()', 'class_distribution()', 'erk()',
-                 'histogram(bins=256, decay=0.9)'],
+                 'histogram(bins=256, decay=0.9)', 'above(0.5)', "class_uniform(['.*'])"],
   'structure': ['unstructured()', 'n_m(2, 4)', 'block(4, 4)', 'rows()', 'columns()'],
 }
 

@@ -18,7 +18,7 @@ from prunejax.pruning.types import named_leaves
 SPARSITIES = (0.0, 0.1, 0.35, 0.5)
 # Every factor beside the plain ones, and pairs that take each factor out of its usual company.
 PAIRS = (
-  [(a, 'unstructured') for a in cases.ALLOCATIONS]
+  [(a, 'unstructured') for a in cases.ALL_ALLOCATIONS]
   + [('uniform', s) for s in cases.STRUCTURES if s != 'unstructured']
   + [('global_threshold', 'n_m'), ('erk', 'block')]
 )
@@ -47,7 +47,7 @@ def test_every_public_factory_has_a_case(module):
 @pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
 def test_masks_match_the_oracle_are_exact_and_nest(pair):
   which, together = pair
-  allocation, structure = cases.ALLOCATIONS[which].make(), cases.STRUCTURES[together].make()
+  allocation, structure = cases.ALL_ALLOCATIONS[which].make(), cases.STRUCTURES[together].make()
   scores = {name: np.abs(w) for name, w in tree().items()}
   shapes = {name: score.shape for name, score in scores.items()}
 
@@ -64,7 +64,7 @@ def test_masks_match_the_oracle_are_exact_and_nest(pair):
     for name, unit in units.items():
       np.testing.assert_array_equal(np.ravel(unit), np.float32(expected_units[name]))
     asked = min(1, sparsity / structure.cost)
-    expected = cases.ALLOCATIONS[which].oracle(expected_units, shapes, asked)
+    expected = cases.ALL_ALLOCATIONS[which].oracle(expected_units, shapes, asked)
     assert {name: int(k) for name, k in keep.items()} == expected
     for name, score in scores.items():
       stays = np.zeros(expected_units[name].size, bool)
@@ -90,7 +90,7 @@ def test_criterion_matches_its_oracle(name):
   expected = case.oracle(named_leaves(params), [named_leaves(g) for g in grads], **extra)
   for path, score in named_leaves(scores).items():
     assert score.shape == expected[path].shape
-    np.testing.assert_allclose(score, expected[path], rtol=1e-6, atol=0 if name != 'movement' else 1e-6)
+    np.testing.assert_allclose(score, expected[path], rtol=case.rtol, atol=0 if name != 'movement' else 1e-6)
 
 
 def hidden_of(params, x):
@@ -118,13 +118,17 @@ RECIPES = [
   ('random', 'erk', 'block'),
   ('taylor', 'global_threshold', 'n_m'),
   ('movement', 'uniform', 'rows'),
+  ('sparsegpt', 'uniform', 'n_m'),
+  ('block_fisher', 'global_threshold', 'unstructured'),
+  ('obd', 'uniform', 'unstructured'),
+  ('obs', 'global_threshold', 'unstructured'),
 ]
 
 
 @pytest.mark.parametrize('recipe', RECIPES, ids='-'.join)
 def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(recipe):
   criterion, which, together = recipe
-  tables = (cases.ALL_CRITERIA[criterion], cases.ALLOCATIONS[which], cases.STRUCTURES[together])
+  tables = (cases.ALL_CRITERIA[criterion], cases.ALL_ALLOCATIONS[which], cases.STRUCTURES[together])
   criterion, allocation, structure = (case.make() for case in tables)
   if which == 'by_class':
     allocation = prunejax.by_class({r'a/.*': 0.25, r'b/.*': 0.5})

@@ -16,7 +16,8 @@ ROOMS = {
     {'data'},
     {'numpy', 'tensorflow_datasets', 'array_record', 'grain', 'tokenizers', 'transformers', 'etils', 'sklearn'},
   ),
-  'compress': ({'compress', 'pruning'}, {'numpy'}),
+  # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes whole or not at all.
+  'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors'}),
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
   'bench': ({'bench', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),

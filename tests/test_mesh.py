@@ -19,7 +19,8 @@ def told():
   )
   assert done.returncode == 0, done.stderr[-2000:]
   rows = [json.loads(line) for line in done.stdout.splitlines()]
-  return {check: [row for row in rows if row['check'] == check] for check in ('selection', 'training', 'streamed')}
+  checks = ('selection', 'training', 'streamed', 'surgery')
+  return {check: [row for row in rows if row['check'] == check] for check in checks}
 
 
 def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
@@ -48,3 +49,8 @@ def test_steps_of_several_optimizers_are_those_of_one_device(told):
 def test_large_trees_have_the_masks_of_small_ones(told):
   assert [row['mesh'][2] for row in told['streamed']] == ['Explicit', 'Auto']
   assert [row['differ'] for row in told['streamed']] == [[], []]
+
+
+def test_fisher_blocks_and_the_survivors_they_move_are_those_of_one_device(told):
+  (row,) = told['surgery']
+  assert row['differ'] == [] and max(row['off'].values()) < 1e-4

@@ -26,7 +26,9 @@ def find(where):
 def read(where):
   """The finished rows of the ledger at `where`, of one grid. Raises ValueError when there is none."""
   rows = [row for row in ledger.read(find(where)) if not row.get('failed')]
-  lacking = [key for key in ('stage', 'arm', 'sparsity', 'seed', 'metrics') if rows and key not in rows[0]]
+  # A cell that an experiment measures by itself (study.Cell) has labels of its own.
+  needed = ('metrics',) if rows and 'settings' in rows[0] else ('stage', 'arm', 'sparsity', 'seed', 'metrics')
+  lacking = [key for key in needed if rows and key not in rows[0]]
   if lacking:
     raise ValueError(f'{str(where)!r} holds rows without {", ".join(lacking)}: expected a ledger of reproduce')
   if not rows:

@@ -54,28 +54,57 @@ class MovementState(NamedTuple):
   movement_tx: Any
 
 
-def movement(tx: optax.GradientTransformation | None = None) -> Criterion:
+def movement(tx: optax.GradientTransformation | None = None, learning_rate=None) -> Criterion:
   """S <- S - w g summed over steps, float32 (Sanh et al., 2020, eq. 4). Needs `grad=`.
 
   w g is the gradient of the loss with respect to the score; `tx`, if given, turns it into the
-  score's own step (the paper trains scores with Adam: `movement(optax.adam(1e-2))`).
+  score's own step (the paper trains scores with Adam: `movement(optax.adam(1e-2))`, which is
+  `movement(learning_rate=1e-2)`). Under a view that cuts gradients off, pruned scores stand still.
   """
-  step_of = optax.with_extra_args_support(optax.scale(-1.0) if tx is None else tx)
+  step_of = _step('movement', tx, learning_rate)
+  return _trained('movement', step_of, lambda scores, product: product, lambda state, params, **_: state.movement_sum)
+
+
+def soft_movement(penalty, learning_rate=1e-2, tx: optax.GradientTransformation | None = None) -> Criterion:
+  """sigmoid(S), in (0, 1), S being trained from 0 on loss + penalty * sum of sigmoid(S), float32 (soft movement,
+  Sanh et al., 2020, sec. 4). Needs `grad=`.
+
+  Its allocation is `above(cut)`, so that the penalty sets the sparsity; its view `masks.straight_through`, with
+  `zero_pruned=False`. S takes the steps of Adam at `learning_rate`, or those of `tx`. ValueError for a penalty below 0.
+  """
+  if isinstance(penalty, (int, float)) and not 0 <= penalty < float('inf'):
+    raise ValueError(f'soft_movement: penalty={penalty!r}; a number of at least 0 is needed')
+  slope = lambda scores, product: product + penalty * jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores)
+  score = lambda state, params, **_: jax.tree.map(jax.nn.sigmoid, state.movement_sum)
+  return _trained('soft_movement', _step('soft_movement', tx, None if tx else learning_rate), slope, score)
+
+
+def _step(name, tx, learning_rate):
+  if tx is not None and learning_rate is not None:
+    raise ValueError(f'{name}: learning_rate={learning_rate!r} is for Adam; with tx= the step is its own')
+  if tx is None:
+    tx = optax.scale(-1.0) if learning_rate is None else optax.adam(learning_rate)
+  return optax.with_extra_args_support(tx)
+
+
+def _trained(name, step_of, slope, score) -> Criterion:
+  """Scores that `step_of` trains: `slope(S, w g)` is the gradient by the score."""
 
   def init(params):
     zeros = optax.tree.zeros_like(params, dtype=jnp.float32)
     return MovementState(zeros, step_of.init(zeros))
 
   def update(state, params, *, grad, **_):
-    slope = jax.tree.map(
-      lambda w, g: w.astype(jnp.float32) * g.astype(jnp.float32),
+    by_score = jax.tree.map(
+      lambda s, w, g: slope(s, w.astype(jnp.float32) * g.astype(jnp.float32)),
+      state.movement_sum,
       params,
-      _required(grad, 'movement'),
+      _required(grad, name),
     )
-    step, inner = step_of.update(slope, state.movement_tx, state.movement_sum)
+    step, inner = step_of.update(by_score, state.movement_tx, state.movement_sum)
     return MovementState(jax.tree.map(jnp.add, state.movement_sum, step), inner)
 
-  return Criterion(init, update, lambda state, params, **_: state.movement_sum)
+  return Criterion(init, update, score)
 
 
 def _stateless(score) -> Criterion:

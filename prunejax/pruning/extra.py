@@ -2,12 +2,12 @@
 
 import jax
 
-from prunejax.pruning.types import is_hole
+from prunejax.pruning.types import is_hole, named_leaves, path_name
 
 
 def completed(extra: dict, chosen, params) -> dict:
-  """`extra` with value_fn, examples and activations as functions of `chosen`, the leaves that a link prunes and the
-  only ones that its criterion sees; all others are as they are in `params`.
+  """`extra` with its functions of the parameters as functions of `chosen`, the leaves that a link prunes and the only
+  ones that its criterion sees; all others are as they are in `params`.
   """
   holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
   if not any(holes):
@@ -22,7 +22,27 @@ def completed(extra: dict, chosen, params) -> dict:
   for name in ('value_fn', 'activations'):
     if (f := extra.get(name)) is not None:
       out[name] = lambda tree, *args, f=f, **kwargs: f(whole(tree), *args, **kwargs)
-  if extra.get('examples') is not None:
-    count, loss = extra['examples']
-    out['examples'] = count, lambda tree, i: loss(whole(tree), i)
+  for name in ('examples', 'outputs'):
+    if extra.get(name) is not None:
+      count, f = extra[name]
+      out[name] = count, lambda tree, i, f=f: f(whole(tree), i)
   return out
+
+
+def aligned(grad, chosen):
+  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
+  if grad is None:
+    return None
+  given = named_leaves(grad)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
+  missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
+  if missing:
+    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
+  return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
+
+
+def required(extra, name, who, what):
+  """An extra argument of tx.update. Raises ValueError that says who asks for it, and for what."""
+  if extra.get(name) is None:
+    raise ValueError(f'{who} needs {what}: call tx.update(grads, opt_state, params, {name}=...)')
+  return extra[name]

@@ -56,7 +56,8 @@ def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, 
 
   def chosen(sources, sparsity, old, memory):
     found = scores._replace(sources=sources)
-    return (_single if structure.single else _pooled)(found, sparsity, allocation, structure, old, memory)
+    stored = allocation.choose is not None or not structure.single
+    return (_pooled if stored else _single)(found, sparsity, allocation, structure, old, memory)
 
   return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old, memory)
 
@@ -87,6 +88,10 @@ def _pooled(scores, sparsity, allocation, structure, old, memory):
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
   units = pooled_units(ranked, structure, scores.stacked)
+  nan = {name: jnp.any(jnp.isnan(score)) for name, score in read.items()}
+  if allocation.choose is not None:
+    keep = allocation.choose(units, sparsity)
+    return Selected(structure.expand(keep, ranked), allocation.keep(units, sparsity), nan, memory)
   of = groups.blocks(units.again)
   if of.problems:
     found, memory = _found(allocation, units, of, sparsity, memory)
@@ -94,7 +99,6 @@ def _pooled(scores, sparsity, allocation, structure, old, memory):
     kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
   else:
     keep, kept = {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()}, allocation.keep(units, sparsity)
-  nan = {name: jnp.any(jnp.isnan(score)) for name, score in read.items()}
   return Selected(structure.expand(keep, ranked), kept, nan, memory)
 
 

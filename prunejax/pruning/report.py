@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.pruning import allocation as allocations
-from prunejax.pruning import pipeline, transform
+from prunejax.pruning import extra, pipeline
 from prunejax.pruning import structure as structures
 from prunejax.pruning.groups import plain
 from prunejax.pruning.layout import on_host
@@ -32,9 +32,12 @@ class Payer(NamedTuple):
   warning: str
 
 
-def who_pays(params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None) -> list[Payer]:
+def who_pays(
+  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None, **asked
+) -> list[Payer]:
   """One row a leaf and a last row 'total' for `params` pruned now at `sparsity` (a number in [0,
-  1)); `grad` where the criterion needs it.
+  1)); `grad` and the other extra arguments of `tx.update` (`examples`, `activations`, ...) where the criterion
+  needs them.
   """
   if not 0 <= sparsity < 1:
     raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
@@ -43,17 +46,18 @@ def who_pays(params, criterion, sparsity, allocation=None, structure=None, where
   if np.float32(sparsity) > np.float32(structure.cost):
     raise ValueError(f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}')
   chosen = select(params, where, origin='who_pays')
-  grad = transform.aligned(grad, chosen)
+  grad = extra.aligned(grad, chosen)
 
   @jax.jit
-  def plan(chosen, grad):
-    extra = {'grad': grad, 'step': jnp.zeros([], jnp.int32)}
-    memory = criterion.update(criterion.init(chosen), chosen, **extra)
-    scores = named_leaves(criterion.score(memory, chosen, **extra))
+  def plan(chosen, grad, params):
+    given = {**extra.completed(asked, chosen, params), 'grad': grad, 'step': jnp.zeros([], jnp.int32)}
+    memory = criterion.update(criterion.init(chosen), chosen, **given)
+    memory = memory if criterion.prepare is None else criterion.prepare(memory, chosen, **given)
+    scores = named_leaves(criterion.score(memory, chosen, **given))
     found = pipeline.select(plain(scores), sparsity, allocation, structure)
     return structure.pool(scores), found.kept, found.masks
 
-  units, kept, masks = plan(chosen, grad)
+  units, kept, masks = plan(chosen, grad, params)
   got = sparsity_of(masks)
   rows = []
   for name, mask in masks.items():

@@ -46,8 +46,7 @@ def staircase(start, final, steps, jumps, begin=0):
   _check_sparsity('staircase start', start)
   _check_sparsity('staircase final', final)
   for name, value in (('steps', steps), ('jumps', jumps)):
-    if _known(value) and not (float(value).is_integer() and value >= 1):
-      raise ValueError(f'staircase: {name}={value!r} must be a whole number of at least 1')
+    _check_count('staircase', name, value)
   _check_order('staircase', 'start', start, 'final', final)
 
   def sparsity_at(step):
@@ -57,6 +56,42 @@ def staircase(start, final, steps, jumps, begin=0):
     return jnp.where(step >= begin, level, 0)
 
   return _schedule(sparsity_at, 'staircase final', final, begin + steps * jumps)
+
+
+def iterative(sparsity, rounds, steps, begin=0):
+  """Rounds of pruning: one at step `begin` and one every `steps` steps from there, each removing the same share of what
+  is left, the last reaching `sparsity`: 1 - (1 - sparsity)^(r / rounds) after round r (Han et al., 2015; Frankle &
+  Carbin, 2019). Masks move with `every(steps, begin)`.
+  """
+  _check_steps('iterative', begin=begin)
+  _check_sparsity('iterative', sparsity)
+  for name, value in (('rounds', rounds), ('steps', steps)):
+    _check_count('iterative', name, value)
+
+  def sparsity_at(step):
+    done = jnp.clip((step - begin) // steps + 1, 0, rounds)
+    left = (1 - _sparsity(sparsity)) ** (done.astype(jnp.float32) / rounds)
+    return jnp.where(step >= begin, jnp.where(done == rounds, _sparsity(sparsity), 1 - left), 0)
+
+  return _schedule(sparsity_at, 'iterative', sparsity, begin + steps * (rounds - 1))
+
+
+def cycle(sparsity, steps, begin, end):
+  """AC/DC (Peste et al., 2021): dense before `begin`, then phases of `steps` steps in turn sparse and dense, and sparse
+  for good from `end` on. Masks move with `every(steps, begin)`; what was pruned comes back at 0.
+
+  ValueError if `end` is not a whole number of phases after `begin`.
+  """
+  _check_steps('cycle', begin=begin, end=end)
+  _check_count('cycle', 'steps', steps)
+  if all(_known(value) for value in (steps, begin, end)) and (end < begin or (end - begin) % steps):
+    raise ValueError(f'cycle: end={end} must be begin={begin} plus a whole number of phases of steps={steps}')
+
+  def sparsity_at(step):
+    phase = (step - begin) // steps
+    return jnp.where((step >= end) | ((step >= begin) & (phase % 2 == 0)), _sparsity(sparsity), 0)
+
+  return _schedule(sparsity_at, 'cycle', sparsity, end)
 
 
 def every(n, begin=0, until=None):
@@ -136,6 +171,11 @@ def _check_sparsity(name, value):
     raise ValueError(f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array')
   if not (value >= 0 and np.float32(value) < 1):
     raise ValueError(f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is 0.9')
+
+
+def _check_count(name, key, value):
+  if _known(value) and not (float(value).is_integer() and value >= 1):
+    raise ValueError(f'{name}: {key}={value!r} must be a whole number of at least 1')
 
 
 def _check_order(name, low_name, low, high_name, high):

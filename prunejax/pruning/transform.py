@@ -13,7 +13,7 @@ from prunejax.pruning import allocation as allocations
 from prunejax.pruning import pipeline
 from prunejax.pruning import schedule as schedules
 from prunejax.pruning import structure as structures
-from prunejax.pruning.extra import completed
+from prunejax.pruning.extra import aligned, completed
 from prunejax.pruning.groups import Scores
 from prunejax.pruning.state import LatentPruneState, PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
@@ -26,7 +26,6 @@ from prunejax.pruning.types import (
   is_hole,
   is_prunable,
   named_leaves,
-  path_name,
   select,
 )
 
@@ -55,11 +54,18 @@ def prune_transform(
   own to allocation and threshold. With `zero_pruned=False` updates pass as
   they are, and the mask is for the view (`masks.apply`). A score that is NaN makes the updates of
   its leaf NaN, so that no mask rests on it unseen, and `nan_scores` names the leaf; a weight that is
-  itself NaN or infinite cannot be brought to 0 by an update and stays NaN.
+  itself NaN or infinite cannot be brought to 0 by an update and stays NaN. A change by the criterion's
+  `compensate` that is not finite counts as such a score; ValueError for such a criterion with
+  `zero_pruned=False`, where it would make up again and again for weights that never went.
   """
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
   _check_arguments(criterion, schedule, when, allocation, structure)
+  if criterion.compensate is not None and not zero_pruned:
+    raise ValueError(
+      'prune_transform: zero_pruned=False keeps pruned weights alive, and this criterion moves the others to make up '
+      'for their loss; use zero_pruned=True, or a criterion that only scores'
+    )
   forced = _forced_step(schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
 
@@ -85,30 +91,35 @@ def prune_transform(
     chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
     step = state.prune_count
     extra = {**completed(extra, chosen, params), 'grad': aligned(extra.get('grad'), chosen), 'step': step}
-    memory = criterion.update(state.prune_criterion, chosen, **extra)
+    memory = criterion.update(state.prune_criterion, chosen, **extra, masks=state.prune_mask)
 
-    sources = (memory, chosen, {'grad': extra['grad'], 'step': step})
+    sources = (memory, chosen, {'grad': extra['grad'], 'step': step, 'masks': state.prune_mask})
     read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
-    scores = Scores(read, sources, _stacked(chosen, stacked))
+    layers = _stacked(chosen, stacked)
 
     def move(old, memory):
+      # Here and not outside: what is costly is paid for only when masks move.
+      ready = sources[0] if criterion.prepare is None else criterion.prepare(sources[0], chosen, **extra)
+      scores = Scores(read, (ready, *sources[1:]), layers)
       found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old), memory)
-      masks = list(found.masks.values())
-      return masks, list(found.nan.values()), found.memory, changes(jax.tree.unflatten(jax.tree.structure(old), masks))
+      masks, spoilt = list(found.masks.values()), list(found.nan.values())
+      moved = changes(ready, jax.tree.unflatten(jax.tree.structure(old), masks))
+      if moved:
+        spoilt = [nan | ~jnp.all(jnp.isfinite(change)) for nan, change in zip(spoilt, moved, strict=True)]
+      return masks, spoilt, found.memory, moved
 
     def stay(old, memory):
       kept = jax.tree.leaves(old)
-      return kept, [jnp.zeros([], bool)] * len(kept), memory, [jnp.zeros(c.shape, c.dtype) for c in shapes]
+      none = [] if criterion.compensate is None else jax.tree.map(jnp.zeros_like, jax.tree.leaves(chosen))
+      return kept, [jnp.zeros([], bool)] * len(kept), memory, none
 
-    def changes(masks):
+    def changes(ready, masks):
       """What the survivors are moved by, leaf by leaf; nothing where the criterion does not say."""
       if criterion.compensate is None:
         return []
-      moved = named_leaves(criterion.compensate(sources[0], chosen, masks, **extra))
+      moved = named_leaves(criterion.compensate(ready, chosen, masks, **extra))
       return [jnp.where(mask, moved[name], 0).astype(p.dtype) for (name, mask), p in
               zip(named_leaves(masks).items(), jax.tree.leaves(chosen), strict=True)]
-
-    shapes = jax.eval_shape(changes, state.prune_mask)
 
     # `updates` stay out of the cond: as its operand they would be materialised at every step.
     operands = state.prune_mask, state.prune_allocation
@@ -195,18 +206,6 @@ def _landing(mask, update, p, spoilt, zero_pruned):
   return update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
 
 
-def aligned(grad, chosen):
-  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
-  if grad is None:
-    return None
-  given = named_leaves(grad)
-  leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
-  missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
-  if missing:
-    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
-  return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
-
-
 def _due(when, forced, step):
   due = when(step)
   return due if forced is None else due | (step == forced)
@@ -245,6 +244,11 @@ def _check_arguments(criterion, schedule, when, allocation, structure):
       raise ValueError(
         f'prune_transform: {name}={value!r} must be a function of the step, as cubic(0.9, end=1000) or every(10) make'
       )
+  if getattr(criterion.score, 'single', False) and not structure.single:
+    raise ValueError(
+      'prune_transform: this criterion says which single weights were kept and which come back, so their scores have no'
+      ' mean over a unit; it needs structure=unstructured()'
+    )
   most = getattr(schedule, 'final', None)
   if most is not None and np.float32(most) > np.float32(structure.cost):
     raise ValueError(

@@ -23,24 +23,30 @@ class Criterion(NamedTuple):
 
   `init(params) -> state`, `update(state, params, *, grad, step, **extra) -> state` at every step,
   and `score(state, params, *, grad, step, **extra) -> scores` only when masks move. `grad` is None
-  when the caller gave none.
+  when the caller gave none. `update` and `score` also get `masks`, those so far (shaped like params,
+  True = kept), from `prune_transform`.
 
   `compensate(state, params, masks, *, grad, step, **extra) -> changes`, if given, is asked when masks
   have just moved: what is added to each surviving weight to make up for those that went (Optimal
   Brain Surgeon and its heirs), a tree shaped like params.
 
-  Other extra arguments of `tx.update` reach all three by name. Those that cost something to make are
+  `prepare(state, params, *, grad, step, **extra) -> ready`, if given, is asked once when masks move, and
+  `score` and `compensate` get `ready` in the place of the state: what is costly and serves both.
+
+  Other extra arguments of `tx.update` reach all of them by name. Those that cost something to make are
   functions, called only where they are needed, inside the `cond` in which masks move:
   `value_fn(params) -> scalar`, the loss (optax's own name); `examples`, a pair (n, loss(params, i) ->
-  scalar), the loss of example i alone; `activations(params) -> {path: [rows, in]}`, what went into each
+  scalar), the loss of example i alone; `outputs`, a pair (n, f(params, i) -> [outputs]), what the model says of it
+  where the loss is half a mean squared error; `activations(params) -> {path: [rows, in]}`, what went into each
   kernel [in, out]. They take `params` as the criterion sees it; `prune_transform` fills in the leaves that it does not
-  prune. `train.observe` makes them of a Flax model.
+  prune. `train.observe` makes all but `outputs` of a Flax model.
   """
 
   init: Callable[[Any], Any]
   update: Callable[..., Any]
   score: Callable[..., Any]
   compensate: Callable[..., Any] | None = None
+  prepare: Callable[..., Any] | None = None
 
 
 class Structure(NamedTuple):
@@ -107,6 +113,9 @@ class Allocation(NamedTuple):
   `find(units, blocks, sparsity) -> selection.Found`, if given, is asked instead for the masks: an
   allocation that meets the thresholds on its way need not have them searched again.
 
+  `choose(units, sparsity) -> {name: bool units kept}`, if given, is asked instead of any threshold: an
+  allocation whose groups are finer than a leaf.
+
   `init(list of Part) -> memory` and `remember(units, sparsity, memory) -> (as keep, memory)`, if given, are
   for one that depends on what it decided before: `remember` is asked at every move of the masks, and
   `keep` is what it would say the first time.
@@ -116,6 +125,7 @@ class Allocation(NamedTuple):
   find: Callable[..., Any] | None = None
   init: Callable[[list[Part]], Any] | None = None
   remember: Callable[..., Any] | None = None
+  choose: Callable[..., Any] | None = None
 
 
 def _key_name(key) -> str:

@@ -29,7 +29,12 @@ def load(path, root):
 
 
 # Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
-LATER = {'model.kind': 'bert'}
+LATER = {
+  'model.kind': 'bert', 'optimizer.l1': 0.0, 'optimizer.l2': 0.0, 'optimizer.rewind': '', 'optimizer.rewind_to': 0,
+  'optimizer.fresh_moments': False,
+}
+# Groups of such keys, and the key that is empty where the group does nothing.
+OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
 
 def override(config, changes):
@@ -80,7 +85,8 @@ def flat(config, prefix=''):
 
 def identity(config):
   """The plain dict that a work directory is claimed by: how a grid is cut into programs changes no run."""
-  plain = {name: value for name, value in config.to_dict().items() if name != 'population'}
+  unsaid = {'population', *_off(config)}
+  plain = {name: value for name, value in config.to_dict().items() if name not in unsaid}
   for key, value in LATER.items():
     *groups, last = key.split('.')
     node = functools.reduce(lambda found, name: found.get(name, {}), groups, plain)
@@ -89,9 +95,20 @@ def identity(config):
   return plain
 
 
+def stored(plain):
+  """The ConfigDict of a work directory's config.json, in which groups that do nothing are not written."""
+  return config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
+
+
 def counted(config):
   """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
-  return {key: value for key, value in flat(config).items() if key not in LATER or value != LATER[key]}
+  off = tuple(f'{group}.' for group in _off(config))
+  said = {key: value for key, value in flat(config).items() if not key.startswith(off)}
+  return {key: value for key, value in said.items() if key not in LATER or value != LATER[key]}
+
+
+def _off(config):
+  return [group for group, key in OFF.items() if group in config and not config[group][key]]
 
 
 def _child(node, name, path, config):

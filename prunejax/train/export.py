@@ -1,10 +1,8 @@
 """The weights of a run as a Hugging Face folder: the final ones, or those of the newest checkpoint."""
 
-from ml_collections import config_dict
-
 import prunejax
 from prunejax import files
-from prunejax.train import checkpoint, kinds, log, loop, optimizer, sharding
+from prunejax.train import checkpoint, configs, kinds, log, loop, optimizer, sharding
 
 
 def export(folder, out, dtype='float32', say=log.say):
@@ -17,7 +15,7 @@ def export(folder, out, dtype='float32', say=log.say):
     raise FileNotFoundError(f'{str(folder)!r} holds no run: expected the --workdir of a train command')
   if files.names(out):
     raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
-  config = config_dict.ConfigDict(files.read_json(folder / 'config.json'))
+  config = configs.stored(files.read_json(folder / 'config.json'))
   if files.exists(folder / 'model' / 'config.json'):
     model = files.local(folder / 'model')
     kind = kinds.in_folder(model)

@@ -231,11 +231,15 @@ def _public(config):
 
 
 def _resolved(config, folder):
-  """The config with 'cell:<hash>' turned into that cell's model folder, or another of its folders."""
-  if not config.init.startswith('cell:'):
+  """The config with each 'cell:<hash>' turned into that cell's model folder, or another of its folders."""
+  taught = config.distill.teacher.startswith('cell:')
+  if not (config.init.startswith('cell:') or taught):
     return config
   config = config.copy_and_resolve_references()
-  config.init = str(_of_cell(config.init, folder))
+  if config.init.startswith('cell:'):
+    config.init = str(_of_cell(config.init, folder))
+  if taught:
+    config.distill.teacher = str(_of_cell(config.distill.teacher, folder))
   return config
 
 

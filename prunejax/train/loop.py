@@ -200,9 +200,18 @@ def check(config):
 
 def who_pays(config, program, params, batch, folder, say):
   """Prints and saves, before training, what the schedule's end will take from each leaf."""
+  rng = jax.random.key(config.seed)
+  gradient = lambda: program.gradient(params, batch, rng)
+  # Functions of a batch of which every process holds a part would have to be compiled with the batch inside.
+  observed = lambda: {} if jax.process_count() > 1 else program.observe(lambda p: p, batch, rng)
   for name, group in optimizer.groups(config).items():
-    gradient = lambda: program.gradient(params, batch, jax.random.key(config.seed))
-    rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient)
+    try:
+      rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient, observed)
+    except ValueError as error:
+      if jax.process_count() == 1 or not optimizer.asks_for_more(error):
+        raise
+      say(f'prune.{name}: who pays is not known before masks first move: {error}')
+      continue
     say(report.format_report(rows))
     if distributed.first():
       files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))

@@ -9,7 +9,40 @@ def _inputs(batch):
   return batch['input_ids'], batch['segment_ids'], batch['valid']
 
 
-def pretraining(model):
+def distillation(temperature=2.0, weight=0.5):
+  """The soft part of an objective, for its argument `soft` (Hinton, Vinyals & Dean 2015).
+
+  A loss becomes weight T^2 KL(teacher at T || model at T) + (1 - weight) loss, both distributions being the softmax of
+  logits / T, for each head that the batch holds the teacher's logits of, as 'teacher_<head>' (train/teacher.py).
+
+  Returns: soft(loss, out, batch, weights={}) -> (loss, metrics with 'teacher_kl', the divergence at T). out: {head:
+  logits}. weights: {head: weights of its positions}, where not all count alike.
+  """
+  if not 0 < temperature < float('inf'):
+    raise ValueError(f'distillation: temperature={temperature} must be above 0')
+  if not 0 <= weight <= 1:
+    raise ValueError(f'distillation: weight={weight} must be a share in [0, 1]')
+
+  def soft(loss, out, batch, weights={}):  # noqa: B006 (read only)
+    total = 0.0
+    for head, logits in out.items():
+      told = jax.lax.stop_gradient(batch[f'teacher_{head}'])
+      apart = optax.losses.kl_divergence_with_log_targets(
+        jax.nn.log_softmax(logits / temperature), jax.nn.log_softmax(told / temperature)
+      )
+      counts = weights.get(head, jnp.ones(apart.shape))
+      total += (apart * counts).sum() / jnp.maximum(counts.sum(), 1)
+    return weight * temperature**2 * total + (1 - weight) * loss, {'teacher_kl': total}
+
+  return soft
+
+
+def _hard(loss, out, batch, weights=None):
+  """Without a teacher."""
+  return loss, {}
+
+
+def pretraining(model, soft=_hard):
   """BERT's objective: masked-LM plus next-sentence cross-entropy.
 
   Returns:
@@ -24,9 +57,11 @@ def pretraining(model):
     return out, mlm, cross(out['nsp'], batch['is_random'])
 
   def loss_fn(params, batch, rng, deterministic=False):
-    _, mlm, nsp = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
+    out, mlm, nsp = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
     mlm_loss, nsp_loss = mlm.sum() / jnp.maximum(batch['weights'].sum(), 1), nsp.mean()
-    return mlm_loss + nsp_loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss}
+    logits = {head: out[head] for head in ('mlm', 'nsp')}
+    loss, told = soft(mlm_loss + nsp_loss, logits, batch, {'mlm': batch['weights']})
+    return loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss, **told}
 
   def sums(params, batch):
     out, mlm, nsp = terms(params, batch, deterministic=True)
@@ -43,7 +78,7 @@ def pretraining(model):
   return loss_fn, sums
 
 
-def causal(model):
+def causal(model, soft=_hard):
   """A decoder's objective: cross-entropy of the token after each.
 
   Returns: as `pretraining`.
@@ -54,7 +89,8 @@ def causal(model):
     return out, optax.softmax_cross_entropy_with_integer_labels(out, batch['targets'])
 
   def loss_fn(params, batch, rng, deterministic=False):
-    return terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})[1].mean(), {}
+    out, lm = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
+    return soft(lm.mean(), {'lm': out}, batch)
 
   def sums(params, batch):
     out, lm = terms(params, batch, deterministic=True)
@@ -67,7 +103,7 @@ def causal(model):
   return loss_fn, sums
 
 
-def finetuning(model, regression=False):
+def finetuning(model, regression=False, soft=_hard):
   """Classification by cross-entropy, or regression by squared error (GLUE's STS-B).
 
   Returns:
@@ -81,8 +117,8 @@ def finetuning(model, regression=False):
     return optax.softmax_cross_entropy_with_integer_labels(out, batch['label']), out
 
   def loss_fn(params, batch, rng, deterministic=False):
-    loss, _ = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
-    return loss.mean(), {}
+    loss, out = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
+    return soft(loss.mean(), {'classifier': out}, batch)
 
   def predict(params, batch):
     return terms(params, batch, deterministic=True)

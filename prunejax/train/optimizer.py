@@ -9,36 +9,65 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import prunejax
-from prunejax.pruning import allocation, criteria, schedule, structure
-from prunejax.train import sharding, specs
+from prunejax.pruning import (
+  allocation,
+  block_fisher,
+  criteria,
+  curvature,
+  cutoff,
+  dynamic,
+  layerwise,
+  per_output,
+  proximal,
+  regrowth,
+  rewinding,
+  saliency,
+  schedule,
+  structure,
+  surgeon,
+)
+from prunejax.train import rivals, sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
-CRITERIA = (criteria,)
+CRITERIA = (criteria, saliency, dynamic, curvature, surgeon, layerwise, block_fisher)
 SCHEDULES = (schedule,)
-ALLOCATIONS = (allocation,)
+ALLOCATIONS = (allocation, cutoff, per_output)
 STRUCTURES = (structure,)
-FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities
+FRACTIONS = rivals.FRACTIONS
 
 
 def make(config):
   """The chain of a config: clip, AdamW, learning rate, then one link a pruning group. Raises ValueError by key."""
   check(config)
   c = config.optimizer
+  before, after = rivals.penalties(config, inject, rate_shape, horizon(config))
   links = [
+    *before,
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
-    ('shape', _shape(config.steps, c.warmup, c.sawtooth)),
+    ('shape', _shape(horizon(config), c.warmup, c.sawtooth)),
     ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
+    *after,
   ]
-  links += [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
+  for name, strength, made in (('l2', c.l2, proximal.l2_penalty), ('l1', c.l1, proximal.l1_penalty)):
+    if strength:
+      links.insert(0, (name, made(strength, where=where(config))))
+  last = [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
-    links.append(('hold_zeros', prunejax.hold_zeros(where(config))))
-  return optax.named_chain(*links)
+    last.append(('hold_zeros', prunejax.hold_zeros(where(config))))
+  last += rivals.low_rank(config, inject)
+  dense, pruning = optax.named_chain(*links), optax.named_chain(*last)
+  if c.rewind:
+    return rewinding.rewind(dense, pruning, when=_rewinds(config), to=c.rewind_to)
+  if c.fresh_moments:
+    return regrowth.with_fresh_moments(dense, pruning)
+  return optax.named_chain(*links, *last)
 
 
 def check(config):
@@ -53,6 +82,9 @@ def check(config):
     ('optimizer.weight_decay', c.weight_decay, c.weight_decay >= 0),
     ('optimizer.b1', c.b1, 0 <= c.b1 < 1),
     ('optimizer.b2', c.b2, 0 <= c.b2 < 1),
+    ('optimizer.l1', c.l1, 0 <= c.l1 < float('inf')),
+    ('optimizer.l2', c.l2, 0 <= c.l2 < float('inf')),
+    ('optimizer.rewind_to', c.rewind_to, c.rewind_to >= 0),
     ('steps', config.steps, config.steps > 0),
   ):
     if not good:
@@ -61,13 +93,60 @@ def check(config):
     parts = f'batch_size={config.batch_size} does not divide into as many parts'
     raise ValueError(f'accumulate={config.accumulate}: {parts}')
   for name, group in config.prune.items():
-    _, planned, *_ = pieces(group, f'prune.{name}')
+    criterion, planned, *_ = pieces(group, f'prune.{name}')
+    if planned and config.view == 'apply' and getattr(criterion.score, 'dense_gradient', False):
+      raise ValueError(
+        f'prune.{name}.criterion={group.criterion!r} needs the gradient of pruned weights, and view=apply gives them'
+        ' none: use view=straight_through or, with zero_pruned=True, view=plain'
+      )
     end = getattr(planned(), 'end', None) if planned else None
     if end is not None and end >= config.steps:
       raise ValueError(
         f'prune.{name}.schedule={group.schedule!r} reaches its target at step {end}, but steps={config.steps}'
         f' end at {config.steps - 1}: let it end earlier, or train longer'
       )
+  for key in ('rewind', 'fresh_moments'):
+    if c[key] and not (groups(config) or config.hold_zeros):
+      raise ValueError(f'optimizer.{key}={c[key]!r}: no group of prune has a schedule, so no mask moves')
+  if c.rewind and c.fresh_moments:
+    raise ValueError('optimizer.fresh_moments=True: with optimizer.rewind all moments go back anyway; leave one out')
+  if c.rewind:
+    rounds(config)
+
+
+def rounds(config):
+  """The steps after which a run with `optimizer.rewind` goes back. Raises ValueError naming the key."""
+  due = np.asarray(jax.vmap(_rewinds(config))(jnp.arange(config.steps)))
+  found = [int(t) for t in np.flatnonzero(due) if t > config.optimizer.rewind_to]
+  key = f'optimizer.rewind={config.optimizer.rewind!r}'
+  if not found:
+    raise ValueError(f'{key} is due at no step between rewind_to={config.optimizer.rewind_to} and steps={config.steps}')
+  if found[-1] + 2 >= config.steps:
+    raise ValueError(f'{key}: to go back at step {found[-1]} takes two; steps={config.steps} leaves none to train')
+  for name, group in groups(config).items():
+    when = pieces(group, f'prune.{name}')[2]
+    for t in found:
+      if when(jnp.int32(t + 1)):
+        raise ValueError(
+          f'{key} and prune.{name}.when={group.when!r}: masks may not move at step {t + 1}, while weights are on'
+          ' their way back; let masks move at the steps of rewind'
+        )
+  return found
+
+
+def horizon(config):
+  """Steps of the learning rate's way to 0: all, or those of the last round of a run that rewinds."""
+  if not config.optimizer.rewind:
+    return config.steps
+  return config.steps - rounds(config)[-1] - 2 + config.optimizer.rewind_to
+
+
+def _rewinds(config):
+  text = config.optimizer.rewind
+  try:
+    return specs.parse(text, SCHEDULES, 'optimizer.rewind')()
+  except (ValueError, TypeError) as error:
+    raise ValueError(f'optimizer.rewind={text!r}: {error}') from error
 
 
 def groups(config):
@@ -133,17 +212,24 @@ def compiled_part(group, key):
   return {**group.to_dict(), 'schedule': [planned.name, split(planned)[1]], 'criterion': [criterion.name, kept]}
 
 
-def who_pays(group, key, params, step, gradient):
-  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; calls `gradient()` if the criterion needs it."""
+def who_pays(group, key, params, step, gradient, observed=dict):
+  """Rows of `prunejax.who_pays` for what the schedule asks at `step`; calls `gradient()` and `observed()`, the other
+  extra arguments of an update, if the criterion needs more than the weights. Raises ValueError.
+  """
   criterion, planned, _, allocate, structured = pieces(group, key)
   asked = float(planned()(step))
   parts = (params, criterion, asked, allocate, structured, group.where)
   try:
     return prunejax.who_pays(*parts)
   except ValueError as error:
-    if 'grad=' not in str(error):
+    if not asks_for_more(error):
       raise
-  return prunejax.who_pays(*parts, grad=gradient())
+  return prunejax.who_pays(*parts, grad=gradient(), **observed())
+
+
+def asks_for_more(error):
+  """True for the error of a criterion that lacks an extra argument of the update."""
+  return re.search(r'\b(grad|value_fn|examples|activations)=', str(error)) is not None
 
 
 def inject(build, numbers):
@@ -187,8 +273,10 @@ def rate_shape(steps, warmup, sawtooth=0, ramp=None):
 
 def learning_rate(config, step):
   """The learning rate of a step, for the log."""
-  c = config.optimizer
-  return float(rate_shape(config.steps, c.warmup, c.sawtooth)(step)) * c.learning_rate
+  c, at = config.optimizer, step
+  for back in rounds(config) if c.rewind else ():
+    at = step - back - 2 + c.rewind_to if step >= back + 2 else at
+  return float(rate_shape(horizon(config), c.warmup, c.sawtooth)(at)) * c.learning_rate
 
 
 def _decays(params):

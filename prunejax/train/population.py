@@ -42,7 +42,8 @@ def groups(left, done, folder, prepare, one_by_one=False):
     yield from ((k, None) for k in left)
     return
   kinds = {k: loop.program_key(cell.config) for k, cell in left.items()}
-  at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds)
+  taught = {k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0] for k, cell in left.items()}
+  at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds, taught)
   room = collections.Counter()
   for (kind, _), count in collections.Counter((kinds[k], at[k]) for k in left).items():
     room[kind] = max(room[kind], count)
@@ -172,8 +173,9 @@ def compiled(run, program, alone, width, streams, mesh):
 
 def _batch(run):
   """The shapes of one global batch."""
-  rows, part = run.config.batch_size, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, run.data.train(0)))
-  return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in part.items()}
+  rows, part = run.config.batch_size, run.data.train(0)  # not traced: a teacher may be asked
+  narrow = jax.dtypes.canonicalize_dtype
+  return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), narrow(x.dtype)) for name, x in part.items()}
 
 
 def _mesh(config, count):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from prunejax.data import tasks
 from prunejax.models import hf_directory, hf_model
-from prunejax.train import inputs, kinds, objectives, observe, optimizer
+from prunejax.train import inputs, kinds, objectives, observe, optimizer, rivals, teacher
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -25,6 +25,7 @@ class Program(NamedTuple):
   measure: Any
   gradient: Any
   view: Any
+  observe: Any = None
 
 
 _PROGRAMS = {}
@@ -47,13 +48,15 @@ def read_inputs(config, part=(0, 1)):
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
   shared = dict(root=root, cache=cache, seed=config.seed)
   shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
+  teacher.check(config)
   if c.task:
-    return source, inputs.finetuning_data(
+    data = inputs.finetuning_data(
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
     )
-  return source, inputs.pretraining_data(
-    source.tokenizer, c.corpus, kind.recipe(c), eval_batches=config.eval.batches, part=part, how=kind.examples, **shared
-  )
+  else:
+    how = dict(eval_batches=config.eval.batches, part=part, how=kind.examples)
+    data = inputs.pretraining_data(source.tokenizer, c.corpus, kind.recipe(c), **how, **shared)
+  return source, teacher.with_soft_targets(config, source, data)
 
 
 def program_key(config, source=None):
@@ -70,8 +73,16 @@ def program_key(config, source=None):
   plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
   plain['where'] = optimizer.where(config)
   plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
+  for group in ('prox', 'low_rank', 'distill'):
+    plain.pop(group)
+  plain |= rivals.compiled_part(config) | ({'distill': _soft(config)} if _soft(config) else {})
   size = source and source.size.to_dict()
   return hashlib.sha256(json.dumps([plain, size], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _soft(config):
+  """(temperature, weight) of a run with a teacher, else (). The teacher itself is in the batches."""
+  return (config.distill.temperature, config.distill.weight) if config.distill.teacher else ()
 
 
 def _outputs(name):
@@ -88,21 +99,24 @@ def build(config, source, data, tx) -> Program:
     outputs, regression = _outputs(config.data.task) or (1, False)
     sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
     model, draw, loss_fn, measure = _model(
-      sized, heads, outputs, regression, config.model.dtype, config.model.initializer
+      sized, heads, outputs, regression, config.model.dtype, config.model.initializer, _soft(config)
     )
     view = VIEWS[config.view]
-    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, observe.of(model, loss_fn)), donate_argnums=0)
+    told = observe.of(model, loss_fn)
+    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, told), donate_argnums=0)
     gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
-    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view)
+    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view, told)
   return _PROGRAMS[key]
 
 
 @functools.lru_cache(maxsize=16)
-def _model(size, heads, outputs, regression, dtype, initializer):
+def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
   """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a size."""
   model = kinds.make(size, heads, outputs, DTYPES[dtype], initializer)
   tuned = heads == ('classifier',)
-  objective = objectives.finetuning(model, regression) if tuned else kinds.of_size(model.size).objective(model)
+  taught = {'soft': objectives.distillation(*soft)} if soft else {}
+  made = objectives.finetuning if tuned else kinds.of_size(model.size).objective
+  objective = made(model, regression, **taught) if tuned else made(model, **taught)
   return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1])
 
 

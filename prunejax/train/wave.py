@@ -63,7 +63,7 @@ def stream(run):
   """Equal for two runs exactly when they read the same batches."""
   c = run.config
   words = run.source.tokenizer and run.source.tokenizer.to_str()
-  read = [c.seed, c.batch_size, c.data.to_dict(), words]
+  read = [c.seed, c.batch_size, c.data.to_dict(), words, c.distill.teacher]
   return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 import math
 
 
-def stages(parents, kinds):
+def stages(parents, kinds, teachers={}):  # noqa: B006 (read only)
   """When each run may start: {key: 0, 1, ...}.
 
   A run starts one stage after its parent. One that nobody waits for is put off to the last stage in which runs of its
@@ -11,19 +11,20 @@ def stages(parents, kinds):
 
   Args:
     parents: {key: key of the run it starts from, or None}; a parent that is no key is done already.
+    teachers: {key: key of a run whose model it learns from}, likewise; any other value says nothing.
     kinds: {key: what runs that may share a program have in common}.
   """
   at = {}
 
   def depth(key):
     if key not in at:
-      parent = parents[key]
-      at[key] = depth(parent) + 1 if parent in parents else 0
+      before = [of for of in (parents[key], teachers.get(key)) if of in parents]
+      at[key] = max((depth(of) + 1 for of in before), default=0)
     return at[key]
 
   for key in parents:
     depth(key)
-  awaited, last = set(parents.values()), {}
+  awaited, last = {*parents.values(), *teachers.values()}, {}
   for key, stage in at.items():
     last[kinds[key]] = max(stage, last.get(kinds[key], 0))
   return {key: stage if key in awaited else last[kinds[key]] for key, stage in at.items()}

@@ -1,0 +1,121 @@
+r"""The methods of the field as products of the core: each only what it changes of one run.
+
+  python -m prunejax train --config=configs/methods.py:rigl --workdir=runs/rigl
+  python -m prunejax train --config=configs/methods.py:lottery --workdir=runs/lottery
+
+Fine-tuning of the packaged model (configs/finetune.py:nano, 400 steps), all methods at one sparsity but those that set
+it by a cut-off: `han`, `soft_movement`. `methods(sparsity, steps)` is the table for any run; every number in it follows
+from those two, in the proportions of the papers where those are known.
+"""
+
+from configs import finetune
+
+SPARSITY, STEPS = 0.8, 400
+GLOBAL = {'allocation': 'global_threshold()'}
+# Weight classes in the sense of See, Luong & Manning: embeddings, attention, the rest.
+CLASSES = (r'embeddings/.*', r'.*attention/.*', r'.*')
+LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
+
+
+def methods(sparsity=SPARSITY, steps=STEPS):
+  """{name: {dotted config key: value}} for runs of `steps` steps; at least 40, so that every phase has a few."""
+  if steps < 40:
+    raise ValueError(f'methods: steps={steps}; at least 40 are needed')
+  s, end, often = sparsity, steps // 2, max(steps // 40, 1)
+  ramp, moves, third = f'cubic({s}, end={end})', f'every({often}, until={end})', 3 * steps // 4
+  phase, rounds = steps // 10, steps // 5
+  stair = 8 * steps // 100
+  return {
+    'dense': {},
+    'magnitude': _group(criterion='magnitude()', schedule=ramp, when=moves),  # Zhu & Gupta: frozen at the target
+    'global_magnitude': _group(criterion='magnitude()', schedule=ramp, when=moves, **GLOBAL),
+    'random': _group(criterion='random()', schedule=ramp, when=moves),
+    'taylor': _group(criterion='taylor()', schedule=ramp, when=moves, **GLOBAL),
+    # See et al.: one cut after training, then retraining.
+    'class_blind': _group(criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end), **GLOBAL),
+    'class_uniform': _group(
+      criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end),
+      allocation=f'class_uniform({CLASSES})',
+    ),
+    'class_distribution': _group(
+      criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end),
+      allocation=f'class_distribution({CLASSES})',
+    ),
+    'snip': _group(criterion='snip()', schedule=f'one_shot({s}, at=0)', when=_at(0), **GLOBAL),
+    'static': _group(criterion='random()', schedule=f'constant({s})', when=_at(0), allocation='erk()'),
+    'set': _group(
+      criterion=f"sparse_evolution(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
+      when=f'every({often}, until={third})', allocation='erk()',
+    ) | {'optimizer.fresh_moments': True},
+    'rigl': _group(
+      criterion=f"rigl(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
+      when=f'every({often}, until={third})', allocation='erk()',
+    ) | {'optimizer.fresh_moments': True},
+    'acdc': _group(
+      criterion='magnitude()', schedule=f'cycle({s}, steps={phase}, begin={phase}, end={7 * phase})',
+      when=f'every({phase}, begin={phase}, until={7 * phase})', **GLOBAL,
+    ) | {'optimizer.fresh_moments': True},
+    'movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)') | LATENT,
+    'global_movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)', **GLOBAL)
+    | LATENT,
+    # The schedule is of the cut-off; the penalty decides how sparse that is.
+    'soft_movement': _group(
+      criterion='soft_movement(1e-3, learning_rate=2e-2)', schedule=f'cubic(0.3, end={end})', when='every(1)',
+      allocation='above(1.0, relative=True)',
+    ) | LATENT,
+    'platon': _group(criterion='platon()', schedule=ramp, when=moves, **GLOBAL),
+    'lottery': _group(
+      criterion='magnitude()', schedule=f'iterative({s}, rounds=4, steps={rounds}, begin={rounds})',
+      when=f'every({rounds}, begin={rounds}, until={4 * rounds})', **GLOBAL,
+    ) | {'optimizer.rewind': f'every({rounds}, begin={rounds}, until={4 * rounds})'},
+    # Han et al.: rounds in which the cut-off rises to 0.9 deviations of each layer; l2 as they found best.
+    'han': _group(
+      criterion='deviations()', schedule=f'linear(0.9, begin={phase}, end={5 * phase}, initial=0.3)',
+      when=f'every({phase}, begin={phase}, until={5 * phase})', allocation='above(1.0, relative=True)',
+    ) | {'optimizer.l2': 1e-4},
+    'l1': _rounds(s, phase) | {'optimizer.l1': 1e-5},
+    'l2': _rounds(s, phase) | {'optimizer.l2': 1e-4},
+    'iterative': _rounds(s, phase),
+    # Cheong & Daniel: half at once, nine equal jumps to the end.
+    'staircase': _group(
+      criterion='magnitude()', schedule=f'staircase({min(0.5, s)}, {s}, steps={stair}, jumps=9)',
+      when=f'every({stair}, until={9 * stair})',
+    ),
+  }
+
+
+def _group(**changes):
+  return {f'prune.weights.{key}': value for key, value in changes.items()}
+
+
+def _at(step):
+  """A predicate of one step alone."""
+  return f'every(1, begin={step}, until={step})'
+
+
+def _rounds(sparsity, phase):
+  """Prune and retrain, five times, the same share of what is left each time."""
+  return _group(
+    criterion='magnitude()', schedule=f'iterative({sparsity}, rounds=5, steps={phase}, begin={phase})',
+    when=f'every({phase}, begin={phase}, until={5 * phase})', **GLOBAL,
+  )
+
+
+def get_config(arg='magnitude'):
+  c = finetune.get_config('nano')
+  table = methods(SPARSITY, c.steps)
+  arg = arg or 'magnitude'
+  if arg not in table:
+    raise ValueError(f'configs/methods.py:{arg}: expected one of {", ".join(table)}')
+  for key, value in table[arg].items():
+    *path, last = key.split('.')
+    group = c
+    for name in path:
+      group = group[name]
+    group[last] = value
+  return c
+
+
+def sweep():
+  for changes in methods().values():
+    yield dict(changes)

@@ -1,0 +1,99 @@
+"""Han et al. 2015 and 2016: pruning with retraining, shared weights, Huffman coding; LeNets, and files of real bytes.
+
+  python -m prunejax reproduce han2016 --preset=quick [--config.data.root=FOLDER]
+
+FOLDER holds `mnist/`, the four idx files; without it the digits are scikit-learn's, drawn larger for the same nets.
+"""
+
+from typing import NamedTuple
+
+from experiments.han2016 import claims, report, training
+from prunejax.compress import kmeans
+from prunejax.train import study
+
+
+class Preset(NamedTuple):
+  """One size of the study; every value is for (scikit-learn's digits, MNIST) where it is a pair.
+
+  steps, retrain, rounds, centroids: of LeNet-300-100, and as the same with `conv_` of LeNet-5. scales: multiples of the
+  paper's kept shares, 0 for no pruning but as much more training. bits: of the codes in the comparisons.
+  """
+
+  seeds: tuple
+  conv_seeds: tuple
+  steps: tuple
+  retrain: tuple
+  conv_steps: tuple
+  conv_retrain: tuple
+  centroids: int
+  rounds: int
+  scales: tuple
+  bits: tuple
+  cost: str
+
+
+PRESETS = {
+  'quick': Preset(
+    seeds=(0, 1, 2), conv_seeds=(0, 1, 2), steps=(300, 2000), retrain=(200, 2000), conv_steps=(100, 400),
+    conv_retrain=(80, 400), centroids=50, rounds=2, scales=(4.0, 0.5, 0.25), bits=(2, 3, 4, 5),
+    cost='five minutes on one CPU core; MNIST, fifteen',
+  ),
+  'long': Preset(
+    seeds=(0, 1, 2, 3, 4), conv_seeds=(0, 1, 2), steps=(2000, 9400), retrain=(2000, 9400), conv_steps=(1000, 4700),
+    conv_retrain=(1000, 4700), centroids=470, rounds=4, scales=(4.0, 2.0, 0.5, 0.25, 0.125), bits=(2, 3, 4, 5, 6, 8),
+    cost='some three hours on one CPU core; not run here',
+  ),
+  'smoke': Preset(
+    seeds=(0,), conv_seeds=(), steps=(40, 40), retrain=(20, 20), conv_steps=(4, 4), conv_retrain=(4, 4), centroids=4,
+    rounds=1, scales=(), bits=(2,), cost='seconds',
+  ),
+}  # fmt: skip
+
+
+def plan(preset, root):
+  """The paper's own setting of both nets, then LeNet-300-100 otherwise; a cell's parents are kept for the next.
+
+  Raises FileNotFoundError, ValueError for a root that holds no MNIST.
+  """
+  p, mnist = preset, int(bool(root))
+  data = training.images(root).name
+  fixed = {'data': data, 'batch': 128, 'learning_rate': 2e-3, 'centroid_rate': 5e-4, 'decay': 1e-5}
+  cells = []
+
+  def add(net, seed, scale, bits, init='linear'):
+    conv = 'conv_' if net == 'lenet-5' else ''
+    own = {'net': net, 'seed': seed, 'scale': scale, 'bits': bits, 'init': init}
+    how = {'steps': getattr(p, f'{conv}steps')[mnist], 'retrain': getattr(p, f'{conv}retrain')[mnist],
+           'rounds': p.rounds, 'centroids': p.centroids if bits else 0}  # fmt: skip
+    cells.append(study.Cell(own, fixed | own | how))
+
+  for seed in p.seeds:
+    add('lenet-300-100', seed, 1.0, 'paper')
+    add('lenet-300-100', seed, 0.0, 0)
+  for seed in p.conv_seeds:
+    add('lenet-5', seed, 1.0, 'paper')
+  for seed in p.seeds:
+    for scale in (1.0, *p.scales):
+      add('lenet-300-100', seed, scale, 0)
+    for bits in p.bits:
+      add('lenet-300-100', seed, 0.0, bits)
+      for init in kmeans.INITS:
+        add('lenet-300-100', seed, 1.0, bits, init)
+    for scale in p.scales[1:]:
+      add('lenet-300-100', seed, scale, 4)
+  return cells
+
+
+STUDY = study.Study(
+  name='han2016',
+  title='Learning both Weights and Connections; Deep Compression',
+  source='Han, Pool, Tran & Dally, NIPS 2015, arXiv 1506.02626; Han, Mao & Dally, ICLR 2016, arXiv 1510.00149',
+  presets=PRESETS,
+  plan=plan,
+  measure=training.measure,
+  claims=claims.judge,
+  tables=report.tables_of,
+  figures=report.figures,
+  captions=report.CAPTIONS,
+)
+reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -1,0 +1,76 @@
+"""The methods that compete: every row of configs/methods.py, and products of the core that table has no name for.
+
+A new row there is in the league by itself.
+"""
+
+import importlib
+
+BASELINE = 'magnitude'
+# What sets its own sparsity, by a penalty and a cut-off: once, whatever sparsity the others have.
+OWN_SPARSITY = ('han', 'soft_movement')
+ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not everything
+FAMILIES = {
+  'gradual': ('magnitude', 'global_magnitude', 'gradual_erk', 'gradual_class_distribution', 'staircase', 'iterative'),
+  'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution', 'random', 'static'),
+  'curvature': ('obd', 'block_fisher', 'wanda', 'sparsegpt'),
+  'gradient': ('taylor', 'snip', 'movement', 'global_movement', 'soft_movement', 'platon'),
+  'dynamic': ('set', 'rigl', 'acdc'),
+  'rounds': ('lottery', 'han', 'l1', 'l2'),
+  'structured': ('two_of_four', 'blocks'),
+}
+
+
+def own(sparsity, steps):
+  """{name: {dotted config key: value}}: products that configs/methods.py does not name."""
+  end, often = steps // 2, max(steps // 40, 1)
+  gradual = {'criterion': 'magnitude()', 'schedule': f'cubic({sparsity}, end={end})',
+             'when': f'every({often}, until={end})'}  # fmt: skip
+  cut = lambda at: {'criterion': 'magnitude()', 'schedule': f'one_shot({sparsity}, at={at})',
+                    'when': f'every(1, begin={at}, until={at})'}  # fmt: skip
+  rows = {
+    'magnitude': gradual,
+    'global_magnitude': {**gradual, 'allocation': 'global_threshold()'},
+    'gradual_erk': {**gradual, 'allocation': 'erk()'},
+    'gradual_class_distribution': {**gradual, 'allocation': 'class_distribution()'},
+    'random': {**gradual, 'criterion': 'random()'},
+    'taylor': {**gradual, 'criterion': 'taylor()', 'allocation': 'global_threshold()'},
+    'one_shot': cut(0),
+    'class_blind': {**cut(end), 'allocation': 'global_threshold()'},
+    'class_uniform': cut(end),
+    'class_distribution': {**cut(end), 'allocation': 'class_distribution()'},
+    # Of the batch of the first step, 32 examples. `obs` in full is for 16,384 weights, not for these.
+    'obd': {**cut(0), 'criterion': "obd('fisher')"},
+    'block_fisher': {**cut(0), 'criterion': 'block_fisher(block=32, gradients=32, damp=1e-5)'},
+    'wanda': {**cut(0), 'criterion': 'wanda()', 'allocation': 'per_output()'},
+    'sparsegpt': {**cut(0), 'criterion': 'sparsegpt()'},
+    'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
+    'blocks': {**gradual, 'structure': 'block(4, 4)'},
+  }
+  return {name: {f'prune.weights.{key}': value for key, value in row.items()} for name, row in rows.items()}
+
+
+def table(sparsity, steps):
+  """{name: {dotted config key: value}} at a sparsity, for runs of `steps` steps; rows of configs/methods.py count."""
+  try:
+    named = importlib.import_module('configs.methods').methods(sparsity, steps)
+  except ModuleNotFoundError as error:
+    if error.name != 'configs.methods':
+      raise
+    named = {}
+  return {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
+
+
+def reaches(name, sparsity, first):
+  """Whether a method is asked for a sparsity; `first` is the lowest of the league."""
+  return sparsity == first if name in OWN_SPARSITY else sparsity in ONLY.get(name, (sparsity,))
+
+
+def family(name):
+  """The kind of a method, for tables."""
+  return next((kind for kind, names in FAMILIES.items() if name in names), 'other')
+
+
+def seeded(row, seed):
+  """The row with the draws of the cell's seed where it draws."""
+  key = 'prune.weights.criterion'
+  return {**row, key: f'random(seed={seed})'} if row.get(key) == 'random()' else row

@@ -1,0 +1,86 @@
+"""What a pruned model weighs by every codec, in real bytes, beside what no codec can go below."""
+
+import lzma
+import math
+import re
+import zlib
+
+import numpy as np
+
+from prunejax.compress import deep, index, sparse_file
+
+
+def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
+  """Rows {'codec', 'bytes', 'bits_a_weight', 'rate', 'lossless'} of {path: array}, less what `leave_out` matches.
+
+  rate: bytes of dense float32 over bytes of the codec. bits, index_bits: of `deep.encode`. The two rows named 'bound'
+  are no files: the entropy of where the kept weights are, and of their float32 values or shared codes.
+  """
+  tree = {name: np.asarray(leaf, np.float32) for name, leaf in tree.items() if not re.fullmatch(leave_out, name)}
+  weights = sum(leaf.size for leaf in tree.values())
+  if not weights:
+    raise ValueError(f'codecs: leave_out={leave_out!r} leaves no weight')
+  dense = b''.join(leaf.tobytes() for leaf in tree.values())
+  coded = deep.encode(tree, bits=bits, index_bits=index_bits)
+  shared = deep.decode(coded)
+  fixed = deep.encode(shared, bits=bits, index_bits=index_bits, entropy=False)
+  found = [
+    ('dense float32', len(dense), True),
+    ('dense bfloat16', len(dense) // 2, False),
+    ('CSR, float32', sum(map(_csr, tree.values())), True),
+    (f'relative index of {index_bits} bits, float32', sum(_relative(leaf, index_bits) for leaf in tree.values()), True),
+    ('bit mask, float32', sum(-(-leaf.size // 8) + 4 * np.count_nonzero(leaf) for leaf in tree.values()), True),
+    ('sparse file, float32', len(sparse_file.encode(tree)), True),
+    ('sparse file, bfloat16', len(sparse_file.encode(tree, 'bfloat16')), False),
+    ('sparse file, int8', len(sparse_file.encode(tree, 'int8')), False),
+    ('zlib of dense float32', len(zlib.compress(dense, 6)), True),
+    ('lzma of dense float32', len(lzma.compress(dense, preset=1)), True),
+    ('bound: mask and float32 values', bound(tree) / 8, True),
+    (f'shared, {bits} bits, fixed width', len(fixed), False),
+    (f'Deep Compression, {bits} bits', len(coded), False),
+    ('zlib of the shared weights', len(zlib.compress(b''.join(leaf.tobytes() for leaf in shared.values()), 6)), False),
+    ('bound: mask and shared codes', bound(shared, shared=True) / 8, False),
+  ]
+  return [
+    {'codec': codec, 'bytes': math.ceil(size), 'bits_a_weight': 8 * size / weights, 'rate': len(dense) / size,
+     'lossless': lossless}
+    for codec, size, lossless in found
+  ]  # fmt: skip
+
+
+def bound(tree, shared=False) -> float:
+  """Bits: of each leaf n H(kept share) for the mask, then 32 a kept weight; or with `shared`, leaves of two axes or
+  more take the entropy of their values and 32 a different value.
+  """
+  return sum(_bound(leaf, shared and leaf.ndim >= 2) for leaf in tree.values())
+
+
+def entropy(counts) -> float:
+  """Bits of all symbols together: sum of count log2(total / count)."""
+  counts = np.asarray(counts, np.float64)
+  counts = counts[counts > 0]
+  return float((counts * np.log2(counts.sum() / counts)).sum()) if counts.size else 0.0
+
+
+def _bound(leaf, shared):
+  values = leaf[leaf != 0]
+  mask = entropy([values.size, leaf.size - values.size])
+  if not shared:
+    return mask + 32 * values.size
+  _, counts = np.unique(values, return_counts=True)
+  return mask + entropy(counts) + 32 * counts.size
+
+
+def _csr(leaf):
+  """Row pointers of 32 bits, columns of 16 where that suffices, else 32; a leaf of one axis is dense."""
+  if leaf.ndim < 2:
+    return leaf.nbytes
+  rows, columns = math.prod(leaf.shape[:-1]), leaf.shape[-1]
+  return 4 * (rows + 1) + (4 + (2 if columns <= 2**16 else 4)) * np.count_nonzero(leaf)
+
+
+def _relative(leaf, bits):
+  if leaf.ndim < 2:
+    return leaf.nbytes
+  gaps, _ = index.encode(np.flatnonzero(leaf), bits)
+  return len(index.pack(gaps, bits)) + 4 * gaps.size

@@ -1,0 +1,74 @@
+"""Guo et al. 2019: its cells, strengths by their rule, verdicts on planted ledgers, smoke by the real command."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments.guo2019 import cells, claims, run, strength
+from prunejax import __main__ as command
+from prunejax.models import bert, bert_hf
+from prunejax.pruning.types import named_leaves
+from prunejax.train import inputs, optimizer, program
+
+
+def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity():
+  plan = cells.plan(cells.PRESETS['quick'], {})
+  first = [cell for cell in plan if cell.labels['stage'] == 'pretrain']
+  assert len(plan) == 3 * len(first) == 3 * 3 * 16
+  keys = {cell.labels['arm']: set() for cell in first}
+  for cell in first:
+    optimizer.check(cell.config)
+    keys[cell.labels['arm']].add(program.program_key(cell.config))
+    spec = cell.config.prune.weights.schedule
+    assert cell.labels['sparsity'] == float(re.match(r'\w+\(([\d.]+),', spec)[1])
+  assert {arm: len(found) for arm, found in keys.items()} == {'dense': 1, 'nip': 1, 'rpp': 1, 'l1': 1}
+  assert keys['dense'] == keys['nip'] and len(set.union(*keys.values())) == 3
+
+
+def test_strengths_are_those_of_the_rule():
+  params, _ = bert_hf.load(inputs.NANO, heads=())
+  leaves = [w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)]
+  p = cells.PRESETS['quick']
+  how = dict(peak=p.pretrain.optimizer.learning_rate, steps=p.pretrain.steps, warmup=p.pretrain.optimizer.warmup)
+  for s in (0.5, 0.9):
+    found = strength.calibrated(np.concatenate(leaves)[::7], s, **how, end=p.ramp, every=p.every, eps=p.eps)
+    assert found == cells.STRENGTHS[s]
+
+
+def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
+  rows, rng = [], np.random.default_rng(0)
+  for seed in range(seeds):
+    for arm, s in [('dense', 0.0), *((arm, s) for arm in ('rpp', 'nip', 'l1') for s in cells.SPARSITIES)]:
+      worse = {'dense': 0.0, 'rpp': rpp, 'nip': nip, 'l1': l1}[arm] * max(s, 0.1) + 1e-3 * rng.normal()
+      labels = {'arm': arm, 'sparsity': s, 'seed': seed, 'strength': 0.0}
+      metrics = {'mlm_loss': 3 + worse, 'nsp_loss': 0.1, 'nsp_accuracy': nsp - 0.001 * rng.random()}
+      rows.append({'stage': 'pretrain', 'task': '', **labels, 'metrics': metrics})
+      rows += [{'stage': 'finetune', 'task': task, **labels, 'metrics': {'accuracy': 0.9 - worse / 3}}
+               for task in ('pydoc/order', 'pydoc/words')]  # fmt: skip
+  return rows
+
+
+@pytest.mark.parametrize(
+  ('how', 'words'),
+  [
+    ({}, ['reproduced'] * 6),
+    ({'rpp': 0.6}, ['not reproduced', 'not reproduced', 'reproduced'] + ['not reproduced'] * 3),
+    ({'seeds': 1}, ['undecided'] * 6),
+    ({'nsp': 0.8}, ['reproduced', 'reproduced', 'undecided'] + ['reproduced'] * 3),
+  ],
+)
+def test_verdicts_say_what_was_planted(how, words):
+  assert [verdict.verdict for verdict in claims.claims(planted(**how))] == words
+
+
+def test_smoke_by_the_real_command(tmp_path, capsys):
+  folder = tmp_path / 'work'
+  assert command.main(['reproduce', 'guo2019', '--preset=smoke', f'--workdir={folder}']) == 0
+  rows = [json.loads(line) for line in (folder / 'ledger.jsonl').read_text().splitlines()]
+  assert len(rows) == 6
+  for row in rows:
+    assert abs(row['metrics']['sparsity'] - row['sparsity']) < 1e-4
+  assert 'undecided' in capsys.readouterr().out
+  assert run.shown(rows)[0].rows and run.figures(rows)['scores'][:4] == b'\x89PNG'

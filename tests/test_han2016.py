@@ -1,0 +1,92 @@
+"""Deep Compression as an experiment: the real command on few steps, and its verdicts on made-up ledgers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from experiments.han2016 import claims, paper, run, training
+from prunejax.models import lenet
+
+
+def test_smoke_by_the_real_command(tmp_path):
+  env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, '-m', 'prunejax', 'reproduce', 'han2016', '--preset=smoke', f'--workdir={tmp_path / "w"}']
+  ran = subprocess.run(command, cwd=tiny_runs.ROOT, env=env, capture_output=True, text=True, check=False)
+  assert ran.returncode == 0, ran.stderr[-2000:]
+  rows = [json.loads(line) for line in (tmp_path / 'w' / 'ledger.jsonl').read_text().splitlines()]
+  assert len(rows) == 7 and not any(row.get('failed') for row in rows)
+  by = {(row['scale'], row['bits'], row['init']): row['metrics'] for row in rows}
+  whole = by[1.0, 'paper', 'linear']
+  assert whole['kept'] == pytest.approx([0.08, 0.09, 0.26], abs=1e-3)
+  assert whole['bytes'] < whole['bytes_fixed'] < by[1.0, 0, 'linear']['bytes'] < whole['bytes_dense'] / 8
+  assert by[0.0, 0, 'linear']['kept'] == [1, 1, 1]
+  assert by[0.0, 2, 'linear']['layer_bytes_fixed'][0] > 2 * 235_200 / 8
+  for name in ('report.md', 'curves.png', 'inits.png', 'layers.png'):
+    assert list((tmp_path / 'w').rglob(name)), name
+  assert 'LeNet-300-100, layer by layer' in (tmp_path / 'w' / 'report.md').read_text()
+
+
+def test_wrong_roots_and_keys(tmp_path):
+  with pytest.raises(FileNotFoundError, match='no folder .*mnist'):
+    run.reproduce('smoke', tmp_path, overrides={'data.root': str(tmp_path)})
+  with pytest.raises(ValueError, match='--config.data.rot: .*did you mean'):
+    run.reproduce('smoke', tmp_path, overrides={'data.rot': ''})
+
+
+def test_the_nets_have_caffes_sizes():
+  for net, size in (('lenet-300-100', 266_610), ('lenet-5', 431_080)):
+    params = jax.eval_shape(lambda net=net: lenet.init(jax.random.key(0), net))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == size
+    shape = jax.eval_shape(lenet.apply, params, jax.ShapeDtypeStruct((3, 28, 28), 'float32')).shape
+    assert shape == (3, 10) and set(params) == set(paper.KEPT[net]) == set(paper.BITS[net]) == set(paper.CODED[net])
+  with pytest.raises(ValueError, match="no net 'lenet'; known: lenet-300-100, lenet-5"):
+    lenet.init(jax.random.key(0), 'lenet')
+
+
+def test_a_convolution_is_the_sum_over_its_filter():
+  rng = np.random.default_rng(0)
+  layer = {'kernel': rng.normal(size=(50, 3)).astype(np.float32), 'bias': rng.normal(size=3).astype(np.float32)}
+  x = rng.normal(size=(1, 6, 7, 2)).astype(np.float32)
+  wanted = [[x[0, i : i + 5, j : j + 5].ravel() @ layer['kernel'] + layer['bias'] for j in range(3)] for i in range(2)]
+  np.testing.assert_allclose(lenet._convolve(layer, x)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cut_keeps_the_greatest():
+  kernel = np.float32([[3, -1], [-4, 2]])
+  out = training.cut({'fc1/kernel': kernel, 'fc1/bias': np.ones(2)}, {'fc1': 0.5})
+  np.testing.assert_array_equal(out['fc1/kernel'], [[3, 0], [-4, 0]])
+
+
+def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3):
+  """Rows in which deep compression loses `lost` points, and linear starts gain `gap`."""
+  rows, add = [], lambda **row: rows.append(row)
+  for seed in range(seeds):
+    noise = 1e-4 * seed
+    base = {'accuracy_dense': 0.98, 'bytes_dense': 1_000_000, 'kept_in_all': 0.08, 'accuracy_cut': 0.6}
+    for net in claims.NAMES:
+      add(net=net, seed=seed, scale=1.0, bits='paper', init='linear', metrics={
+        **base, 'accuracy_pruned': 0.98 + noise, 'accuracy': 0.98 - lost / 100 + noise, 'rate': rate + noise,
+        'bytes': 1_000_000 / rate, 'bytes_fixed': 1_300_000 / rate})  # fmt: skip
+    for scale, bits, init, accuracy, size in (
+      (1.0, 0, 'linear', 0.98, 100_000), (0.25, 0, 'linear', 0.9, 30_000), (0.0, 2, 'linear', 0.85, 60_000),
+      (1.0, 2, 'linear', 0.97, 20_000), (1.0, 2, 'forgy', 0.97 - gap / 100, 20_000),
+      (1.0, 2, 'density', 0.97 - gap / 100, 20_000)):  # fmt: skip
+      add(net='lenet-300-100', seed=seed, scale=scale, bits=bits, init=init, metrics={
+        **base, 'accuracy_pruned': accuracy, 'accuracy': accuracy + noise, 'bytes': size})  # fmt: skip
+  return rows
+
+
+def test_verdicts():
+  word = lambda rows: {v.name.removeprefix('lenet-300-100_'): v.verdict for v in claims.judge(rows)}
+  good = word(ledger())
+  assert set(good.values()) == {'reproduced'}
+  assert word(ledger(lost=1.0))['file'] == word(ledger(rate=30.0))['file'] == 'not reproduced'
+  assert word(ledger(gap=-1.0))['linear_beats_forgy'] == 'not reproduced'
+  assert set(word(ledger(seeds=1)).values()) == {'undecided'}
+  assert set(word([]).values()) == {'undecided'}

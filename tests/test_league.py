@@ -1,0 +1,79 @@
+"""The league: who competes in what, planted ledgers."""
+
+import pytest
+
+from experiments.league import arms, claims, run, standing
+from prunejax.train import grid, optimizer
+
+LEAD = {'dense': 0.1, 'magnitude': 0.0, 'one_shot': -0.05, 'class_uniform': -0.02, 'random': -0.2, 'rigl': -0.06,
+        'set': -0.07, 'movement': -0.001, 'global_magnitude': -0.002}  # fmt: skip
+
+
+def planted(lead, seeds=3):
+  """A ledger in which each method has the accuracy 0.7 + lead and, four times as far away, a loss."""
+  rows = []
+  for name, far in lead.items():
+    for s in (0.0,) if name == 'dense' else (0.8, 0.9):
+      for seed in range(seeds):
+        label = {'method': name, 'family': arms.family(name), 'sparsity': s, 'seed': seed, 'seconds': 1.0}
+        noise = 0.001 * seed + 0.0001 * (seed % 2)
+        metrics = {'loss': 4 - 4 * far + noise, 'sparsity': s}
+        rows.append({**label, 'stage': 'pretrain', 'task': '', 'metrics': metrics})
+        for task in run.TASKS:
+          rows.append({**label, 'stage': 'finetune', 'task': task, 'metrics': {'accuracy': 0.7 + far + noise}})
+  return rows
+
+
+def verdicts(lead, **how):
+  return {v.name: v.verdict for v in claims.check(planted(lead, **how))}
+
+
+def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
+  cells = run.plan(run.PRESETS['quick'], {})
+  assert len({grid.key(cell) for cell in cells}) == len(cells)
+  first = [cell for cell in cells if cell.labels['stage'] == 'pretrain']
+  assert {c.labels['method'] for c in first} == {'dense', *arms.table(0.8, 80)}
+  for cell in first:
+    optimizer.check(cell.config)
+    assert cell.config.prune.weights.where == run.KERNELS and cell.config.init == 'nano'
+  assert len({(c.config.steps, c.config.batch_size, c.config.data.corpus) for c in first}) == 1
+  for cell in cells:
+    if cell.labels['stage'] == 'finetune':
+      assert cell.config.hold_zeros and cell.config.init == f'cell:{cell.parent}'
+      assert not optimizer.groups(cell.config)
+
+
+def test_random_masks_are_drawn_anew_for_each_seed():
+  cells = [c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent]
+  assert {c.config.prune.weights.criterion for c in cells} == {'random(seed=0)', 'random(seed=1)'}
+
+
+def test_planted_leads_are_found():
+  got = verdicts(LEAD)
+  for what in ('score', 'loss'):
+    assert got[f'nothing_beats_gradual_magnitude_{what}'] == 'reproduced'
+    assert {got[f'{name}_{what}'] for name in ('gradual_beats_one_cut', 'magnitude_beats_chance', 'rigl_loses')} == {
+      'reproduced'}
+    assert got[f'movement_beats_magnitude_{what}'] == 'not reproduced'
+  assert not any('second_order' in name for name in got)  # nobody ran it, so nobody is told
+
+
+def test_a_better_method_refutes_the_baseline_and_one_seed_says_nothing():
+  got = verdicts({**LEAD, 'rigl': 0.05})
+  assert got['nothing_beats_gradual_magnitude_score'] == got['rigl_loses_loss'] == 'not reproduced'
+  assert set(verdicts(LEAD, seeds=1).values()) == {'undecided'}
+
+
+def test_ranks_counts_and_bytes_from_first_principles():
+  found = standing.places(planted(LEAD))
+  ranks = standing.ranks(found, (0.8, 0.9))
+  assert [ranks[n] for n in ('magnitude', 'movement', 'global_magnitude', 'random')] == [1, 2, 3, 8]
+  assert set(found['rigl', 0.9].kept.values()) == {39_322}
+  assert standing.size(39_322) == 393_216 / 8 + 4 * 39_322 + 4 * (570_882 - 393_216)
+  table = claims.league(found)
+  assert [line[0] for line in table.rows][:2] == ['dense', 'magnitude']
+
+
+def test_a_method_that_is_none_is_refused():
+  with pytest.raises(ValueError, match='no method .magic.'):
+    run.plan(run.PRESETS['smoke']._replace(methods=('magic',)), {})

@@ -1,0 +1,19 @@
+"""The real command on the paper of Optimal Brain Surgeon, at its smallest preset."""
+
+import pytest
+
+from prunejax import __main__ as command
+from prunejax.analysis import ledger
+
+
+@pytest.mark.parametrize(('paper', 'words', 'cells'), [
+  ('hassibi1993', ('monks-3_table', 'xor', 'removes_more', 'OBS, the paper'), 1),
+])  # fmt: skip
+def test_smoke(paper, words, cells, tmp_path):
+  assert command.main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0
+  rows = ledger.read(tmp_path / 'ledger.jsonl')
+  assert len(rows) == cells and not any(row.get('failed') for row in rows)
+  report = (tmp_path / 'report.md').read_text()
+  assert all(word in report for word in words)
+  # One seed decides nothing by an interval.
+  assert 'undecided' in report
