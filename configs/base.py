@@ -18,7 +18,8 @@ def prune_group(**changes):
     when='every(10)',  # do masks move now?
     allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output,
     # class_uniform, above (a cut-off)
-    structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns
+    structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns;
+    # across leaves (set `where`): heads(width of a head), ffn, tied
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )
   return config_dict.create(**{**group, **changes})

@@ -51,6 +51,9 @@ from prunejax.pruning.structure import n_m as n_m
 from prunejax.pruning.structure import rows as rows
 from prunejax.pruning.structure import unstructured as unstructured
 from prunejax.pruning.surgeon import obs as obs
+from prunejax.pruning.tied import ffn as ffn
+from prunejax.pruning.tied import heads as heads
+from prunejax.pruning.tied import tied as tied
 from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
 from prunejax.pruning.transform import hold_zeros as hold_zeros
 from prunejax.pruning.transform import prune_transform as prune_transform

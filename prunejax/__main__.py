@@ -66,10 +66,17 @@ def parser():
   sub.add_argument('where', nargs='*', metavar='A [B]', help='one or two work directories or .jsonl ledgers')
   sub.add_argument('--ledger', metavar='FILE.jsonl', help='a ledger file, all that is needed; with --out')
   sub.add_argument('--out', metavar='FOLDER', help='the folder to write (default: the run\'s own; for two runs/A-B)')
-  sub = verb('export', 'Copy the model of a finished run as a Hugging Face folder.')
-  sub.add_argument('--out', required=True, help='the folder to write')
-  sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16')
-  sub = verb('bench', 'Measure how fast this machine prunes and trains; print a table, write JSON.', folder=False)
+  sub = verb('export', 'Write the model of a run, or of a Hugging Face folder, in another form.')
+  sub.add_argument('where', nargs='?', metavar='RUN', help='a work directory (as --workdir) or a Hugging Face folder')
+  sub.add_argument('--out', required=True, help='the folder or file to write')
+  sub.add_argument('--to', default='hf', help='hf, shrunk (folders), sparse, deep-compression or onnx (files)')
+  sub.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16; of sparse also int8')
+  text = 'Measure how fast this machine prunes and trains, or what a pruned RUN is worth; print a table, write JSON.'
+  sub = verb('bench', text, folder=False)
+  sub.add_argument('where', nargs='?', metavar='RUN', help='a work directory or a Hugging Face folder: bytes, latency')
+  sub.add_argument('--batches', type=_listed(int), help='with RUN: examples at a time (default: 1,8)')
+  sub.add_argument('--length', type=int, help='with RUN: tokens an example (default: the longest of the model)')
+  sub.add_argument('--rounds', type=int, help='with RUN: how often each is timed (default: 15)')
   sub.add_argument('--only', type=_listed(str), metavar='A,B', help='some benches instead of all')
   sub.add_argument('--size', default='base', help='small, base (BERT-Base, the default) or large')
   sub.add_argument('--times', type=int, help='how often the bench `kill` kills')
@@ -220,7 +227,9 @@ def _export(args, overrides):
   from prunejax.train import export
 
   del overrides
-  export.export(_workdir(args), args.out, args.dtype)
+  if args.where and args.workdir:
+    raise ValueError(f'export of {args.where!r} and of --workdir={args.workdir!r}: one of them at a time')
+  export.export(args.where or _workdir(args), args.out, args.dtype, args.to)
 
 
 def _bench(args, overrides):
@@ -230,8 +239,20 @@ def _bench(args, overrides):
 
     print(table.compare(args.compare))
     return
+  if args.where:
+    from prunejax.bench import pruned
+
+    given = [f'--{name}' for name in ('only', 'times') if getattr(args, name) is not None]
+    if given:
+      raise ValueError(f'bench of the run {args.where!r} takes no {", ".join(given)}')
+    how = {'batches': args.batches, 'length': args.length, 'rounds': args.rounds, 'out': args.out}
+    pruned.run(args.where, **{name: value for name, value in how.items() if value is not None})
+    return
   from prunejax.bench import run
 
+  for name in ('batches', 'length', 'rounds'):
+    if getattr(args, name) is not None:
+      raise ValueError(f'--{name} is for the bench of a run: python -m prunejax bench RUN --{name}=...')
   run.run(args.only, args.size, times=args.times, out=args.out)
 
 

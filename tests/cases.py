@@ -14,9 +14,10 @@ import cases_curvature
 import cases_dynamic
 import cases_layerwise
 import cases_proximal
+import cases_tied
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon
+from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon, tied
 
 
 class Case(NamedTuple):
@@ -274,6 +275,7 @@ TABLES = {
   **CRITERIA_OF,
   **PER_OUTPUT,
   structure: STRUCTURES,
+  tied: cases_tied.TIED,
   allocation: ALLOCATIONS,
   cutoff: CUTOFFS,
   schedule: SCHEDULES | PREDICATES,

@@ -17,10 +17,10 @@ ROOMS = {
     {'numpy', 'tensorflow_datasets', 'array_record', 'grain', 'tokenizers', 'transformers', 'etils', 'sklearn'},
   ),
   # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes whole or not at all.
-  'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors'}),
+  'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors', 'onnx'}),
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
-  'bench': ({'bench', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  'bench': ({'bench', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
 }  # fmt: skip
 

@@ -8,7 +8,8 @@ Parameters are a plain dict whose paths read like the model:
   pooler/{kernel,bias}
   mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
 
-Layers are separate leaves (no scan over layers): each has its own sparsity and its own regex.
+Layers are separate leaves (no scan over layers): each has its own sparsity, its own regex and, in a model that was
+shrunk, its own number of heads and inner neurons, see `widths`.
 """
 
 import math
@@ -27,6 +28,7 @@ PRUNABLE = (
   r'|pooler/kernel'
 )
 HEADS = ('mlm', 'nsp', 'classifier')
+OWN = ('heads_per_layer', 'intermediate_per_layer')  # fields of a size that no other program knows, see `widths`
 ACTIVATIONS = {
   'gelu': lambda x: nn.gelu(x, approximate=False),
   'gelu_new': lambda x: nn.gelu(x, approximate=True),
@@ -58,6 +60,19 @@ def initializers(kind, size):
   raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
 
 
+def widths(size):
+  """[(heads, numbers a head, inner neurons)] of each layer.
+
+  A model that was shrunk says them by two fields of its config.json that no other program knows, `heads_per_layer` and
+  `intermediate_per_layer`, lists with a number, maybe 0, for each layer; a head stays as wide as
+  `hidden_size / num_attention_heads` says.
+  """
+  depth, width = size.num_hidden_layers, size.hidden_size // size.num_attention_heads
+  heads = getattr(size, 'heads_per_layer', None) or [size.num_attention_heads] * depth
+  inner = getattr(size, 'intermediate_per_layer', None) or [size.intermediate_size] * depth
+  return [(h, width, i) for h, i in zip(heads, inner, strict=True)]
+
+
 def check(size, heads=(), *, length=1):
   """Raises ValueError for a size, heads or length that `Bert` would silently compute wrongly."""
   if size.hidden_act not in ACTIVATIONS:
@@ -67,6 +82,13 @@ def check(size, heads=(), *, length=1):
       f'hidden_size={size.hidden_size} does not split into '
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
+  for field, most in (('heads_per_layer', size.num_attention_heads), ('intermediate_per_layer', 2**31)):
+    given, depth = getattr(size, field, None), size.num_hidden_layers
+    if given is None:
+      continue
+    whole = isinstance(given, list | tuple) and all(type(n) is int and 0 <= n <= most for n in given)
+    if not whole or len(given) != depth:
+      raise ValueError(f'{field}={given!r}: expected {depth} whole numbers, one a layer, from 0 to {most}')
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
@@ -84,24 +106,25 @@ class Attention(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  heads: int
+  width: int
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    size, (batch, length, hidden) = self.size, x.shape
-    dense = lambda name: nn.Dense(
-      hidden, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-    )
-    split = lambda y: y.reshape(batch, length, size.num_attention_heads, -1)
+    size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
+    init = self.kernel_init if inner else nn.initializers.zeros  # nothing can be drawn for a layer without a head
+    dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
+    split = lambda y: y.reshape(batch, length, self.heads, self.width)
     query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
     # Softmax in float32 whatever the compute dtype; padding gets the lowest finite value, so that
     # a row with nothing valid in it is no NaN.
     lowest = jnp.finfo(jnp.float32).min
     scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
     weights = jax.nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(size.attention_probs_dropout_prob)(weights, deterministic=deterministic)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, hidden)
-    out = nn.Dropout(size.hidden_dropout_prob)(dense('output')(mixed), deterministic=deterministic)
+    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
+    out = nn.Dropout(size.hidden_dropout_prob)(dense('output', hidden)(mixed), deterministic=deterministic)
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -111,14 +134,14 @@ class FeedForward(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  inner: int
 
   @nn.compact
   def __call__(self, x, deterministic):
     size = self.size
-    dense = lambda width, name: nn.Dense(
-      width, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-    )
-    inner = ACTIVATIONS[size.hidden_act](dense(size.intermediate_size, 'intermediate')(x))
+    init = self.kernel_init if self.inner else nn.initializers.zeros
+    dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
+    inner = ACTIVATIONS[size.hidden_act](dense(self.inner, 'intermediate')(x))
     out = dense(size.hidden_size, 'output')(inner)
     out = nn.Dropout(size.hidden_dropout_prob)(out, deterministic=deterministic)
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
@@ -128,12 +151,13 @@ class Layer(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  widths: tuple
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    parts = (self.size, self.dtype, self.kernel_init)
-    x = Attention(*parts, name='attention')(x, valid, deterministic)
-    return FeedForward(*parts, name='ffn')(x, deterministic)
+    parts, (heads, width, inner) = (self.size, self.dtype, self.kernel_init), self.widths
+    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
 
 
 class Encoder(nn.Module):
@@ -143,8 +167,8 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    for i in range(self.size.num_hidden_layers):
-      x = Layer(self.size, self.dtype, self.kernel_init, name=f'layer_{i}')(x, valid, deterministic)
+    for i, layer in enumerate(widths(self.size)):
+      x = Layer(self.size, self.dtype, self.kernel_init, layer, name=f'layer_{i}')(x, valid, deterministic)
     return x
 
 

@@ -1,5 +1,8 @@
 """BERT in and out of a Hugging Face directory: config.json, model.safetensors and the vocabulary.
 
+A model that was shrunk (`bert.widths`) is read and written too; its two fields in config.json are ours alone, so that
+no other program can read its tensors.
+
 `MODULES` is the whole correspondence of names, read in both directions. Shapes are never written
 down here: what a checkpoint must hold is what `bert.Bert` would make at the size in config.json.
 """
@@ -150,7 +153,20 @@ def hf_name(path):
 
 
 def _shapes(size, heads):
-  return hf_model.shapes(bert.Bert, size, heads)
+  own = [field for field in bert.OWN if getattr(size, field, None) is not None]
+  if not own:
+    return hf_model.shapes(bert.Bert, size, heads)
+  plain = copy.deepcopy(size)
+  for field in own:
+    setattr(plain, field, None)
+  found = hf_model.shapes(bert.Bert, plain, heads)
+  for i, (number, width, inner) in enumerate(bert.widths(size)):
+    at, mixed, hidden = f'encoder/layer_{i}', number * width, size.hidden_size
+    for name in ('query', 'key', 'value'):
+      found |= {f'{at}/attention/{name}/kernel': (hidden, mixed), f'{at}/attention/{name}/bias': (mixed,)}
+    found |= {f'{at}/ffn/intermediate/kernel': (hidden, inner), f'{at}/ffn/intermediate/bias': (inner,)}
+    found |= {f'{at}/attention/output/kernel': (mixed, hidden), f'{at}/ffn/output/kernel': (inner, hidden)}
+  return found
 
 
 def _turned(path, shape):

@@ -113,8 +113,20 @@ def _found(allocation, units, of, sparsity, memory) -> tuple[selection.Found, An
 
 def pooled_units(scores: dict, structure, stacked=()) -> Units:
   """The units that an allocation shares out, from scores in memory."""
-  pooled = structure.pool(scores)
-  return Units(pooled, groups.plain(pooled, stacked), _shapes(scores), structure.cost)
+  pooled, shapes = structure.pool(scores), _shapes(scores)
+  if structure.members is not None:
+    of = structure.members(shapes)
+    shapes, stacked = {unit: shape for unit, (_, shape) in of.items()}, _stacked_units(of, stacked)
+  return Units(pooled, groups.plain(pooled, stacked), shapes, structure.cost)
+
+
+def _stacked_units(of, stacked):
+  """The units whose leaves stack layers. Raises ValueError where some do and others do not."""
+  found = {unit: [name in stacked for name in names] for unit, (names, _) in of.items()}
+  for unit, layers in found.items():
+    if any(layers) != all(layers):
+      raise ValueError(f'the units {unit!r} lie in leaves of which only some are stacked: {list(of[unit][0])}')
+  return frozenset(unit for unit, layers in found.items() if all(layers))
 
 
 def kept_units(scores: dict, sparsity, allocation, structure, stacked=()):

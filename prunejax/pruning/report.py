@@ -59,11 +59,14 @@ def who_pays(
 
   units, kept, masks = plan(chosen, grad, params)
   got = sparsity_of(masks)
+  of = structure.members({name: mask.shape for name, mask in masks.items()}) if structure.members else {}
+  unit_of = {name: unit for unit, (names, _) in of.items() for name in names}
   rows = []
   for name, mask in masks.items():
     weights, removed = mask.size, got['leaves'][name]
-    values = on_host(units[name]).astype(np.float32).ravel()
-    stays = int(kept[name])
+    unit = unit_of.get(name, name)
+    values = on_host(units[unit]).astype(np.float32).ravel()
+    stays = int(kept[unit])
     asked = (1 - stays / max(values.size, 1)) * structure.cost
     cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None
     bad = int(np.isnan(values).sum())

@@ -55,12 +55,16 @@ class Structure(NamedTuple):
 
   `cost` is the fraction of a unit's weights that go when the unit is pruned: 1, or (m - n) / m for
   n:m. With `single` every weight is a unit, and scores need not be stored to be pooled.
+
+  Names are paths, unless `members({path: shape}) -> {name: (paths, shape)}` is given, for units that lie in several
+  leaves: then it says in which, and the shape that all of them have as one matrix of a column a unit.
   """
 
   pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
   expand: Callable[[dict[str, jax.Array], dict[str, jax.Array]], dict[str, jax.Array]]
   cost: float = 1.0
   single: bool = False
+  members: Callable[[dict[str, tuple]], dict[str, tuple]] | None = None
 
 
 class Part(NamedTuple):
@@ -77,7 +81,7 @@ class Part(NamedTuple):
 
 class Units(NamedTuple):
   """What an allocation shares out: scores of units by name (`again` reads them without storing
-  them), the shapes of the leaves' weights by path, the structure's `cost`, and the leaves whose
+  them), the shapes of their weights by name, the structure's `cost`, and the names whose
   slices along axis 0 are parts of their own.
   """
 

@@ -96,8 +96,13 @@ def identity(config):
 
 
 def stored(plain):
-  """The ConfigDict of a work directory's config.json, in which groups that do nothing are not written."""
-  return config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
+  """The ConfigDict of a work directory's config.json, with the keys of LATER and OFF that `identity` leaves out."""
+  config = config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
+  for key, value in LATER.items():
+    group, last = key.split('.')
+    if last not in config[group]:
+      config[group][last] = value
+  return config
 
 
 def counted(config):

@@ -1,46 +1,128 @@
-"""The weights of a run as a Hugging Face folder: the final ones, or those of the newest checkpoint."""
+"""The weights of a run, or of a Hugging Face folder, in a form that others read or that takes less room."""
 
-import prunejax
+import copy
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+from flax import traverse_util
+
 from prunejax import files
-from prunejax.train import checkpoint, configs, kinds, log, loop, optimizer, sharding
+from prunejax.compress import deep, onnx_bert, shrink, sparse_file
+from prunejax.train import kinds, log, saved, specs
 
 
-def export(folder, out, dtype='float32', say=log.say):
-  """Copies the model of the work directory `folder` to `out`, cast to `dtype`; pruned weights are written as zeros.
+def export(folder, out, dtype='float32', to='hf', say=log.say):
+  """Writes the model of `folder`, a work directory or a Hugging Face folder, to `out`; pruned weights are zeros.
 
-  Raises FileNotFoundError when the folder holds neither a model nor a checkpoint, ValueError for a wrong dtype.
+  to: 'hf', a Hugging Face folder (a shrunk model is padded to one width for all layers); 'shrunk', one with heads and
+  inner neurons cut out that do not matter, which this project alone reads; 'sparse', 'deep-compression' and 'onnx',
+  one file, read back and compared before it is delivered. dtype: of a folder, or the values of a sparse file.
+
+  Raises FileNotFoundError when the folder holds neither a model nor a checkpoint, FileExistsError for an `out` that is
+  there, ValueError for a wrong form or dtype.
   """
-  folder, out = files.path(folder), files.path(out)
-  if not files.exists(folder / 'config.json'):
-    raise FileNotFoundError(f'{str(folder)!r} holds no run: expected the --workdir of a train command')
-  if files.names(out):
+  if to not in FORMS:
+    raise ValueError(f'--to={to}{specs.suggest(to, FORMS)}: expected one of {", ".join(FORMS)}')
+  write, dtypes = FORMS[to]
+  if dtype not in dtypes:
+    raise ValueError(f'--dtype={dtype!r}: expected one of {list(dtypes)} with --to={to}')
+  out = files.path(out)
+  if to in FOLDERS and files.names(out):
     raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
-  config = configs.stored(files.read_json(folder / 'config.json'))
-  if files.exists(folder / 'model' / 'config.json'):
-    model = files.local(folder / 'model')
-    kind = kinds.in_folder(model)
-    params, size = kind.files.load(model, heads=kinds.heads(kind, config.data.task))
-    tokenizer, what = kind.words.load(model), 'the finished model'
-  else:
-    params, size, tokenizer, step = _from_checkpoint(config, folder)
-    what = f'the checkpoint of step {step} of {config.steps}'
+  if to not in FOLDERS and files.exists(out):
+    raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
+  found = saved.load(folder)
+  more = write(found, out, dtype)
+  say(f'{found.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
+
+
+def shrunk(found):
+  """(leaves, size) of a Saved whose idle heads and inner neurons are cut out."""
+  parts = saved.widths(found.size)
+  leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in found.leaves.items()}
+  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], found.size.hidden_act)
+  size = copy.deepcopy(found.size)
+  size.heads_per_layer, size.intermediate_per_layer = heads, inner
+  size.intermediate_size = max(*inner, 1)
+  return leaves, size
+
+
+def _hf(found, out, dtype):
+  size, params, more = found.size, found.params, ''
+  if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
+    parts = saved.widths(size)
+    inner = max(*(part[2] for part in parts), 1)
+    leaves = shrink.pad(found.leaves, parts[0][1], size.num_attention_heads, inner)
+    params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
+    size.heads_per_layer = size.intermediate_per_layer = None
+    size.intermediate_size = inner
+    more = f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner neurons'
+  _save(out, params, size, found.tokenizer, dtype)
+  return more
+
+
+def _shrunk(found, out, dtype):
+  leaves, size = shrunk(found)
+  _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, found.tokenizer, dtype)
+  count = lambda leaves: sum(np.size(leaf) for leaf in leaves.values())
+  return f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}, ' + (
+    f'{count(leaves):,} parameters of {count(found.leaves):,}'
+  )
+
+
+def _save(out, params, size, tokenizer, dtype):
   files.deliver(out, lambda here: kinds.save(here, params, size, tokenizer, dtype))
-  say(f'{what} of {folder} is in {out} as {dtype}')
 
 
-def _from_checkpoint(config, folder):
-  """(params, size, tokenizer, step) of the newest checkpoint that can be read."""
-  if not files.exists(folder / 'checkpoints'):
-    raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
-  tx = optimizer.make(config)
-  source, data = loop.read_inputs(config)
-  program = loop.build(config, source, data, tx)
-  abstract = loop.abstract_state(config, program, tx)
-  shardings = sharding.shard(abstract, sharding.make_mesh(), ())
-  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
-  state, damaged = checkpoint.restore(manager, abstract, shardings)
-  manager.close()
-  if state is None:
-    raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
-  return program.view(state['params'], masks), source.size, source.tokenizer, int(state['step'])
+def _sparse(found, out, dtype):
+  leaves = _arrays(found)
+  data = sparse_file.encode(leaves, dtype)
+  return _delivered(out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32')
+
+
+def _deep(found, out, dtype):
+  del dtype
+  leaves = _arrays(found)
+  data = deep.encode(leaves)
+  return _delivered(out, data, leaves, deep.decode(data), exact=False)
+
+
+def _delivered(out, data, leaves, again, exact):
+  """Writes `data` once what it decodes to has been compared with the leaves."""
+  if again.keys() != leaves.keys():
+    raise ValueError(f'{out}: {sorted(again.keys() ^ leaves.keys())[:4]} were lost on the way: nothing was written')
+  far = max(float(np.max(np.abs(again[name] - leaf), initial=0)) for name, leaf in leaves.items())
+  revived = [name for name, leaf in leaves.items() if np.any(again[name][leaf == 0])]
+  if revived or (exact and far):
+    raise ValueError(f'{out}: read back, weights differ by {far} and zeros of {revived} are none: nothing was written')
+  files.write(out, data)
+  dense = sum(leaf.nbytes for leaf in leaves.values())
+  return f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros are zeros'
+
+
+def _onnx(found, out, dtype):
+  del dtype
+  parts = saved.widths(found.size)
+  with tempfile.TemporaryDirectory() as scratch:
+    here = pathlib.Path(scratch) / 'model.onnx'
+    onnx_bert.write(here, _arrays(found), parts, found.size.hidden_act, found.size.layer_norm_eps)
+    files.write(out, here.read_bytes())
+  return ''
+
+
+def _arrays(found):
+  return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in found.leaves.items()}
+
+
+# How each form is written, and what it can hold.
+_FLOATS = ('float32', 'bfloat16', 'float16')
+FORMS = {
+  'hf': (_hf, _FLOATS),
+  'shrunk': (_shrunk, _FLOATS),
+  'sparse': (_sparse, tuple(sparse_file.VALUES)),
+  'deep-compression': (_deep, ('float32',)),
+  'onnx': (_onnx, ('float32',)),
+}
+FOLDERS = ('hf', 'shrunk')

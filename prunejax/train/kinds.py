@@ -55,7 +55,7 @@ KINDS = {
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
       'vocab_size', *SIZE_KEYS, 'type_vocab_size', 'hidden_act', 'layer_norm_eps', 'initializer_range',
-      'classifier_dropout', *_BERT_DROPOUT,
+      'classifier_dropout', *_BERT_DROPOUT, *bert.OWN,
     ),
     dropout=_BERT_DROPOUT,
     heads=('mlm', 'nsp'),
@@ -127,7 +127,7 @@ def fresh_size(kind, model, vocab_size):
 
 def read_only(kind, size):
   """`size` with what the model reads alone: two folders of one size are one program."""
-  fields = {field: getattr(size, field) for field in kind.fields}
+  fields = {field: getattr(size, field) for field in kind.fields if hasattr(size, field)}
   return size_of({**fields, 'model_type': size.model_type})
 
 
@@ -137,9 +137,10 @@ def heads(kind, task):
 
 
 def save(folder, params, size, tokenizer, dtype='float32'):
-  """Writes a model and its vocabulary as a Hugging Face folder."""
+  """Writes a model and its vocabulary, where there is one, as a Hugging Face folder."""
   kind = of_size(size)
-  kind.files.save(folder, params, size, vocab=kind.spelled(tokenizer), dtype=dtype)
+  vocab = None if tokenizer is None else kind.spelled(tokenizer)
+  kind.files.save(folder, params, size, vocab=vocab, dtype=dtype)
 
 
 def make(size, heads, outputs=2, dtype=jnp.float32, initializer='normal'):

@@ -29,6 +29,7 @@ from prunejax.pruning import (
   schedule,
   structure,
   surgeon,
+  tied,
 )
 from prunejax.train import rivals, sharding, specs
 
@@ -37,7 +38,7 @@ NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 CRITERIA = (criteria, saliency, dynamic, curvature, surgeon, layerwise, block_fisher)
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation, cutoff, per_output)
-STRUCTURES = (structure,)
+STRUCTURES = (structure, tied)
 FRACTIONS = rivals.FRACTIONS
 
 
