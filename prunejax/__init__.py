@@ -41,6 +41,7 @@ from prunejax.pruning.schedule import linear as linear
 from prunejax.pruning.schedule import one_shot as one_shot
 from prunejax.pruning.schedule import staircase as staircase
 from prunejax.pruning.schedule import until as until
+from prunejax.pruning.sharing import share as share
 from prunejax.pruning.state import PruneState as PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
 from prunejax.pruning.state import get_masks as get_masks

@@ -63,18 +63,18 @@ def test_a_cut_keeps_the_greatest():
   np.testing.assert_array_equal(out['fc1/kernel'], [[3, 0], [-4, 0]])
 
 
-def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3):
+def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3, dense=0.99):
   """Rows in which deep compression loses `lost` points, and linear starts gain `gap`."""
   rows, add = [], lambda **row: rows.append(row)
   for seed in range(seeds):
     noise = 1e-4 * seed
-    base = {'accuracy_dense': 0.98, 'bytes_dense': 1_000_000, 'kept_in_all': 0.08, 'accuracy_cut': 0.6}
+    base = {'accuracy_dense': dense, 'bytes_dense': 1_000_000, 'kept_in_all': 0.08, 'accuracy_cut': 0.6}
     for net in claims.NAMES:
       add(net=net, seed=seed, scale=1.0, bits='paper', init='linear', metrics={
-        **base, 'accuracy_pruned': 0.98 + noise, 'accuracy': 0.98 - lost / 100 + noise, 'rate': rate + noise,
+        **base, 'accuracy_pruned': dense + noise, 'accuracy': dense - lost / 100 + noise, 'rate': rate + noise,
         'bytes': 1_000_000 / rate, 'bytes_fixed': 1_300_000 / rate})  # fmt: skip
     for scale, bits, init, accuracy, size in (
-      (1.0, 0, 'linear', 0.98, 100_000), (0.25, 0, 'linear', 0.9, 30_000), (0.0, 2, 'linear', 0.85, 60_000),
+      (1.0, 0, 'linear', dense, 100_000), (0.25, 0, 'linear', 0.9, 30_000), (0.0, 2, 'linear', 0.85, 60_000),
       (1.0, 2, 'linear', 0.97, 20_000), (1.0, 2, 'forgy', 0.97 - gap / 100, 20_000),
       (1.0, 2, 'density', 0.97 - gap / 100, 20_000)):  # fmt: skip
       add(net='lenet-300-100', seed=seed, scale=scale, bits=bits, init=init, metrics={
@@ -88,5 +88,7 @@ def test_verdicts():
   assert set(good.values()) == {'reproduced'}
   assert word(ledger(lost=1.0))['file'] == word(ledger(rate=30.0))['file'] == 'not reproduced'
   assert word(ledger(gap=-1.0))['linear_beats_forgy'] == 'not reproduced'
+  short = word(ledger(lost=1.0, dense=0.975))  # a dense net that is worse than the paper's says nothing of its claims
+  assert short['file'] == short['huffman'] == short['lenet-5_file'] == 'undecided'
   assert set(word(ledger(seeds=1)).values()) == {'undecided'}
   assert set(word([]).values()) == {'undecided'}

@@ -54,7 +54,7 @@ def test_mnist_files(mnist):
   (gzip.compress(b'<html>'), 'not an idx file'),
   (gzip.compress(idx(np.zeros((7, 5, 6), np.uint8))[:-1]), '209 bytes of data.*7x5x6'),
   (gzip.compress(idx(np.zeros((6, 5, 6), np.uint8))), '6 train images, but 7 labels'),
-])  # fmt: skip
+], ids=['none', 'no gzip', 'cut off', 'no idx', 'a byte short', 'too few'])  # fmt: skip
 def test_damaged_mnist_is_one_error_with_the_file(mnist, data, said):
   path = mnist[0] / 'mnist' / 'train-images-idx3-ubyte.gz'
   path.unlink()
