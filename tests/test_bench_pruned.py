@@ -48,6 +48,7 @@ def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(folde
 def test_verdicts_say_no_gain_in_words():
   said = [pruned._verdict(ratio, 'shrunk') for ratio in (0.5, 0.96, 0.99, 1.0, 3.0)]
   assert said == ['', '', '; no gain', '; no gain', '; no gain']
+  assert 'undecided' in pruned._verdict(0.5, 'shrunk', 1.1) and pruned._verdict(1.0, 'dense', 1.1) == ''
   assert pruned._zeros({'encoder/a/kernel': np.array([[0.0, 1.0]]), 'b/kernel': np.zeros((2, 2))}) == 0.5
 
 
