@@ -76,7 +76,7 @@ def parser():
   sub.add_argument('where', nargs='?', metavar='RUN', help='a work directory or a Hugging Face folder: bytes, latency')
   sub.add_argument('--batches', type=_listed(int), help='with RUN: examples at a time (default: 1,8)')
   sub.add_argument('--length', type=int, help='with RUN: tokens an example (default: the longest of the model)')
-  sub.add_argument('--rounds', type=int, help='with RUN: how often each is timed (default: 15)')
+  sub.add_argument('--rounds', type=int, help='with RUN: how often each is timed (default: 25)')
   sub.add_argument('--only', type=_listed(str), metavar='A,B', help='some benches instead of all')
   sub.add_argument('--size', default='base', help='small, base (BERT-Base, the default) or large')
   sub.add_argument('--times', type=int, help='how often the bench `kill` kills')

@@ -48,13 +48,15 @@ STRUCTURES = {
   'block': prunejax.block(8, 8),
   'rows': prunejax.rows(),
   'columns': prunejax.columns(4),
+  # Eight units of q and o, as the heads of an attention; of a stack, eight in each layer.
+  'tied': prunejax.tied({'q': ('heads', -1, 16), 'o': ('heads', -2, 8), 'up|stack': (r'\g<0>', -1, 8)}),
 }
 # By mesh: every allocation where each weight is a unit, and every structure, with another allocation each.
 PAIRS = [
   [('uniform', 'unstructured'), ('global_threshold', 'n_m')],
   [('global_threshold', 'unstructured'), ('erk', 'rows')],
   [('by_class', 'unstructured'), ('uniform', 'columns')],
-  [('class_distribution', 'unstructured')],
+  [('class_distribution', 'unstructured'), ('global_threshold', 'tied')],
   [('erk', 'unstructured')],
   [('class_distribution', 'block')],
 ]

@@ -50,7 +50,7 @@ def run(only=None, size='base', *, times=None, out=None, say=log.say):
     began = time.perf_counter()
     command = f'python -m prunejax bench --only={name} --size={size}' + (f' --times={times}' if times else '')
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    part = {'command': command, 'date': date, 'commit': _commit(), 'seconds': 0.0, 'rows': [], 'figures': []}
+    part = {'command': command, 'date': date, 'commit': commit(), 'seconds': 0.0, 'rows': [], 'figures': []}
     results['benches'][name] = part
     say(f'{name} ...')
     try:
@@ -103,7 +103,7 @@ def _keep(out, results, part, began):
   files.write(out.with_suffix('.md'), table.markdown(results))
 
 
-def _commit():
+def commit():
   """The commit measured, '+' when files differ from it, '' outside a checkout."""
   where = pathlib.Path(__file__).parent
   try:
