@@ -11,6 +11,8 @@ from configs import base, pretrain
 
 
 def get_config(arg='nano'):
+  if arg not in ('', 'nano', 'base'):
+    raise ValueError(f'configs/structured.py:{arg}: expected "nano" or "base"')
   c = pretrain.get_config(arg)
   where = {
     'heads': r'encoder/layer_\d+/attention/((query|key|value)/(kernel|bias)|output/kernel)',

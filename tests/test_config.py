@@ -22,6 +22,7 @@ WRONG = {
   bool: ['yes', '1', 1], int: ['1.5', 'many', True], float: ['half', '', True], str: [3, None], tuple: ['3', '('],
 }
 FILES = {
+  'structured': ('', 'nano', 'base'),
   'base': ('',), 'nano': ('', 'anneal'), 'pretrain': ('', 'nano', 'base'), 'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
@@ -88,7 +89,8 @@ def test_every_config_file_is_in_the_table():
 @pytest.mark.parametrize('name, arg', [(name, arg) for name, args in FILES.items() for arg in args])
 def test_every_config_loads_and_only_changes_declared_keys(name, arg):
   config, module = configs.load(f'configs/{name}.py' + (f':{arg}' if arg else ''), ROOT)
-  flat = configs.flat(config)
+  # A group of leaves with a recipe of its own has the keys of prune.weights.
+  flat = {re.sub(r'^prune\.\w+\.', 'prune.weights.', key): value for key, value in configs.flat(config).items()}
   assert flat.keys() == KEYS.keys()
   assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in KEYS.items()}
   optimizer.check(config)
@@ -175,7 +177,8 @@ EXAMPLES = {
   'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
   'allocation': ['uniform()', "by_class({'.*': 0.5})", 'global_threshold()', 'class_distribution()', 'erk()',
                  'histogram(bins=256, decay=0.9)', 'above(0.5)', "class_uniform(['.*'])"],
-  'structure': ['unstructured()', 'n_m(2, 4)', 'block(4, 4)', 'rows()', 'columns()'],
+  'structure': ['unstructured()', 'n_m(2, 4)', 'block(4, 4)', 'rows()', 'columns()',
+                'heads(64)', 'ffn()', "tied({'a/up': ('a', -1, 2)})"],
 }
 
 
