@@ -7,7 +7,7 @@ from prunejax.analysis import ledger
 
 
 @pytest.mark.parametrize(('paper', 'words', 'cells'), [
-  ('hassibi1993', ('monks-3_table', 'xor', 'removes_more', 'OBS, the paper'), 1),
+  ('hassibi1993', ('monks-3 table', 'xor', 'removes more', 'OBS, the paper'), 1),
 ])  # fmt: skip
 def test_smoke(paper, words, cells, tmp_path):
   assert command.main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0
