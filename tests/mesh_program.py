@@ -241,5 +241,5 @@ def surgery():
 if __name__ == '__main__':
   selection('all' in sys.argv)
   training()
-  streamed()
   surgery()
+  streamed()  # last: it sets what counts as a small tree
