@@ -75,6 +75,7 @@ def taught(**changes):
   return configs.override(tiny_runs.config(), {**said, 'log.every': 3, 'checkpoint.every': 0, **changes})
 
 
+@pytest.mark.slow
 def test_a_pruned_student_nears_its_teacher_and_saves_nothing_of_it(tmp_path):
   config = taught()
   result = loop.train(config, tmp_path / 'run', say=lambda line: None)

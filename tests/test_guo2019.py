@@ -1,11 +1,13 @@
-"""Guo et al. 2019: its cells, strengths by their rule, verdicts on planted ledgers."""
+"""Guo et al. 2019: its cells, strengths by their rule, verdicts on planted ledgers, smoke by the real command."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 
-from experiments.guo2019 import cells, claims, strength
+from experiments.guo2019 import cells, claims, run, strength
+from prunejax import __main__ as command
 from prunejax.models import bert, bert_hf
 from prunejax.pruning.types import named_leaves
 from prunejax.train import inputs, optimizer, program
@@ -59,3 +61,15 @@ def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
 )
 def test_verdicts_say_what_was_planted(how, words):
   assert [verdict.verdict for verdict in claims.claims(planted(**how))] == words
+
+
+@pytest.mark.slow
+def test_smoke_by_the_real_command(tmp_path, capsys):
+  folder = tmp_path / 'work'
+  assert command.main(['reproduce', 'guo2019', '--preset=smoke', f'--workdir={folder}']) == 0
+  rows = [json.loads(line) for line in (folder / 'ledger.jsonl').read_text().splitlines()]
+  assert len(rows) == 6
+  for row in rows:
+    assert abs(row['metrics']['sparsity'] - row['sparsity']) < 1e-4
+  assert 'undecided' in capsys.readouterr().out
+  assert run.shown(rows)[0].rows and run.figures(rows)['scores'][:4] == b'\x89PNG'

@@ -30,8 +30,10 @@ def test_every_method_is_a_config_that_can_be_made(name):
   loop.check(config)
 
 
-def test_a_method_runs_in_the_train_loop(tmp_path):
-  changes = {**TABLE['rigl'], 'steps': 40, 'checkpoint.every': 0, 'log.every': 20, 'keep_model': False}
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['rigl', 'lottery'])
+def test_a_method_runs_in_the_train_loop(name, tmp_path):
+  changes = {**TABLE[name], 'steps': 40, 'checkpoint.every': 0, 'log.every': 20, 'keep_model': False}
   changes['prune.weights.where'] = r'encoder/layer_0/ffn/.*/kernel'  # two leaves: what costs is compiling
   config = configs.override(tiny_runs.config(False), changes)
   result = loop.train(config, tmp_path / 'run', say=lambda line: None)
