@@ -8,6 +8,7 @@ from experiments.cheong2019 import claims as cheong
 from experiments.cheong2019 import sharing
 from experiments.see2016 import claims as see
 from prunejax.__main__ import main
+from prunejax.compress import kmeans
 
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])
@@ -19,11 +20,12 @@ def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp
 
 def test_lloyd_leaves_each_centroid_at_the_mean_of_its_nearest():
   values = np.random.default_rng(0).normal(size=500)
-  centroids = sharing.lloyd(values, 7)
+  centroids = kmeans.fit(values, 7, init='inside')[0]
   nearest = np.abs(values[:, None] - centroids).argmin(1)
-  np.testing.assert_allclose(centroids, [values[nearest == i].mean() for i in range(7)], rtol=1e-9)
-  np.testing.assert_allclose(sharing.lloyd([1.0, 1.0, 5.0], 2), [1.0, 5.0])
-  assert sharing.lloyd([3.0], 4).tolist() == [3.0] * 4
+  means = np.array([values[nearest == i].mean() for i in range(7)], np.float32)
+  np.testing.assert_array_max_ulp(centroids, means, 1)
+  np.testing.assert_allclose(kmeans.fit([1.0, 1.0, 5.0], 2, init='inside')[0], [1.0, 5.0])
+  assert kmeans.fit([3.0], 4, init='inside')[0].tolist() == [3.0] * 4
 
 
 def test_shared_weights_are_the_nearest_centroid_and_zeros_stay():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.compress import kmeans
 from prunejax.models import transformer_nmt
 from prunejax.pruning.masks import from_zeros
 from prunejax.pruning.types import compiled, named_leaves
@@ -25,32 +26,11 @@ def share(params, count, zeros=False):
       continue
     values = np.asarray(leaf, np.float32)
     live = values != 0 if zeros else np.ones(values.shape, bool)
-    centroids = lloyd(values[live], count)
     code = np.full(values.shape, count, np.int32)
-    code[live] = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values[live])
+    centroids, code[live] = kmeans.fit(values[live], count, init='inside', steps=100)
     codes[name] = jnp.asarray(code)
-    out.append(jnp.asarray(centroids, jnp.float32))
+    out.append(jnp.asarray(centroids))
   return jax.tree.unflatten(jax.tree.structure(params), out), codes
-
-
-def lloyd(values, count, most=100):
-  """Centroids of k-means on a line, ascending, float64 [count]: Lloyd's steps from points evenly inside (min, max).
-
-  values: at least one number. Sorted values and their running sum make a step a search for the midpoints; a centroid
-  that has no value stays where it is. Ends when nothing moves, or after `most` steps, the paper's 100.
-  """
-  values = np.sort(np.asarray(values, np.float64).reshape(-1))
-  total = np.concatenate([[0.0], np.cumsum(values)])
-  centroids = np.linspace(values[0], values[-1], count + 2)[1:-1]
-  for _ in range(most):
-    ends = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2, side='right')
-    ends = np.concatenate([[0], ends, [len(values)]])
-    held = np.diff(ends)
-    moved = np.where(held > 0, np.diff(total[ends]) / np.maximum(held, 1), centroids)
-    if np.array_equal(moved, centroids):
-      break
-    centroids = moved
-  return centroids
 
 
 def opened(params, fixed):

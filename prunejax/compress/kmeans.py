@@ -4,18 +4,20 @@ import math
 
 import numpy as np
 
-INITS = ('linear', 'forgy', 'density')
+INITS = ('linear', 'inside', 'forgy', 'density')
 MOST = 2**16  # centroids; a codebook of more shares nothing
 
 
 def fit(values, k, init='linear', seed=0, steps=300):
   """(centroids float32 [k], ascending; codes [len(values)], the number of the nearest centroid of each value).
 
-  values: any shape, read flat. init: where centroids start (section 3.2): 'linear', evenly between the least and the
-  greatest value; 'forgy', k of the values drawn by `seed`; 'density', at k evenly spaced heights of the distribution
-  function. Lloyd's steps until no value changes its cluster, at most `steps`; a cluster that is empty stays where it
-  is. Values half-way belong to the lower centroid. Raises ValueError for a wrong k or init, or a value that is not
-  finite.
+  values: any shape, read flat.
+  init: where centroids start (section 3.2): 'linear', evenly from the least to the greatest value; 'inside', the same
+    without these two (Cheong & Daniel, 2019); 'forgy', k of the values drawn by `seed`; 'density', at k evenly spaced
+    heights of the distribution function.
+
+  Lloyd's steps until no value changes its cluster, at most `steps`; a cluster that is empty stays where it is. Values
+  half-way belong to the lower centroid. Raises ValueError for a wrong k or init, or a value that is not finite.
   """
   values = np.asarray(values).astype(np.float64).ravel()
   if not isinstance(k, int | np.integer) or not 1 <= k <= MOST:
@@ -61,6 +63,8 @@ def rate(n, k, b=32) -> float:
 def _start(ranked, k, init, seed):
   if init == 'linear':
     return np.linspace(ranked[0], ranked[-1], k) if k > 1 else np.array([ranked.mean()])
+  if init == 'inside':
+    return np.linspace(ranked[0], ranked[-1], k + 2)[1:-1]
   if init == 'forgy':
     return np.sort(np.random.default_rng(seed).choice(ranked, k, replace=ranked.size < k))
   return ranked[((np.arange(k) + 0.5) / k * ranked.size).astype(np.int64)]
