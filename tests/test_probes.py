@@ -169,8 +169,8 @@ def test_hidden_states_are_what_the_layers_say():
   states = features.reader(model)(params, batch)
   assert states.shape == (3, 3, 8, 16) and states.dtype == jnp.float32
   embed, *_ = bert.initializers('fan_in', size)
-  layer = bert.Layer(size, jnp.float32, embed)
-  for i in range(2):
+  for i, shape in enumerate(bert.widths(size)):
+    layer = bert.Layer(size, jnp.float32, embed, shape)
     step = layer.apply({'params': params['encoder'][f'layer_{i}']}, states[i], batch['valid'], True)
     assert np.allclose(step, states[i + 1], atol=1e-5)
   plain = model.apply({'params': params}, *(batch[k] for k in ('input_ids', 'segment_ids', 'valid')))

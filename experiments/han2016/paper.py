@@ -23,3 +23,4 @@ PRUNED = {'lenet-300-100': (1.64, 1.59, 12), 'lenet-5': (0.80, 0.77, 12)}
 # 1510.00149, table 1: error before and after, and the rate; tables 2 and 3: the rate before Huffman coding.
 DEEP = {'lenet-300-100': (1.64, 1.58, 40, 32), 'lenet-5': (0.80, 0.74, 39, 33)}
 HUFFMAN = (0.2, 0.3)  # section 4: what Huffman coding saves of the network's storage
+INITS = ('linear', 'forgy', 'density')  # section 3.2: how the centroids begin

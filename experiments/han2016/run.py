@@ -7,8 +7,7 @@ FOLDER holds `mnist/`, the four idx files; without it the digits are scikit-lear
 
 from typing import NamedTuple
 
-from experiments.han2016 import claims, report, training
-from prunejax.compress import kmeans
+from experiments.han2016 import claims, paper, report, training
 from prunejax.train import study
 
 
@@ -77,7 +76,7 @@ def plan(preset, root):
       add('lenet-300-100', seed, scale, 0)
     for bits in p.bits:
       add('lenet-300-100', seed, 0.0, bits)
-      for init in kmeans.INITS:
+      for init in paper.INITS:
         add('lenet-300-100', seed, 1.0, bits, init)
     for scale in p.scales[1:]:
       add('lenet-300-100', seed, scale, 4)

@@ -108,7 +108,7 @@ def _onnx(found, out, dtype):
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
     onnx_bert.write(here, _arrays(found), parts, found.size.hidden_act, found.size.layer_norm_eps)
-    files.write(out, here.read_bytes())
+    files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 
 
