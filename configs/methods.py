@@ -4,9 +4,11 @@ r"""The methods of the field as products of the core: each only what it changes 
   python -m prunejax train --config=configs/methods.py:lottery --workdir=runs/lottery
 
 Fine-tuning of the packaged model (configs/finetune.py:nano, 400 steps), all methods at one sparsity but those that set
-it by a cut-off: `han`, `soft_movement`. `methods(sparsity, steps)` is the table for any run; every number in it follows
-from those two, in the proportions of the papers where those are known.
+it by a cut-off: `han`, `soft_movement`. `methods(sparsity, steps, rate)` is the table for any run; every number in it
+follows from those, in the proportions of the papers where those are known.
 """
+
+import statistics
 
 from configs import finetune
 
@@ -14,11 +16,15 @@ SPARSITY, STEPS = 0.8, 400
 GLOBAL = {'allocation': 'global_threshold()'}
 # Weight classes in the sense of See, Luong & Manning: embeddings, attention, the rest.
 CLASSES = (r'embeddings/.*', r'.*attention/.*', r'.*')
+EPS, DEVIATION = 0.01, 0.1  # of the reweighting; of the packaged model's kernels
 LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
 
 
-def methods(sparsity=SPARSITY, steps=STEPS):
-  """{name: {dotted config key: value}} for runs of `steps` steps; at least 40, so that every phase has a few."""
+def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
+  """{name: {dotted config key: value}} for runs of `steps` steps; at least 40, so that every phase has a few.
+
+  rate: the peak learning rate, which falls to 0 at the end; only the strength of `rpp` follows from it.
+  """
   if steps < 40:
     raise ValueError(f'methods: steps={steps}; at least 40 are needed')
   s, end, often = sparsity, steps // 2, max(steps // 40, 1)
@@ -81,6 +87,11 @@ def methods(sparsity=SPARSITY, steps=STEPS):
       criterion='magnitude()', schedule=f'staircase({min(0.5, s)}, {s}, steps={stair}, jumps=9)',
       when=f'every({stair}, until={9 * stair})',
     ),
+    # Guo et al.: what the penalty has made small is cut, zeros first, so that the sparsity is the asked one.
+    'rpp': _group(criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end))
+    | {'prox.penalty': f'reweighted({_strength(s, steps, rate):.3g}, every={often}, eps={EPS}, end={end})'},
+    # Not pruning, its rival: kernels of as many numbers as the pruned ones have non-zeros.
+    'low_rank': {'prune.weights.schedule': '', 'low_rank.schedule': ramp, 'low_rank.when': moves},
   }
 
 
@@ -91,6 +102,16 @@ def _group(**changes):
 def _at(step):
   """A predicate of one step alone."""
   return f'every(1, begin={step}, until={step})'
+
+
+def _strength(sparsity, steps, rate):
+  """At which reweighted shrinking alone, by halfway, zeroes that fraction of normal weights.
+
+  |w| falls by strength x rate / (|w| + eps) a step, so q^2 / 2 + eps q = strength x (the rates until then, 3/8 of
+  rate x steps), q being the size that is to reach zero.
+  """
+  size = DEVIATION * statistics.NormalDist().inv_cdf((1 + sparsity) / 2)
+  return (size**2 / 2 + EPS * size) / (0.375 * rate * steps)
 
 
 def _rounds(sparsity, phase):

@@ -1,9 +1,14 @@
 """The league: who competes in what, planted ledgers."""
 
+import collections
+import re
+
 import pytest
 
 from experiments.league import arms, claims, run, standing
-from prunejax.train import grid, optimizer
+from prunejax.models import bert_hf
+from prunejax.pruning import types
+from prunejax.train import grid, inputs, optimizer
 
 LEAD = {'dense': 0.1, 'magnitude': 0.0, 'one_shot': -0.05, 'class_uniform': -0.02, 'random': -0.2, 'rigl': -0.06,
         'set': -0.07, 'movement': -0.001, 'global_magnitude': -0.002}  # fmt: skip
@@ -18,9 +23,12 @@ def planted(lead, seeds=3):
         label = {'method': name, 'family': arms.family(name), 'sparsity': s, 'seed': seed, 'seconds': 1.0}
         noise = 0.001 * seed + 0.0001 * (seed % 2)
         metrics = {'loss': 4 - 4 * far + noise, 'sparsity': s}
-        rows.append({**label, 'stage': 'pretrain', 'task': '', 'metrics': metrics})
+        first = f'{"magnitude" if name == arms.TAUGHT else name}-{s}-{seed}'
+        if name != arms.TAUGHT:
+          rows.append({**label, 'cell': first, 'parent': None, 'stage': 'pretrain', 'task': '', 'metrics': metrics})
         for task in run.TASKS:
-          rows.append({**label, 'stage': 'finetune', 'task': task, 'metrics': {'accuracy': 0.7 + far + noise}})
+          rows.append({**label, 'cell': f'{name}-{s}-{seed}-{task}', 'parent': first, 'stage': 'finetune', 'task': task,
+                       'metrics': {'accuracy': 0.7 + far + noise}})  # fmt: skip
   return rows
 
 
@@ -32,15 +40,52 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
   cells = run.plan(run.PRESETS['quick'], {})
   assert len({grid.key(cell) for cell in cells}) == len(cells)
   first = [cell for cell in cells if cell.labels['stage'] == 'pretrain']
-  assert {c.labels['method'] for c in first} == {'dense', *arms.table(0.8, 80)}
+  assert {c.labels['method'] for c in first} == {'dense', *arms.table(0.8, 80, 5e-4)}
   for cell in first:
     optimizer.check(cell.config)
-    assert cell.config.prune.weights.where == run.KERNELS and cell.config.init == 'nano'
+    config = cell.config
+    assert {config.prune.weights.where, config.prox.where, config.low_rank.where} == {run.KERNELS}
+    assert config.init == 'nano'
   assert len({(c.config.steps, c.config.batch_size, c.config.data.corpus) for c in first}) == 1
   for cell in cells:
     if cell.labels['stage'] == 'finetune':
-      assert cell.config.hold_zeros and cell.config.init == f'cell:{cell.parent}'
-      assert not optimizer.groups(cell.config)
+      assert cell.config.hold_zeros == (cell.labels['method'] != 'low_rank')
+      assert cell.config.init == f'cell:{cell.parent}' and not optimizer.groups(cell.config)
+
+
+def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():
+  cells = {grid.key(cell): cell for cell in run.plan(run.PRESETS['quick'], {})}
+  students = [cell for cell in cells.values() if cell.labels['method'] == arms.TAUGHT]
+  assert len(students) == 4 * 2 * 2
+  for cell in students:
+    teacher, parent = cells[cell.config.distill.teacher.removeprefix('cell:')], cells[cell.parent]
+    assert parent.labels['method'] == arms.BASELINE and teacher.labels['method'] == 'dense'
+    for name in ('seed', 'task'):
+      assert teacher.labels[name] == cell.labels[name]
+    assert parent.labels['sparsity'] == cell.labels['sparsity'] and parent.labels['seed'] == cell.labels['seed']
+  only = run.plan(run.PRESETS['quick']._replace(methods=(arms.TAUGHT,)), {})
+  assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
+
+
+def test_heads_and_neurons_cover_the_kernels_of_the_league():
+  config = next(c.config for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'heads_and_neurons')
+  params = types.named_leaves(bert_hf.load(inputs.NANO)[0])
+  both = '|'.join(f'(?:{config.prune[group].where})' for group in ('heads', 'neurons'))
+  chosen = {name for name in params if re.fullmatch(both, name)}
+  assert chosen == {name for name in params if re.fullmatch(run.KERNELS, name)} and len(chosen) == 12
+  counts = collections.Counter(params[name].shape for name in chosen)
+  assert counts == standing.SHAPES and sum(params[name].size for name in chosen) == standing.PRUNED
+  assert sum(w.size for w in params.values()) == standing.WHOLE
+
+
+def test_what_low_rank_and_the_student_keep():
+  found = standing.places(planted({'dense': 0, 'magnitude': 0, 'low_rank': -0.01, 'distilled': 0.01}))
+  assert found['distilled', 0.9].kept == found['magnitude', 0.9].kept
+  assert found['distilled', 0.9].loss == found['magnitude', 0.9].loss
+  assert [found['distilled', 0.9].seconds[s] for s in range(3)] == [3, 3, 3]
+  factors = lambda shape: int(0.1 * shape[0] * shape[1] + 1) // sum(shape) * sum(shape)
+  assert found['low_rank', 0.9].kept[0] == sum(n * factors(shape) for shape, n in standing.SHAPES.items())
+  assert standing.size(10, 'low_rank') == 40 + 4 * (570_882 - 393_216)
 
 
 def test_random_masks_are_drawn_anew_for_each_seed():

@@ -6,6 +6,7 @@ A new row there is in the league by itself.
 import importlib
 
 BASELINE = 'magnitude'
+TAUGHT = 'distilled'  # the model of the baseline, fine-tuned with the dense model as its teacher
 # What sets its own sparsity, by a penalty and a cut-off: once, whatever sparsity the others have.
 OWN_SPARSITY = ('han', 'soft_movement')
 ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not everything
@@ -16,8 +17,12 @@ FAMILIES = {
   'gradient': ('taylor', 'snip', 'movement', 'global_movement', 'soft_movement', 'platon'),
   'dynamic': ('set', 'rigl', 'acdc'),
   'rounds': ('lottery', 'han', 'l1', 'l2'),
-  'structured': ('two_of_four', 'blocks'),
+  'structured': ('two_of_four', 'blocks', 'heads_and_neurons'),
+  'penalty': ('rpp',),
+  'not pruning': ('low_rank',),
+  'with a teacher': ('distilled',),
 }
+ATTENTION, FFN = r'encoder/layer_\d+/attention/.*/kernel', r'encoder/layer_\d+/ffn/.*/kernel'
 
 
 def own(sparsity, steps):
@@ -46,18 +51,32 @@ def own(sparsity, steps):
     'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
     'blocks': {**gradual, 'structure': 'block(4, 4)'},
   }
-  return {name: {f'prune.weights.{key}': value for key, value in row.items()} for name, row in rows.items()}
+  named = {name: {f'prune.weights.{key}': value for key, value in row.items()} for name, row in rows.items()}
+  # Two groups of weights, each with units that span leaves; the packaged model's heads are 32 wide.
+  whole = {'heads': (ATTENTION, 'heads(32)'), 'neurons': (FFN, 'ffn()')}
+  named['heads_and_neurons'] = {'prune.weights.schedule': ''} | {
+    f'prune.{group}.{key}': value for group, (where, structure) in whole.items()
+    for key, value in {**gradual, 'allocation': 'global_threshold()', 'where': where, 'structure': structure}.items()
+  }  # fmt: skip
+  return named
 
 
-def table(sparsity, steps):
-  """{name: {dotted config key: value}} at a sparsity, for runs of `steps` steps; rows of configs/methods.py count."""
+def table(sparsity, steps, rate):
+  """{name: {dotted config key: value}} of pre-training at a sparsity, for runs of `steps` steps at that peak rate."""
   try:
-    named = importlib.import_module('configs.methods').methods(sparsity, steps)
+    named = importlib.import_module('configs.methods').methods(sparsity, steps, rate)
   except ModuleNotFoundError as error:
     if error.name != 'configs.methods':
       raise
     named = {}
   return {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
+
+
+def tuned(name, sparsity):
+  """What a method changes of the fine-tuning run: all others only hold their zeros."""
+  if name != 'low_rank':
+    return {}
+  return {'hold_zeros': False, 'low_rank.schedule': f'constant({sparsity})', 'low_rank.when': 'every(1, until=0)'}
 
 
 def reaches(name, sparsity, first):

@@ -90,7 +90,7 @@ def league(found):
     last = mine.get(0.0 if name == standing.DENSE else at[-1])
     kept = sorted(set(last.kept.values())) if last else []
     show[f'kept {at[-1]:g}'] = f'{kept[0]:,}' + (f' to {kept[-1]:,}' if len(kept) > 1 else '') if kept else '-'
-    whole = 4 * standing.WHOLE if name == standing.DENSE else standing.size(kept[-1]) if kept else None
+    whole = 4 * standing.WHOLE if name == standing.DENSE else standing.size(kept[-1], name) if kept else None
     show['bytes'] = f'{whole:,}' if whole else '-'
     show['seconds'] = _plain(statistics.mean([v for p in mine.values() for v in p.seconds.values()]), '.0f')
     show['seeds'] = _seeds(place for s, place in mine.items())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from configs import finetune, pretrain
+from configs import base, finetune, pretrain
 from experiments.league import arms, claims
 from prunejax.train import configs, grid, study
 
@@ -37,7 +37,7 @@ def preset(*, steps, tune, batch, examples, **asked):
     config.log.update(every=0, tensorboard=False, who_pays=False)
     config.checkpoint.every = 0
     config.steps = count
-    config.prune.weights.where = KERNELS
+    config.prune.weights.where = config.prox.where = config.low_rank.where = KERNELS
   first.batch_size = batch
   first.eval.batches = 8
   second.batch_size = batch // 2
@@ -48,7 +48,8 @@ def preset(*, steps, tune, batch, examples, **asked):
 
 PRESETS = {
   'quick': preset(
-    steps=80, tune=80, batch=32, examples=1024, sparsities=(0.8, 0.9), seeds=(0, 1), tasks=TASKS, methods=(),
+    steps=80, tune=80, batch=32, examples=1024, sparsities=(0.5, 0.8, 0.9, 0.95), seeds=(0, 1),
+    tasks=TASKS, methods=(),
     cost='about a minute a method on one CPU core, half of it compiling',
   ),
   'full': preset(
@@ -68,27 +69,47 @@ def plan(preset, overrides):
   Raises ValueError for a key that is none of a run's.
   """
   p, cells = preset, []
-  steps = p.pretrain.steps
-  unknown = [name for name in p.methods if name not in arms.table(p.sparsities[0], steps)]
+  table = lambda s: arms.table(s, p.pretrain.steps, p.pretrain.optimizer.learning_rate)
+  every = [*table(p.sparsities[0]), arms.TAUGHT]
+  unknown = [name for name in p.methods if name not in every]
   if unknown:
-    raise ValueError(f'league has no method {unknown[0]!r}; known: {", ".join(arms.table(p.sparsities[0], steps))}')
+    raise ValueError(f'league has no method {unknown[0]!r}; known: {", ".join(every)}')
   # Dense is the baseline that removes nothing: it shares its program.
-  runs = [('dense', 0.0, arms.table(0.0, steps)[arms.BASELINE])]
-  for name in p.methods or arms.table(p.sparsities[0], steps):
-    levels = arms.ONLY.get(name, p.sparsities)
-    runs += [(name, s, arms.table(s, steps)[name]) for s in levels if arms.reaches(name, s, p.sparsities[0])]
+  runs = [('dense', 0.0, table(0.0)[arms.BASELINE])]
+  for name in p.methods or every:
+    levels = [s for s in arms.ONLY.get(name, p.sparsities) if arms.reaches(name, s, p.sparsities[0])]
+    runs += [(name, s, table(s)[arms.BASELINE if name == arms.TAUGHT else name]) for s in levels]
+  known = {}
   for name, s, row in runs:
     for seed in p.seeds:
       labels = {'method': name, 'family': arms.family(name), 'sparsity': s, 'seed': seed, 'arm': name}
-      change = {**arms.seeded(row, seed), 'seed': seed, **overrides}
-      first = configs.override(p.pretrain.copy_and_resolve_references(), change)
-      cells.append(grid.Cell({'stage': 'pretrain', **labels, 'task': ''}, first))
-      start = grid.key(cells[-1])
+      first = _pruned(p.pretrain, {**arms.seeded(row, seed), 'seed': seed, **overrides})
+      start = grid.Cell({'stage': 'pretrain', **labels, 'task': ''}, first)
+      parent = grid.key(start)
+      if name != arms.TAUGHT or parent not in known:
+        cells.append(start._replace(labels=start.labels | _named(arms.BASELINE if name == arms.TAUGHT else name)))
+      known[parent] = start
       for task in p.tasks:
-        change = {'seed': seed, 'data.task': task, 'init': f'cell:{start}', **overrides}
+        change = {'seed': seed, 'data.task': task, 'init': f'cell:{parent}', **arms.tuned(name, s), **overrides}
+        if name == arms.TAUGHT:
+          change['distill.teacher'] = f'cell:{known["dense", seed, task]}'
         second = configs.override(p.tune.copy_and_resolve_references(), change)
-        cells.append(grid.Cell({'stage': 'finetune', **labels, 'task': task}, second, start))
+        cells.append(grid.Cell({'stage': 'finetune', **labels, 'task': task}, second, parent))
+        known[name, seed, task] = grid.key(cells[-1])
   return cells
+
+
+def _named(name):
+  return {'method': name, 'family': arms.family(name), 'arm': name}
+
+
+def _pruned(config, changes):
+  """The config with the changes, and with the groups of weights that they name and it lacks."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for group in {key.split('.')[1] for key in changes if key.startswith('prune.')} - set(config.prune):
+      config.prune[group] = base.prune_group()
+  return configs.override(config, changes)
 
 
 STUDY = study.Study(

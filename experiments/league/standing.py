@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+from experiments.league import arms
 from prunejax.analysis import statistics
+from prunejax.pruning import lowrank
 
 DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and all that its folder holds.
 PRUNED, WHOLE = 393_216, 570_882
+SHAPES = {(128, 128): 8, (128, 512): 2, (512, 128): 2}  # of the kernels, and how many there are
+WITHOUT_MASK = ('low_rank', 'heads_and_neurons')  # stored as small dense matrices
 
 
 class Place(NamedTuple):
@@ -23,13 +27,19 @@ def places(rows):
   """{(method, sparsity): Place}. A seed has a score once all tasks of the ledger have one."""
   tasks = {row['task'] for row in rows if row['stage'] == 'finetune'}
   found, parts, spent = {}, {}, {}
+  models = {row.get('cell'): row for row in rows if row['stage'] == 'pretrain'}
+  # A method that is one of fine-tuning only has the loss and the weights of the model that it starts from.
+  shared = {row['cell']: row['parent'] for row in rows if row['method'] == arms.TAUGHT and row['parent'] in models}
+  own = ('method', 'family', 'sparsity', 'seed')
+  rows = [*rows, *({**models[parent], **{k: row[k] for k in own}} for row in rows
+                   if (parent := shared.get(row.get('cell'))) and row['task'] == min(tasks))]  # fmt: skip
   for row in rows:
     key = row['method'], row['sparsity']
     place = found.setdefault(key, Place({}, {}, {}, {}, row['family']))
     spent.setdefault((key, row['seed']), []).append(row['seconds'])
     if row['stage'] == 'pretrain':
       place.loss[row['seed']] = row['metrics']['loss']
-      place.kept[row['seed']] = round((1 - row['metrics']['sparsity']) * PRUNED)
+      place.kept[row['seed']] = numbers(*key, row['metrics']['sparsity'])
     else:
       parts.setdefault((key, row['seed']), {})[row['task']] = row['metrics']['accuracy']
   for (key, seed), each in parts.items():
@@ -39,9 +49,17 @@ def places(rows):
   return found
 
 
-def size(kept):
+def numbers(method, asked, sparsity):
+  """Non-zeros of the kernels at the sparsity that was found in them, or the numbers of their factors."""
+  if method != 'low_rank':
+    return round((1 - sparsity) * PRUNED)
+  return sum(many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items())
+
+
+def size(kept, method=''):
   """Bytes of a file with one bit a pruned weight, four bytes a kept one, and everything else as it is."""
-  return PRUNED // 8 + 4 * kept + 4 * (WHOLE - PRUNED)
+  mask = 0 if method in WITHOUT_MASK else PRUNED // 8
+  return mask + 4 * kept + 4 * (WHOLE - PRUNED)
 
 
 def levels(found):
