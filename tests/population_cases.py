@@ -7,7 +7,8 @@ import time
 from typing import Any, NamedTuple
 
 if __name__ == '__main__':
-  os.environ |= {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'PJRT_NPROC': '16', 'JAX_PLATFORMS': 'cpu'}
+  flags = f'--xla_force_host_platform_device_count=8 {os.environ.get("XLA_FLAGS", "")}'
+  os.environ |= {'XLA_FLAGS': flags, 'PJRT_NPROC': '16', 'JAX_PLATFORMS': 'cpu'}
   sys.path[:0] = ['.', 'tests']
 
 import jax

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -41,8 +42,7 @@ SHORT = {
   'log.tensorboard': False,
   'log.who_pays': False,
 }
-# For processes that compile for a few steps only.
-QUICK_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+QUICK_COMPILE = os.environ.get('XLA_FLAGS', '')  # see conftest.py
 PRUNED = {'prune.weights.schedule': 'cubic(0.5, end=6)', 'prune.weights.when': 'every(2)'}
 
 
