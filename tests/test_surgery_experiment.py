@@ -1,4 +1,4 @@
-"""The real command on the paper of Optimal Brain Surgeon, at its smallest preset."""
+"""The real command on the papers of Optimal Brain Damage and Surgeon, at their smallest presets."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from prunejax.analysis import ledger
 
 @pytest.mark.parametrize(('paper', 'words', 'cells'), [
   ('hassibi1993', ('monks-3 table', 'xor', 'removes more', 'OBS, the paper'), 1),
+  ('lecun1990', ('by saliency', 'at random', 'quadratic prediction', 'predicted.png', "scikit-learn's digits"), 3),
 ])  # fmt: skip
 def test_smoke(paper, words, cells, tmp_path):
   assert command.main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0

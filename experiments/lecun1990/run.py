@@ -38,6 +38,8 @@ PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), train=40, test=20, wide=2, steps=3, retrain=2, batch=10,
                   curve=(0.0, 0.3, 0.6), cuts=(0.6,), curvature=20),
   'quick': Preset('about two minutes on one core'),
+  # The quadratic form is of a minimum, and a thousand steps are not one.
+  'long': Preset('about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000),
 }  # fmt: skip
 
 
