@@ -98,6 +98,7 @@ def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
   assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (by_hand['mask_hash'], by_hand['metrics']['loss'])
 
 
+@pytest.mark.exact
 def test_a_ledger_that_comes_alone_is_gone_on_with(tmp_path):
   first = grid.Cell(LABELS, tiny_runs.config())
   child = lambda seed: grid.Cell(

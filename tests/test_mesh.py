@@ -12,7 +12,7 @@ import tiny_runs
 
 @pytest.fixture(scope='module')
 def told():
-  flags = f'--xla_force_host_platform_device_count=8 {tiny_runs.QUICK_COMPILE}'
+  flags = f'--xla_force_host_platform_device_count=8 {tiny_runs.EXACT_COMPILE}'
   environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
   done = subprocess.run(
     [sys.executable, mesh_program.__file__], env=environment, capture_output=True, text=True, cwd=tiny_runs.ROOT

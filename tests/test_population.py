@@ -69,6 +69,7 @@ def swept(tmp_path_factory):
   return folder, rows, lines, [population._ENGINES[key] for key in population._ENGINES.keys() - before]
 
 
+@pytest.mark.exact
 def test_every_member_is_the_run_by_itself(swept):
   folder, rows, _, _ = swept
   for row, change in zip(rows[:4], CHANGES[:4], strict=True):
@@ -277,6 +278,7 @@ def test_what_cannot_be_is_refused_by_key(tmp_path, change, words):
   assert not (tmp_path / 'populations').exists()
 
 
+@pytest.mark.slow
 def test_on_eight_devices(swept):
   rows = zip(CHANGES[:3], swept[1][:3], strict=True)
   cells = [[change, row['mask_hash'], row['metrics']['loss']] for change, row in rows]

@@ -43,6 +43,7 @@ SHORT = {
   'log.who_pays': False,
 }
 QUICK_COMPILE = os.environ.get('XLA_FLAGS', '')  # see conftest.py
+EXACT_COMPILE = QUICK_COMPILE.replace('--xla_cpu_use_fusion_emitters=false', '')
 PRUNED = {'prune.weights.schedule': 'cubic(0.5, end=6)', 'prune.weights.when': 'every(2)'}
 
 

@@ -78,6 +78,8 @@ def smoke():
   """Every part of the way in a minute: one sparsity, one task, one seed, a few steps. It says nothing of the paper."""
   preset = quick()
   preset.pretrain.update(steps=12)
+  preset.pretrain.eval.batches = 2
+  preset.tune.data.seq_len = 16
   return preset._replace(
     sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores', born=12,
     extra_sparsities=(0.5,), shares=(0.1, 1.0),
