@@ -79,7 +79,7 @@ def smoke():
   preset = quick()
   preset.pretrain.update(steps=12)
   preset.pretrain.eval.batches = 2
-  preset.tune.data.seq_len = 16
+  preset.tune.data.update(seq_len=16, examples=200)
   return preset._replace(
     sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores', born=12,
     extra_sparsities=(0.5,), shares=(0.1, 1.0),

@@ -22,6 +22,7 @@ FAMILIES = {
   'not pruning': ('low_rank',),
   'with a teacher': ('distilled',),
 }
+CLASSED, CLASSES = ('class_uniform', 'class_distribution'), (r'.*attention/.*', r'.*ffn/.*')
 ATTENTION, FFN = r'encoder/layer_\d+/attention/.*/kernel', r'encoder/layer_\d+/ffn/.*/kernel'
 
 
@@ -69,7 +70,11 @@ def table(sparsity, steps, rate):
     if error.name != 'configs.methods':
       raise
     named = {}
-  return {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
+  rows = {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
+  for name, row in rows.items():
+    if name in CLASSED:  # the classes of configs/methods.py, less the embeddings, which are not pruned here
+      row['prune.weights.allocation'] = f'{name}({CLASSES})'
+  return rows
 
 
 def tuned(name, sparsity):
