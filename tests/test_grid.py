@@ -175,3 +175,15 @@ def test_overrides_of_a_sweep_leave_its_config_alone():
   before = configs.flat(config)
   configs.override(config.copy_and_resolve_references(), {'seed': 5})
   assert configs.flat(config) == before
+
+
+def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
+  teacher = grid.Cell(LABELS, tiny_runs.config())
+  student = grid.Cell(LABELS, tiny_runs.config(seed=1, distill__teacher=f'cell:{grid.key(teacher)}'))
+  cells, done = {grid.key(c): c for c in (teacher, student)}, {grid.key(teacher): {}}
+  left = {grid.key(student): student}
+  assert grid._without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
+  model = tmp_path / 'cells' / grid.key(teacher) / 'model'
+  model.mkdir(parents=True)
+  (model / 'config.json').write_text('{}')
+  assert grid._without_model(cells, left, done, tmp_path) == set()

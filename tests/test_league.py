@@ -64,6 +64,7 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
   for cell in students:
     teacher, parent = cells[cell.config.distill.teacher.removeprefix('cell:')], cells[cell.parent]
     assert parent.labels['method'] == arms.BASELINE and teacher.labels['method'] == 'dense'
+    assert teacher.config.keep_model and not cell.config.keep_model
     for name in ('seed', 'task'):
       assert teacher.labels[name] == cell.labels[name]
     assert parent.labels['sparsity'] == cell.labels['sparsity'] and parent.labels['seed'] == cell.labels['seed']

@@ -90,6 +90,8 @@ def plan(preset, overrides):
       known[parent] = start
       for task in p.tasks:
         change = {'seed': seed, 'data.task': task, 'init': f'cell:{parent}', **arms.tuned(name, s), **overrides}
+        if name == 'dense':
+          change['keep_model'] = True  # the student's teacher
         if name == arms.TAUGHT:
           change['distill.teacher'] = f'cell:{known["dense", seed, task]}'
         second = configs.override(p.tune.copy_and_resolve_references(), change)

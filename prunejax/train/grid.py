@@ -110,14 +110,20 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
 
 def _without_model(cells, left, done, folder) -> set:
   """Those done cells whose models are needed and are not in `folder`: a ledger may come alone, from another machine."""
-  again, asked = set(), [(cells[k].parent, cells[k].config.init) for k in left]
+  again, asked = set(), [reads for k in left for reads in _reads(cells[k])]
   while asked:
-    k, init = asked.pop()
+    k, model = asked.pop()
     if k in cells and k in done and k not in again and not done[k].get('failed'):
-      if not files.exists(_of_cell(init, folder) / 'config.json'):
+      if not files.exists(_of_cell(model, folder) / 'config.json'):
         again.add(k)
-        asked.append((cells[k].parent, cells[k].config.init))
+        asked += _reads(cells[k])
   return again
+
+
+def _reads(cell):
+  """[(its key, 'cell:' and what follows)] of each cell whose model this one reads: where it starts, its teacher."""
+  named = (cell.config.init, cell.config.distill.teacher)
+  return [(name.removeprefix('cell:').partition('/')[0], name) for name in named if name.startswith('cell:')]
 
 
 @contextlib.contextmanager
