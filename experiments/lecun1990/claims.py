@@ -90,4 +90,18 @@ def shown(rows):
                     'test loss, retrained': of('retrained_test_loss', 'cuts'),
                     'test accuracy, retrained': of('retrained_test_accuracy', 'cuts')})  # fmt: skip
   note = f'{rows[0]["digits"]}; {rows[0]["metrics"]["weights"]} weights, biases counted; loss: half the squared error'
-  return [tables.records('Weights deleted', lines, note)]
+  return [tables.records('Weights deleted', lines, note), prediction(rows)]
+
+
+def prediction(rows, sparsity=0.3):
+  """What the quadratic prediction leaves out: the weights together, or each of them."""
+  lines = []
+  for seed, m in by(rows, 'obd').items():
+    dense = m['plain_train_loss'][0]
+    lines.append({'seed': seed, 'dense loss': f'{dense:.4f}', 'saturated': f'{m["saturated"]:.1%}',
+                  'rise predicted': f'{at(m, "predicted_train_loss", sparsity) - m["predicted_train_loss"][0]:.4f}',
+                  'one at a time': f'{m["alone"]:.4f}',
+                  'together': f'{at(m, "plain_train_loss", sparsity) - dense:.4f}'})  # fmt: skip
+  note = (f'Train loss, the {sparsity:.0%} of lowest saliency deleted: each by itself, the rises summed, or all at once. '
+          'Saturated: share of tanh outputs beyond 0.99.')
+  return tables.records('What the prediction leaves out', lines, note)

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -24,15 +25,39 @@ def init(seed, side, wide, hidden=20):
   return {name: {'kernel': draw(*shape), 'bias': jnp.zeros(shape[-1], jnp.float32)} for name, shape in shapes.items()}
 
 
-def apply(params, images):
-  """Outputs [n, 10] of images [n, side, side]."""
-  x = images[..., None]
+def units(params, images):
+  """Outputs of the tanh units of each layer, {name: [n, ...]}, of images [n, side, side]."""
+  x, out = images[..., None], {}
   for name, stride in (('maps_1', 1), ('maps_2', 2)):
     x = jax.lax.conv_general_dilated(x, params[name]['kernel'], (stride, stride), 'VALID',
                                      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))  # fmt: skip
-    x = jnp.tanh(x + params[name]['bias'])
-  x = jnp.tanh(x.reshape(len(x), -1) @ params['hidden']['kernel'] + params['hidden']['bias'])
-  return x @ params['output']['kernel'] + params['output']['bias']
+    x = out[name] = jnp.tanh(x + params[name]['bias'])
+  out['hidden'] = jnp.tanh(x.reshape(len(x), -1) @ params['hidden']['kernel'] + params['hidden']['bias'])
+  return out
+
+
+def apply(params, images):
+  """Outputs [n, 10] of images [n, side, side]."""
+  return units(params, images)['hidden'] @ params['output']['kernel'] + params['output']['bias']
+
+
+@jax.jit
+def saturated(params, images):
+  """Share of the tanh outputs beyond 0.99, where a unit's slope is below 0.02."""
+  every = jnp.concatenate([jnp.ravel(x) for x in units(params, images).values()])
+  return jnp.mean(jnp.abs(every) > 0.99)
+
+
+@jax.jit
+def alone(params, masks, images, labels):
+  """The rises of `error` when each weight outside `masks` is deleted by itself, summed."""
+  flat, opened = jax.flatten_util.ravel_pytree(params)
+  removed = ~jax.flatten_util.ravel_pytree(masks)[0].astype(bool)
+  before = error(params, images, labels)
+  rise = lambda i: jax.lax.cond(
+    removed[i], lambda: error(opened(flat.at[i].set(0)), images, labels) - before, lambda: jnp.zeros_like(before)
+  )
+  return jnp.sum(jax.lax.map(rise, jnp.arange(flat.size)))
 
 
 def error(params, images, labels):
