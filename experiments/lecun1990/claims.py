@@ -102,6 +102,6 @@ def prediction(rows, sparsity=0.3):
                   'rise predicted': f'{at(m, "predicted_train_loss", sparsity) - m["predicted_train_loss"][0]:.4f}',
                   'one at a time': f'{m["alone"]:.4f}',
                   'together': f'{at(m, "plain_train_loss", sparsity) - dense:.4f}'})  # fmt: skip
-  note = (f'Train loss, the {sparsity:.0%} of lowest saliency deleted: each by itself, the rises summed, or all at once. '
-          'Saturated: share of tanh outputs beyond 0.99.')
+  note = (f'Train loss, the {sparsity:.0%} of lowest saliency deleted: each by itself, the rises summed, or all at '
+          'once. Saturated: share of tanh outputs beyond 0.99.')
   return tables.records('What the prediction leaves out', lines, note)
