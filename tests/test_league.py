@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from experiments.league import arms, claims, run, standing
+from prunejax.__main__ import main
+from prunejax.analysis import ledger
 from prunejax.models import bert_hf
 from prunejax.pruning import types
 from prunejax.train import grid, inputs, optimizer
@@ -127,3 +129,12 @@ def test_ranks_counts_and_bytes_from_first_principles():
 def test_a_method_that_is_none_is_refused():
   with pytest.raises(ValueError, match='no method .magic.'):
     run.plan(run.PRESETS['smoke']._replace(methods=('magic',)), {})
+
+
+@pytest.mark.slow
+def test_smoke_by_the_real_command(tmp_path):
+  assert main(['reproduce', 'league', '--preset=smoke', f'--workdir={tmp_path}']) == 0
+  rows = ledger.read(tmp_path / 'ledger.jsonl')
+  assert len(rows) == 4 and not any(row.get('failed') for row in rows)
+  assert all((tmp_path / name).exists() for name in ('league.png', 'curves.png'))
+  assert 'undecided' in (tmp_path / 'report.md').read_text()

@@ -108,6 +108,7 @@ def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_pa
   assert command.main(argv) == 0 and "'mlm_accuracy'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_train_as_one_both_stop_at_one_step(tmp_path):
   with socket.socket() as probe:
     probe.bind(('localhost', 0))

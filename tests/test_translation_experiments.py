@@ -8,6 +8,7 @@ from experiments.cheong2019 import claims as cheong
 from experiments.cheong2019 import sharing
 from experiments.see2016 import claims as see
 from prunejax.__main__ import main
+from prunejax.analysis import ledger
 from prunejax.compress import kmeans
 
 
@@ -16,6 +17,22 @@ def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp
   assert main(['reproduce', paper, f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']) == 2
   assert 'train.lc.norm.tok.en' in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(('paper', 'cells', 'figures'), [
+  ('see2016', 7, ('schemes.png',)), ('cheong2019', 8, ('compression.png',)),
+])  # fmt: skip
+def test_smoke_by_the_real_command(paper, cells, figures, tmp_path):
+  assert main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0
+  rows = ledger.read(tmp_path / 'ledger.jsonl')
+  assert len(rows) == cells and not any(row.get('failed') for row in rows)
+  assert {row['data'] for row in rows} == {'cipher'} and all(0 <= row['metrics']['bleu'] <= 100 for row in rows)
+  for row in rows:
+    if row['sparsity']:
+      assert row['metrics']['removed'] == pytest.approx(row['sparsity'], abs=0.02), row['method']
+  report = (tmp_path / 'report.md').read_text()
+  assert 'made-up language' in report and 'undecided' in report
+  assert all((tmp_path / name).exists() for name in figures)
 
 
 def test_lloyd_leaves_each_centroid_at_the_mean_of_its_nearest():

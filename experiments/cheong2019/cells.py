@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import prunejax
 from experiments.cheong2019 import sharing
@@ -125,8 +126,10 @@ def _trainer(kind, model, steps):
         when=prunejax.every(every), allocation=prunejax.uniform(), where=sharing.WHERE,
       )  # fmt: skip
 
-  view = sharing.opened if kind == 'shared' else lambda params, fixed: params
-  return translation.trainer(model, translation.links(r'$^' if kind == 'shared' else sharing.WHERE, last), view=view)
+  if kind == 'shared':  # the tables train, all of them: zeros are kept by the codes
+    links = translation.links(sharing.WHERE, lambda fixed: optax.identity())
+    return translation.trainer(model, links, view=sharing.opened)
+  return translation.trainer(model, translation.links(sharing.WHERE, last), view=lambda params, fixed: params)
 
 
 @functools.lru_cache
