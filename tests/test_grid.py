@@ -187,3 +187,18 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   model.mkdir(parents=True)
   (model / 'config.json').write_text('{}')
   assert grid._without_model(cells, left, done, tmp_path) == set()
+
+
+def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):
+  mine, row = {'paper': 'gordon2020', 'preset': 'mini'}, {'experiment': 'gordon2020'}
+  for name in ('own', 'other', 'more'):
+    (tmp_path / name).mkdir()
+    preset = 'quick' if name == 'other' else 'mini'
+    (tmp_path / name / 'ledger.jsonl').write_text(json.dumps({'cell': 'a', **row, 'preset': preset}) + '\n')
+  (tmp_path / 'more' / 'thesis.tex').write_text('')
+  grid.claim(tmp_path / 'own', mine)
+  assert json.loads((tmp_path / 'own' / 'grid.json').read_text()) == mine
+  for name in ('other', 'more'):
+    with pytest.raises(ValueError, match='holds no grid.*nothing but a ledger.jsonl of paper gordon2020, preset mini'):
+      grid.claim(tmp_path / name, mine)
+    assert not (tmp_path / name / 'grid.json').exists()

@@ -47,6 +47,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, words):
   assert len(exact) >= 3  # the first mean after a resume is over fewer steps
 
 
+@pytest.mark.parametrize('words', ['train 6/12', 'train 9/12'])
+def test_weights_go_back_to_where_they_were_after_a_kill_too(tmp_path, words):
+  config = tiny_runs.config(optimizer__rewind='every(4, begin=4, until=8)', optimizer__rewind_to=2)
+  run = lambda name, **how: loop.train(config, tmp_path / name, **{'say': lambda line: None, **how})
+  whole = run('whole')
+  with pytest.raises(Stop):
+    run('cut', say=until(words))
+  assert tiny_runs.plain(run('cut')) == tiny_runs.plain(whole)
+  assert tiny_runs.same_weights(tmp_path / 'cut', tmp_path / 'whole')
+  plain = tiny_runs.finished('pruned')
+  assert not tiny_runs.same_weights(tmp_path / 'whole', plain.folder)
+
+
 def test_a_row_that_was_cut_by_a_kill_is_written_anew(tmp_path):
   stopped(tmp_path, 'train 6/12')
   with open(tmp_path / 'metrics.jsonl', 'a') as stream:

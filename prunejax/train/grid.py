@@ -173,7 +173,10 @@ def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say
 
 
 def claim(folder, what):
-  """Marks `folder` as the work directory of one grid. Raises ValueError when it is another's."""
+  """Marks `folder` as the work directory of one grid. Raises ValueError when it is another's.
+
+  A folder that holds nothing but a ledger of that paper and preset is gone on with: it was copied there to be.
+  """
   folder = files.path(folder)
   path = folder / 'grid.json'
   if files.exists(path):
@@ -185,12 +188,24 @@ def claim(folder, what):
       )
     return folder
   try:
-    if files.names(folder) and not files.exists(path):  # asked again: another worker may be starting here
-      raise ValueError(f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir')
+    strange = files.names(folder) and not _brought(folder, what)
+    if strange and not files.exists(path):  # asked again: another worker may be starting here
+      raise ValueError(
+        f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir, or one with'
+        f' nothing but a ledger.jsonl of {_words(what)}'
+      )
     mine = files.create(path, json.dumps(what)) if distributed.first() else True
   except OSError as error:
     raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
   return folder if mine else claim(folder, what)
+
+
+def _brought(folder, what):
+  """Whether `folder` holds a ledger alone, of the paper and preset of `what`."""
+  if files.names(folder) != ['ledger.jsonl'] or 'paper' not in what:
+    return False
+  found = {(row.get('experiment'), row.get('preset')) for row in ledger.read(folder / 'ledger.jsonl')}
+  return found == {(what['paper'], what.get('preset'))}
 
 
 def experiment_of(folder):
