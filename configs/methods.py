@@ -47,7 +47,12 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
       criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end),
       allocation=f'class_distribution({CLASSES})',
     ),
-    'snip': _group(criterion='snip()', schedule=f'one_shot({s}, at=0)', when=_at(0), **GLOBAL),
+    'snip': _cut(s, criterion='snip()', **GLOBAL),
+    # Second order, and what one batch of inputs says: the first batch, and all steps to recover in.
+    'obd': _cut(s, criterion="obd('fisher')"),
+    'block_fisher': _cut(s, criterion='block_fisher(block=32, gradients=32, damp=1e-5)'),
+    'wanda': _cut(s, criterion='wanda()', allocation='per_output()'),
+    'sparsegpt': _cut(s, criterion='sparsegpt()'),
     'static': _group(criterion='random()', schedule=f'constant({s})', when=_at(0), allocation='erk()'),
     'set': _group(
       criterion=f"sparse_evolution(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
@@ -97,6 +102,11 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
 
 def _group(**changes):
   return {f'prune.weights.{key}': value for key, value in changes.items()}
+
+
+def _cut(sparsity, **changes):
+  """One cut before the first step."""
+  return _group(schedule=f'one_shot({sparsity}, at=0)', when=_at(0), **changes)
 
 
 def _at(step):

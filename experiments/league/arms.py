@@ -44,11 +44,6 @@ def own(sparsity, steps):
     'class_blind': {**cut(end), 'allocation': 'global_threshold()'},
     'class_uniform': cut(end),
     'class_distribution': {**cut(end), 'allocation': 'class_distribution()'},
-    # Of the batch of the first step, 32 examples. `obs` in full is for 16,384 weights, not for these.
-    'obd': {**cut(0), 'criterion': "obd('fisher')"},
-    'block_fisher': {**cut(0), 'criterion': 'block_fisher(block=32, gradients=32, damp=1e-5)'},
-    'wanda': {**cut(0), 'criterion': 'wanda()', 'allocation': 'per_output()'},
-    'sparsegpt': {**cut(0), 'criterion': 'sparsegpt()'},
     'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
     'blocks': {**gradual, 'structure': 'block(4, 4)'},
   }
