@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from experiments.han2016 import claims, paper, run, training
+from experiments.han2016 import claims, paper, report, run, training
+from prunejax.analysis import drawing
 from prunejax.models import lenet
 
 
@@ -92,3 +93,9 @@ def test_verdicts():
   assert short['file'] == short['huffman'] == short['lenet-5_file'] == 'undecided'
   assert set(word(ledger(seeds=1)).values()) == {'undecided'}
   assert set(word([]).values()) == {'undecided'}
+
+
+def test_equal_seeds_have_bars_of_no_length():
+  with drawing.canvas(4, 3, 1) as (figure, (axes,)):
+    report._points(axes, [1.0], [dict.fromkeys(range(3), 0.1)])  # whose mean is a last bit above 0.1
+    assert drawing.png(figure)

@@ -95,8 +95,9 @@ def figures(rows):
 def _points(axes, at, places, **style):
   """Means with bars from the least to the greatest seed."""
   middle = [statistics.mean(list(p.values())) for p in places]
-  reach = [[m - min(p.values()) for m, p in zip(middle, places, strict=True)],
-           [max(p.values()) - m for m, p in zip(middle, places, strict=True)]]  # fmt: skip
+  # Equal seeds have a mean that may lie a last bit beside them.
+  reach = [[max(m - min(p.values()), 0) for m, p in zip(middle, places, strict=True)],
+           [max(max(p.values()) - m, 0) for m, p in zip(middle, places, strict=True)]]  # fmt: skip
   axes.errorbar(at, middle, yerr=reach, marker='o', markeredgecolor='white', capsize=3, elinewidth=1.2, **style)
 
 
