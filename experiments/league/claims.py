@@ -102,7 +102,7 @@ def league(found):
   over = {what: ' and '.join(f'{s:g}' for s in judged[what]) for what in judged}
   note = ('acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after pre-training; rank: mean '
           f'rank by loss at {over["loss"]}; by accuracy: at {over["score"]}; kept, bytes: at {at[-1]:g}, a bit a '
-          'pruned weight and four bytes a kept one; seconds: of a run with its fine-tuning, to be compared within a ledger.')
+          'pruned weight and four bytes a kept one; seconds: of a run with its fine-tuning.')
   return tabular.records('The league', lines, note)
 
 
