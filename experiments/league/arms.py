@@ -12,7 +12,8 @@ OWN_SPARSITY = ('han', 'soft_movement')
 ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not everything
 FAMILIES = {
   'gradual': ('magnitude', 'global_magnitude', 'gradual_erk', 'gradual_class_distribution', 'staircase', 'iterative'),
-  'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution', 'random', 'static'),
+  'chance': ('random', 'static'),
+  'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution'),
   'curvature': ('obd', 'block_fisher', 'wanda', 'sparsegpt'),
   'gradient': ('taylor', 'snip', 'movement', 'global_movement', 'soft_movement', 'platon'),
   'dynamic': ('set', 'rigl', 'acdc'),

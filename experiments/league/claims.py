@@ -133,7 +133,9 @@ def _judged(found, what):
 
 
 def _bars(found):
-  panels = [(what, s) for what in ('loss', 'score') for s in _judged(found, what)]
+  known = {n for n, _ in found} - {standing.DENSE, BEST}
+  panels = [(what, s) for what in ('loss', 'score') for s in _judged(found, what)
+            if what == 'loss' or any(standing.behind(found, n, s, BEST, what) for n in known)]
   ranks = standing.ranks(found, _judged(found, 'loss'), 'loss')
   names = sorted((n for n in ranks if n != BEST), key=lambda n: -ranks[n])
   with drawing.canvas(4.2 * len(panels) + 2, 1.6 + 0.3 * max(len(names), 4), len(panels)) as (figure, drawn):

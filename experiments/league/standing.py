@@ -35,7 +35,7 @@ def places(rows):
                    if (parent := shared.get(row.get('cell'))) and row['task'] == min(tasks))]  # fmt: skip
   for row in rows:
     key = row['method'], row['sparsity']
-    place = found.setdefault(key, Place({}, {}, {}, {}, row['family']))
+    place = found.setdefault(key, Place({}, {}, {}, {}, arms.family(row['method'])))
     spent.setdefault((key, row['seed']), []).append(row['seconds'])
     if row['stage'] == 'pretrain':
       place.loss[row['seed']] = row['metrics']['loss']
