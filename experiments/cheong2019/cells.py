@@ -39,7 +39,7 @@ TINY = {'words': 200, 'hidden': 16, 'layers': 1, 'heads': 2, 'inner': 32, 'bound
         'test': 20, 'batch': 8, 'together': 2, 'steps': 4, 'warmup': 2}  # fmt: skip
 PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), base=TINY, sparsities=(0.5,), bits=(4,), steps=4),
-  'quick': Preset('three seeds; about five minutes a seed on an idle CPU core'),
+  'quick': Preset('three seeds; six to ten minutes a seed on a CPU core that does other work too'),
 }
 
 

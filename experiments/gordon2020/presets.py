@@ -118,7 +118,7 @@ def corpus():
   preset.pretrain.update(steps=300)
   return preset._replace(
     sparsities=(), ramp=100, tasks={'pydoc/order': 200, 'pydoc/words': 200}, rates=(1e-3,), families=('corpus',),
-    extra_sparsities=(0.3, 0.6, 0.8), born=1500, cost='an hour on two CPU cores, and too few steps: see the README',
+    extra_sparsities=(0.3, 0.6, 0.8), born=1500, cost='hours on a CPU core; too few steps to answer, see the README',
   )
 
 

@@ -94,10 +94,7 @@ def figures(rows):
 
 def _points(axes, at, places, **style):
   """Means with bars from the least to the greatest seed."""
-  middle = [statistics.mean(list(p.values())) for p in places]
-  # Equal seeds have a mean that may lie a last bit beside them.
-  reach = [[max(m - min(p.values()), 0) for m, p in zip(middle, places, strict=True)],
-           [max(max(p.values()) - m, 0) for m, p in zip(middle, places, strict=True)]]  # fmt: skip
+  middle, reach = drawing.ranges([list(p.values()) for p in places])
   axes.errorbar(at, middle, yerr=reach, marker='o', markeredgecolor='white', capsize=3, elinewidth=1.2, **style)
 
 

@@ -169,8 +169,10 @@ def _bar(axes, found, names, what, s):
 def _curves(found):
   names = [n for n in dict.fromkeys(name for name, _ in found) if n != standing.DENSE]
   colours = [f'C{i % 10}' for i in range(len(names))]
-  with drawing.canvas(11, 5.2 + 0.16 * len(names), 2) as (figure, panels):
-    for axes, what, label in zip(panels, ('score', 'loss'), ('accuracy', 'held-out pre-training loss'), strict=True):
+  labels = {'loss': 'held-out pre-training loss', 'score': 'accuracy'}
+  measured = [what for what in labels if any(getattr(place, what) for (n, _), place in found.items() if n in names)]
+  with drawing.canvas(max(5.5 * len(measured), 8), 5.2 + 0.16 * len(names), len(measured)) as (figure, panels):
+    for axes, what in zip(panels, measured, strict=True):
       if dense := found.get((standing.DENSE, 0.0)):
         axes.axhline(statistics.mean(getattr(dense, what).values()), color='#888888', linestyle='--', label='dense')
       for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
@@ -180,7 +182,7 @@ def _curves(found):
         axes.plot(at, values, color=colour, marker='o^sDv'[i // 10 % 5], linewidth=3 if name == BEST else 1.3,
                   markersize=5, label=name)
       axes.set_xlabel('sparsity of the encoder kernels')
-      axes.set_ylabel(label)
+      axes.set_ylabel(labels[what])
     drawing.below(figure, *panels, columns=4)
     return drawing.png(figure)
 

@@ -12,7 +12,6 @@ from prunejax.data import digits
 from prunejax.train import study
 
 METHODS = ('obd', 'magnitude', 'random')
-JUDGED = 0.3  # deleted: up to here the paper's quadratic prediction holds
 
 
 class Preset(NamedTuple):
@@ -81,7 +80,7 @@ def measure(s, root, folder, say):
     if cost is not None:
       gone = jax.tree.map(lambda mask, c: jnp.sum(jnp.where(mask, 0, c)), masks, cost)
       predicted.append(float(sum(jax.tree.leaves(gone))))
-      if sparsity == JUDGED:
+      if sparsity == claims.JUDGED:
         rise = float(net.alone(params, masks, *both[0]))
         out |= {'alone': rise, 'saturated': float(net.saturated(params, both[0][0]))}
   again, now = [look(params)], params

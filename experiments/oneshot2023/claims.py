@@ -63,8 +63,7 @@ def figures_of(rows):
       found = {s: list(losses(rows, method, 'unstructured', s).values()) for s in sorted({r['sparsity'] for r in rows})}
       found = {s: v for s, v in found.items() if v}
       if found:
-        means = np.array([np.mean(v) for v in found.values()])
-        reach = np.maximum([means - [min(v) for v in found.values()], [max(v) for v in found.values()] - means], 0)
+        means, reach = drawing.ranges(list(found.values()))
         style = {'color': COLOURS[method], 'marker': 'o', 'capsize': 3, 'label': NAMES[method]}
         curve.errorbar(list(found), means, yerr=reach, **style)
       if values := list(losses(rows, method, '2:4', 0.5).values()):

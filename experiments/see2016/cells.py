@@ -50,7 +50,7 @@ TINY = {'words': 200, 'hidden': 16, 'bounds': [[24, 28]], 'train': 300, 'test': 
         'steps': 4, 'warmup': 2}  # fmt: skip
 PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), base=TINY, shots=(0.5,), classes=(), steps=2),
-  'quick': Preset('three seeds; about five minutes a seed on an idle CPU core'),
+  'quick': Preset('three seeds; five to nine minutes a seed on a CPU core that does other work too'),
 }
 
 

@@ -108,9 +108,7 @@ def figures(rows):
     for size in SIZES:
       levels = sorted(s for name, s in found if name == size)
       values = [[math.exp(v) for v in found[size, s].values()] for s in levels]
-      middle = [statistics.mean(v) for v in values]
-      reach = [[max(m - min(v), 0) for m, v in zip(middle, values, strict=True)],
-               [max(max(v) - m, 0) for m, v in zip(middle, values, strict=True)]]
+      middle, reach = drawing.ranges(values)
       at = [many[size, s] for s in levels]
       style = dict(color=COLOURS[size], marker='o', markeredgecolor='white')
       ours.errorbar(at, middle, yerr=reach, capsize=3, label=f'{size}', **style)

@@ -69,6 +69,16 @@ def canvas(width, height, columns):
     yield figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
+def ranges(groups):
+  """(means, [below, above]) of groups of numbers, for error bars from the least to the greatest.
+
+  The mean of equal numbers may lie a last bit beside them; no bar is shorter than nothing.
+  """
+  middle = [statistics.mean(group) for group in groups]
+  reach = [(max(m - min(g), 0), max(max(g) - m, 0)) for m, g in zip(middle, groups, strict=True)]
+  return middle, list(map(list, zip(*reach, strict=True)))
+
+
 def below(figure, *axes, columns=3):
   """One legend for all panels, under them, so that it never covers a curve."""
   known = {}
