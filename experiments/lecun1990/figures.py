@@ -13,7 +13,9 @@ def figures(rows):
 
 
 def line(axes, found, grid, name, colour, label, style='-'):
-  """The mean over seeds with each seed as a thin line."""
+  """The mean over seeds with each seed as a thin line; nothing for a method that has not been run yet."""
+  if not found:
+    return
   x = found[0][grid]
   y = np.array([m[name] for m in found])
   axes.plot(x, y.T, color=colour, linewidth=0.6, alpha=0.4, linestyle=style)
