@@ -43,7 +43,7 @@ def test_the_loss_of_pretraining_is_that_of_float64():
     'targets': RNG.integers(0, 7, (3, 4)), 'is_random': RNG.integers(0, 2, 3),
     'input_ids': 0, 'segment_ids': 0, 'valid': 0, 'positions': 0,
   }  # fmt: skip
-  loss_fn, _ = objectives.pretraining(Fake('mlm', 'nsp'), objectives.distillation(3.0, 0.7))
+  loss_fn, *_ = objectives.pretraining(Fake('mlm', 'nsp'), objectives.distillation(3.0, 0.7))
   loss, told = loss_fn(params, batch, jax.random.key(0))
   hard = objectives.pretraining(Fake('mlm', 'nsp'))[0](params, batch, jax.random.key(0))[0]
   mlm = (divergence(batch['teacher_mlm'], params['mlm'], 3) * weights).sum() / weights.sum()

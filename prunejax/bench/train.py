@@ -131,7 +131,7 @@ def _plain(size, dtype, batch):
   """What anyone would write: one jit, AdamW, dropout, a loss."""
   config, dense, program = ours(size, dtype)
   params = programs.initial_state(config, program, dense)['params']
-  loss_fn, _ = objectives.pretraining(program.model)
+  loss_fn, *_ = objectives.pretraining(program.model)
   tx = optax.adamw(1e-4, weight_decay=0.01)
 
   def step(state, batch):

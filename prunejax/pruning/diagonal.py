@@ -37,7 +37,14 @@ def gauss_newton(outputs, params):
   error without its f'' terms, never negative (LeCun et al., 1990, sec. 2.2, the Levenberg-Marquardt form).
   """
   count, fn = outputs
-  return _mean(count, params, lambda p, i: jax.tree.map(lambda j: jnp.sum(j**2, axis=0), jax.jacrev(fn)(p, i)))
+
+  def squares(p, i):
+    out, pull = jax.vjp(lambda p: fn(p, i), p)
+    add = lambda total, one: (jax.tree.map(lambda t, j: t + j**2, total, pull(one)[0]), None)
+    ones = jnp.eye(out.size, dtype=out.dtype).reshape(-1, *out.shape)
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), ones)[0]  # output by output, for memory
+
+  return _mean(count, params, squares)
 
 
 def fisher(examples, params):

@@ -39,7 +39,7 @@ class Criterion(NamedTuple):
   scalar), the loss of example i alone; `outputs`, a pair (n, f(params, i) -> [outputs]), what the model says of it
   where the loss is half a mean squared error; `activations(params) -> {path: [rows, in]}`, what went into each
   kernel [in, out]. They take `params` as the criterion sees it; `prune_transform` fills in the leaves that it does not
-  prune. `train.observe` makes all but `outputs` of a Flax model.
+  prune. `train.observe` makes all of them of a Flax model.
   """
 
   init: Callable[[Any], Any]

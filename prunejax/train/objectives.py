@@ -1,8 +1,13 @@
-"""What a step minimises, and what a held-out batch is measured by. Each takes a model and returns pure functions."""
+"""What a step minimises, and what a held-out batch is measured by. Each takes a model and returns pure functions.
+
+The last of them is residuals(params, batch) -> outputs that curve as the loss does without a teacher, see residuals.py.
+"""
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from prunejax.train import residuals
 
 
 def _inputs(batch):
@@ -47,7 +52,7 @@ def pretraining(model, soft=_hard):
 
   Returns:
     (loss_fn(params, batch, rng, deterministic=False) -> (loss, metrics), sums(params, batch) -> dict of sums and their
-    counts, for evaluation over many batches: mean of x = x / count_x).
+    counts, for evaluation over many batches: mean of x = x / count_x, residuals).
   """
 
   def terms(params, batch, **how):
@@ -75,7 +80,12 @@ def pretraining(model, soft=_hard):
       'nsp_accuracy': (follows.sum(), pairs),
     }
 
-  return loss_fn, sums
+  def curved(params, batch):
+    out, weights = terms(params, batch, deterministic=True)[0], batch['weights']
+    shares = weights / jnp.maximum(weights.sum(), 1)
+    return residuals.of_softmax(out['mlm'], shares), residuals.of_softmax(out['nsp'], 1 / len(out['nsp']))
+
+  return loss_fn, sums, curved
 
 
 def causal(model, soft=_hard):
@@ -100,14 +110,19 @@ def causal(model, soft=_hard):
       'lm_accuracy': ((out.argmax(-1) == batch['targets']).sum().astype(jnp.float32), predicted),
     }
 
-  return loss_fn, sums
+  def curved(params, batch):
+    out, lm = terms(params, batch, deterministic=True)
+    return residuals.of_softmax(out, 1 / lm.size)
+
+  return loss_fn, sums, curved
 
 
 def finetuning(model, regression=False, soft=_hard):
   """Classification by cross-entropy, or regression by squared error (GLUE's STS-B).
 
   Returns:
-    (loss_fn(params, batch, rng) -> (loss, metrics), predict(params, batch) -> (per-example loss [b], outputs [b, n])).
+    (loss_fn(params, batch, rng) -> (loss, metrics), predict(params, batch) -> (per-example loss [b], outputs [b, n]),
+    residuals).
   """
 
   def terms(params, batch, **how):
@@ -123,7 +138,12 @@ def finetuning(model, regression=False, soft=_hard):
   def predict(params, batch):
     return terms(params, batch, deterministic=True)
 
-  return loss_fn, predict
+  def curved(params, batch):
+    loss, out = terms(params, batch, deterministic=True)
+    per = 1 / len(loss)
+    return residuals.of_square(out[:, 0]) * per**0.5 if regression else residuals.of_softmax(out, per)
+
+  return loss_fn, predict, curved
 
 
 def flops(size, params, seq_len, predictions):

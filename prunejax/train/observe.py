@@ -7,23 +7,34 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prunejax.train import residuals
 
-def of(model, loss_fn):
+
+def of(model, loss_fn, curved=None):
   """`observe` of `step.make_train_step` for a Flax model of this package and its objective.
 
+  Args:
+    model, loss_fn: see `objectives`.
+    curved: the residuals of the objective, where the loss is theirs: not of a run with a teacher.
+
   Returns:
-    observe(seen, batch, rng) -> {'value_fn', 'examples', 'activations'}.
+    observe(seen, batch, rng) -> {'value_fn', 'examples', 'activations'}, and with `curved` 'outputs', where many outputs
+    of an example are a few random sums of them.
   """
 
   def observe(seen, batch, rng):
     loss = lambda params, batch: loss_fn(seen(params), batch, rng, deterministic=True)[0]
     count = len(batch['input_ids'])
     example = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), batch)
-    return {
+    told = {
       'value_fn': lambda params, **_: loss(params, batch),
       'examples': (count, lambda params, i: loss(params, example(i))),
       'activations': lambda params: activations(model, seen(params), batch),
     }
+    if curved:
+      outputs = lambda params, i: curved(seen(params), example(i))
+      told['outputs'] = count, lambda params, i: residuals.sketched(outputs(params, i), jax.random.fold_in(rng, i))
+    return told
 
   return observe
 

@@ -98,11 +98,11 @@ def build(config, source, data, tx) -> Program:
     heads = kinds.heads(kinds.of_size(source.size), data.task)
     outputs, regression = _outputs(config.data.task) or (1, False)
     sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
-    model, draw, loss_fn, measure = _model(
+    model, draw, loss_fn, measure, curved = _model(
       sized, heads, outputs, regression, config.model.dtype, config.model.initializer, _soft(config)
     )
     view = VIEWS[config.view]
-    told = observe.of(model, loss_fn)
+    told = observe.of(model, loss_fn, None if _soft(config) else curved)
     step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, told), donate_argnums=0)
     gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
     _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view, told)
@@ -111,13 +111,13 @@ def build(config, source, data, tx) -> Program:
 
 @functools.lru_cache(maxsize=16)
 def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
-  """(model, draw, loss_fn, measure): what programs that differ in their optimizer share. size: JSON of a size."""
+  """(model, draw, loss_fn, measure, residuals): what programs that differ in their optimizer share. size: JSON of a size."""
   model = kinds.make(size, heads, outputs, DTYPES[dtype], initializer)
   tuned = heads == ('classifier',)
   taught = {'soft': objectives.distillation(*soft)} if soft else {}
   made = objectives.finetuning if tuned else kinds.of_size(model.size).objective
   objective = made(model, regression, **taught) if tuned else made(model, **taught)
-  return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1])
+  return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1]), objective[2]
 
 
 def abstract_state(config, program, tx):
