@@ -177,6 +177,51 @@ def training():
     )
 
 
+def scored():
+  """Criteria whose scores are made of the masks so far, of all leaves together or of draws: two moves of the masks."""
+  whole, cut = {'allocation': prunejax.global_threshold()}, {'allocation': prunejax.above(0.4)}
+  recipes = {
+    'rigl': (prunejax.rigl(0.3, first='magnitude'), {'allocation': prunejax.erk()}),
+    'set': (prunejax.sparse_evolution(0.3), {}),
+    'snip': (prunejax.snip(), whole),
+    'platon': (prunejax.platon(), whole),
+    'deviations': (prunejax.deviations(), cut),
+    'soft_movement': (prunejax.soft_movement(1e-3), {'allocation': prunejax.above(0.5)}),
+  }
+  chains = {
+    name: prunejax.prune_transform(criterion, prunejax.constant(0.5), zero_pruned=name != 'soft_movement', **how)
+    for name, (criterion, how) in recipes.items()
+  }
+
+  def step(states, params, grad):
+    out = {}
+    for name, tx in chains.items():
+      updates = jax.tree.map(lambda g: -0.1 * g, grad)
+      updates, states[name] = tx.update(updates, states[name], params, grad=grad)
+      out[name] = prunejax.get_masks(states[name], params)
+    return states, out
+
+  def run(states, params, grads, program):
+    for grad in grads:
+      states, masks = program(states, params, grad)
+    return masks
+
+  params, grads = draw(7), [draw(8), draw(9)]
+  states = {name: tx.init(params) for name, tx in chains.items()}
+  alone = run(states, params, grads, jax.jit(step))
+  mesh, lies = on_mesh(2, 0)
+  with jax.set_mesh(mesh):
+    places = sharding.shard(states, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items()))
+    spread, parts = jax.device_put((states, params), (places, lies)), [jax.device_put(grad, lies) for grad in grads]
+    kept = {name: lies for name in chains}
+    program = jax.jit(step, out_shardings=(places, kept)).lower(*spread, parts[0]).compile()
+    over = run(*spread, parts, program)
+  told(
+    'scored', mesh=[*MESHES[2][0], MESHES[2][1]], moved=moved(program), stray=straying(over, lies),
+    differ=differing(over, alone), removed={name: float(prunejax.masks.sparsity(m)['total']) for name, m in over.items()},
+  )
+
+
 def streamed():
   """Leaves that are read again and again, as those of a large tree: what crosses is five numbers of each row that is
   split over devices, never a row.
@@ -241,5 +286,6 @@ def surgery():
 if __name__ == '__main__':
   selection('all' in sys.argv)
   training()
+  scored()
   surgery()
   streamed()  # last: it sets what counts as a small tree

@@ -19,7 +19,7 @@ def told():
   )
   assert done.returncode == 0, done.stderr[-2000:]
   rows = [json.loads(line) for line in done.stdout.splitlines()]
-  checks = ('selection', 'training', 'streamed', 'surgery')
+  checks = ('selection', 'training', 'scored', 'streamed', 'surgery')
   return {check: [row for row in rows if row['check'] == check] for check in checks}
 
 
@@ -44,6 +44,12 @@ def test_steps_of_several_optimizers_are_those_of_one_device(told):
   assert [row['mesh'][2] for row in told['training']] == ['Auto', 'Explicit']
   for row in told['training']:
     assert row['differ'] == [] and row['removed'] == [row['weights'] // 2] * 3
+
+
+def test_scores_made_of_masks_draws_and_all_leaves_are_those_of_one_device(told):
+  (row,) = told['scored']
+  assert row['differ'] == [] and set(row['removed']) == {'rigl', 'set', 'snip', 'platon', 'deviations', 'soft_movement'}
+  assert all(0.2 < share < 0.8 for share in row['removed'].values()), row['removed']
 
 
 def test_large_trees_have_the_masks_of_small_ones(told):

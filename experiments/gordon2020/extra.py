@@ -87,7 +87,7 @@ def corpus(cells, seed):
     text = '+'.join(_part(source, share) for source in corpora.sources(p.pretrain.data.corpus))
     arm, recipe = f'corpus:{share:g}', {'data.corpus': text, **QUIET}
     config = changed(p.pretrain, seed=seed, pretrained=False, steps=p.born, **recipe)
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = p.born_rate
     rate = config.optimizer.learning_rate
     born = cells.add(config, stage='born', arm=arm, sparsity=0.0, task='', seed=seed, learning_rate=rate)
     for s in (0.0, *p.extra_sparsities):
