@@ -18,7 +18,7 @@ from jax.extend.core import jaxprs_in_params
 import prunejax
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
-from prunejax.train import grid, loop, measured, population, preemption, stack, waves
+from prunejax.train import grid, log, loop, measured, population, preemption, stack, waves
 
 CHANGES = [
   {},
@@ -108,6 +108,17 @@ def test_progress_is_one_line_for_all_members(swept):
   words = ('5 cells wave 1/2  train 6/12', 'steps/s', 'left 0:', 'loss', 'worst', 'sparsity 0.', ' to 0.')
   assert all(word in lines[1] for word in words), lines
   assert len(lines) == 8 and '3 of 3' in lines[1] and '2 of 3' in lines[3]
+
+
+def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch):
+  monkeypatch.setattr(log, 'PATIENCE', 0.0)
+  quiet = {'log__every': 0, 'checkpoint__every': 0, 'steps': 8}
+  _, lines = sweep(tmp_path / 'wave', CHANGES[:3], config=quiet)
+  told = [line for line in lines if '3 of 3 members train' in line]
+  assert [f'train {at}/8' in line and 'loss' in line for at, line in enumerate(told, 1)] == [True] * 8, lines
+  rows, lines = sweep(tmp_path / 'alone', CHANGES[:1], config=quiet, one_by_one=True)
+  assert sum('  train ' in line and 'loss' in line for line in lines) == 8
+  assert [row['kind'] for row in tiny_runs.rows(tmp_path / 'alone' / 'cells' / rows[0]['cell'])] == ['eval']
 
 
 def test_rows_and_what_it_took_are_written_and_nothing_is_left_under_way(swept):

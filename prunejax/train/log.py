@@ -23,6 +23,25 @@ def clock(seconds) -> str:
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
+PATIENCE = 30.0  # seconds of silence after which a run that goes on says so
+
+
+class Silence:
+  """How long nothing has been said. `over()` is true after `PATIENCE` seconds, and starts the wait anew."""
+
+  def __init__(self):
+    self.broken()
+
+  def broken(self):
+    self._since = time.perf_counter()
+
+  def over(self):
+    if time.perf_counter() - self._since < PATIENCE:
+      return False
+    self.broken()
+    return True
+
+
 class Log:
   """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew.
 
@@ -31,6 +50,7 @@ class Log:
 
   def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
     self.title, self.steps, self.say, self._since, self._file = title, steps, say, None, None
+    self._silence = Silence()
     if folder is None:
       return
     folder = files.path(folder)
@@ -43,6 +63,11 @@ class Log:
   def start(self, step):
     """The clock of the rate starts here, after the first step has compiled."""
     self._since = (step, time.perf_counter())
+
+  def alive(self, step, loss):
+    """A line for a person, and no row, where there has been none for a while. loss: of that step, an array."""
+    if self._file is not None and self._silence.over():
+      self.say(f'{self.title}  train {step}/{self.steps}  {self._pace(self._rate(step), step)}loss {number(float(loss))}')
 
   def write(self, step, kind, values):
     """One row of numbers: to the file and the board, and as a line a person can read."""
@@ -60,8 +85,11 @@ class Log:
         self._board.add_scalar(f'{kind}/{name}', value, step)
     self._mirror.sync()
     shown = '  '.join(f'{name} {number(value)}' for name, value in values.items())
-    pace = f'{rate:.1f} steps/s  left {clock((self.steps - step) / rate)}  ' if rate else ''
-    self.say(f'{self.title}  {kind} {step}/{self.steps}  {pace}{shown}')
+    self.say(f'{self.title}  {kind} {step}/{self.steps}  {self._pace(rate, step)}{shown}')
+    self._silence.broken()
+
+  def _pace(self, rate, step):
+    return f'{rate:.1f} steps/s  left {clock((self.steps - step) / rate)}  ' if rate else ''
 
   def _rate(self, step):
     if self._since is None or step <= self._since[0]:

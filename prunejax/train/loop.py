@@ -147,6 +147,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
           masks = prunejax.get_masks(state['opt_state'], state['params'])
           shown['sparsity'] = prunejax.masks.sparsity(masks, optimizer.where(config))['total']
         writer.write(at, 'train', shown | {k: v for k, v in means.items() if k not in shown})
+    writer.alive(at, metrics['loss'])
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
     if told():

@@ -131,7 +131,7 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     every = min((run.config.checkpoint.every for run in live.values() if run.config.checkpoint.every), default=0)
     every = every or math.ceil(stop / SAVES)
     batches, which = _batches(live, plan['streams'])
-    pending, told_at = [], (start, time.perf_counter())
+    pending, told_at, silence = [], (start, time.perf_counter()), log.Silence()
     with preemption.notice() as told:
       for step, batch in zip(range(start, stop), inputs.prefetch(batches, start, stop), strict=True):
         rows = np.array([which[place] if place in live else -1 for place in range(plan['width'])], np.int32)
@@ -148,6 +148,10 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         ends = any(run.config.steps == at for run in live.values())
         due = {p for p, run in live.items() if _due(run.config, run.config.log.every, at)}
         scored = {p for p, run in live.items() if _due(run.config, run.config.eval.every, at)}
+        if not due and silence.over():
+          losses = np.asarray(metrics['loss'])
+          shown = {place: {'loss': losses[place]} for place in live}
+          say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
         if not (leave or save or ends or due or scored):
           continue
         charge(live)
@@ -158,6 +162,7 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         if not live:
           break
         if due & live.keys():
+          silence.broken()
           shown = _write(engine, state, live, due, writers, history, step)
           say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
         if (save or ends or leave) and distributed.first():
