@@ -68,11 +68,11 @@ def _duel(found, name, claim, one, other, what):
 def tables(rows):
   """The league, sorted by mean rank; the differences to gradual magnitude; losses."""
   found = standing.places(rows)
-  return [league(found), differences(found)]
+  return [league(found, standing.prices(rows)), differences(found)]
 
 
-def league(found):
-  """One line a method: ranks, accuracies and losses by sparsity, weights kept, bytes and seconds."""
+def league(found, prices={}):  # noqa: B006 (read only)
+  """One line a method: ranks, accuracies and losses by sparsity, weights kept, bytes and seconds of pruning."""
   levels = standing.levels(found)
   judged = {what: _judged(found, what) for what in SORTED_BY}
   by_score, by_loss = (standing.ranks(found, judged[what], what) for what in ('score', 'loss'))
@@ -94,15 +94,17 @@ def league(found):
     last = mine.get(0.0 if name == standing.DENSE else at[-1])
     kept = sorted(set(last.kept.values())) if last else []
     show[f'kept {at[-1]:g}'] = f'{kept[0]:,}' + (f' to {kept[-1]:,}' if len(kept) > 1 else '') if kept else '-'
-    whole = 4 * standing.WHOLE if name == standing.DENSE else standing.size(kept[-1], name) if kept else None
-    show['bytes'] = f'{whole:,}' if whole else '-'
-    show['seconds'] = _plain(statistics.mean([v for p in mine.values() for v in p.seconds.values()]), '.0f')
+    pruning, weight = prices.get(arms.BASELINE if name == arms.TAUGHT else name, (None, None))
+    weight = 4 * standing.WHOLE if name == standing.DENSE else weight
+    show['file bytes'] = f'{weight:,}' if weight else '-'
+    show['pruning s'] = _plain(pruning, '.2f')
     show['seeds'] = _seeds(place for s, place in mine.items())
     lines.append(show)
   over = {what: ' and '.join(f'{s:g}' for s in judged[what]) for what in judged}
   note = ('acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after pre-training; rank: mean '
-          f'rank by loss at {over["loss"]}; by accuracy: at {over["score"]}; kept, bytes: at {at[-1]:g}, a bit a '
-          'pruned weight and four bytes a kept one; seconds: of a run with its fine-tuning.')
+          f'rank by loss at {over["loss"]}; by accuracy: at {over["score"]}; kept: at {at[-1]:g}; file bytes: of a '
+          f'file written of the float32 model at {standing.PRICED:g}; pruning s: what the steps of its run take beyond '
+          'dense ones, by medians of steps taken in turn, at the same sparsity.')
   return tabular.records('The league', lines, note)
 
 

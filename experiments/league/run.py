@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from configs import base, finetune, pretrain
-from experiments.league import arms, claims
+from experiments.league import arms, claims, prices
 from prunejax.train import configs, grid, study
 
 # Every method prunes these and nothing else: six matrices a layer, 393,216 weights of the packaged model.
@@ -129,5 +129,6 @@ STUDY = study.Study(
               'there are, cut off at the edge.',
     'curves': 'Held-out accuracy and held-out pre-training loss against sparsity.',
   },
+  after=prices.rows,
 )  # fmt: skip
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -1,4 +1,4 @@
-"""From ledger rows to the standing of each method: scores, losses, weights kept, bytes, seconds, ranks."""
+"""From ledger rows to the standing of each method: scores, losses, weights kept, what it costs, ranks."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,23 @@ DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and all that its folder holds.
 PRUNED, WHOLE = 393_216, 570_882
 SHAPES = {(128, 128): 8, (128, 512): 2, (512, 128): 2}  # of the kernels, and how many there are
-WITHOUT_MASK = ('low_rank', 'heads_and_neurons')  # stored as small dense matrices
+PRICED = 0.9  # the sparsity at which seconds and bytes are measured, see prices.py
 
 
 class Place(NamedTuple):
-  """A method at a sparsity. score, loss, kept, seconds: {seed: value}; family: of the method."""
+  """A method at a sparsity. score, loss, kept: {seed: value}; family: of the method."""
 
   score: dict
   loss: dict
   kept: dict
-  seconds: dict
   family: str
 
 
 def places(rows):
   """{(method, sparsity): Place}. A seed has a score once all tasks of the ledger have one."""
+  rows = [row for row in rows if row['stage'] != 'price']
   tasks = {row['task'] for row in rows if row['stage'] == 'finetune'}
-  found, parts, spent = {}, {}, {}
+  found, parts = {}, {}
   models = {row.get('cell'): row for row in rows if row['stage'] == 'pretrain'}
   # A method that is one of fine-tuning only has the loss and the weights of the model that it starts from.
   shared = {row['cell']: row['parent'] for row in rows if row['method'] == arms.TAUGHT and row['parent'] in models}
@@ -35,8 +35,7 @@ def places(rows):
                    if (parent := shared.get(row.get('cell'))) and row['task'] == min(tasks))]  # fmt: skip
   for row in rows:
     key = row['method'], row['sparsity']
-    place = found.setdefault(key, Place({}, {}, {}, {}, arms.family(row['method'])))
-    spent.setdefault((key, row['seed']), []).append(row['seconds'])
+    place = found.setdefault(key, Place({}, {}, {}, arms.family(row['method'])))
     if row['stage'] == 'pretrain':
       place.loss[row['seed']] = row['metrics']['loss']
       place.kept[row['seed']] = numbers(*key, row['metrics']['sparsity'])
@@ -45,8 +44,13 @@ def places(rows):
   for (key, seed), each in parts.items():
     if set(each) == tasks:
       found[key].score[seed] = statistics.mean(each.values())
-      found[key].seconds[seed] = sum(spent[key, seed])
   return found
+
+
+def prices(rows):
+  """{method: (seconds of pruning in one run, bytes of a file or None)} of the rows that `prices` measured."""
+  priced = [(row['method'], row['metrics']) for row in rows if row['stage'] == 'price']
+  return {name: (metrics['pruning_seconds'], metrics.get('file_bytes')) for name, metrics in priced}
 
 
 def numbers(method, asked, sparsity):
@@ -54,12 +58,6 @@ def numbers(method, asked, sparsity):
   if method != 'low_rank':
     return round((1 - sparsity) * PRUNED)
   return sum(many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items())
-
-
-def size(kept, method=''):
-  """Bytes of a file with one bit a pruned weight, four bytes a kept one, and everything else as it is."""
-  mask = 0 if method in WITHOUT_MASK else PRUNED // 8
-  return mask + 4 * kept + 4 * (WHOLE - PRUNED)
 
 
 def levels(found):

@@ -230,7 +230,7 @@ def who_pays(group, key, params, step, gradient, observed=dict):
 
 def asks_for_more(error):
   """True for the error of a criterion that lacks an extra argument of the update."""
-  return re.search(r'\b(grad|value_fn|examples|activations)=', str(error)) is not None
+  return re.search(r'\b(grad|value_fn|examples|outputs|activations)=', str(error)) is not None
 
 
 def inject(build, numbers):

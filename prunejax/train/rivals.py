@@ -60,6 +60,11 @@ def low_rank(config, inject):
   return [('low_rank', inject(build, numbers))]
 
 
+def low_rank_when(config):
+  """step -> whether `config.low_rank` cuts ranks there. Raises ValueError naming the key."""
+  return _planned(config.low_rank)[1]
+
+
 def _planned(group):
   """(spec of the schedule, when). Raises ValueError naming the key."""
   try:

@@ -43,6 +43,7 @@ class Study(NamedTuple):
   claims(rows) -> list of `verdicts.Verdict`. tables(rows) -> list of `tables.Table`, the first of which is printed.
   figures(rows) -> {name: PNG bytes}.
   captions: {name of a figure: text}.
+  after(cells, folder, preset, done {cell: row}, say): adds to the ledger what is measured on the runs of a whole grid.
   """
 
   name: str
@@ -55,6 +56,7 @@ class Study(NamedTuple):
   tables: Callable
   figures: Callable
   captions: dict
+  after: Callable | None = None
 
 
 def verbs(study):
@@ -84,6 +86,8 @@ def reproduce(
   left = sum(_key(cell) not in done for cell in cells)
   if left:
     return say(f'{left} cells are left to other workers; the last one to end writes the report')
+  if study.after and distributed.first():
+    study.after(cells, folder, preset, {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}, say)
   return write_report(study, folder, say) if distributed.first() else None
 
 
