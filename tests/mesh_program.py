@@ -189,7 +189,9 @@ def scored():
     'soft_movement': (prunejax.soft_movement(1e-3), {'allocation': prunejax.above(0.5)}),
   }
   chains = {
-    name: prunejax.prune_transform(criterion, prunejax.constant(0.5), zero_pruned=name != 'soft_movement', **how)
+    name: prunejax.prune_transform(
+      criterion, prunejax.constant(0.5), zero_pruned=name != 'soft_movement', stacked='stack', **how
+    )
     for name, (criterion, how) in recipes.items()
   }
 

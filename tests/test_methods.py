@@ -228,3 +228,28 @@ def test_the_rate_starts_anew_in_every_round():
   assert optimizer.rounds(config) == [8, 16, 24, 32] and optimizer.horizon(config) == 6
   rate = [optimizer.learning_rate(config, t) for t in (10, 18, 26, 34)]
   assert rate == [config.optimizer.learning_rate] * 4
+
+
+@pytest.mark.parametrize('criterion, allocation', [
+  (lambda: dynamic.rigl(0.4, first='magnitude'), None), (saliency.deviations, cutoff.above(0.7)),
+], ids=['rigl', 'deviations'])  # fmt: skip
+def test_a_stack_of_layers_is_treated_as_its_layers(criterion, allocation):
+  rng = np.random.default_rng(4)
+  draw = lambda: jnp.asarray(rng.normal(size=(3, 8, 16)) * [[[1.0]], [[2.0]], [[5.0]]], jnp.float32)
+  weights, grads = draw(), [draw() for _ in range(4)]
+  apart = lambda w: {str(i): layer for i, layer in enumerate(w)}
+  ends = {}
+  for name, of, stacked in (('stack', lambda w: {'w': w}, 'w'), ('layers', apart, '')):
+    link = prunejax.prune_transform(criterion(), prunejax.constant(0.5), allocation=allocation, stacked=stacked)
+    params, state, masks = of(weights), link.init(of(weights)), []
+    for grad in grads:
+      updates = jax.tree.map(lambda g: -0.3 * g, of(grad))
+      updates, state = link.update(updates, state, params, grad=of(grad))
+      params = optax.apply_updates(params, updates)
+      masks.append(prunejax.get_masks(state, params))
+    ends[name] = masks
+  kept = [[int(layer.sum()) for layer in masks['w']] for masks in ends['stack']]
+  assert ends['stack'][0]['w'].tolist() != ends['stack'][-1]['w'].tolist() or allocation
+  for stack, layers in zip(ends['stack'], ends['layers'], strict=True):
+    np.testing.assert_array_equal(stack['w'], jnp.stack([layers[str(i)] for i in range(3)]))
+  assert all(0.3 * 128 < n < 0.6 * 128 for n in kept[-1]), kept  # by layer, though their weights differ five times

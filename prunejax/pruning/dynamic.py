@@ -90,13 +90,14 @@ def regrow(keep: Criterion, grow: Criterion, fraction, end=None, first: Criterio
       return jnp.float32(fraction)
     return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / end, 1.0).astype(jnp.float32)))
 
-  def score(state, params, *, step, masks=None, **extra):
-    given = {**extra, 'step': step, 'masks': masks}
+  def score(state, params, *, step, masks=None, stacked=(), **extra):
+    given = {**extra, 'step': step, 'masks': masks} | ({'stacked': stacked} if stacked else {})
     ask = lambda i: parts[i].score(state[i], params, **given)
     if masks is None:
       return ask(2)
     stay, come, start, kept = (named_leaves(tree) for tree in (ask(0), ask(1), ask(2), masks))
-    ranked = layout.automatic(lambda *a: _Ranked(_rank(*a)), stay, stay, come, start, kept, share(step)).scores
+    rank = lambda *a: _Ranked(_rank(*a, stacked))
+    ranked = layout.automatic(rank, stay, stay, come, start, kept, share(step)).scores
     return jax.tree.unflatten(jax.tree.structure(params), [ranked[name] for name in stay])
 
   score.single = True
@@ -127,12 +128,13 @@ def _first(first, seed):
   return criteria.random(seed) if first == 'random' else criteria.magnitude()
 
 
-def _rank(stay, come, start, kept, share):
+def _rank(stay, come, start, kept, share, stacked=()):
   """Scores of which the highest are what stays, by `stay`, and then everything else by `come`."""
-  alive = {name: jnp.sum(mask, dtype=jnp.int32) for name, mask in kept.items()}
+  inside = lambda name: tuple(range(1, kept[name].ndim)) if name in stacked else None
+  alive = {name: jnp.sum(mask, inside(name), dtype=jnp.int32) for name, mask in kept.items()}
   leave = {n: jnp.floor(alive[n].astype(jnp.float32) * share).astype(jnp.int32) for n in kept}
   known = {name: jnp.where(kept[name], score, -jnp.inf) for name, score in stay.items()}
-  survive = selection.top(known, {name: alive[name] - leave[name] for name in kept})
+  survive = selection.top(known, {name: alive[name] - leave[name] for name in kept}, stacked)
   out = {}
   for name, mask in kept.items():
     # Candidates take the negative numbers in their own order: exact, and below every survivor.
@@ -141,5 +143,6 @@ def _rank(stay, come, start, kept, share):
     score = jnp.where(survive[name] & mask, stay[name], below)
     spoilt = jnp.isnan(come[name]) | (mask & jnp.isnan(stay[name]))
     score = jnp.where(spoilt, jnp.nan, score)
-    out[name] = jnp.where(alive[name] == mask.size, start[name], score)
+    whole = alive[name] == mask.size // alive[name].size
+    out[name] = jnp.where(whole.reshape(*whole.shape, *[1] * (mask.ndim - whole.ndim)), start[name], score)
   return out

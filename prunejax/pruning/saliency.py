@@ -8,7 +8,7 @@ import optax
 
 from prunejax.pruning import counts
 from prunejax.pruning.criteria import _required, _stateless
-from prunejax.pruning.types import Criterion
+from prunejax.pruning.types import Criterion, path_name
 
 
 def snip() -> Criterion:
@@ -56,10 +56,10 @@ def platon(b1=0.85, b2=0.95) -> Criterion:
 
 
 def deviations() -> Criterion:
-  """|w| / sigma, sigma being the standard deviation of the leaf's weights, those at 0 included: how many deviations a
-  weight is worth (Han et al., 2015, sec. 3).
+  """|w| / sigma, sigma being the standard deviation of the leaf's weights, or of those of each layer of a stacked one,
+  those at 0 included: how many deviations a weight is worth (Han et al., 2015, sec. 3).
 
-  With `above(q)` the cut-off of a layer is the paper's, quality q times its deviation. A leaf of equal weights has
+  With `above(q)` the cut-off of a layer is the paper's, quality q times its deviation. A layer of equal weights has
   sigma 1.
   """
 
@@ -69,7 +69,11 @@ def deviations() -> Criterion:
     sigma = jnp.sqrt(_total((w - mean) ** 2) / w.size)
     return jnp.abs(w) / jnp.where(sigma > 0, sigma, 1)
 
-  return _stateless(lambda params, **_: jax.tree.map(score, params))
+  def each(params, *, stacked=(), **_):
+    of = lambda path, w: (jax.vmap(score) if path_name(path) in stacked else score)(w)
+    return jax.tree_util.tree_map_with_path(of, params)
+
+  return _stateless(each)
 
 
 def _product(w, g):

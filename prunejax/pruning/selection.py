@@ -45,11 +45,11 @@ def common_edge(of: Blocks, kept: counts.Wide) -> Found:
   return _find(of, Goal(jax.tree.map(lambda limb: jnp.reshape(limb, (1,)), kept), common=True))
 
 
-def top(scores: dict, kept: dict) -> dict:
+def top(scores: dict, kept: dict, stacked=()) -> dict:
   """Masks (bool, shaped like the scores) of each leaf's `kept[name]` highest scores; ties go to the
-  lower flat position.
+  lower flat position. Of a leaf in `stacked` each slice of axis 0 has a count of its own.
   """
-  of = groups.blocks(groups.plain(scores))
+  of = groups.blocks(groups.plain(scores, stacked))
   if not of.problems:
     return {name: jnp.ones(jnp.shape(score), bool) for name, score in scores.items()}
   kept = groups.in_order(of, {name: jnp.asarray(count, jnp.int32) for name, count in kept.items()})

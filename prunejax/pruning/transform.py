@@ -90,12 +90,13 @@ def prune_transform(
     weights = jax.tree.leaves(params)
     chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
     step = state.prune_count
+    layers = _stacked(chosen, stacked)
     extra = {**completed(extra, chosen, params), 'grad': aligned(extra.get('grad'), chosen), 'step': step}
+    extra |= {'stacked': layers} if layers else {}
     memory = criterion.update(state.prune_criterion, chosen, **extra, masks=state.prune_mask)
 
     sources = (memory, chosen, {'grad': extra['grad'], 'step': step, 'masks': state.prune_mask})
     read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
-    layers = _stacked(chosen, stacked)
 
     def move(old, memory):
       # Here and not outside: what is costly is paid for only when masks move.
