@@ -37,6 +37,11 @@ PRESETS = {
     conv_retrain=(40, 200), centroids=50, rounds=2, scales=(4.0, 0.5, 0.25), bits=(2, 3, 4, 5),
     cost='three minutes on one CPU core; MNIST, six',
   ),
+  'papers': Preset(
+    seeds=(0, 1, 2), conv_seeds=(0, 1, 2), steps=(1000, 5000), retrain=(1000, 5000), conv_steps=(300, 1400),
+    conv_retrain=(300, 1400), centroids=200, rounds=4, scales=(), bits=(),
+    cost='the papers\' own settings of both nets alone, trained for longer; some half an hour on one CPU core',
+  ),
   'long': Preset(
     seeds=(0, 1, 2, 3, 4), conv_seeds=(0, 1, 2), steps=(2000, 9400), retrain=(2000, 9400), conv_steps=(1000, 4700),
     conv_retrain=(1000, 4700), centroids=470, rounds=4, scales=(4.0, 2.0, 0.5, 0.25, 0.125), bits=(2, 3, 4, 5, 6, 8),
