@@ -63,7 +63,7 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
 def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():
   cells = {grid.key(cell): cell for cell in run.plan(run.PRESETS['quick'], {})}
   students = [cell for cell in cells.values() if cell.labels['method'] == arms.TAUGHT]
-  assert len(students) == 4 * 2
+  assert len(students) == 4 * 3
   for cell in students:
     teacher, parent = cells[cell.config.distill.teacher.removeprefix('cell:')], cells[cell.parent]
     assert parent.labels['method'] == arms.BASELINE and teacher.labels['method'] == 'dense'
@@ -73,6 +73,15 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
     assert parent.labels['sparsity'] == cell.labels['sparsity'] and parent.labels['seed'] == cell.labels['seed']
   only = run.plan(run.PRESETS['quick']._replace(methods=(arms.TAUGHT,)), {})
   assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
+
+
+def test_a_part_has_the_models_that_it_reads():
+  every = run.plan(run.PRESETS['quick'], {})
+  part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]
+  found = grid.with_read(part, every)
+  more = [cell.labels for cell in found if cell not in part]
+  assert [(one['method'], one['stage'], one['seed']) for one in more] == [('dense', 'pretrain', 1), ('dense', 'finetune', 1)]
+  assert [c for c in every if c in found] == found
 
 
 def test_heads_and_neurons_cover_the_kernels_of_the_league():
@@ -96,7 +105,7 @@ def test_what_low_rank_and_the_student_keep():
 
 def test_random_masks_are_drawn_anew_for_each_seed():
   cells = [c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent]
-  assert {c.config.prune.weights.criterion for c in cells} == {'random(seed=0)', 'random(seed=1)'}
+  assert {c.config.prune.weights.criterion for c in cells} == {f'random(seed={n})' for n in range(3)}
 
 
 def test_planted_leads_are_found():

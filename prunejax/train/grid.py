@@ -120,6 +120,17 @@ def _without_model(cells, left, done, folder) -> set:
   return again
 
 
+def with_read(chosen, cells) -> list:
+  """`chosen` of the `cells` and those whose models they read, directly or not, in the order of `cells`."""
+  known, needed = {key(cell): cell for cell in cells}, {key(cell) for cell in chosen}
+  asked = list(needed)
+  while asked:
+    more = {k for k, _ in _reads(known[asked.pop()]) if k in known} - needed
+    needed |= more
+    asked += more
+  return [cell for cell in cells if key(cell) in needed]
+
+
 def _reads(cell):
   """[(its key, 'cell:' and what follows)] of each cell whose model this one reads: where it starts, its teacher."""
   named = (cell.config.init, cell.config.distill.teacher)

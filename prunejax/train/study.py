@@ -225,6 +225,7 @@ def _cells(study, preset, overrides, from_scratch, part):
     cells = study.plan(study.presets[preset], root)
   else:
     root, cells = '', study.plan(study.presets[preset], overrides)
+  every = cells
   for name, label in (('seeds', 'seed'), ('sparsities', 'sparsity')):
     if (wanted := part.pop(name, None)) is not None:
       known = sorted({cell.labels[label] for cell in cells if label in cell.labels})
@@ -232,6 +233,8 @@ def _cells(study, preset, overrides, from_scratch, part):
         if value not in known:
           raise ValueError(f'--{name}={value}: {study.name} {preset} has {known or "none"}')
       cells = [cell for cell in cells if cell.labels.get(label) in wanted or label not in cell.labels]
+  if len(cells) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
+    cells = grid.with_read(cells, every)  # a student's teacher has another sparsity
   flags = {'names': '--tasks', 'scale': '--scale', 'rates': '--rates', 'families': '--arms'}
   for name, value in {**part, 'from_scratch': from_scratch or None}.items():
     if value is not None:
