@@ -81,7 +81,7 @@ def measure(s, root, folder, say):
       gone = jax.tree.map(lambda mask, c: jnp.sum(jnp.where(mask, 0, c)), masks, cost)
       predicted.append(float(sum(jax.tree.leaves(gone))))
       if sparsity == claims.JUDGED:
-        rise = float(net.alone(params, masks, *both[0]))
+        rise = net.alone(params, masks, *both[0])
         out |= {'alone': rise, 'saturated': float(net.saturated(params, both[0][0]))}
   again, now = [look(params)], params
   for i, sparsity in enumerate(cuts):
