@@ -220,7 +220,7 @@ def scored():
     over = run(*spread, parts, program)
   told(
     'scored', mesh=[*MESHES[2][0], MESHES[2][1]], moved=moved(program), stray=straying(over, lies),
-    differ=differing(over, alone), removed={name: float(prunejax.masks.sparsity(m)['total']) for name, m in over.items()},
+    differ=differing(over, alone), removed={name: prunejax.masks.sparsity(m)['total'] for name, m in over.items()},
   )
 
 

@@ -79,8 +79,8 @@ def test_a_part_has_the_models_that_it_reads():
   every = run.plan(run.PRESETS['quick'], {})
   part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]
   found = grid.with_read(part, every)
-  more = [cell.labels for cell in found if cell not in part]
-  assert [(one['method'], one['stage'], one['seed']) for one in more] == [('dense', 'pretrain', 1), ('dense', 'finetune', 1)]
+  more = [tuple(cell.labels[k] for k in ('method', 'stage', 'seed')) for cell in found if cell not in part]
+  assert more == [('dense', 'pretrain', 1), ('dense', 'finetune', 1)]
   assert [c for c in every if c in found] == found
 
 

@@ -108,7 +108,9 @@ def long():
     'l1': dict.fromkeys(LONG, (LASSO / 3, LASSO, 3 * LASSO)),
   }
   cost = 'some forty minutes of a CPU core'
-  return Preset(*_configs(400, examples=2000, every=100), 250, {'pydoc/order': 300}, (0, 1, 2), tuple(LONG), strengths, cost, every=25)
+  first, second = _configs(400, examples=2000, every=100)
+  tasks = {'pydoc/order': 300}
+  return Preset(first, second, 250, tasks, (0, 1, 2), tuple(LONG), strengths, cost, every=25)
 
 
 def smoke():

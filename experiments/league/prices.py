@@ -51,7 +51,7 @@ def rows(cells, folder, preset, done, say=log.say):
 
 
 def seconds(config, dense):
-  """{'dense_step', 'still_step', 'moving_step': medians in seconds, 'moves': how many of the steps, 'pruning_seconds'}."""
+  """{'dense_step', 'still_step', 'moving_step': medians in seconds, 'moves': how many, 'pruning_seconds'}."""
   plain = configs.override(dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed})
   (step, fresh, data), (dense_step, fresh_dense, _) = _runner(config), _runner(plain)
   for run, start in ((step, fresh), (dense_step, fresh_dense)):

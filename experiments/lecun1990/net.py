@@ -49,8 +49,8 @@ def saturated(params, images):
 
 
 def alone(params, masks, images, labels, most=2000):
-  """The rises of `error` when each weight outside `masks` is deleted by itself, summed; of more than `most` an even part
-  of them is looked at, and their sum scaled up.
+  """The rises of `error` when each weight outside `masks` is deleted by itself, summed; of more than `most` an even
+  part is looked at, and its sum scaled up.
   """
   removed = np.flatnonzero(~np.asarray(jax.flatten_util.ravel_pytree(masks)[0], bool))
   some = removed[:: max(1, -(-len(removed) // most))]

@@ -24,7 +24,8 @@ class Criterion(NamedTuple):
   `init(params) -> state`, `update(state, params, *, grad, step, **extra) -> state` at every step,
   and `score(state, params, *, grad, step, **extra) -> scores` only when masks move. `grad` is None
   when the caller gave none. `update` and `score` also get `masks`, those so far (shaped like params,
-  True = kept), from `prune_transform`, and, where leaves hold one layer in each slice of axis 0, their names as `stacked`.
+  True = kept), from `prune_transform`, and, where leaves hold one layer in each slice of axis 0, their
+  names as `stacked`.
 
   `compensate(state, params, masks, *, grad, step, **extra) -> changes`, if given, is asked when masks
   have just moved: what is added to each surviving weight to make up for those that went (Optimal

@@ -67,7 +67,8 @@ class Log:
   def alive(self, step, loss):
     """A line for a person, and no row, where there has been none for a while. loss: of that step, an array."""
     if self._file is not None and self._silence.over():
-      self.say(f'{self.title}  train {step}/{self.steps}  {self._pace(self._rate(step), step)}loss {number(float(loss))}')
+      pace = self._pace(self._rate(step), step)
+      self.say(f'{self.title}  train {step}/{self.steps}  {pace}loss {number(float(loss))}')
 
   def write(self, step, kind, values):
     """One row of numbers: to the file and the board, and as a line a person can read."""

@@ -18,8 +18,8 @@ def of(model, loss_fn, curved=None):
     curved: the residuals of the objective, where the loss is theirs: not of a run with a teacher.
 
   Returns:
-    observe(seen, batch, rng) -> {'value_fn', 'examples', 'activations'}, and with `curved` 'outputs', where many outputs
-    of an example are a few random sums of them.
+    observe(seen, batch, rng) -> {'value_fn', 'examples', 'activations'}, and with `curved` 'outputs', where many
+    outputs of an example are a few random sums of them.
   """
 
   def observe(seen, batch, rng):

@@ -111,7 +111,7 @@ def build(config, source, data, tx) -> Program:
 
 @functools.lru_cache(maxsize=16)
 def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
-  """(model, draw, loss_fn, measure, residuals): what programs that differ in their optimizer share. size: JSON of a size."""
+  """(model, draw, loss_fn, measure, residuals), shared by programs that differ in their optimizer. size: its JSON."""
   model = kinds.make(size, heads, outputs, DTYPES[dtype], initializer)
   tuned = heads == ('classifier',)
   taught = {'soft': objectives.distillation(*soft)} if soft else {}

@@ -1,9 +1,9 @@
 """The outputs whose half squared error curves as a loss does: what Levenberg-Marquardt forms ask of a model.
 
 LeCun et al. (1990) and Hassibi & Stork (1993) take the loss to be half a squared error E of outputs o, whose second
-derivative without its f'' terms is J'J, J = do/dw. A loss of logits z has (dz/dw)' A (dz/dw) there, A its second derivative
-by z. So any R with R'R = A turns logits into outputs, R z, that have the curvature of the loss itself, its generalised
-Gauss-Newton matrix (Schraudolph, 2002). R is constant: nothing is differentiated through it.
+derivative without its f'' terms is J'J, J = do/dw. A loss of logits z has (dz/dw)' A (dz/dw) there, A its second
+derivative by z. So any R with R'R = A turns logits into outputs, R z, that have the curvature of the loss itself, its
+generalised Gauss-Newton matrix (Schraudolph, 2002). R is constant: nothing is differentiated through it.
 """
 
 import jax
