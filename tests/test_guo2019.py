@@ -63,6 +63,28 @@ def test_verdicts_say_what_was_planted(how, words):
   assert [verdict.verdict for verdict in claims.claims(planted(**how))] == words
 
 
+def test_of_several_strengths_the_best_is_judged_and_all_are_shown():
+  rows = planted()
+  worse = [{**row, 'strength': 1.0, 'metrics': {k: v + 1 for k, v in row['metrics'].items()}}
+           for row in rows if row['arm'] == 'rpp']  # fmt: skip
+  better = [{**row, 'strength': 2.0} for row in rows if row['arm'] == 'rpp']
+  rest = [row for row in rows if row['arm'] != 'rpp']
+  assert claims.claims([*worse, *better, *rest]) == claims.claims(rows)
+  first, second = run.shown([*worse, *better, *rest])
+  assert len(run.shown(rows)) == 1 and len(second.rows) == 2 * len(cells.SPARSITIES)
+  assert {row[first.head.index('strength')] for row in first.rows} == {'-', '2'}
+  assert all(cell.labels['strength'] > 0 for cell in cells.plan(cells.PRESETS['long'], {}) if cell.labels['arm'] == 'l1')
+
+
+def test_long_has_four_strengths_by_the_same_rule():
+  params, _ = bert_hf.load(inputs.NANO, heads=())
+  leaves = [w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)]
+  p = cells.PRESETS['long']
+  how = dict(peak=p.pretrain.optimizer.learning_rate, steps=p.pretrain.steps, warmup=p.pretrain.optimizer.warmup)
+  found = strength.calibrated(np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps)
+  assert found == cells.LONG[0.8] and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
+
+
 @pytest.mark.slow
 def test_smoke_by_the_real_command(tmp_path, capsys):
   folder = tmp_path / 'work'

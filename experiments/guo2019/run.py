@@ -13,7 +13,9 @@ COLOURS = {'rpp': '#c0392b', 'nip': '#2471a3', 'l1': '#b7950b', 'dense': '#55555
 
 
 def shown(rows):
-  """One row a method and sparsity: pre-training, then each task."""
+  """One row a method and sparsity: pre-training, then each task; and what each strength of a penalty does."""
+  every, rows = rows, claims.chosen(rows)
+  strengths = {(row['arm'], row['sparsity']): row['strength'] for row in rows}
   losses = claims.loss(rows)
   measures = {'pre-train loss': losses, 'NSP accuracy': claims.table(rows, 'pretrain', 'nsp_accuracy')}
   for task in sorted({row['task'] for row in rows if row['task']}):
@@ -21,13 +23,31 @@ def shown(rows):
   order = sorted(losses, key=lambda key: (key[1], list(cells.METHODS).index(key[0])))
   return [tables.records('Pre-training and fine-tuning', [
     {'method': cells.METHODS[method], 'sparsity': s, 'seeds': len(losses[method, s]),
+     'strength': f'{strengths[method, s]:g}' if strengths[method, s] else '-',
      **{name: claims.means(values, (method, s)) for name, values in measures.items()}}
     for method, s in order
-  ])]  # fmt: skip
+  ])] + _by_strength(every)  # fmt: skip
+
+
+def _by_strength(rows):
+  """[a table], where penalties had several strengths: the held-out pre-training loss of each."""
+  found = {}
+  for row in rows:
+    if row['stage'] == 'pretrain' and row['strength']:
+      found.setdefault((row['arm'], row['sparsity'], row['strength']), []).append(row)
+  lines = [
+    {'method': cells.METHODS[arm], 'sparsity': s, 'strength': f'{strength:g}', 'seeds': len(of),
+     'pre-train loss': claims.means(claims.loss(of), (arm, s))}
+    for (arm, s, strength), of in sorted(found.items(), key=lambda place: (place[0][1], place[0][0], place[0][2]))
+  ]  # fmt: skip
+  several = len(lines) > len({key[:2] for key in found})
+  note = 'Of each method and sparsity the strength of the lowest mean is the one shown elsewhere.'
+  return [tables.records('Strengths of the penalties', lines, note)] if several else []
 
 
 def figures(rows):
   """Score and loss against sparsity, one colour a method; bars are 95 % intervals over seeds."""
+  rows = claims.chosen(rows)
   tasks = sorted({row['task'] for row in rows if row['task']})
   scores = {task: claims.table(rows, 'finetune', 'accuracy', task) for task in tasks}
   out = {'loss': _figure({'held-out pre-training loss, nats': claims.loss(rows)})}
