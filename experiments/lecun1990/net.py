@@ -48,7 +48,7 @@ def saturated(params, images):
   return jnp.mean(jnp.abs(every) > 0.99)
 
 
-def alone(params, masks, images, labels, most=2000):
+def alone(params, masks, images, labels, most=700):
   """The rises of `error` when each weight outside `masks` is deleted by itself, summed; of more than `most` an even
   part is looked at, and its sum scaled up.
   """
