@@ -1,21 +1,25 @@
 r"""The methods of the field as products of the core: each only what it changes of one run.
 
   python -m prunejax train --config=configs/methods.py:rigl --workdir=runs/rigl
-  python -m prunejax train --config=configs/methods.py:lottery --workdir=runs/lottery
+  python -m prunejax train --config=configs/methods.py:lottery,steps=1000,sparsity=0.9 --workdir=runs/lottery
 
-Fine-tuning of the packaged model (configs/finetune.py:nano, 400 steps), all methods at one sparsity but those that set
-it by a cut-off: `han`, `soft_movement`. `methods(sparsity, steps, rate)` is the table for any run; every number in it
-follows from those, in the proportions of the papers where those are known.
+Fine-tuning of the packaged model (configs/finetune.py:nano), 400 steps to a sparsity of 0.8 unless others are asked for;
+`han` and `soft_movement` set theirs by a cut-off. To change the steps, ask here: with `--config.steps` the schedules
+stay those of 400. `methods(sparsity, steps, rate)` is the table for any run; every number in it follows from those, in
+the proportions of the papers where those are known.
 """
 
 import statistics
 
 from configs import finetune
+from prunejax.train import specs
 
 SPARSITY, STEPS = 0.8, 400
 GLOBAL = {'allocation': 'global_threshold()'}
 # Weight classes in the sense of See, Luong & Manning: embeddings, attention, the rest.
 CLASSES = (r'embeddings/.*', r'.*attention/.*', r'.*')
+# What has inputs to look at: not the embeddings, which are looked up.
+DENSE_LAYERS = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 EPS, DEVIATION = 0.01, 0.1  # of the reweighting; of the packaged model's kernels
 LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
 
@@ -51,8 +55,8 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
     # Second order, and what one batch of inputs says: the first batch, and all steps to recover in.
     'obd': _cut(s, criterion="obd('fisher')"),
     'block_fisher': _cut(s, criterion='block_fisher(block=32, gradients=32, damp=1e-5)'),
-    'wanda': _cut(s, criterion='wanda()', allocation='per_output()'),
-    'sparsegpt': _cut(s, criterion='sparsegpt()'),
+    'wanda': _cut(s, criterion='wanda()', allocation='per_output()', where=DENSE_LAYERS),
+    'sparsegpt': _cut(s, criterion='sparsegpt()', where=DENSE_LAYERS),
     'static': _group(criterion='random()', schedule=f'constant({s})', when=_at(0), allocation='erk()'),
     'set': _group(
       criterion=f"sparse_evolution(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
@@ -133,16 +137,28 @@ def _rounds(sparsity, phase):
 
 
 def get_config(arg='magnitude'):
+  """arg: 'NAME', 'NAME,steps=1000', 'NAME,sparsity=0.9', or both: every number of the method follows."""
   c = finetune.get_config('nano')
-  table = methods(SPARSITY, c.steps)
-  arg = arg or 'magnitude'
-  if arg not in table:
-    raise ValueError(f'configs/methods.py:{arg}: expected one of {", ".join(table)}')
-  for key, value in table[arg].items():
+  name, *numbers = arg.split(',')
+  asked = {'steps': c.steps, 'sparsity': SPARSITY}
+  for number in numbers:
+    key, _, value = number.partition('=')
+    try:
+      asked[key] = {'steps': int, 'sparsity': float}[key](value)
+    except (KeyError, ValueError):
+      raise ValueError(f'configs/methods.py:{arg}: {number!r}: expected steps=NUMBER or sparsity=NUMBER') from None
+  if not 0 <= asked['sparsity'] < 1:
+    raise ValueError(f'configs/methods.py:{arg}: sparsity={asked["sparsity"]} is outside [0, 1)')
+  c.steps = asked['steps']
+  table = methods(asked['sparsity'], c.steps, c.optimizer.learning_rate)
+  name = name or 'magnitude'
+  if name not in table:
+    raise ValueError(f'configs/methods.py:{name}{specs.suggest(name, table)}: expected one of {", ".join(table)}')
+  for key, value in table[name].items():
     *path, last = key.split('.')
     group = c
-    for name in path:
-      group = group[name]
+    for part in path:
+      group = group[part]
     group[last] = value
   return c
 

@@ -30,6 +30,18 @@ def test_every_method_is_a_config_that_can_be_made(name):
   loop.check(config)
 
 
+def test_a_method_for_other_steps_and_another_sparsity_follows_them():
+  config = methods.get_config('rigl,steps=60,sparsity=0.9')
+  assert config.steps == 60 and config.prune.weights.schedule == 'constant(0.9)'
+  assert config.prune.weights.when == 'every(1, until=45)'
+  for arg, words in (
+    ('rigl,step=60', 'steps=NUMBER'), ('rigl,steps=some', "'steps=some'"), ('rigl,sparsity=1.5', r'outside \[0, 1\)'),
+    ('riggl', "did you mean 'rigl'"), ('rigl,steps=9', 'at least 40'),
+  ):  # fmt: skip
+    with pytest.raises(ValueError, match=words):
+      methods.get_config(arg)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['rigl', 'lottery', 'wanda', 'rpp'])
 def test_a_method_runs_in_the_train_loop(name, tmp_path):

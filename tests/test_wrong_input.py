@@ -65,7 +65,12 @@ TABLE = {
   'a method': ({PRUNE + 'schedule': 'cubik(0.5)'}, ["did you mean 'cubic'", 'constant']),
   'an argument': ({PRUNE + 'criterion': 'magnitude(p=1)'}, ['prune.weights.criterion', "'p'"]),
   'a regex of no leaf': (
-    {PRUNE + 'schedule': 'constant(0.5)', PRUNE + 'where': 'encoder/layer_7/.*'}, ['encoder/layer_7/.*', 'matches no'],
+    {PRUNE + 'schedule': 'constant(0.5)', PRUNE + 'where': 'encoder/layer_7/.*'},
+    ['prune.weights: ', 'encoder/layer_7/.*', 'matches no'],
+  ),
+  'a leaf that nothing goes into': (
+    {PRUNE + 'schedule': 'one_shot(0.5, at=0)', PRUNE + 'when': 'every(1, until=0)', PRUNE + 'criterion': 'wanda()'},
+    ['prune.weights: wanda()', "'embeddings/word/embedding'", 'where='],
   ),
   'a broken regex': ({PRUNE + 'where': '['}, ["prune.weights.where='['", 'regular expression']),
   'n:m that does not divide': (

@@ -28,7 +28,7 @@ BAD = [
   (lambda: prunejax.by_class({'.*': 1.5}), 'has 1.5'),
   (lambda: prunejax.n_m(4, 2), r'n_m\(4, 2\)'),
   (lambda: prunejax.block(0, 4), r'block\(0, 4\)'),
-  (lambda: prune(criterion=prunejax.magnitude), 'is not a Criterion; is a call missing'),
+  (lambda: prune(criterion=prunejax.magnitude), 'is no Criterion; is a call missing'),
   (lambda: prunejax.prune_transform(prunejax.magnitude(), 0.5), 'schedule=0.5 must be a function'),
   (lambda: update_with(prune(criterion=prunejax.taylor())), 'taylor.. needs the raw gradient'),
   (lambda: update_with(prune(criterion=prunejax.movement())), 'movement.. needs the raw gradient'),

@@ -68,6 +68,7 @@ def table(sparsity, steps, rate):
     named = {}
   rows = {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
   for name, row in rows.items():
+    row.pop('prune.weights.where', None)  # all prune the same leaves here
     if name in CLASSED:  # the classes of configs/methods.py, less the embeddings, which are not pruned here
       row['prune.weights.allocation'] = f'{name}({CLASSES})'
   return rows

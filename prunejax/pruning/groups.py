@@ -139,11 +139,14 @@ def by_name(of: Blocks, values, scores: Scores) -> dict:
   return {name: joined(name) if name in found else empty(name) for name in shapes}
 
 
-def kinds(arrays: dict) -> list[list[str]]:
-  """The names of a dict of arrays, gathered by kind, in order of first appearance."""
+def kinds(arrays: dict, *more: dict) -> list[list[str]]:
+  """The names of a dict of arrays, gathered by kind, in order of first appearance. Those of a kind have one shape here,
+  and one in each dict of `more`.
+  """
   found = {}
-  for name, array in arrays.items():
-    found.setdefault((re.sub(r'\d+', '#', name), jnp.shape(array)), []).append(name)
+  for name in arrays:
+    shapes = tuple(jnp.shape(of[name]) for of in (arrays, *more))
+    found.setdefault((re.sub(r'\d+', '#', name), shapes), []).append(name)
   return list(found.values())
 
 
@@ -163,7 +166,7 @@ def map_kinds(fn, *dicts: dict) -> dict:
   of leaf.
   """
   out = {}
-  for names in kinds(dicts[0]):
+  for names in kinds(*dicts):
     results = jax.vmap(fn)(*(stacked(arrays, names) for arrays in dicts))
     out.update(zip(names, results, strict=True))
   return {name: out[name] for name in dicts[0]}

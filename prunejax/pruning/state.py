@@ -80,10 +80,12 @@ def nan_scores(opt_state, member: int | None = None) -> dict:
 
 def check_pruned(params, opt_state) -> None:
   """Raises a ValueError that names the first leaf with a pruned weight other than 0.0: the pruning
-  link was not the last of its chain.
+  link was not the last of its chain; and one where there is no pruning link at all.
   """
-  weights = named_leaves(params)
-  for state in prune_states(opt_state):
+  weights, states = named_leaves(params), prune_states(opt_state)
+  if not states:
+    raise ValueError('check_pruned(params, opt_state): opt_state, the second argument, holds no state of a pruning link')
+  for state in states:
     if isinstance(state, LatentPruneState):
       continue
     for name, mask in named_leaves(state.prune_mask).items():

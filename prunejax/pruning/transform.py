@@ -238,7 +238,7 @@ def _check_arguments(criterion, schedule, when, allocation, structure):
   for name, value, kind in kinds:
     if not isinstance(value, kind):
       raise ValueError(
-        f'prune_transform: {name}={value!r} is not a {kind.__name__}; is a call missing, as in {name}=...()?'
+        f'prune_transform: {name}={value!r} is no {kind.__name__}; is a call missing, as in {name}=...()?'
       )
   for name, value in (('schedule', schedule), ('when', when)):
     if not callable(value):

@@ -66,10 +66,9 @@ def _hf(found, out, dtype):
 def _shrunk(found, out, dtype):
   leaves, size = shrunk(found)
   _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, found.tokenizer, dtype)
-  count = lambda leaves: sum(np.size(leaf) for leaf in leaves.values())
-  return f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}, ' + (
-    f'{count(leaves):,} parameters of {count(found.leaves):,}'
-  )
+  now, before = (sum(np.size(leaf) for leaf in of.values()) for of in (leaves, found.leaves))
+  left = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}, {now:,} parameters of {before:,}'
+  return left + (': no gain, no head and no neuron is idle' if now == before else '')
 
 
 def _save(out, params, size, tokenizer, dtype):

@@ -22,7 +22,16 @@ from prunejax.train import (
   specs,
   workdir,
 )
-from prunejax.train.program import DTYPES, abstract_state, build, initial_state, pretrained, program_key, read_inputs
+from prunejax.train.program import (
+  DTYPES,
+  abstract_state,
+  build,
+  check_step,
+  initial_state,
+  pretrained,
+  program_key,
+  read_inputs,
+)
 from prunejax.train.step import VIEWS
 
 __all__ = ['abstract_state', 'build', 'check', 'initial_state', 'pretrained', 'program_key', 'read_inputs', 'train']
@@ -63,6 +72,7 @@ def train(config, folder, *, title='', say=log.say):
   source, data = read_inputs(config, sharding.part_of_batch(mesh))
   program = build(config, source, data, tx)
   abstract = abstract_state(config, program, tx)
+  check_step(config, program, abstract, data.train(0))
   shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
   program = program._replace(step=sharding.steady(program.step, shardings))
   loaded = pretrained(config, source, program, abstract['params'])

@@ -36,6 +36,7 @@ from prunejax.train import rivals, sharding, specs
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 # Where a config's spec strings find their factories.
 CRITERIA = (criteria, saliency, dynamic, curvature, surgeon, layerwise, block_fisher)
+BATCH = (curvature, surgeon, layerwise, block_fisher)
 SCHEDULES = (schedule,)
 ALLOCATIONS = (allocation, cutoff, per_output)
 STRUCTURES = (structure, tied)
@@ -153,6 +154,18 @@ def _rewinds(config):
 def groups(config):
   """The pruning groups that have a schedule, by name."""
   return {name: group for name, group in config.prune.items() if group.schedule}
+
+
+def told(config, error):
+  """The ValueError of a pruning link as one that names the config's groups."""
+  return ValueError(f'{", ".join(f"prune.{name}" for name in groups(config)) or "prune"}: {error}')
+
+
+def looks_further(config):
+  """Whether a criterion of the config asks for more of a batch than its gradient."""
+  names = {f.__name__ for f in BATCH}
+  read = lambda name, group: specs.parse(group.criterion, CRITERIA, f'prune.{name}.criterion').factory.__module__
+  return any(read(name, group) in names for name, group in groups(config).items())
 
 
 def where(config):

@@ -124,7 +124,19 @@ def abstract_state(config, program, tx):
   """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
   rng = jax.random.key(config.seed)
   params = jax.eval_shape(program.draw, rng)
-  return jax.eval_shape(lambda p: _state(p, tx, rng), params)
+  try:
+    return jax.eval_shape(lambda p: _state(p, tx, rng), params)
+  except ValueError as error:
+    raise optimizer.told(config, error) from error
+
+
+def check_step(config, program, abstract, batch):
+  """Traces a step whose criteria look at the batch. Raises ValueError for leaves that they cannot score."""
+  if optimizer.looks_further(config):
+    try:
+      jax.eval_shape(program.step, abstract, batch)
+    except ValueError as error:
+      raise optimizer.told(config, error) from error
 
 
 def pretrained(config, source, program, shapes):
