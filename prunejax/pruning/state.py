@@ -84,7 +84,7 @@ def check_pruned(params, opt_state) -> None:
   """
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
-    raise ValueError('check_pruned(params, opt_state): opt_state, the second argument, holds no state of a pruning link')
+    raise ValueError('check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning link')
   for state in states:
     if isinstance(state, LatentPruneState):
       continue
