@@ -5,9 +5,8 @@ r"""The methods of the field as products of the core: each only what it changes 
 
 Fine-tuning of the packaged model (configs/finetune.py:nano), 400 steps to a sparsity of 0.8 unless others are asked
 for; `han` and `soft_movement` set theirs by a cut-off. To change the steps, ask here: with `--config.steps` the
-schedules
-stay those of 400. `methods(sparsity, steps, rate)` is the table for any run; every number in it follows from those, in
-the proportions of the papers where those are known.
+schedules stay those of 400. `methods(sparsity, steps, rate)` is the table for any run; every number in it follows from
+those, in the proportions of the papers where those are known.
 """
 
 import statistics
