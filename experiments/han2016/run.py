@@ -38,8 +38,8 @@ PRESETS = {
     cost='three minutes on one CPU core; MNIST, six',
   ),
   'papers': Preset(
-    seeds=(0, 1, 2), conv_seeds=(0, 1, 2), steps=(1000, 5000), retrain=(1000, 5000), conv_steps=(300, 1400),
-    conv_retrain=(300, 1400), centroids=200, rounds=4, scales=(), bits=(),
+    seeds=(0, 1, 2), conv_seeds=(0, 1, 2), steps=(1000, 5000), retrain=(1000, 5000), conv_steps=(300, 1000),
+    conv_retrain=(300, 1000), centroids=200, rounds=4, scales=(), bits=(),
     cost='the papers\' own settings of both nets alone, trained for longer; some half an hour on one CPU core',
   ),
   'long': Preset(
