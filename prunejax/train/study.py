@@ -43,7 +43,8 @@ class Study(NamedTuple):
   claims(rows) -> list of `verdicts.Verdict`. tables(rows) -> list of `tables.Table`, the first of which is printed.
   figures(rows) -> {name: PNG bytes}.
   captions: {name of a figure: text}.
-  after(cells, folder, preset, done {cell: row}, say): adds to the ledger what is measured on the runs of a whole grid.
+  after(cells, folder, preset, done {cell: row}, say): adds to the ledger what is measured on the runs of a whole grid,
+    none left out by --seeds or --sparsities.
   """
 
   name: str
@@ -72,6 +73,7 @@ def reproduce(
   if preset not in study.presets:
     near = specs.suggest(preset, study.presets)
     raise ValueError(f'{study.name} has no preset {preset!r}{near}; known: {", ".join(study.presets)}')
+  whole = all(value is None for value in part.values())
   cells, root = _cells(study, preset, dict(overrides or {}), from_scratch, part)
   mine = _share(cells, worker)
   if dry_run:
@@ -86,7 +88,7 @@ def reproduce(
   left = sum(_key(cell) not in done for cell in cells)
   if left:
     return say(f'{left} cells are left to other workers; the last one to end writes the report')
-  if study.after and distributed.first():
+  if study.after and whole and distributed.first():
     study.after(cells, folder, preset, {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}, say)
   return write_report(study, folder, say) if distributed.first() else None
 
