@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 
 from prunejax.analysis import ledger
-from prunejax.train import configs, cost, grid, loop
+from prunejax.train import configs, cost, grid, loop, parents
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -182,11 +182,11 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   student = grid.Cell(LABELS, tiny_runs.config(seed=1, distill__teacher=f'cell:{grid.key(teacher)}'))
   cells, done = {grid.key(c): c for c in (teacher, student)}, {grid.key(teacher): {}}
   left = {grid.key(student): student}
-  assert grid._without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
+  assert parents.without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
   model = tmp_path / 'cells' / grid.key(teacher) / 'model'
   model.mkdir(parents=True)
   (model / 'config.json').write_text('{}')
-  assert grid._without_model(cells, left, done, tmp_path) == set()
+  assert parents.without_model(cells, left, done, tmp_path) == set()
 
 
 def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):

@@ -16,7 +16,7 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, distributed, log, loop, measured, population, workers
+from prunejax.train import configs, distributed, log, loop, measured, parents, population, workers
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -56,7 +56,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
   cells = {key(cell): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
-  if again := _without_model(cells, left, done, folder):
+  if again := parents.without_model(cells, left, done, folder):
     say(f'{len(again)} of the done run again: cells that are left start from their models, which are not here')
     left = {k: cell for k, cell in cells.items() if k in left or k in again}
     done = {k: row for k, row in done.items() if k not in again}
@@ -87,14 +87,14 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     try:
       if done.get(cells[k].parent, {}).get('failed'):
         raise FloatingPointError(f'the cell it starts from, {cells[k].parent}, failed')
-      outcome = loop.train(_resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say)
+      outcome = loop.train(parents.resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say)
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
       outcome = error
     settle(k, outcome, time.perf_counter() - began, members=1)
 
   def prepare(k):
-    return population.prepare(k, title[k], _resolved(cells[k].config, folder), folder / 'cells' / k)
+    return population.prepare(k, title[k], parents.resolved(cells[k].config, folder), folder / 'cells' / k)
 
   with _cost(folder, one_by_one) as cost:
     for runs, how in population.groups(left, done, folder, prepare, one_by_one):
@@ -106,35 +106,6 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
         population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
-
-
-def _without_model(cells, left, done, folder) -> set:
-  """Those done cells whose models are needed and are not in `folder`: a ledger may come alone, from another machine."""
-  again, asked = set(), [reads for k in left for reads in _reads(cells[k])]
-  while asked:
-    k, model = asked.pop()
-    if k in cells and k in done and k not in again and not done[k].get('failed'):
-      if not files.exists(_of_cell(model, folder) / 'config.json'):
-        again.add(k)
-        asked += _reads(cells[k])
-  return again
-
-
-def with_read(chosen, cells) -> list:
-  """`chosen` of the `cells` and those whose models they read, directly or not, in the order of `cells`."""
-  known, needed = {key(cell): cell for cell in cells}, {key(cell) for cell in chosen}
-  asked = list(needed)
-  while asked:
-    more = {k for k, _ in _reads(known[asked.pop()]) if k in known} - needed
-    needed |= more
-    asked += more
-  return [cell for cell in cells if key(cell) in needed]
-
-
-def _reads(cell):
-  """[(its key, 'cell:' and what follows)] of each cell whose model this one reads: where it starts, its teacher."""
-  named = (cell.config.init, cell.config.distill.teacher)
-  return [(name.removeprefix('cell:').partition('/')[0], name) for name in named if name.startswith('cell:')]
 
 
 @contextlib.contextmanager
@@ -260,24 +231,6 @@ def _public(config):
   """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
   quiet = ('data.root', 'data.cache', 'population.')
   return {k: v for k, v in configs.flat(config).items() if not k.startswith(quiet)}
-
-
-def _resolved(config, folder):
-  """The config with each 'cell:<hash>' turned into that cell's model folder, or another of its folders."""
-  taught = config.distill.teacher.startswith('cell:')
-  if not (config.init.startswith('cell:') or taught):
-    return config
-  config = config.copy_and_resolve_references()
-  if config.init.startswith('cell:'):
-    config.init = str(_of_cell(config.init, folder))
-  if taught:
-    config.distill.teacher = str(_of_cell(config.distill.teacher, folder))
-  return config
-
-
-def _of_cell(init, folder):
-  cell, _, which = init.removeprefix('cell:').partition('/')
-  return folder / 'cells' / cell / (which or 'model')
 
 
 def _words(what):

@@ -16,7 +16,7 @@ import safetensors.numpy
 from prunejax import files
 from prunejax.analysis import compare as two
 from prunejax.analysis import ledger, report, tables
-from prunejax.train import cost, distributed, grid, log, specs
+from prunejax.train import cost, distributed, grid, log, parents, specs
 
 COLUMNS = ('cell', 'experiment', 'preset', 'settings', 'versions', 'device', 'seconds', 'time', 'metrics', 'failed')
 
@@ -236,7 +236,8 @@ def _cells(study, preset, overrides, from_scratch, part):
           raise ValueError(f'--{name}={value}: {study.name} {preset} has {known or "none"}')
       cells = [cell for cell in cells if cell.labels.get(label) in wanted or label not in cell.labels]
   if len(cells) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
-    cells = grid.with_read(cells, every)  # a student's teacher has another sparsity
+    known = {_key(cell): cell for cell in every}  # a student's teacher has another sparsity
+    cells = [known[k] for k in parents.with_read(map(_key, cells), known)]
   flags = {'names': '--tasks', 'scale': '--scale', 'rates': '--rates', 'families': '--arms'}
   for name, value in {**part, 'from_scratch': from_scratch or None}.items():
     if value is not None:
