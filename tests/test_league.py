@@ -63,7 +63,7 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
 def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():
   cells = {grid.key(cell): cell for cell in run.plan(run.PRESETS['quick'], {})}
   students = [cell for cell in cells.values() if cell.labels['method'] == arms.TAUGHT]
-  assert len(students) == 4 * 3
+  assert len(students) == 4 * 2
   for cell in students:
     teacher, parent = cells[cell.config.distill.teacher.removeprefix('cell:')], cells[cell.parent]
     assert parent.labels['method'] == arms.BASELINE and teacher.labels['method'] == 'dense'
@@ -105,7 +105,7 @@ def test_what_low_rank_and_the_student_keep():
 
 def test_random_masks_are_drawn_anew_for_each_seed():
   cells = [c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent]
-  assert {c.config.prune.weights.criterion for c in cells} == {f'random(seed={n})' for n in range(3)}
+  assert {c.config.prune.weights.criterion for c in cells} == {'random(seed=0)', 'random(seed=1)'}
 
 
 def test_planted_leads_are_found():
