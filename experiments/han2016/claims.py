@@ -105,6 +105,7 @@ def _init(rows, other):
   diffs = [statistics.mean(values) for values in gaps.values()]
   way = verdicts.side(diffs)
   text = f'linear minus {other}, mean over widths {verdicts.shown(diffs, "+.2f")} points; {"; ".join(texts)}'
+  text = text if diffs else 'cells are missing'
   claim = f'Linear initialisation beats {other} at every width but 3 bits (ICLR 2016, figure 8)'
   return verdicts.Verdict(f'linear_beats_{other}', claim, verdicts.word(way > 0, way < 0), text, ('inits',))
 
