@@ -150,11 +150,12 @@ def test_the_steps_that_a_method_pays_for():
 def test_what_was_priced_is_in_the_table_and_no_run():
   rows = planted(LEAD)
   label = {'method': 'rigl', 'family': 'dynamic', 'sparsity': 0.9, 'seed': 0, 'stage': 'price', 'task': ''}
-  priced = {**label, 'cell': 'p', 'seconds': 9.0, 'metrics': {'pruning_seconds': 1.234, 'file_bytes': 917_000}}
+  steps = {'dense_step': 0.1, 'still_step': 0.102, 'moving_step': 0.122, 'moves': 20, 'pruning_seconds': 0.56}
+  priced = {**label, 'cell': 'p', 'seconds': 9.0, 'metrics': {**steps, 'file_bytes': 917_000}}
   assert standing.places([*rows, priced]) == standing.places(rows)
   table = claims.tables([*rows, priced])[0]
   line = next(dict(zip(table.head, row, strict=True)) for row in table.rows if row[0] == 'rigl')
-  assert (line['file bytes'], line['pruning s']) == ('917,000', '1.23')
+  assert (line['file bytes'], line['moves s'], line['other steps']) == ('917,000', '0.40', '+2%')
 
 
 @pytest.mark.slow

@@ -94,17 +94,17 @@ def league(found, prices={}):  # noqa: B006 (read only)
     last = mine.get(0.0 if name == standing.DENSE else at[-1])
     kept = sorted(set(last.kept.values())) if last else []
     show[f'kept {at[-1]:g}'] = f'{kept[0]:,}' + (f' to {kept[-1]:,}' if len(kept) > 1 else '') if kept else '-'
-    pruning, weight = prices.get(arms.BASELINE if name == arms.TAUGHT else name, (None, None))
-    weight = 4 * standing.WHOLE if name == standing.DENSE else weight
+    price = prices.get(arms.BASELINE if name == arms.TAUGHT else name, standing.Price(None, None, None))
+    weight = 4 * standing.WHOLE if name == standing.DENSE else price.file_bytes
     show['file bytes'] = f'{weight:,}' if weight else '-'
-    show['pruning s'] = _plain(pruning, '.2f')
+    show['moves s'], show['other steps'] = _plain(price.moving, '.2f'), _plain(price.more, '+.0%')
     show['seeds'] = _seeds(place for s, place in mine.items())
     lines.append(show)
   over = {what: ' and '.join(f'{s:g}' for s in judged[what]) for what in judged}
   note = ('acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after pre-training; rank: mean '
           f'rank by loss at {over["loss"]}; by accuracy: at {over["score"]}; kept: at {at[-1]:g}; file bytes: of a '
-          f'file written of the float32 model at {standing.PRICED:g}; pruning s: what the steps of its run take beyond '
-          'dense ones, by medians of steps taken in turn, at the same sparsity.')
+          f'file written of the float32 model at {standing.PRICED:g}; moves s: what all moves of the masks of a run '
+          'take; other steps: how much longer they are than dense ones; medians of steps taken in turn.')
   return tabular.records('The league', lines, note)
 
 

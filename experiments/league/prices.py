@@ -1,8 +1,8 @@
 """What each method costs beside its score: seconds of pruning, and bytes of a file that was written.
 
 Whole cells share a machine and a compilation with others, so pruning is timed apart: the steps of the method's run one
-after the other, dense steps of the same model and batch between them. Its price are the steps in which masks move and
-those in which they do not, each as often as they come, at the median of their time less that of the dense ones.
+after the other, dense steps of the same model and batch between them. Medians are kept of steps in which masks move, of
+those in which they do not, and of the dense ones; from them, what all steps of a run take beyond dense ones.
 """
 
 import time

@@ -22,6 +22,16 @@ class Place(NamedTuple):
   family: str
 
 
+class Price(NamedTuple):
+  """moving: seconds that all moves of the masks of a run take; more: by what share each other step is longer than a
+  dense one; file_bytes: of the model as a file, or None.
+  """
+
+  moving: float
+  more: float
+  file_bytes: int | None
+
+
 def places(rows):
   """{(method, sparsity): Place}. A seed has a score once all tasks of the ledger have one."""
   rows = [row for row in rows if row['stage'] != 'price']
@@ -48,9 +58,15 @@ def places(rows):
 
 
 def prices(rows):
-  """{method: (seconds of pruning in one run, bytes of a file or None)} of the rows that `prices` measured."""
-  priced = [(row['method'], row['metrics']) for row in rows if row['stage'] == 'price']
-  return {name: (metrics['pruning_seconds'], metrics.get('file_bytes')) for name, metrics in priced}
+  """{method: Price} of the rows that `prices` measured."""
+  found = {}
+  for row in rows:
+    if row['stage'] == 'price':
+      m = row['metrics']
+      still = m.get('still_step', m['dense_step'])
+      moving = m['moves'] * (m['moving_step'] - still) if m['moves'] else 0.0
+      found[row['method']] = Price(moving, still / m['dense_step'] - 1, m.get('file_bytes'))
+  return found
 
 
 def numbers(method, asked, sparsity):
