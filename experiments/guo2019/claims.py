@@ -54,7 +54,7 @@ def claims(rows):
     _nsp(nsp, dense),
     _better(losses, 'nip', high, 'nip', 'At high prune ratios RPP loses less of the pre-training than NIP'),
     _better(losses, 'l1', high, 'l1', 'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the'
-            ' loss at one strength each, pre-training loss at high prune ratios'),
+            ' loss, pre-training loss at high prune ratios'),
     _tuned(scores, tasks, high),
   ]  # fmt: skip
 
