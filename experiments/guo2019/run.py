@@ -71,7 +71,7 @@ def _figure(panels):
         place.axhline(level, color=COLOURS['dense'], linestyle='--', linewidth=1.4, label='dense')
       place.set_title(title)
       place.set_xlabel('sparsity (fraction of weights removed)')
-    drawing.below(figure, *axes, columns=4)
+    drawing.below(figure, *axes, columns=4 if len(panels) > 1 else 1)
     return drawing.png(figure)
 
 
