@@ -112,8 +112,8 @@ def mini():
 def corpus():
   """Does prunability depend on the amount of pre-training data? Small models born of shares of Wikipedia, then pruned.
 
-  All are trained for as many steps: the smallest share is read 140 times over, the next 14 times, and the whole not
-  once. Batches are small since steps are what such a model leaves the loss of word frequencies by.
+  All are trained for as many steps: the smallest share is read over a hundred times, the next over ten times, and the
+  whole not once. Batches are small since steps are what such a model leaves the loss of word frequencies by.
   `--config.data.root=FOLDER` as for `mini`.
   """
   preset = mini()
