@@ -46,6 +46,20 @@ def test_arms_do_what_their_names_say():
   assert 'random' in cells['random', s, ''].config.prune.weights.criterion
 
 
+def test_equal_fine_tunes_every_arm_for_as_many_steps():
+  cells = {grid.key(c): c for c in run.plan('equal', {}, seeds=[0])}
+
+  def steps(cell):
+    parent = cells.get(cell.parent)
+    return cell.config.steps + (steps(parent) if parent and parent.labels['stage'] == 'finetune' else 0)
+
+  tuned = [c for c in cells.values() if c.labels['stage'] == 'finetune']
+  assert {c.labels['arm'] for c in tuned} == ARMS | {'before', 'fresh'}
+  assert {steps(c) for c in tuned if c.labels['arm'] != 'before'} == {400}
+  after = next(c for c in tuned if c.labels['arm'] == 'after')
+  assert cells[after.parent].labels['arm'] == 'before' and after.config.steps == 200
+
+
 def test_arms_beside_the_papers_four_do_what_their_names_say():
   families = ['controls', 'switches', 'epochs', 'corpus']
   cells = run.plan('mini', {}, families=families, seeds=[0], names=['pydoc/order@500'], sparsities=[0.5, 0.8])

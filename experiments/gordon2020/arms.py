@@ -83,7 +83,9 @@ def _of_task(cells, seed, task, rate, models, start):
   p = cells.preset
   tune = lambda arm, s, *rest, **recipe: cells.tune(arm, s, seed, task, rate, *rest, **recipe)
   dense = tune('dense', 0.0, models['dense', 0.0], keep_model=True)
-  tuned = tune('before', 0.0, start, keep_model=True) if start else dense
+  tuned = dense
+  if start or p.before != 1:
+    tuned = tune('before', 0.0, start or models['dense', 0.0], p.before, keep_model=True)
   if p.fresh:
     tune('fresh', 0.0, None, pretrained=False)
   for s in p.sparsities:

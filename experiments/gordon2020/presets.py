@@ -19,6 +19,7 @@ class Preset(NamedTuple):
   ramp: steps over which the sparsity rises, `cubic(s, end=ramp)`.
   tasks: {task: fine-tuning steps}.
   deleted, after: fine-tuning steps of these arms as a multiple of the task's.
+  before: the same of the dense model that 'after' prunes; where 1, and no `burn_in`, it is that of the arm 'dense'.
   rates: learning rates of fine-tuning; the best on the dev set counts, as in the paper.
   burn_in: steps of dense pre-training before the arms 'random' and 'after', 0: none (they start where 'pruned' does).
   fresh: also fine-tune a model that was never pre-trained.
@@ -55,6 +56,7 @@ class Preset(NamedTuple):
   born_rate: float = 1e-3
   examples: Mapping = MappingProxyType({})
   teacher: config_dict.ConfigDict | None = None
+  before: float = 1
 
 
 def quick():
@@ -106,6 +108,18 @@ def mini():
     tasks={'pydoc/order': 200, 'pydoc/words': 200, 'pydoc/order@500': 200, 'pydoc/words@500': 200},
     deleted=2, after=1, rates=(1e-3, 5e-4, 2e-3, 3e-4), seeds=(0, 1, 2), burn_in=0, fresh=True,
     cost='hours on two CPU cores', families=('paper', 'controls', 'switches', 'epochs'),
+  )
+
+
+def equal():
+  """As `mini`, but every arm is fine-tuned for as many steps, and none is held back by having had fewer.
+
+  In the paper and in `mini`, 'deleted' has more steps than 'pruned', and 'after' has those of two runs. Here the steps
+  of 'after' are half dense, half pruned.
+  """
+  return mini()._replace(
+    tasks={'pydoc/order': 400, 'pydoc/words': 400}, deleted=1, before=0.5, after=0.5, rates=(1e-3,),
+    families=('paper',), cost='hours on two CPU cores',
   )
 
 
@@ -187,6 +201,6 @@ def paper():
 
 
 PRESETS = {
-  'smoke': smoke, 'quick': quick, 'mini': mini, 'corpus': corpus, 'decoder-smoke': decoder_smoke, 'decoder': decoder,
-  'base': base, 'paper': paper,
+  'smoke': smoke, 'quick': quick, 'mini': mini, 'equal': equal, 'corpus': corpus, 'decoder-smoke': decoder_smoke,
+  'decoder': decoder, 'base': base, 'paper': paper,
 }
