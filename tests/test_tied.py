@@ -122,7 +122,7 @@ def test_a_head_is_compared_by_the_mean_over_its_four_blocks_in_its_layer_alone_
   (lambda: prunejax.tied({'a(': ('u', -1, 2)}), {}, (), ['a(', 'not a regular expression']),
   (lambda: prunejax.tied({'a': (r'\3', -1, 2)}), {'a': (4, 4)}, (), [r'\\3', 'invalid group']),
   (lambda: prunejax.heads(5), {'attention/query/kernel': (8, 12)}, (), ['5 does not divide axis -1', '(8, 12)']),
-  (prunejax.ffn, {'attention/query/kernel': (8, 12)}, (), ['part of no unit', 'where=']),
+  (prunejax.ffn, {'attention/query/kernel': (8, 12)}, (), ['part of no unit', 'where=', '.../ffn/intermediate/bias', 'tied({']),
   (prunejax.ffn, {'ffn/output/kernel': (8, 4), 'ffn/intermediate/kernel': (4, 6)}, (), ['unlike', "'ffn/neurons'"]),
   (prunejax.ffn, {'ffn/output/kernel': (8,)}, (), ['no axis -2']),
   (prunejax.ffn, {'ffn/output/kernel': (2, 8, 4), 'ffn/intermediate/kernel': (2, 4, 8)}, ('ffn/output/kernel',),

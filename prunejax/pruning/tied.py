@@ -16,6 +16,8 @@ from prunejax.pruning import counts
 from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.types import Structure, compiled
 
+FOREIGN = 'the slices of a model with other names are told by tied({regex: (unit, axis, size)})'
+
 
 def tied(table) -> Structure:
   """Units that lie in several leaves: `table` is {regex: (unit, axis, size)}, or pairs.
@@ -26,7 +28,7 @@ def tied(table) -> Structure:
   no row matches, for a size that does not divide the axis, and for leaves of one name with different numbers of slices.
   """
   rows = [(compiled(pattern, 'tied table'), *_row(pattern, row)) for pattern, row in dict(table).items()]
-  return _tied('tied', rows)
+  return _tied('tied', rows, f'a leaf that matches one of {[row[0].pattern for row in rows]}')
 
 
 def heads(size: int) -> Structure:
@@ -41,7 +43,8 @@ def heads(size: int) -> Structure:
     (r'(|.*/)attention/(?:query|key|value)/(?:kernel|bias)', r'\1attention/heads', -1, size),
     (r'(|.*/)attention/output/kernel', r'\1attention/heads', -2, size),
   ]
-  return _tied(f'heads({size})', [(re.compile(row[0]), *row[1:]) for row in rows])
+  named = '.../attention/{query,key,value}/{kernel,bias} or .../attention/output/kernel'
+  return _tied(f'heads({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}')
 
 
 def ffn(size: int = 1) -> Structure:
@@ -55,20 +58,18 @@ def ffn(size: int = 1) -> Structure:
     (r'(|.*/)ffn/intermediate/(?:kernel|bias)', r'\1ffn/neurons', -1, size),
     (r'(|.*/)ffn/output/kernel', r'\1ffn/neurons', -2, size),
   ]
-  return _tied(f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows])
+  named = '.../ffn/{intermediate,output}/kernel or .../ffn/intermediate/bias'
+  return _tied(f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}')
 
 
-def _tied(label, rows) -> Structure:
+def _tied(label, rows, accepted) -> Structure:
   def members(shapes):
     """{unit name: [(leaf, row of the table)]}."""
     found = {}
     for name in shapes:
       at, match = next(((i, m) for i, row in enumerate(rows) if (m := row[0].fullmatch(name))), (None, None))
       if match is None:
-        raise ValueError(
-          f'{label}: {name!r} is part of no unit; it needs one of {[row[0].pattern for row in rows]}: leave the leaf'
-          ' out with where='
-        )
+        raise ValueError(f'{label}: {name!r} is part of no unit: leave the leaf out with where=; accepted: {accepted}')
       try:
         unit = match.expand(rows[at][1])
       except (re.error, IndexError) as error:
