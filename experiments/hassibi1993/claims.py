@@ -69,7 +69,7 @@ def xor_right(rows):
   return verdicts.Verdict(
     'xor', 'of OBS, OBD and magnitude only OBS removes a right weight from a trained XOR net every time',
     verdicts.word(always and not any(others.values()), enough and (not always or any(others.values()))),
-    f'right weights: {said}; XOR still solved with no retraining: '
+    f'right weights: {said}; all four answers still right with no retraining: '
     + '; '.join(f'{m} {sum(a == 1 for a in values(rows, "xor", m, "accuracy_after"))}' for m in share), ('xor',)
   )  # fmt: skip
 
@@ -93,7 +93,7 @@ def shown(rows):
   xor = [{'method': m, 'nets': len(values(rows, 'xor', m, 'right')),
           'right weight': sum(values(rows, 'xor', m, 'right')),
           'the best weight': sum(values(rows, 'xor', m, 'best')),
-          'still solved, not retrained': sum(a == 1 for a in values(rows, 'xor', m, 'accuracy_after')),
+          'all four answers right, not retrained': sum(a == 1 for a in values(rows, 'xor', m, 'accuracy_after')),
           'weights that are right': span(values(rows, 'xor', m, 'spare'), '.1f'),
           'error after': span(values(rows, 'xor', m, 'error_after'), '.4f')} for m in ('obs', 'obd', 'magnitude')]
   return [table, tables.records('XOR: the first of nine weights to go', xor,
