@@ -60,6 +60,7 @@ def parser():
   sub.add_argument('--rates', type=_listed(float), help='learning rates of fine-tuning, such as 2e-5,5e-5')
   sub.add_argument('--arms', type=_listed(str), metavar='FAMILIES', help='families of arms, such as paper,controls')
   sub.add_argument('--scale', type=float, help='multiplies every number of steps, such as 0.1')
+  sub.add_argument('--reuse', default='', metavar='DIR', help='take cells that this other work directory has run')
   _one_by_one(sub)
   sub.epilog = 'Any key of its runs: --config.key=value, such as --config.data.root=FOLDER.'
   sub = verb('report', 'Draw the report of a work directory or of a ledger file again, or lay two side by side.')
@@ -181,7 +182,7 @@ def _reproduce(args, overrides):
   run.reproduce(
     args.preset, args.workdir, dry_run=args.dry_run, from_scratch=args.from_scratch, overrides=overrides,
     names=args.tasks, sparsities=args.sparsities, seeds=args.seeds, scale=args.scale, rates=args.rates,
-    families=args.arms, worker=_worker(args), one_by_one=args.one_by_one,
+    families=args.arms, worker=_worker(args), one_by_one=args.one_by_one, reuse=args.reuse,
   )
 
 

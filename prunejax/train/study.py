@@ -17,6 +17,7 @@ from prunejax import files
 from prunejax.analysis import compare as two
 from prunejax.analysis import ledger, report, tables
 from prunejax.train import cost, distributed, grid, log, parents, specs
+from prunejax.train import reuse as reusing
 
 COLUMNS = ('cell', 'experiment', 'preset', 'settings', 'versions', 'device', 'seconds', 'time', 'metrics', 'failed')
 
@@ -67,7 +68,7 @@ def verbs(study):
 
 def reproduce(
   study, preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), one_by_one=False,
-  say=log.say, **part,
+  reuse='', say=log.say, **part,
 ):
   """Runs what the ledger lacks, then writes the report, see `prunejax reproduce --help`. Raises ValueError."""
   if preset not in study.presets:
@@ -78,9 +79,15 @@ def reproduce(
   mine = _share(cells, worker)
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
+  if reuse and study.measure is not None:
+    raise ValueError(f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken')
+  if reuse:
+    reusing.rows(reuse)  # wrong input is told before anything is written
   what = {'paper': study.name, 'preset': preset}
   folder = grid.claim(workdir or f'runs/{study.name}-{preset}', what)
   if study.measure is None:
+    if reuse:
+      reusing.take(mine, folder, reuse, experiment=study.name, preset=preset, say=say)
     grid.run(mine, folder, experiment=study.name, preset=preset, one_by_one=one_by_one, say=say)
   else:
     run(mine, study.measure, folder, experiment=study.name, preset=preset, root=root, say=say)

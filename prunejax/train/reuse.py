@@ -1,0 +1,43 @@
+"""Cells that another work directory has run already: a pre-trained model of one preset serves the next."""
+
+from prunejax import files
+from prunejax.analysis import ledger
+from prunejax.train import grid, log
+
+
+def rows(other) -> dict:
+  """{key: row} of the finished cells of the work directory `other`. Raises ValueError where it has none."""
+  found = {row['cell']: row for row in ledger.read(files.path(other) / 'ledger.jsonl') if not row.get('failed')}
+  if not found:
+    raise ValueError(f'--reuse={str(other)!r} holds no finished cell; expected a work directory of reproduce or sweep')
+  return found
+
+
+def take(cells, folder, other, *, experiment, preset, say=log.say):
+  """Copies the rows and models of those `cells` that `folder` lacks and `other`, a work directory, has; how many.
+
+  A cell is the same where its hash is, which tells every number of its config and of those it starts from. It does
+  not tell the text: both grids have to read the same `data.root`. The row says 'reused', the experiment and preset
+  whose run it was; the labels are those of this grid. Raises ValueError where `other` has no finished cell.
+  """
+  folder, other, found = files.path(folder), files.path(other), rows(other)
+  chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
+  chosen = {k: cell for k, cell in chosen.items() if k in found}
+  for k, cell in chosen.items():
+    _copy(other / 'cells' / k, folder / 'cells' / k)
+    row = found[k]
+    whose = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
+    mine = {'experiment': experiment, 'preset': preset, **cell.labels, 'reused': whose}
+    ledger.append(folder / 'ledger.jsonl', {**row, **mine})
+  say(f'{len(chosen)} cells are taken from {other}, whose text must be the same')
+  return len(chosen)
+
+
+def _copy(here, there):
+  """The files of a finished cell and of its models; config.json, which says that a model is whole, comes last."""
+  for name in files.names(here):
+    if name in ('model', 'latent'):
+      for part in sorted(files.names(here / name), key=lambda part: part == 'config.json'):
+        files.write(there / name / part, files.read(here / name / part, most=2**40))
+    elif not (here / name).is_dir():
+      files.write(there / name, files.read(here / name))
