@@ -78,7 +78,8 @@ def test_the_paper_preset_runs_from_tfds_and_hugging_face_folders(data_dir, weig
   arms = {(row['stage'], row['arm'], row['sparsity'], row['task']) for row in cells}
   tuned = {(arm, s, task) for stage, arm, s, task in arms if stage == 'finetune'}
   assert {(arm, s) for arm, s, _ in tuned} == {
-    ('dense', 0.0), ('before', 0.0), ('pruned', 0.5), ('deleted', 0.5), ('random', 0.5), ('after', 0.5),
+    ('dense', 0.0), ('before', 0.0), ('deleted', 0.0), ('random', 0.0), ('after', 0.0),
+    ('pruned', 0.5), ('deleted', 0.5), ('random', 0.5), ('after', 0.5),
   }
   assert {arm for stage, arm, _, _ in arms if stage == 'pretrain'} == {'burned in', 'dense', 'pruned', 'random'}
   by = {(row['arm'], row['task'], row['sparsity']): row for row in cells}

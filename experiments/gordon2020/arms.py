@@ -65,6 +65,8 @@ def _of_seed(cells, seed):
     models = {('dense', 0.0): cells.pretrain('dense', 0.0, seed, **gradual(p, 0.0), **QUIET)}
     if 'paper' in p.families:
       start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
+      if start:  # its own 0, as in the paper's table: trained as long as what a random mask leaves
+        models['random', 0.0] = cells.pretrain('random', 0.0, seed, start, **gradual(p, 0.0), **QUIET)
       for s in p.sparsities:
         models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
         # What a random mask leaves has as many steps to recover.
@@ -86,13 +88,19 @@ def _of_task(cells, seed, task, rate, models, start):
   tuned = dense
   if start or p.before != 1:
     tuned = tune('before', 0.0, start or models['dense', 0.0], p.before, keep_model=True)
+  # An arm that is trained longer than the dense one has a 0 of its own, which differs from it in what is pruned alone.
+  tune('after', 0.0, tuned, presets.multiple(p.after, 0))
+  if presets.multiple(p.deleted, 0) != 1:
+    tune('deleted', 0.0, models['dense', 0.0], presets.multiple(p.deleted, 0))
+  if start:
+    tune('random', 0.0, models['random', 0.0])
   if p.fresh:
     tune('fresh', 0.0, None, pretrained=False)
   for s in p.sparsities:
     tune('pruned', s, models['pruned', s], **HELD)
-    tune('deleted', s, models['pruned', s], p.deleted)  # the zeros are free to grow again
+    tune('deleted', s, models['pruned', s], presets.multiple(p.deleted, s))  # the zeros are free to grow again
     tune('random', s, models['random', s], **HELD)
-    tune('after', s, tuned, p.after, **{'prune.weights.schedule': f'one_shot({s})'})
+    tune('after', s, tuned, presets.multiple(p.after, s), **{'prune.weights.schedule': f'one_shot({s})'})
 
 
 def _part(p, names, sparsities, seeds, scale, families, rates):

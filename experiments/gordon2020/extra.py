@@ -5,6 +5,7 @@ Each family adds cells to a `cells.Cells`; all work at `preset.extra_sparsities`
 
 import math
 
+from experiments.gordon2020 import presets
 from experiments.gordon2020.cells import HELD, QUIET, changed, drawn, gradual
 from prunejax.data import corpus as corpora
 
@@ -57,7 +58,7 @@ def controls(cells, seed, dense):
     for task in p.tasks:
       tune = lambda arm, *rest, **how: cells.tune(arm, s, seed, task, p.rate, *rest, **how)  # noqa: B023
       tune('permuted', dense, **drawn(s, seed))
-      tune('unmasked', f'{latent}/latent', p.deleted)
+      tune('unmasked', f'{latent}/latent', presets.multiple(p.deleted, s))
       tune('switch:burned-in', longer, **HELD)
 
 
@@ -77,7 +78,8 @@ def epochs(cells, seed, dense):
         tuned = cells.tune('epochs', 0.0, seed, task, p.rate, dense, steps=n * steps, keep_model=True,
                            labels={'epochs': n})
       how = {'labels': {'epochs': n}, **shared}
-      cells.tune('after epochs', p.epochs_sparsity, seed, task, p.rate, tuned, p.after, **how)
+      cells.tune('after epochs', p.epochs_sparsity, seed, task, p.rate, tuned,
+                 presets.multiple(p.after, p.epochs_sparsity), **how)
 
 
 def corpus(cells, seed):

@@ -1,5 +1,6 @@
 """The grid of Gordon, Duh & Andrews 2020 at several sizes, as data."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,7 +19,7 @@ class Preset(NamedTuple):
   sparsities: of the pruned arms; 0 is the dense arm.
   ramp: steps over which the sparsity rises, `cubic(s, end=ramp)`.
   tasks: {task: fine-tuning steps}.
-  deleted, after: fine-tuning steps of these arms as a multiple of the task's.
+  deleted, after: fine-tuning steps of these arms as a multiple of the task's, a number or {from this sparsity on: one}.
   before: the same of the dense model that 'after' prunes; where 1, and no `burn_in`, it is that of the arm 'dense'.
   rates: learning rates of fine-tuning; the best on the dev set counts, as in the paper.
   burn_in: steps of dense pre-training before the arms 'random' and 'after', 0: none (they start where 'pruned' does).
@@ -39,8 +40,8 @@ class Preset(NamedTuple):
   sparsities: tuple
   ramp: int
   tasks: dict
-  deleted: float
-  after: float
+  deleted: float | dict
+  after: float | dict
   rates: tuple
   seeds: tuple
   burn_in: int
@@ -57,6 +58,11 @@ class Preset(NamedTuple):
   examples: Mapping = MappingProxyType({})
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
+
+
+def multiple(of, s):
+  """What a preset's `deleted` or `after` is at the sparsity `s`."""
+  return of[max(start for start in of if start <= s)] if isinstance(of, Mapping) else of
 
 
 def quick():
@@ -189,12 +195,13 @@ def paper():
   """The paper's own numbers: batch 32, sequence 128, 95k steps, ten sparsities, five tasks, four learning rates."""
   first, second = pretrain.get_config('base'), finetune.get_config('base')
   first.update(steps=95_000, batch_size=32)
-  epochs = lambda examples, count=3: examples * count // 32
+  epochs = lambda examples: 3 * math.ceil(examples / 32)
   sizes = {'tfds/glue/mnli': 392_702, 'tfds/glue/qqp': 363_846, 'tfds/glue/qnli': 104_743,
            'tfds/glue/sst2': 67_349, 'tfds/glue/cola': 8_551}
   return Preset(
     first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in sizes.items()},
-    deleted=13 / 3, after=5 / 3, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,), burn_in=10_000, fresh=False,
+    deleted={0: 13 / 3, 0.7: 5}, after={0: 5 / 3, 0.8: 7 / 3}, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,),
+    burn_in=10_000, fresh=False,
     cost='not measured: needs accelerators', rate=5e-5, epochs=(1, 3, 6, 9, 12),
     examples=sizes,
   )
