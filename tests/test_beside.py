@@ -66,7 +66,7 @@ def test_both_ways_of_rates_by_hand():
   assert rates.fixed(rows) == {'t': 1.0} and rates.several(rows) and not rates.several(rows[::2])
   table = rates.table(rows)
   line = lines_of(table)['pruned in pre-training', '0.5']
-  assert line[2].startswith('65.0 ± 5.0 | 60.0') and line[3].startswith('65.0') and line[4].startswith('60.0')
+  assert line[2].startswith('65.0 ± 63.5 | 60.0') and line[3].startswith('65.0') and line[4].startswith('60.0')
   assert line[5].startswith('+5.0') and line[6:8] == ('-15.0', '-20.0') and line[8] == '-25%'
   assert lines_of(table)['dense', '0'][8] == '-' and '(1)' in table.note
 
@@ -109,6 +109,44 @@ def test_controls_stand_against_dense_pruned_and_deleted():
   assert controls.others(ROWS + epochs).rows == ()
 
 
+def test_controls_of_one_rate_stand_beside_the_others_at_that_rate():
+  # The others have three more rates, at which all are three points better; nothing else differs.
+  made = ROWS + renamed(ROWS, 'switch:frozen') + renamed(ROWS, 'unmasked')
+  more = [{**row, 'cell': f'{row["cell"]}{rate}', 'learning_rate': rate,
+           'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.03}}
+          for row in ROWS if row['stage'] == 'finetune' for rate in (5e-4, 2e-3)]
+  assert controls.switches(made + more) == controls.switches(made)
+  assert controls.others(made + more) == controls.others(made)
+
+
+def test_where_the_arm_after_begins_is_no_control():
+  dense = [{**row, 'arm': 'before', 'cell': row['cell'] + 'b'} for row in ROWS if row['arm'] == 'dense']
+  assert controls.others(ROWS + dense).rows == ()
+
+
+def test_no_rate_wins_by_its_one_lucky_seed():
+  rows = [synthetic.row('finetune', 'dense', 0.0, seed, {'accuracy': v}, task='t', learning_rate=rate)
+          for seed, rate, v in ((0, 1.0, 0.8), (1, 1.0, 0.8), (0, 2.0, 0.9))]
+  assert rates.fixed(rows) == {'t': 1.0}
+
+
+def test_places_that_lack_a_rate_are_in_no_best_of_rates():
+  rows = [synthetic.row('finetune', arm, s, 0, {'accuracy': 0.8}, task='t', learning_rate=rate)
+          for arm, s, rate in (('dense', 0.0, 1.0), ('dense', 0.0, 2.0), ('pruned', 0.5, 1.0), ('pruned', 0.6, 1.0),
+                               ('pruned', 0.6, 2.0))]
+  assert {key[:2] for key in lines_of(rates.table(rows))} == {('dense', '0'), ('pruned in pre-training', '0.6')}
+
+
+def test_an_arm_stands_against_its_own_zero():
+  own = [{**row, 'arm': 'deleted', 'cell': row['cell'] + 'o',
+          'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.1}}
+         for row in ROWS if row['arm'] == 'dense' and row['stage'] == 'finetune']
+  before, after = (lines_of(beside.differences(rows, paper.TABLE1)) for rows in (ROWS, ROWS + own))
+  mean = lambda lines, arm: float(lines[arm, '0.5'][2].split()[0])
+  assert mean(after, 'information deletion') == pytest.approx(mean(before, 'information deletion') - 10)
+  assert after['pruned in pre-training', '0.5'] == before['pruned in pre-training', '0.5']
+
+
 def corpus(share, rise):
   rows = []
   for seed in range(3):
@@ -129,6 +167,7 @@ def test_shares_of_the_corpus_have_their_own_dense_model():
   assert controls.prunability(rows).startswith(b'\x89PNG') and controls.prunability(ROWS) is None
   with pytest.raises(ValueError, match="corpus:much.*share such as 0.1"):
     controls.corpus(corpus('much', 1.0))
+  assert controls.prunability(corpus('1', 0.01)).startswith(b'\x89PNG')  # beyond what was measured: an arrow
 
 
 def test_unknown_arms_break_no_table():

@@ -5,6 +5,7 @@ import synthetic_ledger as synthetic
 from report_page import problems
 
 from experiments.gordon2020 import claims, report
+from prunejax.analysis import movement_figures
 
 NAMES = [claim.__name__ for claim in claims.PROBES]
 GRID = synthetic.make()
@@ -64,6 +65,47 @@ def test_of_several_rates_the_largest_counts_and_epochs_are_another_question():
   assert got['masks_change_little'] == got['order_moves_little'] == 'not reproduced'
   epochs = [{**row, 'epochs': 9, 'arm': 'epochs'} for row in more]
   assert verdicts(GRID + rows + epochs) == verdicts(GRID + rows)
+
+
+def test_where_the_arm_after_begins_is_measured_once():
+  # Of dense and 'before' the one that Table 2 and Figure 3a show, whatever the order of the rows.
+  rows = [row for row in synthetic.probes() if row['probe'] in ('difference', 'movement')]
+  far = synthetic.probes(different=0.5, moved=0.2)
+  before = [{**row, 'arm': 'before', 'cell': row['cell'] + 'b'} for row in far
+            if row['probe'] in ('difference', 'movement')]
+  for found in (rows + before, before + rows):
+    got = verdicts(GRID + found)
+    assert got['masks_change_little'] == 'not reproduced' and got['order_moves_little'] == 'reproduced'
+
+
+def test_layer_0_is_no_layer_of_the_features():
+  # The sum of the embeddings stays as it was; the layers drift.
+  rows = synthetic.probes()
+  for row in rows:
+    if row['probe'] == 'features':
+      row['metrics']['cosine'] = [[1.0, *layers[1:]] for layers in row['metrics']['cosine']]
+  assert [v.evidence for v in claims.check(GRID + rows) if v.name == 'features_follow'] == [
+    v.evidence for v in claims.check(GRID + synthetic.probes()) if v.name == 'features_follow']
+
+
+@pytest.mark.parametrize('rises, expected', [
+  ({'0.1': 0.01, '0.5': 0.4, '1': 0.2}, 'reproduced'),  # the smallest share never rises so far: it spares most of all
+  ({'0.1': 0.01, '1': 0.4}, 'reproduced'), ({'0.1': 0.4, '1': 0.01}, 'not reproduced'),
+  ({'0.1': 0.01, '1': 0.01}, 'undecided')])
+def test_an_end_beyond_what_was_measured_is_a_bound(rises, expected):
+  found = next(v for v in claims.check(corpus(rises)) if v.name == 'more_text_less_prunable')
+  assert found.verdict == expected and ('>= 0.80' in found.evidence) == (0.01 in rises.values())
+
+
+def test_figures_of_tasks_with_unlike_rates():
+  rows = [row for row in synthetic.probes() if row['probe'] == 'movement']
+  task = rows[0]['task']
+  more = [{**row, 'learning_rate': 1.0, 'cell': row['cell'] + 'r'} for row in rows if row['task'] == task]
+  epochs = [{**row, 'arm': 'epochs', 'epochs': 3, 'task': 'other', 'cell': row['cell'] + 'e'} for row in more]
+  for figure in (movement_figures.figure4, movement_figures.figure6):
+    assert figure(rows + more + epochs).startswith(b'\x89PNG')
+  named = movement_figures.rates_of(movement_figures.fastest(rows + more))
+  assert named[task].endswith(', rate 1') and len(named) == len(synthetic.TASKS)
 
 
 def test_a_sweep_over_the_corpus_alone_has_a_report(tmp_path):

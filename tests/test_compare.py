@@ -60,6 +60,17 @@ def test_differences_are_paired_and_verdicts_beside_each_other():
   assert told['device'] == ('cpu x1', 'NVIDIA H200 x1') and 'version of jax' not in told
 
 
+def test_only_what_both_were_tuned_at_is_compared():
+  a = synthetic.make(seeds=3, noise=0.01, **SMALL)
+  better = [{**row, 'cell': row['cell'] + 'r', 'learning_rate': 7.0,
+             'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.05}}
+            for row in a if row['stage'] == 'finetune']
+  epochs = [{**row, 'cell': row['cell'] + 'e', 'arm': 'epochs', 'epochs': n} for row in better for n in (1, 12)]
+  assert compare.differences(a, a + better + epochs) == compare.differences(a, a)
+  told = [compare.settings(a, b) for b in (a + better, better + a)]
+  assert told[0] == told[1]  # whatever the order of the rows
+
+
 def test_other_seeds_are_compared_by_welch():
   import numpy as np
   import scipy.stats

@@ -144,6 +144,26 @@ def test_averages_need_every_task_of_a_seed():
   assert statistics.averages(table) == {('dense', 0.0): {0: 2.0}}
 
 
+def test_one_cell_of_a_new_task_leaves_the_averages_as_they_are():
+  place = lambda *tasks: {(task, seed): 1.0 + seed for task in tasks for seed in (0, 1)}
+  table = {('dense', 0.0): {**place('a', 'b'), ('c', 0): 9.0}, ('pruned', 0.5): place('a', 'b')}
+  assert statistics.averaged(table) == ['a', 'b']
+  assert statistics.averages(table) == {key: {0: 1.0, 1: 2.0} for key in table}
+
+
+def test_only_rates_that_all_places_have_are_comparable():
+  rows = [_cell(0.5, 1e-3), _cell(0.9, 2e-3), _cell(0.6, 1e-3, arm='deleted')]
+  assert statistics.comparable(rows) == [rows[0], rows[2]]
+  apart = [_cell(0.5, 1e-3), _cell(0.9, 2e-3, arm='deleted')]
+  assert statistics.comparable(apart) == apart  # no rate in common
+
+
+def test_the_zero_of_an_arm_is_its_own_where_it_has_one():
+  table = {('dense', 0.0): {0: 1.0}, ('deleted', 0.0): {0: 2.0}}
+  assert statistics.zero(table, 'deleted') == {0: 2.0} and statistics.zero(table, 'pruned') == {0: 1.0}
+  assert statistics.zero({}, 'pruned') == {}
+
+
 def test_sparsities_that_differ_by_rounding_are_one_point():
   rows = [_cell(0.5, 1e-3, sparsity=0.1 * 3), _cell(0.6, 1e-3, sparsity=0.3, seed=1)]
   assert list(statistics.points(rows)) == [('pruned', 0.3)]

@@ -23,6 +23,7 @@ LEARNED = 0.02  # how far above its floor a dense model must be for its task to 
 FIT = 0.05  # nats of train loss within which a model fits as well as a dense one
 LOW, MEDIUM, HIGH = 0.4, 0.5, 0.7  # the paper's regimes (section 4)
 NOTHING = 'a model that learned nothing has nothing to delete'
+ZERO = 'zero'  # in the place of an arm's name, see `against`
 
 
 class Grid(NamedTuple):
@@ -44,7 +45,7 @@ def grid(rows, chance=None):
   rows = statistics.one_grid(rows)
   probes = tuple(row for row in rows if row['stage'] == 'probe')
   corpus = tuple(row for row in rows if row['arm'].startswith('corpus:'))
-  rows = arms.standard(rows)
+  rows = statistics.comparable(arms.standard(rows))
   scores = statistics.points(rows)
   floors, left_out = {}, {}
   for task in statistics.tasks_of(scores):
@@ -80,13 +81,15 @@ def _floor(scores, task, chance):
 def against(data, arm, other, wanted, *, alive=False, of=None):
   """{sparsity: {(task, seed): arm - other}} at the sparsities wanted; dense is the same model at every one.
 
+  other: an arm; ZERO is the arm's own 0, a dense model trained as long as the arm, or `dense` where there is none.
   of: data.scores by default, or data.train. alive: without the pairs that both stand at their task's floor.
   """
   table, result = data.scores if of is None else of, {}
   for name, s in sorted(table):
     if name != arm or not wanted(s):
       continue
-    ours, theirs = table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {})
+    theirs = statistics.zero(table, arm) if other == ZERO else table.get((other, 0.0 if other == 'dense' else s), {})
+    ours = table[arm, s]
     diffs = statistics.paired(ours, theirs)
     if alive:
       diffs = {p: d for p, d in diffs.items() if max(ours[p], theirs[p]) > data.floors[p[0]] + LEARNED}
@@ -101,8 +104,8 @@ def side(diffs, threshold, level=LEVEL):
   Tasks of one seed share a checkpoint, so the means of the seeds must be clear by themselves as well.
   """
   seeds = sorted({seed for _, seed in diffs})
-  if len(seeds) < 2:
-    return 0
+  if len(seeds) < 2 or len(diffs) < 4 and max(diffs.values()) == min(diffs.values()) != threshold:
+    return 0  # two or three numbers that happen to be equal tell nothing of how far others may lie
   means = [statistics.mean([d for pair, d in diffs.items() if pair[1] == seed]) for seed in seeds]
   both = (statistics.cautious(diffs.values(), level=level),
           statistics.cautious(means, level=SEED_LEVEL))
@@ -127,6 +130,7 @@ def share(parts, error=1 - LEVEL):
 def listed(what, diffs, scale):
   """The mean at each sparsity with its interval as text; pairs and seeds once, where they are the same at each."""
   form = '+.1f' if scale == 100 else '+.3f'
+  diffs = {s: place for s, place in diffs.items() if place}
   counts = [f'{len(place)} pairs, {len({seed for _, seed in place})} seeds' for place in diffs.values()]
   same = len(set(counts)) == 1
   parts = []
@@ -142,8 +146,8 @@ def verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',),
   """The Verdict; a claim about tasks stays undecided where no task was learned."""
   word = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
   if of_tasks and not data.scores:
-    word, evidence = UNDECIDED, NOTHING
+    word, evidence = UNDECIDED, NOTHING if data.left_out else ''
   left = '; '.join(f'{task} left out: {why}' for task, why in data.left_out.items())
-  said = [evidence or 'no rows to compare', note if evidence != NOTHING else '',
+  said = [evidence or 'no rows to compare', note if evidence not in ('', NOTHING) else '',
           left if of_tasks else '']
   return Verdict(name, claim, word, '. '.join(part for part in said if part) + '.', figures)

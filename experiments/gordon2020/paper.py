@@ -6,9 +6,6 @@ prints multiplied by 100, is divided back. One run a cell: the paper gives no in
 
 TASKS = ('MNLI', 'QQP', 'QNLI', 'SST-2', 'CoLA')
 
-# Examples in each training set, in thousands; the paper's larger tasks recover more (section 4).
-SIZES = {'MNLI': 392, 'QQP': 363, 'QNLI': 108, 'SST-2': 67, 'CoLA': 8.5}
-
 PRETRAIN_LOSS = {
     'pruned': (1.82, 1.82, 1.83, 1.86, 1.93, 2.03, 2.25, 2.62, 3.44, 5.83),
     'random': (1.82, 2.09, 2.46, 2.98, 3.76, 4.73, 5.63, 6.22, 6.87, 7.37),

@@ -42,7 +42,6 @@ MEANS = {'embeddings/word': (-0.0282, -0.0282), 'ffn/output': (-0.0015, -0.0008)
 
 # Figure 3 and section 5: masks chosen after fine-tuning differ from those of pre-training in less than this share.
 MOST_DIFFERENT = 0.06
-FIGURE3B = (0, 1, 3, 6, 9, 12)  # epochs after which the paper prunes 0.6 in one shot
 
 
 def task(name):

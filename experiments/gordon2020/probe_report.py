@@ -43,7 +43,7 @@ def shown(rows, scored=None):
     if epochs:
       figures['figure3b'] = mask_figures.figure3b(rows)
   if 'movement' in have:
-    figures['figure4'] = movement_figures.figure4(rows, theirs)
+    figures['figure4'] = movement_figures.figure4(rows, theirs, paper.MATRICES)
     figures['figure6'] = movement_figures.figure6(rows)
     found.append(table2(rows))
   if 'weights' in have:
@@ -76,7 +76,8 @@ def table2(rows):
       'seeds': len(found),
       'mean, ours': tables.points(statistics.bootstrap([m['mean'] for m in found])),
       'deviation, ours': f'{100 * statistics.mean([m["std"] for m in found]):.1f}',
-      'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in found if "words" in m]):.1f}',
+      'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in found]):.1f}'
+      if all('words' in m for m in found) else '-',
       'mean, paper': f'{theirs[0]:.2f}' if theirs else '-',
       'deviation, paper': f'{theirs[1]:.2f}' if theirs and math.isfinite(theirs[1]) else '-',
     })

@@ -13,6 +13,7 @@ from prunejax.analysis import (
   regime_figure,
   regimes,
   report,
+  statistics,
   tables,
 )
 from prunejax.analysis import compare as two
@@ -48,13 +49,14 @@ def redraw(path, out, *, work=None, say=log.say):
   chance = chances(rows)
   verdicts = claims.check(rows, chance)
   shown = shown_tables(rows, chance, [row for row in every if row.get('failed')])
-  tables_of_probes, figures_of_probes = probe_report.shown(rows, learned_only(arms.standard(rows), chance))
+  standard = statistics.comparable(arms.standard(rows))
+  tables_of_probes, figures_of_probes = probe_report.shown(rows, learned_only(standard, chance))
   shown += tables_of_probes
   if work is not None:
     shown += of_work(work, rows, say)
   level = sum(chance.values()) / len(chance) if chance else None
-  drawn = figures.standard(rows, chance=level) if arms.standard(rows) else {}
-  if ends := regime_figure.figure(learned_only(arms.standard(rows), chance), paper.TABLE1):
+  drawn = figures.standard(standard, chance=level) if standard else {}
+  if ends := regime_figure.figure(learned_only(standard, chance), paper.TABLE1):
     drawn['regimes'] = ends
   drawn |= figures_of_probes
   if prunable := controls.prunability(rows):
@@ -102,10 +104,11 @@ def chances(rows):
 
 def shown_tables(rows, chance, failed=()):
   """Every table that the rows can fill, Table 1 first."""
-  known = arms.standard(rows)
+  every = arms.standard(rows)
+  known = statistics.comparable(every)  # the best of four rates is no match for the best of one
   learned = learned_only(known, chance)
   shown = [tables.table1(known)]
-  shown += [rates.table(known)] if rates.several(known) else []
+  shown += [rates.table(every)] if rates.several(every) else []
   shown.append(task_by_task(rows, chance))
   shown += [
     equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES),

@@ -21,7 +21,7 @@ def task_of(task):
 
 
 def differences(rows, paper, *, level=0.95, seed=0):
-  """Differences to dense at the same arm and sparsity: average score, pre-train loss, average train loss."""
+  """Each arm at each sparsity minus its own 0 %: average score, pre-train loss, average train loss."""
   rows = arms.standard(statistics.one_grid(rows))
   scores = statistics.averages(statistics.points(rows))
   train = statistics.averages(statistics.points(rows, statistics.train_loss))
@@ -35,15 +35,16 @@ def differences(rows, paper, *, level=0.95, seed=0):
     source = losses.get((arms.SOURCE[arm], s), {}) if arm != 'after' else {}
     lines.append((
       arms.name(arm), f'{s:g}',
-      *_sides(scores[arm, s], scores.get(('dense', 0.0)), _less(there, zero, 'average'), 100, '.1f', level, seed),
-      *_sides(source, losses.get(('dense', 0.0)), _less(there, zero, 'loss'), 1, '.2f', level, seed),
-      *_sides(train.get((arm, s)), train.get(('dense', 0.0)), _less(there, zero, 'average_train_loss'), 1, '.2f',
+      *_sides(scores[arm, s], statistics.zero(scores, arm), _less(there, zero, 'average'), 100, '.1f', level, seed),
+      *_sides(source, statistics.zero(losses, arms.SOURCE[arm]), _less(there, zero, 'loss'), 1, '.2f', level, seed),
+      *_sides(train.get((arm, s)), statistics.zero(train, arm), _less(there, zero, 'average_train_loss'), 1, '.2f',
               level, seed),
     ))  # fmt: skip
   head = tuple(f'{what}, {side}' for what in ('AVG score', 'pre-train loss', 'AVG train loss') for side in SIDES)
   note = (
-    'Each arm minus the dense model of the same seed, in points of 100 and in nats; the paper\'s minus its own 0 %. '
-    f'± half of the {level:.0%} bootstrap interval over seeds; the paper has one run of each.'
+    'Each arm minus its own 0 % of the same seed (a dense model trained as long, where the ledger has one; else the '
+    'dense arm), in points of 100 and in nats; the paper\'s minus its own 0 %. '
+    f'± half of the {level:.0%} interval, the wider of Student\'s and the bootstrap; the paper has one run of each.'
   )
   return tables.Table('Beside the paper: differences to dense', ('arm', 'sparsity', *head), tuple(lines), note)
 
@@ -62,10 +63,9 @@ def by_task(rows, paper, *, level=0.95, seed=0):
       if name not in known.get(s, {'tasks': {}})['tasks'] or not (here := mine(scores, (arm, s))):
         continue
       accuracy, loss = known[s]['tasks'][name]
+      zero = {pair: v for pair, v in statistics.zero(scores, arm).items() if pair[0] == task}
       value, fit = estimate(here.values()), estimate(mine(train, (arm, s)).values())
-      change = _sides(
-        here, mine(scores, ('dense', 0.0)), accuracy - known[0.0]['tasks'][name][0], 100, '.1f', level, seed
-      )
+      change = _sides(here, zero, accuracy - known[0.0]['tasks'][name][0], 100, '.1f', level, seed)
       lines.append((
         task, arms.name(arm), f'{s:g}', tables.points(value), f'{accuracy:.1f}',
         _minus(100 * value.mean, accuracy, '.1f'), *(change if s else ('-',) * 3),
@@ -75,6 +75,7 @@ def by_task(rows, paper, *, level=0.95, seed=0):
   note = (
     'Dev score in points of 100, loss over the training set in nats. The paper\'s are BERT-Base, the best of four '
     'learning rates, one run; 0 % is the first row of each of its blocks, here that of its pruned arm.'
+    f' ± of a score: the {level:.0%} bootstrap interval; {statistics.FEW}.'
   )
   return tables.Table('Beside the paper, task by task', ('task', 'arm', 'sparsity', *head), tuple(lines), note)
 
@@ -96,7 +97,7 @@ def slopes(rows, paper, theirs, *, level=0.95):
   lines += [(task, *_line(None), *_line(line), '-') for task, line in there.items()]
   sides = tuple(f'{what}, {side}' for side in SIDES[:2] for what in ('slope', 'interval', 'r', 'points'))
   note = (
-    'Points of 100 a nat; least squares through the means over seeds at each sparsity, dense included, with '
+    'Points of 100 a nat; least squares through the means over seeds at each sparsity, 0 included, with '
     f'Student\'s {level:.0%} interval. The paper\'s by the same fit to its Table 1; its line of CoLA leaves out 90 %.'
   )
   return tables.Table('Figure 2a: slopes', ('task', *sides, 'slope, ours - paper'), tuple(lines), note)
@@ -104,9 +105,11 @@ def slopes(rows, paper, theirs, *, level=0.95):
 
 def _of_ours(scores, losses, task, level):
   x, y = [], []
+  own = ('deleted', 0.0) in scores
   for arm, s in sorted(scores):
-    source = {'deleted': 'pruned', 'dense': 'dense'}.get(arm)
-    place = losses.get((source, s), {})
+    if arm != 'deleted' and (own or (arm, s) != ('dense', 0.0)):
+      continue
+    place = losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')
     both = [(place['pretrain', seed], value) for (name, seed), value in scores[arm, s].items()
             if name == task and ('pretrain', seed) in place]
     if both:
@@ -133,7 +136,7 @@ def _less(there, zero, what):
 
 def _sides(ours, dense, theirs, scale, form, level, seed):
   # (ours with its interval, theirs, the difference of the two), each a difference to dense.
-  here = statistics.bootstrap(statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed)
+  here = statistics.cautious(statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed)
   show = tables.points if scale == 100 else tables.number
   told = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
   return show(here, sign='+'), told, _minus(scale * here.mean, theirs, form)

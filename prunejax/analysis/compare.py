@@ -67,20 +67,29 @@ def _versions(package, rows):
 
 
 def _configs(a, b):
-  place = lambda row: (row['stage'], row['arm'], statistics.level_of(row), row.get('task') or '', row['seed'])
-  first, second = ({place(row): row.get('config') or {} for row in rows} for rows in (a, b))
+  def listed(rows, place):
+    found = {}
+    for row in rows:
+      found.setdefault(place(row), []).append(row.get('config') or {})
+    return found
+
+  # Without the learning rate: a cell that was tuned at several has several configs.
+  cell = lambda row: (row['stage'], row['arm'], statistics.level_of(row), row.get('task') or '', row['seed'],
+                      row.get('epochs'))  # fmt: skip
+  first, second = listed(a, cell), listed(b, cell)
   both = [(first[key], second[key]) for key in first if key in second]
   if not both:  # no cell in common: the first of each stage and arm
-    first, second = ({key[:2]: config for key, config in reversed(side.items())} for side in (first, second))
+    first, second = ({key[:2]: configs[:1] for key, configs in reversed(side.items())} for side in (first, second))
     both = [(first[key], second[key]) for key in first if key in second]
   found = {}
-  for one, two in both:
-    for key in sorted(set(one) | set(two)):
+  for ones, twos in both:
+    for key in sorted({key for config in (*ones, *twos) for key in config}):
+      values = [sorted({str(config.get(key, '-')) for config in side}) for side in (ones, twos)]
       # A parent's hash says no more than that its own config differs.
-      if one.get(key) != two.get(key) and not key.startswith(QUIET) and 'cell:' not in f'{one.get(key)}{two.get(key)}':
+      if values[0] != values[1] and not key.startswith(QUIET) and 'cell:' not in f'{values}':
         sides = found.setdefault(key, ({}, {}))
-        for side, config in zip(sides, (one, two), strict=True):
-          side[str(config.get(key, '-'))] = None
+        for side, told in zip(sides, values, strict=True):
+          side.update(dict.fromkeys(told))
   return {key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in found.items()}
 
 
@@ -100,8 +109,9 @@ def verdicts(a, b):
 def differences(a, b, *, level=0.95, margin=equivalence.MARGIN):
   """B minus A by arm and sparsity over the tasks that both have: score, pre-train loss, train loss, with intervals."""
   common = set(_tasks(a)) & set(_tasks(b))
+  a, b = ([row for row in rows if row['arm'] not in ('epochs', 'after epochs')] for rows in (a, b))
   pick = lambda rows: [row for row in rows if row['stage'] != 'finetune' or row['task'] in common]
-  a, b = pick(a), pick(b)
+  a, b = _alike(pick(a), b), _alike(pick(b), a)
   of = lambda rows: (statistics.points(rows), statistics.pretrain(rows), statistics.points(rows, statistics.train_loss))
   first, second = of(a), of(b)
   lines = []
@@ -117,11 +127,19 @@ def differences(a, b, *, level=0.95, margin=equivalence.MARGIN):
   head = ('arm', 'sparsity', 'score, A', 'score, B', 'score, B - A', 'pre-train loss, A', 'pre-train loss, B',
           'pre-train loss, B - A', 'train loss, B - A', 'p, same score', 'p, different', 'pairs')
   note = (
-    f'Points of 100 and nats, over {", ".join(sorted(common)) or "no common task"}; ± half of the {level:.0%} interval '
+    f'Points of 100 and nats, over {", ".join(sorted(common)) or "no common task"}, at learning rates that both have; '
+    f'± half of the {level:.0%} interval '
     '(the wider of Student\'s and the bootstrap). Differences are paired by task and seed where both have the same '
     f'seeds, else Welch\'s. p of the same score: two one-sided tests with a margin of {100 * margin:g} points.'
   )
   return tables.Table('B minus A', head, tuple(lines), note)
+
+
+def _alike(rows, others):
+  """The rows without fine-tuning at learning rates that the others lack, of tasks where they share one."""
+  of = lambda rows, task: {r['learning_rate'] for r in rows if r['stage'] == 'finetune' and r['task'] == task}
+  kept = {task: of(rows, task) & of(others, task) or of(rows, task) for task in _tasks(rows)}
+  return [row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in kept[row['task']]]
 
 
 def _tasks(rows):

@@ -18,6 +18,7 @@ HEAD = ('pre-train loss', 'score', 'train loss', 'p, same score', 'p, different'
 def switches(rows, *, level=0.95, margin=equivalence.MARGIN):
   """The effect of each switch: 'switch:NAME' minus 'pruned' at the same sparsity, task and seed."""
   named = {f'switch:{name}': name for name in arms.family(rows, 'switch')}
+  rows = _at_rates_of(rows, named)
   lines = _against(rows, named, level, margin)
   note = _note(
     'Each switch minus the standard arm, *pruned in pre-training*, at the same sparsity, task and seed. "reached" is '
@@ -28,10 +29,12 @@ def switches(rows, *, level=0.95, margin=equivalence.MARGIN):
 
 def others(rows, *, level=0.95, margin=equivalence.MARGIN):
   """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus dense, pruned and deleted."""
-  rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune') and 'epochs' not in row]
+  rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune')]
+  known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'before' is where 'after' begins
+  rows = _at_rates_of(rows, {row['arm'] for row in rows if row['arm'] not in known and ':' not in row['arm']})
   scores, losses = statistics.points(rows), statistics.pretrain(rows)
   lines = []
-  for arm, s in sorted(key for key in {**scores, **losses} if key[0] not in arms.ORDER and ':' not in key[0]):
+  for arm, s in sorted(key for key in {**scores, **losses} if key[0] not in known and ':' not in key[0]):
     here = scores.get((arm, s), {})
     minus = lambda other, at, here=here: statistics.paired(here, scores.get((other, at), {}))
     others = (('dense', 0.0), ('pruned', s), ('deleted', s))
@@ -46,7 +49,8 @@ def others(rows, *, level=0.95, margin=equivalence.MARGIN):
   head = ('control', 'sparsity', 'pre-train loss', 'score', '- dense', '- pruned', '- deleted', 'in words', 'pairs')
   return tables.Table('Controls', head, tuple(lines), (
     f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the {level:.0%} interval, the '
-    f'wider of Student\'s and the bootstrap. In words: against dense, with a margin of {100 * margin:g} points.'
+    'wider of Student\'s and the bootstrap. All at the learning rates that the controls have. In words: against dense, '
+    f'with a margin of {100 * margin:g} points.'
   ))  # fmt: skip
 
 
@@ -81,11 +85,12 @@ def corpus(rows, *, level=0.95):
 def prunability(rows, *, level=0.95):
   """The figure of `corpus`: the sparsity at which the loss has risen by RISE against the share, bars its interval.
 
-  None where no share has an end.
+  An end that lies beyond the sparsities measured is an arrow at the highest of them. None where no share has an end.
   """
-  found = [(float(fractions.Fraction(share)), end_of(place, level=level)) for share, place in _shares(rows)]
-  found = [(share, end) for share, end in found if math.isfinite(end.at)]
-  if not found:
+  ends = [(float(fractions.Fraction(share)), end_of(place, level=level), place) for share, place in _shares(rows)]
+  beyond = [(share, max(row['sparsity'] for row in place)) for share, end, place in ends if math.isinf(end.at)]
+  found = [(share, end) for share, end, _ in ends if math.isfinite(end.at)]
+  if not found and not beyond:
     return None
   x, y = np.array([share for share, _ in found]), np.array([end.at for _, end in found])
   reach = [[e.at - e.low if math.isfinite(e.low) else 0.0, min(e.high, 1.0) - e.at if not math.isnan(e.high) else 0.0]
@@ -93,8 +98,13 @@ def prunability(rows, *, level=0.95):
   with drawing.canvas(6.4, 4.4, 1) as (figure, (axes,)):
     axes.errorbar(x, y, yerr=np.array(reach).T, color=arms.colour('pruned'), marker='o', capsize=3,
                   label=f'pruned in pre-training: loss {RISE:g} nats above dense')
+    if beyond:
+      axes.plot(*zip(*beyond, strict=True), linestyle='', marker='^', markersize=9, color=arms.colour('pruned'),
+                markerfacecolor='white', label='beyond the highest sparsity measured')
     axes.set_xscale('log')
-    axes.set_xticks(x, [share for share, place in _shares(rows) if float(fractions.Fraction(share)) in x])
+    axes.set_xticks([share for share, end, _ in ends if not math.isnan(end.at)],
+                    [share for (share, _), (_, end, _) in zip(_shares(rows), ends, strict=True)
+                     if not math.isnan(end.at)])
     axes.minorticks_off()
     axes.set(xlabel='share of the pre-training corpus', ylabel='sparsity reached', ylim=(0, 1),
              title='Prunability against the amount of text')
@@ -134,7 +144,7 @@ def _against(rows, named, level, margin):
   reached = statistics.pretrain(rows, 'sparsity')
   lines = []
   for arm, s in sorted({key for key in (*scores, *losses) if key[0] in named}):
-    other = ('pruned', s) if s else ('dense', 0.0)
+    other = 'pruned', s
     pair = lambda table, arm=arm, s=s, other=other: statistics.paired(table.get((arm, s), {}), table.get(other, {}))
     estimate = lambda diffs: statistics.cautious(diffs.values(), level=level)
     t = equivalence.test(pair(scores), margin)
@@ -146,6 +156,15 @@ def _against(rows, named, level, margin):
   return lines
 
 
+def _at_rates_of(rows, chosen):
+  """The rows without fine-tuning at rates that the arms `chosen` do not have: no best of four beside one alone."""
+  have = {}
+  for row in rows:
+    if row['stage'] == 'finetune' and row['arm'] in chosen:
+      have.setdefault(row['task'], set()).add(row['learning_rate'])
+  return [row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in have.get(row['task'], ())]
+
+
 def _shown(place):
   value = statistics.mean(place.values())
   return f'{value:.3f}' if math.isfinite(value) else '-'
@@ -153,7 +172,7 @@ def _shown(place):
 
 def _note(what, level, margin):
   return (
-    f'{what}. Nats and points of 100; ± half of the {level:.0%} interval, the wider of Student\'s and the bootstrap; '
-    f'p of the score by two one-sided tests with a margin of {100 * margin:g} points; pairs of pre-training + '
-    'fine-tuning.'
+    f'{what}, at the learning rates that the switches have. Nats and points of 100; ± half of the {level:.0%} '
+    "interval, the wider of Student's and the bootstrap; p of the score by two one-sided tests with a margin of "
+    f'{100 * margin:g} points; pairs of pre-training + fine-tuning.'
   )

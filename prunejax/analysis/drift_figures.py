@@ -24,10 +24,10 @@ def of(rows, scored, arm='pruned'):
                    for task, places in differences.items()}
 
 
-def figure(cosines, differences, stops=()):
+def figure(cosines, differences):
   """Score less the dense one against feature cosine, a line a task, dots at the sparsities (section 6's suggestion).
 
-  cosines: {sparsity: number}. differences: {task: {sparsity: number}}, fractions. stops: thresholds to mark.
+  cosines: {sparsity: number}. differences: {task: {sparsity: number}}, fractions.
   """
   with drawing.canvas(7.6, 5, 1) as (figure, (axes,)):
     for k, (task, places) in enumerate(sorted(differences.items())):
@@ -37,8 +37,6 @@ def figure(cosines, differences, stops=()):
     for s, cosine in cosines.items():
       axes.annotate(f'{s:g}', (cosine, 1), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize=8,
                     color='#888888')
-    for threshold in stops:
-      axes.axvline(threshold, color='#aaaaaa', linestyle=':', linewidth=1.2)
     axes.axhline(0, color='#aaaaaa', linewidth=1)
     axes.invert_xaxis()
     axes.set(xlabel='cosine similarity of features to dense', ylabel='dev score less dense (points)')

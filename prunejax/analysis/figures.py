@@ -35,18 +35,19 @@ def figure1(rows, *, chance=None):
 def figure2a(rows):
   """Held-out pre-train loss against information-deletion score, one line a task (Figure 2a).
 
-  A dot is one seed at one sparsity, dense included; each line is fitted to the dots drawn.
+  A dot is one seed at one sparsity, 0 included; each line is fitted to the dots drawn.
   """
   rows = arms.standard(statistics.one_grid(rows))
   scores, losses = statistics.points(rows), statistics.pretrain(rows)
   with drawing.canvas(7.2, 5, 1) as (figure, (axes,)):
     for index, task in enumerate(statistics.tasks_of(scores)):
       colour, marker = arms.SERIES[index % len(arms.SERIES)], 'os^XDvP'[index % 7]
-      dots = [(losses[source, s]['pretrain', seed], 100 * value)
-              for (arm, s), place in sorted(scores.items())
-              for source in [{'deleted': 'pruned', 'dense': 'dense'}.get(arm)]
-              for (name, seed), value in place.items()
-              if name == task and ('pretrain', seed) in losses.get((source, s), {})]
+      places = {s: place for (arm, s), place in scores.items() if arm == 'deleted' and s}
+      places[0.0] = statistics.zero(scores, 'deleted')
+      dots = [(loss['pretrain', seed], 100 * value)
+              for s, place in sorted(places.items())
+              for loss in [losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')]
+              for (name, seed), value in place.items() if name == task and ('pretrain', seed) in loss]
       if not dots:
         continue
       x, y = np.array(sorted(dots)).T

@@ -6,18 +6,19 @@ from prunejax.analysis import arms, drawing, probed
 from prunejax.analysis.mask_figures import estimates, over_epochs, short, style
 
 CAPTIONS = {
-  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted, the '
-             "paper's numbers.",
+  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
+             "in grey, the paper's numbers.",
   'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights on the left.',
   'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of tokens that '
              'start a word and of inner pieces (##); share pruned of the dimensions.',
 }  # fmt: skip
 
 
-def figure4(rows, paper=None):
+def figure4(rows, paper=None, matrices=None):
   """Movement over epochs, one line a task (left); by kind of matrix, a dot a layer (right).
 
-  paper: {task: {epochs: mean movement in %}}, drawn dotted.
+  paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in %} over the paper's
+    layers, drawn in grey.
   """
   found = probed.of(rows, 'movement')
   epochs = probed.of_epochs(found)
@@ -25,7 +26,7 @@ def figure4(rows, paper=None):
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']
   plain = fastest(probed.first_of(found, ('dense', 'before')))
-  tasks = probed.tasks(found)
+  tasks, named = probed.tasks(found), rates_of(plain)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
       left.plot(list(line), list(line.values()), color='#999999', linestyle=':', linewidth=1.3, zorder=1)
@@ -35,12 +36,18 @@ def figure4(rows, paper=None):
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
+      if not mine:  # measured over epochs alone
+        continue
       for place, kind in enumerate(kinds):
         layers = 100 * probed.mean_lists([row[kind] for row in mine if kind in row])
         at = place + 0.12 * (k - (len(tasks) - 1) / 2)
-        look, label = style(k), None if place else short(task)
+        look, label = style(k), None if place else named[task]
         right.plot([at] * len(layers), layers, 'o', markersize=3.5, alpha=0.6, color=look['color'])
         right.plot([at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label)
+    for place, kind in enumerate(kinds):
+      if kind in (matrices or {}):
+        right.fill_between([place - 0.4, place + 0.4], *matrices[kind], color='#bbbbbb', alpha=0.5, linewidth=2,
+                           edgecolor='#999999', zorder=1, label='lowest to highest layer, paper (MNLI)')
     names = [kind.replace('attention/', 'att. ') for kind in kinds]
     right.set_xticks(range(len(kinds)), names, rotation=30, ha='right')
     if not epochs:
@@ -54,14 +61,15 @@ def figure4(rows, paper=None):
 
 
 def figure6(rows):
-  """Mean movement by starting magnitude percentile, one line a task, at the highest learning rate."""
+  """Mean movement by starting magnitude percentile, one line a task, at its highest learning rate."""
   found = fastest(probed.first_of(probed.of(rows, 'movement'), ('dense', 'before')))
+  named = rates_of(found)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
     for k, task in enumerate(probed.tasks(found)):
       curves = 100 * np.array([probed.mean_lists([row['metrics']['by_magnitude']])
                                for row in found if row['task'] == task])
       x = (np.arange(curves.shape[1]) + 0.5) * 100 / curves.shape[1]
-      axes.plot(x, curves.mean(0), color=style(k)['color'], label=short(task))
+      axes.plot(x, curves.mean(0), color=style(k)['color'], label=named[task])
       axes.fill_between(x, curves.min(0), curves.max(0), color=style(k)['color'], alpha=0.2, linewidth=0)
     axes.set(xlabel='percentile of |w| before fine-tuning', ylabel='movement in magnitude order (%)',
              title='Movement by starting magnitude')
@@ -102,6 +110,15 @@ def figure8(rows):
 
 
 def fastest(rows):
-  """The rows of the highest learning rate."""
-  most = max((row['learning_rate'] for row in rows), default=None)
-  return [row for row in rows if row['learning_rate'] == most]
+  """The rows of the highest learning rate of each task."""
+  most = {}
+  for row in rows:
+    most[row['task']] = max(row['learning_rate'], most.get(row['task'], 0))
+  return [row for row in rows if row['learning_rate'] == most[row['task']]]
+
+
+def rates_of(rows):
+  """{task: what a legend calls it}: with its learning rate where tasks have unlike ones."""
+  rates = {row['task']: row['learning_rate'] for row in rows}
+  unlike = len(set(rates.values())) > 1
+  return {task: short(task) + (f', rate {rate:g}' if unlike else '') for task, rate in rates.items()}

@@ -17,10 +17,14 @@ def fixed(rows):
   scores = {}
   for row in rows:
     if row['stage'] == 'finetune' and row['arm'] == 'dense':
-      scores.setdefault(row['task'], {}).setdefault(row['learning_rate'], []).append(statistics.score(row))
+      scores.setdefault(row['task'], {}).setdefault(row['learning_rate'], {})[row['seed']] = statistics.score(row)
   if not scores:
     return {}
-  means = {task: {rate: statistics.mean(v) for rate, v in place.items()} for task, place in scores.items()}
+  means = {}
+  for task, place in scores.items():
+    seeds = set().union(*place.values())
+    whole = {rate: v for rate, v in place.items() if set(v) == seeds} or place  # no rate wins by its one lucky seed
+    means[task] = {rate: statistics.mean(v.values()) for rate, v in whole.items()}
   common = set.intersection(*(set(place) for place in means.values()))
   if common:
     best = max(sorted(common), key=lambda rate: statistics.mean([place[rate] for place in means.values()]))
@@ -45,17 +49,19 @@ def several(rows):
 
 
 def table(rows, *, level=0.95, seed=0):
-  """Scores of each task and on average, best of rates | at one rate, and how much of a difference is selection.
+  """Scores of each task and on average, best of rates | at one rate, and how much a difference changes by it.
 
-  That share is (d_best - d_one) / d_one, for differences d to dense: +0.3 means that picking rates makes the difference
-  look 30 % larger, -0.3 that it hides 30 % of it. '-' where d_one is under half a point and a share says nothing.
+  That change is (d_best - d_one) / d_one, for differences d to dense: +0.3 means that the difference is 30 % larger
+  when each arm takes its best rate, -0.3 that it is as much smaller. It is luck and a rate that suits the arm together;
+  the one rate is the one that suits dense. '-' where d_one is under half a point and a share says nothing. Places that
+  lack one of the rates of their task are left out: the best of one is no match for the best of four.
   """
-  rows = arms.standard(statistics.one_grid(rows))
+  rows = _whole(arms.standard(statistics.one_grid(rows)))
   rates = fixed(rows)
   best, one = statistics.points(rows), statistics.points(at(rows, rates))
   tasks = statistics.tasks_of(best)
   average = statistics.averages(best), statistics.averages(one)
-  estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
+  estimate = lambda values: statistics.cautious(values, level=level, seed=seed)
   lines = []
   for key in sorted(best, key=arms.order):
     cells = []
@@ -75,15 +81,23 @@ def table(rows, *, level=0.95, seed=0):
       f'{share:+.0%}' if math.isfinite(share) and key[1] else '-',
     ))  # fmt: skip
   head = ('arm', 'sparsity', *[f'{task}, best | one rate' for task in tasks], 'AVG, best of rates', 'AVG, one rate',
-          'gain by picking', 'to dense, best', 'to dense, one rate', 'share that is selection')
+          'gain by picking', 'to dense, best', 'to dense, one rate', 'change by picking')
   told = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
   many = ', '.join(f'{task} {rate:g}' for task, rate in sorted(rates.items())) if len(told) > 1 else ''.join(told)
   note = (
-    f'Points of 100, mean ± half of the {level:.0%} bootstrap interval over seeds. Best: the largest dev score over '
-    'the rates of each task, arm, sparsity and seed, as the paper reports. One rate: the best for dense on average '
-    f'({many}), for every arm.'
+    f"Points of 100, mean ± half of the {level:.0%} interval over seeds, the wider of Student's and the bootstrap. "
+    'Best: the largest dev score over the rates of each task, arm, sparsity and seed, as the paper reports. One rate: '
+    f'the best for dense on average ({many}), for every arm.'
   )
   return tables.Table('Table 1 both ways: the best of the learning rates, and one rate', head, tuple(lines), note)
+
+
+def _whole(rows):
+  """The rows without fine-tuning in places, (task, arm, sparsity), that lack one of the learning rates of the task."""
+  have = statistics.rates_of(rows)
+  full = {task: set.union(*places.values()) for task, places in have.items()}
+  here = lambda row: have[row['task']][row['arm'], statistics.level_of(row)]
+  return [row for row in rows if row['stage'] != 'finetune' or here(row) == full[row['task']]]
 
 
 def _points(value):

@@ -146,6 +146,8 @@ WORDS = {
 def table(rows, paper=None, said=None, *, level=0.95):
   """Each end, ours and the paper's by the same estimator; said: {name of an end: what the paper reads by eye}."""
   ours, theirs = curves(rows), paper_curves(paper) if paper else {}
+  # A curve may be cut where it falls back: what it has not reached by then it reaches nowhere.
+  top, theirs_top = (max((line.levels[-1] for line, _ in side.values()), default=0.0) for side in (ours, theirs))
   lines = []
   for name, (line, margin) in ours.items():
     if not len(line.values) or len(line.levels) < 2:
@@ -154,8 +156,8 @@ def table(rows, paper=None, said=None, *, level=0.95):
     here = crossing(line, margin, level=level)
     there = crossing(*theirs[name], level=level) if name in theirs else Crossing(*[math.nan] * 3, 0)
     lines.append((
-      f'{words} {scale * margin:g} {unit}', _at(here, line), _span(here, line), str(here.n),
-      _at(there, theirs[name][0]) if name in theirs else '-', _span(there, theirs[name][0]) if name in theirs else '-',
+      f'{words} {scale * margin:g} {unit}', _at(here, top), _span(here, top), str(here.n),
+      _at(there, theirs_top), _span(there, theirs_top),
       f'{here.at - there.at:+.2f}' if math.isfinite(here.at - there.at) else '-', str((said or {}).get(name, '-')),
     ))  # fmt: skip
   note = (
@@ -166,14 +168,14 @@ def table(rows, paper=None, said=None, *, level=0.95):
   return tables.Table('Where the three regimes end', head, tuple(lines), note)
 
 
-def _at(found, line):
+def _at(found, top):
   if math.isnan(found.at):
     return '-'
-  return f'{found.at:.2f}' if math.isfinite(found.at) else f'> {line.levels[-1]:g}'
+  return f'{found.at:.2f}' if math.isfinite(found.at) else f'> {top:g}'
 
 
-def _span(found, line):
+def _span(found, top):
   if math.isnan(found.low):
     return '-'
-  end = lambda x: f'{x:.2f}' if math.isfinite(x) else f'> {line.levels[-1]:g}'
+  end = lambda x: f'{x:.2f}' if math.isfinite(x) else f'> {top:g}'
   return f'[{end(found.low)}, {end(found.high)}]'

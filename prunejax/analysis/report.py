@@ -7,7 +7,7 @@ from prunejax.analysis import tables as tabular
 
 CAPTIONS = {
   'figure1': 'Figure 1: average dev score and train loss against sparsity; bars are 95 % bootstrap intervals '
-             'over seeds.',
+             f'over seeds ({statistics.FEW}).',
   'figure2a': 'Figure 2a: held-out pre-train loss against dev score after information deletion, one least-squares line '
               'a task.',
   'pretrain_loss': 'Held-out pre-train loss against sparsity, by magnitude and at random.',

@@ -1,11 +1,17 @@
 """From ledger rows to numbers with intervals: selection, pairing, bootstrap, straight lines."""
 
+import collections
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 METRICS = ('accuracy', 'matthews', 'pearson', 'spearman', 'f1')
+# Said under every table and figure whose intervals are the bootstrap's alone.
+FEW = (
+  'of two or three seeds such an interval covers the truth in some 50 and 75 % of cases; verdicts, p and differences '
+  "rest on the wider of it and Student's"
+)
 
 
 class Estimate(NamedTuple):
@@ -134,6 +140,25 @@ def select(rows):
   return list(best.values())
 
 
+def rates_of(rows):
+  """{task: {(arm, sparsity): the set of its learning rates}} of the fine-tuned rows."""
+  have = {}
+  for row in rows:
+    if row['stage'] == 'finetune':
+      place = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
+      place.add(row['learning_rate'])
+  return have
+
+
+def comparable(rows):
+  """The rows without fine-tuning at rates that not every arm and sparsity of the task has: the best of four is no
+  match for the best of one. Where a task has no rate in common, its rows stay as they are.
+  """
+  sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
+  common = {task: set.intersection(*found) or set.union(*found) for task, found in sets.items()}
+  return [row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]]
+
+
 def level_of(row):
   """The sparsity a row asked for, rounded so that 0.1 * 3 and 0.3 are one point."""
   return round(float(row['sparsity']), 6)
@@ -169,9 +194,18 @@ def tasks_of(table):
   return sorted({task for place in table.values() for task, _ in place})
 
 
+def averaged(table):
+  """The tasks that an average is over, sorted: those that have at least half as many numbers as the fullest one.
+
+  A grid that grows begins a task with one cell, and one cell must not leave every other place without an average.
+  """
+  count = collections.Counter(task for place in table.values() for task, _ in place)
+  return sorted(task for task, n in count.items() if 2 * n >= max(count.values()))
+
+
 def averages(table):
-  """{(arm, sparsity): {seed: mean over tasks}}; a seed that lacks a task has no average."""
-  tasks = tasks_of(table)
+  """{(arm, sparsity): {seed: mean over the tasks `averaged`}}; a seed that lacks one of them has no average."""
+  tasks = averaged(table)
   result = {}
   for key, place in table.items():
     seeds = sorted({seed for _, seed in place})
@@ -179,6 +213,11 @@ def averages(table):
     if whole:
       result[key] = {seed: mean([place[task, seed] for task in tasks]) for seed in whole}
   return result
+
+
+def zero(table, arm):
+  """The place of an arm's own 0, nothing pruned and all else as in the arm; the dense one where there is none."""
+  return table.get((arm, 0.0)) or table.get(('dense', 0.0), {})
 
 
 def paired(ours, theirs):

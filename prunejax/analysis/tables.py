@@ -24,7 +24,7 @@ def table1(rows, *, level=0.95, seed=0):
 
   Scores are in points of 100 as the paper prints them; +- is half the bootstrap interval.
   """
-  rows = statistics.one_grid(rows)
+  rows = statistics.comparable(statistics.one_grid(rows))
   scores = statistics.points(rows)
   train = statistics.points(rows, statistics.train_loss)
   losses = statistics.pretrain(rows)
@@ -37,25 +37,29 @@ def table1(rows, *, level=0.95, seed=0):
 
   def line(arm, sparsity):
     key = arm, sparsity
-    source = (arms.SOURCE.get(arm, arm), sparsity if arm != 'after' else 0.0)
+    source = arms.SOURCE.get(arm, arm)
+    place = losses.get((source, sparsity), {}) if sparsity else statistics.zero(losses, source)
     # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
-    loss = [] if arm == 'after' else losses.get(source, {}).values()
+    loss = [] if arm == 'after' else place.values()
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
     average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
-    seeds = {k[1] for table in (scores, losses) for k in table.get(key, {})}
+    seeds = {k[1] for k in scores.get(key) or losses.get(key, {})}
     return (arms.name(arm), f'{sparsity:g}', str(len(seeds)), number(estimate(loss)),
             *per_task, average)
 
   keys = sorted(set(scores) | set(losses), key=arms.order)
   names = sorted({(row['task'], statistics.metric_of(row)) for row in statistics.select(rows)})
   unlike = [f'{task}: {metric}' for task, metric in names if metric != 'accuracy']
+  apart = sorted(set(tasks) - set(statistics.averaged(scores)))
   note = (f'Score in points of 100 | loss over the training set; mean ± half of the '
-          f'{level:.0%} bootstrap interval over seeds, - where there are too few. '
-          'Learning rates: the best dev score of each task, arm, sparsity and seed.')
+          f'{level:.0%} bootstrap interval over seeds, - where there are too few ({statistics.FEW}). '
+          'Learning rates: the best dev score of each task, arm, sparsity and seed, of those rates that all arms and '
+          'sparsities of the task have.')
   return Table('Table 1: sparsity, pre-train loss, dev score and train loss',
                ('arm', 'sparsity', 'seeds', 'pre-train loss', *tasks, 'AVG'),
                tuple(line(*key) for key in keys),
-               note + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else ''))
+               note + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else '')
+               + (f' Not in AVG, since most places lack it: {", ".join(apart)}.' if apart else ''))
 
 
 def records(title, items, note=''):
