@@ -189,7 +189,8 @@ def _reproduce(args, overrides):
 def _worker(args):
   from prunejax.train import workers
 
-  return workers.place(args.worker, args.workers, joined=bool(args.distributed))
+  joined = bool(args.distributed or os.environ.get('JAX_COORDINATOR_ADDRESS'))
+  return workers.place(args.worker, args.workers, joined=joined)
 
 
 def _report(args, overrides):

@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 
 from prunejax.analysis import ledger
-from prunejax.train import configs, cost, grid, loop, parents
+from prunejax.train import configs, cost, grid, loop, parents, population
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -187,6 +187,33 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   model.mkdir(parents=True)
   (model / 'config.json').write_text('{}')
   assert parents.without_model(cells, left, done, tmp_path) == set()
+
+
+def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):
+  parent = grid.Cell(LABELS, tiny_runs.config(steps=8))
+  child = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=1, init=f'cell:{grid.key(parent)}'), grid.key(parent))
+  run = lambda cells: grid.run(cells, tmp_path, experiment='a', preset='b', one_by_one=True, say=lambda text: None)
+  before = run([parent])
+  shutil.rmtree(tmp_path / 'cells' / grid.key(parent) / 'model')  # to save room; its result stays
+  rows = run([parent, child])
+  assert rows[0]['metrics'] == before[0]['metrics'] and rows[1]['parent'] == grid.key(parent)
+  assert (tmp_path / 'cells' / grid.key(parent) / 'model' / 'model.safetensors').exists()
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_what_a_failed_teacher_would_have_taught_fails_and_the_others_go_on(alone, tmp_path):
+  teacher = grid.Cell(LABELS, tiny_runs.config(steps=8, optimizer__learning_rate=1e30))
+  student = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=1, distill__teacher=f'cell:{grid.key(teacher)}'))
+  other = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=2))
+  cells = [teacher, student, other]
+  rows = grid.run(cells, tmp_path, experiment='a', preset='b', one_by_one=alone, say=lambda text: None)
+  assert [bool(row.get('failed')) for row in rows] == [True, True, False] and grid.key(teacher) in rows[1]['failed']
+
+
+def test_a_wave_that_another_worker_has_just_ended_is_no_wave(tmp_path, monkeypatch):
+  (tmp_path / 'populations').mkdir()
+  monkeypatch.setattr(population.files, 'names', lambda folder: ['gone'])
+  assert population.under_way(tmp_path) == {}
 
 
 def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):

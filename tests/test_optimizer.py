@@ -10,7 +10,7 @@ import transformers
 
 from configs import base
 from prunejax.models import bert
-from prunejax.train import configs, objectives, optimizer
+from prunejax.train import configs, loop, objectives, optimizer
 from prunejax.train.step import make_train_step
 
 
@@ -136,6 +136,7 @@ def test_flops_are_six_a_weight_a_token():
   ('optimizer.warmup', 1.5), ('optimizer.clip', 0.0), ('optimizer.sawtooth', -1), ('optimizer.weight_decay', -0.1),
   ('optimizer.b1', 1.0), ('optimizer.b2', -0.5), ('optimizer.eps', 0.0), ('steps', 0), ('accumulate', 0),
   ('accumulate', 3),
+  ('optimizer.eps', float('inf')), ('optimizer.weight_decay', float('inf')),
 ])
 def test_a_number_that_cannot_be_is_named(key, value):
   with pytest.raises(ValueError, match=f'{key}={value!r}'):
@@ -159,3 +160,31 @@ def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
     optimizer.make(config)
   key = list(change)[-1]
   assert f'prune.weights.{key}={change[key]!r}' in str(error.value) and words in str(error.value)
+
+
+@pytest.mark.parametrize('key, value, words', [
+  ('mesh.model', 0, 'at least 1'), ('model.num_attention_heads', 0, 'at least 1'),
+  ('model.hidden_size', 0, 'at least 1'), ('data.vocab_size', -1, 'at least 1'),
+  ('model.intermediate_size', -3, 'at least 1'), ('seed', 2**70, '2**63'),
+  ('mesh.rules', (('(', ()),), 'expected (regex, axes)'), ('mesh.rules', ('x',), 'expected (regex, axes)'),
+])
+def test_what_no_run_can_have_is_named_before_it_begins(key, value, words):
+  config = configs.override(base.get_config(), {key: value})
+  with pytest.raises(ValueError) as error:
+    loop.check(config)
+  assert str(error.value).startswith(key) and words in str(error.value)
+
+
+def test_zeros_are_held_in_every_group_also_in_one_that_prunes_nothing():
+  config = base.get_config()
+  config.hold_zeros = True
+  config.prune.weights = base.prune_group(where='a', schedule='constant(0.5)')
+  with config.unlocked():
+    config.prune.other = base.prune_group(where='b')
+  tx = optimizer.make(config)
+  params = {name: jnp.array([0.0, 2.0, 3.0, 4.0]) for name in 'abc'}
+  state, grads = tx.init(params), {name: jnp.ones(4) for name in 'abc'}
+  for _ in range(3):
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  assert params['a'][0] == params['b'][0] == 0 != params['c'][0]

@@ -98,6 +98,8 @@ def test_the_paper_preset_runs_from_tfds_and_hugging_face_folders(data_dir, weig
   ({'--config.init': 'nowhere'}, ["init='nowhere'", 'no folder']),
   ({'--config.data.root': 'nowhere'}, ['nowhere', 'tfds']),
   ({'--tasks': 'tfds/glue/mnl'}, ["'tfds/glue/mnl'", 'mnli']),
+  ({'--config.seed': '7'}, ['--config.seed=7', '--seeds']),
+  ({'--config.prune.weights.schedule': 'constant(0.5)'}, ['--sparsities']),
   ({'--arms': 'controle'}, ["'controle'", "did you mean 'controls'"]),
   ({'--rates': '0'}, ['--rates', '0']),
   ({'--rates': 'fast'}, ["'fast'", 'numbers joined by commas']),

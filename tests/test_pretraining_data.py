@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunejax.data import corpus, pretraining, wordpiece
+from prunejax.train import kinds
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 WORDS = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS][:9000]
@@ -294,6 +295,23 @@ def test_a_vocabulary_goes_to_a_file_and_back(tmp_path):
     assert wordpiece.fingerprint(back) == wordpiece.fingerprint(trained)
     assert back.encode('Ba deni, foru.').ids == trained.encode('Ba deni, foru.').ids
   assert trained.encode('ba', 'deni').type_ids[-1] == 1
+
+
+def test_a_cased_folder_stays_cased(tmp_path):
+  pieces = [*wordpiece.SPECIAL, 'The', 'the', 'apple']
+  (tmp_path / 'vocab.txt').write_text('\n'.join(pieces))  # and no line end after the last
+  (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
+  cased, ids = wordpiece.load(tmp_path), lambda words: [pieces.index(word) for word in words]
+  assert cased.get_vocab_size() == len(pieces) and not wordpiece.lowered(cased)
+  assert cased.encode('The apple Apple').ids[1:-1] == ids(['The', 'apple', '[UNK]'])
+  (tmp_path / 'tokenizer_config.json').unlink()
+  lower = wordpiece.load(tmp_path / 'vocab.txt')
+  assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
+  assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
+  assert kinds.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
+  (tmp_path / 'tokenizer_config.json').write_text('[')
+  with pytest.raises(ValueError, match='tokenizer_config.json.*JSON'):
+    wordpiece.load(tmp_path)
 
 
 @pytest.mark.parametrize('text, match', [

@@ -46,6 +46,23 @@ def test_arms_do_what_their_names_say():
   assert 'random' in cells['random', s, ''].config.prune.weights.criterion
 
 
+@pytest.mark.parametrize('preset', presets.PRESETS)
+def test_what_a_cell_starts_from_is_kept(preset):
+  # With 3,200 examples the epochs of the family 'epochs' are as long as runs that the other families have.
+  overrides = {} if preset in ('base', 'paper') else {'data.examples': 3200}
+  cells = run.plan(preset, overrides, families=['paper', 'controls', 'epochs'])
+  of = {grid.key(cell): cell.config for cell in cells}
+  for cell in cells:
+    if cell.parent:
+      assert of[cell.parent].keep_latent if cell.config.init.endswith('/latent') else of[cell.parent].keep_model
+
+
+def test_epochs_are_scaled_as_all_steps_are():
+  plan = lambda scale: run.plan('quick', {}, families=['epochs'], seeds=[0], scale=scale)
+  steps = lambda scale: [cell.config.steps for cell in plan(scale) if cell.labels['arm'] == 'epochs']
+  assert steps(0.1) == [round(n / 10) for n in steps(None)]
+
+
 def test_equal_fine_tunes_every_arm_for_as_many_steps():
   cells = {grid.key(c): c for c in run.plan('equal', {}, seeds=[0])}
 

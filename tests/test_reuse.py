@@ -1,6 +1,7 @@
 """Cells that another work directory has run: taken with row and model, run no more, and never taken by mistake."""
 
 import json
+import shutil
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_a_cell_that_is_taken_is_the_same_and_is_started_from(other, tmp_path):
   assert reuse.take([mine, child], tmp_path, other, experiment='c', preset='d', say=said.append) == 0
   reuse.take([parent], tmp_path / 'third', tmp_path, experiment='e', preset='f', say=said.append)
   assert ledger.read(tmp_path / 'third' / 'ledger.jsonl')[0]['reused'] == 'a b'
+
+
+def test_a_cell_without_the_model_that_this_grid_keeps_is_not_taken(other, tmp_path):
+  parent = cells()[0]
+  shutil.copytree(other, tmp_path / 'light')
+  shutil.rmtree(tmp_path / 'light' / 'cells' / grid.key(parent) / 'model')
+  take = lambda cell, name: reuse.take([cell], tmp_path / name, tmp_path / 'light', experiment='c', preset='d',
+                                       say=lambda text: None)  # fmt: skip
+  assert take(parent, 'kept') == 0
+  row = ledger.read(tmp_path / 'light' / 'ledger.jsonl')[0]
+  (tmp_path / 'light' / 'ledger.jsonl').write_text(json.dumps({**row, 'epochs': 3}) + '\n')
+  assert take(grid.Cell(LABELS, tiny_runs.config(steps=8, keep_model=False)), 'light-too') == 1
+  mine = ledger.read(tmp_path / 'light-too' / 'ledger.jsonl')[0]
+  assert 'epochs' not in mine and not mine['config']['keep_model'] and mine['metrics'] == row['metrics']
 
 
 def test_what_failed_or_differs_is_not_taken(other, tmp_path):

@@ -16,11 +16,17 @@ from experiments.gordon2020 import presets, run
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
 from prunejax.data import corpus, wordpiece
-from prunejax.train import grid, inputs, workers
+from prunejax.train import grid, inputs, parents, workers
+
+
+class Distill(NamedTuple):
+  teacher: str = ''
 
 
 class Config(NamedTuple):
   steps: int
+  init: str = ''
+  distill: Distill = Distill()
 
 
 class Cell(NamedTuple):
@@ -33,21 +39,23 @@ def drawn(seed):
   rng = random.Random(seed)
   cells = []
   for i in range(rng.randrange(1, 30)):
-    parent = f'k{rng.randrange(i)}' if i and rng.random() < 0.5 else None
-    cells.append(Cell(Config(rng.randrange(1, 1000)), parent))
+    parent, teacher = (f'k{rng.randrange(i)}' if i and rng.random() < share else None for share in (0.5, 0.2))
+    taught = Distill(f'cell:{teacher}' if teacher else 'nano')
+    cells.append(Cell(Config(rng.randrange(1, 1000), f'cell:{parent}' if parent else '', taught), parent))
   return cells, [f'k{i}' for i in range(len(cells))]
 
 
 @pytest.mark.parametrize('seed, count', list(itertools.product(range(20), (1, 2, 3, 7, 40))))
 def test_every_cell_is_one_workers_with_all_it_starts_from(seed, count):
   cells, keys = drawn(seed)
-  cells = [cell._replace(config=Config(cell.config.steps * 1000 + i)) for i, cell in enumerate(cells)]  # all different
+  cells = [cell._replace(config=cell.config._replace(steps=cell.config.steps * 1000 + i))
+           for i, cell in enumerate(cells)]  # all different
   shares = [workers.share(cells, keys, (i, count)) for i in range(count)]
   assert sorted(itertools.chain(*shares)) == sorted(cells) and sum(map(len, shares)) == len(cells)
   for share in shares:
     assert share == [cell for cell in cells if cell in share]  # in the grid's order
     names = [keys[cells.index(cell)] for cell in share]
-    assert all(cell.parent is None or cell.parent in names[:i] for i, cell in enumerate(share))
+    assert all(key in names[:i] for i, cell in enumerate(share) for key, _ in parents.reads(cell))
 
 
 def test_the_steps_are_spread():

@@ -13,6 +13,11 @@ FAMILIES = {
   'epochs': 'fine-tuning for more and fewer epochs, and pruning after it',
   'corpus': 'small models born of shares of the corpus, then pruned',
 }
+# Keys that a cell sets itself, whatever the command says.
+OWN = {
+  'seed': '--seeds', 'data.task': '--tasks', 'steps': '--scale, or a preset', 'hold_zeros': 'another preset',
+  'prune.weights.schedule': '--sparsities', 'prune.weights.when': 'another preset',
+}  # fmt: skip
 
 
 def plan(
@@ -37,6 +42,9 @@ def plan(
     near = specs.suggest(preset, presets.PRESETS)
     raise ValueError(f'no preset {preset!r}{near}; known: {", ".join(presets.PRESETS)}')
   p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale, families, rates)
+  for name, flag in OWN.items():
+    if name in overrides:
+      raise ValueError(f'--config.{name}={overrides[name]} is what the cells of this grid differ in: use {flag}')
   for config in filter(None, (p.pretrain, p.tune, p.teacher)):
     configs.override(config, overrides)
   cells = Cells(p)
@@ -129,7 +137,7 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
     sparsities=tuple(sparsities or p.sparsities), extra_sparsities=tuple(sparsities or p.extra_sparsities),
     seeds=tuple(p.seeds if seeds is None else seeds),
     ramp=_times(p.ramp, scale), burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
-    born=_times(p.born, scale), families=tuple(families or p.families), rates=tuple(rates or p.rates),
+    born=_times(p.born, scale), scale=scale or 1, families=tuple(families or p.families), rates=tuple(rates or p.rates),
   )
 
 

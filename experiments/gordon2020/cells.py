@@ -19,8 +19,10 @@ class Cells:
     cell = grid.Cell(labels, config, start)
     key = grid.key(cell)
     # One cell may serve two families: as many epochs of dense fine-tuning are the dense arm itself.
-    there = self.found.setdefault(key, cell).labels
-    there.update({k: v for k, v in labels.items() if k not in there})
+    there = self.found.setdefault(key, cell)
+    there.labels.update({k: v for k, v in labels.items() if k not in there.labels})
+    for kept in ('keep_model', 'keep_latent'):  # which the key does not tell: what one family needs is kept
+      there.config[kept] = there.config[kept] or config[kept]
     return key
 
   def pretrain(self, arm, s, seed, start='', **recipe) -> str:

@@ -75,8 +75,8 @@ def epochs(cells, seed, dense):
     for n in (0, *p.epochs):
       tuned = dense
       if n:
-        tuned = cells.tune('epochs', 0.0, seed, task, p.rate, dense, steps=n * steps, keep_model=True,
-                           labels={'epochs': n})
+        longer = {'steps': max(round(n * steps * p.scale), 1), 'keep_model': True, 'labels': {'epochs': n}}
+        tuned = cells.tune('epochs', 0.0, seed, task, p.rate, dense, **longer)
       how = {'labels': {'epochs': n}, **shared}
       cells.tune('after epochs', p.epochs_sparsity, seed, task, p.rate, tuned,
                  presets.multiple(p.after, p.epochs_sparsity), **how)

@@ -31,6 +31,7 @@ class Preset(NamedTuple):
   epochs: of dense fine-tuning in the family 'epochs', besides 0; epochs_sparsity: what is pruned after them.
   shares: of the corpus, in the family 'corpus'; born, born_rate: steps and learning rate of the model born of each.
   examples: {task: number of training examples}, where a task is read whole.
+  scale: what --scale multiplied all steps by.
   teacher: config of the model that the first cell trains from nothing and all others start from, where no `init` says
     otherwise; None: `pretrain` and `tune` say what they start from.
   """
@@ -58,6 +59,7 @@ class Preset(NamedTuple):
   examples: Mapping = MappingProxyType({})
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
+  scale: float = 1
 
 
 def multiple(of, s):

@@ -35,7 +35,7 @@ def reproduce(
   what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}
   what |= {k: str(v) for k, v in overrides.items() if not k.startswith(('data.root', 'data.cache', 'population.'))}
   folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
-  if reuse:
+  if reuse and distributed.first():
     reusing.take(cells, folder, reuse, experiment=PAPER, preset=preset, say=say)
   grid.run(cells, folder, experiment=PAPER, preset=preset, one_by_one=one_by_one, say=say)
   left = grid.missing(whole, folder)

@@ -1,6 +1,7 @@
 """WordPiece vocabularies: train one on a corpus, or read a published one."""
 
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterable
 
@@ -22,14 +23,24 @@ def from_vocab(vocab, *, lowercase=True) -> Tokenizer:
 
 
 def load(path) -> Tokenizer:
-  """Reads `vocab.txt`, or the folder that holds one."""
+  """Reads `vocab.txt`, or the folder that holds one; tokenizer_config.json beside it says whether it is lower-cased."""
   path = pathlib.Path(path)
   path = path / 'vocab.txt' if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'no vocabulary {str(path)!r}: expected a BERT vocab.txt, one piece a line')
   if path.stat().st_size > MOST:
     raise ValueError(f'the vocabulary {str(path)!r} has {path.stat().st_size} bytes: expected at most {MOST}')
-  return from_vocab(path.read_text(encoding='utf-8').split('\n')[: -1 or None] if path.stat().st_size else [])
+  # Not splitlines(): a piece may itself be one of Unicode's other line ends.
+  text = path.read_bytes().decode('utf-8').replace('\r\n', '\n').removesuffix('\n')
+  return from_vocab(text.split('\n') if text else [], lowercase=_lowered(path.with_name('tokenizer_config.json')))
+
+
+def _lowered(path):
+  try:
+    said = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    return bool(said.get('do_lower_case', True))
+  except (OSError, ValueError, AttributeError) as error:
+    raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
 
 
 def train(lines: Iterable[str], vocab_size, *, alphabet=100) -> Tokenizer:
@@ -49,8 +60,14 @@ def pieces(tokenizer) -> list[str]:
 
 
 def fingerprint(tokenizer) -> str:
-  """16 hex digits that change with any piece or its id."""
-  return hashlib.sha256('\n'.join(pieces(tokenizer)).encode()).hexdigest()[:16]
+  """16 hex digits that change with any piece or its id, and with whether text is lower-cased."""
+  said = '\n'.join(pieces(tokenizer)) + ('' if lowered(tokenizer) else '\ncased')
+  return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def lowered(tokenizer) -> bool:
+  """Whether the tokenizer lowers its text."""
+  return tokenizer.normalizer.lowercase
 
 
 def _undressed(tokenizer, lowercase):

@@ -39,6 +39,7 @@ JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
 SPELLINGS = ((r'^(wte|wpe|h|ln_f)\.', r'transformer.\1.'), (r'^lm_head\.weight$', 'transformer.wte.weight'))
 BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
 HEADS = {'score.': 'classifier'}
+ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
 # What other descendants of the class compute and `gpt2.Gpt2` does not.
 ONLY = {
   'scale_attn_weights': True,
@@ -103,7 +104,7 @@ def save(directory, params, size, *, vocab=None, dtype='float32'):
   if 'classifier/kernel' in leaves and np.ndim(leaves['classifier/kernel']) == 2:
     if size.num_labels != leaves['classifier/kernel'].shape[1]:
       size.num_labels = leaves['classifier/kernel'].shape[1]
-  size.architectures = ['GPT2ForSequenceClassification' if heads == ('classifier',) else 'GPT2LMHeadModel']
+  size.architectures = [ARCHITECTURES[heads]]
   size.dtype = dtype
   _check_size(size, 'size', heads)
   hf_model.compare(leaves, _shapes(size, heads), 'params', HEADS)

@@ -120,6 +120,9 @@ def write(directory, texts, tensors):
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     safetensors.numpy.save_file(arrays, staged / WEIGHTS, metadata={'format': 'pt'})
     (staged / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner only
+    for name in [*texts, WEIGHTS]:  # on disk before the ledger says that the run is done
+      with open(staged / name, 'rb') as file:
+        os.fsync(file.fileno())
     if directory.exists():
       for name in [*texts, WEIGHTS]:
         os.replace(staged / name, directory / name)

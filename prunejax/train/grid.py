@@ -19,6 +19,9 @@ from prunejax.analysis import ledger
 from prunejax.train import configs, distributed, log, loop, measured, parents, population, workers
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
+# The columns of a row that were measured; the others say which cell of which grid it is.
+MEASURED = ('versions', 'device', 'metrics', 'mask_hash', 'bytes', 'seconds', 'steps', 'device_seconds', 'members',
+            'batching', 'time')  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -60,13 +63,16 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     say(f'{len(again)} of the done run again: cells that are left start from their models, which are not here')
     left = {k: cell for k, cell in cells.items() if k in left or k in again}
     done = {k: row for k, row in done.items() if k not in again}
+    for k in again if distributed.first() else ():
+      files.remove(folder / 'cells' / k)  # a result without its model would be taken for the run itself
+    distributed.together('again')
   title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
   pace = _Pace(left)
 
   def settle(k, outcome, seconds, **facts):
     """The row of a cell that ended, with the result of its run or the reason why there is none."""
     cell = cells[k]
-    row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': _public(cell.config)}
+    row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': public(cell.config)}
     row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
     if isinstance(outcome, FloatingPointError):
       row |= {'metrics': {}, 'failed': str(outcome), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
@@ -85,8 +91,8 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
     began = time.perf_counter()
     try:
-      if done.get(cells[k].parent, {}).get('failed'):
-        raise FloatingPointError(f'the cell it starts from, {cells[k].parent}, failed')
+      if broken := parents.failed(cells[k], done):
+        raise FloatingPointError(f'the cell it starts from or is taught by, {broken}, failed')
       outcome = loop.train(parents.resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say)
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
@@ -227,7 +233,7 @@ def device():
   return f'{jax.devices()[0].device_kind} x{jax.device_count()}'
 
 
-def _public(config):
+def public(config):
   """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
   quiet = ('data.root', 'data.cache', 'population.')
   return {k: v for k, v in configs.flat(config).items() if not k.startswith(quiet)}

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
   heads: of pre-training; its objective, and how its examples are made: a module with `Recipe`, `stream`, `batch`.
   recipe: (the group `data` of a config) -> Recipe.
   predictions: (the same) -> tokens predicted of an example.
-  words: module of its vocabularies. spelled: tokenizer -> what `files.save` takes as the vocabulary.
+  words: module of its vocabularies. spelled: tokenizer -> arguments of `files.save` that tell it.
   width: size -> between the two maps of a feed-forward block.
   """
 
@@ -64,7 +64,7 @@ KINDS = {
     recipe=lambda data: pretraining.Recipe(data.seq_len, data.predict, data.max_predictions),
     predictions=lambda data: data.max_predictions,
     words=wordpiece,
-    spelled=wordpiece.pieces,
+    spelled=lambda tokenizer: {'vocab': wordpiece.pieces(tokenizer), 'lowercase': wordpiece.lowered(tokenizer)},
     width=lambda size: size.intermediate_size,
   ),
   'gpt2': Kind(
@@ -80,7 +80,7 @@ KINDS = {
     recipe=lambda data: causal.Recipe(data.seq_len),
     predictions=lambda data: data.seq_len,
     words=bpe,
-    spelled=bpe.parts,
+    spelled=lambda tokenizer: {'vocab': bpe.parts(tokenizer)},
     width=gpt2.inner_width,
   ),
 }  # fmt: skip
@@ -139,8 +139,8 @@ def heads(kind, task):
 def save(folder, params, size, tokenizer, dtype='float32'):
   """Writes a model and its vocabulary, where there is one, as a Hugging Face folder."""
   kind = of_size(size)
-  vocab = None if tokenizer is None else kind.spelled(tokenizer)
-  kind.files.save(folder, params, size, vocab=vocab, dtype=dtype)
+  told = {} if tokenizer is None else kind.spelled(tokenizer)
+  kind.files.save(folder, params, size, dtype=dtype, **told)
 
 
 def make(size, heads, outputs=2, dtype=jnp.float32, initializer='normal'):

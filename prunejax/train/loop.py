@@ -38,7 +38,7 @@ __all__ = ['abstract_state', 'build', 'check', 'initial_state', 'pretrained', 'p
 LEAST = {
   'seed': 0, 'batch_size': 1, 'data.examples': 0, 'data.max_predictions': 1, 'eval.every': 0, 'eval.batches': 1,
   'eval.batch_size': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'log.every': 0, 'population.members': 0,
-  'population.memory': 0.0,
+  'population.memory': 0.0, 'mesh.model': 1, 'data.vocab_size': 1, **{f'model.{key}': 1 for key in kinds.SIZE_KEYS},
 }
 
 
@@ -198,6 +198,9 @@ def check(config):
   for key, least in LEAST.items():
     if values[key] < least:
       raise ValueError(f'{key}={values[key]!r}: expected at least {least}')
+  if config.seed >= 2**63:
+    raise ValueError(f'seed={config.seed}: expected less than 2**63')
+  sharding.check_rules(config.mesh.rules)
   if not 0 <= config.model.dropout < 1:
     raise ValueError(f'model.dropout={config.model.dropout!r}: expected a share in [0, 1)')
   latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]

@@ -62,7 +62,8 @@ def make(config):
       links.insert(0, (name, made(strength, where=where(config))))
   last = [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
-    last.append(('hold_zeros', prunejax.hold_zeros(where(config))))
+    every = '|'.join(f'(?:{group.where})' for group in config.prune.values())  # also those that prune nothing now
+    last.append(('hold_zeros', prunejax.hold_zeros(every)))
   last += rivals.low_rank(config, inject)
   dense, pruning = optax.named_chain(*links), optax.named_chain(*last)
   if c.rewind:
@@ -78,10 +79,10 @@ def check(config):
   for key, value, good in (
     ('optimizer.learning_rate', c.learning_rate, 0 <= c.learning_rate < float('inf')),
     ('optimizer.warmup', c.warmup, 0 <= c.warmup <= 1),
-    ('optimizer.eps', c.eps, c.eps > 0),
+    ('optimizer.eps', c.eps, 0 < c.eps < float('inf')),
     ('optimizer.clip', c.clip, c.clip > 0),
     ('optimizer.sawtooth', c.sawtooth, c.sawtooth >= 0),
-    ('optimizer.weight_decay', c.weight_decay, c.weight_decay >= 0),
+    ('optimizer.weight_decay', c.weight_decay, 0 <= c.weight_decay < float('inf')),
     ('optimizer.b1', c.b1, 0 <= c.b1 < 1),
     ('optimizer.b2', c.b2, 0 <= c.b2 < 1),
     ('optimizer.l1', c.l1, 0 <= c.l1 < float('inf')),

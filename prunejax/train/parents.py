@@ -32,6 +32,11 @@ def without_model(cells, left, done, folder) -> set:
   return again
 
 
+def failed(cell, done):
+  """The key of a cell whose model `cell` reads and which failed, or None."""
+  return next((k for k in (cell.parent, *(k for k, _ in reads(cell))) if done.get(k, {}).get('failed')), None)
+
+
 def resolved(config, folder):
   """The config with each 'cell:<hash>' turned into that cell's model folder, or another of its folders."""
   taught = config.distill.teacher.startswith('cell:')

@@ -4,6 +4,7 @@ Masks are equal exactly; parameters bit for bit where the compiler adds in the s
 """
 
 import collections
+import contextlib
 import time
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.train import configs, log, loop, measured, optimizer, sharding, stack, wave, waves, workdir
+from prunejax.train import configs, log, loop, measured, optimizer, parents, sharding, stack, wave, waves, workdir
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
@@ -51,8 +52,8 @@ def groups(left, done, folder, prepare, one_by_one=False):
     ready = [k for k in left if at[k] <= stage and k not in done]
     by_program, begun = {}, {k: name for name, plan in under_way(folder).items() for k in plan['members']}
     for k in ready:
-      failed = done.get(left[k].parent, {}).get('failed')
-      if failed or left[k].config.population.members == 1 or workdir.result(files.path(folder) / 'cells' / k):
+      alone = parents.failed(left[k], done) or left[k].config.population.members == 1
+      if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
         run = prepare(k)
@@ -108,7 +109,7 @@ def under_way(folder):
   """{name: plan} of the waves of a grid that were begun and are not done, a plan having 'members': keys, in order."""
   found, home = {}, files.path(folder) / 'populations'
   for name in files.names(home):
-    if files.exists(home / name / 'config.json'):
+    with contextlib.suppress(FileNotFoundError):  # another worker's, done and taken away in between
       found[name] = files.read_json(home / name / 'config.json')
   return found
 

@@ -22,15 +22,22 @@ def take(cells, folder, other, *, experiment, preset, say=log.say):
   """
   folder, other, found = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
-  chosen = {k: cell for k, cell in chosen.items() if k in found}
+  chosen = {k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)}
   for k, cell in chosen.items():
     _copy(other / 'cells' / k, folder / 'cells' / k)
     row = found[k]
     whose = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
-    mine = {'experiment': experiment, 'preset': preset, **cell.labels, 'reused': whose}
-    ledger.append(folder / 'ledger.jsonl', {**row, **mine})
+    mine = {'experiment': experiment, 'preset': preset, **cell.labels, 'config': grid.public(cell.config)}
+    measured = {name: value for name, value in row.items() if name in grid.MEASURED}
+    ledger.append(folder / 'ledger.jsonl', {'cell': k, **mine, 'parent': cell.parent, **measured, 'reused': whose})
   say(f'{len(chosen)} cells are taken from {other}, whose text must be the same')
   return len(chosen)
+
+
+def _whole(cell, here):
+  """Whether the models that this grid keeps of a cell are there: the other one may not have kept them."""
+  kept = {'model': cell.config.keep_model, 'latent': cell.config.keep_latent}
+  return all(files.exists(here / name / 'config.json') for name, wanted in kept.items() if wanted)
 
 
 def _copy(here, there):

@@ -46,6 +46,19 @@ def shard(tree, mesh, rules=()):
   return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def check_rules(rules):
+  """Raises ValueError for what is no list of (regex, axes)."""
+  for rule in rules:
+    try:
+      pattern, axes = rule
+      re.compile(pattern)
+      tuple(axes)
+    except (TypeError, ValueError, re.error) as error:
+      raise ValueError(
+        f"mesh.rules: {rule!r} is no rule ({error}); expected (regex, axes), as ('ffn/output/kernel', ('model', None))"
+      ) from None
+
+
 def steady(step, shardings):
   """`step(state, batch) -> (state, metrics)`, jitted, the state lying after it as before: `shardings` is its layout.
 

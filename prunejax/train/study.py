@@ -86,7 +86,7 @@ def reproduce(
   what = {'paper': study.name, 'preset': preset}
   folder = grid.claim(workdir or f'runs/{study.name}-{preset}', what)
   if study.measure is None:
-    if reuse:
+    if reuse and distributed.first():
       reusing.take(mine, folder, reuse, experiment=study.name, preset=preset, say=say)
     grid.run(mine, folder, experiment=study.name, preset=preset, one_by_one=one_by_one, say=say)
   else:

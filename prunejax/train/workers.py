@@ -1,10 +1,12 @@
 """Several workers on one grid: who runs which cells, decided by each alone and alike by all.
 
-A cell that starts from another has to wait for it; so the cells of a family, all that hang together by such starts, are
-one worker's, and no worker waits.
+A cell that starts from another, or is taught by it, has to wait for it; so the cells of a family, all that hang
+together in this way, are one worker's, and no worker waits.
 """
 
 import os
+
+from prunejax.train import parents
 
 FLAGS = '--worker=I --workers=N, with I from 0 to N - 1'
 
@@ -54,7 +56,7 @@ def _number(environ, name, default=0):
 def share(cells, keys, mine):
   """The cells of worker `mine`, (index, count), in their order.
 
-  cells: all of the grid, with `.parent` and `.config.steps`. keys: their names, as parents are named. Families go, the
+  cells: all of the grid, `grid.Cell`s. keys: their names, as parents are named. Families go, the
   one with most steps first, to whoever has fewest steps so far.
   """
   index, count = mine
@@ -62,15 +64,16 @@ def share(cells, keys, mine):
     return list(cells)
   load, chosen = [0] * count, []
   heavy = lambda family: -sum(cells[i].config.steps for i in family)
-  for family in sorted(families([cell.parent for cell in cells], keys), key=heavy):
+  links = [{cell.parent, *(key for key, _ in parents.reads(cell))} for cell in cells]
+  for family in sorted(families(links, keys), key=heavy):
     least = load.index(min(load))
     load[least] -= heavy(family)
     chosen += family if least == index else []
   return [cells[i] for i in sorted(chosen)]
 
 
-def families(parents, keys):
-  """Lists of positions that hang together: parents[i] is the key of the cell that i starts from, or None."""
+def families(links, keys):
+  """Lists of positions that hang together: links[i] are keys of cells that i reads; unknown ones count for nothing."""
   where = {key: i for i, key in enumerate(keys)}
   root = list(range(len(keys)))
 
@@ -80,9 +83,10 @@ def families(parents, keys):
       i = root[i]
     return i
 
-  for i, parent in enumerate(parents):
-    if parent in where:
-      root[top(i)] = top(where[parent])
+  for i, read in enumerate(links):
+    for key in read:
+      if key in where:
+        root[top(i)] = top(where[key])
   found = {}
   for i in range(len(keys)):
     found.setdefault(top(i), []).append(i)
