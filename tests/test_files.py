@@ -211,6 +211,15 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
     loop.train(tiny_runs.config(seed=5, checkpoint__every=0), cell, say=pytest.fail)
 
 
+def test_a_cell_is_its_own_wherever_its_grid_lies(tmp_path):
+  at = lambda where, cell='a' * 12: {'init': f'{where}/cells/{cell}/model', 'distill': {'teacher': ''}, 'steps': 3}
+  workdir.claim(tmp_path / 'run', at('runs/x'))
+  assert workdir.owned(tmp_path / 'run', at('/elsewhere/x')) == tmp_path / 'run'
+  for other in (at('runs/x', 'b' * 12), at('runs/x') | {'init': 'runs/x/model'}):
+    with pytest.raises(ValueError, match='differs in init'):
+      workdir.owned(tmp_path / 'run', other)
+
+
 def test_nothing_else_opens_files_of_a_work_directory():
   """Every access goes through the layer: no open(), no write_text() and the like in what handles work directories."""
   package = pathlib.Path(files.__file__).parent

@@ -58,6 +58,19 @@ def test_a_cell_without_the_model_that_this_grid_keeps_is_not_taken(other, tmp_p
   assert 'epochs' not in mine and not mine['config']['keep_model'] and mine['metrics'] == row['metrics']
 
 
+def test_a_cell_that_read_another_text_is_not_taken_and_is_told_of(other, tmp_path):
+  said, parent = [], cells()[0]
+  shutil.copytree(other, tmp_path / 'old')
+  row = ledger.read(other / 'ledger.jsonl')[0]
+  assert len(row['text']) == 12
+  (tmp_path / 'old' / 'ledger.jsonl').write_text(json.dumps({**row, 'text': 'f' * 12}) + '\n')
+  old, mine = tmp_path / 'old', tmp_path / 'mine'
+  assert reuse.take([parent], mine, old, experiment='c', preset='d', say=said.append) == 0
+  assert '1 read another text' in said[-1]
+  grid.run(cells(), old, experiment='a', preset='b', one_by_one=True, say=said.append)
+  assert any('1 of the done have read another text' in line for line in said)
+
+
 def test_what_failed_or_differs_is_not_taken(other, tmp_path):
   row = ledger.read(other / 'ledger.jsonl')[0]
   failed = {**row, 'cell': 'f' * 12, 'failed': 'loss is nan'}

@@ -16,12 +16,12 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, distributed, log, loop, measured, parents, population, workers
+from prunejax.train import configs, distributed, inputs, log, loop, measured, parents, population, workers
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
 MEASURED = ('versions', 'device', 'metrics', 'mask_hash', 'bytes', 'seconds', 'steps', 'device_seconds', 'members',
-            'batching', 'time')  # fmt: skip
+            'batching', 'time', 'text')  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -66,6 +66,9 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     for k in again if distributed.first() else ():
       files.remove(folder / 'cells' / k)  # a result without its model would be taken for the run itself
     distributed.together('again')
+  if odd := [k for k in cells if k in done and k not in left and _other_text(cells[k], done[k], left.values())]:
+    say(f'{len(odd)} of the done have read another text than the cells that are left will: versions of the libraries'
+        ' that pydoc is taken from, or the files below data.root, have changed')  # fmt: skip
   title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
   pace = _Pace(left)
 
@@ -79,6 +82,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     else:
       row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
       row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
+      row['text'] = inputs.text_of(cells[k].config.data)
     row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
@@ -112,6 +116,13 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
         population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
+
+
+def _other_text(cell, row, left):
+  """Whether a done cell read another text than one of those `left` with its corpus or task would read now."""
+  name = lambda cell: cell.config.data.task or cell.config.data.corpus
+  alike = next((other for other in left if name(other) == name(cell)), None)
+  return bool(alike and row.get('text') and row['text'] != inputs.text_of(alike.config.data))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.data import corpus, finetuning, pretraining, pydoc, tasks, wordpiece
 from prunejax.train import kinds
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
@@ -31,6 +31,17 @@ class Data(NamedTuple):
   task: Any  # tasks.Task, None in pre-training
   rows: int  # examples or windows to train on
   majority: float | None = None  # held-out accuracy of always saying the commonest class
+
+
+def text_of(data):
+  """Twelve hex digits that change with the text that the group `data` of a config names, as it is on this machine.
+
+  '' where its name says which text it is: TFDS, GLUE, the other data sets.
+  """
+  if data.task:
+    return pydoc.signature()[:12] if data.task.startswith('pydoc/') else ''
+  local = '+'.join(source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:'))
+  return corpus.key(local, data.root or None, data.cache or None)[-12:] if local else ''
 
 
 def folder_of(init):

@@ -2,7 +2,7 @@
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import grid, log
+from prunejax.train import grid, inputs, log
 
 
 def rows(other) -> dict:
@@ -17,12 +17,14 @@ def take(cells, folder, other, *, experiment, preset, say=log.say):
   """Copies the rows and models of those `cells` that `folder` lacks and `other`, a work directory, has; how many.
 
   A cell is the same where its hash is, which tells every number of its config and of those it starts from. It does
-  not tell the text: both grids have to read the same `data.root`. The row says 'reused', the experiment and preset
-  whose run it was; the labels are those of this grid. Raises ValueError where `other` has no finished cell.
+  not tell the text: a cell that read another one (the row's 'text') is left out. The row says 'reused', the
+  experiment and preset whose run it was; the labels are those of this grid. Raises ValueError where `other` has no
+  finished cell.
   """
   folder, other, found = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
-  chosen = {k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)}
+  there = {k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)}
+  chosen = {k: cell for k, cell in there.items() if _same_text(cell, found[k])}
   for k, cell in chosen.items():
     _copy(other / 'cells' / k, folder / 'cells' / k)
     row = found[k]
@@ -30,8 +32,14 @@ def take(cells, folder, other, *, experiment, preset, say=log.say):
     mine = {'experiment': experiment, 'preset': preset, **cell.labels, 'config': grid.public(cell.config)}
     measured = {name: value for name, value in row.items() if name in grid.MEASURED}
     ledger.append(folder / 'ledger.jsonl', {'cell': k, **mine, 'parent': cell.parent, **measured, 'reused': whose})
-  say(f'{len(chosen)} cells are taken from {other}, whose text must be the same')
+  odd = len(there) - len(chosen)
+  say(f'{len(chosen)} cells are taken from {other}' + (f'; {odd} read another text and are not' if odd else ''))
   return len(chosen)
+
+
+def _same_text(cell, row):
+  """Whether a row is of the text that the cell would read here; rows of earlier versions do not say."""
+  return 'text' not in row or row['text'] == inputs.text_of(cell.config.data)
 
 
 def _whole(cell, here):

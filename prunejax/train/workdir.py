@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 
 from prunejax import files
 
@@ -20,7 +21,8 @@ FREE = ('mesh.', 'log.', 'checkpoint.', 'data.cache')
 def owned(folder, config):
   """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's.
 
-  Two configs that differ in keys of FREE alone are one run.
+  Two configs that differ in keys of FREE alone are one run, and so are two that read the models of one grid's cells by
+  different paths to it.
   """
   folder = files.path(folder)
   path = folder / 'config.json'
@@ -28,7 +30,7 @@ def owned(folder, config):
   if files.exists(path):
     theirs = files.read_json(path)
     if theirs != mine:
-      keys = sorted({key for key, _ in set(_flat(mine).items()) ^ set(_flat(theirs).items())})
+      keys = sorted({key for key, _ in set(_told(mine).items()) ^ set(_told(theirs).items())})
       keys = [key for key in keys if not key.startswith(FREE)]
     if theirs != mine and keys:
       raise ValueError(
@@ -91,6 +93,15 @@ def result(folder):
 
 def _plain(config):
   return json.loads(json.dumps(config, default=list))
+
+
+def _told(config):
+  """{dotted key: JSON} with the model of another cell as 'cell:HASH/model', wherever its grid lies."""
+  flat = _flat(config)
+  for key in ('init', 'distill.teacher'):
+    if key in flat:
+      flat[key] = re.sub(r'^".*/cells/([0-9a-f]{12})/(\w+)"$', r'"cell:\1/\2"', flat[key])
+  return flat
 
 
 def _flat(tree, prefix=''):
