@@ -61,6 +61,8 @@ def get_config(arg=''):
     seq_len=128,  # tokens an example
     predict=0.15,  # share of tokens to predict; a decoder predicts all
     max_predictions=20,  # cap on predictions an example; nothing to a decoder
+    pairs='matched',  # how a second segment from elsewhere begins: matched, as the true one does; first, with the first
+    # sentence of its window, which at 32 tokens gives it away (what the packaged model was trained on). No decoder's.
     examples=0,  # labelled examples to train on, 0: all
   )
   c.optimizer = config_dict.create(

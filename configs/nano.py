@@ -21,7 +21,7 @@ def get_config(arg=''):
     dropout=0.0, initializer='fan_in',
   )
   # Forty per cent of the tokens are predicted: a small model learns more from each step.
-  c.data.update(corpus='wikipedia+pydoc*3', vocab_size=1024, seq_len=32, predict=0.4, max_predictions=12)
+  c.data.update(corpus='wikipedia+pydoc*3', vocab_size=1024, seq_len=32, predict=0.4, max_predictions=12, pairs='first')
   c.optimizer.update(learning_rate=1e-3, warmup=0.01, b2=0.98)
   c.update(steps=30_000, batch_size=64)
   c.eval.update(every=2000, batches=40, batch_size=128)

@@ -15,7 +15,7 @@ def get_config(arg='nano'):
   if arg in ('', 'nano'):
     c.init = 'nano'
     c.model.update(dropout=0.0, initializer='fan_in')
-    c.data.update(corpus='pydoc', seq_len=32, predict=0.4, max_predictions=12)
+    c.data.update(corpus='pydoc', seq_len=32, predict=0.4, max_predictions=12, pairs='first')
     c.optimizer.update(learning_rate=5e-4, warmup=0.05, b2=0.98)
     c.update(steps=400, batch_size=64)
     c.eval.update(batches=16, batch_size=128)

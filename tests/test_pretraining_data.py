@@ -282,6 +282,23 @@ def test_text_without_a_root_says_which_key(tmp_path):
     load('train', 'two', root=tmp_path)
 
 
+@pytest.mark.parametrize('matched', [True, False])
+def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
+  # Sentences longer than a window, words of one to three pieces: most cuts are within a sentence.
+  rng = np.random.default_rng(0)
+  tokens = np.where(rng.random(20_000) < 0.4, rng.integers(300, 500, 20_000), rng.integers(FIRST, 300, 20_000))
+  starts = np.arange(20_000) % 45 == 0
+  tokens[starts] = FIRST
+  words = wordpiece.from_vocab([*wordpiece.SPECIAL, *WORDS[: 300 - FIRST], *(f'##{w}' for w in WORDS[300:500])])
+  text = corpus.Corpus(tokens.astype(np.uint16), starts, np.arange(0, 20_001, 200))
+  s = pretraining.stream(text, words, pretraining.Recipe(32, 0.15, 5, short=0.0, matched=matched))
+  batch = pretraining.batch(s, 0, 0, 4000)
+  random, first = batch['is_random'] == 1, np.array([b[0] for _, b in segments(batch)])
+  gap = lambda here: abs(here[random].mean() - here[~random].mean())
+  within_word, a_sentence = gap(first >= 300), gap(first == FIRST)
+  assert (within_word < 0.02 and a_sentence < 0.05) == matched, (within_word, a_sentence)
+
+
 # The vocabulary.
 
 

@@ -31,7 +31,7 @@ def load(path, root):
 # Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
 LATER = {
   'model.kind': 'bert', 'optimizer.l1': 0.0, 'optimizer.l2': 0.0, 'optimizer.rewind': '', 'optimizer.rewind_to': 0,
-  'optimizer.fresh_moments': False,
+  'optimizer.fresh_moments': False, 'data.pairs': 'first',
 }
 # Groups of such keys, and the key that is empty where the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
@@ -90,7 +90,7 @@ def identity(config):
   for key, value in LATER.items():
     *groups, last = key.split('.')
     node = functools.reduce(lambda found, name: found.get(name, {}), groups, plain)
-    if node.get(last) == value:
+    if node.get(last) == value or last in node and _unread(key, config):
       del node[last]
   return plain
 
@@ -109,7 +109,12 @@ def counted(config):
   """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
   off = tuple(f'{group}.' for group in _off(config))
   said = {key: value for key, value in flat(config).items() if not key.startswith(off)}
-  return {key: value for key, value in said.items() if key not in LATER or value != LATER[key]}
+  return {k: v for k, v in said.items() if k not in LATER or v != LATER[k] and not _unread(k, config)}
+
+
+def _unread(key, config):
+  """Whether a key of LATER is none that this run reads: pairs of segments are made in pre-training, for an encoder."""
+  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
 
 
 def _off(config):

@@ -61,7 +61,9 @@ KINDS = {
     heads=('mlm', 'nsp'),
     objective=objectives.pretraining,
     examples=pretraining,
-    recipe=lambda data: pretraining.Recipe(data.seq_len, data.predict, data.max_predictions),
+    recipe=lambda data: pretraining.Recipe(
+      data.seq_len, data.predict, data.max_predictions, matched=data.pairs == 'matched'
+    ),
     predictions=lambda data: data.max_predictions,
     words=wordpiece,
     spelled=lambda tokenizer: {'vocab': wordpiece.pieces(tokenizer), 'lowercase': wordpiece.lowered(tokenizer)},

@@ -190,6 +190,7 @@ def check(config):
     ('model.dtype', config.model.dtype, list(DTYPES)),
     ('model.kind', kinds.name_of(config), list(kinds.KINDS)),
     ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
+    ('data.pairs', config.data.pairs, ['matched', 'first']),
     ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
   ):
     if value not in known:
