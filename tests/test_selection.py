@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.pruning import counts, groups, selection
+from prunejax.pruning import counts, groups, pipeline, selection
 
 SHAPES = {'layer_0/w': (3, 5), 'layer_1/w': (3, 5), 'other': (7,), 'scalar': ()}
 VALUES = (0.0, -0.0, 1.0, -1.0, 1.5, 2.0, -3.25, 1e-3, 6e-8, 1e-30, 3e4, np.inf, -np.inf, np.nan)
@@ -120,7 +120,7 @@ def test_no_sort_and_no_copy_of_the_scores(streamed):
 
   def masks(params):
     of = groups.blocks(groups.Scores(lambda params: jax.tree.map(jnp.abs, params), params))
-    return selection.masks(of, selection.edges(of, jnp.full(4, 1000)).edge, params)
+    return selection.masks(of, selection.edges(of, jnp.full(4, 1000)).edge, params)[0]
 
   compiled = jax.jit(masks).lower(params).compile()
   assert 'sort(' not in compiled.as_text()
@@ -205,6 +205,28 @@ def test_a_large_tree_is_pruned_step_by_step_as_a_small_one(allocation, monkeypa
   monkeypatch.setattr(groups, 'SMALL', 8)
   for few, many in zip(small, run(), strict=True):
     jax.tree.map(np.testing.assert_array_equal, few, many)
+
+
+@pytest.mark.parametrize('allocation', [
+  prunejax.global_threshold(), prunejax.class_uniform(['a.*', 'b.*']), prunejax.uniform(),
+  prunejax.class_distribution(['a.*', 'b.*'])])
+def test_of_two_zeros_in_any_leaf_the_kept_one_stays(allocation, monkeypatch):
+  # Few scores are not zero, so the threshold falls on zeros of several leaves; those pruned come first in the tree.
+  draw = np.random.default_rng(2)
+  leaves = {'a1': ((9, 7), 0.2), 'a2': ((5, 8), 0.9), 'b': ((6, 11), 0.6)}
+  scores = {name: np.float32(draw.random(shape) < 0.2) for name, (shape, _) in leaves.items()}
+  old = {name: jnp.asarray(draw.random(shape) < share) for name, (shape, share) in leaves.items()}
+  run = lambda: pipeline.select(groups.plain(scores), jnp.float32(0.6), allocation, None, old)
+  few = run()
+  monkeypatch.setattr(groups, 'FEW', -1)
+  monkeypatch.setattr(groups, 'SMALL', 8)
+  many = run()
+  jax.tree.map(np.testing.assert_array_equal, (few.masks, few.kept), (many.masks, many.kept))
+  assert {name: int(count) for name, count in many.kept.items()} == {n: int(m.sum()) for n, m in many.masks.items()}
+  if allocation.find is not None:  # a weight is revived only where all zeros that are kept so far stay
+    revived = sum(int((mask & ~old[n] & (scores[n] == 0)).sum()) for n, mask in many.masks.items())
+    lost = sum(int((~mask & old[n] & (scores[n] == 0)).sum()) for n, mask in many.masks.items())
+    assert not revived and lost
 
 
 @given(st.lists(st.integers(0, 2**44), min_size=1, max_size=8), st.integers(0, 2**20))

@@ -6,6 +6,7 @@ The total is `n - floor(n s + 1/2)` units (`counts.kept`): of each leaf for `uni
 `report.who_pays` shows the weights.
 """
 
+import functools
 import math
 from fractions import Fraction
 
@@ -17,6 +18,8 @@ from prunejax.pruning import counts, groups, selection
 from prunejax.pruning import histogram as histograms
 from prunejax.pruning.groups import map_kinds
 from prunejax.pruning.types import Allocation, Units, compiled
+
+NUMBER = (int, float, np.number)  # what can be checked: a jax array may be traced
 
 
 def uniform() -> Allocation:
@@ -34,12 +37,19 @@ def by_class(table, *, relative: bool = False) -> Allocation:
   """
   rows = [(compiled(pattern, 'by_class table'), value) for pattern, value in dict(table).items()]
   for pattern, value in rows:
-    if isinstance(value, (int, float)) and not (value >= 0 and (relative or value < 1)):
+    if isinstance(value, NUMBER) and not (value >= 0 and (relative or value < 1)):
       accepted = 'a factor of at least 0' if relative else 'a sparsity in [0, 1)'
       raise ValueError(f'by_class: {pattern.pattern!r} has {value!r}; {accepted} is needed')
 
   def keep(units, sparsity):
+    if not units.scores:
+      return {}
     classes = _classes(units.scores, [pattern for pattern, _ in rows], 'by_class')
+    for pattern, value in rows:
+      if not relative and isinstance(value, NUMBER) and np.float32(value) > np.float32(units.cost):
+        raise ValueError(
+          f'by_class: {pattern.pattern!r} asks for {value}, but this structure can remove at most {units.cost}'
+        )
     sparsity = jnp.asarray(sparsity, jnp.float32)
     shares = [jnp.asarray(value, jnp.float32) for _, value in rows]
     shares = [share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares]
@@ -78,20 +88,32 @@ def class_distribution(classes=None) -> Allocation:
 
   def keep(units, sparsity):
     names = list(units.scores)
+    if not names:
+      return {}
     of = range(len(names)) if patterns is None else _classes(units.scores, patterns, 'class_distribution')
     layers = lambda name: units.again.stacked.intersection([name]) if patterns is None else ()
-    power = {True: {}, False: {}}
-    for apart, found in power.items():
-      chosen = {name: units.scores[name] for name in names if bool(layers(name)) == apart}
-      if chosen:
-        found.update(map_kinds(jax.vmap(_power) if apart else _power, chosen))
-    sigma = {}
-    for row in dict.fromkeys(of):
-      members = [name for name, its in zip(names, of, strict=True) if its == row]
-      apart = bool(layers(members[0]))
-      size = sum(units.scores[name][0].size if apart else units.scores[name].size for name in members)
-      mean = sum(power[apart][name] for name in members) / size
-      sigma[row] = jnp.where(mean > 0, jnp.sqrt(mean), 1.0)
+
+    def each(fn, *tables):
+      """`fn` of each leaf, or of each layer of one that stacks them."""
+      found = {}
+      for apart in (True, False):
+        chosen = [name for name in names if bool(layers(name)) == apart]
+        if chosen:
+          given = ({name: table[name] for name in chosen} for table in tables)
+          found |= map_kinds(jax.vmap(fn) if apart else fn, *given)
+      return found
+
+    largest, unit, sigma = each(_largest, units.scores), {}, {}
+    rows = {row: [name for name, its in zip(names, of, strict=True) if its == row] for row in dict.fromkeys(of)}
+    for members in rows.values():
+      # Divided by a power of two near the largest: squares of scores such as 1e-23 are no float32.
+      scale = _power_of_two(functools.reduce(jnp.maximum, [largest[name] for name in members]))
+      unit |= dict.fromkeys(members, scale)
+    power = each(_power, units.scores, unit)
+    for row, members in rows.items():
+      size = sum(units.scores[name][0].size if layers(name) else units.scores[name].size for name in members)
+      mean = sum(power[name] for name in members) / max(size, 1)
+      sigma[row] = jnp.where(mean > 0, jnp.sqrt(mean) * unit[members[0]], 1.0)
 
     def scaled(sources):
       sources, sigma = sources
@@ -114,7 +136,11 @@ def erk() -> Allocation:
   """
 
   def keep(units, sparsity):
-    parts = units.parts()
+    every = units.parts()
+    full = [i for i, part in enumerate(every) if part.size]
+    parts = [every[i] for i in full]
+    if not parts:
+      return units.by_name(jnp.zeros(len(every), jnp.int32)) if every else {}
     sizes = [part.size for part in parts]
     shares = _erk_shares(parts)
     # Leaves become dense in the order of share / size; with the j first dense, the next joins them
@@ -136,7 +162,7 @@ def erk() -> Allocation:
     rounded = (~is_dense) & (rest > 0)
     over = counts.subtract(goal, counts.total(counts.widen(part)))
     first = jnp.cumsum(rounded, dtype=jnp.int32) <= counts.narrow(over)
-    return units.by_name(part + (rounded & first))
+    return units.by_name(jnp.zeros(len(every), jnp.int32).at[np.array(full)].set(part + (rounded & first)))
 
   return Allocation(keep)
 
@@ -160,9 +186,18 @@ def histogram(bins: int = 256, decay: float = 0.9) -> Allocation:
   return Allocation(lambda units, sparsity: remember(units, sparsity, init(units.parts()))[0], None, init, remember)
 
 
-def _power(score):
-  score = score.astype(jnp.float32)
+def _power(score, scale):
+  score = score.astype(jnp.float32) / scale
   return jnp.sum(counts.block_sum(score * score, score.shape))
+
+
+def _largest(score):
+  return jnp.max(jnp.abs(score.astype(jnp.float32)), initial=0)
+
+
+def _power_of_two(x):
+  """The one at or above x; 1 for what has none."""
+  return jnp.where(jnp.isfinite(x) & (x > 0), jnp.ldexp(jnp.float32(1), jnp.frexp(x)[1]), 1)
 
 
 def _erk_shares(parts):

@@ -103,11 +103,19 @@ def kept(sizes, sparsity) -> Wide:
   `sizes` are Python integers (one, or a list); `sparsity` is a float32 scalar or one value a size,
   in [0, 1].
   """
-  binary = jnp.clip(jnp.rint(jnp.asarray(sparsity, jnp.float32) * np.float32(1 << 28)), 0, 1 << 28)
-  parts, _ = multiply_divide(wide(DECIMALS), binary.astype(jnp.int32), 1 << 28, plus=1 << 27)
-  parts = narrow(parts)
-  removed, _ = multiply_divide(wide(sizes), parts, DECIMALS, plus=DECIMALS // 2)
+  removed, _ = multiply_divide(wide(sizes), _decimals(sparsity), DECIMALS, plus=DECIMALS // 2)
   return subtract(wide(sizes), removed)
+
+
+def share(sizes, fraction) -> jax.Array:
+  """floor(n * fraction) of int32 counts, which may be traced, as int32; `fraction` as in `kept`."""
+  return narrow(multiply_divide(widen(sizes), _decimals(fraction), DECIMALS)[0])
+
+
+def _decimals(fraction):
+  """A float32 in [0, 1] in parts of DECIMALS, int32."""
+  binary = jnp.clip(jnp.rint(jnp.asarray(fraction, jnp.float32) * np.float32(1 << 28)), 0, 1 << 28)
+  return narrow(multiply_divide(wide(DECIMALS), binary.astype(jnp.int32), 1 << 28, plus=1 << 27)[0])
 
 
 def block_sum(x, sizes) -> jax.Array:
@@ -155,7 +163,7 @@ def count_blocks(x, sizes) -> jax.Array:
 
 
 def _add_blocks(x, axis, size):
-  if size == 1:
+  if size <= 1:
     return x
   blocks = -(-x.shape[axis] // size)
   padding = [(0, 0)] * x.ndim

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from prunejax.pruning.allocation import _classes, global_threshold
+from prunejax.pruning.allocation import NUMBER, _classes, global_threshold
 from prunejax.pruning.types import Allocation, compiled
 
 
@@ -15,13 +15,15 @@ def above(cut, *, relative: bool = False) -> Allocation:
   raise the cut-off to 0.1, as soft movement pruning does. With `deviations()` it is Han et al.'s (2015) quality times
   sigma. ValueError for a leaf that no regex matches, or a regex that matches no leaf.
   """
-  table = {'.*': cut} if isinstance(cut, (int, float)) or not hasattr(cut, '__len__') else dict(cut)
+  table = dict(cut) if isinstance(cut, (dict, list, tuple)) else {'.*': cut}
   rows = [(compiled(pattern, 'above cut'), value) for pattern, value in table.items()]
   for pattern, value in rows:
-    if isinstance(value, str) or (isinstance(value, (int, float)) and value != value):
+    if isinstance(value, str) or (isinstance(value, NUMBER) and value != value):
       raise ValueError(f'above: {pattern.pattern!r} has {value!r}; a number is needed')
 
   def keep(units, sparsity):
+    if not units.scores:
+      return {}
     which = _classes(units.scores, [pattern for pattern, _ in rows], 'above')
     sparsity = jnp.asarray(sparsity, jnp.float32)
     kept = {}
@@ -45,6 +47,8 @@ def class_uniform(classes) -> Allocation:
   whole = global_threshold()
 
   def keep(units, sparsity):
+    if not units.scores:
+      return {}
     of = _classes(units.scores, patterns, 'class_uniform')
     kept = {}
     for row in dict.fromkeys(of):

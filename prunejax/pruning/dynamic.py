@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import criteria, layout, selection
+from prunejax.pruning import counts, criteria, layout, selection
 from prunejax.pruning.criteria import _required, _stateless
 from prunejax.pruning.types import Criterion, named_leaves, path_name
 
@@ -132,7 +132,7 @@ def _rank(stay, come, start, kept, share, stacked=()):
   """Scores of which the highest are what stays, by `stay`, and then everything else by `come`."""
   inside = lambda name: tuple(range(1, kept[name].ndim)) if name in stacked else None
   alive = {name: jnp.sum(mask, inside(name), dtype=jnp.int32) for name, mask in kept.items()}
-  leave = {n: jnp.floor(alive[n].astype(jnp.float32) * share).astype(jnp.int32) for n in kept}
+  leave = {name: counts.share(alive[name], share) for name in kept}
   known = {name: jnp.where(kept[name], score, -jnp.inf) for name, score in stay.items()}
   survive = selection.top(known, {name: alive[name] - leave[name] for name in kept}, stacked)
   out = {}

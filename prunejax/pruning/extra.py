@@ -4,11 +4,15 @@ import jax
 
 from prunejax.pruning.types import is_hole, named_leaves, path_name
 
+FUNCTIONS = ('value_fn', 'activations', 'examples', 'outputs')
+
 
 def completed(extra: dict, chosen, params) -> dict:
   """`extra` with its functions of the parameters as functions of `chosen`, the leaves that a link prunes and the only
   ones that its criterion sees; all others are as they are in `params`.
   """
+  if any(is_hole(leaf) for leaf in jax.tree.leaves(params, is_leaf=is_hole)):
+    return {name: _hidden(name, value) if name in FUNCTIONS else value for name, value in extra.items()}
   holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
   if not any(holes):
     return extra
@@ -27,6 +31,18 @@ def completed(extra: dict, chosen, params) -> dict:
       count, f = extra[name]
       out[name] = count, lambda tree, i, f=f: f(whole(tree), i)
   return out
+
+
+def _hidden(name, value):
+  """A function of parameters of which this link sees a part: an error where a criterion calls it, nothing else."""
+
+  def call(*args, **kwargs):
+    raise ValueError(
+      f'{name}= is a function of all parameters, and optax.masked or optax.partition hides some from this link: leave'
+      ' them away, and choose the leaves with where= of prune_transform'
+    )
+
+  return value if value is None else (value[0], call) if isinstance(value, tuple) else call
 
 
 def aligned(grad, chosen):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.pruning.layout import on_host
-from prunejax.pruning.types import named_leaves, select, selects
+from prunejax.pruning.types import is_prunable, named_leaves, select, selects
 
 
 def apply(params, masks):
@@ -17,15 +17,17 @@ def apply(params, masks):
 
 def straight_through(params, masks):
   """The values of `apply`, but the gradient passes to every weight (Bengio et al., 2013)."""
-  return jax.tree.map(lambda p, mask: jnp.where(mask, p, p - jax.lax.stop_gradient(p)), params, masks)
+  # The value is p or 0; the gradient is that of the second term, whose value is 0 also where p is infinite.
+  through = lambda p: jnp.where(jnp.isfinite(p), p - jax.lax.stop_gradient(p), 0)
+  return jax.tree.map(lambda p, mask: jnp.where(mask, p, through(p)), params, masks)
 
 
 def from_zeros(params, where='.*'):
   """Masks read back from the zeros of `params`; True throughout for leaves outside `where` (a regex
-  on the path, or a predicate).
+  on the path, or a predicate) and for those that are no floating-point numbers.
   """
   select(params, where, origin='masks.from_zeros')
-  chosen = {name: selects(where)(name, leaf) for name, leaf in named_leaves(params).items()}
+  chosen = {name: is_prunable(leaf) and selects(where)(name, leaf) for name, leaf in named_leaves(params).items()}
   treedef = jax.tree.structure(params)
   return treedef.unflatten(
     [leaf != 0 if chosen[name] else jnp.ones(jnp.shape(leaf), bool) for name, leaf in named_leaves(params).items()]
@@ -39,7 +41,7 @@ def sparsity(masks, where='.*') -> dict:
   Floating-point leaves count their zeros as removed, so params do as well. Counts are exact Python
   integers.
   """
-  chosen = selects(where)
+  chosen = lambda name, leaf: (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and selects(where)(name, leaf)
   leaves = {name: leaf for name, leaf in named_leaves(masks).items() if chosen(name, leaf)}
   return _fractions(
     {name: (int(_count(jnp.asarray(leaf) == 0)), jnp.size(leaf)) for name, leaf in leaves.items()},

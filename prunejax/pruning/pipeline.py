@@ -72,16 +72,20 @@ def _single(scores, sparsity, allocation, structure, old, memory):
     # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
     read=lambda sources: {name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()}
   )
-  units = _units(unsigned, structure)
+  # What an allocation counts leaf by leaf has to know as well which of two zeros goes first.
+  aged = scores if old is None else scores._replace(
+    read=lambda sources: _aged(scores.read(sources[0]), sources[1]), sources=(scores.sources, old)
+  )
+  units = _units(unsigned if allocation.find is not None else aged, structure)
   of = groups.blocks(unsigned)
   like = units.scores
   if not of.problems:
     return Selected({name: jnp.ones(s.shape, bool) for name, s in like.items()}, allocation.keep(units, sparsity),
                     {name: jnp.zeros((), bool) for name in like}, memory)
   found, memory = _found(allocation, units, of, sparsity, memory)
-  masks = selection.masks(of, found.edge, like, old)
+  masks, stay = selection.masks(of, found.edge, like, old, allocation.find is not None)
   nan = {name: jnp.any(flags) for name, flags in groups.by_name(of, found.nan, unsigned).items()}
-  return Selected(masks, groups.by_name(of, found.edge.above + found.edge.needed, unsigned), nan, memory)
+  return Selected(masks, groups.by_name(of, found.edge.above + stay, unsigned), nan, memory)
 
 
 def _pooled(scores, sparsity, allocation, structure, old, memory):
@@ -95,7 +99,7 @@ def _pooled(scores, sparsity, allocation, structure, old, memory):
   of = groups.blocks(units.again)
   if of.problems:
     found, memory = _found(allocation, units, of, sparsity, memory)
-    keep = selection.masks(of, found.edge, units.scores)
+    keep, _ = selection.masks(of, found.edge, units.scores)
     kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
   else:
     keep, kept = {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()}, allocation.keep(units, sparsity)

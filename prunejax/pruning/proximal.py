@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prunejax.pruning.allocation import NUMBER
 from prunejax.pruning.types import is_hole, select
 
 
@@ -53,7 +54,7 @@ def reweighted(
   """
   if isinstance(every, int) and every < 1:
     raise ValueError(f'reweighted: every={every} must be at least 1 step')
-  if isinstance(eps, int | float) and not eps > 0:
+  if isinstance(eps, NUMBER) and not eps > 0:
     raise ValueError(f'reweighted: eps={eps} must be above 0: a weight at zero would get an infinite threshold')
   return _proximal('reweighted', strength, rate, every, eps, end, where)
 
@@ -74,12 +75,12 @@ def l2_penalty(strength, *, end=None, where='.*') -> optax.GradientTransformatio
 
 def _proximal(name, strength, rate, every, eps, end, where):
   _check(name, strength, end)
-  if isinstance(rate, int | float) and not rate >= 0:
+  if isinstance(rate, NUMBER) and not rate >= 0:
     raise ValueError(f'{name}: rate={rate} must not be negative')
 
   def init(params):
     chosen = select(params, where, origin=name)
-    alpha = () if every is None else jax.tree.map(lambda p: jnp.ones(p.shape, jnp.float32), chosen)
+    alpha = () if every is None else jax.tree.map(lambda p: jnp.ones_like(p, dtype=jnp.float32), chosen)
     return ProximalState(jnp.zeros([], jnp.int32), alpha)
 
   def update(updates, state, params=None, **extra):
@@ -144,7 +145,7 @@ def _until(end, step, value):
 
 
 def _check(name, strength, end):
-  if isinstance(strength, int | float) and not 0 <= strength < float('inf'):
+  if isinstance(strength, NUMBER) and not 0 <= strength < float('inf'):
     raise ValueError(f'{name}: strength={strength} must be a finite number from 0 on')
   if isinstance(end, int) and end < 1:
     raise ValueError(f'{name}: end={end} must be at least 1 step, or None for no end')

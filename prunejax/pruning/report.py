@@ -20,7 +20,7 @@ COLLAPSE = 0.99
 
 class Payer(NamedTuple):
   """One leaf of the report, or the total: `asked` and `got` are sparsities, `cutoff` the lowest
-  unit score kept (None if none).
+  unit score kept (None if none is, or if groups within the leaf have thresholds of their own).
   """
 
   leaf: str
@@ -68,7 +68,8 @@ def who_pays(
     values = on_host(units[unit]).astype(np.float32).ravel()
     stays = int(kept[unit])
     asked = (1 - stays / max(values.size, 1)) * structure.cost
-    cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if stays else None
+    ranked = stays and allocation.choose is None  # one threshold a leaf
+    cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if ranked else None
     bad = int(np.isnan(values).sum())
     rows.append(
       Payer(

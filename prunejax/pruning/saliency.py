@@ -65,9 +65,10 @@ def deviations() -> Criterion:
 
   def score(w):
     w = w.astype(jnp.float32)
-    mean = _total(w) / w.size
-    sigma = jnp.sqrt(_total((w - mean) ** 2) / w.size)
-    return jnp.abs(w) / jnp.where(sigma > 0, sigma, 1)
+    mean = _total(w) / max(w.size, 1)
+    sigma = jnp.sqrt(_total((w - mean) ** 2) / max(w.size, 1))
+    alike = jnp.max(w, initial=-jnp.inf) <= jnp.min(w, initial=jnp.inf)  # their mean may lie a last bit beside them
+    return jnp.abs(w) / jnp.where(alike | (sigma == 0), 1, sigma)
 
   def each(params, *, stacked=(), **_):
     of = lambda path, w: (jax.vmap(score) if path_name(path) in stacked else score)(w)

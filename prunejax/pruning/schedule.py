@@ -116,9 +116,28 @@ def until(last, when=None):
   """`when` (default: every step), but not after step `last`; then masks stay as they are."""
   _check_steps('until', last=last)
   when = every(1) if when is None else when
+  begin, inner = getattr(when, 'begin', None), getattr(when, 'until', None)
+  if begin is not None and _known(begin) and _known(last) and begin > last:
+    raise ValueError(f'until: the masks of its `when` move from step {begin} on, which is after last={last}')
   due = lambda step: when(step) & (step <= last)
-  due.begin, due.until = getattr(when, 'begin', 0), last
+  due.begin, due.until = begin, last
+  if inner is not None:
+    due.until = min(last, inner) if _known(last) and _known(inner) else jnp.minimum(last, inner)
   return due
+
+
+def forced_step(schedule, when):
+  """The schedule's end, if masks may move before it: there they move whatever the interval, so that the target is
+  reached. None for one that has no end, or asks for all it ever will by the first step at which `when` lets masks move.
+  """
+  end, begin, last = getattr(schedule, 'end', None), getattr(when, 'begin', None), getattr(when, 'until', None)
+  static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
+  if static(end, last) and last < end:
+    raise ValueError(
+      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its target at step {end}'
+    )
+  begin = 0 if begin is None else begin
+  return None if end is None or (static(end, begin) and end <= begin) else end
 
 
 def _ramp(name, sparsity, begin, end, initial, power):

@@ -53,20 +53,26 @@ def top(scores: dict, kept: dict, stacked=()) -> dict:
   if not of.problems:
     return {name: jnp.ones(jnp.shape(score), bool) for name, score in scores.items()}
   kept = groups.in_order(of, {name: jnp.asarray(count, jnp.int32) for name, count in kept.items()})
-  return masks(of, edges(of, kept).edge, scores)
+  return masks(of, edges(of, kept).edge, scores)[0]
 
 
-def masks(of: Blocks, edge: Edge, like: dict, old: dict | None = None) -> dict:
-  """Masks shaped like the arrays `like` from the edges of their problems.
+def masks(of: Blocks, edge: Edge, like: dict, old: dict | None = None, common: bool = False) -> tuple[dict, jax.Array]:
+  """Masks shaped like the arrays `like` from the edges of their problems, and how many of its ties each problem keeps.
 
   `old` are the masks so far: where the threshold is 0.0, a zero whose weight is kept so far goes
-  before one that is pruned already, so that gradual pruning only ever adds to what is pruned.
+  before one that is pruned already, so that gradual pruning only ever adds to what is pruned; where the threshold is
+  `common` to all problems, before such a one of any of them.
   """
   zero = (edge.key == _ZERO) & (edge.tied > 0)
-  plain = lambda: _unblocked(of, _compared(of, edge), like)
+  plain = lambda: (_unblocked(of, _compared(of, edge), like), edge.needed)
   if old is None:
     return plain()
-  return lax.cond(jnp.any(zero), lambda: _unblocked(of, _by_age(of, edge, zero, of.arrange(old)), like), plain)
+
+  def aged():
+    found, needed = _by_age(of, edge, zero, of.arrange(old), common)
+    return _unblocked(of, found, like), needed
+
+  return lax.cond(jnp.any(zero), aged, plain)
 
 
 def _find(of: Blocks, goal: Goal) -> Found:
@@ -159,8 +165,8 @@ def _compared(of: Blocks, edge: Edge) -> list:
   return found
 
 
-def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
-  """The same, but zeros at the edge stay in two classes: kept so far, then pruned already."""
+def _by_age(of: Blocks, edge: Edge, zero, old: list, common: bool) -> tuple[list, jax.Array]:
+  """The same, but zeros at the edge stay in two classes: kept so far, then pruned already; and how many stay."""
 
   def ties():
     at = 0
@@ -175,13 +181,20 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
     axes = tuple(range(1 + survey.lead(tie.shape[1:]), tie.ndim))
     both.append(lax.reduce(parts, (np.int32(0),) * 2, add, axes))
   by_row = survey.neighbours(both, of.kinds)
-  kept_so_far = jnp.concatenate([jnp.sum(a, tuple(range(1, a.ndim)), dtype=jnp.int32) for a, _ in by_row])
-  among_kept = edge.needed < kept_so_far
+  whole = lambda a: jnp.sum(a, tuple(range(1, a.ndim)), dtype=jnp.int32)
+  kept_so_far, gone = (jnp.concatenate([whole(pair[part]) for pair in by_row]) for part in (0, 1))
+  stay = edge.needed
+  if common:
+    missing, order = counts.total(counts.widen(stay[:, None])), of.order()
+    rest = counts.subtract(missing, counts.total(counts.widen(kept_so_far[:, None])))
+    by_age = survey.served(missing, kept_so_far, order) + survey.served(rest, gone, order)
+    stay = jnp.where(zero, by_age, stay)
+  among_kept = stay < kept_so_far
   weights, at = [], 0
   for kept, pruned in by_row:
     weights.append(jnp.where(brackets.rows(among_kept, at, kept), kept, pruned))
     at += len(kept)
-  needed = jnp.where(zero, edge.needed - jnp.where(among_kept, 0, kept_so_far), 0)
+  needed = jnp.where(zero, stay - jnp.where(among_kept, 0, kept_so_far), 0)
 
   def read_ties(row):
     # As integers: the rows of booleans that lie on a mesh would be fetched by gathering all of them.
@@ -194,7 +207,7 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list) -> list:
     early = survey.positions(tie.shape[1:]) < brackets.rows(cut, at, tie)
     aged = jnp.where(brackets.rows(among_kept, at, tie), mask & early, mask | early)
     found.append(jnp.where(brackets.rows(zero, at, tie) & tie, aged, plain))
-  return found
+  return found, stay
 
 
 def _unblocked(of: Blocks, found: list, like: dict) -> dict:

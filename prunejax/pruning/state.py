@@ -89,7 +89,11 @@ def check_pruned(params, opt_state) -> None:
     if isinstance(state, LatentPruneState):
       continue
     for name, mask in named_leaves(state.prune_mask).items():
+      if name not in weights or jnp.shape(weights[name]) != jnp.shape(mask):
+        raise ValueError(f'opt_state has a mask of shape {jnp.shape(mask)} for {name!r}, and params have no such leaf')
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
+      if alive and name in (spoilt := nan_scores(opt_state)):
+        raise ValueError(f'{name!r} is NaN since step {spoilt[name]}, when one of its scores was: see nan_scores')
       if alive:
         raise ValueError(
           f'{name!r} has {alive} pruned weights that are not zero: prune_transform must be '

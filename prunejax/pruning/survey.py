@@ -253,6 +253,10 @@ def decided(above, tied, goal: Goal, order) -> jax.Array:
   """
   if not goal.common:
     return counts.narrow(goal.kept) - above
-  missing = counts.subtract(goal.kept, counts.total(counts.widen(above[:, None])))
+  return served(counts.subtract(goal.kept, counts.total(counts.widen(above[:, None]))), tied, order)
+
+
+def served(missing: counts.Wide, tied, order) -> jax.Array:
+  """int32 [problems]: how many of its `tied` each problem keeps of `missing` in all, problems served in `order`."""
   before = jax.tree.map(lambda limb: limb[order], counts.running(counts.widen(tied[np.argsort(order)])))
   return counts.clipped(counts.subtract(missing, before), tied)

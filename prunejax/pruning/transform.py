@@ -44,9 +44,9 @@ def prune_transform(
   """A link that prunes; it must be the last of its chain (`check_pruned` tells), since the update
   it returns is final.
 
-  Step t (counted from 0) scores the weights that come in, if `when(t)` or t is the schedule's
-  `end`, and moves the masks to sparsity `schedule(t)`. Then every pruned weight p gets the update
-  -p, so that `optax.apply_updates` lands on exactly 0.0.
+  Step t (counted from 0) scores the weights that come in, if `when(t)`, or if t is the schedule's `end` and comes after
+  the first step that `when` names (0 where it names none), and moves the masks to sparsity `schedule(t)`. Then every
+  pruned weight p gets the update -p, so that `optax.apply_updates` lands on exactly 0.0.
 
   `where` is a regex that must match a leaf's whole path ('encoder/layer_0/kernel') or a predicate
   of (path, leaf); only floating-point leaves are pruned. `stacked` is a regex of the leaves that hold
@@ -66,7 +66,7 @@ def prune_transform(
       'prune_transform: zero_pruned=False keeps pruned weights alive, and this criterion moves the others to make up '
       'for their loss; use zero_pruned=True, or a criterion that only scores'
     )
-  forced = _forced_step(schedule, when)
+  forced = schedules.forced_step(schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
 
   def init(params):
@@ -210,23 +210,6 @@ def _landing(mask, update, p, spoilt, zero_pruned):
 def _due(when, forced, step):
   due = when(step)
   return due if forced is None else due | (step == forced)
-
-
-def _forced_step(schedule, when):
-  """The schedule's end, if masks may move by then: there they move whatever the interval, so that
-  the target is reached.
-  """
-  end, begin, last = (
-    getattr(schedule, 'end', None),
-    getattr(when, 'begin', None),
-    getattr(when, 'until', None),
-  )
-  static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
-  if static(end, last) and last < end:
-    raise ValueError(
-      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its target at step {end}'
-    )
-  return None if end is None or (static(end, begin) and end <= begin) else end
 
 
 def _check_arguments(criterion, schedule, when, allocation, structure):

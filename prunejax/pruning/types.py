@@ -5,6 +5,7 @@ criterion sees pytrees shaped like `params` (with `optax.MaskedNode` where nothi
 everything after it sees flat dicts from a leaf's path to an array.
 """
 
+import collections
 import itertools
 import math
 import re
@@ -185,6 +186,18 @@ def compiled(pattern: str, origin: str) -> re.Pattern:
     raise ValueError(f'{origin}={pattern!r} is not a regular expression: {error}') from None
 
 
+def _check_boxes(paths, origin):
+  """A leaf in an attribute called `value` looks like the box of nnx, which holds nothing else."""
+  inside = collections.Counter(path[:i] for path in paths for i in range(len(path)))
+  for path in paths:
+    box = len(path) > 1 and path_name(path) == path_name(path[:-1])
+    if box and inside[path[:-1]] > 1:
+      raise ValueError(
+        f'{origin}: {jax.tree_util.keystr(path)} is an array in an attribute called value beside others, which cannot'
+        ' be told from the box that nnx puts around an array: give it another name, or hold it in a dict'
+      )
+
+
 def select(tree, where, *, origin: str):
   """`tree` with `optax.MaskedNode` for every leaf that `where` leaves out; a ValueError when that
   is every leaf, or when two leaves have one path.
@@ -195,6 +208,7 @@ def select(tree, where, *, origin: str):
     names = sorted(path_name(path) for path, _ in leaves)
     twice = next(a for a, b in itertools.pairwise(names) if a == b)
     raise ValueError(f'{origin}: two leaves of the tree have the path {twice!r} and cannot be told apart')
+  _check_boxes([path for path, _ in leaves], origin)
   kept = [leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode() for path, leaf in leaves]
   if leaves and all(is_hole(leaf) for leaf in kept):
     names = [path_name(path) for path, leaf in leaves if is_prunable(leaf)]
