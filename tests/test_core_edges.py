@@ -96,7 +96,7 @@ def test_an_array_called_value_is_no_box_and_is_not_left_dense_unseen():
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**7))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_share_of_a_count_is_exact(count, parts):
   found = counts.share(jnp.int32(count), jnp.float32(parts / 10**7))
   assert abs(int(found) - int(Fraction(count * parts, 10**7))) <= (count * 2**-24 if parts % 10**5 else 0)

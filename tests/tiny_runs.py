@@ -32,6 +32,7 @@ SHORT = {
   'data.seq_len': 16,
   'data.predict': 0.3,
   'data.max_predictions': 5,
+  'data.pairs': 'first',  # as the packaged configs
   'optimizer.learning_rate': 1e-2,
   'steps': 12,
   'batch_size': 8,

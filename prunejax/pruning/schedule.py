@@ -126,7 +126,7 @@ def until(last, when=None):
   return due
 
 
-def forced_step(schedule, when):
+def _forced_step(schedule, when):
   """The schedule's end, if masks may move before it: there they move whatever the interval, so that the target is
   reached. None for one that has no end, or asks for all it ever will by the first step at which `when` lets masks move.
   """
