@@ -38,7 +38,8 @@ def table1(rows, *, level=0.95, seed=0):
   def line(arm, sparsity):
     key = arm, sparsity
     source = arms.SOURCE.get(arm, arm)
-    place = losses.get((source, sparsity), {}) if sparsity else statistics.zero(losses, source)
+    own = sparsity or source not in arms.CURVES  # else what the 0 of a pruned arm started from
+    place = losses.get((source, sparsity), {}) if own else statistics.zero(losses, source)
     # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
     loss = [] if arm == 'after' else place.values()
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
