@@ -66,8 +66,8 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     for k in again if distributed.first() else ():
       files.remove(folder / 'cells' / k)  # a result without its model would be taken for the run itself
     distributed.together('again')
-  if odd := [k for k in cells if k in done and k not in left and _other_text(cells[k], done[k], left.values())]:
-    say(f'{len(odd)} of the done have read another text than the cells that are left will: versions of the libraries'
+  if odd := _of_other_text({k: cell for k, cell in cells.items() if k in done}, done, left.values()):
+    say(f'{odd} of the done have read another text than the cells that are left will: versions of the libraries'
         ' that pydoc is taken from, or the files below data.root, have changed')  # fmt: skip
   title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
   pace = _Pace(left)
@@ -118,11 +118,13 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
   return [done[k] for k in cells]
 
 
-def _other_text(cell, row, left):
-  """Whether a done cell read another text than one of those `left` with its corpus or task would read now."""
+def _of_other_text(cells, done, left) -> int:
+  """How many of the done cells read another text than those `left` with their corpus or task will read now."""
   name = lambda cell: cell.config.data.task or cell.config.data.corpus
-  alike = next((other for other in left if name(other) == name(cell)), None)
-  return bool(alike and row.get('text') and row['text'] != inputs.text_of(alike.config.data))
+  now = {name(cell): cell.config.data for cell in left}
+  now = {name: inputs.text_of(data) for name, data in now.items()}
+  return sum(done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
+             for k, cell in cells.items())  # fmt: skip
 
 
 @contextlib.contextmanager
