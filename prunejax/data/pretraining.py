@@ -92,12 +92,11 @@ def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
   length = np.where(short, np.minimum(rng.integers(4, budget + 1, batch_size), length), length)
   cut = _boundary(stream, start, length, rng)
   is_random = rng.random(batch_size) < recipe.next_sentence
-  if recipe.matched:
-    other, room = _like(stream, which, start + cut, rng)
-  else:
-    other, room = _elsewhere(stream, which, rng)
-  second = np.where(is_random, other, start + cut)
-  second_length = np.where(is_random, np.minimum(length - cut, room), length - cut)
+  second, second_length = start + cut, length - cut
+  rows = np.flatnonzero(is_random) if recipe.matched else np.arange(batch_size)
+  place, room = (_like if recipe.matched else _elsewhere)(stream, which[rows], second[rows], rng)
+  second[rows] = np.where(is_random[rows], place, second[rows])
+  second_length[rows] = np.where(is_random[rows], np.minimum(second_length[rows], room), second_length[rows])
   arrays = _assemble(stream, start, cut, second, second_length, rng)
   arrays['is_random'] = is_random.astype(np.int32)
   mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
@@ -131,11 +130,12 @@ def _boundary(stream, start, length, rng):
   return key.argmax(axis=1)
 
 
-def _elsewhere(stream, which, rng):
+def _elsewhere(stream, which, true, rng):
   """A place in another document, at a sentence start when there is one, and the tokens left there: two int arrays [b].
 
   It is the same document only when the corpus has nothing else.
   """
+  del true
   other = _others(stream, which, rng)
   at, room = _places(stream, other)
   place = stream.windows[other] + (stream.corpus.starts[at] & room).argmax(axis=-1)
@@ -145,21 +145,24 @@ def _elsewhere(stream, which, rng):
 def _like(stream, which, true, rng):
   """As `_elsewhere`, but a place of the kind of `true`, int [b], where the segment that follows begins.
 
-  The kinds are the start of a sentence, of a word within one, and a place within a word. DRAWS windows are looked at;
-  where none has such a place it is any that starts a word.
+  The kinds are the start of a sentence, of a word within one, and a place within a word. By lot among the places of the
+  first of DRAWS windows that has one; where none has, any of the first window's that starts a word.
   """
-  tokens, starts = stream.corpus.tokens, stream.corpus.starts
-  kind = lambda at: np.where(starts[at], 2, stream.word_start[tokens[at]].astype(int))
+  rows = np.arange(len(which))
+
+  def kind(at):
+    found = stream.word_start[stream.corpus.tokens[at]].astype(np.uint8)
+    found[stream.corpus.starts[at]] = 2
+    return found
+
   other = _others(stream, which[:, None], rng, (len(which), DRAWS))
   at, room = _places(stream, other)
-  found = kind(at)
-  wanted = kind(true)[:, None, None]
-  # By lot among the places of the first window that has one: the kind counts more than the window, a word than none.
-  score = np.where(room, (found == wanted) * 2.0 + (found > 0), 0) - np.arange(DRAWS)[:, None] / DRAWS
-  score = np.where(room, score + rng.random(at.shape) / (2 * DRAWS), -2).reshape(len(which), -1)
-  place = at.reshape(len(which), -1)[np.arange(len(which)), score.argmax(axis=1)]
-  window = score.argmax(axis=1) // at.shape[-1]
-  return place, stream.ends[other[np.arange(len(which)), window]] - place
+  fits = room & (kind(at) == kind(true)[:, None, None])
+  window = fits.any(axis=2).argmax(axis=1)
+  other, at, room, fits = (x[rows, window] for x in (other, at, room, fits))
+  fits |= ~fits.any(axis=1, keepdims=True) & room & (kind(at) > 0)
+  place = at[rows, np.where(fits, rng.random(fits.shape), -1).argmax(axis=1)]
+  return place, stream.ends[other] - place
 
 
 def _others(stream, which, rng, shape=None):
