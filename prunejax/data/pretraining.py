@@ -28,8 +28,8 @@ class Recipe(NamedTuple):
   next_sentence: share of pairs whose second segment comes from elsewhere (BERT: 0.5).
   short: share of examples cut to a random length (BERT: 0.1).
   matched: a B from elsewhere begins as the true one does, with a sentence or at a word within one. False: with the
-    first sentence of its window, or its first token where it has none, often within a word. Of Wikipedia in windows of
-    32 tokens three pairs in four are then told apart by how A ends and B begins; in windows of 128, one in two.
+    first sentence of its window, or its first token where it has none, which may lie within a word. In windows of few
+    tokens, many of which begin no sentence, that tells the two apart; in windows of 128 it hardly does.
   """
 
   seq_len: int = 128

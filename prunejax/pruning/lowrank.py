@@ -54,7 +54,7 @@ def low_rank(schedule, when=schedules.every(1), *, where='.*') -> optax.Gradient
   al., 2011, without the random start): two thin QR decompositions. Ranks are data: one program for any sparsity.
   `where`: as in `prune_transform`; ValueError for a leaf that is not 2-D.
   """
-  end = schedules._forced_step(schedule, when)
+  end = schedules._forced_step('low_rank', schedule, when)
 
   def init(params):
     chosen = _chosen(params, where)

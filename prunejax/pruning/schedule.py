@@ -126,7 +126,7 @@ def until(last, when=None):
   return due
 
 
-def _forced_step(schedule, when):
+def _forced_step(origin, schedule, when):
   """The schedule's end, if masks may move before it: there they move whatever the interval, so that the target is
   reached. None for one that has no end, or asks for all it ever will by the first step at which `when` lets masks move.
   """
@@ -134,7 +134,7 @@ def _forced_step(schedule, when):
   static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
   if static(end, last) and last < end:
     raise ValueError(
-      f'prune_transform: masks stop moving after step {last}, before the schedule reaches its target at step {end}'
+      f'{origin}: masks or ranks stop moving after step {last}, before the schedule reaches its target at step {end}'
     )
   begin = 0 if begin is None else begin
   return None if end is None or (static(end, begin) and end <= begin) else end

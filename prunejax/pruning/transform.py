@@ -66,7 +66,7 @@ def prune_transform(
       'prune_transform: zero_pruned=False keeps pruned weights alive, and this criterion moves the others to make up '
       'for their loss; use zero_pruned=True, or a criterion that only scores'
     )
-  forced = schedules._forced_step(schedule, when)
+  forced = schedules._forced_step('prune_transform', schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
 
   def init(params):
