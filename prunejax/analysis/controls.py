@@ -37,7 +37,8 @@ def others(rows, *, level=0.95, margin=equivalence.MARGIN):
   for arm, s in sorted(key for key in {**scores, **losses} if key[0] not in known and ':' not in key[0]):
     here = scores.get((arm, s), {})
     minus = lambda other, at, here=here: statistics.paired(here, scores.get((other, at), {}))
-    others = (('dense', 0.0), ('pruned', s), ('deleted', s))
+    # The last is a dense model that was fine-tuned for as long as *deleted* and *masks removed* are.
+    others = (('dense', 0.0), ('pruned', s), ('deleted', s), ('deleted', 0.0))
     estimate = lambda values: statistics.cautious(values, level=level)
     t = equivalence.test(minus('dense', 0.0), margin)
     lines.append((
@@ -46,7 +47,8 @@ def others(rows, *, level=0.95, margin=equivalence.MARGIN):
       *(tables.points(estimate(minus(*other).values()), '+') for other in others),
       t.word if here else '-', str(t.n),
     ))  # fmt: skip
-  head = ('control', 'sparsity', 'pre-train loss', 'score', '- dense', '- pruned', '- deleted', 'in words', 'pairs')
+  head = ('control', 'sparsity', 'pre-train loss', 'score', '- dense', '- pruned', '- deleted', '- deleted at 0 %',
+          'in words', 'pairs')
   return tables.Table('Controls', head, tuple(lines), (
     f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the {level:.0%} interval, the '
     'wider of Student\'s and the bootstrap. All at the learning rates that the controls have. In words: against dense, '
