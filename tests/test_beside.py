@@ -104,7 +104,8 @@ def test_controls_stand_against_dense_pruned_and_deleted():
   rows = ROWS + renamed(ROWS, 'unmasked', 0.05) + renamed(ROWS, 'switch:x') + renamed(ROWS, 'corpus:0.5')
   lines = lines_of(controls.others(rows))
   assert {key[0] for key in lines} == {'masks removed'}
-  assert lines['masks removed', '0.7'][5] == '+5.0 ± 0.0' and lines['masks removed', '0.7'][7] == '-' and lines['masks removed', '0.7'][9] == '4'
+  line = lines['masks removed', '0.7']
+  assert line[5] == '+5.0 ± 0.0' and line[7] == '-' and line[9] == '4'
   epochs = [{**row, 'epochs': 3} for row in renamed(ROWS, 'after epochs')]
   assert controls.others(ROWS + epochs).rows == ()
 
