@@ -33,8 +33,13 @@ def get_config(arg='nano'):
 
 def _nano(c, stage):
   c.model.update(
-    hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512, max_position_embeddings=64,
-    dropout=0.0, initializer='fan_in',
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=512,
+    max_position_embeddings=64,
+    dropout=0.0,
+    initializer='fan_in',
   )
   c.data.update(corpus='pydoc', vocab_size=1024, seq_len=32)
   c.optimizer.update(learning_rate=1e-3, warmup=0.02, b2=0.98)
@@ -49,9 +54,13 @@ def _nano(c, stage):
 
 def _base(c, stage):
   c.init = 'gpt2'
-  c.model.update(max_position_embeddings=1024)  # the folder of `init` decides; a dry run has no other source
+  c.model.update(
+    max_position_embeddings=1024
+  )  # the folder of `init` decides; a dry run has no other source
   c.data.update(corpus='tfds:wikipedia/20230601.en', seq_len=128)
-  c.optimizer.update(learning_rate=2e-5, warmup=0.0001)  # ten steps of 95,000, as configs/pretrain.py
+  c.optimizer.update(
+    learning_rate=2e-5, warmup=0.0001
+  )  # ten steps of 95,000, as configs/pretrain.py
   c.update(steps=95_000, batch_size=32)
   c.eval.update(batches=2000, batch_size=8)
   if stage:

@@ -19,7 +19,9 @@ GLOBAL = {'allocation': 'global_threshold()'}
 # Weight classes in the sense of See, Luong & Manning: embeddings, attention, the rest.
 CLASSES = (r'embeddings/.*', r'.*attention/.*', r'.*')
 # What has inputs to look at: not the embeddings, which are looked up.
-DENSE_LAYERS = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
+DENSE_LAYERS = (
+  r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
+)
 EPS, DEVIATION = 0.01, 0.1  # of the reweighting; of the packaged model's kernels
 LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
 
@@ -37,18 +39,26 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
   stair = 8 * steps // 100
   return {
     'dense': {},
-    'magnitude': _group(criterion='magnitude()', schedule=ramp, when=moves),  # Zhu & Gupta: frozen at the target
+    'magnitude': _group(
+      criterion='magnitude()', schedule=ramp, when=moves
+    ),  # Zhu & Gupta: frozen at the target
     'global_magnitude': _group(criterion='magnitude()', schedule=ramp, when=moves, **GLOBAL),
     'random': _group(criterion='random()', schedule=ramp, when=moves),
     'taylor': _group(criterion='taylor()', schedule=ramp, when=moves, **GLOBAL),
     # See et al.: one cut after training, then retraining.
-    'class_blind': _group(criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end), **GLOBAL),
+    'class_blind': _group(
+      criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end), **GLOBAL
+    ),
     'class_uniform': _group(
-      criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end),
+      criterion='magnitude()',
+      schedule=f'one_shot({s}, at={end})',
+      when=_at(end),
       allocation=f'class_uniform({CLASSES})',
     ),
     'class_distribution': _group(
-      criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end),
+      criterion='magnitude()',
+      schedule=f'one_shot({s}, at={end})',
+      when=_at(end),
       allocation=f'class_distribution({CLASSES})',
     ),
     'snip': _cut(s, criterion='snip()', **GLOBAL),
@@ -57,48 +67,74 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
     'block_fisher': _cut(s, criterion='block_fisher(block=32, gradients=32, damp=1e-5)'),
     'wanda': _cut(s, criterion='wanda()', allocation='per_output()', where=DENSE_LAYERS),
     'sparsegpt': _cut(s, criterion='sparsegpt()', where=DENSE_LAYERS),
-    'static': _group(criterion='random()', schedule=f'constant({s})', when=_at(0), allocation='erk()'),
+    'static': _group(
+      criterion='random()', schedule=f'constant({s})', when=_at(0), allocation='erk()'
+    ),
     'set': _group(
-      criterion=f"sparse_evolution(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
-      when=f'every({often}, until={third})', allocation='erk()',
-    ) | {'optimizer.fresh_moments': True},
+      criterion=f"sparse_evolution(0.3, end={third}, first='magnitude')",
+      schedule=f'constant({s})',
+      when=f'every({often}, until={third})',
+      allocation='erk()',
+    )
+    | {'optimizer.fresh_moments': True},
     'rigl': _group(
-      criterion=f"rigl(0.3, end={third}, first='magnitude')", schedule=f'constant({s})',
-      when=f'every({often}, until={third})', allocation='erk()',
-    ) | {'optimizer.fresh_moments': True},
+      criterion=f"rigl(0.3, end={third}, first='magnitude')",
+      schedule=f'constant({s})',
+      when=f'every({often}, until={third})',
+      allocation='erk()',
+    )
+    | {'optimizer.fresh_moments': True},
     'acdc': _group(
-      criterion='magnitude()', schedule=f'cycle({s}, steps={phase}, begin={phase}, end={7 * phase})',
-      when=f'every({phase}, begin={phase}, until={7 * phase})', **GLOBAL,
-    ) | {'optimizer.fresh_moments': True},
-    'movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)') | LATENT,
-    'global_movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)', **GLOBAL)
+      criterion='magnitude()',
+      schedule=f'cycle({s}, steps={phase}, begin={phase}, end={7 * phase})',
+      when=f'every({phase}, begin={phase}, until={7 * phase})',
+      **GLOBAL,
+    )
+    | {'optimizer.fresh_moments': True},
+    'movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)')
+    | LATENT,
+    'global_movement': _group(
+      criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)', **GLOBAL
+    )
     | LATENT,
     # The schedule is of the cut-off; the penalty decides how sparse that is.
     'soft_movement': _group(
-      criterion='soft_movement(1e-3, learning_rate=2e-2)', schedule=f'cubic(0.3, end={end})', when='every(1)',
+      criterion='soft_movement(1e-3, learning_rate=2e-2)',
+      schedule=f'cubic(0.3, end={end})',
+      when='every(1)',
       allocation='above(1.0, relative=True)',
-    ) | LATENT,
+    )
+    | LATENT,
     'platon': _group(criterion='platon()', schedule=ramp, when=moves, **GLOBAL),
     'lottery': _group(
-      criterion='magnitude()', schedule=f'iterative({s}, rounds=4, steps={rounds}, begin={rounds})',
-      when=f'every({rounds}, begin={rounds}, until={4 * rounds})', **GLOBAL,
-    ) | {'optimizer.rewind': f'every({rounds}, begin={rounds}, until={4 * rounds})'},
+      criterion='magnitude()',
+      schedule=f'iterative({s}, rounds=4, steps={rounds}, begin={rounds})',
+      when=f'every({rounds}, begin={rounds}, until={4 * rounds})',
+      **GLOBAL,
+    )
+    | {'optimizer.rewind': f'every({rounds}, begin={rounds}, until={4 * rounds})'},
     # Han et al.: rounds in which the cut-off rises to 0.9 deviations of each layer; l2 as they found best.
     'han': _group(
-      criterion='deviations()', schedule=f'linear(0.9, begin={phase}, end={5 * phase}, initial=0.3)',
-      when=f'every({phase}, begin={phase}, until={5 * phase})', allocation='above(1.0, relative=True)',
-    ) | {'optimizer.l2': 1e-4},
+      criterion='deviations()',
+      schedule=f'linear(0.9, begin={phase}, end={5 * phase}, initial=0.3)',
+      when=f'every({phase}, begin={phase}, until={5 * phase})',
+      allocation='above(1.0, relative=True)',
+    )
+    | {'optimizer.l2': 1e-4},
     'l1': _rounds(s, phase) | {'optimizer.l1': 1e-5},
     'l2': _rounds(s, phase) | {'optimizer.l2': 1e-4},
     'iterative': _rounds(s, phase),
     # Cheong & Daniel: half at once, nine equal jumps to the end.
     'staircase': _group(
-      criterion='magnitude()', schedule=f'staircase({min(0.5, s)}, {s}, steps={stair}, jumps=9)',
+      criterion='magnitude()',
+      schedule=f'staircase({min(0.5, s)}, {s}, steps={stair}, jumps=9)',
       when=f'every({stair}, until={9 * stair})',
     ),
     # Guo et al.: what the penalty has made small is cut, zeros first, so that the sparsity is the asked one.
     'rpp': _group(criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end))
-    | {'prox.penalty': f'reweighted({_strength(s, steps, rate):.3g}, every={often}, eps={EPS}, end={end})'},
+    | {
+      'prox.penalty': f'reweighted({_strength(s, steps, rate):.3g}, every={often}, eps={EPS}, end={end})'
+    },
     # Not pruning, its rival: kernels of as many numbers as the pruned ones have non-zeros.
     'low_rank': {'prune.weights.schedule': '', 'low_rank.schedule': ramp, 'low_rank.when': moves},
   }
@@ -131,8 +167,10 @@ def _strength(sparsity, steps, rate):
 def _rounds(sparsity, phase):
   """Prune and retrain, five times, the same share of what is left each time."""
   return _group(
-    criterion='magnitude()', schedule=f'iterative({sparsity}, rounds=5, steps={phase}, begin={phase})',
-    when=f'every({phase}, begin={phase}, until={5 * phase})', **GLOBAL,
+    criterion='magnitude()',
+    schedule=f'iterative({sparsity}, rounds=5, steps={phase}, begin={phase})',
+    when=f'every({phase}, begin={phase}, until={5 * phase})',
+    **GLOBAL,
   )
 
 
@@ -146,14 +184,18 @@ def get_config(arg='magnitude'):
     try:
       asked[key] = {'steps': int, 'sparsity': float}[key](value)
     except (KeyError, ValueError):
-      raise ValueError(f'configs/methods.py:{arg}: {number!r}: expected steps=NUMBER or sparsity=NUMBER') from None
+      raise ValueError(
+        f'configs/methods.py:{arg}: {number!r}: expected steps=NUMBER or sparsity=NUMBER'
+      ) from None
   if not 0 <= asked['sparsity'] < 1:
     raise ValueError(f'configs/methods.py:{arg}: sparsity={asked["sparsity"]} is outside [0, 1)')
   c.steps = asked['steps']
   table = methods(asked['sparsity'], c.steps, c.optimizer.learning_rate)
   name = name or 'magnitude'
   if name not in table:
-    raise ValueError(f'configs/methods.py:{name}{specs.suggest(name, table)}: expected one of {", ".join(table)}')
+    raise ValueError(
+      f'configs/methods.py:{name}{specs.suggest(name, table)}: expected one of {", ".join(table)}'
+    )
   for key, value in table[name].items():
     *path, last = key.split('.')
     group = c

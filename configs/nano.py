@@ -17,11 +17,23 @@ def get_config(arg=''):
     raise ValueError(f'configs/nano.py:{arg}: expected no argument, or "anneal"')
   c = base.get_config()
   c.model.update(
-    hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512, max_position_embeddings=64,
-    dropout=0.0, initializer='fan_in',
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=512,
+    max_position_embeddings=64,
+    dropout=0.0,
+    initializer='fan_in',
   )
   # Forty per cent of the tokens are predicted: a small model learns more from each step.
-  c.data.update(corpus='wikipedia+pydoc*3', vocab_size=1024, seq_len=32, predict=0.4, max_predictions=12, pairs='first')
+  c.data.update(
+    corpus='wikipedia+pydoc*3',
+    vocab_size=1024,
+    seq_len=32,
+    predict=0.4,
+    max_predictions=12,
+    pairs='first',
+  )
   c.optimizer.update(learning_rate=1e-3, warmup=0.01, b2=0.98)
   c.update(steps=30_000, batch_size=64)
   c.eval.update(every=2000, batches=40, batch_size=128)

@@ -17,8 +17,13 @@ def get_config(arg=''):
     raise ValueError(f'configs/small.py:{arg}: expected no argument')
   c = base.get_config()
   c.model.update(
-    hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, max_position_embeddings=128,
-    dropout=0.0, initializer='fan_in',
+    hidden_size=256,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    max_position_embeddings=128,
+    dropout=0.0,
+    initializer='fan_in',
   )
   c.data.update(corpus='wikipedia+books', seq_len=64, predict=0.15, max_predictions=10)
   c.optimizer.update(learning_rate=1e-3, warmup=0.02, b2=0.98)

@@ -23,7 +23,9 @@ def get_config(arg='nano'):
     del c.prune.weights
     for name in where:
       c.prune[name] = base.prune_group(
-        where=where[name], structure=structure[name], schedule=f'cubic(0.5, end={c.steps // 2})',
+        where=where[name],
+        structure=structure[name],
+        schedule=f'cubic(0.5, end={c.steps // 2})',
         allocation='global_threshold()',
-      )  # fmt: skip
+      )
   return c

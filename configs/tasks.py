@@ -21,4 +21,9 @@ def sweep():
   for seed in (0, 1):
     for task, seq_len in (('order', 32), ('words', 32), ('library', 32), ('summary', 64)):
       for pretrained in (True, False):
-        yield {'data.task': f'pydoc/{task}', 'data.seq_len': seq_len, 'pretrained': pretrained, 'seed': seed}
+        yield {
+          'data.task': f'pydoc/{task}',
+          'data.seq_len': seq_len,
+          'pretrained': pretrained,
+          'seed': seed,
+        }

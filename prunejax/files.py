@@ -13,19 +13,37 @@ import uuid
 
 from etils import epath
 
-with contextlib.suppress(ImportError):  # what epath reads stores through; it comes with whatever opens one
+with contextlib.suppress(
+  ImportError
+):  # what epath reads stores through; it comes with whatever opens one
   import fsspec
 
   for _store in ('gcs', 'gs', 's3', 'az', 'abfs'):
     # A remembered listing does not know what another worker has written since.
     fsspec.config.conf.setdefault(_store, {}).setdefault('use_listings_cache', False)
 
-TRIES, PAUSE = 6, 0.1  # seconds before the second try, twice as many before each that follows: three in all
+TRIES, PAUSE = (
+  6,
+  0.1,
+)  # seconds before the second try, twice as many before each that follows: three in all
 MOST = 2**28  # bytes of a JSON or text file; what is larger is none of ours
 PART = '.part'
 # Answers, not accidents: asked again, they would be the same.
-SETTLED = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-SETTLED_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ELOOP}
+SETTLED = (
+  FileNotFoundError,
+  FileExistsError,
+  PermissionError,
+  IsADirectoryError,
+  NotADirectoryError,
+)
+SETTLED_NUMBERS = {
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EROFS,
+  errno.ENAMETOOLONG,
+  errno.ENOTEMPTY,
+  errno.ELOOP,
+}
 
 _copies = {}
 
@@ -35,7 +53,9 @@ def path(name) -> epath.Path:
   try:
     return epath.Path(name).expanduser()
   except KeyError as error:
-    raise ValueError(f'{str(name)!r}: no file system is known for {error}; expected a folder or gs://...') from None
+    raise ValueError(
+      f'{str(name)!r}: no file system is known for {error}; expected a folder or gs://...'
+    ) from None
 
 
 def remote(where) -> bool:
@@ -61,7 +81,6 @@ def read(where, most=MOST) -> bytes:
   size = _again('read', where, where.stat).length
   if size > most:
     raise ValueError(f'{str(where)!r} has {size} bytes: expected at most {most}')
-
 
   def take():
     with where.open('rb') as stream:
@@ -204,4 +223,6 @@ def _again(verb, where, call):
       last = error
     if number + 1 < TRIES:
       time.sleep(PAUSE * 2**number)
-  raise OSError(f'cannot {verb} {str(where)!r}: {last.strerror or last} (tried {TRIES} times)') from last
+  raise OSError(
+    f'cannot {verb} {str(where)!r}: {last.strerror or last} (tried {TRIES} times)'
+  ) from last

@@ -17,7 +17,17 @@ import cases_proximal
 import cases_tied
 import numpy as np
 
-from prunejax.pruning import allocation, criteria, curvature, cutoff, proximal, schedule, structure, surgeon, tied
+from prunejax.pruning import (
+  allocation,
+  criteria,
+  curvature,
+  cutoff,
+  proximal,
+  schedule,
+  structure,
+  surgeon,
+  tied,
+)
 
 
 class Case(NamedTuple):
@@ -73,9 +83,13 @@ def movement_scores(params, grads):
 
 
 CRITERIA = {
-  'magnitude': Case(criteria.magnitude, lambda params, grads: {k: abs(w) for k, w in params.items()}),
+  'magnitude': Case(
+    criteria.magnitude, lambda params, grads: {k: abs(w) for k, w in params.items()}
+  ),
   'random': Case(lambda: criteria.random(5), random_scores),
-  'taylor': Case(criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}),
+  'taylor': Case(
+    criteria.taylor, lambda params, grads: {k: abs(w * grads[-1][k]) for k, w in params.items()}
+  ),
   'movement': Case(criteria.movement, movement_scores),
   'soft_movement': cases_dynamic.soft(Case),
 }
@@ -129,7 +143,9 @@ def pooled(name, score):
   if name != 'n_m':
     return unit_means(numbers, score)
   gone = lowest_of_groups(score, 2, 4)
-  return np.array([np.float64(score[(numbers == i) & gone]).mean() for i in range(numbers.max() + 1)])
+  return np.array(
+    [np.float64(score[(numbers == i) & gone]).mean() for i in range(numbers.max() + 1)]
+  )
 
 
 def opened(name, stays, score):
@@ -174,7 +190,9 @@ def class_keep(units, shapes, sparsity):
 
 
 def class_uniform_keep(units, shapes, sparsity):
-  members = lambda row: {name: unit for name, unit in units.items() if first_match(name, CLASSES) == row}
+  members = lambda row: {
+    name: unit for name, unit in units.items() if first_match(name, CLASSES) == row
+  }
   found = [global_keep(members(row), shapes, sparsity) for row in CLASSES]
   return {name: count for one in found for name, count in one.items()}
 
@@ -192,7 +210,9 @@ def erk_keep(units, shapes, sparsity):
     if not over:
       break
     dense.add(max(over, key=lambda name: raw[name]))
-  exact = {name: sizes[name] if name in dense else epsilon * raw[name] * sizes[name] for name in units}
+  exact = {
+    name: sizes[name] if name in dense else epsilon * raw[name] * sizes[name] for name in units
+  }
   out = {name: math.floor(value) for name, value in exact.items()}
   for name in [name for name in units if exact[name] > out[name]][: goal - sum(out.values())]:
     out[name] += 1
@@ -219,7 +239,9 @@ ALLOCATIONS = {
   'erk': Case(allocation.erk, erk_keep),
   'histogram': Case(
     lambda: allocation.histogram(64, 0.0),
-    lambda units, shapes, s: {name: int(np.sum(u > histogram_cut(u, s, 64))) for name, u in units.items()},
+    lambda units, shapes, s: {
+      name: int(np.sum(u > histogram_cut(u, s, 64))) for name, u in units.items()
+    },
   ),
 }
 

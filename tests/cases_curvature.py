@@ -25,7 +25,9 @@ def told(params):
 
 
 def leaves(params):
-  return [w for node in params.values() for w in (leaves(node) if isinstance(node, dict) else [node])]
+  return [
+    w for node in params.values() for w in (leaves(node) if isinstance(node, dict) else [node])
+  ]
 
 
 def flat(params):
@@ -34,8 +36,10 @@ def flat(params):
 
 def shaped(vector, params):
   ends = np.cumsum([np.size(w) for w in params.values()])
-  return {k: part.reshape(np.shape(w)) for (k, w), part in
-          zip(params.items(), np.split(vector, ends[:-1]), strict=True)}
+  return {
+    k: part.reshape(np.shape(w))
+    for (k, w), part in zip(params.items(), np.split(vector, ends[:-1]), strict=True)
+  }
 
 
 def obd_scores(params, grads, **_):
@@ -43,7 +47,9 @@ def obd_scores(params, grads, **_):
   loss = lambda s: s**2 / 2 + np.cos(s) / 2
   # A step d of weight k alone moves s by d a_k.
   at = a @ w
-  bend = np.mean((loss(at + STEP) - 2 * loss(at) + loss(at - STEP))[:, None] / STEP**2 * a**2, axis=0)
+  bend = np.mean(
+    (loss(at + STEP) - 2 * loss(at) + loss(at - STEP))[:, None] / STEP**2 * a**2, axis=0
+  )
   return shaped(np.maximum(bend, 0) * w**2 / 2, params)
 
 
@@ -51,7 +57,9 @@ def obs_scores(params, grads, **_):
   w, a = flat(params), slopes(flat(params).size)
   at = a @ w
   x = (at - np.sin(at) / 2)[:, None] * a * (w != 0)
-  return shaped(w**2 / (2 * np.diag(np.linalg.inv(x.T @ x / ROWS + ALPHA * np.eye(w.size)))), params)
+  return shaped(
+    w**2 / (2 * np.diag(np.linalg.inv(x.T @ x / ROWS + ALPHA * np.eye(w.size)))), params
+  )
 
 
 # Factory, twin, extra arguments, relative tolerance of float32 against float64.

@@ -93,8 +93,9 @@ def steepest(params, grads):
 
 
 def cut(level_of):
-  return lambda units, shapes, s: {n: int(np.sum(np.ravel(u) > level_of(n, s))) if s else u.size
-                                   for n, u in units.items()}
+  return lambda units, shapes, s: {
+    n: int(np.sum(np.ravel(u) > level_of(n, s))) if s else u.size for n, u in units.items()
+  }
 
 
 def cycled(t):
@@ -114,7 +115,9 @@ def rows(Case):
       'gradient': Case(dynamic.gradient, steepest),
       'noise': Case(lambda: dynamic.noise(5), noise_scores),
       'regrow': Case(
-        lambda: dynamic.regrow(criteria.magnitude(), dynamic.gradient(), 0.4), regrow_scores(steepest, 0.4), some_masks
+        lambda: dynamic.regrow(criteria.magnitude(), dynamic.gradient(), 0.4),
+        regrow_scores(steepest, 0.4),
+        some_masks,
       ),
       'rigl': Case(lambda: dynamic.rigl(0.3, end=8), regrow_scores(steepest, quarter), some_masks),
       'sparse_evolution': Case(

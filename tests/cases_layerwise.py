@@ -11,7 +11,9 @@ def activations(params):
   """Made-up rows for every kernel, the first input of which is never active."""
   rng = np.random.default_rng(3)
   named = {f'{a}/{b}': w for a, leaves in params.items() for b, w in leaves.items()}
-  rows = {name: rng.normal(size=(ROWS, w.shape[-2])).astype(np.float32) for name, w in named.items()}
+  rows = {
+    name: rng.normal(size=(ROWS, w.shape[-2])).astype(np.float32) for name, w in named.items()
+  }
   for x in rows.values():
     x[:, 0] = 0
   return {'activations': lambda _: rows}
@@ -20,21 +22,29 @@ def activations(params):
 def slopes(params):
   """Made-up gradients of examples, as a loss that is linear in the weights."""
   rng = np.random.default_rng(4)
-  grads = {a: {b: rng.normal(size=(EXAMPLES, *w.shape)).astype(np.float32) for b, w in leaves.items()}
-           for a, leaves in params.items()}
+  grads = {
+    a: {b: rng.normal(size=(EXAMPLES, *w.shape)).astype(np.float32) for b, w in leaves.items()}
+    for a, leaves in params.items()
+  }
 
   def loss(params, i):
     import jax.numpy as jnp
 
-    return sum(jnp.sum(params[a][b] * jnp.asarray(g)[i]) for a, leaves in grads.items() for b, g in leaves.items())
+    return sum(
+      jnp.sum(params[a][b] * jnp.asarray(g)[i])
+      for a, leaves in grads.items()
+      for b, g in leaves.items()
+    )
 
   return {'examples': (EXAMPLES, loss), 'value_fn': grads}
 
 
 def wanda_scores(params, grads, activations):
   rows = activations(params)
-  return {name: np.abs(np.float64(w)) * np.linalg.norm(np.float64(rows[name]), axis=0)[:, None]
-          for name, w in params.items()}
+  return {
+    name: np.abs(np.float64(w)) * np.linalg.norm(np.float64(rows[name]), axis=0)[:, None]
+    for name, w in params.items()
+  }
 
 
 def damped(x, damp=0.01):
@@ -94,7 +104,9 @@ def fisher_moved(w, mask, g, block=4, damp=0.05):
     for column in range(w.shape[1]):
       inverse, gone = fisher_inverse(g[:, rows, column], damp), ~mask[rows, column]
       part = np.float64(w[rows, column])
-      new[rows, column] = part - inverse[:, gone] @ np.linalg.solve(inverse[np.ix_(gone, gone)], part[gone])
+      new[rows, column] = part - inverse[:, gone] @ np.linalg.solve(
+        inverse[np.ix_(gone, gone)], part[gone]
+      )
   return new
 
 
@@ -106,7 +118,9 @@ def tables(Case):
       'sparsegpt': Case(layerwise.sparsegpt, sparsegpt_scores, activations),
     },
     block_fisher: {
-      'block_fisher': Case(lambda: block_fisher.block_fisher(4, damp=0.05), fisher_scores, slopes, 1e-5),
+      'block_fisher': Case(
+        lambda: block_fisher.block_fisher(4, damp=0.05), fisher_scores, slopes, 1e-5
+      ),
     },
   }, {
     per_output: {'per_output': Case(per_output.per_output, None)},

@@ -39,15 +39,24 @@ def reweighted_run(w, grads, strength=0.02, every=2, eps=0.05, end=5):
 # name: (link, before the optimizer?, (weights of one leaf, gradients) -> weights after them all)
 RUNS = {
   'soft_threshold': (
-    lambda: proximal.soft_threshold(0.5, lambda step: RATE / (1 + step)), False,
+    lambda: proximal.soft_threshold(0.5, lambda step: RATE / (1 + step)),
+    False,
     lambda w, grads: adamw(w, grads, after=lambda u, w, t: prox(u, 0.5 * RATE / (1 + t))),
   ),
   'reweighted': (
-    lambda: proximal.reweighted(0.02, RATE, every=2, eps=0.05, end=5), False, reweighted_run,
+    lambda: proximal.reweighted(0.02, RATE, every=2, eps=0.05, end=5),
+    False,
+    reweighted_run,
   ),
   'l1_penalty': (
-    lambda: proximal.l1_penalty(0.3), True, lambda w, grads: adamw(w, grads, added=lambda w: 0.3 * np.sign(w)),
+    lambda: proximal.l1_penalty(0.3),
+    True,
+    lambda w, grads: adamw(w, grads, added=lambda w: 0.3 * np.sign(w)),
   ),
-  'l2_penalty': (lambda: proximal.l2_penalty(0.3), True, lambda w, grads: adamw(w, grads, added=lambda w: 0.3 * w)),
+  'l2_penalty': (
+    lambda: proximal.l2_penalty(0.3),
+    True,
+    lambda w, grads: adamw(w, grads, added=lambda w: 0.3 * w),
+  ),
   'shrink': (None, None, prox),
 }

@@ -28,7 +28,13 @@ TABLE = {
   'stack/up': ('stack', -1, 2),
   'stack/bias': ('stack', -1, 2),
 }
-FREE = {'a/up': (4, 8), 'a/down': (12, 6), 'b/up': (4, 6), 'stack/up': (3, 4, 8), 'stack/bias': (3, 8)}
+FREE = {
+  'a/up': (4, 8),
+  'a/down': (12, 6),
+  'b/up': (4, 6),
+  'stack/up': (3, 4, 8),
+  'stack/bias': (3, 8),
+}
 
 
 def columns(size):
@@ -41,7 +47,9 @@ def rows(size):
 
 def head_of(name, place):
   layer = name.split('/')[0]
-  return f'{layer}/attention/heads', (rows if name.endswith('output/kernel') else columns)(4)(*place)
+  return f'{layer}/attention/heads', (rows if name.endswith('output/kernel') else columns)(4)(
+    *place
+  )
 
 
 def neuron_of(name, place):
@@ -72,7 +80,9 @@ class Tied:
     for name, score in scores.items():
       for unit, value in zip(self.of[name].ravel(), np.float64(score).ravel(), strict=True):
         gathered.setdefault(unit[0], {}).setdefault(unit[1], []).append(value)
-    return {unit: np.array([np.mean(of[i]) for i in range(len(of))]) for unit, of in gathered.items()}
+    return {
+      unit: np.array([np.mean(of[i]) for i in range(len(of))]) for unit, of in gathered.items()
+    }
 
   def joined(self):
     """{unit: shape as one matrix of a column a unit}."""

@@ -13,17 +13,27 @@ EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
 # Files that take a minute or more: a worker that begins one last is waited for.
 LONG = (
-  'test_reproduce', 'test_mesh', 'test_population', 'test_paper_preset', 'test_processes', 'test_sharding',
-  'test_selection', 'test_bench', 'test_laws', 'test_train', 'test_pydoc',
-)  # fmt: skip
+  'test_reproduce',
+  'test_mesh',
+  'test_population',
+  'test_paper_preset',
+  'test_processes',
+  'test_sharding',
+  'test_selection',
+  'test_bench',
+  'test_laws',
+  'test_train',
+  'test_pydoc',
+)
 
 
 def _known(flags):
   """Whether this jax takes them: XLA ends the process at a flag that it does not know."""
   tried = subprocess.run(
-    [sys.executable, '-c', 'import jax; jax.devices()'], capture_output=True,
+    [sys.executable, '-c', 'import jax; jax.devices()'],
+    capture_output=True,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
-  )  # fmt: skip
+  )
   return tried.returncode == 0
 
 

@@ -27,7 +27,12 @@ SHAPES = {
   'stack': ((8, 32, 64), 'float16'),
 }
 LIES = [
-  {'q': (None, 'model'), 'o': ('model', None), 'up': ('data', 'model'), 'stack': ('data', None, None)},
+  {
+    'q': (None, 'model'),
+    'o': ('model', None),
+    'up': ('data', 'model'),
+    'stack': ('data', None, None),
+  },
   {'q': ('data', None), 'o': (None, 'data'), 'up': (), 'stack': (None, 'data', 'model')},
   {'q': ('model', 'data'), 'o': (), 'up': (('data', 'model'), None), 'stack': (None, None, 'data')},
 ]
@@ -49,7 +54,9 @@ STRUCTURES = {
   'rows': prunejax.rows(),
   'columns': prunejax.columns(4),
   # Eight units of q and o, as the heads of an attention; of a stack, eight in each layer.
-  'tied': prunejax.tied({'q': ('heads', -1, 16), 'o': ('heads', -2, 8), 'up|stack': (r'\g<0>', -1, 8)}),
+  'tied': prunejax.tied(
+    {'q': ('heads', -1, 16), 'o': ('heads', -2, 8), 'up|stack': (r'\g<0>', -1, 8)}
+  ),
 }
 # By mesh: every allocation where each weight is a unit, and every structure, with another allocation each.
 PAIRS = [
@@ -70,7 +77,10 @@ def moved(compiled, largest=LARGEST):
   """Collectives and sorts of a program that yield more than `largest` elements."""
   found = []
   for result, name in re.findall(MOVES, compiled.as_text()):
-    sizes = [math.prod(int(n) for n in dims.split(',') if n) for dims in re.findall(r'\[([\d,]*)\]', result)]
+    sizes = [
+      math.prod(int(n) for n in dims.split(',') if n)
+      for dims in re.findall(r'\[([\d,]*)\]', result)
+    ]
     found += [f'{name} {result.split("{")[0]}'] if max(sizes) > largest else []
   return found
 
@@ -86,12 +96,17 @@ def draw(seed, coarse=False):
   """Leaves of every type; `coarse` ones are full of ties."""
   rng = np.random.default_rng(seed)
   values = lambda shape: rng.integers(-300, 300, shape) / 8 if coarse else rng.normal(size=shape)
-  return {name: jnp.asarray(values(shape), jnp.float32).astype(dtype) for name, (shape, dtype) in SHAPES.items()}
+  return {
+    name: jnp.asarray(values(shape), jnp.float32).astype(dtype)
+    for name, (shape, dtype) in SHAPES.items()
+  }
 
 
 def differing(a, b):
   """Paths of leaves that are not bit for bit the same."""
-  named = lambda tree: {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+  named = lambda tree: {
+    jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)
+  }
   a, b = named(a), named(b)
   assert a.keys() == b.keys()
   return [name for name in a if a[name].tobytes() != b[name].tobytes()]
@@ -100,7 +115,9 @@ def differing(a, b):
 def straying(tree, lies):
   """Paths of {..: {leaf: array}} that do not lie as the leaf does."""
   return [
-    f'{of} {name}' for of, leaves in tree.items() for name, leaf in leaves.items()
+    f'{of} {name}'
+    for of, leaves in tree.items()
+    for name, leaf in leaves.items()
     if not leaf.sharding.is_equivalent_to(lies[name], leaf.ndim)
   ]
 
@@ -109,8 +126,12 @@ def selector(pairs, lies=None):
   """A jitted function of (scores, sparsity): masks by pair. lies: where masks are asked to lie."""
 
   def select(scores, asked):
-    recipes = {f'{a} {s}': {'allocation': ALLOCATIONS[a], 'structure': STRUCTURES[s]} for a, s in pairs}
-    return {name: prunejax.select_masks(scores, asked, **recipe) for name, recipe in recipes.items()}
+    recipes = {
+      f'{a} {s}': {'allocation': ALLOCATIONS[a], 'structure': STRUCTURES[s]} for a, s in pairs
+    }
+    return {
+      name: prunejax.select_masks(scores, asked, **recipe) for name, recipe in recipes.items()
+    }
 
   # On Auto axes a result lies where the compiler pleases, unless the caller says where.
   return jax.jit(select, out_shardings=lies and {f'{a} {s}': lies for a, s in pairs})
@@ -123,28 +144,40 @@ def selection(everything):
   for number, (shape, kind) in enumerate(MESHES):
     mesh, lies = on_mesh(number, number % len(LIES))
     spread = jax.device_put(scores, lies)
-    compiled = selector(pairs[number], lies if kind == 'Auto' else None).lower(spread, asked).compile()
+    compiled = (
+      selector(pairs[number], lies if kind == 'Auto' else None).lower(spread, asked).compile()
+    )
     masks = compiled(spread, asked)
     told(
-      'selection', mesh=[*shape, kind], pairs=list(masks), moved=moved(compiled), stray=straying(masks, lies),
+      'selection',
+      mesh=[*shape, kind],
+      pairs=list(masks),
+      moved=moved(compiled),
+      stray=straying(masks, lies),
       differ=differing(masks, {pair: alone[pair] for pair in masks}),
     )
 
 
 def training():
   """Three steps of several optimizers and criteria with `prune_transform` last."""
-  link = lambda criterion, **kwargs: prunejax.prune_transform(criterion, prunejax.cubic(0.5, end=2), **kwargs)
+  link = lambda criterion, **kwargs: prunejax.prune_transform(
+    criterion, prunejax.cubic(0.5, end=2), **kwargs
+  )
   everywhere = {'allocation': prunejax.global_threshold()}
   chains = {
     'adamw taylor': optax.chain(optax.adamw(0.1, eps=1e-3), link(prunejax.taylor(), **everywhere)),
     'lion random': optax.chain(optax.lion(0.1), link(prunejax.random(1))),
-    'adafactor movement': optax.chain(optax.adafactor(0.1, min_dim_size_to_factor=8), link(prunejax.movement())),
+    'adafactor movement': optax.chain(
+      optax.adafactor(0.1, min_dim_size_to_factor=8), link(prunejax.movement())
+    ),
   }
 
   def step(state, grad):
     params, states = {}, {}
     for name, tx in chains.items():
-      updates, states[name] = tx.update(grad, state['states'][name], state['params'][name], grad=grad)
+      updates, states[name] = tx.update(
+        grad, state['states'][name], state['params'][name], grad=grad
+      )
       params[name] = optax.apply_updates(state['params'][name], updates)
     return {'params': params, 'states': states}
 
@@ -156,23 +189,36 @@ def training():
       prunejax.check_pruned(params[name], states[name])
     masks = {name: prunejax.get_masks(states[name], params[name]) for name in chains}
     # Adafactor takes means over rows and columns, which a mesh adds up in another order; they move, up to 512 of them.
-    return {f'{of} {name}': tree[name] for of, tree in (('params', params), ('masks', masks)) for name in chains}
+    return {
+      f'{of} {name}': tree[name]
+      for of, tree in (('params', params), ('masks', masks))
+      for name in chains
+    }
 
   params, grads = draw(1), [draw(2), draw(3), draw(4)]
-  state = {'params': dict.fromkeys(chains, params), 'states': {name: tx.init(params) for name, tx in chains.items()}}
+  state = {
+    'params': dict.fromkeys(chains, params),
+    'states': {name: tx.init(params) for name, tx in chains.items()},
+  }
   alone = run(state, grads, jax.jit(step))
   exact = lambda ends: {name: end for name, end in ends.items() if 'adafactor' not in name}
   # Every leaf is divided: one that is whole among divided ones the compiler may compute in parts, and gather.
   for number in (2, 5):
     mesh, lies = on_mesh(number, 0)
     with jax.set_mesh(mesh):
-      places = sharding.shard(state, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items()))
+      places = sharding.shard(
+        state, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items())
+      )
       spread, parts = jax.device_put(state, places), [jax.device_put(grad, lies) for grad in grads]
       program = jax.jit(step, out_shardings=places).lower(spread, parts[0]).compile()
       over = run(spread, parts, program)
     told(
-      'training', mesh=[*MESHES[number][0], MESHES[number][1]], moved=moved(program, 512), stray=straying(over, lies),
-      differ=differing(exact(over), exact(alone)), weights=sum(leaf.size for leaf in params.values()),
+      'training',
+      mesh=[*MESHES[number][0], MESHES[number][1]],
+      moved=moved(program, 512),
+      stray=straying(over, lies),
+      differ=differing(exact(over), exact(alone)),
+      weights=sum(leaf.size for leaf in params.values()),
       removed=[prunejax.masks.sparsity(over[f'masks {name}'])['removed'] for name in chains],
     )
 
@@ -213,14 +259,23 @@ def scored():
   alone = run(states, params, grads, jax.jit(step))
   mesh, lies = on_mesh(2, 0)
   with jax.set_mesh(mesh):
-    places = sharding.shard(states, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items()))
-    spread, parts = jax.device_put((states, params), (places, lies)), [jax.device_put(grad, lies) for grad in grads]
+    places = sharding.shard(
+      states, mesh, tuple((name, tuple(lie.spec)) for name, lie in lies.items())
+    )
+    spread, parts = (
+      jax.device_put((states, params), (places, lies)),
+      [jax.device_put(grad, lies) for grad in grads],
+    )
     kept = {name: lies for name in chains}
     program = jax.jit(step, out_shardings=(places, kept)).lower(*spread, parts[0]).compile()
     over = run(*spread, parts, program)
   told(
-    'scored', mesh=[*MESHES[2][0], MESHES[2][1]], moved=moved(program), stray=straying(over, lies),
-    differ=differing(over, alone), removed={name: prunejax.masks.sparsity(m)['total'] for name, m in over.items()},
+    'scored',
+    mesh=[*MESHES[2][0], MESHES[2][1]],
+    moved=moved(program),
+    stray=straying(over, lies),
+    differ=differing(over, alone),
+    removed={name: prunejax.masks.sparsity(m)['total'] for name, m in over.items()},
   )
 
 
@@ -230,28 +285,39 @@ def streamed():
   """
   shapes = {'q': (256, 512), 'o': (256, 512), 'up': (512, 256)}
   rng = np.random.default_rng(5)
-  draw_one = lambda shape: jnp.asarray(rng.integers(0, 30, shape) * (rng.random(shape) > 0.5), jnp.float32)
+  draw_one = lambda shape: jnp.asarray(
+    rng.integers(0, 30, shape) * (rng.random(shape) > 0.5), jnp.float32
+  )
   scores, asked = {name: draw_one(shape) for name, shape in shapes.items()}, jnp.float32(0.3)
 
   def select(scores, asked, old):
-    chosen = lambda allocation: pipeline.select(groups.plain(scores), asked, allocation, old=old).masks
+    chosen = lambda allocation: (
+      pipeline.select(groups.plain(scores), asked, allocation, old=old).masks
+    )
     return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
 
   old = jax.tree.map(lambda score: score > 4, scores)
   alone = jax.jit(select)(scores, asked, old)
   groups.FEW, groups.SMALL = -1, -1
   for number in (1, 4):
-    mesh = jax.make_mesh(MESHES[number][0], ('data', 'model'), axis_types=(AxisType[MESHES[number][1]],) * 2)
+    mesh = jax.make_mesh(
+      MESHES[number][0], ('data', 'model'), axis_types=(AxisType[MESHES[number][1]],) * 2
+    )
     axes = {'q': ('data', None), 'o': (None, 'model'), 'up': ('model', 'data')}
     lies = {name: NamedSharding(mesh, PartitionSpec(*axes[name])) for name in shapes}
     spread, masked = jax.device_put((scores, old), (lies, lies))
     kept = {'uniform': lies, 'global': lies}
-    program = jax.jit(lambda *args: select(*args), out_shardings=kept if MESHES[number][1] == 'Auto' else None)
+    program = jax.jit(
+      lambda *args: select(*args), out_shardings=kept if MESHES[number][1] == 'Auto' else None
+    )
     compiled = program.lower(spread, asked, masked).compile()
     masks = compiled(spread, asked, masked)
     told(
-      'streamed', mesh=[*MESHES[number][0], MESHES[number][1]], stray=straying(masks, lies),
-      moved=moved(compiled, 512 * mesh.size), differ=differing(masks, alone),
+      'streamed',
+      mesh=[*MESHES[number][0], MESHES[number][1]],
+      stray=straying(masks, lies),
+      moved=moved(compiled, 512 * mesh.size),
+      differ=differing(masks, alone),
     )
 
 
@@ -268,7 +334,9 @@ def surgery():
   loss = lambda params, i: sum(jnp.sum(jnp.tanh(rows[i] @ w)) for w in params.values())
 
   def prune(params, state):
-    updates, state = link.update(jax.tree.map(jnp.zeros_like, params), state, params, examples=(len(rows), loss))
+    updates, state = link.update(
+      jax.tree.map(jnp.zeros_like, params), state, params, examples=(len(rows), loss)
+    )
     return optax.apply_updates(params, updates), prunejax.get_masks(state, params)
 
   alone, masks = jax.jit(prune)(params, link.init(params))
@@ -280,9 +348,18 @@ def surgery():
   compiled = jax.jit(prune, out_shardings=(places, places)).lower(spread, state).compile()
   over, masked = compiled(spread, state)
   # Sums over rows are taken in another order.
-  off = {name: float(jnp.max(jnp.abs(jnp.asarray(np.asarray(over[name])) - alone[name]))) for name in lies}
-  told('surgery', mesh=[2, 4, 'Auto'], moved=moved(compiled), differ=differing(masked, masks), off=off,
-       stray=straying({'params': over, 'masks': masked}, places))
+  off = {
+    name: float(jnp.max(jnp.abs(jnp.asarray(np.asarray(over[name])) - alone[name])))
+    for name in lies
+  }
+  told(
+    'surgery',
+    mesh=[2, 4, 'Auto'],
+    moved=moved(compiled),
+    differ=differing(masked, masks),
+    off=off,
+    stray=straying({'params': over, 'masks': masked}, places),
+  )
 
 
 if __name__ == '__main__':

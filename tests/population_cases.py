@@ -65,11 +65,18 @@ def members_of(count, width, when, criterion):
     return jnp.mean(jnp.square(out - batch['y'])), {}
 
   def first(i):
-    params = {'up': draw(width, 2 * width), 'down': draw(2 * width, width), 'bias': jnp.zeros(width)}
+    params = {
+      'up': draw(width, 2 * width),
+      'down': draw(2 * width, width),
+      'bias': jnp.zeros(width),
+    }
     state = {'params': params, 'opt_state': tx(i).init(params), 'step': jnp.zeros((), jnp.int32)}
     return state | {'rng': jax.random.key_data(jax.random.key(i))}
 
-  batches = {'x': np.stack([draw(8, width)] * 2), 'y': rng.normal(size=(2, 8, width)).astype(np.float32)}
+  batches = {
+    'x': np.stack([draw(8, width)] * 2),
+    'y': rng.normal(size=(2, 8, width)).astype(np.float32),
+  }
   step = make_train_step(loss_fn, tx(0))
   return step, jax.jit(step), [first(i) for i in range(count)], batches
 
@@ -135,7 +142,10 @@ def check_meshes():
 
 def check_make_mesh():
   for (members, data, model, count), want in {
-    (-1, -1, 1, 20): (8, 1, 1), (-1, -1, 1, 5): (4, 2, 1), (-1, 2, 1, 20): (4, 2, 1), (2, -1, 2, 9): (2, 2, 2),
+    (-1, -1, 1, 20): (8, 1, 1),
+    (-1, -1, 1, 5): (4, 2, 1),
+    (-1, 2, 1, 20): (4, 2, 1),
+    (2, -1, 2, 9): (2, 2, 2),
     (-1, -1, 1, 1): (1, 8, 1),
   }.items():
     mesh = stack.make_mesh(members, data, model, count=count, batch_size=8)

@@ -22,7 +22,8 @@ from prunejax.pruning import layout
 from prunejax.train import distributed, loop, preemption, sharding
 
 RULES = (
-  ('.*/kernel|layer_0|half', ('data', None)), ('embeddings/word/embedding|layer_1', (None, 'data')),
+  ('.*/kernel|layer_0|half', ('data', None)),
+  ('embeddings/word/embedding|layer_1', (None, 'data')),
 )
 SHAPES = {'layer_0': (32, 64), 'layer_1': (32, 64), 'half': (64, 16), 'whole': (8, 8)}
 
@@ -49,7 +50,9 @@ def watched(folder):
 def leaves(seed):
   rng = np.random.default_rng(seed)
   values = {name: rng.integers(-40, 40, shape) / 8 for name, shape in SHAPES.items()}
-  return {name: value.astype('float16' if name == 'half' else 'float32') for name, value in values.items()}
+  return {
+    name: value.astype('float16' if name == 'half' else 'float32') for name, value in values.items()
+  }
 
 
 def masks_of_one_device():
@@ -58,7 +61,10 @@ def masks_of_one_device():
   link = lambda allocation: prunejax.prune_transform(
     prunejax.magnitude(), prunejax.cubic(0.6, end=2), allocation=allocation
   )
-  chains = {name: optax.chain(optax.adamw(0.1), link(allocation)) for name, allocation in allocations.items()}
+  chains = {
+    name: optax.chain(optax.adamw(0.1), link(allocation))
+    for name, allocation in allocations.items()
+  }
 
   @jax.jit
   def step(state, grad):
@@ -81,14 +87,26 @@ def masks_of_one_device():
     for grad in grads:
       grad = sharding.place(grad, sharding.shard(grad, mesh, RULES)) if over else grad
       state, _ = (sharding.steady(step, lies) if over else step)(state, grad)
-    masks = {name: prunejax.get_masks(state['opt_state'][name], state['params'][name]) for name in chains}
+    masks = {
+      name: prunejax.get_masks(state['opt_state'][name], state['params'][name]) for name in chains
+    }
     ends.append({'params': state['params'], 'masks': masks})
-  over, alone = ({sharding.path_of(path): x for path, x in jax.tree.leaves_with_path(end)} for end in ends)
+  over, alone = (
+    {sharding.path_of(path): x for path, x in jax.tree.leaves_with_path(end)} for end in ends
+  )
   same = lambda name: layout.on_host(over[name]).tobytes() == np.asarray(alone[name]).tobytes()
   told(
-    'masks', differ=[name for name in over if not same(name)],
-    split=[name for name, leaf in over.items() if name.startswith('masks/u') and not leaf.is_fully_replicated],
-    alike=[f(ends[0]['masks']) == f(ends[1]['masks']) for f in (prunejax.mask_hash, prunejax.masks.sparsity)],
+    'masks',
+    differ=[name for name in over if not same(name)],
+    split=[
+      name
+      for name, leaf in over.items()
+      if name.startswith('masks/u') and not leaf.is_fully_replicated
+    ],
+    alike=[
+      f(ends[0]['masks']) == f(ends[1]['masks'])
+      for f in (prunejax.mask_hash, prunejax.masks.sparsity)
+    ],
   )
 
 
@@ -119,7 +137,10 @@ def main(index, port, home, folder):
   sys.stdin.readline()  # the parent goes on alone for a while
   result = loop.train(config, folder / 'moved')
   told('ended', hash=result['mask_hash'], sparsity=result['sparsity'])
-  told('written', files=[] if distributed.first() else [name for name in written if '/checkpoints' not in name])
+  told(
+    'written',
+    files=[] if distributed.first() else [name for name in written if '/checkpoints' not in name],
+  )
 
 
 if __name__ == '__main__':

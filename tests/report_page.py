@@ -12,14 +12,24 @@ class Page(html.parser.HTMLParser):
 
   def __init__(self, text):
     super().__init__()
-    self.open, self.links, self.text, self.ids, self.tags, self.pictures, self.wrong = [], [], [], [], [], [], []
+    self.open, self.links, self.text, self.ids, self.tags, self.pictures, self.wrong = (
+      [],
+      [],
+      [],
+      [],
+      [],
+      [],
+      [],
+    )
     self.feed(text)
     self.close()
 
   def handle_starttag(self, tag, attrs):
     attrs = dict(attrs)
     self.tags.append(tag)
-    self.links += [attrs[name] for name in ('src', 'href', 'srcset', 'action', 'data') if name in attrs]
+    self.links += [
+      attrs[name] for name in ('src', 'href', 'srcset', 'action', 'data') if name in attrs
+    ]
     self.ids += [attrs['id']] if 'id' in attrs else []
     self.pictures += [attrs] if tag == 'img' else []
     self.wrong += [f'{name} on {tag}' for name in attrs if name.startswith('on')]
@@ -43,12 +53,20 @@ def problems(text):
       found += [] if link[1:] in page.ids else [f'no id for {link}']
     elif not link.startswith(PICTURE):
       found.append(f'outside: {link[:60]}')
-  found += [f'id {name!r} twice' for name in {name for name in page.ids if page.ids.count(name) > 1}]
+  found += [
+    f'id {name!r} twice' for name in {name for name in page.ids if page.ids.count(name) > 1}
+  ]
   for picture in page.pictures:
     data = base64.b64decode(picture.get('src', '').removeprefix(PICTURE) or b'')
-    found += [] if data.startswith(b'\x89PNG\r\n\x1a\n') and data[-8:-4] == b'IEND' else ['a picture is missing']
+    found += (
+      []
+      if data.startswith(b'\x89PNG\r\n\x1a\n') and data[-8:-4] == b'IEND'
+      else ['a picture is missing']
+    )
     found += [] if picture.get('alt', '').strip() else ['a picture without words for it']
-  found += [f'<{tag}>' for tag in ('script', 'iframe', 'object', 'embed', 'link') if tag in page.tags]
+  found += [
+    f'<{tag}>' for tag in ('script', 'iframe', 'object', 'embed', 'link') if tag in page.tags
+  ]
   style = text.split('<style>')[1].split('</style>')[0] if '<style>' in text else ''
   found += [word for word in ('url(', '@import', 'http:', 'https:') if word in style]
   return found

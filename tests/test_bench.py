@@ -15,10 +15,21 @@ def said(capsys, argv, status=0):
   return (captured.err if status else captured.out).strip()
 
 
-@pytest.mark.parametrize('value, target, ok', [
-  (5, '<= 5', True), (5.01, '<= 5', False), (150, '>= 150', True), (149, '>= 150', False), (10, '< 10', False),
-  (9.99, '< 10', True), (1, '== 1', True), (2, '== 1', False), (1.1, '<= 1.10', True), (0.5, '> 0.5', False),
-])
+@pytest.mark.parametrize(
+  'value, target, ok',
+  [
+    (5, '<= 5', True),
+    (5.01, '<= 5', False),
+    (150, '>= 150', True),
+    (149, '>= 150', False),
+    (10, '< 10', False),
+    (9.99, '< 10', True),
+    (1, '== 1', True),
+    (2, '== 1', False),
+    (1.1, '<= 1.10', True),
+    (0.5, '> 0.5', False),
+  ],
+)
 def test_targets(value, target, ok):
   assert measure.row('x', value, 's', target)['ok'] is ok
 
@@ -33,7 +44,9 @@ def test_what_is_not_judged():
 
 def test_rounds_are_interleaved_and_ratios_pair_them():
   order = []
-  times = measure.interleaved({name: lambda name=name: order.append(name) for name in 'abc'}, rounds=3)
+  times = measure.interleaved(
+    {name: lambda name=name: order.append(name) for name in 'abc'}, rounds=3
+  )
   assert ''.join(order) == 'abc' + 'abc' + 'bca' + 'cab'  # warm, then a turn later each round
   assert all(len(t.rounds) == 3 for t in times.values())
   a, b = measure.Times((1.0, 10.0, 3.0)), measure.Times((2.0, 20.0, 1.0))
@@ -56,9 +69,13 @@ class Fake:
 
 @pytest.fixture
 def fakes(monkeypatch):
-  good = Fake(measure.row('fast', 2, 'reads', '<= 5', 'how | it was'), measure.row('slow', 9, 'reads', '<= 5'))
+  good = Fake(
+    measure.row('fast', 2, 'reads', '<= 5', 'how | it was'), measure.row('slow', 9, 'reads', '<= 5')
+  )
   broken = Fake(measure.row('before', 1, 's'), MemoryError('too large'))
-  monkeypatch.setattr(run, 'BENCHES', {'good': good, 'broken': broken, 'kill': Fake(measure.row('hours', 1, 'h'))})
+  monkeypatch.setattr(
+    run, 'BENCHES', {'good': good, 'broken': broken, 'kill': Fake(measure.row('hours', 1, 'h'))}
+  )
 
 
 def test_the_whole_command(fakes, tmp_path, capsys):
@@ -67,16 +84,26 @@ def test_the_whole_command(fakes, tmp_path, capsys):
   assert line == 'prunejax: bench broken failed: MemoryError: too large'
   results = json.loads(out.read_text())
   assert list(results['benches']) == ['good', 'broken']  # kill only by name
-  assert results['machine']['versions']['jax'] and results['machine']['kind'] and str(tmp_path) not in out.read_text()
+  assert (
+    results['machine']['versions']['jax']
+    and results['machine']['kind']
+    and str(tmp_path) not in out.read_text()
+  )
   assert [r['ok'] for r in results['benches']['good']['rows']] == [True, False]
   assert [r['value'] for r in results['benches']['broken']['rows']] == [1.0, None]
   assert table.verdict(results) == '1 of 2 targets met; missed: 1 in good'
   text = out.with_suffix('.md').read_text()
-  assert 'how \\| it was' in text and '| slow | 9 reads | <= 5 | MISS |' in text and 'too large' in text
+  assert (
+    'how \\| it was' in text and '| slow | 9 reads | <= 5 | MISS |' in text and 'too large' in text
+  )
 
   # Another bench into the same file: what it holds stays.
   shown = said(capsys, ['bench', '--size=tiny', '--only=kill', f'--out={out}'])
-  assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == ['good', 'broken', 'kill']
+  assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == [
+    'good',
+    'broken',
+    'kill',
+  ]
   line = said(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
   assert 'x.json' in line and 'another size' in line
 
@@ -106,15 +133,18 @@ def _until_stop(rows):
     yield row
 
 
-@pytest.mark.parametrize('argv, words', [
-  (['--only=selektion'], ["--only=selektion (did you mean 'selection'?)", 'expected some of']),
-  (['--size=bas'], ["--size=bas (did you mean 'base'?)", 'large']),
-  (['--compare', '{}/none.json'], ['none.json', 'python -m prunejax bench --out']),
-  (['--compare', '{}/other.json'], ['other.json', 'no results']),
-  (['--only=selection', '--out={}/other.json'], ['other.json', 'no results']),
-  (['--times=many'], ['many']),
-  (['--config.steps=3'], ['--config.steps=3']),
-])
+@pytest.mark.parametrize(
+  'argv, words',
+  [
+    (['--only=selektion'], ["--only=selektion (did you mean 'selection'?)", 'expected some of']),
+    (['--size=bas'], ["--size=bas (did you mean 'base'?)", 'large']),
+    (['--compare', '{}/none.json'], ['none.json', 'python -m prunejax bench --out']),
+    (['--compare', '{}/other.json'], ['other.json', 'no results']),
+    (['--only=selection', '--out={}/other.json'], ['other.json', 'no results']),
+    (['--times=many'], ['many']),
+    (['--config.steps=3'], ['--config.steps=3']),
+  ],
+)
 def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
   (tmp_path / 'other.json').write_text('{"a": 1}')
   line = said(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
@@ -149,7 +179,11 @@ def test_the_plot_of_scaling():
 def test_flatness_is_judged_in_reads_beyond_the_cache():
   times = lambda seconds: measure.Times((seconds,) * 3)
   read = {2**20: times(1e-3), 2**24: times(1e-2), 2**26: times(4e-2)}
-  ours = {2**20: times(1.0), 2**24: times(4e-2), 2**26: times(24e-2)}  # 4 and 6 reads; the smallest does not count
+  ours = {
+    2**20: times(1.0),
+    2**24: times(4e-2),
+    2**26: times(24e-2),
+  }  # 4 and 6 reads; the smallest does not count
   [row] = scaling._flat({'uniform': ours, 'one read': read})
   assert row['value'] == pytest.approx(1.5) and row['name'].startswith('uniform')
   assert '4.0 to 6.0 reads' in row['detail']

@@ -23,7 +23,9 @@ def made(lengths, seq_len):
   tokens = np.concatenate(documents).astype(np.int32)
   cuts = np.cumsum([0, *lengths]).astype(np.int64)
   ring = np.concatenate([[*document, END] for document in documents])
-  stream = causal.stream(corpus.Corpus(tokens, np.zeros(len(tokens), bool), cuts), Words(), causal.Recipe(seq_len))
+  stream = causal.stream(
+    corpus.Corpus(tokens, np.zeros(len(tokens), bool), cuts), Words(), causal.Recipe(seq_len)
+  )
   return stream, ring
 
 
@@ -36,8 +38,11 @@ def place(ring, row):
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), seq_len=st.integers(2, 12),
-       seed=st.integers(0, 5))
+@given(
+  lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+  seq_len=st.integers(2, 12),
+  seed=st.integers(0, 5),
+)
 def test_an_epoch_reads_the_ring_in_windows_from_one_place(lengths, seq_len, seed):
   stream, ring = made(lengths, seq_len)
   count = max(len(ring) // seq_len, 1)
@@ -62,11 +67,17 @@ def test_a_batch_is_a_function_of_seed_and_step():
   for step in (0, 3, 1, 50):  # in any order
     a, b = causal.batch(stream, 7, step, 4), causal.batch(again, 7, step, 4)
     assert all(np.array_equal(a[name], b[name]) for name in a)
-  one, other, later = causal.batch(stream, 7, 0, 4), causal.batch(stream, 8, 0, 4), causal.batch(stream, 7, 1, 4)
+  one, other, later = (
+    causal.batch(stream, 7, 0, 4),
+    causal.batch(stream, 8, 0, 4),
+    causal.batch(stream, 7, 1, 4),
+  )
   assert not np.array_equal(one['input_ids'], other['input_ids'])
   assert not np.array_equal(one['input_ids'], later['input_ids'])
   epochs = [causal.batch(stream, 7, step, 16)['input_ids'] for step in (0, 1)]
-  assert not np.array_equal(np.sort(epochs[0], 0), np.sort(epochs[1], 0)), 'each epoch is cut elsewhere'
+  assert not np.array_equal(np.sort(epochs[0], 0), np.sort(epochs[1], 0)), (
+    'each epoch is cut elsewhere'
+  )
 
 
 def test_processes_share_a_batch_and_big_steps_are_small_ones():
@@ -78,8 +89,12 @@ def test_processes_share_a_batch_and_big_steps_are_small_ones():
     np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
     np.testing.assert_array_equal(np.concatenate([part[name] for part in small]), whole[name])
   kinds = {name: (x.shape, x.dtype.name) for name, x in whole.items()}
-  assert kinds == {'input_ids': ((8, 8), 'int32'), 'segment_ids': ((8, 8), 'int32'), 'valid': ((8, 8), 'bool'),
-                   'targets': ((8, 8), 'int32')}
+  assert kinds == {
+    'input_ids': ((8, 8), 'int32'),
+    'segment_ids': ((8, 8), 'int32'),
+    'valid': ((8, 8), 'bool'),
+    'targets': ((8, 8), 'int32'),
+  }
   assert whole['valid'].all() and not whole['segment_ids'].any()
 
 

@@ -46,12 +46,18 @@ def read(folder, shapes=SHAPES, places=HERE):
 
 def arrays(folder, step):
   """The files that hold numbers, the largest first."""
-  found = [p for p in (folder / str(step) / 'state').rglob('*') if p.is_file() and p.parent.name == 'd']
+  found = [
+    p for p in (folder / str(step) / 'state').rglob('*') if p.is_file() and p.parent.name == 'd'
+  ]
   return sorted(found, key=lambda p: -p.stat().st_size)
 
 
 def same(a, b):
-  return all(jax.tree.leaves(jax.tree.map(lambda x, y: x.dtype == y.dtype and bool(jnp.array_equal(x, y)), a, b)))
+  return all(
+    jax.tree.leaves(
+      jax.tree.map(lambda x, y: x.dtype == y.dtype and bool(jnp.array_equal(x, y)), a, b)
+    )
+  )
 
 
 def test_a_state_comes_back_bit_for_bit(folder):
@@ -75,21 +81,24 @@ def swap(path):
   path.write_bytes(data[: len(data) // 3] + data[len(data) // 3 :][::-1])
 
 
-@pytest.mark.parametrize('hurt', [
-  lambda step: cut(arrays(step.parent, 8)[0]),
-  lambda step: flip(arrays(step.parent, 8)[0]),
-  lambda step: flip(arrays(step.parent, 8)[0], 0.01),
-  lambda step: swap(arrays(step.parent, 8)[0]),
-  lambda step: arrays(step.parent, 8)[0].unlink(),
-  lambda step: arrays(step.parent, 8)[0].write_bytes(b''),
-  lambda step: cut(step / 'state' / '_METADATA'),
-  lambda step: (step / 'state' / '_METADATA').write_bytes(b'[' * 100_000),
-  lambda step: (step / 'state' / 'manifest.ocdbt').write_bytes(b'\0' * 7),
-  lambda step: [p.unlink() for p in sorted(step.rglob('*')) if p.is_file()],
-  lambda step: (step / 'sums' / 'metadata').unlink(),
-  lambda step: flip(step / 'sums' / 'metadata', 0.9),
-  lambda step: (step / 'sums' / 'metadata').write_text('{}'),
-])
+@pytest.mark.parametrize(
+  'hurt',
+  [
+    lambda step: cut(arrays(step.parent, 8)[0]),
+    lambda step: flip(arrays(step.parent, 8)[0]),
+    lambda step: flip(arrays(step.parent, 8)[0], 0.01),
+    lambda step: swap(arrays(step.parent, 8)[0]),
+    lambda step: arrays(step.parent, 8)[0].unlink(),
+    lambda step: arrays(step.parent, 8)[0].write_bytes(b''),
+    lambda step: cut(step / 'state' / '_METADATA'),
+    lambda step: (step / 'state' / '_METADATA').write_bytes(b'[' * 100_000),
+    lambda step: (step / 'state' / 'manifest.ocdbt').write_bytes(b'\0' * 7),
+    lambda step: [p.unlink() for p in sorted(step.rglob('*')) if p.is_file()],
+    lambda step: (step / 'sums' / 'metadata').unlink(),
+    lambda step: flip(step / 'sums' / 'metadata', 0.9),
+    lambda step: (step / 'sums' / 'metadata').write_text('{}'),
+  ],
+)
 def test_damage_is_named_and_the_one_before_is_used(folder, hurt):
   hurt(folder / '8')
   got, damaged = read(folder)
@@ -125,20 +134,28 @@ def test_a_half_written_step_is_no_step_and_is_taken_away(folder):
   assert same(read(folder)[0], state(8)) and not torn.exists()
 
 
-def test_arrays_of_another_size_are_refused_by_what_the_files_say_of_themselves(tmp_path, monkeypatch):
+def test_arrays_of_another_size_are_refused_by_what_the_files_say_of_themselves(
+  tmp_path, monkeypatch
+):
   with checkpoint.manager(tmp_path / 'c') as manager:
     checkpoint.save(manager, state(4, size=50), {})
     manager.wait_until_finished()
     monkeypatch.setattr(manager, 'restore', lambda *a, **k: pytest.fail('was read'))
-    with pytest.raises(ValueError, match='no checkpoint in .* step 4 .its arrays are not those of this run'):
+    with pytest.raises(
+      ValueError, match='no checkpoint in .* step 4 .its arrays are not those of this run'
+    ):
       checkpoint.restore(manager, SHAPES, HERE)
 
 
 def test_a_sum_tells_any_two_arrays_apart_and_numpy_agrees():
   rng = np.random.default_rng(1)
   made = [
-    rng.standard_normal((6, 5, 4)).astype(np.float32), rng.integers(0, 2, (7, 3)).astype(bool), np.float32(3),
-    np.array(jnp.arange(9, dtype=jnp.bfloat16)), np.arange(5, dtype=np.uint8), np.zeros((0, 3), np.float32),
+    rng.standard_normal((6, 5, 4)).astype(np.float32),
+    rng.integers(0, 2, (7, 3)).astype(bool),
+    np.float32(3),
+    np.array(jnp.arange(9, dtype=jnp.bfloat16)),
+    np.arange(5, dtype=np.uint8),
+    np.zeros((0, 3), np.float32),
     rng.integers(0, 99, 2**18 + 3).astype(np.int32),
   ]
   seen = set()

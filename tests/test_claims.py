@@ -24,8 +24,14 @@ def check(rows, chance=None):
 def opposite(arm, sparsity):
   """Everything the paper says, turned round: sparser is better pre-trained and transfers worse."""
   loss = 6.0 - 2 * sparsity if arm != 'random' else 5.9 - 2.5 * sparsity
-  score = {'dense': 0.7, 'fresh': 0.5, 'pruned': 0.6 + 0.02 * sparsity,
-           'random': 0.72, 'after': 0.75, 'deleted': 0.69 if sparsity < 0.7 else 0.55}[arm]
+  score = {
+    'dense': 0.7,
+    'fresh': 0.5,
+    'pruned': 0.6 + 0.02 * sparsity,
+    'random': 0.72,
+    'after': 0.75,
+    'deleted': 0.69 if sparsity < 0.7 else 0.55,
+  }[arm]
   return {'loss': loss, 'score': score}
 
 
@@ -50,7 +56,9 @@ def test_planted_opposites_are_not_reproduced():
   got = verdicts(synthetic.make(opposite))
   assert got.pop('accuracy_falls') == 'reproduced'  # the price is there; only its sign is fixed
   got.pop('deletion_follows_loss')
-  assert got.pop('deletion_fits_but_does_not_transfer') == 'undecided'  # they do not fit: nothing follows
+  assert (
+    got.pop('deletion_fits_but_does_not_transfer') == 'undecided'
+  )  # they do not fit: nothing follows
   assert got == dict.fromkeys(got, 'not reproduced')
   assert verdicts(synthetic.make(nothing_falls))['accuracy_falls'] == 'not reproduced'
 
@@ -60,34 +68,53 @@ def changed(arm, **change):
   return lambda name, s: {**synthetic.paper_like(name, s), **(change if name == arm and s else {})}
 
 
-@pytest.mark.parametrize('change, expected', [
-  ({'score': 0.85}, 'not reproduced'),  # they come back whole, though pruned falls
-  ({'score': 0.60}, 'reproduced'), ({}, 'reproduced')])
+@pytest.mark.parametrize(
+  'change, expected',
+  [
+    ({'score': 0.85}, 'not reproduced'),  # they come back whole, though pruned falls
+    ({'score': 0.60}, 'reproduced'),
+    ({}, 'reproduced'),
+  ],
+)
 def test_the_middle_is_explained_only_by_a_fall_that_stays(change, expected):
   got = verdicts(synthetic.make(changed('deleted', **change), sparsities=(0.5, 0.6)))
   assert got['deletion_explains_the_middle'] == expected
 
 
 def test_a_fall_smaller_than_any_margin_that_comes_back_whole_is_no_loss_of_information():
-  small = lambda arm, s: {'loss': 4.0 + s, 'score': 0.5 if arm == 'fresh' else 0.8 - 0.015 * (arm == 'pruned')}
-  assert verdicts(synthetic.make(small, noise=0.001))['deletion_explains_the_middle'] == 'not reproduced'
+  small = lambda arm, s: {
+    'loss': 4.0 + s,
+    'score': 0.5 if arm == 'fresh' else 0.8 - 0.015 * (arm == 'pruned'),
+  }
+  assert (
+    verdicts(synthetic.make(small, noise=0.001))['deletion_explains_the_middle'] == 'not reproduced'
+  )
 
 
-@pytest.mark.parametrize('name, expected', [
-  ('deletion_explains_the_middle', 'not reproduced'), ('deletion_fits_but_does_not_transfer', 'undecided')])
+@pytest.mark.parametrize(
+  'name, expected',
+  [
+    ('deletion_explains_the_middle', 'not reproduced'),
+    ('deletion_fits_but_does_not_transfer', 'undecided'),
+  ],
+)
 def test_an_arm_falls_from_its_own_zero_where_it_has_one(name, expected):
   # Dense models trained as long as the deleted ones fit as well and score lower: nothing is lost by deletion.
   rows = synthetic.make()
   for row in [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'dense']:
     fit = {'accuracy': row['metrics']['accuracy'] - 0.3, 'train_loss': 0.2}
-    rows.append({**row, 'cell': row['cell'] + 'x', 'arm': 'deleted', 'metrics': {**row['metrics'], **fit}})
+    rows.append(
+      {**row, 'cell': row['cell'] + 'x', 'arm': 'deleted', 'metrics': {**row['metrics'], **fit}}
+    )
   assert verdicts(rows)[name] == expected and verdicts(synthetic.make())[name] == 'reproduced'
 
 
 def test_what_costs_nothing_at_low_sparsity_says_nothing_of_fine_tuning_first():
   few = synthetic.make(sparsities=(0.1, 0.2))
   assert verdicts(few)['finetuning_first_does_not_help'] == 'undecided'
-  at = lambda arm, s: changed('after', score=0.84)(arm, s) if s == 0.6 else synthetic.paper_like(arm, s)
+  at = lambda arm, s: (
+    changed('after', score=0.84)(arm, s) if s == 0.6 else synthetic.paper_like(arm, s)
+  )
   rows = synthetic.make(at, noise=0.02, seeds=2)
   assert verdicts(rows)['finetuning_first_does_not_help'] != 'reproduced'
 
@@ -99,9 +126,20 @@ def test_two_equal_numbers_tell_nothing_of_the_spread():
 
 
 def test_the_best_of_four_rates_does_not_stand_beside_the_best_of_one():
-  rows = synthetic.make(lambda arm, s: {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8}, noise=0.001)
-  more = [{**row, 'cell': f'{row["cell"]}{rate}', 'learning_rate': rate, 'metrics': {**row['metrics'], 'accuracy': 0.9}}
-          for row in rows if row['stage'] == 'finetune' and row['arm'] == 'dense' for rate in (2e-3, 5e-4)]
+  rows = synthetic.make(
+    lambda arm, s: {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8}, noise=0.001
+  )
+  more = [
+    {
+      **row,
+      'cell': f'{row["cell"]}{rate}',
+      'learning_rate': rate,
+      'metrics': {**row['metrics'], 'accuracy': 0.9},
+    }
+    for row in rows
+    if row['stage'] == 'finetune' and row['arm'] == 'dense'
+    for rate in (2e-3, 5e-4)
+  ]
   assert verdicts(rows + more) == verdicts(rows)
 
 
@@ -109,18 +147,39 @@ def test_where_nothing_falls_there_is_nothing_to_explain():
   assert verdicts(synthetic.make(nothing_falls))['deletion_explains_the_middle'] == 'undecided'
 
 
-@pytest.mark.parametrize('change, expected', [
-  ({'fit': 0.35, 'score': 0.85}, 'not reproduced'), ({'fit': 0.30, 'score': 0.70}, 'reproduced'),
-  ({'fit': 0.60, 'score': 0.70}, 'undecided'), ({'fit': 0.35, 'score': 0.84}, 'undecided')])
+@pytest.mark.parametrize(
+  'change, expected',
+  [
+    ({'fit': 0.35, 'score': 0.85}, 'not reproduced'),
+    ({'fit': 0.30, 'score': 0.70}, 'reproduced'),
+    ({'fit': 0.60, 'score': 0.70}, 'undecided'),
+    ({'fit': 0.35, 'score': 0.84}, 'undecided'),
+  ],
+)
 def test_deleted_models_must_fit_before_their_transfer_counts(change, expected):
-  assert verdicts(synthetic.make(changed('deleted', **change)))['deletion_fits_but_does_not_transfer'] == expected
+  assert (
+    verdicts(synthetic.make(changed('deleted', **change)))['deletion_fits_but_does_not_transfer']
+    == expected
+  )
 
 
 def test_arms_that_the_paper_does_not_have_change_no_verdict():
   rows = synthetic.make()
-  odd = [{**row, 'cell': row['cell'] + 'x', 'arm': arm} for arm in ('switch:histogram', 'corpus:0.1', 'permuted')
-         for row in rows if row['arm'] == 'pruned']
-  probe = [{**rows[0], 'cell': 'probe', 'stage': 'probe', 'probe': 'new', 'metrics': {'mask_difference': 0.9}}]
+  odd = [
+    {**row, 'cell': row['cell'] + 'x', 'arm': arm}
+    for arm in ('switch:histogram', 'corpus:0.1', 'permuted')
+    for row in rows
+    if row['arm'] == 'pruned'
+  ]
+  probe = [
+    {
+      **rows[0],
+      'cell': 'probe',
+      'stage': 'probe',
+      'probe': 'new',
+      'metrics': {'mask_difference': 0.9},
+    }
+  ]
   assert claims.check(rows + odd) == claims.check(rows)
   assert verdicts(rows + odd + probe)
 
@@ -129,6 +188,7 @@ def test_a_line_that_rises_with_loss_is_not_reproduced():
   def rising(arm, sparsity):
     truth = synthetic.paper_like(arm, sparsity)
     return truth if arm != 'deleted' else {**truth, 'score': 0.85 + 0.05 * (truth['loss'] - 4)}
+
   assert verdicts(synthetic.make(rising))['deletion_follows_loss'] == 'not reproduced'
 
 
@@ -148,12 +208,20 @@ def test_no_effect_at_all_is_rarely_called_one(name):
     'deletion_explains_the_middle': {'pruned': -0.05, 'deleted': -0.025},
     'deletion_fits_but_does_not_transfer': {'deleted': -claims.MARGIN / 2},
   }.get(name, {'pruned': edge})
+
   def at_threshold(arm, sparsity):
     return {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8 + arms.get(arm, 0.0)}
+
   wrong = 0
   for seed in range(40):
-    rows = synthetic.make(at_threshold, seeds=2, noise=0.01, seed=seed, tasks=('a', 'b'),
-                          sparsities=(0.3, 0.5, 0.7, 0.9))
+    rows = synthetic.make(
+      at_threshold,
+      seeds=2,
+      noise=0.01,
+      seed=seed,
+      tasks=('a', 'b'),
+      sparsities=(0.3, 0.5, 0.7, 0.9),
+    )
     wrong += getattr(claims, name)(claims.grid(rows)).verdict != 'undecided'
   assert wrong <= 2
 
@@ -176,11 +244,22 @@ def test_no_rows_decide_nothing():
     assert found.verdict == 'undecided' and found.evidence
 
 
-@pytest.mark.parametrize('lacking, undecided', [
-    ('random', {'magnitude_beats_random'}), ('after', {'finetuning_first_does_not_help'}),
-    ('deleted', {
-        'deletion_follows_loss', 'deletion_recovers', 'deletion_explains_the_middle',
-        'deletion_fits_but_does_not_transfer'})])
+@pytest.mark.parametrize(
+  'lacking, undecided',
+  [
+    ('random', {'magnitude_beats_random'}),
+    ('after', {'finetuning_first_does_not_help'}),
+    (
+      'deleted',
+      {
+        'deletion_follows_loss',
+        'deletion_recovers',
+        'deletion_explains_the_middle',
+        'deletion_fits_but_does_not_transfer',
+      },
+    ),
+  ],
+)
 def test_a_claim_without_its_arm_is_undecided(lacking, undecided):
   rows = [row for row in synthetic.make() if row['arm'] != lacking]
   assert {name for name, v in verdicts(rows).items() if v == 'undecided'} == undecided
@@ -195,13 +274,20 @@ def test_a_contradicting_sparsity_keeps_an_average_undecided():
   def mixed(arm, sparsity):
     truth = synthetic.paper_like(arm, sparsity)
     return {**truth, 'score': 0.75} if (arm, sparsity) == ('random', 0.9) else truth
+
   assert verdicts(synthetic.make(mixed))['magnitude_beats_random'] == 'undecided'
 
 
 def chance_level(arm, sparsity):
   """A model that learned nothing on every task, though its arms seem to differ."""
-  tilt = {'dense': 0.005, 'fresh': 0.0, 'pruned': -0.04, 'deleted': 0.02, 'after': -0.08,
-          'random': -0.1}[arm]
+  tilt = {
+    'dense': 0.005,
+    'fresh': 0.0,
+    'pruned': -0.04,
+    'deleted': 0.02,
+    'after': -0.08,
+    'random': -0.1,
+  }[arm]
   return {**synthetic.paper_like(arm, sparsity), 'score': 0.5 + tilt - 0.1 * sparsity}
 
 
@@ -218,7 +304,9 @@ def test_a_task_at_the_fresh_level_is_undecided_whatever_it_shows():
 def test_chance_counts_where_fresh_does_not():
   rows = synthetic.make()
   assert set(verdicts(rows, dict.fromkeys(synthetic.TASKS, 0.84)).values()) == {
-      'undecided', 'reproduced'}
+    'undecided',
+    'reproduced',
+  }
   found = claims.check(rows, dict.fromkeys(synthetic.TASKS, 0.84))
   assert [v.name for v in found if v.verdict == 'reproduced'] == ['loss_rises']
   unknown = [row for row in rows if row['arm'] != 'fresh']
@@ -251,6 +339,7 @@ def test_evidence_holds_the_numbers():
 def test_pairs_at_the_floor_say_nothing_about_fine_tuning_first():
   def dead_at_top(arm, sparsity):
     return {'loss': 5.0, 'score': 0.8 if arm == 'dense' else 0.5}
+
   assert verdicts(synthetic.make(dead_at_top))['finetuning_first_does_not_help'] == 'undecided'
 
 
@@ -262,10 +351,20 @@ def paper_rows(seeds=2):
       for s, line in lines.items():
         name = arm if s or arm != 'pruned' else 'dense'
         if arm in ('pruned', 'random'):
-          rows.append(synthetic.row('pretrain', name, s, seed, {'loss': line['loss'] * (1 + 1e-6 * seed)}))
-        rows += [synthetic.row('finetune', name, s, seed, {
-            'accuracy': accuracy / 100 * (1 + 1e-6 * seed), 'train_loss': loss}, task=task)
-            for task, (accuracy, loss) in line['tasks'].items()]
+          rows.append(
+            synthetic.row('pretrain', name, s, seed, {'loss': line['loss'] * (1 + 1e-6 * seed)})
+          )
+        rows += [
+          synthetic.row(
+            'finetune',
+            name,
+            s,
+            seed,
+            {'accuracy': accuracy / 100 * (1 + 1e-6 * seed), 'train_loss': loss},
+            task=task,
+          )
+          for task, (accuracy, loss) in line['tasks'].items()
+        ]
   return rows
 
 
@@ -273,8 +372,14 @@ def test_the_papers_own_numbers_never_count_against_its_claims():
   chance = {'MNLI': 0.354, 'QQP': 0.632, 'QNLI': 0.505, 'SST-2': 0.509, 'CoLA': 0.691}
   got = verdicts(paper_rows(), chance)
   assert 'not reproduced' not in got.values()
-  for name in ('low_sparsity_is_free', 'loss_rises', 'accuracy_falls', 'magnitude_beats_random',
-               'finetuning_first_does_not_help', 'deletion_follows_loss'):
+  for name in (
+    'low_sparsity_is_free',
+    'loss_rises',
+    'accuracy_falls',
+    'magnitude_beats_random',
+    'finetuning_first_does_not_help',
+    'deletion_follows_loss',
+  ):
     assert got[name] == 'reproduced', name
 
 

@@ -42,9 +42,15 @@ def test_train_end_to_end(trained, capsys):
   want = tiny_runs.finished('pruned')
   assert tiny_runs.same_weights(trained, want.folder)
   assert {p.name for p in trained.iterdir()} == {
-    'config.json', 'result.json', 'metrics.jsonl', 'model', 'checkpoints',
+    'config.json',
+    'result.json',
+    'metrics.jsonl',
+    'model',
+    'checkpoints',
   }
-  assert {'config.json', 'model.safetensors', 'vocab.txt'} <= {p.name for p in (trained / 'model').iterdir()}
+  assert {'config.json', 'model.safetensors', 'vocab.txt'} <= {
+    p.name for p in (trained / 'model').iterdir()
+  }
   config = json.loads((trained / 'config.json').read_text())
   assert config['steps'] == 12 and config['prune']['weights']['schedule'] == 'cubic(0.5, end=6)'
   # Again: the same scores at once.
@@ -64,7 +70,9 @@ def test_export_of_a_finished_run(trained, tmp_path, capsys, dtype):
     np.testing.assert_allclose(a, b, rtol=0 if dtype == 'float32' else 1e-2)
   assert size.hidden_size == 16
   bytes_of = lambda folder: (folder / 'model.safetensors').stat().st_size
-  assert bytes_of(tmp_path / 'out') <= bytes_of(trained / 'model') * (1 if dtype == 'float32' else 0.8)
+  assert bytes_of(tmp_path / 'out') <= bytes_of(trained / 'model') * (
+    1 if dtype == 'float32' else 0.8
+  )
   one_line(capsys, argv, str(tmp_path / 'out'), 'not empty')
 
 
@@ -87,32 +95,57 @@ def test_export_from_a_checkpoint(tmp_path, capsys):
   assert bert.HEADS[0] in bert_hf.load(tmp_path / 'out')[0]
 
 
-@pytest.mark.parametrize('argv, words', [
-  (['export', '--workdir={}/none', '--out={}/out'], ['none', 'holds no run']),
-  (['export', '--workdir={}/none'], ['--out']),
-  (['export', '--out={}/out'], ['--workdir']),
-  (['export', '--workdir={run}', '--out={}/out', '--dtype=float8'], ['float8', 'bfloat16']),
-  (['export', '--workdir={run}', '--out={}/out', '--config.steps=3'], ['--config.steps=3']),
-  (['report', '--workdir={}/none'], ['none', 'holds no grid']),
-  (['report', '--workdir={run}'], ['holds no grid']),
-  (['reproduce', 'gordon2021'], ['gordon2021', "did you mean 'gordon2020'"]),
-  (['reproduce', 'gordon2020', '--preset=quik', '--workdir={}/out'], ['quik', "did you mean 'quick'"]),
-  (['reproduce', 'gordon2020', '--config.stepz=3', '--workdir={}/out'], ['stepz', "did you mean 'steps'"]),
-  (['reproduce'], ['paper']),
-  (['train', '--workdir={}/out'], ['--config']),
-  (['train', '--config=configs/base.py'], ['train needs --workdir=FOLDER']),
-  (['train', '--config=configs/bse.py', '--workdir={}/out'], ['configs/bse.py', "did you mean 'configs/base.py'"]),
-  (['train', '--config=configs/nano.py:big', '--workdir={}/out'], ['configs/nano.py:big', 'anneal']),
-  (['train', '--config=configs/base.py', '--workdir={}/out', '--steps=5'], ['--steps=5', '--config.key=value']),
-  (['train', '--config=configs/base.py', '--workdir={}/out', '--config.steps', '5'], ['--config.steps']),
-  (['train', '--config=configs/base.py', '--workdir={}/out', 'extra'], ['extra']),
-  (['sweep', '--config=configs/base.py', '--workdir={}/out'], ['configs/base.py', 'no sweep()']),
-  (['sweep', '--config=configs/sparsity.py'], ['sweep needs --workdir']),
-  (['trian'], ['trian', 'train']),
-  ([], ['train,sweep,reproduce,report,export,bench']),
-])
+@pytest.mark.parametrize(
+  'argv, words',
+  [
+    (['export', '--workdir={}/none', '--out={}/out'], ['none', 'holds no run']),
+    (['export', '--workdir={}/none'], ['--out']),
+    (['export', '--out={}/out'], ['--workdir']),
+    (['export', '--workdir={run}', '--out={}/out', '--dtype=float8'], ['float8', 'bfloat16']),
+    (['export', '--workdir={run}', '--out={}/out', '--config.steps=3'], ['--config.steps=3']),
+    (['report', '--workdir={}/none'], ['none', 'holds no grid']),
+    (['report', '--workdir={run}'], ['holds no grid']),
+    (['reproduce', 'gordon2021'], ['gordon2021', "did you mean 'gordon2020'"]),
+    (
+      ['reproduce', 'gordon2020', '--preset=quik', '--workdir={}/out'],
+      ['quik', "did you mean 'quick'"],
+    ),
+    (
+      ['reproduce', 'gordon2020', '--config.stepz=3', '--workdir={}/out'],
+      ['stepz', "did you mean 'steps'"],
+    ),
+    (['reproduce'], ['paper']),
+    (['train', '--workdir={}/out'], ['--config']),
+    (['train', '--config=configs/base.py'], ['train needs --workdir=FOLDER']),
+    (
+      ['train', '--config=configs/bse.py', '--workdir={}/out'],
+      ['configs/bse.py', "did you mean 'configs/base.py'"],
+    ),
+    (
+      ['train', '--config=configs/nano.py:big', '--workdir={}/out'],
+      ['configs/nano.py:big', 'anneal'],
+    ),
+    (
+      ['train', '--config=configs/base.py', '--workdir={}/out', '--steps=5'],
+      ['--steps=5', '--config.key=value'],
+    ),
+    (
+      ['train', '--config=configs/base.py', '--workdir={}/out', '--config.steps', '5'],
+      ['--config.steps'],
+    ),
+    (['train', '--config=configs/base.py', '--workdir={}/out', 'extra'], ['extra']),
+    (['sweep', '--config=configs/base.py', '--workdir={}/out'], ['configs/base.py', 'no sweep()']),
+    (['sweep', '--config=configs/sparsity.py'], ['sweep needs --workdir']),
+    (['trian'], ['trian', 'train']),
+    ([], ['train,sweep,reproduce,report,export,bench']),
+  ],
+)
 def test_a_command_that_cannot_be_is_one_line(trained, tmp_path, capsys, argv, words):
-  one_line(capsys, [word.replace('{run}', str(trained)).replace('{}', str(tmp_path)) for word in argv], *words)
+  one_line(
+    capsys,
+    [word.replace('{run}', str(trained)).replace('{}', str(tmp_path)) for word in argv],
+    *words,
+  )
   assert not (tmp_path / 'out').exists()
 
 
@@ -120,7 +153,9 @@ def test_help_is_no_error(capsys):
   for argv in (['--help'], ['train', '--help']):
     with pytest.raises(SystemExit) as end:
       command.main(argv)
-    assert end.value.code == 0 and '--config.key=value' in capsys.readouterr().out or argv == ['--help']
+    assert (
+      end.value.code == 0 and '--config.key=value' in capsys.readouterr().out or argv == ['--help']
+    )
 
 
 @pytest.mark.parametrize('name', command.TRAIN)
@@ -133,7 +168,9 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch, capsys,
     return honest(wanted, *rest)
 
   monkeypatch.setattr(importlib, 'import_module', absent)
-  one_line(capsys, tiny_runs.argv('train', tmp_path / 'out'), name, "python -m pip install -e '.[train]'")
+  one_line(
+    capsys, tiny_runs.argv('train', tmp_path / 'out'), name, "python -m pip install -e '.[train]'"
+  )
   assert not (tmp_path / 'out').exists()
 
 
@@ -142,7 +179,10 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(loop, 'train', interrupt)
-  assert said(capsys, tiny_runs.argv('train', tmp_path / 'run'), 130) == 'stopped; the same command goes on from here'
+  assert (
+    said(capsys, tiny_runs.argv('train', tmp_path / 'run'), 130)
+    == 'stopped; the same command goes on from here'
+  )
 
 
 def test_a_defect_keeps_its_traceback_and_a_person_can_ask_for_one(monkeypatch, tmp_path):
@@ -176,15 +216,22 @@ def sweep():
   out = said(capsys, argv, 0)
   assert '2 cells, 0 done, 2 left' in out and '[2/2]' in out
   assert '2 cells, 2 done, 0 left' in said(capsys, argv, 0)
-  rows = [json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()]
+  rows = [
+    json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()
+  ]
   assert [row['config']['optimizer.learning_rate'] for row in rows] == [0.01, 0.02]
 
 
 def test_as_a_process_an_error_is_one_line_on_stderr(tmp_path):
   argv = tiny_runs.argv('train', tmp_path / 'run', data__root='/nowhere')
   done = subprocess.run(
-    [sys.executable, '-m', 'prunejax', *argv], capture_output=True, text=True, cwd=tiny_runs.ROOT,
+    [sys.executable, '-m', 'prunejax', *argv],
+    capture_output=True,
+    text=True,
+    cwd=tiny_runs.ROOT,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
-  assert done.returncode == 2 and done.stdout == '' and len(done.stderr.splitlines()) == 1, done.stderr
+  assert done.returncode == 2 and done.stdout == '' and len(done.stderr.splitlines()) == 1, (
+    done.stderr
+  )
   assert '/nowhere/text' in done.stderr

@@ -62,10 +62,21 @@ def test_differences_are_paired_and_verdicts_beside_each_other():
 
 def test_only_what_both_were_tuned_at_is_compared():
   a = synthetic.make(seeds=3, noise=0.01, **SMALL)
-  better = [{**row, 'cell': row['cell'] + 'r', 'learning_rate': 7.0,
-             'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.05}}
-            for row in a if row['stage'] == 'finetune']
-  epochs = [{**row, 'cell': row['cell'] + 'e', 'arm': 'epochs', 'epochs': n} for row in better for n in (1, 12)]
+  better = [
+    {
+      **row,
+      'cell': row['cell'] + 'r',
+      'learning_rate': 7.0,
+      'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.05},
+    }
+    for row in a
+    if row['stage'] == 'finetune'
+  ]
+  epochs = [
+    {**row, 'cell': row['cell'] + 'e', 'arm': 'epochs', 'epochs': n}
+    for row in better
+    for n in (1, 12)
+  ]
   assert compare.differences(a, a + better + epochs) == compare.differences(a, a)
   told = [compare.settings(a, b) for b in (a + better, better + a)]
   assert told[0] == told[1]  # whatever the order of the rows
@@ -76,7 +87,9 @@ def test_other_seeds_are_compared_by_welch():
   import scipy.stats
 
   rng = np.random.default_rng(0)
-  one, two = ({('t', i + k): v for i, v in enumerate(rng.normal(size=n))} for k, n in ((0, 4), (10, 4)))
+  one, two = (
+    {('t', i + k): v for i, v in enumerate(rng.normal(size=n))} for k, n in ((0, 4), (10, 4))
+  )
   got = compare._difference(one, two, 0.95)[2]
   want = scipy.stats.ttest_ind(list(two.values()), list(one.values()), equal_var=False)
   low, high = want.confidence_interval(0.95)
@@ -87,7 +100,10 @@ def test_other_seeds_are_compared_by_welch():
 
 def test_other_tasks_and_seeds_break_nothing(tmp_path):
   a = synthetic.make(seeds=2, **SMALL)
-  b = [{**row, 'preset': 'mini'} for row in synthetic.make(seeds=1, tasks=('glue/cola',), sparsities=(0.7,))]
+  b = [
+    {**row, 'preset': 'mini'}
+    for row in synthetic.make(seeds=1, tasks=('glue/cola',), sparsities=(0.7,))
+  ]
   assert compare.differences(a, b).rows and compare.settings(a, b).rows
   assert all(png.startswith(b'\x89PNG') for png in compare.figures(a, b).values())
 
@@ -95,7 +111,9 @@ def test_other_tasks_and_seeds_break_nothing(tmp_path):
 def test_a_ledger_alone_is_enough(folders, tmp_path, capsys):
   rows = (folders / 'a' / 'ledger.jsonl').read_text()
   (tmp_path / 'rows.jsonl').write_text(rows)
-  for i, words in enumerate((['--ledger', str(tmp_path / 'rows.jsonl')], [str(tmp_path / 'rows.jsonl')])):
+  for i, words in enumerate(
+    (['--ledger', str(tmp_path / 'rows.jsonl')], [str(tmp_path / 'rows.jsonl')])
+  ):
     assert command.main(['report', *words, f'--out={tmp_path / str(i)}']) == 0
   assert command.main(['report', str(folders / 'a'), f'--out={tmp_path / "2"}']) == 0
   pages = [(tmp_path / str(i) / 'report.html').read_text() for i in range(3)]
@@ -107,22 +125,27 @@ def test_the_committed_ledger_is_enough(tmp_path):
   home = ROOT / 'experiments' / 'gordon2020'
   assert command.main(['report', '--ledger', str(home / 'results.jsonl'), f'--out={tmp_path}']) == 0
   assert problems((tmp_path / 'report.html').read_text()) == []
-  assert {'figure1.png', 'figure2a.png', 'pretrain_loss.png', 'report.md'} <= {p.name for p in tmp_path.iterdir()}
+  assert {'figure1.png', 'figure2a.png', 'pretrain_loss.png', 'report.md'} <= {
+    p.name for p in tmp_path.iterdir()
+  }
 
 
-@pytest.mark.parametrize('words, said', [
-  (['report'], ['one or two', 'got 0']),
-  (['report', 'a', 'b', 'c'], ['one or two', 'got 3']),
-  (['report', '{}/none.jsonl', '--out=x'], ['none.jsonl', 'no ledger there']),
-  (['report', '{}/a', '{}/none'], ['none', 'no ledger there']),
-  (['report', '{}/a/ledger.jsonl'], ['--out']),
-  (['report', '{}/a', '{}/text.txt'], ['text.txt', 'no ledger']),
-  (['report', '{}/a', '{}/text.jsonl'], ['damaged']),
-  (['report', '{}/a', '{}/empty.jsonl'], ['empty.jsonl', 'no finished cell']),
-  (['report', '{}/a', '{}/odd.jsonl'], ['odd.jsonl', 'without', 'metrics']),
-  (['report', '{}/a', '{}/other.jsonl'], ['other', 'nothing to compare']),
-  (['report', '{}/other.jsonl', '--out=x'], ['no experiment']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'words, said',
+  [
+    (['report'], ['one or two', 'got 0']),
+    (['report', 'a', 'b', 'c'], ['one or two', 'got 3']),
+    (['report', '{}/none.jsonl', '--out=x'], ['none.jsonl', 'no ledger there']),
+    (['report', '{}/a', '{}/none'], ['none', 'no ledger there']),
+    (['report', '{}/a/ledger.jsonl'], ['--out']),
+    (['report', '{}/a', '{}/text.txt'], ['text.txt', 'no ledger']),
+    (['report', '{}/a', '{}/text.jsonl'], ['damaged']),
+    (['report', '{}/a', '{}/empty.jsonl'], ['empty.jsonl', 'no finished cell']),
+    (['report', '{}/a', '{}/odd.jsonl'], ['odd.jsonl', 'without', 'metrics']),
+    (['report', '{}/a', '{}/other.jsonl'], ['other', 'nothing to compare']),
+    (['report', '{}/other.jsonl', '--out=x'], ['no experiment']),
+  ],
+)
 def test_wrong_input_is_one_line(folders, capsys, words, said):
   (folders / 'text.txt').write_text('hello')
   (folders / 'text.jsonl').write_text('hello\nthere\n')

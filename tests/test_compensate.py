@@ -37,7 +37,11 @@ def moving(calls=None, change=SHIFT):
 def params_of(seed=0):
   rng = np.random.default_rng(seed)
   draw = lambda *shape: jnp.asarray(rng.permutation(np.prod(shape)).reshape(shape) + 1, jnp.float32)
-  return {'z': {'kernel': draw(4, 3)}, 'bias': draw(3), 'a': {'kernel': draw(2, 2, 2).astype(jnp.bfloat16)}}
+  return {
+    'z': {'kernel': draw(4, 3)},
+    'bias': draw(3),
+    'a': {'kernel': draw(2, 2, 2).astype(jnp.bfloat16)},
+  }
 
 
 def link(criterion, **kwargs):
@@ -48,7 +52,9 @@ def link(criterion, **kwargs):
 
 def steps(tx, params, count=3):
   """Params and state after each step with gradients of one."""
-  step = jax.jit(lambda params, state: tx.update(jax.tree.map(jnp.ones_like, params), state, params))
+  step = jax.jit(
+    lambda params, state: tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+  )
   state, out = tx.init(params), []
   for _ in range(count):
     updates, state = step(params, state)
@@ -69,7 +75,9 @@ def expected(params, moves, rate=0.5):
 
 
 def assert_equal(params, wanted):
-  jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda p: np.asarray(p, np.float32), params), wanted)
+  jax.tree.map(
+    np.testing.assert_array_equal, jax.tree.map(lambda p: np.asarray(p, np.float32), params), wanted
+  )
 
 
 def test_survivors_move_once_when_masks_do_in_their_own_dtype_and_nothing_else_does():
@@ -86,12 +94,16 @@ def test_survivors_move_once_when_masks_do_in_their_own_dtype_and_nothing_else_d
 
 
 def test_a_change_that_is_not_finite_is_named():
-  _, (params, state), _ = steps(optax.chain(optax.sgd(0.5), link(moving(change=jnp.inf))), params_of())
+  _, (params, state), _ = steps(
+    optax.chain(optax.sgd(0.5), link(moving(change=jnp.inf))), params_of()
+  )
   assert prunejax.nan_scores(state) == {'a/kernel': 2, 'z/kernel': 2}
   assert np.isnan(params['z']['kernel']).all() and np.isfinite(params['bias']).all()
 
 
-@pytest.mark.parametrize('over', [jax.vmap, lambda f: lambda *args: jax.lax.map(lambda one: f(*one), args)])
+@pytest.mark.parametrize(
+  'over', [jax.vmap, lambda f: lambda *args: jax.lax.map(lambda one: f(*one), args)]
+)
 def test_members_of_a_population_are_as_alone(over):
   members, calls = [params_of(0), params_of(1)], []
   tx = optax.chain(optax.sgd(0.5), link(moving(calls)))

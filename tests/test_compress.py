@@ -24,7 +24,9 @@ def trees(draw):
   for number in range(draw(st.integers(0, 3))):
     shape, kind = draw(st.sampled_from(SHAPES)), draw(st.sampled_from(KINDS))
     kept = draw(st.sampled_from((0.0, 0.004, 0.1, 0.5, 1.0)))
-    tree[f'layer_{number}/kernel'] = (rng.normal(size=shape) * (rng.random(shape) < kept)).astype(kind)
+    tree[f'layer_{number}/kernel'] = (rng.normal(size=shape) * (rng.random(shape) < kept)).astype(
+      kind
+    )
   return tree
 
 
@@ -32,26 +34,34 @@ def same(a, b):
   assert list(a) == list(b)
   for name, leaf in a.items():
     assert b[name].dtype == leaf.dtype and b[name].shape == leaf.shape
-    np.testing.assert_array_equal(np.asarray(b[name], np.float64), np.asarray(leaf, np.float64), err_msg=name)
+    np.testing.assert_array_equal(
+      np.asarray(b[name], np.float64), np.asarray(leaf, np.float64), err_msg=name
+    )
 
 
 @many
 @hypothesis.given(st.data(), st.integers(1, 16))
 def test_relative_indices(data, bits):
   size = data.draw(st.integers(0, 3000))
-  positions = np.array(sorted(data.draw(st.sets(st.integers(0, max(size - 1, 0)), max_size=min(size, 60)))), int)
+  positions = np.array(
+    sorted(data.draw(st.sets(st.integers(0, max(size - 1, 0)), max_size=min(size, 60)))), int
+  )
   gaps, filler = index.encode(positions, bits)
   assert gaps.max(initial=0) < 2**bits and (gaps[filler] == 2**bits - 1).all()
   np.testing.assert_array_equal(index.decode(gaps, size)[~filler], positions)
   steps = np.diff(positions, prepend=-1)
-  assert len(gaps) == sum(-(-step // 2**bits) for step in steps)  # one entry for every 2^bits or part of them
+  assert len(gaps) == sum(
+    -(-step // 2**bits) for step in steps
+  )  # one entry for every 2^bits or part of them
   packed = index.pack(gaps, bits)
   assert len(packed) == -(-len(gaps) * bits // 8)
   np.testing.assert_array_equal(index.unpack(packed, len(gaps), bits), gaps)
 
 
 def test_the_papers_own_example_of_a_filler():
-  gaps, filler = index.encode([1, 4, 15], 3)  # figure 2 counts from 0: differences 1 (of index 0), 3, 8 (filler), 3
+  gaps, filler = index.encode(
+    [1, 4, 15], 3
+  )  # figure 2 counts from 0: differences 1 (of index 0), 3, 8 (filler), 3
   np.testing.assert_array_equal(gaps + 1, [2, 3, 8, 3])
   np.testing.assert_array_equal(filler, [False, False, True, False])
   with pytest.raises(ValueError, match='entry at 15 of an array of 15'):
@@ -61,7 +71,9 @@ def test_the_papers_own_example_of_a_filler():
 
 
 @many
-@hypothesis.given(st.lists(st.integers(0, 2**40), min_size=1, max_size=60), st.integers(0, 500), st.integers(0, 99))
+@hypothesis.given(
+  st.lists(st.integers(0, 2**40), min_size=1, max_size=60), st.integers(0, 500), st.integers(0, 99)
+)
 def test_huffman(counts, count, seed):
   counts = np.array(counts)
   lengths = huffman.lengths(counts)
@@ -88,8 +100,12 @@ def test_huffman_is_within_a_bit_of_the_entropy_and_crosses_stretches(monkeypatc
   monkeypatch.setattr(huffman, 'STRETCH', 1000)
   data = huffman.encode(symbols, lengths)
   np.testing.assert_array_equal(huffman.decode(data, lengths, len(symbols)), symbols)
-  for wrong, count in ((data[:-1], len(symbols)), (data + b'\0', len(symbols)), (data, len(symbols) - 9),
-                       (data, 9 * len(data))):  # fmt: skip
+  for wrong, count in (
+    (data[:-1], len(symbols)),
+    (data + b'\0', len(symbols)),
+    (data, len(symbols) - 9),
+    (data, 9 * len(data)),
+  ):
     with pytest.raises(ValueError, match='huffman: .* bytes'):
       huffman.decode(wrong, lengths, count)
 
@@ -121,7 +137,9 @@ def test_deep_files_give_back_shared_weights_and_zeros(tree, bits, index_bits, e
 def test_sparse_files(tree):
   out = read_sparse.decode(sparse_file.encode(tree))
   for name, leaf in tree.items():
-    np.testing.assert_array_equal(out[name], leaf.astype(np.float32) if leaf.dtype != np.int32 else leaf)
+    np.testing.assert_array_equal(
+      out[name], leaf.astype(np.float32) if leaf.dtype != np.int32 else leaf
+    )
     assert out[name].dtype in (np.float32, np.int32)
   half = read_sparse.decode(sparse_file.encode(tree, 'bfloat16'))
   eight = read_sparse.decode(sparse_file.encode(tree, 'int8'))
@@ -146,7 +164,10 @@ def test_the_smallest_form_is_chosen():
 
 def test_files_on_disk_and_a_reader_without_the_project(tmp_path):
   rng = np.random.default_rng(0)
-  tree = {'a/kernel': rng.normal(size=(30, 20)) * (rng.random((30, 20)) < 0.1), 'a/bias': np.float32([1, 0, 2])}
+  tree = {
+    'a/kernel': rng.normal(size=(30, 20)) * (rng.random((30, 20)) < 0.1),
+    'a/bias': np.float32([1, 0, 2]),
+  }
   tree['a/kernel'] = tree['a/kernel'].astype(np.float32)
   sparse_file.write(tmp_path / 'a.safetensors', tree)
   same(sparse_file.read(tmp_path / 'a.safetensors'), tree)
@@ -155,9 +176,13 @@ def test_files_on_disk_and_a_reader_without_the_project(tmp_path):
   source = pathlib.Path(read_sparse.__file__)
   (tmp_path / 'alone.py').write_text(source.read_text())
   assert len(source.read_text().splitlines()) <= 62
-  code = ("import sys; import alone; out = alone.load('a.safetensors'); print(out['a/kernel'].sum());"
-          "assert not {'jax', 'safetensors', 'ml_dtypes', 'prunejax'} & set(sys.modules)")  # fmt: skip
-  ran = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False)
+  code = (
+    "import sys; import alone; out = alone.load('a.safetensors'); print(out['a/kernel'].sum());"
+    "assert not {'jax', 'safetensors', 'ml_dtypes', 'prunejax'} & set(sys.modules)"
+  )
+  ran = subprocess.run(
+    [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False
+  )
   assert ran.returncode == 0, ran.stderr
   np.testing.assert_allclose(float(ran.stdout), tree['a/kernel'].sum(), rtol=1e-5)
 
@@ -170,8 +195,14 @@ def test_wrong_arguments():
     (lambda: deep.encode({'w': np.full((2, 2), np.nan)}), "'w'.* not finite"),
     (lambda: deep.encode({'w': np.ones(2, complex)}), "'w' is complex128; accepted: float32"),
     (lambda: sparse_file.encode(one, 'int4'), "dtype='int4'; accepted: float32, bfloat16, int8"),
-    (lambda: sparse_file.encode({'w': np.full((2, 2), np.inf)}), "'w' holds values that are not finite"),
-    (lambda: sparse_file.encode({'w': np.eye(99), 'w.values': np.ones(3)}), "both named 'w.values'"),
+    (
+      lambda: sparse_file.encode({'w': np.full((2, 2), np.inf)}),
+      "'w' holds values that are not finite",
+    ),
+    (
+      lambda: sparse_file.encode({'w': np.eye(99), 'w.values': np.ones(3)}),
+      "both named 'w.values'",
+    ),
   ):
     with pytest.raises(ValueError, match=said) as error:
       call()

@@ -84,7 +84,9 @@ def test_code_tables_and_streams_that_lie():
   for at in range(tables.start, tables.stop):  # another length, and the code is not complete
     with pytest.raises(ValueError, match="deep: 'a/kernel' is damaged: "):
       deep.decode(forged(head, body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :]))
-  for seed in range(50):  # random damage with a right checksum: an answer of the right shape, or one line
+  for seed in range(
+    50
+  ):  # random damage with a right checksum: an answer of the right shape, or one line
     rng = np.random.default_rng(seed)
     at = int(rng.integers(len(body)))
     try:
@@ -92,7 +94,9 @@ def test_code_tables_and_streams_that_lie():
       assert out['a/kernel'].shape == (40, 30)
     except ValueError as error:
       assert '\n' not in str(error)
-  with pytest.raises(ValueError, match="'a/kernel' brings the arrays to 4800 bytes; accepted: 4000"):
+  with pytest.raises(
+    ValueError, match="'a/kernel' brings the arrays to 4800 bytes; accepted: 4000"
+  ):
     deep.decode(GOOD, most=4000)
 
 
@@ -105,19 +109,50 @@ def tensor(kind, shape, start, end):
   return {'dtype': kind, 'shape': shape, 'data_offsets': [start, end]}
 
 
-@pytest.mark.parametrize('data', [
-  b'', b'\0' * 7, struct.pack('<Q', 2**62) + b'{}', struct.pack('<Q', 2) + b'[]', struct.pack('<Q', 2) + b'{}',
-  struct.pack('<Q', 10**5) + b'[' * 10**5,
-  container({'w': ['mask', [2**40]]}, {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('F32', [0], 1, 1)}, b'\0'),
-  container({'w': ['mask', [8]]}, {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)}, b'\xff\1'),
-  container({'w': ['mask', [9]]}, {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)}, b'\x80\1'),
-  container({'w': ['gaps', [9]]}, {'w.gaps': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)}, b'\x80\1'),
-  container({'w': ['gaps', [9]]}, {'w.gaps': tensor('U8', [2], 0, 2), 'w.values': tensor('I8', [1], 1, 2)}, b'\1\1'),
-  container({'w': ['dense', [2]]}, {'w': tensor('F32', [2], 0, 8)}, b'\0' * 4),
-  container({'w': ['dense', [2]]}, {'w': tensor('F32', [2], -8, 0)}, b'\0' * 8),
-  container({'w': ['dense', [2]]}, {'w': tensor('OBJECT', [2], 0, 8)}, b'\0' * 8),
-  container({'w': ['dense', [4, 1]]}, {'w': tensor('I8', [4], 0, 4), 'w.scale': tensor('F32', [2], 4, 12)}, b'\0' * 12),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'data',
+  [
+    b'',
+    b'\0' * 7,
+    struct.pack('<Q', 2**62) + b'{}',
+    struct.pack('<Q', 2) + b'[]',
+    struct.pack('<Q', 2) + b'{}',
+    struct.pack('<Q', 10**5) + b'[' * 10**5,
+    container(
+      {'w': ['mask', [2**40]]},
+      {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('F32', [0], 1, 1)},
+      b'\0',
+    ),
+    container(
+      {'w': ['mask', [8]]},
+      {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)},
+      b'\xff\1',
+    ),
+    container(
+      {'w': ['mask', [9]]},
+      {'w.mask': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)},
+      b'\x80\1',
+    ),
+    container(
+      {'w': ['gaps', [9]]},
+      {'w.gaps': tensor('U8', [1], 0, 1), 'w.values': tensor('I8', [1], 1, 2)},
+      b'\x80\1',
+    ),
+    container(
+      {'w': ['gaps', [9]]},
+      {'w.gaps': tensor('U8', [2], 0, 2), 'w.values': tensor('I8', [1], 1, 2)},
+      b'\1\1',
+    ),
+    container({'w': ['dense', [2]]}, {'w': tensor('F32', [2], 0, 8)}, b'\0' * 4),
+    container({'w': ['dense', [2]]}, {'w': tensor('F32', [2], -8, 0)}, b'\0' * 8),
+    container({'w': ['dense', [2]]}, {'w': tensor('OBJECT', [2], 0, 8)}, b'\0' * 8),
+    container(
+      {'w': ['dense', [4, 1]]},
+      {'w': tensor('I8', [4], 0, 4), 'w.scale': tensor('F32', [2], 4, 12)},
+      b'\0' * 12,
+    ),
+  ],
+)
 def test_sparse_files(tmp_path, data):
   (tmp_path / 'a').write_bytes(data)
   for read in (read_sparse.load, sparse_file.read):
@@ -135,20 +170,32 @@ def test_a_sparse_file_cut_anywhere_is_refused():
 
 def test_the_table_of_bytes_and_its_bounds():
   kernel = np.zeros(1 << 16, np.float32)
-  kernel[RNG.choice(1 << 16, 1 << 12, replace=False)] = RNG.choice(np.float32([-2, -1, 1, 2]), 1 << 12)
-  tree = {'w/kernel': kernel.reshape(256, 256), 'w/bias': np.ones(7, np.float32), 'e/embedding': np.ones((9, 9))}
+  kernel[RNG.choice(1 << 16, 1 << 12, replace=False)] = RNG.choice(
+    np.float32([-2, -1, 1, 2]), 1 << 12
+  )
+  tree = {
+    'w/kernel': kernel.reshape(256, 256),
+    'w/bias': np.ones(7, np.float32),
+    'e/embedding': np.ones((9, 9)),
+  }
   rows = {row['codec']: row for row in codecs.table(tree, leave_out='e/.*', bits=3)}
   n, share = 1 << 16, 1 / 16
   mask = n * -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
-  assert rows['bound: mask and float32 values']['bytes'] == int(np.ceil((mask + 32 * 4096) / 8 + 28))
+  assert rows['bound: mask and float32 values']['bytes'] == int(
+    np.ceil((mask + 32 * 4096) / 8 + 28)
+  )
   assert rows['dense float32']['bytes'] == 4 * (n + 7) and rows['dense bfloat16']['rate'] == 2
   assert rows['CSR, float32']['bytes'] == 4 * 257 + 6 * 4096 + 28
   assert rows['bit mask, float32']['bytes'] == n // 8 + 4 * 4096 + 1 + 28
   low = rows['bound: mask and shared codes']['bytes']
   codes = (mask + 4096 * 2 + 4 * 32) / 8 + 28
-  assert codes * 0.99 < low <= np.ceil(codes) < rows['Deep Compression, 3 bits']['bytes'] < 1.2 * low
+  assert (
+    codes * 0.99 < low <= np.ceil(codes) < rows['Deep Compression, 3 bits']['bytes'] < 1.2 * low
+  )
   assert rows['Deep Compression, 3 bits']['bytes'] < rows['shared, 3 bits, fixed width']['bytes']
-  lossless = [row for row in rows.values() if row['lossless'] and not row['codec'].startswith('bound')]
+  lossless = [
+    row for row in rows.values() if row['lossless'] and not row['codec'].startswith('bound')
+  ]
   # A general-purpose packer sees repeated values where the bound counts 32 bits each.
   own = [row for row in lossless if ' of dense' not in row['codec']]
   assert all(row['bytes'] >= rows['bound: mask and float32 values']['bytes'] for row in own)
@@ -161,7 +208,11 @@ def test_the_packaged_model_by_every_codec(tmp_path):
   run.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
   [row] = ledger.read(tmp_path / 'w' / 'ledger.jsonl')
   found = row['metrics']
-  assert found['bound: mask and shared codes'] < found['Deep Compression, 5 bits'] < found['sparse file, int8']
+  assert (
+    found['bound: mask and shared codes']
+    < found['Deep Compression, 5 bits']
+    < found['sparse file, int8']
+  )
   assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
   assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
   with pytest.raises(ValueError, match="data.root='x': it reads no data"):

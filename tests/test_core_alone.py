@@ -30,8 +30,22 @@ prunejax.check_pruned(params, state)
 assert prunejax.masks.sparsity(prunejax.get_masks(state, params), 'kernel')['total'] == 0.5
 print('prunejax.train' in sys.modules, 'prunejax.models' in sys.modules)
 """
-EXTRAS = ['flax', 'transformers', 'tokenizers', 'safetensors', 'orbax', 'grain', 'ml_collections', 'tensorboardX',
-          'rich', 'matplotlib', 'tensorflow_datasets', 'tensorflow', 'pytest', 'hypothesis']  # fmt: skip
+EXTRAS = [
+  'flax',
+  'transformers',
+  'tokenizers',
+  'safetensors',
+  'orbax',
+  'grain',
+  'ml_collections',
+  'tensorboardX',
+  'rich',
+  'matplotlib',
+  'tensorflow_datasets',
+  'tensorflow',
+  'pytest',
+  'hypothesis',
+]
 
 
 def test_prune_transform_works_with_every_extra_blocked():

@@ -14,7 +14,10 @@ from prunejax.pruning.types import Units
 
 # Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
 SHAPES = {f'layer_{i}/kernel': (65_536, 32_767) for i in range(24)}
-SHAPES |= {f'layer_{i}/up': (4097, 16_385) for i in range(3)} | {'head': (1000, 3), 'attention/o': (110_000_003, 1)}
+SHAPES |= {f'layer_{i}/up': (4097, 16_385) for i in range(3)} | {
+  'head': (1000, 3),
+  'attention/o': (110_000_003, 1),
+}
 TOTAL = sum(rows * columns for rows, columns in SHAPES.values())
 SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.9, 0.99, 0.9999)
 plain = lambda wide: (np.asarray(wide.hi, np.int64) * 65536 + np.asarray(wide.lo)).tolist()
@@ -27,8 +30,12 @@ def abstract(dtype=jnp.bfloat16):
 @pytest.mark.parametrize('which', ['uniform', 'by_class', 'erk'])
 def test_allocations_are_exact_over_more_weights_than_int32_counts(which):
   allocation = cases.ALLOCATIONS[which].make()
-  sizes = {name: types.SimpleNamespace(size=rows * columns) for name, (rows, columns) in SHAPES.items()}
-  share = jax.jit(lambda sparsity: allocation.keep(Units(abstract(), groups.plain(abstract()), SHAPES), sparsity))
+  sizes = {
+    name: types.SimpleNamespace(size=rows * columns) for name, (rows, columns) in SHAPES.items()
+  }
+  share = jax.jit(
+    lambda sparsity: allocation.keep(Units(abstract(), groups.plain(abstract()), SHAPES), sparsity)
+  )
   assert TOTAL > 2**35
   for sparsity in SPARSITIES:
     keep = {name: int(kept) for name, kept in share(jnp.float32(sparsity)).items()}
@@ -57,7 +64,10 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
     goal = bracket.Goal(goal, True)
     return survey.decided(above, tied, goal, order), goal.whole(above), goal.whole(tied)
 
-  lowest, highest = int(above.sum(dtype=np.int64)), int(above.sum(dtype=np.int64) + tied.sum(dtype=np.int64))
+  lowest, highest = (
+    int(above.sum(dtype=np.int64)),
+    int(above.sum(dtype=np.int64) + tied.sum(dtype=np.int64)),
+  )
   assert lowest > 2**31 and highest - lowest > 2**31
   for goal in (lowest, lowest + 1, 2 * lowest, highest - 1, highest):
     needed, over, level = decide(counts.wide([goal]), above, tied)

@@ -45,7 +45,9 @@ def numpy_net(w):
 
 
 def numpy_jacobian(fn, w, step=1e-5):
-  return np.stack([(fn(w + step * e) - fn(w - step * e)) / (2 * step) for e in np.eye(w.size)], axis=-1)
+  return np.stack(
+    [(fn(w + step * e) - fn(w - step * e)) / (2 * step) for e in np.eye(w.size)], axis=-1
+  )
 
 
 def dense(estimate):
@@ -61,9 +63,14 @@ def dense(estimate):
   return numpy_jacobian(lambda w: numpy_jacobian(error, w, 1e-4), w, 1e-4)
 
 
-@pytest.mark.parametrize(('estimate', 'like'), [
-  ('hessian', 'hessian'), ('levenberg_marquardt', 'gauss_newton'), ('fisher', 'fisher'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  ('estimate', 'like'),
+  [
+    ('hessian', 'hessian'),
+    ('levenberg_marquardt', 'gauss_newton'),
+    ('fisher', 'fisher'),
+  ],
+)
 def test_obd_is_half_the_diagonal_of_the_dense_matrix_times_w_squared(estimate, like):
   score = prunejax.obd(estimate).score((), PARAMS, grad=None, step=0, **TOLD)
   expected = np.maximum(np.diag(dense(like)), 0) * np.float64(FLAT) ** 2 / 2
@@ -79,10 +86,18 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   assert np.all(abs(many - h) < 5 * spread + 1e-4) and np.any(abs(many - h) > spread / 20)
   bowl = lambda p: jnp.sum(jnp.arange(1, 25) * ravel_pytree(p)[0] ** 2) / 2
   # With H diagonal one probe is enough.
-  score = jax.jit(lambda seed, step: prunejax.obd('hutchinson', 1, seed).score((), PARAMS, step=step, value_fn=bowl))
-  np.testing.assert_allclose(ravel_pytree(score(0, 0))[0], np.arange(1, 25) * FLAT**2 / 2, rtol=1e-6)
+  score = jax.jit(
+    lambda seed, step: prunejax.obd('hutchinson', 1, seed).score(
+      (), PARAMS, step=step, value_fn=bowl
+    )
+  )
+  np.testing.assert_allclose(
+    ravel_pytree(score(0, 0))[0], np.arange(1, 25) * FLAT**2 / 2, rtol=1e-6
+  )
   told = {'value_fn': value}
-  score = jax.jit(lambda seed, step: prunejax.obd('hutchinson', 1, seed).score((), PARAMS, step=step, **told))
+  score = jax.jit(
+    lambda seed, step: prunejax.obd('hutchinson', 1, seed).score((), PARAMS, step=step, **told)
+  )
   flat = lambda *numbers: ravel_pytree(score(*numbers))[0]
   np.testing.assert_array_equal(flat(0, 0), flat(0, 0))
   assert np.any(flat(0, 0) != flat(1, 0)) and np.any(flat(0, 0) != flat(0, 1))
@@ -92,7 +107,9 @@ def test_a_shared_weight_has_the_curvature_of_all_its_places():
   shared = lambda p: jnp.sum(jnp.convolve(jnp.arange(1.0, 7), p['w'], 'valid') ** 2) / 2
   h = diagonal.hessian(shared, {'w': jnp.array([0.3, -1.0, 2.0])})['w']
   # Each weight meets four of the six inputs: the sum of their squares.
-  np.testing.assert_allclose(h, [3**2 + 4**2 + 5**2 + 6**2, 2**2 + 3**2 + 4**2 + 5**2, 1 + 2**2 + 3**2 + 4**2])
+  np.testing.assert_allclose(
+    h, [3**2 + 4**2 + 5**2 + 6**2, 2**2 + 3**2 + 4**2 + 5**2, 1 + 2**2 + 3**2 + 4**2]
+  )
 
 
 ALPHA = 1e-3
@@ -105,7 +122,9 @@ def test_the_recursion_gives_the_inverse(estimate):
   expected = np.linalg.inv(dense(estimate) + ALPHA * np.eye(FLAT.size))
   np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3 * abs(expected).max())
   score = prunejax.obs(estimate, ALPHA).score((), PARAMS, **TOLD)
-  np.testing.assert_allclose(ravel_pytree(score)[0], np.float64(FLAT) ** 2 / (2 * np.diag(expected)), rtol=2e-3)
+  np.testing.assert_allclose(
+    ravel_pytree(score)[0], np.float64(FLAT) ** 2 / (2 * np.diag(expected)), rtol=2e-3
+  )
 
 
 def numpy_surgery(h, w, sizes):
@@ -117,7 +136,12 @@ def numpy_surgery(h, w, sizes):
     at = np.flatnonzero(alive)
     inv = np.linalg.inv(h[np.ix_(at, at)])
     gone = np.argsort(w[at] ** 2 / np.diag(inv), kind='stable')[:size]
-    system = np.block([[h[np.ix_(at, at)], np.eye(at.size)[:, gone]], [np.eye(at.size)[gone], np.zeros((size, size))]])
+    system = np.block(
+      [
+        [h[np.ix_(at, at)], np.eye(at.size)[:, gone]],
+        [np.eye(at.size)[gone], np.zeros((size, size))],
+      ]
+    )
     w[at] += np.linalg.solve(system, np.concatenate([np.zeros(at.size), -w[at][gone]]))[: at.size]
     alive[at[gone]] = False
     w[~alive] = 0
@@ -128,18 +152,25 @@ def numpy_surgery(h, w, sizes):
 def test_surgery_inside_prune_transform_matches_the_dense_one(sizes):
   # Outputs that are linear in the weights: H stays what it was, whatever is removed. Two leaves under one H.
   rows = RNG.normal(size=(30, 14))
-  params = {'a': jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), 'b': jnp.asarray([0.7, -1.2], jnp.float32)}
+  params = {
+    'a': jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32),
+    'b': jnp.asarray([0.7, -1.2], jnp.float32),
+  }
   out = lambda p, i: jnp.asarray(rows, jnp.float32)[i] @ jnp.concatenate([p['a'].ravel(), p['b']])
   done = np.cumsum(sizes)
   schedule = lambda step: jnp.asarray(done / 14, jnp.float32)[jnp.minimum(step, len(sizes) - 1)]
   tx = prunejax.prune_transform(
     prunejax.obs('gauss_newton', 1e-4), schedule, allocation=prunejax.global_threshold()
   )
-  expected = numpy_surgery(rows.T @ rows / 30 + 1e-4 * np.eye(14), np.float64(ravel_pytree(params)[0]), sizes)
+  expected = numpy_surgery(
+    rows.T @ rows / 30 + 1e-4 * np.eye(14), np.float64(ravel_pytree(params)[0]), sizes
+  )
 
   @jax.jit
   def step(params, state):
-    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params, outputs=(30, out))
+    updates, state = tx.update(
+      jax.tree.map(jnp.zeros_like, params), state, params, outputs=(30, out)
+    )
     return optax.apply_updates(params, updates), state
 
   state = tx.init(params)
@@ -151,16 +182,22 @@ def test_surgery_inside_prune_transform_matches_the_dense_one(sizes):
   np.testing.assert_array_equal(ravel_pytree(prunejax.get_masks(state, params))[0], expected != 0)
 
 
-@pytest.mark.parametrize(('make', 'said'), [
-  (lambda: prunejax.obd('newton'), "estimate='newton'; accepted: hessian"),
-  (lambda: prunejax.obd('hutchinson', probes=0), 'probes=0'),
-  (lambda: prunejax.obs('hessian'), "estimate='hessian'; accepted: gauss_newton, fisher"),
-  (lambda: prunejax.obs(alpha=0.0), 'alpha=0.0; accepted: above 0'),
-  (lambda: prunejax.obd().score((), PARAMS), r"obd\('hessian'\) needs value_fn"),
-  (lambda: prunejax.obd('levenberg_marquardt').score((), PARAMS), 'needs outputs='),
-  (lambda: prunejax.obs().score((), PARAMS), r"obs\('fisher'\) needs examples="),
-  (lambda: prunejax.obs().score((), {'w': jnp.ones(2**14 + 1)}, **TOLD), '16385 weights under one H'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  ('make', 'said'),
+  [
+    (lambda: prunejax.obd('newton'), "estimate='newton'; accepted: hessian"),
+    (lambda: prunejax.obd('hutchinson', probes=0), 'probes=0'),
+    (lambda: prunejax.obs('hessian'), "estimate='hessian'; accepted: gauss_newton, fisher"),
+    (lambda: prunejax.obs(alpha=0.0), 'alpha=0.0; accepted: above 0'),
+    (lambda: prunejax.obd().score((), PARAMS), r"obd\('hessian'\) needs value_fn"),
+    (lambda: prunejax.obd('levenberg_marquardt').score((), PARAMS), 'needs outputs='),
+    (lambda: prunejax.obs().score((), PARAMS), r"obs\('fisher'\) needs examples="),
+    (
+      lambda: prunejax.obs().score((), {'w': jnp.ones(2**14 + 1)}, **TOLD),
+      '16385 weights under one H',
+    ),
+  ],
+)
 def test_what_cannot_be_is_one_error(make, said):
   with pytest.raises(ValueError, match=said):
     make()

@@ -32,10 +32,15 @@ def tuned(born, tmp_path_factory):
   """Two fine-tunings of it as one program, and an export. Their config says 'bert': what `init` is, its folder says."""
   home = tmp_path_factory.mktemp('tuned')
   config = lambda seed: tiny_runs.config(False, init=str(born.folder / 'model'), seed=seed, **TASK)
-  cells = [grid.Cell({'stage': 'finetune', 'task': 'glue/cola', 'seed': seed}, config(seed)) for seed in (0, 1)]
+  cells = [
+    grid.Cell({'stage': 'finetune', 'task': 'glue/cola', 'seed': seed}, config(seed))
+    for seed in (0, 1)
+  ]
   rows = grid.run(cells, home, experiment='test', preset='gpt2', say=lambda line: None)
   folder = home / 'cells' / rows[0]['cell']
-  assert command.main(['export', f'--workdir={folder}', f'--out={home}/out', '--dtype=bfloat16']) == 0
+  assert (
+    command.main(['export', f'--workdir={folder}', f'--out={home}/out', '--dtype=bfloat16']) == 0
+  )
   return rows, folder, home / 'out'
 
 
@@ -53,7 +58,9 @@ def test_it_learns_and_is_pruned_as_asked(born):
   params, size = gpt2_hf.load(born.folder / 'model')
   assert born.result['sparsity'] == pytest.approx(zeros(params)) == pytest.approx(0.5, abs=2e-3)
   assert (size.n_embd, size.n_layer, size.n_inner, size.vocab_size) == (16, 1, 32, 300)
-  for path, leaf in flat(params).items():  # half of each matrix exactly, of an odd one the smaller half
+  for path, leaf in flat(
+    params
+  ).items():  # half of each matrix exactly, of an odd one the smaller half
     wanted = leaf.size // 2 if re.fullmatch(gpt2.PRUNABLE, path) else 0
     assert (leaf == 0).sum() == wanted or (not wanted and path.endswith('bias')), path
 
@@ -64,7 +71,9 @@ def test_held_out_loss_is_the_mean_over_tokens(born):
   source, data = loop.read_inputs(config)
   params, _ = gpt2_hf.load(born.folder / 'model')
   total, right, count = 0.0, 0, 0
-  apply = jax.jit(lambda ids, valid: gpt2.Gpt2(source.size).apply({'params': params}, ids, ids, valid)['lm'])
+  apply = jax.jit(
+    lambda ids, valid: gpt2.Gpt2(source.size).apply({'params': params}, ids, ids, valid)['lm']
+  )
   for batch in data.held_out():
     logits = np.asarray(apply(batch['input_ids'], batch['valid']), np.float64)
     chosen = np.take_along_axis(logits, batch['targets'][..., None], -1)[..., 0]
@@ -95,7 +104,12 @@ def test_fine_tuned_it_stays_pruned_and_is_exported(born, tuned):
     if re.fullmatch(gpt2.PRUNABLE, path):
       assert (after[path][leaf == 0] == 0).all() and (after[path] != leaf).any(), path
   assert set(rows[0]['metrics']) == {
-    'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority', 'sparsity'
+    'dev_loss',
+    'matthews',
+    'accuracy',
+    'train_loss',
+    'majority',
+    'sparsity',
   }
   assert rows[0]['metrics'] != rows[1]['metrics']
   half, _ = gpt2_hf.load(out, heads=('classifier',))
@@ -117,19 +131,27 @@ def test_features_of_every_layer(born):
 def test_dry_cost_counts_a_decoder():
   config = tiny_runs.config(**GPT2)
   config.update(steps=1, batch_size=1)
-  size = kinds.KINDS['gpt2'].config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16)
+  size = kinds.KINDS['gpt2'].config(
+    vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
+  )
   shapes = gpt2_hf._shapes(size, ('lm',))
   told = cost.of(config)
   assert told['parameters'] == sum(int(np.prod(s)) for s in shapes.values())
-  kernels = 4 * 16 * 16 + 2 * 16 * 32  # each token meets these, and the word table where it is predicted
+  kernels = (
+    4 * 16 * 16 + 2 * 16 * 32
+  )  # each token meets these, and the word table where it is predicted
   assert told['flops'] == 6 * 16 * (kernels + 300 * 16) + 6 * 2 * 16**2 * 16
 
 
 def test_runs_of_bert_are_called_what_they_were():
   """A key that came later changes no hash and no work directory of a BERT."""
-  stored = {row['cell'] for row in ledger.read(tiny_runs.ROOT / 'experiments' / 'gordon2020' / 'results.jsonl')}
+  stored = {
+    row['cell']
+    for row in ledger.read(tiny_runs.ROOT / 'experiments' / 'gordon2020' / 'results.jsonl')
+  }
   assert stored <= {grid.key(cell) for cell in gordon2020.plan('quick', {})}
   from prunejax.train import configs
+
   assert 'kind' not in configs.identity(tiny_runs.config())['model']
   assert configs.identity(tiny_runs.config(**GPT2))['model']['kind'] == 'gpt2'
   optimizer.make(tiny_runs.config(**GPT2))
@@ -142,15 +164,18 @@ def refused(capsys, changes, *words):
   assert not (tiny_runs.home() / 'never').exists()
 
 
-@pytest.mark.parametrize(('changes', 'words'), [
-  ({'model__kind': 'gpt3'}, ["model.kind='gpt3'", 'gpt2']),
-  ({**GPT2, 'data__vocab_size': 120}, ['data.vocab_size=120', '257']),
-  ({**GPT2, 'data__vocab': '/nowhere'}, ['/nowhere', 'vocab.json']),
-  ({**GPT2, 'data__vocab': str(inputs.NANO)}, ['tokenizer.json']),
-  ({**GPT2, 'data__seq_len': 99}, ['data.seq_len=99', '16 positions']),
-  ({**GPT2, 'data__seq_len': 1}, ['data.seq_len=1']),
-  ({**GPT2, 'model__num_attention_heads': 3}, ['hidden_size=16', 'num_attention_heads=3']),
-])
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'model__kind': 'gpt3'}, ["model.kind='gpt3'", 'gpt2']),
+    ({**GPT2, 'data__vocab_size': 120}, ['data.vocab_size=120', '257']),
+    ({**GPT2, 'data__vocab': '/nowhere'}, ['/nowhere', 'vocab.json']),
+    ({**GPT2, 'data__vocab': str(inputs.NANO)}, ['tokenizer.json']),
+    ({**GPT2, 'data__seq_len': 99}, ['data.seq_len=99', '16 positions']),
+    ({**GPT2, 'data__seq_len': 1}, ['data.seq_len=1']),
+    ({**GPT2, 'model__num_attention_heads': 3}, ['hidden_size=16', 'num_attention_heads=3']),
+  ],
+)
 def test_wrong_input_is_one_line(changes, words, capsys):
   refused(capsys, changes, *words)
 

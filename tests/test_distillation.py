@@ -39,10 +39,16 @@ def test_the_loss_of_pretraining_is_that_of_float64():
   params = {'mlm': draw(3, 4, 7), 'nsp': draw(3, 2)}
   weights = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
   batch = {
-    'teacher_mlm': draw(3, 4, 7), 'teacher_nsp': draw(3, 2), 'weights': weights,
-    'targets': RNG.integers(0, 7, (3, 4)), 'is_random': RNG.integers(0, 2, 3),
-    'input_ids': 0, 'segment_ids': 0, 'valid': 0, 'positions': 0,
-  }  # fmt: skip
+    'teacher_mlm': draw(3, 4, 7),
+    'teacher_nsp': draw(3, 2),
+    'weights': weights,
+    'targets': RNG.integers(0, 7, (3, 4)),
+    'is_random': RNG.integers(0, 2, 3),
+    'input_ids': 0,
+    'segment_ids': 0,
+    'valid': 0,
+    'positions': 0,
+  }
   loss_fn, *_ = objectives.pretraining(Fake('mlm', 'nsp'), objectives.distillation(3.0, 0.7))
   loss, told = loss_fn(params, batch, jax.random.key(0))
   hard = objectives.pretraining(Fake('mlm', 'nsp'))[0](params, batch, jax.random.key(0))[0]
@@ -57,22 +63,36 @@ def test_the_loss_of_pretraining_is_that_of_float64():
 
 
 def test_classes_and_the_words_of_a_decoder_likewise_and_a_teacher_gets_no_gradient():
-  for make, head, label in ((objectives.finetuning, 'classifier', 'label'), (objectives.causal, 'lm', 'targets')):
+  for make, head, label in (
+    (objectives.finetuning, 'classifier', 'label'),
+    (objectives.causal, 'lm', 'targets'),
+  ):
     shape = (5, 3) if head == 'classifier' else (5, 2, 3)
     out, told = draw(*shape), draw(*shape)
     answers = RNG.integers(0, 3, shape[:-1])
     batch = {label: answers, 'input_ids': 0, 'segment_ids': 0, 'valid': 0}
     loss_fn = make(Fake(head), soft=objectives.distillation(2.0, 0.25))[0]
-    of = lambda told, out, f=loss_fn, b=batch, h=head: f({h: out}, {**b, f'teacher_{h}': told}, jax.random.key(0))[0]
+    of = lambda told, out, f=loss_fn, b=batch, h=head: f(
+      {h: out}, {**b, f'teacher_{h}': told}, jax.random.key(0)
+    )[0]
     cross = -np.take_along_axis(log_softmax(out), answers[..., None], -1).mean()
-    np.testing.assert_allclose(of(told, out), 0.25 * 4 * divergence(told, out, 2).mean() + 0.75 * cross, rtol=1e-5)
+    np.testing.assert_allclose(
+      of(told, out), 0.25 * 4 * divergence(told, out, 2).mean() + 0.75 * cross, rtol=1e-5
+    )
     assert not jax.grad(of)(jnp.asarray(told), out).any()
 
 
 def taught(**changes):
   teacher = tiny_runs.finished('teacher').folder / 'model'
-  said = {'distill.teacher': str(teacher), 'distill.weight': 1.0, 'init': str(teacher), 'pretrained': False}
-  return configs.override(tiny_runs.config(), {**said, 'log.every': 3, 'checkpoint.every': 0, **changes})
+  said = {
+    'distill.teacher': str(teacher),
+    'distill.weight': 1.0,
+    'init': str(teacher),
+    'pretrained': False,
+  }
+  return configs.override(
+    tiny_runs.config(), {**said, 'log.every': 3, 'checkpoint.every': 0, **changes}
+  )
 
 
 @pytest.mark.slow
@@ -83,18 +103,26 @@ def test_a_pruned_student_nears_its_teacher_and_saves_nothing_of_it(tmp_path):
   assert told[-1] < 0.8 * told[0] and np.isfinite(told).all()
   assert 0.49 < result['sparsity'] < 0.51
   source, data = loop.read_inputs(config)
-  shapes = loop.abstract_state(config, loop.build(config, source, data, loop.optimizer.make(config)),
-                               loop.optimizer.make(config))  # fmt: skip
+  shapes = loop.abstract_state(
+    config,
+    loop.build(config, source, data, loop.optimizer.make(config)),
+    loop.optimizer.make(config),
+  )
   bare = tiny_runs.config(init=config.init, pretrained=False)
   source, data = loop.read_inputs(bare)
-  plain = loop.abstract_state(bare, loop.build(bare, source, data, loop.optimizer.make(bare)),
-                              loop.optimizer.make(bare))  # fmt: skip
+  plain = loop.abstract_state(
+    bare, loop.build(bare, source, data, loop.optimizer.make(bare)), loop.optimizer.make(bare)
+  )
   assert jax.tree.structure(shapes) == jax.tree.structure(plain)
 
 
 def test_what_is_another_program_and_what_waits_for_its_teacher():
   key = lambda config: program.program_key(config)
-  assert key(taught()) == key(taught(**{'distill.teacher': 'nano'})) != key(taught(**{'distill.weight': 0.5}))
+  assert (
+    key(taught())
+    == key(taught(**{'distill.teacher': 'nano'}))
+    != key(taught(**{'distill.weight': 0.5}))
+  )
   assert key(taught()) != key(tiny_runs.config())
   cell = lambda config: grid.key(grid.Cell({}, config))
   assert cell(taught()) != cell(taught(**{'distill.teacher': 'nano'}))
@@ -112,7 +140,9 @@ def test_what_is_another_program_and_what_waits_for_its_teacher():
     ({'data.task': 'glue/cola'}, 'has no heads classifier'),
   ],
 )
-def test_a_wrong_teacher_is_refused_in_one_line_before_anything_is_written(changes, words, tmp_path):
+def test_a_wrong_teacher_is_refused_in_one_line_before_anything_is_written(
+  changes, words, tmp_path
+):
   with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
     loop.train(taught(**changes), tmp_path / 'run', say=lambda line: None)
   assert '\n' not in str(caught.value) and not (tmp_path / 'run').exists()

@@ -60,10 +60,13 @@ def test_processes_wait_for_each_other_and_then_tell_jax(joined):
   assert sorted(joined) == [(f'localhost:{port}', 3, i) for i in range(3)]
 
 
-@pytest.mark.parametrize('index, words', [
-  (0, r'process 0 waited at port \d+, and of 3 processes \[1, 2\] did not come'),
-  (2, r'process 2 of 3 could not reach process 0 at localhost:\d+ \(.*refused\); is it started'),
-])
+@pytest.mark.parametrize(
+  'index, words',
+  [
+    (0, r'process 0 waited at port \d+, and of 3 processes \[1, 2\] did not come'),
+    (2, r'process 2 of 3 could not reach process 0 at localhost:\d+ \(.*refused\); is it started'),
+  ],
+)
 def test_a_process_that_is_missing_is_named(joined, index, words):
   with pytest.raises(ConnectionError, match=words):
     distributed.start(f'localhost:{free_port()},{index},3', patience=0.3)
@@ -77,38 +80,51 @@ def test_a_port_in_use_is_named(joined):
       distributed.start(f'localhost:{port},0,2', patience=0.3)
 
 
-@pytest.mark.parametrize('how, words', [
-  ('localhost:1', r"--distributed=localhost:1: expected 'auto' .*'HOST:PORT,INDEX,COUNT'"),
-  ('localhost:1,one,2', 'expected'),
-  ('localhost,0,2', "'localhost' is not HOST:PORT"),
-  ('localhost:1,2,2', 'process 2 of 2; they count from 0'),
-])
+@pytest.mark.parametrize(
+  'how, words',
+  [
+    ('localhost:1', r"--distributed=localhost:1: expected 'auto' .*'HOST:PORT,INDEX,COUNT'"),
+    ('localhost:1,one,2', 'expected'),
+    ('localhost,0,2', "'localhost' is not HOST:PORT"),
+    ('localhost:1,2,2', 'process 2 of 2; they count from 0'),
+  ],
+)
 def test_a_place_that_makes_no_sense_is_named(joined, capsys, how, words):
   with pytest.raises(ValueError, match=words):
     distributed.start(how)
-  assert command.main(['train', '--config=configs/base.py', '--workdir=nowhere', f'--distributed={how}']) == 2
+  assert (
+    command.main(['train', '--config=configs/base.py', '--workdir=nowhere', f'--distributed={how}'])
+    == 2
+  )
   assert len(capsys.readouterr().err.splitlines()) == 1 and joined == []
 
 
 def test_half_the_variables_or_no_cluster_is_an_error(joined, monkeypatch):
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
-  with pytest.raises(ValueError, match='JAX_COORDINATOR_ADDRESS set, but not JAX_PROCESS_ID and JAX_NUM_PROCESSES'):
+  with pytest.raises(
+    ValueError, match='JAX_COORDINATOR_ADDRESS set, but not JAX_PROCESS_ID and JAX_NUM_PROCESSES'
+  ):
     distributed.start()
 
   def nothing(**kwargs):
     raise ValueError('coordinator_address should be defined.')
 
   monkeypatch.setattr(jax.distributed, 'initialize', nothing)
-  with pytest.raises(ValueError, match='--distributed: no cluster was found .*; expected a Cloud TPU, Slurm'):
+  with pytest.raises(
+    ValueError, match='--distributed: no cluster was found .*; expected a Cloud TPU, Slurm'
+  ):
     distributed.start('auto')
 
 
-@pytest.mark.parametrize('owners, process, part', [
-  ([[0], [0], [1], [1]], 1, (1, 2)),
-  ([[0, 1], [0, 1]], 1, (0, 1)),
-  ([[0, 1], [2, 3]], 3, (1, 2)),
-  ([[0, 0], [1, 1], [2, 2], [3, 3]], 2, (2, 4)),
-])
+@pytest.mark.parametrize(
+  'owners, process, part',
+  [
+    ([[0], [0], [1], [1]], 1, (1, 2)),
+    ([[0, 1], [0, 1]], 1, (0, 1)),
+    ([[0, 1], [2, 3]], 3, (1, 2)),
+    ([[0, 0], [1, 1], [2, 2], [3, 3]], 2, (2, 4)),
+  ],
+)
 def test_processes_of_one_row_compute_one_part_of_the_batch(monkeypatch, owners, process, part):
   monkeypatch.setattr(jax, 'process_index', lambda: process)
   devices = [[types.SimpleNamespace(process_index=owner) for owner in row] for row in owners]
@@ -126,4 +142,6 @@ def test_parts_that_are_not_equal_are_refused(monkeypatch, owners):
 def test_a_whole_batch_divides_where_it_can():
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   placed = sharding.put_whole({'x': np.arange(6).reshape(3, 2)}, mesh)
-  assert placed['x'].sharding.spec == jax.sharding.PartitionSpec('data') and placed['x'].tolist()[2] == [4, 5]
+  assert placed['x'].sharding.spec == jax.sharding.PartitionSpec('data') and placed['x'].tolist()[
+    2
+  ] == [4, 5]

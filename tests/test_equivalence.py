@@ -40,10 +40,19 @@ def test_a_wider_margin_never_loses_equivalence(values):
   assert all(a >= b - 1e-12 for a, b in zip(ps, ps[1:], strict=False))
 
 
-@pytest.mark.parametrize('values, word', [
-    ([0.001, -0.001, 0.0], 'as dense'), ([-0.05, -0.051, -0.049], 'worse'), ([0.05, 0.051, 0.049], 'better'),
-    ([-0.05, 0.05, 0.0], 'cannot tell'), ([0.0], 'cannot tell'), ([], 'cannot tell'), ([0.0, 0.0], 'as dense'),
-    ([-0.03, -0.03], 'worse')])
+@pytest.mark.parametrize(
+  'values, word',
+  [
+    ([0.001, -0.001, 0.0], 'as dense'),
+    ([-0.05, -0.051, -0.049], 'worse'),
+    ([0.05, 0.051, 0.049], 'better'),
+    ([-0.05, 0.05, 0.0], 'cannot tell'),
+    ([0.0], 'cannot tell'),
+    ([], 'cannot tell'),
+    ([0.0, 0.0], 'as dense'),
+    ([-0.03, -0.03], 'worse'),
+  ],
+)
 def test_words(values, word):
   assert equivalence.test(one_task(values), 0.01).word == word
 
@@ -57,7 +66,10 @@ def test_seeds_that_disagree_are_not_outvoted_by_many_tasks():
 
 def test_equivalence_is_claimed_wrongly_as_seldom_as_it_says():
   rng = np.random.default_rng(0)
-  said = [equivalence.test(one_task(0.01 + rng.normal(0, 0.004, 4)), 0.01).p_same < 0.05 for _ in range(600)]
+  said = [
+    equivalence.test(one_task(0.01 + rng.normal(0, 0.004, 4)), 0.01).p_same < 0.05
+    for _ in range(600)
+  ]
   assert 0.02 < np.mean(said) < 0.08
 
 
@@ -85,7 +97,9 @@ def oracle_isotonic(values):
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=9))
 def test_isotonic_is_pooling_of_violators(values):
   np.testing.assert_allclose(regimes.isotonic(values), oracle_isotonic(values), atol=1e-9)
-  np.testing.assert_allclose(regimes.isotonic([values, values[::-1]])[1], oracle_isotonic(values[::-1]), atol=1e-9)
+  np.testing.assert_allclose(
+    regimes.isotonic([values, values[::-1]])[1], oracle_isotonic(values[::-1]), atol=1e-9
+  )
 
 
 LEVELS = np.linspace(0, 0.9, 10)
@@ -138,7 +152,9 @@ def test_half_a_grid_is_judged_on_what_is_whole():
 
 def test_the_papers_ends_by_hand():
   # AVG of pruned is 87.2, 86.7 at 0.4 and 86.2 at 0.5: one point is gone at 0.5. Loss 1.82, 1.86 at 0.3, 1.93 at 0.4.
-  ends = {name: regimes.crossing(*pair) for name, pair in regimes.paper_curves(paper.TABLE1).items()}
+  ends = {
+    name: regimes.crossing(*pair) for name, pair in regimes.paper_curves(paper.TABLE1).items()
+  }
   assert ends['free, score'].at == pytest.approx(0.5, abs=0.03)
   assert ends['free, loss'].at == pytest.approx(0.3 + 0.1 * (0.1 - 0.04) / 0.07)
   assert ends['fit, score'].at == pytest.approx(0.7, abs=0.03)

@@ -9,8 +9,20 @@ import tiny_runs
 
 def test_bits_are_equal_where_they_are_promised():
   tests = tiny_runs.ROOT / 'tests'
-  argv = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-o', 'addopts=', '-m', 'exact',
-          tests / 'test_population.py', tests / 'test_grid.py']  # fmt: skip
+  argv = [
+    sys.executable,
+    '-m',
+    'pytest',
+    '-q',
+    '-n',
+    '0',
+    '-o',
+    'addopts=',
+    '-m',
+    'exact',
+    tests / 'test_population.py',
+    tests / 'test_grid.py',
+  ]
   environment = {**os.environ, 'XLA_FLAGS': tiny_runs.EXACT_COMPILE}
   done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=tiny_runs.ROOT)
   assert done.returncode == 0 and '2 passed' in done.stdout, done.stdout[-3000:]

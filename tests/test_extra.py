@@ -12,11 +12,18 @@ from prunejax.pruning.types import Criterion
 @pytest.mark.parametrize('where', ['b', '.*'])
 def test_functions_of_the_parameters_get_the_leaves_that_are_not_pruned(where):
   loss = lambda p: jnp.sum((p['a'] * p['b']) ** 2)
-  given = {'value_fn': loss, 'examples': (1, lambda p, i: loss(p)), 'activations': lambda p: {'b': p['a'] * p['b']}}
+  given = {
+    'value_fn': loss,
+    'examples': (1, lambda p, i: loss(p)),
+    'activations': lambda p: {'b': p['a'] * p['b']},
+  }
 
   def score(state, params, *, value_fn, examples, activations, **_):
     slope = jax.grad(value_fn)(params)
-    for other in (jax.grad(examples[1])(params, 0), jax.grad(lambda p: jnp.sum(activations(p)['b'] ** 2))(params)):
+    for other in (
+      jax.grad(examples[1])(params, 0),
+      jax.grad(lambda p: jnp.sum(activations(p)['b'] ** 2))(params),
+    ):
       slope = jax.tree.map(lambda x, y: jnp.where(x == y, x, jnp.nan), slope, other)
     return slope
 

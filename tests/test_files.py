@@ -34,7 +34,9 @@ def test_what_is_written_is_read_and_listed(folder):
     files.write(folder / 'deep' / f'{i}.txt', f'naïve {i}')
     files.write(folder / 'deep' / f'{i}.txt', f'naïve {i}!')
     assert files.read(folder / 'deep' / f'{i}.txt').decode() == f'naïve {i}!'
-  assert files.names(folder / 'deep') == sorted(f'{i}.txt' for i in range(20)) and files.names(folder) == ['deep']
+  assert files.names(folder / 'deep') == sorted(f'{i}.txt' for i in range(20)) and files.names(
+    folder
+  ) == ['deep']
   files.write(folder / 'a.json', b'{"a": [1, null]}')
   assert files.read_json(folder / 'a.json') == {'a': [1, None]}
   files.remove(folder / 'deep')
@@ -62,14 +64,20 @@ def test_of_many_threads_who_create_one_does(tmp_path):
   for thread in threads:
     thread.join()
   [winner] = [number for first, number in won if first]
-  assert (tmp_path / 'claim').read_text() == f'{winner}' * 1000 and os.listdir(tmp_path) == ['claim']
+  assert (tmp_path / 'claim').read_text() == f'{winner}' * 1000 and os.listdir(tmp_path) == [
+    'claim'
+  ]
 
 
 def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch):
   files.write(tmp_path / 'a', 'old')
   for where in ('fsync', 'replace'):
     with monkeypatch.context() as patch:
-      patch.setattr(os, where, lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
+      patch.setattr(
+        os,
+        where,
+        lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')),
+      )
       with pytest.raises(OSError, match='No space left'):
         files.write(tmp_path / 'a', 'new')
     assert (tmp_path / 'a').read_text() == 'old' and os.listdir(tmp_path) == ['a']
@@ -87,7 +95,9 @@ for i in itertools.count():
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
   path = tmp_path / 'a.txt'
   for pause in (0.0, 0.02, 0.05):
-    job = subprocess.Popen([sys.executable, '-c', KILLED, str(path)], stdout=subprocess.PIPE, cwd=tiny_runs.ROOT)
+    job = subprocess.Popen(
+      [sys.executable, '-c', KILLED, str(path)], stdout=subprocess.PIPE, cwd=tiny_runs.ROOT
+    )
     job.stdout.readline()
     while not path.exists():
       time.sleep(0.001)
@@ -109,9 +119,15 @@ def test_accidents_are_tried_again_and_answers_are_not(monkeypatch):
   monkeypatch.setattr(flaky_store.Store, 'most', 10**9)
   with pytest.raises(OSError) as error:
     files.write('flaky://bucket/a', 'x')
-  assert str(error.value) == "cannot write 'flaky://bucket/a': 503 Service Unavailable (tried 6 times)"
+  assert (
+    str(error.value) == "cannot write 'flaky://bucket/a': 503 Service Unavailable (tried 6 times)"
+  )
   assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6]
-  for kind in (FileNotFoundError(2, 'none'), PermissionError(13, 'no'), OSError(errno.ENOSPC, 'full')):
+  for kind in (
+    FileNotFoundError(2, 'none'),
+    PermissionError(13, 'no'),
+    OSError(errno.ENOSPC, 'full'),
+  ):
     with pytest.raises(type(kind)):
       files._again('ask', 'a', lambda kind=kind: asked.append(1) or (_ for _ in ()).throw(kind))
   assert len(asked) == 3
@@ -123,7 +139,9 @@ def test_what_is_too_large_or_no_json_is_one_line(tmp_path):
   with open(path, 'wb') as stream:
     stream.truncate(2**40)  # a terabyte of nothing
   for read in (files.read, files.read_json):
-    with pytest.raises(ValueError, match=r"config.json' .*has 1099511627776 bytes: expected at most"):
+    with pytest.raises(
+      ValueError, match=r"config.json' .*has 1099511627776 bytes: expected at most"
+    ):
       read(path)
   for text in ('{"a": ', '[' * 200_000, '\0', '\ud800'.encode('utf-8', 'surrogatepass')):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -139,12 +157,16 @@ def test_an_unknown_store_is_one_line():
 
 def test_a_ledger_in_a_store_is_a_row_a_file(folder):
   path = folder / 'ledger.jsonl'
-  rows = [{'cell': f'{i:012x}', 'time': f'2026-01-{i:02}', 'metrics': {'loss': i}} for i in range(1, 13)]
+  rows = [
+    {'cell': f'{i:012x}', 'time': f'2026-01-{i:02}', 'metrics': {'loss': i}} for i in range(1, 13)
+  ]
   for row in rows:
     ledger.append(path, row)
   ledger.append(path, {**rows[3], 'metrics': {'loss': -1}})
   got = ledger.read(path)
-  assert [row['cell'] for row in got] == [row['cell'] for row in rows] and got[3]['metrics'] == {'loss': -1}
+  assert [row['cell'] for row in got] == [row['cell'] for row in rows] and got[3]['metrics'] == {
+    'loss': -1
+  }
   if files.remote(folder):
     assert files.names(folder) == ['ledger.d'] and len(files.names(folder / 'ledger.d')) == 12
     files.write(folder / 'ledger.d' / 'x.json', '{"cell": ')
@@ -183,7 +205,9 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
   flaky_store.Store.reset(0.3)
   config = lambda: tiny_runs.config(checkpoint__every=0, log__tensorboard=True)
   changes = [{}, {'seed': 1}]
-  how = dict(name='tiny', one_by_one=True, say=lambda line: None)  # Orbax writes waves, by its own ways
+  how = dict(
+    name='tiny', one_by_one=True, say=lambda line: None
+  )  # Orbax writes waves, by its own ways
   sweep = lambda folder: grid.sweep(config(), changes, folder, **how)
   here, there = sweep(tmp_path / 'sweep'), sweep('flaky://bucket/sweep')
   timeless = lambda row: {k: v for k, v in row.items() if k != 'time' and 'second' not in k}
@@ -193,7 +217,10 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
     cell = pathlib.Path('cells', row['cell'])
     stored = flaky_store.Store.home / 'bucket' / 'sweep' / cell
     assert tiny_runs.same_weights(stored, tmp_path / 'sweep' / cell)
-    steps = [[(r['kind'], r['step']) for r in tiny_runs.rows(home)] for home in (stored, tmp_path / 'sweep' / cell)]
+    steps = [
+      [(r['kind'], r['step']) for r in tiny_runs.rows(home)]
+      for home in (stored, tmp_path / 'sweep' / cell)
+    ]
     assert steps[0] == steps[1] and len(list((stored / 'tensorboard').iterdir())) == 1
   assert flaky_store.Store.accidents > 20
   # Again nothing runs; a model there is a start for another run, and can be exported.
@@ -203,8 +230,13 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
   export.export(cell, out, say=lambda line: None)
   assert files.names(out) == files.names(tmp_path / 'sweep' / 'cells' / here[0]['cell'] / 'model')
   started = [
-    loop.train(tiny_runs.config(init=f'{home}/model', checkpoint__every=0), to, say=lambda line: None)['metrics']
-    for home, to in ((cell, 'flaky://bucket/next'), (tmp_path / 'sweep' / 'cells' / here[0]['cell'], tmp_path / 'next'))
+    loop.train(
+      tiny_runs.config(init=f'{home}/model', checkpoint__every=0), to, say=lambda line: None
+    )['metrics']
+    for home, to in (
+      (cell, 'flaky://bucket/next'),
+      (tmp_path / 'sweep' / 'cells' / here[0]['cell'], tmp_path / 'next'),
+    )
   ]
   assert started[0] == started[1]
   with pytest.raises(ValueError, match='belongs to another config .differs in seed'):
@@ -212,7 +244,11 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
 
 
 def test_a_cell_is_its_own_wherever_its_grid_lies(tmp_path):
-  at = lambda where, cell='a' * 12: {'init': f'{where}/cells/{cell}/model', 'distill': {'teacher': ''}, 'steps': 3}
+  at = lambda where, cell='a' * 12: {
+    'init': f'{where}/cells/{cell}/model',
+    'distill': {'teacher': ''},
+    'steps': 3,
+  }
   workdir.claim(tmp_path / 'run', at('runs/x'))
   assert workdir.owned(tmp_path / 'run', at('/elsewhere/x')) == tmp_path / 'run'
   for other in (at('runs/x', 'b' * 12), at('runs/x') | {'init': 'runs/x/model'}):
@@ -223,9 +259,21 @@ def test_a_cell_is_its_own_wherever_its_grid_lies(tmp_path):
 def test_nothing_else_opens_files_of_a_work_directory():
   """Every access goes through the layer: no open(), no write_text() and the like in what handles work directories."""
   package = pathlib.Path(files.__file__).parent
-  watched = [package / 'train' / name for name in ('workdir.py', 'grid.py', 'export.py', 'checkpoint.py', 'loop.py')]
+  watched = [
+    package / 'train' / name
+    for name in ('workdir.py', 'grid.py', 'export.py', 'checkpoint.py', 'loop.py')
+  ]
   watched += [package / 'analysis' / 'report.py', *package.glob('train/population*.py')]
-  banned = ('read_text(', 'write_text(', 'read_bytes(', 'write_bytes(', '.mkdir(', '.unlink(', 'shutil.', ' open(')
+  banned = (
+    'read_text(',
+    'write_text(',
+    'read_bytes(',
+    'write_bytes(',
+    '.mkdir(',
+    '.unlink(',
+    'shutil.',
+    ' open(',
+  )
   for path, word in itertools.product(watched, banned):
     assert word not in path.read_text(), f'{path.name}: {word}'
 

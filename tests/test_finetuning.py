@@ -12,7 +12,9 @@ PAD, _, CLS, SEP, _, A, B, C, D, E, F = range(len(VOCAB))
 
 
 def tokenizer(vocab=VOCAB):
-  t = tokenizers.Tokenizer(tokenizers.models.WordPiece({w: i for i, w in enumerate(vocab)}, unk_token='[UNK]'))
+  t = tokenizers.Tokenizer(
+    tokenizers.models.WordPiece({w: i for i, w in enumerate(vocab)}, unk_token='[UNK]')
+  )
   t.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
   return t
 
@@ -25,14 +27,18 @@ def examples(n):
 
 
 def test_encode_one_text():
-  arrays = finetuning.encode(Examples(['a b', 'a b c d e f'], None, np.array([1, 0], np.int32)), tokenizer(), 5)
+  arrays = finetuning.encode(
+    Examples(['a b', 'a b c d e f'], None, np.array([1, 0], np.int32)), tokenizer(), 5
+  )
   np.testing.assert_array_equal(
     arrays['input_ids'],
     np.array([[CLS, A, B, SEP, PAD], [CLS, A, B, C, SEP]], np.int32),
     strict=True,
   )
   np.testing.assert_array_equal(arrays['segment_ids'], np.zeros((2, 5), np.int32), strict=True)
-  np.testing.assert_array_equal(arrays['valid'], np.array([[1, 1, 1, 1, 0], [1] * 5], bool), strict=True)
+  np.testing.assert_array_equal(
+    arrays['valid'], np.array([[1, 1, 1, 1, 0], [1] * 5], bool), strict=True
+  )
   np.testing.assert_array_equal(arrays['label'], np.array([1, 0], np.int32), strict=True)
 
 

@@ -161,7 +161,9 @@ def test_missing_folder_file_and_names(tmp_path):
   with pytest.raises(FileNotFoundError, match='no folder .*glue.SST-2'):
     glue.read(tmp_path, 'sst2', 'train')
   write(tmp_path, 'sst2', FILES['sst2'][0])
-  with pytest.raises(FileNotFoundError, match=r"no file .*dev.tsv; the folder holds \['train.tsv'\]"):
+  with pytest.raises(
+    FileNotFoundError, match=r"no file .*dev.tsv; the folder holds \['train.tsv'\]"
+  ):
     glue.read(tmp_path, 'sst2', 'validation')
   with pytest.raises(ValueError, match="unknown GLUE task 'sst': did you mean 'sst2'"):
     glue.read(tmp_path, 'sst', 'train')

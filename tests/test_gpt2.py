@@ -29,7 +29,9 @@ def loaded():
 
 def runner(model, params, **how):
   """run(ids, valid, positions) of the model, compiled, in full float32 on any backend."""
-  apply = jax.jit(lambda ids, valid, positions: model.apply({'params': params}, ids, ids, valid, positions, **how))
+  apply = jax.jit(
+    lambda ids, valid, positions: model.apply({'params': params}, ids, ids, valid, positions, **how)
+  )
 
   def run(ids, valid, positions=None):
     with jax.default_matmul_precision('highest'):
@@ -50,7 +52,9 @@ def outputs(stored, run):
   params, size = gpt2_hf.load(REFERENCE / 'classification', heads=('classifier',))
   keep = lambda module, _: re.fullmatch(r'layer_\d', module.name or '') is not None
   how = {'capture_intermediates': keep, 'mutable': ['intermediates']}
-  classified, seen = runner(gpt2.Gpt2(size, ('classifier',), 3), params, **how)(stored['input_ids'], stored['valid'])
+  classified, seen = runner(gpt2.Gpt2(size, ('classifier',), 3), params, **how)(
+    stored['input_ids'], stored['valid']
+  )
   layers, tables = seen['intermediates']['encoder'], params['embeddings']
   first = tables['word']['embedding'][stored['input_ids']] + tables['position']['embedding'][:12]
   hidden = [first, *(layers[f'layer_{i}']['__call__'][0] for i in range(2))]
@@ -75,9 +79,9 @@ def test_the_reference_would_show_a_wrong_activation_or_norm(stored, loaded):
     # The hidden states after the first layer are enough to see it, and compile sooner.
     other = transformers.GPT2Config.from_dict({**size.to_dict(), **wrong, 'n_layer': n})
     keep = lambda module, _, n=n: module.name == f'layer_{n - 1}'
-    _, seen = runner(gpt2.Gpt2(other, ()), params, capture_intermediates=keep, mutable=['intermediates'])(
-      stored['input_ids'], valid
-    )
+    _, seen = runner(
+      gpt2.Gpt2(other, ()), params, capture_intermediates=keep, mutable=['intermediates']
+    )(stored['input_ids'], valid)
     out = seen['intermediates']['encoder'][f'layer_{n - 1}']['__call__'][0]
     assert np.abs(out - stored['hidden'][n])[valid].max() > 1e-4, wrong
 
@@ -134,7 +138,10 @@ def test_bf16_compute_stays_near_float32(stored, loaded):
   params, size = loaded
   out = runner(gpt2.Gpt2(size, dtype=jnp.bfloat16), params)(stored['input_ids'], stored['valid'])
   assert out['sequence'].dtype == jnp.bfloat16 and out['lm'].dtype == np.float32
-  assert np.corrcoef(out['lm'][stored['valid']].ravel(), stored['lm'][stored['valid']].ravel())[0, 1] > 0.95
+  assert (
+    np.corrcoef(out['lm'][stored['valid']].ravel(), stored['lm'][stored['valid']].ravel())[0, 1]
+    > 0.95
+  )
 
 
 def test_dropout_acts_where_it_should_and_follows_its_rng(stored, loaded):
@@ -144,10 +151,16 @@ def test_dropout_acts_where_it_should_and_follows_its_rng(stored, loaded):
   def drawing(**rates):
     small = transformers.GPT2Config.from_dict({**size.to_dict(), **none, **rates})
     return lambda key, ids, valid: gpt2.Gpt2(small).apply(
-      {'params': params}, ids, ids, valid, deterministic=False, rngs={'dropout': key})['lm']
+      {'params': params}, ids, ids, valid, deterministic=False, rngs={'dropout': key}
+    )['lm']
 
   given = (stored['input_ids'], stored['valid'])
-  for rates, draws in (({}, 0), ({'embd_pdrop': 0.3}, 1), ({'attn_pdrop': 0.3}, 1), ({'resid_pdrop': 0.3}, 2)):
+  for rates, draws in (
+    ({}, 0),
+    ({'embd_pdrop': 0.3}, 1),
+    ({'attn_pdrop': 0.3}, 1),
+    ({'resid_pdrop': 0.3}, 2),
+  ):
     traced = str(jax.make_jaxpr(drawing(**rates))(jax.random.key(0), *given))
     assert len(re.findall(r'name=_bernoulli', traced)) == draws, rates
   apply = jax.jit(drawing(attn_pdrop=0.3))
@@ -158,24 +171,36 @@ def test_dropout_acts_where_it_should_and_follows_its_rng(stored, loaded):
 
 def shapes(size, heads):
   ids = jnp.zeros((1, 8), jnp.int32)
-  tree = jax.eval_shape(gpt2.Gpt2(size, heads).init, jax.random.key(0), ids, ids, ids == 0)['params']
+  tree = jax.eval_shape(gpt2.Gpt2(size, heads).init, jax.random.key(0), ids, ids, ids == 0)[
+    'params'
+  ]
   return traverse_util.flatten_dict(tree, sep='/')
 
 
 def test_published_size_and_prunable_matrices():
   base = shapes(transformers.GPT2Config(), gpt2.HEADS)
   counts = json.loads((REFERENCE / 'counts.json').read_text())
-  total = sum(int(np.prod(x.shape)) for path, x in base.items() if not path.startswith('classifier'))
+  total = sum(
+    int(np.prod(x.shape)) for path, x in base.items() if not path.startswith('classifier')
+  )
   assert total == counts['GPT2LMHeadModel at 124M'] == 124_439_808
   assert base['classifier/kernel'].shape == (768, 2) and 'classifier/bias' not in base
   matched = {path: x for path, x in base.items() if re.fullmatch(gpt2.PRUNABLE, path)}
   assert len(matched) == 12 * 6 + 1 and all(len(x.shape) == 2 for x in matched.values())
   assert sum(int(np.prod(x.shape)) for x in matched.values()) == 50257 * 768 + 12 * 12 * 768 * 768
   from prunejax.models import bert
+
   assert matched.keys() == {path for path in base if re.fullmatch(bert.PRUNABLE, path)}
 
 
-TINY = {'vocab_size': 400, 'n_embd': 64, 'n_layer': 1, 'n_head': 4, 'n_inner': 256, 'n_positions': 32}
+TINY = {
+  'vocab_size': 400,
+  'n_embd': 64,
+  'n_layer': 1,
+  'n_head': 4,
+  'n_inner': 256,
+  'n_positions': 32,
+}
 
 
 def deviation(leaf):
@@ -184,14 +209,19 @@ def deviation(leaf):
 
 def test_initial_weights_are_float32_with_the_deviation_stated():
   ids = jnp.zeros((1, 4), jnp.int32)
-  model = gpt2.Gpt2(transformers.GPT2Config(**TINY), ('lm',), dtype=jnp.bfloat16, initializer='fan_in')
+  model = gpt2.Gpt2(
+    transformers.GPT2Config(**TINY), ('lm',), dtype=jnp.bfloat16, initializer='fan_in'
+  )
   params = jax.jit(model.init)(jax.random.key(0), ids, ids, ids == 0)['params']
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype('float32')}
   layer, tables = params['encoder']['layer_0'], params['embeddings']
   for leaf, want in (
-    (tables['word']['embedding'], 64**-0.5), (tables['position']['embedding'], 64**-0.5),
-    (layer['attention']['query']['kernel'], 64**-0.5), (layer['ffn']['intermediate']['kernel'], 64**-0.5),
-    (layer['attention']['output']['kernel'], 128**-0.5), (layer['ffn']['output']['kernel'], 512**-0.5),
+    (tables['word']['embedding'], 64**-0.5),
+    (tables['position']['embedding'], 64**-0.5),
+    (layer['attention']['query']['kernel'], 64**-0.5),
+    (layer['ffn']['intermediate']['kernel'], 64**-0.5),
+    (layer['attention']['output']['kernel'], 128**-0.5),
+    (layer['ffn']['output']['kernel'], 512**-0.5),
   ):
     assert deviation(leaf) == pytest.approx(want, rel=0.05)
 
@@ -199,7 +229,9 @@ def test_initial_weights_are_float32_with_the_deviation_stated():
 def test_gpt2s_own_initial_weights():
   draws = gpt2.initializers('normal', transformers.GPT2Config(**{**TINY, 'n_layer': 8}))
   for draw, want in zip(draws, (0.02, 0.02 / 4, 0.02, 0.02), strict=True):
-    assert deviation(draw(jax.random.key(0), (64, 256), jnp.float32)) == pytest.approx(want, rel=0.05)
+    assert deviation(draw(jax.random.key(0), (64, 256), jnp.float32)) == pytest.approx(
+      want, rel=0.05
+    )
 
 
 @pytest.mark.parametrize(

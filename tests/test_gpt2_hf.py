@@ -44,13 +44,24 @@ def vocab():
   return bpe.parts(bpe.load(REFERENCE))
 
 
-@pytest.mark.parametrize(('source', 'heads'), [('.', ('lm',)), ('.', ()), ('classification', ('classifier',))])
+@pytest.mark.parametrize(
+  ('source', 'heads'), [('.', ('lm',)), ('.', ()), ('classification', ('classifier',))]
+)
 def test_round_trip_keeps_every_bit_and_every_name(source, heads, tmp_path, vocab):
   params, size = gpt2_hf.load(REFERENCE / source, heads=heads)
   gpt2_hf.save(tmp_path / 'a' / 'out', params, size, vocab=vocab)
   again, size_again = gpt2_hf.load(tmp_path / 'a' / 'out', heads=heads)
   assert_same_bits(again, params)
-  names = ('vocab_size', 'n_embd', 'n_layer', 'n_head', 'n_inner', 'num_labels', 'pad_token_id', 'eos_token_id')
+  names = (
+    'vocab_size',
+    'n_embd',
+    'n_layer',
+    'n_head',
+    'n_inner',
+    'num_labels',
+    'pad_token_id',
+    'eos_token_id',
+  )
   assert all(getattr(size, name) == getattr(size_again, name) for name in names)
   theirs = safetensors.numpy.load_file(REFERENCE / source / 'model.safetensors')
   ours = safetensors.numpy.load_file(tmp_path / 'a' / 'out' / 'model.safetensors')
@@ -58,7 +69,10 @@ def test_round_trip_keeps_every_bit_and_every_name(source, heads, tmp_path, voca
   for name in ours:
     np.testing.assert_array_equal(ours[name], theirs[name], name)
   config = json.loads((tmp_path / 'a' / 'out' / 'config.json').read_text())
-  assert config['architectures'] == json.loads((REFERENCE / source / 'config.json').read_text())['architectures']
+  assert (
+    config['architectures']
+    == json.loads((REFERENCE / source / 'config.json').read_text())['architectures']
+  )
   assert config['model_type'] == 'gpt2'
 
 
@@ -67,7 +81,9 @@ def test_query_key_and_value_are_the_thirds_of_c_attn():
   stored = safetensors.numpy.load_file(REFERENCE / 'model.safetensors')
   attention = params['encoder']['layer_0']['attention']
   for i, name in enumerate(('query', 'key', 'value')):
-    np.testing.assert_array_equal(attention[name]['kernel'], stored[JOINED][:, 24 * i : 24 * (i + 1)])
+    np.testing.assert_array_equal(
+      attention[name]['kernel'], stored[JOINED][:, 24 * i : 24 * (i + 1)]
+    )
     assert attention[name]['bias'].shape == (24,)
 
 
@@ -92,11 +108,17 @@ def bare(stored):
 
 def with_buffers_and_copies(stored):
   square = np.tril(np.ones((1, 1, 18, 18), bool))
-  return {**stored, 'lm_head.weight': stored[WORD], 'transformer.h.0.attn.bias': square,
-          'transformer.h.2.attn.masked_bias': np.float32(-1e4).reshape(1)}
+  return {
+    **stored,
+    'lm_head.weight': stored[WORD],
+    'transformer.h.0.attn.bias': square,
+    'transformer.h.2.attn.masked_bias': np.float32(-1e4).reshape(1),
+  }
 
 
-@pytest.mark.parametrize('respell', [bare, with_buffers_and_copies, lambda s: bare(with_buffers_and_copies(s))])
+@pytest.mark.parametrize(
+  'respell', [bare, with_buffers_and_copies, lambda s: bare(with_buffers_and_copies(s))]
+)
 def test_other_spellings_load_the_same(respell, folder):
   assert_same_bits(gpt2_hf.load(folder(respell))[0], gpt2_hf.load(REFERENCE)[0])
 
@@ -122,21 +144,27 @@ def test_all_faults_come_in_one_message(folder):
   assert f'{JOINED}: expected shape (24, 72), found (72, 24)' in message
 
 
-@pytest.mark.parametrize(('config', 'parts'), [
-  ({'n_layer': 4}, ('missing: transformer.h.3.',)),
-  ({'n_inner': None}, ('mlp.c_fc.weight: expected shape (24, 96), found (24, 40)',)),
-  ({'activation_function': 'swish7'}, ('config.json', "activation_function='swish7'", 'gelu_new')),
-  ({'n_head': 5}, ('hidden_size=24', 'num_attention_heads=5')),
-  ({'n_head': 0}, ('num_attention_heads=0',)),
-  ({'n_layer': 10**9}, ('num_hidden_layers=1000000000',)),
-  ({'vocab_size': 10**12}, ('vocab_size=1000000000000',)),
-  ({'n_inner': 10**12}, ('n_inner=1000000000000',)),
-  ({'n_positions': -1}, ('n_positions=-1',)),
-  ({'n_embd': 'wide'}, ('config.json', 'n_embd', 'wide')),
-  ({'model_type': 'bert'}, ("model_type 'bert'", 'expected "gpt2"')),
-  ({'tie_word_embeddings': False}, ('tie_word_embeddings=False', 'expected True')),
-  ({'scale_attn_by_inverse_layer_idx': True}, ('scale_attn_by_inverse_layer_idx=True',)),
-])
+@pytest.mark.parametrize(
+  ('config', 'parts'),
+  [
+    ({'n_layer': 4}, ('missing: transformer.h.3.',)),
+    ({'n_inner': None}, ('mlp.c_fc.weight: expected shape (24, 96), found (24, 40)',)),
+    (
+      {'activation_function': 'swish7'},
+      ('config.json', "activation_function='swish7'", 'gelu_new'),
+    ),
+    ({'n_head': 5}, ('hidden_size=24', 'num_attention_heads=5')),
+    ({'n_head': 0}, ('num_attention_heads=0',)),
+    ({'n_layer': 10**9}, ('num_hidden_layers=1000000000',)),
+    ({'vocab_size': 10**12}, ('vocab_size=1000000000000',)),
+    ({'n_inner': 10**12}, ('n_inner=1000000000000',)),
+    ({'n_positions': -1}, ('n_positions=-1',)),
+    ({'n_embd': 'wide'}, ('config.json', 'n_embd', 'wide')),
+    ({'model_type': 'bert'}, ("model_type 'bert'", 'expected "gpt2"')),
+    ({'tie_word_embeddings': False}, ('tie_word_embeddings=False', 'expected True')),
+    ({'scale_attn_by_inverse_layer_idx': True}, ('scale_attn_by_inverse_layer_idx=True',)),
+  ],
+)
 def test_a_config_that_the_tensors_or_the_model_do_not_fit(config, parts, folder):
   message = refusal(gpt2_hf.load, folder(**config))
   assert all(part in message for part in parts), message
@@ -169,8 +197,10 @@ def test_vocabularies_that_do_not_fit(folder, tmp_path, vocab):
   params, size = gpt2_hf.load(REFERENCE)
   pieces, merges = vocab
   for wrong, words in (
-    ((pieces[:-1], merges), '280 pieces'), (([*pieces[:-1], 'last'], merges), 'lacks <|endoftext|>'),
-    (([*pieces[:5], pieces[4], *pieces[6:]], merges), 'twice'), ((pieces, [('no', 'such')]), "'no' 'such'"),
+    ((pieces[:-1], merges), '280 pieces'),
+    (([*pieces[:-1], 'last'], merges), 'lacks <|endoftext|>'),
+    (([*pieces[:5], pieces[4], *pieces[6:]], merges), 'twice'),
+    ((pieces, [('no', 'such')]), "'no' 'such'"),
   ):
     assert words in refusal(gpt2_hf.save, tmp_path / 'out', params, size, vocab=wrong)
   assert not (tmp_path / 'out').exists()
@@ -184,12 +214,16 @@ def test_trees_that_are_not_the_model_are_refused(tmp_path):
   for part, tree in {
     'missing: norm/bias': {**params, 'norm': {'scale': norm['scale']}},
     'not understood: pooler/bias': {**params, 'pooler': {'bias': np.zeros(3, 'f')}},
-    'norm/bias: expected shape (24,), found (23,)': {**params, 'norm': {**norm, 'bias': np.zeros(23, 'f')}},
+    'norm/bias: expected shape (24,), found (23,)': {
+      **params,
+      'norm': {**norm, 'bias': np.zeros(23, 'f')},
+    },
   }.items():
     assert part in refusal(gpt2_hf.save, tmp_path / 'out', tree, size)
   big = {**params, 'norm': {**norm, 'bias': np.full(24, 1e6, 'f')}}
   assert "norm/bias holds weights too large for dtype='float16'" in refusal(
-    gpt2_hf.save, tmp_path / 'out', big, size, dtype='float16')
+    gpt2_hf.save, tmp_path / 'out', big, size, dtype='float16'
+  )
   assert "dtype='int8'" in refusal(gpt2_hf.save, tmp_path / 'out', params, size, dtype='int8')
   assert list(tmp_path.iterdir()) == []
 
@@ -200,8 +234,12 @@ def test_half_width_files_labels_and_exact_zeros(tmp_path):
   params['classifier'] = {'kernel': jnp.ones((24, 5))}
   gpt2_hf.save(tmp_path / 'out', params, size, dtype='bfloat16')
   loaded, size_loaded = gpt2_hf.load(tmp_path / 'out', heads=('classifier',))
-  assert_same_bits(loaded, jax.tree.map(lambda x: np.asarray(jnp.asarray(x, 'bfloat16'), np.float32), params))
-  assert size_loaded.num_labels == 5 and size_loaded.architectures == ['GPT2ForSequenceClassification']
+  assert_same_bits(
+    loaded, jax.tree.map(lambda x: np.asarray(jnp.asarray(x, 'bfloat16'), np.float32), params)
+  )
+  assert size_loaded.num_labels == 5 and size_loaded.architectures == [
+    'GPT2ForSequenceClassification'
+  ]
 
 
 def test_params_are_what_the_model_makes_itself():

@@ -31,20 +31,28 @@ def test_each_cell_is_one_row_with_all_that_it_takes_to_trust_it(swept):
   assert rows == ledger.read(folder / 'ledger.jsonl') and len({row['cell'] for row in rows}) == 3
   for row, change in zip(rows, CHANGES, strict=True):
     assert row['experiment'] == 'sweep' and row['preset'] == 'tiny' and row['overrides'] == change
-    assert row['steps'] == 12 and row['seconds'] > 0 and row['bytes'] > 0 and len(row['mask_hash']) == 64
+    assert (
+      row['steps'] == 12 and row['seconds'] > 0 and row['bytes'] > 0 and len(row['mask_hash']) == 64
+    )
     assert row['config']['optimizer.learning_rate'] == 0.01 and row['config']['steps'] == 12
     assert set(row['versions']) == {'python', *grid.PACKAGES} and row['device'] and row['time']
     assert row['metrics']['loss'] > 0 and 'sparsity' in row['metrics']
     assert row['members'] == 1 and row['device_seconds'] >= row['seconds']
     assert (folder / 'cells' / row['cell'] / 'model' / 'model.safetensors').exists()
-    assert not (folder / 'cells' / row['cell'] / 'checkpoints').exists()  # what is in the ledger needs none
+    assert not (
+      folder / 'cells' / row['cell'] / 'checkpoints'
+    ).exists()  # what is in the ledger needs none
   assert rows[0]['mask_hash'] != rows[2]['mask_hash']
 
 
 def test_progress_is_told_in_cells(swept):
   lines = swept[2]
   assert lines[0] == 'sweep tiny: 3 cells, 0 done, 3 left'
-  starts = [line for line in lines if line.startswith('[') and line.split(']')[1].split('  ')[1:2] == ['12 steps']]
+  starts = [
+    line
+    for line in lines
+    if line.startswith('[') and line.split(']')[1].split('  ')[1:2] == ['12 steps']
+  ]
   assert [line[:5] for line in starts] == ['[1/3]', '[2/3]', '[3/3]']
   assert 'seed=1' in starts[1] and 'left in all' in starts[2]
 
@@ -67,7 +75,10 @@ def test_a_stopped_sweep_takes_up_where_it_was(swept, tmp_path):
   assert lines[0] == 'sweep tiny: 3 cells, 1 done, 2 left'
   whole = {row['cell']: row for row in swept[1]}
   for row in rows:
-    assert row['metrics'] == whole[row['cell']]['metrics'] and row['mask_hash'] == whole[row['cell']]['mask_hash']
+    assert (
+      row['metrics'] == whole[row['cell']]['metrics']
+      and row['mask_hash'] == whole[row['cell']]['mask_hash']
+    )
 
 
 def test_a_torn_ledger_line_costs_its_cell_only(swept, tmp_path):
@@ -91,18 +102,27 @@ def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
   child = tiny_runs.config(init=f'cell:{grid.key(first)}', seed=4)
   cells = [first, grid.Cell({**LABELS, 'arm': 'again'}, child, grid.key(first))]
   rows = grid.run(cells, tmp_path, experiment='x', preset='y', say=lambda line: None)
-  assert rows[1]['parent'] == rows[0]['cell'] and rows[1]['config']['init'] == f'cell:{rows[0]["cell"]}'
+  assert (
+    rows[1]['parent'] == rows[0]['cell'] and rows[1]['config']['init'] == f'cell:{rows[0]["cell"]}'
+  )
   assert child.init.startswith('cell:')  # the config itself is left alone
   model = tmp_path / 'cells' / rows[0]['cell'] / 'model'
-  by_hand = loop.train(tiny_runs.config(init=str(model), seed=4), tmp_path / 'by-hand', say=lambda line: None)
-  assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (by_hand['mask_hash'], by_hand['metrics']['loss'])
+  by_hand = loop.train(
+    tiny_runs.config(init=str(model), seed=4), tmp_path / 'by-hand', say=lambda line: None
+  )
+  assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (
+    by_hand['mask_hash'],
+    by_hand['metrics']['loss'],
+  )
 
 
 @pytest.mark.exact
 def test_a_ledger_that_comes_alone_is_gone_on_with(tmp_path):
   first = grid.Cell(LABELS, tiny_runs.config())
   child = lambda seed: grid.Cell(
-    {**LABELS, 'seed': seed}, tiny_runs.config(init=f'cell:{grid.key(first)}', seed=seed), grid.key(first)
+    {**LABELS, 'seed': seed},
+    tiny_runs.config(init=f'cell:{grid.key(first)}', seed=seed),
+    grid.key(first),
   )
   said = []
   run = lambda cells, folder: grid.run(cells, folder, experiment='x', preset='y', say=said.append)
@@ -115,26 +135,50 @@ def test_a_ledger_that_comes_alone_is_gone_on_with(tmp_path):
   rows = run([first, child(4), child(5)], elsewhere)
   assert any(line.startswith('1 of the done run again') for line in said)
   for row, theirs in zip(rows, whole, strict=True):
-    assert (row['cell'], row['metrics'], row['mask_hash']) == (theirs['cell'], theirs['metrics'], theirs['mask_hash'])
-  assert [row['cell'] for row in ledger.read(elsewhere / 'ledger.jsonl')] == [row['cell'] for row in whole]
+    assert (row['cell'], row['metrics'], row['mask_hash']) == (
+      theirs['cell'],
+      theirs['metrics'],
+      theirs['mask_hash'],
+    )
+  assert [row['cell'] for row in ledger.read(elsewhere / 'ledger.jsonl')] == [
+    row['cell'] for row in whole
+  ]
   said.clear()
   run([first, child(4), child(5)], elsewhere)
   assert said == ['x y: 3 cells, 3 done, 0 left']
 
 
 def test_the_name_of_a_cell_follows_numbers_and_nothing_else():
-  same = [tiny_runs.config(log__every=9), tiny_runs.config(checkpoint__every=0), tiny_runs.config(keep_model=False)]
-  same += [tiny_runs.config(data__cache='x'), tiny_runs.config(data__root='y'), tiny_runs.config(population__members=3)]
-  changes = ({'seed': 1}, {'steps': 5}, {'optimizer__b1': 0.8}, {'prune__weights__criterion': 'random()'})
+  same = [
+    tiny_runs.config(log__every=9),
+    tiny_runs.config(checkpoint__every=0),
+    tiny_runs.config(keep_model=False),
+  ]
+  same += [
+    tiny_runs.config(data__cache='x'),
+    tiny_runs.config(data__root='y'),
+    tiny_runs.config(population__members=3),
+  ]
+  changes = (
+    {'seed': 1},
+    {'steps': 5},
+    {'optimizer__b1': 0.8},
+    {'prune__weights__criterion': 'random()'},
+  )
   other = [tiny_runs.config(**change) for change in changes]
   key = lambda config: grid.key(grid.Cell({}, config))
   assert {key(config) for config in same} == {key(tiny_runs.config())}
   assert len({key(config) for config in [tiny_runs.config(), *other]}) == 5
 
 
-@pytest.mark.parametrize('changes, words', [
-  ([], 'yields nothing'), ([{}, {'seed': 0}], 'the same cell twice'), ([{'sed': 1}], "did you mean 'seed'"),
-])
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ([], 'yields nothing'),
+    ([{}, {'seed': 0}], 'the same cell twice'),
+    ([{'sed': 1}], "did you mean 'seed'"),
+  ],
+)
 def test_a_sweep_that_cannot_be_is_refused_before_anything_is_written(tmp_path, changes, words):
   with pytest.raises(ValueError, match=words):
     sweep(tmp_path / 'sweep', changes)
@@ -142,7 +186,9 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_is_written(tmp_path, 
 
 
 def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
-  with pytest.raises(ValueError, match='belongs to sweep tiny, not to sweep other; nothing was written'):
+  with pytest.raises(
+    ValueError, match='belongs to sweep tiny, not to sweep other; nothing was written'
+  ):
     grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
   with pytest.raises(ValueError, match='only a paper has a report'):
     grid.experiment_of(swept[0])
@@ -163,10 +209,16 @@ def test_what_a_grid_would_cost(swept):
   row = text.splitlines()[2].split()
   assert row[:4] == ['pretrain', 'pruned', '2', '200']
   measured = swept[1][0]['bytes'] // 4
-  size = json.loads((swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text())
+  size = json.loads(
+    (swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text()
+  )
   folder = swept[0] / 'cells' / swept[1][0]['cell'] / 'model'
   counted = cost.of(tiny_runs.config(init=str(folder)))
-  assert counted['parameters'] == measured and counted['bytes'] > 17 * measured and size['vocab_size'] < 120
+  assert (
+    counted['parameters'] == measured
+    and counted['bytes'] > 17 * measured
+    and size['vocab_size'] < 120
+  )
   assert cost.of(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
 
 
@@ -179,7 +231,9 @@ def test_overrides_of_a_sweep_leave_its_config_alone():
 
 def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   teacher = grid.Cell(LABELS, tiny_runs.config())
-  student = grid.Cell(LABELS, tiny_runs.config(seed=1, distill__teacher=f'cell:{grid.key(teacher)}'))
+  student = grid.Cell(
+    LABELS, tiny_runs.config(seed=1, distill__teacher=f'cell:{grid.key(teacher)}')
+  )
   cells, done = {grid.key(c): c for c in (teacher, student)}, {grid.key(teacher): {}}
   left = {grid.key(student): student}
   assert parents.without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
@@ -191,8 +245,12 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
 
 def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):
   parent = grid.Cell(LABELS, tiny_runs.config(steps=8))
-  child = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=1, init=f'cell:{grid.key(parent)}'), grid.key(parent))
-  run = lambda cells: grid.run(cells, tmp_path, experiment='a', preset='b', one_by_one=True, say=lambda text: None)
+  child = grid.Cell(
+    LABELS, tiny_runs.config(steps=8, seed=1, init=f'cell:{grid.key(parent)}'), grid.key(parent)
+  )
+  run = lambda cells: grid.run(
+    cells, tmp_path, experiment='a', preset='b', one_by_one=True, say=lambda text: None
+  )
   before = run([parent])
   shutil.rmtree(tmp_path / 'cells' / grid.key(parent) / 'model')  # to save room; its result stays
   rows = run([parent, child])
@@ -203,11 +261,17 @@ def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):
 @pytest.mark.parametrize('alone', [True, False])
 def test_what_a_failed_teacher_would_have_taught_fails_and_the_others_go_on(alone, tmp_path):
   teacher = grid.Cell(LABELS, tiny_runs.config(steps=8, optimizer__learning_rate=1e30))
-  student = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=1, distill__teacher=f'cell:{grid.key(teacher)}'))
+  student = grid.Cell(
+    LABELS, tiny_runs.config(steps=8, seed=1, distill__teacher=f'cell:{grid.key(teacher)}')
+  )
   other = grid.Cell(LABELS, tiny_runs.config(steps=8, seed=2))
   cells = [teacher, student, other]
-  rows = grid.run(cells, tmp_path, experiment='a', preset='b', one_by_one=alone, say=lambda text: None)
-  assert [bool(row.get('failed')) for row in rows] == [True, True, False] and grid.key(teacher) in rows[1]['failed']
+  rows = grid.run(
+    cells, tmp_path, experiment='a', preset='b', one_by_one=alone, say=lambda text: None
+  )
+  assert [bool(row.get('failed')) for row in rows] == [True, True, False] and grid.key(
+    teacher
+  ) in rows[1]['failed']
 
 
 def test_a_wave_that_another_worker_has_just_ended_is_no_wave(tmp_path, monkeypatch):
@@ -221,11 +285,15 @@ def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):
   for name in ('own', 'other', 'more'):
     (tmp_path / name).mkdir()
     preset = 'quick' if name == 'other' else 'mini'
-    (tmp_path / name / 'ledger.jsonl').write_text(json.dumps({'cell': 'a', **row, 'preset': preset}) + '\n')
+    (tmp_path / name / 'ledger.jsonl').write_text(
+      json.dumps({'cell': 'a', **row, 'preset': preset}) + '\n'
+    )
   (tmp_path / 'more' / 'thesis.tex').write_text('')
   grid.claim(tmp_path / 'own', mine)
   assert json.loads((tmp_path / 'own' / 'grid.json').read_text()) == mine
   for name in ('other', 'more'):
-    with pytest.raises(ValueError, match='holds no grid.*nothing but a ledger.jsonl of paper gordon2020, preset mini'):
+    with pytest.raises(
+      ValueError, match='holds no grid.*nothing but a ledger.jsonl of paper gordon2020, preset mini'
+    ):
       grid.claim(tmp_path / name, mine)
     assert not (tmp_path / name / 'grid.json').exists()

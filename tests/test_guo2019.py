@@ -23,30 +23,50 @@ def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity(
     keys[cell.labels['arm']].add(program.program_key(cell.config))
     spec = cell.config.prune.weights.schedule
     assert cell.labels['sparsity'] == float(re.match(r'\w+\(([\d.]+),', spec)[1])
-  assert {arm: len(found) for arm, found in keys.items()} == {'dense': 1, 'nip': 1, 'rpp': 1, 'l1': 1}
+  assert {arm: len(found) for arm, found in keys.items()} == {
+    'dense': 1,
+    'nip': 1,
+    'rpp': 1,
+    'l1': 1,
+  }
   assert keys['dense'] == keys['nip'] and len(set.union(*keys.values())) == 3
 
 
 def test_strengths_are_those_of_the_rule():
   params, _ = bert_hf.load(inputs.NANO, heads=())
-  leaves = [w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)]
+  leaves = [
+    w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)
+  ]
   p = cells.PRESETS['quick']
-  how = dict(peak=p.pretrain.optimizer.learning_rate, steps=p.pretrain.steps, warmup=p.pretrain.optimizer.warmup)
+  how = dict(
+    peak=p.pretrain.optimizer.learning_rate,
+    steps=p.pretrain.steps,
+    warmup=p.pretrain.optimizer.warmup,
+  )
   for s in (0.5, 0.9):
-    found = strength.calibrated(np.concatenate(leaves)[::7], s, **how, end=p.ramp, every=p.every, eps=p.eps)
+    found = strength.calibrated(
+      np.concatenate(leaves)[::7], s, **how, end=p.ramp, every=p.every, eps=p.eps
+    )
     assert found == cells.STRENGTHS[s]
 
 
 def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
   rows, rng = [], np.random.default_rng(0)
   for seed in range(seeds):
-    for arm, s in [('dense', 0.0), *((arm, s) for arm in ('rpp', 'nip', 'l1') for s in cells.SPARSITIES)]:
-      worse = {'dense': 0.0, 'rpp': rpp, 'nip': nip, 'l1': l1}[arm] * max(s, 0.1) + 1e-3 * rng.normal()
+    for arm, s in [
+      ('dense', 0.0),
+      *((arm, s) for arm in ('rpp', 'nip', 'l1') for s in cells.SPARSITIES),
+    ]:
+      worse = {'dense': 0.0, 'rpp': rpp, 'nip': nip, 'l1': l1}[arm] * max(
+        s, 0.1
+      ) + 1e-3 * rng.normal()
       labels = {'arm': arm, 'sparsity': s, 'seed': seed, 'strength': 0.0}
       metrics = {'mlm_loss': 3 + worse, 'nsp_loss': 0.1, 'nsp_accuracy': nsp - 0.001 * rng.random()}
       rows.append({'stage': 'pretrain', 'task': '', **labels, 'metrics': metrics})
-      rows += [{'stage': 'finetune', 'task': task, **labels, 'metrics': {'accuracy': 0.9 - worse / 3}}
-               for task in ('pydoc/order', 'pydoc/words')]  # fmt: skip
+      rows += [
+        {'stage': 'finetune', 'task': task, **labels, 'metrics': {'accuracy': 0.9 - worse / 3}}
+        for task in ('pydoc/order', 'pydoc/words')
+      ]
   return rows
 
 
@@ -65,8 +85,11 @@ def test_verdicts_say_what_was_planted(how, words):
 
 def test_of_several_strengths_the_best_is_judged_and_all_are_shown():
   rows = planted()
-  worse = [{**row, 'strength': 1.0, 'metrics': {k: v + 1 for k, v in row['metrics'].items()}}
-           for row in rows if row['arm'] == 'rpp']  # fmt: skip
+  worse = [
+    {**row, 'strength': 1.0, 'metrics': {k: v + 1 for k, v in row['metrics'].items()}}
+    for row in rows
+    if row['arm'] == 'rpp'
+  ]
   better = [{**row, 'strength': 2.0} for row in rows if row['arm'] == 'rpp']
   rest = [row for row in rows if row['arm'] != 'rpp']
   assert claims.claims([*worse, *better, *rest]) == claims.claims(rows)
@@ -79,11 +102,21 @@ def test_of_several_strengths_the_best_is_judged_and_all_are_shown():
 
 def test_long_has_four_strengths_by_the_same_rule():
   params, _ = bert_hf.load(inputs.NANO, heads=())
-  leaves = [w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)]
+  leaves = [
+    w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)
+  ]
   p = cells.PRESETS['long']
-  how = dict(peak=p.pretrain.optimizer.learning_rate, steps=p.pretrain.steps, warmup=p.pretrain.optimizer.warmup)
-  found = strength.calibrated(np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps)
-  assert found == cells.LONG[0.8] and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
+  how = dict(
+    peak=p.pretrain.optimizer.learning_rate,
+    steps=p.pretrain.steps,
+    warmup=p.pretrain.optimizer.warmup,
+  )
+  found = strength.calibrated(
+    np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps
+  )
+  assert (
+    found == cells.LONG[0.8] and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
+  )
 
 
 @pytest.mark.slow

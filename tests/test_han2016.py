@@ -17,15 +17,27 @@ from prunejax.models import lenet
 
 def test_smoke_by_the_real_command(tmp_path):
   env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-  command = [sys.executable, '-m', 'prunejax', 'reproduce', 'han2016', '--preset=smoke', f'--workdir={tmp_path / "w"}']
-  ran = subprocess.run(command, cwd=tiny_runs.ROOT, env=env, capture_output=True, text=True, check=False)
+  command = [
+    sys.executable,
+    '-m',
+    'prunejax',
+    'reproduce',
+    'han2016',
+    '--preset=smoke',
+    f'--workdir={tmp_path / "w"}',
+  ]
+  ran = subprocess.run(
+    command, cwd=tiny_runs.ROOT, env=env, capture_output=True, text=True, check=False
+  )
   assert ran.returncode == 0, ran.stderr[-2000:]
   rows = [json.loads(line) for line in (tmp_path / 'w' / 'ledger.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and not any(row.get('failed') for row in rows)
   by = {(row['scale'], row['bits'], row['init']): row['metrics'] for row in rows}
   whole = by[1.0, 'paper', 'linear']
   assert whole['kept'] == pytest.approx([0.08, 0.09, 0.26], abs=1e-3)
-  assert whole['bytes'] < whole['bytes_fixed'] < by[1.0, 0, 'linear']['bytes'] < whole['bytes_dense'] / 8
+  assert (
+    whole['bytes'] < whole['bytes_fixed'] < by[1.0, 0, 'linear']['bytes'] < whole['bytes_dense'] / 8
+  )
   assert by[0.0, 0, 'linear']['kept'] == [1, 1, 1]
   assert by[0.0, 2, 'linear']['layer_bytes_fixed'][0] > 2 * 235_200 / 8
   for name in ('report.md', 'curves.png', 'inits.png', 'layers.png'):
@@ -45,16 +57,24 @@ def test_the_nets_have_caffes_sizes():
     params = jax.eval_shape(lambda net=net: lenet.init(jax.random.key(0), net))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == size
     shape = jax.eval_shape(lenet.apply, params, jax.ShapeDtypeStruct((3, 28, 28), 'float32')).shape
-    assert shape == (3, 10) and set(params) == set(paper.KEPT[net]) == set(paper.BITS[net]) == set(paper.CODED[net])
+    assert shape == (3, 10) and set(params) == set(paper.KEPT[net]) == set(paper.BITS[net]) == set(
+      paper.CODED[net]
+    )
   with pytest.raises(ValueError, match="no net 'lenet'; known: lenet-300-100, lenet-5"):
     lenet.init(jax.random.key(0), 'lenet')
 
 
 def test_a_convolution_is_the_sum_over_its_filter():
   rng = np.random.default_rng(0)
-  layer = {'kernel': rng.normal(size=(50, 3)).astype(np.float32), 'bias': rng.normal(size=3).astype(np.float32)}
+  layer = {
+    'kernel': rng.normal(size=(50, 3)).astype(np.float32),
+    'bias': rng.normal(size=3).astype(np.float32),
+  }
   x = rng.normal(size=(1, 6, 7, 2)).astype(np.float32)
-  wanted = [[x[0, i : i + 5, j : j + 5].ravel() @ layer['kernel'] + layer['bias'] for j in range(3)] for i in range(2)]
+  wanted = [
+    [x[0, i : i + 5, j : j + 5].ravel() @ layer['kernel'] + layer['bias'] for j in range(3)]
+    for i in range(2)
+  ]
   np.testing.assert_allclose(lenet._convolve(layer, x)[0], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -69,17 +89,44 @@ def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3, dense=0.99):
   rows, add = [], lambda **row: rows.append(row)
   for seed in range(seeds):
     noise = 1e-4 * seed
-    base = {'accuracy_dense': dense, 'bytes_dense': 1_000_000, 'kept_in_all': 0.08, 'accuracy_cut': 0.6}
+    base = {
+      'accuracy_dense': dense,
+      'bytes_dense': 1_000_000,
+      'kept_in_all': 0.08,
+      'accuracy_cut': 0.6,
+    }
     for net in claims.NAMES:
-      add(net=net, seed=seed, scale=1.0, bits='paper', init='linear', metrics={
-        **base, 'accuracy_pruned': dense + noise, 'accuracy': dense - lost / 100 + noise, 'rate': rate + noise,
-        'bytes': 1_000_000 / rate, 'bytes_fixed': 1_300_000 / rate})  # fmt: skip
+      add(
+        net=net,
+        seed=seed,
+        scale=1.0,
+        bits='paper',
+        init='linear',
+        metrics={
+          **base,
+          'accuracy_pruned': dense + noise,
+          'accuracy': dense - lost / 100 + noise,
+          'rate': rate + noise,
+          'bytes': 1_000_000 / rate,
+          'bytes_fixed': 1_300_000 / rate,
+        },
+      )
     for scale, bits, init, accuracy, size in (
-      (1.0, 0, 'linear', dense, 100_000), (0.25, 0, 'linear', 0.9, 30_000), (0.0, 2, 'linear', 0.85, 60_000),
-      (1.0, 2, 'linear', 0.97, 20_000), (1.0, 2, 'forgy', 0.97 - gap / 100, 20_000),
-      (1.0, 2, 'density', 0.97 - gap / 100, 20_000)):  # fmt: skip
-      add(net='lenet-300-100', seed=seed, scale=scale, bits=bits, init=init, metrics={
-        **base, 'accuracy_pruned': accuracy, 'accuracy': accuracy + noise, 'bytes': size})  # fmt: skip
+      (1.0, 0, 'linear', dense, 100_000),
+      (0.25, 0, 'linear', 0.9, 30_000),
+      (0.0, 2, 'linear', 0.85, 60_000),
+      (1.0, 2, 'linear', 0.97, 20_000),
+      (1.0, 2, 'forgy', 0.97 - gap / 100, 20_000),
+      (1.0, 2, 'density', 0.97 - gap / 100, 20_000),
+    ):
+      add(
+        net='lenet-300-100',
+        seed=seed,
+        scale=scale,
+        bits=bits,
+        init=init,
+        metrics={**base, 'accuracy_pruned': accuracy, 'accuracy': accuracy + noise, 'bytes': size},
+      )
   return rows
 
 
@@ -89,7 +136,9 @@ def test_verdicts():
   assert set(good.values()) == {'reproduced'}
   assert word(ledger(lost=1.0))['file'] == word(ledger(rate=30.0))['file'] == 'not reproduced'
   assert word(ledger(gap=-1.0))['linear_beats_forgy'] == 'not reproduced'
-  short = word(ledger(lost=1.0, dense=0.975))  # a dense net that is worse than the paper's says nothing of its claims
+  short = word(
+    ledger(lost=1.0, dense=0.975)
+  )  # a dense net that is worse than the paper's says nothing of its claims
   assert short['file'] == short['huffman'] == short['lenet-5_file'] == 'undecided'
   assert set(word(ledger(seeds=1)).values()) == {'undecided'}
   assert set(word([]).values()) == {'undecided'}

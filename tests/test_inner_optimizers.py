@@ -21,7 +21,9 @@ OPTIMIZERS = {
   'apply_if_finite': lambda: optax.apply_if_finite(optax.adam(0.1), 3),
   'inject_hyperparams': lambda: optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
   'multi_steps': lambda: optax.MultiSteps(optax.adam(0.1), 2),
-  'partition': lambda: optax.partition({'a': optax.adam(0.1), 'b': optax.sgd(0.1, momentum=0.9)}, labels),
+  'partition': lambda: optax.partition(
+    {'a': optax.adam(0.1), 'b': optax.sgd(0.1, momentum=0.9)}, labels
+  ),
   'sgd': lambda: optax.sgd(0.1),
 }
 
@@ -99,7 +101,9 @@ def restless():
   """Every step keeps other weights, so that half of those that were removed come back."""
 
   def score(state, params, *, step, **_):
-    draw = lambda path, p: jax.random.uniform(jax.random.fold_in(jax.random.key(len(path)), step), p.shape)
+    draw = lambda path, p: jax.random.uniform(
+      jax.random.fold_in(jax.random.key(len(path)), step), p.shape
+    )
     return jax.tree_util.tree_map_with_path(draw, params)
 
   return prunejax.Criterion(lambda params: (), lambda state, params, **_: state, score)
@@ -121,19 +125,28 @@ def test_a_weight_that_comes_back_is_trained_as_a_new_one(name):
     masks = prunejax.get_masks(state, params)
     revived = jax.tree.map(lambda new, old: new & ~old, masks, before)
     came_back += sum(int(jnp.sum(back)) for back in jax.tree.leaves(revived))
-    assert not any(jax.tree.leaves(jax.tree.map(lambda p, back: np.any(np.asarray(p)[back]), params, revived)))
+    assert not any(
+      jax.tree.leaves(jax.tree.map(lambda p, back: np.any(np.asarray(p)[back]), params, revived))
+    )
     want = prunejax.reset_moments(inner, alone, params, revived)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state[0], want)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state[0], want
+    )
   assert came_back > 10
   assert prunejax.masks.sparsity(masks, '.*kernel')['total'] == 0.5
   chain = optax.chain(inner, link(restless()))
-  assert jax.tree.structure(chain.init(params)) == jax.tree.structure(state), 'a checkpoint of one is one of the other'
+  assert jax.tree.structure(chain.init(params)) == jax.tree.structure(state), (
+    'a checkpoint of one is one of the other'
+  )
 
 
 def test_latent_weights_were_never_gone():
   tx = prunejax.with_fresh_moments(optax.adam(0.1), link(restless(), zero_pruned=False))
   both = [make_params(), make_params()]
-  states, steps = [tx.init(both[0]), optax.adam(0.1).init(both[1])], [stepper(tx), stepper(optax.adam(0.1))]
+  states, steps = (
+    [tx.init(both[0]), optax.adam(0.1).init(both[1])],
+    [stepper(tx), stepper(optax.adam(0.1))],
+  )
   for t in range(4):
     for i in (0, 1):
       both[i], states[i] = steps[i](both[i], states[i], grads_of(both[i], t))
@@ -162,4 +175,8 @@ def test_nnx_optimizer():
   params = nnx.state(model, nnx.Param)
   masks = prunejax.get_masks(optimizer.opt_state, params)
   prunejax.check_pruned(params, optimizer.opt_state)
-  assert prunejax.masks.sparsity(masks, 'kernel')['removed'] == 24 == int(jnp.sum(model.kernel[...] == 0.0))
+  assert (
+    prunejax.masks.sparsity(masks, 'kernel')['removed']
+    == 24
+    == int(jnp.sum(model.kernel[...] == 0.0))
+  )

@@ -24,7 +24,13 @@ def test_what_is_compared_knows_every_difference(tmp_path):
     (home / 'model' / 'model.safetensors').write_bytes(weights)
     lines = [json.dumps({'kind': 'train', 'step': step}) + '\n' for step in steps]
     (home / 'metrics.jsonl').write_text(''.join(lines))
-    row = {'cell': 'c1', 'metrics': {'loss': loss}, 'mask_hash': 'ff', 'time': str(folder), 'seconds': len(str(folder))}
+    row = {
+      'cell': 'c1',
+      'metrics': {'loss': loss},
+      'mask_hash': 'ff',
+      'time': str(folder),
+      'seconds': len(str(folder)),
+    }
     (folder / 'ledger.jsonl').write_text(json.dumps(row) + '\n')
     return kill.outcome(folder)
 

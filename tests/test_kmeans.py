@@ -26,10 +26,16 @@ def test_a_fixed_point_no_better_than_the_best_cut(init):
     costs, least = [], best(np.float64(values), k)
     for seed in range(200 if init == 'forgy' else 1):
       centroids, codes = kmeans.fit(values, k, init, seed=seed)
-      assert centroids.dtype == np.float32 and centroids.shape == (k,) and (np.diff(centroids) >= 0).all()
+      assert (
+        centroids.dtype == np.float32
+        and centroids.shape == (k,)
+        and (np.diff(centroids) >= 0).all()
+      )
       np.testing.assert_array_equal(codes, np.abs(values[:, None] - centroids).argmin(1))
       for c in set(codes.tolist()):
-        np.testing.assert_allclose(centroids[c], values[codes == c].mean(dtype=np.float64), rtol=1e-6)
+        np.testing.assert_allclose(
+          centroids[c], values[codes == c].mean(dtype=np.float64), rtol=1e-6
+        )
       costs.append(kmeans.cost(values, centroids, codes))
       assert costs[-1] >= least * (1 - 1e-5)
     if init == 'forgy':  # with enough starts, Lloyd finds it
@@ -39,9 +45,14 @@ def test_a_fixed_point_no_better_than_the_best_cut(init):
 @pytest.mark.parametrize('init', ['linear', 'density'])
 def test_the_same_clusters_as_scikit_learn_from_the_same_start(init):
   values = np.random.default_rng(1).normal(size=3000)
-  start = np.linspace(values.min(), values.max(), 16) if init == 'linear' else np.sort(values)[
-    ((np.arange(16) + 0.5) / 16 * 3000).astype(int)]
-  theirs = cluster.KMeans(16, init=start[:, None], n_init=1, tol=0, max_iter=300).fit(values[:, None])
+  start = (
+    np.linspace(values.min(), values.max(), 16)
+    if init == 'linear'
+    else np.sort(values)[((np.arange(16) + 0.5) / 16 * 3000).astype(int)]
+  )
+  theirs = cluster.KMeans(16, init=start[:, None], n_init=1, tol=0, max_iter=300).fit(
+    values[:, None]
+  )
   centroids, codes = kmeans.fit(values, 16, init)
   np.testing.assert_allclose(centroids, np.sort(theirs.cluster_centers_.ravel()), rtol=1e-5)
   np.testing.assert_allclose(kmeans.cost(values, centroids, codes), theirs.inertia_, rtol=1e-6)
@@ -53,7 +64,11 @@ def test_few_values_none_and_wrong_ones():
   centroids, codes = kmeans.fit([], 4)
   assert centroids.shape == (4,) and codes.shape == (0,)
   assert kmeans.fit(np.arange(500.0), 300)[1].dtype == np.uint16
-  for wrong, said in ((dict(k=0), 'k=0'), (dict(k=2.0), 'k=2.0'), (dict(k=2, init='random'), "init='random'.*linear")):
+  for wrong, said in (
+    (dict(k=0), 'k=0'),
+    (dict(k=2.0), 'k=2.0'),
+    (dict(k=2, init='random'), "init='random'.*linear"),
+  ):
     with pytest.raises(ValueError, match=said):
       kmeans.fit([1.0, 2.0], **wrong)
   with pytest.raises(ValueError, match='1 of 2 values are not finite'):

@@ -28,9 +28,19 @@ def run(script, argv, tmp_path, status=0, **environment):
   said = tmp_path / 'said'
   said.write_text('')
   path = f'{tmp_path}:{os.environ["PATH"]}'
-  environment = {**os.environ, **environment, 'PATH': path, 'SAID': str(said), 'STATUS': str(status)}
+  environment = {
+    **os.environ,
+    **environment,
+    'PATH': path,
+    'SAID': str(said),
+    'STATUS': str(status),
+  }
   done = subprocess.run(
-    ['bash', str(LAUNCH / script), *argv], env=environment, cwd=tmp_path, capture_output=True, text=True
+    ['bash', str(LAUNCH / script), *argv],
+    env=environment,
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
   )
   calls = [call.strip().split('\n') for call in said.read_text().split('----\n') if call.strip()]
   return done, [[pathlib.Path(name).name, *rest] for name, *rest in calls]
@@ -49,7 +59,9 @@ def test_scripts_are_bash_and_can_be_run(script):
   assert os.access(LAUNCH / script, os.X_OK)
   bare = {'PATH': os.environ['PATH']}
   done = subprocess.run(['bash', str(LAUNCH / script)], capture_output=True, text=True, env=bare)
-  assert done.returncode and len(done.stderr.splitlines()) == 1 and ':' in done.stderr  # what is missing is said
+  assert (
+    done.returncode and len(done.stderr.splitlines()) == 1 and ':' in done.stderr
+  )  # what is missing is said
 
 
 @pytest.mark.parametrize('status, requeued', [(0, False), (2, False), (preemption.RESTART, True)])
@@ -61,7 +73,10 @@ def test_a_slurm_task_that_was_preempted_is_queued_again(tmp_path, status, reque
   assert calls[0] == ['srun', 'python', '-m', 'prunejax', *argv]
   assert calls[1:] == ([['scontrol', 'requeue', '71_3']] if requeued else [])
   args = parsed(calls[0][4:])
-  assert workers.place(args.worker, args.workers, joined=bool(args.distributed), environ=slurm) == (3, 4)
+  assert workers.place(args.worker, args.workers, joined=bool(args.distributed), environ=slurm) == (
+    3,
+    4,
+  )
 
 
 def test_slurm_tells_the_run_in_time_and_keeps_what_it_said():
@@ -69,30 +84,45 @@ def test_slurm_tells_the_run_in_time_and_keeps_what_it_said():
   assert {'requeue', 'signal=TERM@120', 'open-mode=append'} <= set(asked)
 
 
-PLACE = dict(CLUSTER='c', PROJECT='p', ZONE='us-east5-b', NAME='p60', WORKDIR='gs://bucket/runs/p60')
+PLACE = dict(
+  CLUSTER='c', PROJECT='p', ZONE='us-east5-b', NAME='p60', WORKDIR='gs://bucket/runs/p60'
+)
 
 
-@pytest.mark.parametrize('argv', [
-  ['train', '--config=configs/pretrain.py', '--config.prune.weights.schedule=cubic(0.6, end=5000)'],
-  ['sweep', '--config=configs/sparsity.py', '--worker=1', '--workers=4'],
-  ['reproduce', 'gordon2020', '--preset=base', '--tasks=glue/cola,glue/rte'],
-])
+@pytest.mark.parametrize(
+  'argv',
+  [
+    [
+      'train',
+      '--config=configs/pretrain.py',
+      '--config.prune.weights.schedule=cubic(0.6, end=5000)',
+    ],
+    ['sweep', '--config=configs/sparsity.py', '--worker=1', '--workers=4'],
+    ['reproduce', 'gordon2020', '--preset=base', '--tasks=glue/cola,glue/rte'],
+  ],
+)
 def test_a_workload_of_xpk_runs_the_command_on_every_host(tmp_path, argv):
   done, [call] = run('xpk_tpu.sh', argv, tmp_path, **PLACE, SLICES='2')
   assert done.returncode == 0 and call[:3] == ['xpk', 'workload', 'create']
   flags = dict(word.removeprefix('--').split('=', 1) for word in call[3:])
-  assert flags['restart-on-exit-codes'] == str(preemption.RESTART) and int(flags['max-restarts']) > 0
+  assert (
+    flags['restart-on-exit-codes'] == str(preemption.RESTART) and int(flags['max-restarts']) > 0
+  )
   assert (flags['cluster'], flags['workload'], flags['num-slices']) == ('c', 'p60', '2')
   install, _, runs = flags['command'].partition(' && exec python -m prunejax ')
   extras = re.search(r"'\.\[(.*)\]'", install)[1].split(',')
   declared = (tiny_runs.ROOT / 'pyproject.toml').read_text()
   assert all(re.search(rf'^{extra} = \[', declared, re.MULTILINE) for extra in extras)
   args = parsed(shlex.split(runs))
-  assert args.distributed == 'auto' and args.workdir == 'gs://bucket/runs/p60' and args.verb == argv[0]
+  assert (
+    args.distributed == 'auto' and args.workdir == 'gs://bucket/runs/p60' and args.verb == argv[0]
+  )
   assert shlex.split(runs)[: len(argv)] == argv  # quoted through two shells
 
 
-@pytest.mark.parametrize('file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'README.md'])
+@pytest.mark.parametrize(
+  'file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'README.md']
+)
 def test_the_commands_that_are_shown_can_be_parsed(file):
   text = file.read_text().replace('\\\n', ' ').replace('#     ', ' ')
   shown = re.findall(r'launch/\w+\.sh +((?:train|sweep|reproduce) [^\n`;]*)', text)

@@ -81,16 +81,24 @@ def test_criterion_matches_its_oracle(name):
   case, rng = cases.ALL_CRITERIA[name], np.random.default_rng(1)
   criterion = case.make()
   params = {'a': {'kernel': tree()['attention/kernel']}, 'b': {'kernel': tree()['mlp/kernel']}}
-  grads = [jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params) for _ in range(3)]
+  grads = [
+    jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params) for _ in range(3)
+  ]
   extra = case.extra(params) if case.extra else {}
   state = criterion.init(jax.tree.map(jnp.asarray, params))
   for step, grad in enumerate(grads):
-    state = criterion.update(state, jax.tree.map(jnp.asarray, params), grad=grad, step=step, **extra)
-  scores = criterion.score(state, jax.tree.map(jnp.asarray, params), grad=grads[-1], step=2, **extra)
+    state = criterion.update(
+      state, jax.tree.map(jnp.asarray, params), grad=grad, step=step, **extra
+    )
+  scores = criterion.score(
+    state, jax.tree.map(jnp.asarray, params), grad=grads[-1], step=2, **extra
+  )
   expected = case.oracle(named_leaves(params), [named_leaves(g) for g in grads], **extra)
   for path, score in named_leaves(scores).items():
     assert score.shape == expected[path].shape
-    np.testing.assert_allclose(score, expected[path], rtol=case.rtol, atol=0 if name != 'movement' else 1e-6)
+    np.testing.assert_allclose(
+      score, expected[path], rtol=case.rtol, atol=0 if name != 'movement' else 1e-6
+    )
 
 
 def hidden_of(params, x):
@@ -105,7 +113,10 @@ def told(x):
   """Every extra argument that a criterion may ask for."""
   return {
     'value_fn': lambda params: linear_loss(params, x),
-    'examples': (len(x), lambda params, i: linear_loss(params, jax.lax.dynamic_slice_in_dim(x, i, 1))),
+    'examples': (
+      len(x),
+      lambda params, i: linear_loss(params, jax.lax.dynamic_slice_in_dim(x, i, 1)),
+    ),
     'activations': lambda params: {'a/kernel': x, 'b/kernel': hidden_of(params, x)},
   }
 
@@ -141,9 +152,13 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
   }
   # Neither 5 nor 2 divides 7: the last move has to be at the end all the same.
   link = prunejax.prune_transform(
-    criterion, prunejax.cubic(0.5, begin=1, end=7), prunejax.every(5, begin=2),
-    allocation=allocation, structure=structure, where=r'.*/kernel',
-  )  # fmt: skip
+    criterion,
+    prunejax.cubic(0.5, begin=1, end=7),
+    prunejax.every(5, begin=2),
+    allocation=allocation,
+    structure=structure,
+    where=r'.*/kernel',
+  )
   tx = optax.chain(optax.sgd(0.1, momentum=0.9), link)
 
   @jax.jit
@@ -163,7 +178,10 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
     assert np.all(params['a']['bias'] != 0)
     if t < 2:
       assert prunejax.masks.sparsity(masks)['removed'] == 0
-  assert (jax.tree.structure(state), jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)) == before
+  assert (
+    jax.tree.structure(state),
+    jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state),
+  ) == before
   assert step._cache_size() == 1
   stays, units = {}, {}
   for name in ('a/kernel', 'b/kernel'):
@@ -173,14 +191,18 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
   asked = min(1, 0.5 / structure.cost)
   shapes = {name: masks[name].shape for name in units}
   if which == 'by_class':
-    assert stays == {name: cases.kept(units[name].size, s) for name, s in zip(units, (0.25, 0.5), strict=True)}
+    assert stays == {
+      name: cases.kept(units[name].size, s) for name, s in zip(units, (0.25, 0.5), strict=True)
+    }
   elif which in ('uniform', 'erk'):
     assert stays == cases.ALLOCATIONS[which].oracle(units, shapes, asked)
   else:
     assert sum(stays.values()) == cases.kept(sum(unit.size for unit in units.values()), asked)
 
 
-@pytest.mark.parametrize('sizes', [[1], [10, 85_000_001, 110_000_003, 2**31 - 1], [3 * 2**31, 10**13 + 7]])
+@pytest.mark.parametrize(
+  'sizes', [[1], [10, 85_000_001, 110_000_003, 2**31 - 1], [3 * 2**31, 10**13 + 7]]
+)
 def test_counts_are_exact_at_any_size(sizes):
   count = jax.jit(counts.kept, static_argnums=0)
   for sparsity in (0.0, 0.1, 0.3, 1 / 3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 0.9999999):

@@ -39,7 +39,9 @@ def test_the_sweep_is_that_of_a_dense_inverse_and_near_the_least_squares_optimum
   best = np.zeros_like(w, np.float64)
   for column in range(w.shape[1]):
     kept = mask[:, column]
-    best[kept, column] = np.linalg.lstsq(np.float64(x[:, kept]), x @ np.float64(w[:, column]), rcond=None)[0]
+    best[kept, column] = np.linalg.lstsq(
+      np.float64(x[:, kept]), x @ np.float64(w[:, column]), rcond=None
+    )[0]
   plain, swept, least = (lost(w, n, np.float64(x)) for n in (np.where(mask, w, 0), new, best))
   # The optimum solves for each output anew; the sweep, one factor for all, gets most of the way.
   assert least <= swept < plain and plain - swept > 0.5 * (plain - least)
@@ -85,25 +87,40 @@ def test_what_is_left_of_each_fisher_block_moves_for_all_that_goes_in_it_togethe
     told = {}
   changes = criterion.compensate(state, params, {'a': {'kernel': mask}}, **told)['a']['kernel']
   new = np.where(mask, params['a']['kernel'] + np.asarray(changes), 0)
-  np.testing.assert_allclose(new, twins.fisher_moved(params['a']['kernel'], mask, g, block=6), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    new, twins.fisher_moved(params['a']['kernel'], mask, g, block=6), rtol=1e-4, atol=1e-5
+  )
 
 
 def test_blocks_divide_the_input_axis_where_they_can_and_come_back():
-  assert [block_fisher._size_of(n, 50) for n in (768, 3072, 128, 49, 101, 7)] == [48, 48, 32, 49, 34, 7]
+  assert [block_fisher._size_of(n, 50) for n in (768, 3072, 128, 49, 101, 7)] == [
+    48,
+    48,
+    32,
+    49,
+    34,
+    7,
+  ]
   for shape in ((101, 3), (2, 101, 3), (101,)):
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    np.testing.assert_array_equal(block_fisher._out_of_blocks(block_fisher._in_blocks(jnp.asarray(w), 50), shape), w)
+    np.testing.assert_array_equal(
+      block_fisher._out_of_blocks(block_fisher._in_blocks(jnp.asarray(w), 50), shape), w
+    )
 
 
 def test_what_is_lacking_or_wrong_is_said_with_the_leaf():
   params = {'embedding': jnp.ones((4, 3)), 'kernel': jnp.ones((4, 3))}
   known = {'kernel': jnp.ones((5, 4))}
-  with pytest.raises(ValueError, match=r"wanda\(\): no activations go into 'embedding'.*where=.*'kernel'"):
+  with pytest.raises(
+    ValueError, match=r"wanda\(\): no activations go into 'embedding'.*where=.*'kernel'"
+  ):
     prunejax.wanda().score((), params, activations=lambda _: known)
   with pytest.raises(ValueError, match=r'sparsegpt\(\) needs activations='):
     prunejax.sparsegpt().score((), params)
   with pytest.raises(ValueError, match=r"'kernel' have shape \(5, 3\), its kernel \(4, 3\)"):
-    prunejax.wanda().score((), {'kernel': params['kernel']}, activations=lambda _: {'kernel': jnp.ones((5, 3))})
+    prunejax.wanda().score(
+      (), {'kernel': params['kernel']}, activations=lambda _: {'kernel': jnp.ones((5, 3))}
+    )
   with pytest.raises(ValueError, match=r"sparsegpt\(\): 'bias' has shape \(3,\)"):
     prunejax.sparsegpt(accumulate=True).init({'bias': jnp.ones(3)})
   with pytest.raises(ValueError, match=r'block_fisher\(\) needs examples='):

@@ -14,8 +14,17 @@ from prunejax.models import bert_hf
 from prunejax.pruning import types
 from prunejax.train import grid, inputs, optimizer, parents
 
-LEAD = {'dense': 0.1, 'magnitude': 0.0, 'one_shot': -0.05, 'class_uniform': -0.02, 'random': -0.2, 'rigl': -0.06,
-        'set': -0.07, 'movement': -0.001, 'global_magnitude': -0.002}  # fmt: skip
+LEAD = {
+  'dense': 0.1,
+  'magnitude': 0.0,
+  'one_shot': -0.05,
+  'class_uniform': -0.02,
+  'random': -0.2,
+  'rigl': -0.06,
+  'set': -0.07,
+  'movement': -0.001,
+  'global_magnitude': -0.002,
+}
 
 
 def planted(lead, seeds=3):
@@ -24,15 +33,38 @@ def planted(lead, seeds=3):
   for name, far in lead.items():
     for s in (0.0,) if name == 'dense' else (0.5, 0.8, 0.9):
       for seed in range(seeds):
-        label = {'method': name, 'family': arms.family(name), 'sparsity': s, 'seed': seed, 'seconds': 1.0}
+        label = {
+          'method': name,
+          'family': arms.family(name),
+          'sparsity': s,
+          'seed': seed,
+          'seconds': 1.0,
+        }
         noise = 0.001 * seed + 0.0001 * (seed % 2)
         metrics = {'loss': 4 - 4 * far + noise, 'sparsity': s}
         first = f'{"magnitude" if name == arms.TAUGHT else name}-{s}-{seed}'
         if name != arms.TAUGHT:
-          rows.append({**label, 'cell': first, 'parent': None, 'stage': 'pretrain', 'task': '', 'metrics': metrics})
+          rows.append(
+            {
+              **label,
+              'cell': first,
+              'parent': None,
+              'stage': 'pretrain',
+              'task': '',
+              'metrics': metrics,
+            }
+          )
         for task in run.TASKS:
-          rows.append({**label, 'cell': f'{name}-{s}-{seed}-{task}', 'parent': first, 'stage': 'finetune', 'task': task,
-                       'metrics': {'accuracy': 0.7 + far + noise}})  # fmt: skip
+          rows.append(
+            {
+              **label,
+              'cell': f'{name}-{s}-{seed}-{task}',
+              'parent': first,
+              'stage': 'finetune',
+              'task': task,
+              'metrics': {'accuracy': 0.7 + far + noise},
+            }
+          )
   return rows
 
 
@@ -70,7 +102,10 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
     assert teacher.config.keep_model and not cell.config.keep_model
     for name in ('seed', 'task'):
       assert teacher.labels[name] == cell.labels[name]
-    assert parent.labels['sparsity'] == cell.labels['sparsity'] and parent.labels['seed'] == cell.labels['seed']
+    assert (
+      parent.labels['sparsity'] == cell.labels['sparsity']
+      and parent.labels['seed'] == cell.labels['seed']
+    )
   only = run.plan(run.PRESETS['quick']._replace(methods=(arms.TAUGHT,)), {})
   assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
 
@@ -79,32 +114,50 @@ def test_a_part_has_the_models_that_it_reads():
   every = run.plan(run.PRESETS['quick'], {})
   part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]
   found = [grid.key(cell) for cell in part]
-  found = [cell for cell in every if grid.key(cell) in parents.with_read(found, {grid.key(c): c for c in every})]
-  more = [tuple(cell.labels[k] for k in ('method', 'stage', 'seed')) for cell in found if cell not in part]
+  found = [
+    cell
+    for cell in every
+    if grid.key(cell) in parents.with_read(found, {grid.key(c): c for c in every})
+  ]
+  more = [
+    tuple(cell.labels[k] for k in ('method', 'stage', 'seed')) for cell in found if cell not in part
+  ]
   assert more == [('dense', 'pretrain', 1), ('dense', 'finetune', 1)]
 
 
 def test_heads_and_neurons_cover_the_kernels_of_the_league():
-  config = next(c.config for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'heads_and_neurons')
+  config = next(
+    c.config
+    for c in run.plan(run.PRESETS['quick'], {})
+    if c.labels['method'] == 'heads_and_neurons'
+  )
   params = types.named_leaves(bert_hf.load(inputs.NANO)[0])
   both = '|'.join(f'(?:{config.prune[group].where})' for group in ('heads', 'neurons'))
   chosen = {name for name in params if re.fullmatch(both, name)}
-  assert chosen == {name for name in params if re.fullmatch(run.KERNELS, name)} and len(chosen) == 12
+  assert (
+    chosen == {name for name in params if re.fullmatch(run.KERNELS, name)} and len(chosen) == 12
+  )
   counts = collections.Counter(params[name].shape for name in chosen)
   assert counts == standing.SHAPES and sum(params[name].size for name in chosen) == standing.PRUNED
   assert sum(w.size for w in params.values()) == standing.WHOLE
 
 
 def test_what_low_rank_and_the_student_keep():
-  found = standing.places(planted({'dense': 0, 'magnitude': 0, 'low_rank': -0.01, 'distilled': 0.01}))
+  found = standing.places(
+    planted({'dense': 0, 'magnitude': 0, 'low_rank': -0.01, 'distilled': 0.01})
+  )
   assert found['distilled', 0.9].kept == found['magnitude', 0.9].kept
   assert found['distilled', 0.9].loss == found['magnitude', 0.9].loss
   factors = lambda shape: int(0.1 * shape[0] * shape[1] + 1) // sum(shape) * sum(shape)
-  assert found['low_rank', 0.9].kept[0] == sum(n * factors(shape) for shape, n in standing.SHAPES.items())
+  assert found['low_rank', 0.9].kept[0] == sum(
+    n * factors(shape) for shape, n in standing.SHAPES.items()
+  )
 
 
 def test_random_masks_are_drawn_anew_for_each_seed():
-  cells = [c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent]
+  cells = [
+    c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent
+  ]
   assert {c.config.prune.weights.criterion for c in cells} == {'random(seed=0)', 'random(seed=1)'}
 
 
@@ -112,8 +165,10 @@ def test_planted_leads_are_found():
   got = verdicts(LEAD)
   for what in ('score', 'loss'):
     assert got[f'nothing_beats_gradual_magnitude_{what}'] == 'reproduced'
-    assert {got[f'{name}_{what}'] for name in ('gradual_beats_one_cut', 'magnitude_beats_chance', 'rigl_loses')} == {
-      'reproduced'}
+    assert {
+      got[f'{name}_{what}']
+      for name in ('gradual_beats_one_cut', 'magnitude_beats_chance', 'rigl_loses')
+    } == {'reproduced'}
     assert got[f'movement_beats_magnitude_{what}'] == 'not reproduced'
   assert not any('second_order' in name for name in got)  # nobody ran it, so nobody is told
 
@@ -143,14 +198,29 @@ def test_the_steps_that_a_method_pays_for():
   of = {c.labels['method']: c.config for c in cells if c.labels['sparsity'] == 0.9}
   at = lambda name: np.flatnonzero(prices.moves(of[name])).tolist()
   assert at('one_shot') == at('snip') == [0] and at('class_uniform') == [40]
-  assert at('magnitude') == at('low_rank') == list(range(0, 41, 2)) and at('movement') == list(range(80))
+  assert at('magnitude') == at('low_rank') == list(range(0, 41, 2)) and at('movement') == list(
+    range(80)
+  )
   assert at('lottery') == [16, 17, 32, 33, 48, 49, 64, 65]  # pruned, then back
 
 
 def test_what_was_priced_is_in_the_table_and_no_run():
   rows = planted(LEAD)
-  label = {'method': 'rigl', 'family': 'dynamic', 'sparsity': 0.9, 'seed': 0, 'stage': 'price', 'task': ''}
-  steps = {'dense_step': 0.1, 'still_step': 0.102, 'moving_step': 0.122, 'moves': 20, 'pruning_seconds': 0.56}
+  label = {
+    'method': 'rigl',
+    'family': 'dynamic',
+    'sparsity': 0.9,
+    'seed': 0,
+    'stage': 'price',
+    'task': '',
+  }
+  steps = {
+    'dense_step': 0.1,
+    'still_step': 0.102,
+    'moving_step': 0.122,
+    'moves': 20,
+    'pruning_seconds': 0.56,
+  }
   priced = {**label, 'cell': 'p', 'seconds': 9.0, 'metrics': {**steps, 'file_bytes': 917_000}}
   assert standing.places([*rows, priced]) == standing.places(rows)
   table = claims.tables([*rows, priced])[0]
@@ -166,6 +236,9 @@ def test_smoke_by_the_real_command(tmp_path):
   (priced,) = (row for row in rows if row['stage'] == 'price')
   took, weight = priced['metrics']['pruning_seconds'], priced['metrics']['file_bytes']
   # A fifth of the kernels is left, a bit says where; everything else is whole. The header has some thousands.
-  assert took == took and 0 < weight - standing.PRUNED / 8 - 4 * (standing.WHOLE - 0.8 * standing.PRUNED) < 10_000
+  assert (
+    took == took
+    and 0 < weight - standing.PRUNED / 8 - 4 * (standing.WHOLE - 0.8 * standing.PRUNED) < 10_000
+  )
   assert all((tmp_path / name).exists() for name in ('league.png', 'curves.png'))
   assert 'undecided' in (tmp_path / 'report.md').read_text()

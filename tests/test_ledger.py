@@ -40,12 +40,24 @@ def test_the_last_row_of_a_cell_wins(tmp_path):
 
 def test_numpy_values_and_nan_are_plain_json(tmp_path):
   path = tmp_path / 'l.jsonl'
-  metrics = {'loss': np.float32(0.5), 'count': np.int64(2 ** 40), 'nan': float('nan'),
-             'inf': np.float64('inf'), 'many': np.arange(2), 'pair': (1, True)}
+  metrics = {
+    'loss': np.float32(0.5),
+    'count': np.int64(2**40),
+    'nan': float('nan'),
+    'inf': np.float64('inf'),
+    'many': np.arange(2),
+    'pair': (1, True),
+  }
   ledger.append(path, {'cell': 'c', 'metrics': metrics})
   strict = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
-  assert strict['metrics'] == {'loss': 0.5, 'count': 2 ** 40, 'nan': None, 'inf': None,
-                               'many': [0, 1], 'pair': [1, True]}
+  assert strict['metrics'] == {
+    'loss': 0.5,
+    'count': 2**40,
+    'nan': None,
+    'inf': None,
+    'many': [0, 1],
+    'pair': [1, True],
+  }
 
 
 @pytest.mark.parametrize('bad', [{}, {'cell': ''}, {'cell': 3}, ['cell'], None])
@@ -66,7 +78,7 @@ def test_a_torn_last_line_is_named_left_out_and_mended(tmp_path, cut):
   ledger.append(path, row('a'))
   ledger.append(path, row('b', config={'text': 'x' * 100_000}))
   whole = path.read_bytes()
-  path.write_bytes(whole[:-1 - cut])
+  path.write_bytes(whole[: -1 - cut])
   with pytest.warns(UserWarning, match=r'l\.jsonl:2: the last line is torn'):
     assert ledger.done(ledger.read(path)) == {'a'}
   with pytest.warns(UserWarning, match='took away a torn last line'):
@@ -83,8 +95,9 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
   assert ledger.done(ledger.read(path)) == {'a', 'b'}
 
 
-@pytest.mark.parametrize('damage', [b'{"cell": "b", "me', b'[1, 2]', b'{"no": "cell"}',
-                                    b'\xff\xfe{}'])
+@pytest.mark.parametrize(
+  'damage', [b'{"cell": "b", "me', b'[1, 2]', b'{"no": "cell"}', b'\xff\xfe{}']
+)
 def test_damage_in_the_middle_is_named_with_its_line(tmp_path, damage):
   path = tmp_path / 'l.jsonl'
   ledger.append(path, row('a'))
@@ -118,6 +131,7 @@ def test_a_full_device_is_one_clear_error():
 def test_a_read_only_folder_is_one_clear_error(tmp_path, monkeypatch):
   def refuse(*_):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
   monkeypatch.setattr(ledger.os, 'open', refuse)
   with pytest.raises(ledger.LedgerError, match=r'l\.jsonl: Read-only file system; the folder must'):
     ledger.append(tmp_path / 'l.jsonl', row())
@@ -183,7 +197,9 @@ print(json.dumps([herd(*given) for given in json.loads(sys.argv[2])]))
 
 def herds(path, *given):
   """[(cells said, statuses)] of herds one after the other: (writers, first, count[, seconds until the kill])."""
-  done = subprocess.run([sys.executable, '-c', HERD, str(path), json.dumps(given)], stdout=subprocess.PIPE, check=True)
+  done = subprocess.run(
+    [sys.executable, '-c', HERD, str(path), json.dumps(given)], stdout=subprocess.PIPE, check=True
+  )
   return json.loads(done.stdout)
 
 
@@ -192,7 +208,9 @@ def test_appends_of_several_processes_never_tear_a_row(tmp_path):
   [(said, statuses)] = herds(path, (writers, 0, count))
   assert statuses == [0] * writers
   rows = ledger.read(path)
-  assert set(said) == ledger.done(rows) == {f'{w}-{n}' for w in range(writers) for n in range(count)}
+  assert (
+    set(said) == ledger.done(rows) == {f'{w}-{n}' for w in range(writers) for n in range(count)}
+  )
   assert all(len(r['pad']) == 7000 + 500 * int(r['cell'][0]) for r in rows)
   assert path.read_bytes().count(b'\n') == writers * count
 

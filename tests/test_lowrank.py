@@ -47,12 +47,17 @@ def test_the_rank_is_the_largest_that_the_non_zeros_pay_for(shape):
 
 def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_between_it_stays_at_the_rank():
   params = {'w': {'kernel': kernel()}, 'b': jnp.ones(3)}
-  tx = optax.chain(optax.sgd(0.1), lowrank.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'))
+  tx = optax.chain(
+    optax.sgd(0.1),
+    lowrank.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'),
+  )
   step = jax.jit(tx.update)
   state, plain = tx.init(params), np.float64(params['w']['kernel'])
   for t in range(7):
     grads = toy.grads_of(params, t)
-    free = np.asarray(params['w']['kernel'], np.float64) - 0.1 * np.asarray(grads['w']['kernel'], np.float64)
+    free = np.asarray(params['w']['kernel'], np.float64) - 0.1 * np.asarray(
+      grads['w']['kernel'], np.float64
+    )
     updates, state = step(grads, state, params)
     params = optax.apply_updates(params, updates)
     now = np.asarray(params['w']['kernel'])
@@ -61,7 +66,9 @@ def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_betwe
       np.testing.assert_allclose(now, plain - 0.1 * np.float64(grads['w']['kernel']), atol=1e-6)
       assert lowrank.ranks(state) == {}
     else:
-      assert rank_of(now) == 2 and lowrank.ranks(state) == {'w/kernel': 2} == {'w/kernel': rank_oracle(SHAPE, 0.5)}
+      assert rank_of(now) == 2 and lowrank.ranks(state) == {'w/kernel': 2} == {
+        'w/kernel': rank_oracle(SHAPE, 0.5)
+      }
     if t in (1, 4):  # the schedule's end, and `when`
       np.testing.assert_allclose(now, near, atol=2e-5)
     if t in (2, 3, 5, 6):  # one step of power iteration is nearly as near as the nearest

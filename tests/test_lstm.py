@@ -43,19 +43,27 @@ def test_equals_the_loop_and_goes_on_from_its_state():
 
 
 def test_all_matrices_are_pruned_and_no_bias():
-  paths = {'/'.join(k.key for k in path): leaf.ndim for path, leaf in jax.tree_util.tree_leaves_with_path(PARAMS)}
-  assert {name for name in paths if re.fullmatch(lstm.PRUNABLE, name)} == {n for n, ndim in paths.items() if ndim == 2}
+  paths = {
+    '/'.join(k.key for k in path): leaf.ndim
+    for path, leaf in jax.tree_util.tree_leaves_with_path(PARAMS)
+  }
+  assert {name for name in paths if re.fullmatch(lstm.PRUNABLE, name)} == {
+    n for n, ndim in paths.items() if ndim == 2
+  }
   assert len(paths) == 7
 
 
 def test_dropout_draws_what_goes_up_only():
   model = lstm.Lstm(WORDS, HIDDEN, dropout=0.5)
   start = lstm.zero_state(BATCH, HIDDEN)
-  draw = lambda seed: model.apply({'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(seed)})[0]
+  draw = lambda seed: model.apply(
+    {'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(seed)}
+  )[0]
   assert not np.array_equal(draw(0), draw(1))
   # All that goes up is dropped: what is left of the scores is the bias, whatever the words.
   none = lstm.Lstm(WORDS, HIDDEN, dropout=1.0).apply(
-    {'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(0)})[0]
+    {'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(0)}
+  )[0]
   np.testing.assert_array_equal(none, jnp.broadcast_to(PARAMS['softmax']['bias'], none.shape))
 
 

@@ -24,23 +24,33 @@ def test_apply_zeroes_without_gradient_and_straight_through_with():
     assert seen['b'][0].dtype == jnp.bfloat16 and not np.signbit(seen['a']).any()
     grad = jax.grad(lambda p, view=view: jnp.sum(view(p, MASKS)['a']))({**PARAMS, 'a': jnp.ones(4)})
     assert grad['a'].tolist() == [1, slope, slope, 1]
-  assert masks.apply(PARAMS, MASKS)['a'].tolist() == [1, 0, 0, 4], 'an infinite weight is zeroed too'
+  assert masks.apply(PARAMS, MASKS)['a'].tolist() == [1, 0, 0, 4], (
+    'an infinite weight is zeroed too'
+  )
 
 
 def test_sparsity_of_masks_and_of_params_counts_exactly():
   found = masks.sparsity(MASKS)
   assert found == {'total': 0.5, 'leaves': {'a': 0.5, 'b/0': 0.5}, 'removed': 3, 'weights': 6}
   assert masks.sparsity(masks.apply(PARAMS, MASKS)) == found
-  assert masks.sparsity(MASKS, 'b/.*')['removed'] == 1 and masks.sparsity(MASKS, 'none')['total'] == 0.0
+  assert (
+    masks.sparsity(MASKS, 'b/.*')['removed'] == 1 and masks.sparsity(MASKS, 'none')['total'] == 0.0
+  )
   assert type(found['removed']) is int and json.dumps(found)
 
 
 def test_comparisons():
   other = {'a': jnp.array([True, True, False, False]), 'b': [jnp.array([[False, True]])]}
   assert masks.difference(MASKS, other) == {
-    'total': 2 / 6, 'leaves': {'a': 0.5, 'b/0': 0.0}, 'differ': 2, 'weights': 6,
-  }  # fmt: skip
-  assert masks.overlap(MASKS, other)['total'] == 2 / 4 and masks.overlap(MASKS, other)['leaves']['a'] == 1 / 3
+    'total': 2 / 6,
+    'leaves': {'a': 0.5, 'b/0': 0.0},
+    'differ': 2,
+    'weights': 6,
+  }
+  assert (
+    masks.overlap(MASKS, other)['total'] == 2 / 4
+    and masks.overlap(MASKS, other)['leaves']['a'] == 1 / 3
+  )
   union = masks.union(MASKS, other)
   assert union['a'].tolist() == [True, True, False, True]
   assert masks.nested(MASKS, union) and not masks.nested(union, MASKS)
@@ -87,7 +97,9 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
     'small': jnp.asarray(rng.normal(size=(10, 20)) * 1e-3, jnp.float32),
     'bias': jnp.zeros(3),
   }
-  rows = prunejax.who_pays(params, prunejax.magnitude(), 0.5, prunejax.global_threshold(), where='big|small')
+  rows = prunejax.who_pays(
+    params, prunejax.magnitude(), 0.5, prunejax.global_threshold(), where='big|small'
+  )
   big, small, total = rows
   assert (big.leaf, small.leaf, total.leaf) == ('big', 'small', 'total')
   assert (big.kept, small.kept, total.kept, total.weights) == (200, 0, 200, 400)
@@ -108,6 +120,9 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
   with pytest.raises(ValueError, match='taylor.. needs the raw gradient'):
     prunejax.who_pays(params, prunejax.taylor(), 0.5, where='big')
   broken = {**params, 'big': params['big'].at[0, 0].set(jnp.nan)}
-  assert prunejax.who_pays(broken, prunejax.magnitude(), 0.5, where='big')[0].warning == '1 scores are NaN'
+  assert (
+    prunejax.who_pays(broken, prunejax.magnitude(), 0.5, where='big')[0].warning
+    == '1 scores are NaN'
+  )
   with pytest.raises(ValueError, match='sparsity=1.5'):
     prunejax.who_pays(params, prunejax.magnitude(), 1.5)

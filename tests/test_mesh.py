@@ -13,9 +13,18 @@ import tiny_runs
 @pytest.fixture(scope='module')
 def told():
   flags = f'--xla_force_host_platform_device_count=8 {tiny_runs.EXACT_COMPILE}'
-  environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  environment = {
+    **os.environ,
+    'PYTHONPATH': str(tiny_runs.ROOT),
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': flags,
+  }
   done = subprocess.run(
-    [sys.executable, mesh_program.__file__], env=environment, capture_output=True, text=True, cwd=tiny_runs.ROOT
+    [sys.executable, mesh_program.__file__],
+    env=environment,
+    capture_output=True,
+    text=True,
+    cwd=tiny_runs.ROOT,
   )
   assert done.returncode == 0, done.stderr[-2000:]
   rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -25,7 +34,9 @@ def told():
 
 def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
   rows = told['selection']
-  assert [tuple(row['mesh']) for row in rows] == [(*shape, kind) for shape, kind in mesh_program.MESHES]
+  assert [tuple(row['mesh']) for row in rows] == [
+    (*shape, kind) for shape, kind in mesh_program.MESHES
+  ]
   pairs = {tuple(pair.split()) for row in rows for pair in row['pairs']}
   assert {a for a, _ in pairs} == set(mesh_program.ALLOCATIONS)
   assert {s for _, s in pairs} == set(mesh_program.STRUCTURES)
@@ -33,11 +44,15 @@ def test_every_allocation_and_structure_gives_the_masks_of_one_device(told):
 
 
 def test_no_score_or_weight_is_gathered_moved_or_sorted(told):
-  assert {tuple(row['mesh']): row['moved'] for rows in told.values() for row in rows if row['moved']} == {}
+  assert {
+    tuple(row['mesh']): row['moved'] for rows in told.values() for row in rows if row['moved']
+  } == {}
 
 
 def test_masks_lie_as_their_weights(told):
-  assert {tuple(row['mesh']): row['stray'] for rows in told.values() for row in rows if row['stray']} == {}
+  assert {
+    tuple(row['mesh']): row['stray'] for rows in told.values() for row in rows if row['stray']
+  } == {}
 
 
 def test_steps_of_several_optimizers_are_those_of_one_device(told):
@@ -48,7 +63,14 @@ def test_steps_of_several_optimizers_are_those_of_one_device(told):
 
 def test_scores_made_of_masks_draws_and_all_leaves_are_those_of_one_device(told):
   (row,) = told['scored']
-  assert row['differ'] == [] and set(row['removed']) == {'rigl', 'set', 'snip', 'platon', 'deviations', 'soft_movement'}
+  assert row['differ'] == [] and set(row['removed']) == {
+    'rigl',
+    'set',
+    'snip',
+    'platon',
+    'deviations',
+    'soft_movement',
+  }
   assert all(0.2 < share < 0.8 for share in row['removed'].values()), row['removed']
 
 

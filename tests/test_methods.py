@@ -11,7 +11,16 @@ from toy import grads_of, make_params
 
 import prunejax
 from configs import base, methods
-from prunejax.pruning import criteria, cutoff, dynamic, pipeline, retraining, rewinding, saliency, schedule
+from prunejax.pruning import (
+  criteria,
+  cutoff,
+  dynamic,
+  pipeline,
+  retraining,
+  rewinding,
+  saliency,
+  schedule,
+)
 from prunejax.pruning.types import named_leaves
 from prunejax.train import configs, grid, loop, optimizer
 
@@ -35,9 +44,12 @@ def test_a_method_for_other_steps_and_another_sparsity_follows_them():
   assert config.steps == 60 and config.prune.weights.schedule == 'constant(0.9)'
   assert config.prune.weights.when == 'every(1, until=45)'
   for arg, words in (
-    ('rigl,step=60', 'steps=NUMBER'), ('rigl,steps=some', "'steps=some'"), ('rigl,sparsity=1.5', r'outside \[0, 1\)'),
-    ('riggl', "did you mean 'rigl'"), ('rigl,steps=9', 'at least 40'),
-  ):  # fmt: skip
+    ('rigl,step=60', 'steps=NUMBER'),
+    ('rigl,steps=some', "'steps=some'"),
+    ('rigl,sparsity=1.5', r'outside \[0, 1\)'),
+    ('riggl', "did you mean 'rigl'"),
+    ('rigl,steps=9', 'at least 40'),
+  ):
     with pytest.raises(ValueError, match=words):
       methods.get_config(arg)
 
@@ -45,12 +57,22 @@ def test_a_method_for_other_steps_and_another_sparsity_follows_them():
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['rigl', 'lottery', 'wanda', 'rpp'])
 def test_a_method_runs_in_the_train_loop(name, tmp_path):
-  changes = {**TABLE[name], 'steps': 40, 'checkpoint.every': 0, 'log.every': 20, 'keep_model': False}
-  changes['prune.weights.where'] = r'encoder/layer_0/ffn/.*/kernel'  # two leaves: what costs is compiling
+  changes = {
+    **TABLE[name],
+    'steps': 40,
+    'checkpoint.every': 0,
+    'log.every': 20,
+    'keep_model': False,
+  }
+  changes['prune.weights.where'] = (
+    r'encoder/layer_0/ffn/.*/kernel'  # two leaves: what costs is compiling
+  )
   config = configs.override(tiny_runs.config(False), changes)
   result = loop.train(config, tmp_path / 'run', say=lambda line: None)
   assert np.isfinite(result['metrics']['loss'])
-  asked = 13 / 16 if name == 'wanda' else 0.8  # whole weights of each output: 3 of 16 inputs, 6 of 32
+  asked = (
+    13 / 16 if name == 'wanda' else 0.8
+  )  # whole weights of each output: 3 of 16 inputs, 6 of 32
   assert result['sparsity'] == pytest.approx(asked, abs=1e-3)
 
 
@@ -61,7 +83,10 @@ def test_new_keys_at_their_defaults_change_no_cell():
   counted, kept = configs.counted(plain), configs.identity(plain)['optimizer']
   assert not any(f'optimizer.{key}' in counted or key in kept for key in keys)
   cell = lambda **changes: grid.Cell(config=configs.override(base.get_config(), changes), labels={})
-  hashes = {grid.key(cell(**{f'optimizer.{k}': v})) for k, v in (('l1', 0.0), ('l1', 1e-5), ('rewind', 'every(9)'))}
+  hashes = {
+    grid.key(cell(**{f'optimizer.{k}': v}))
+    for k, v in (('l1', 0.0), ('l1', 1e-5), ('rewind', 'every(9)'))
+  }
   assert len(hashes) == 3 and grid.key(cell()) in hashes
 
 
@@ -80,13 +105,17 @@ BAD = [
 @pytest.mark.parametrize('changes, name, message', BAD, ids=[message for *_, message in BAD])
 def test_what_cannot_be_is_refused_by_key(changes, name, message):
   with pytest.raises(ValueError, match=message):
-    optimizer.make(made(name, **changes)).init({'encoder': {'layer_0': {'ffn': {'kernel': jnp.ones((4, 4))}}}})
+    optimizer.make(made(name, **changes)).init(
+      {'encoder': {'layer_0': {'ffn': {'kernel': jnp.ones((4, 4))}}}}
+    )
 
 
 def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
   rng = np.random.default_rng(0)
   criterion = dynamic.rigl(0.4, first='magnitude')
-  link = prunejax.prune_transform(criterion, prunejax.constant(0.5), prunejax.every(2), where='.*kernel')
+  link = prunejax.prune_transform(
+    criterion, prunejax.constant(0.5), prunejax.every(2), where='.*kernel'
+  )
   tx = prunejax.with_fresh_moments(optax.adam(0.1), link)
   params = make_params()
   state, step = tx.init(params), jax.jit(lambda g, s, p: tx.update(g, s, p, grad=g))
@@ -103,7 +132,9 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
       assert not np.any(np.asarray(named_leaves(params)[name])[~mask])
       if t and t % 2 == 0:
         come = np.abs(np.asarray(named_leaves(grad)[name]))
-        want, _ = cases_dynamic.regrown_masks(np.asarray(old[name]), come, np.asarray(before[name]), 0.4)
+        want, _ = cases_dynamic.regrown_masks(
+          np.asarray(old[name]), come, np.asarray(before[name]), 0.4
+        )
         np.testing.assert_array_equal(mask, want)
         born = mask & ~np.asarray(before[name])
         assert born.any() and not np.any(np.asarray(named_leaves(params)[name])[born])
@@ -123,8 +154,16 @@ def test_a_view_that_cuts_the_gradient_off_is_told_of():
 
 def test_acdc_opens_and_closes_and_ends_sparse():
   phases = schedule.cycle(0.5, steps=2, begin=2, end=6)
-  tx = optax.chain(optax.sgd(0.1), prunejax.prune_transform(
-    prunejax.magnitude(), phases, prunejax.every(2), where='.*kernel', allocation=prunejax.global_threshold()))
+  tx = optax.chain(
+    optax.sgd(0.1),
+    prunejax.prune_transform(
+      prunejax.magnitude(),
+      phases,
+      prunejax.every(2),
+      where='.*kernel',
+      allocation=prunejax.global_threshold(),
+    ),
+  )
   params, state, seen = make_params(), None, []
   step = jax.jit(tx.update)
   state = tx.init(params)
@@ -144,7 +183,11 @@ def test_soft_movement_prunes_what_the_loss_does_not_hold():
   y = x @ np.float32([3, -2, 2, -3, 0.1, 0.1, -0.1, 0.1])
   criterion = criteria.soft_movement(0.02, learning_rate=0.05)
   link = prunejax.prune_transform(
-    criterion, prunejax.constant(0.3), allocation=cutoff.above(1.0, relative=True), zero_pruned=False)
+    criterion,
+    prunejax.constant(0.3),
+    allocation=cutoff.above(1.0, relative=True),
+    zero_pruned=False,
+  )
   tx = optax.chain(optax.sgd(0.01), link)
 
   @jax.jit
@@ -188,8 +231,13 @@ def test_han_keeps_what_lies_beyond_quality_times_sigma():
 
 def test_the_scan_finds_the_sensitive_layer_and_dropout_follows_the_square_root():
   rng = np.random.default_rng(2)
-  params = {'first': jnp.asarray(rng.normal(size=(10, 10))), 'last': jnp.asarray(rng.normal(size=(10, 10)))}
-  loss = lambda p: float(9 * jnp.sum((p['first'] - params['first']) ** 2) + jnp.sum((p['last'] - params['last']) ** 2))
+  params = {
+    'first': jnp.asarray(rng.normal(size=(10, 10))),
+    'last': jnp.asarray(rng.normal(size=(10, 10))),
+  }
+  loss = lambda p: float(
+    9 * jnp.sum((p['first'] - params['first']) ** 2) + jnp.sum((p['last'] - params['last']) ** 2)
+  )
   levels = (0.0, 0.25, 0.5, 1.0)
   table = retraining.scan(params, loss, levels)
   for name, factor in (('first', 9), ('last', 1)):
@@ -198,7 +246,9 @@ def test_the_scan_finds_the_sensitive_layer_and_dropout_follows_the_square_root(
     np.testing.assert_allclose(table[name], want, rtol=1e-5, atol=1e-12)
   chosen = retraining.tolerated(table, levels, 0.0, table['last'][2])
   assert chosen['last'] == 0.5 and chosen['first'] < 0.5
-  halves = retraining.scan(params, lambda p: float(jnp.sum(p['last'] == 0)), (0.3,), by='sparsity', where='last')
+  halves = retraining.scan(
+    params, lambda p: float(jnp.sum(p['last'] == 0)), (0.3,), by='sparsity', where='last'
+  )
   assert halves == {'last': [30.0]}
   assert retraining.adjusted_dropout(0.5, 400, 100) == 0.25
   with pytest.raises(ValueError, match='by='):
@@ -210,8 +260,11 @@ def test_the_scan_finds_the_sensitive_layer_and_dropout_follows_the_square_root(
 def test_tickets_go_back_to_early_weights_bit_for_bit_and_train_as_if_new():
   """After going back, the run is that of a fresh one whose weights are early * mask, and resumes at any step."""
   link = prunejax.prune_transform(
-    prunejax.magnitude(), schedule.iterative(0.75, rounds=2, steps=5, begin=5), prunejax.every(5, begin=5),
-    where='.*kernel')
+    prunejax.magnitude(),
+    schedule.iterative(0.75, rounds=2, steps=5, begin=5),
+    prunejax.every(5, begin=5),
+    where='.*kernel',
+  )
   tx = rewinding.rewind(optax.adam(0.1), link, when=prunejax.every(5, begin=5, until=10), to=2)
   params, state = make_params(), None
   at = {}
@@ -242,9 +295,14 @@ def test_the_rate_starts_anew_in_every_round():
   assert rate == [config.optimizer.learning_rate] * 4
 
 
-@pytest.mark.parametrize('criterion, allocation', [
-  (lambda: dynamic.rigl(0.4, first='magnitude'), None), (saliency.deviations, cutoff.above(0.7)),
-], ids=['rigl', 'deviations'])  # fmt: skip
+@pytest.mark.parametrize(
+  'criterion, allocation',
+  [
+    (lambda: dynamic.rigl(0.4, first='magnitude'), None),
+    (saliency.deviations, cutoff.above(0.7)),
+  ],
+  ids=['rigl', 'deviations'],
+)
 def test_a_stack_of_layers_is_treated_as_its_layers(criterion, allocation):
   rng = np.random.default_rng(4)
   draw = lambda: jnp.asarray(rng.normal(size=(3, 8, 16)) * [[[1.0]], [[2.0]], [[5.0]]], jnp.float32)
@@ -252,7 +310,9 @@ def test_a_stack_of_layers_is_treated_as_its_layers(criterion, allocation):
   apart = lambda w: {str(i): layer for i, layer in enumerate(w)}
   ends = {}
   for name, of, stacked in (('stack', lambda w: {'w': w}, 'w'), ('layers', apart, '')):
-    link = prunejax.prune_transform(criterion(), prunejax.constant(0.5), allocation=allocation, stacked=stacked)
+    link = prunejax.prune_transform(
+      criterion(), prunejax.constant(0.5), allocation=allocation, stacked=stacked
+    )
     params, state, masks = of(weights), link.init(of(weights)), []
     for grad in grads:
       updates = jax.tree.map(lambda g: -0.3 * g, of(grad))
@@ -264,4 +324,6 @@ def test_a_stack_of_layers_is_treated_as_its_layers(criterion, allocation):
   assert ends['stack'][0]['w'].tolist() != ends['stack'][-1]['w'].tolist() or allocation
   for stack, layers in zip(ends['stack'], ends['layers'], strict=True):
     np.testing.assert_array_equal(stack['w'], jnp.stack([layers[str(i)] for i in range(3)]))
-  assert all(0.3 * 128 < n < 0.6 * 128 for n in kept[-1]), kept  # by layer, though their weights differ five times
+  assert all(0.3 * 128 < n < 0.6 * 128 for n in kept[-1]), (
+    kept
+  )  # by layer, though their weights differ five times

@@ -92,7 +92,11 @@ def test_finetuning_leaves_out_the_rows_that_pad(regression):
   out = np.array([[0.0, 1], [0, 1], [0, 1], [1, 0], [1, 0]], np.float32)
   batches = [
     {'label': label[:3], 'out': out[:3], 'real': np.ones(3, np.float32)},
-    {'label': np.r_[label[3:], label[:1]], 'out': np.r_[out[3:], out[:1]], 'real': np.array([1, 1, 0.0])},
+    {
+      'label': np.r_[label[3:], label[:1]],
+      'out': np.r_[out[3:], out[:1]],
+      'real': np.array([1, 1, 0.0]),
+    },
   ]
   predict = lambda params, batch: (batch['out'][:, 0] + params, batch['out'])
   metric = 'pearson' if regression else 'accuracy'

@@ -68,7 +68,9 @@ def test_unlike_models_are_refused():
 def test_spread():
   leaf = np.random.default_rng(0).normal(3, 2, (40, 5)).astype(np.float32)
   mean, std = movement.spread({'a': leaf})['a']
-  assert mean == pytest.approx(leaf.mean(dtype=float)) and std == pytest.approx(leaf.std(dtype=float))
+  assert mean == pytest.approx(leaf.mean(dtype=float)) and std == pytest.approx(
+    leaf.std(dtype=float)
+  )
 
 
 def attention(seed, hidden=12, share=0.6):
@@ -84,7 +86,9 @@ def test_heads_are_columns_of_three_and_rows_of_the_last():
       mine = slice(4 * h, 4 * h + 4)
       weights = [layer[p][:, mine] for p in ('query', 'key', 'value')] + [layer['output'][mine, :]]
       assert found.share[i, h] == pytest.approx(np.mean([1 - w.mean() for w in weights]))
-  assert found.expected == pytest.approx(1 - np.mean([m for layer in layers for m in layer.values()]))
+  assert found.expected == pytest.approx(
+    1 - np.mean([m for layer in layers for m in layer.values()])
+  )
   assert found.share.mean() == pytest.approx(found.expected)
 
 
@@ -106,9 +110,14 @@ def test_one_head_dies_and_is_seen():
   assert heads.pruned([layer], 4).share.tolist() == [[0, 1, 0, 0]]
 
 
-@pytest.mark.parametrize('layers, count, words', [
-  ([], 2, 'no attention layer'), ([{'query': np.ones((4, 4), bool)}], 2, "no 'key'"), ([attention(0)], 5, '5 heads'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'layers, count, words',
+  [
+    ([], 2, 'no attention layer'),
+    ([{'query': np.ones((4, 4), bool)}], 2, "no 'key'"),
+    ([attention(0)], 5, '5 heads'),
+  ],
+)
 def test_no_heads_are_refused(layers, count, words):
   with pytest.raises(ValueError, match=words):
     heads.pruned(layers, count)
@@ -123,7 +132,11 @@ def test_kinds_and_lengths_of_pieces():
   assert [PIECES[i] for i in np.flatnonzero(of['inner pieces'])] == ['##ing', '##s', '##']
   assert sum(mask.astype(int) for mask in of.values()).tolist() == [1] * len(PIECES)
   bpe = embeddings.kinds(['<|endoftext|>', '\u0120the', 'ing', '!', '\u0120'])
-  assert [mask.tolist() for mask in bpe.values()] == [[0, 1, 0, 0, 1], [0, 0, 1, 1, 0], [1, 0, 0, 0, 0]]
+  assert [mask.tolist() for mask in bpe.values()] == [
+    [0, 1, 0, 0, 1],
+    [0, 0, 1, 1, 0],
+    [1, 0, 0, 0, 0],
+  ]
   assert embeddings.lengths(['\u0120the', 'ing']).tolist() == [3, 3]
   assert embeddings.lengths(PIECES, 4).tolist() == [4, 4, 3, 1, 3, 1, 1, 3, 0]
 
@@ -133,7 +146,10 @@ def test_pruned_embeddings_by_kind_length_and_dimension():
   by_kind = embeddings.pruned_by_kind(mask, PIECES)
   assert by_kind['inner pieces'] == (pytest.approx(1 - mask[[4, 5, 8]].mean()), 3)
   by_length = embeddings.pruned_by_length(mask, PIECES)
-  assert by_length[3] == (pytest.approx(1 - mask[[2, 7]].mean()), pytest.approx(1 - mask[[4]].mean()))
+  assert by_length[3] == (
+    pytest.approx(1 - mask[[2, 7]].mean()),
+    pytest.approx(1 - mask[[4]].mean()),
+  )
   assert 2 not in by_length
   shares, sd = embeddings.pruned_by_dimension(mask)
   assert shares == pytest.approx(np.sort(1 - mask.mean(0))) and 0 < sd < 0.3
@@ -161,19 +177,26 @@ def test_likeness_is_a_mean_over_valid_tokens():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 3, 4, 5, 6))  # layers, batch, length, hidden
   valid = rng.random((4, 5)) < 0.7
-  total = features.add(features.add(None, features.likeness(a[:, :2], b[:, :2], valid[:2])),
-                       features.likeness(a[:, 2:], b[:, 2:], valid[2:]))
+  total = features.add(
+    features.add(None, features.likeness(a[:, :2], b[:, :2], valid[:2])),
+    features.likeness(a[:, 2:], b[:, 2:], valid[2:]),
+  )
   mean, sd = features.summary(total)
   for layer in range(3):
-    each = [np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y)
-            for x, y, ok in zip(a[layer].reshape(-1, 6), b[layer].reshape(-1, 6), valid.flat, strict=True) if ok]
+    each = [
+      np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y)
+      for x, y, ok in zip(a[layer].reshape(-1, 6), b[layer].reshape(-1, 6), valid.flat, strict=True)
+      if ok
+    ]
     assert mean[layer] == pytest.approx(np.mean(each)) and sd[layer] == pytest.approx(np.std(each))
   assert total.tokens == valid.sum()
 
 
 def test_cosine_of_the_same_the_opposite_and_nothing():
   a = np.random.default_rng(0).normal(size=(4, 5))
-  assert features.cosine(a, 3 * a) == pytest.approx(1) and features.cosine(a, -a) == pytest.approx(-1)
+  assert features.cosine(a, 3 * a) == pytest.approx(1) and features.cosine(a, -a) == pytest.approx(
+    -1
+  )
   assert features.cosine(a, 0 * a).tolist() == [0] * 4
   with pytest.raises(ValueError, match='cannot be compared'):
     features.cosine(a, a[:2])
@@ -185,9 +208,16 @@ COSINES = {0.3: 0.98, 0.5: 0.9, 0.7: 0.7, 0.9: 0.3}
 COSTS = {0.3: 0.001, 0.5: -0.004, 0.7: -0.03, 0.9: -0.2}
 
 
-@pytest.mark.parametrize('threshold, sparsity, cost', [
-  (0.99, 0.0, 0.0), (0.98, 0.3, 0.001), (0.8, 0.5, -0.004), (0.5, 0.7, -0.03), (-1, 0.9, -0.2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'threshold, sparsity, cost',
+  [
+    (0.99, 0.0, 0.0),
+    (0.98, 0.3, 0.001),
+    (0.8, 0.5, -0.004),
+    (0.5, 0.7, -0.03),
+    (-1, 0.9, -0.2),
+  ],
+)
 def test_where_drift_stops(threshold, sparsity, cost):
   assert drift.stop(COSINES, COSTS, threshold) == (threshold, sparsity, cost)
 

@@ -37,9 +37,13 @@ def test_numbered_names_give_the_masks_and_weights_of_others(name):
     link = prunejax.prune_transform(make(), prunejax.constant(0.5), **how)
     told = {
       'activations': lambda params, of=of: of(ROWS),
-      'examples': (6, lambda params, i, names=names: sum(
-        jnp.sum(jnp.tanh(x[i] @ params[n])) for n, x in zip(names, ROWS, strict=True))),
-    }  # fmt: skip
+      'examples': (
+        6,
+        lambda params, i, names=names: sum(
+          jnp.sum(jnp.tanh(x[i] @ params[n])) for n, x in zip(names, ROWS, strict=True)
+        ),
+      ),
+    }
     params, state = of(weights), link.init(of(weights))
     for grad in grads if name == 'rigl' else grads[:1]:
       updates = jax.tree.map(lambda g: -0.1 * g, of(grad))

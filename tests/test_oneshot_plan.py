@@ -15,8 +15,11 @@ def test_claims_follow_the_losses_and_want_rows():
   order = {'sparsegpt': 2.0, 'wanda': 3.0, 'magnitude': 4.0}
   found = {v.name: v.verdict for v in claims.verdicts_of(planted(order.get))}
   assert found == {
-    'wanda-half': 'reproduced', 'sparsegpt-half': 'reproduced', 'sparsegpt-high': 'reproduced',
-    'fisher': 'undecided', 'recompute': 'undecided',
+    'wanda-half': 'reproduced',
+    'sparsegpt-half': 'reproduced',
+    'sparsegpt-high': 'reproduced',
+    'fisher': 'undecided',
+    'recompute': 'undecided',
   }
   upside = {'sparsegpt': 4.0, 'wanda': 3.0, 'magnitude': 2.0}
   found = {v.name: v.verdict for v in claims.verdicts_of(planted(upside.get))}

@@ -14,7 +14,9 @@ from prunejax.train import configs, loop, objectives, optimizer
 from prunejax.train.step import make_train_step
 
 
-@pytest.mark.parametrize('steps, warmup', [(1000, 0.1), (400, 0.05), (95_000, 0.0001), (7, 0.0), (5, 1.0)])
+@pytest.mark.parametrize(
+  'steps, warmup', [(1000, 0.1), (400, 0.05), (95_000, 0.0001), (7, 0.0), (5, 1.0)]
+)
 def test_one_linear_decay(steps, warmup):
   ramp = max(round(steps * warmup), 1) if warmup else 0
   want = [(t + 1) / ramp if t < ramp else (steps - t) / (steps - ramp) for t in range(steps)]
@@ -38,7 +40,9 @@ def test_the_sawtooth_of_the_seed_code():
 
 
 def test_the_logged_rate_is_the_one_used():
-  config = tiny_runs.config(pruned=False, optimizer__learning_rate=0.5, optimizer__weight_decay=0.0, steps=10)
+  config = tiny_runs.config(
+    pruned=False, optimizer__learning_rate=0.5, optimizer__weight_decay=0.0, steps=10
+  )
   tx = optimizer.make(config)
   params = {'kernel': jnp.ones((3, 3))}
   state = tx.init(params)
@@ -49,12 +53,19 @@ def test_the_logged_rate_is_the_one_used():
 
 
 def test_decay_leaves_out_biases_and_layer_norm():
-  size = transformers.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+  size = transformers.BertConfig(
+    vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2
+  )
   model = bert.Bert(size, bert.HEADS)
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-  params = jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
+  params = jax.eval_shape(
+    lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank
+  )
   decays = optimizer._decays(params)
-  named = {jax.tree_util.keystr(path, simple=True, separator='/'): d for path, d in jax.tree.leaves_with_path(decays)}
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): d
+    for path, d in jax.tree.leaves_with_path(decays)
+  }
   for name, decayed in named.items():
     assert decayed == name.endswith(('/kernel', '/embedding')), name
   assert sum(named.values()) == 3 + 6 + 1 + 1 + 1 + 1 and len(named) > 25
@@ -66,14 +77,22 @@ def test_weight_decay_pulls_kernels_and_nothing_else():
   bias = {'bias': jnp.ones(3)}
   params = {'norm': {'scale': jnp.ones(3), **bias}, 'dense': {'kernel': jnp.ones((3, 3)), **bias}}
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-  np.testing.assert_allclose(updates['dense']['kernel'], -0.1 * config.optimizer.learning_rate, rtol=1e-6)
+  np.testing.assert_allclose(
+    updates['dense']['kernel'], -0.1 * config.optimizer.learning_rate, rtol=1e-6
+  )
   assert not any(np.any(leaf) for leaf in (*updates['norm'].values(), updates['dense']['bias']))
 
 
 def test_accumulated_micro_batches_are_one_big_batch():
   rng = np.random.default_rng(0)
-  batch = {'x': rng.normal(size=(12, 5)).astype(np.float32), 'y': rng.normal(size=12).astype(np.float32)}
-  params = {'a': rng.normal(size=(5, 4)).astype(np.float32), 'b': rng.normal(size=4).astype(np.float32)}
+  batch = {
+    'x': rng.normal(size=(12, 5)).astype(np.float32),
+    'y': rng.normal(size=12).astype(np.float32),
+  }
+  params = {
+    'a': rng.normal(size=(5, 4)).astype(np.float32),
+    'b': rng.normal(size=4).astype(np.float32),
+  }
 
   def loss_fn(p, batch, rng):
     error = jnp.tanh(batch['x'] @ p['a']) @ p['b'] - batch['y']
@@ -84,11 +103,17 @@ def test_accumulated_micro_batches_are_one_big_batch():
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     step = jax.jit(make_train_step(loss_fn, tx, accumulate=accumulate))
     key = jax.random.key_data(jax.random.key(1))
-    ends.append(step({'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}, batch))
+    ends.append(
+      step(
+        {'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}, batch
+      )
+    )
   one, seen = ends[0]
   for many, summed in ends[1:]:
     assert int(many['step']) == 1 and seen.keys() == summed.keys() == {'loss', 'bias', 'grad_norm'}
-    for a, b in zip(jax.tree.leaves((one['params'], seen)), jax.tree.leaves((many['params'], summed)), strict=True):
+    for a, b in zip(
+      jax.tree.leaves((one['params'], seen)), jax.tree.leaves((many['params'], summed)), strict=True
+    ):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
@@ -124,36 +149,59 @@ def test_the_step_gives_the_gradient_to_the_criterion_that_needs_it():
 
 
 def test_flops_are_six_a_weight_a_token():
-  size = transformers.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, intermediate_size=16)
-  params = {'encoder': {'layer_0': {'kernel': jnp.zeros((8, 16))}}, 'embeddings': {'word': jnp.zeros((30, 8))}}
+  size = transformers.BertConfig(
+    vocab_size=30, hidden_size=8, num_hidden_layers=2, intermediate_size=16
+  )
+  params = {
+    'encoder': {'layer_0': {'kernel': jnp.zeros((8, 16))}},
+    'embeddings': {'word': jnp.zeros((30, 8))},
+  }
   assert objectives.flops(size, params, 10, 0) == 6 * (8 * 16 * 10 + 2 * 2 * 100 * 8)
-  assert objectives.flops(size, params, 10, 3) - objectives.flops(size, params, 10, 0) == 6 * 3 * (30 + 8) * 8
+  assert (
+    objectives.flops(size, params, 10, 3) - objectives.flops(size, params, 10, 0)
+    == 6 * 3 * (30 + 8) * 8
+  )
 
 
-@pytest.mark.parametrize('key, value', [
-  ('optimizer.learning_rate', -1.0), ('optimizer.learning_rate', float('inf')),
-  ('optimizer.learning_rate', float('nan')),
-  ('optimizer.warmup', 1.5), ('optimizer.clip', 0.0), ('optimizer.sawtooth', -1), ('optimizer.weight_decay', -0.1),
-  ('optimizer.b1', 1.0), ('optimizer.b2', -0.5), ('optimizer.eps', 0.0), ('steps', 0), ('accumulate', 0),
-  ('accumulate', 3),
-  ('optimizer.eps', float('inf')), ('optimizer.weight_decay', float('inf')),
-])
+@pytest.mark.parametrize(
+  'key, value',
+  [
+    ('optimizer.learning_rate', -1.0),
+    ('optimizer.learning_rate', float('inf')),
+    ('optimizer.learning_rate', float('nan')),
+    ('optimizer.warmup', 1.5),
+    ('optimizer.clip', 0.0),
+    ('optimizer.sawtooth', -1),
+    ('optimizer.weight_decay', -0.1),
+    ('optimizer.b1', 1.0),
+    ('optimizer.b2', -0.5),
+    ('optimizer.eps', 0.0),
+    ('steps', 0),
+    ('accumulate', 0),
+    ('accumulate', 3),
+    ('optimizer.eps', float('inf')),
+    ('optimizer.weight_decay', float('inf')),
+  ],
+)
 def test_a_number_that_cannot_be_is_named(key, value):
   with pytest.raises(ValueError, match=f'{key}={value!r}'):
     optimizer.make(configs.override(base.get_config(), {key: value}))
 
 
-@pytest.mark.parametrize('change, words', [
-  ({'schedule': 'cubic(1.0, end=10)'}, 'outside [0, 1)'),
-  ({'schedule': 'constant(-0.1)'}, 'outside [0, 1)'),
-  ({'schedule': 'constant(90)'}, '90 % is 0.9'),
-  ({'schedule': 'cubic(0.9, begin=20, end=10)'}, 'begin=20 is after end=10'),
-  ({'schedule': 'cubic(0.9)'}, 'end= is missing'),
-  ({'schedule': 'constant(0.5)', 'when': 'every(0)'}, 'every: n=0'),
-  ({'schedule': 'constant(0.5)', 'where': '('}, 'is not a regular expression'),
-  ({'schedule': 'constant(0.5)', 'structure': 'n_m(4, 2)'}, 'n_m'),
-  ({'schedule': 'constant(0.5)', 'structure': 'block(0, 4)'}, 'block'),
-])
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'schedule': 'cubic(1.0, end=10)'}, 'outside [0, 1)'),
+    ({'schedule': 'constant(-0.1)'}, 'outside [0, 1)'),
+    ({'schedule': 'constant(90)'}, '90 % is 0.9'),
+    ({'schedule': 'cubic(0.9, begin=20, end=10)'}, 'begin=20 is after end=10'),
+    ({'schedule': 'cubic(0.9)'}, 'end= is missing'),
+    ({'schedule': 'constant(0.5)', 'when': 'every(0)'}, 'every: n=0'),
+    ({'schedule': 'constant(0.5)', 'where': '('}, 'is not a regular expression'),
+    ({'schedule': 'constant(0.5)', 'structure': 'n_m(4, 2)'}, 'n_m'),
+    ({'schedule': 'constant(0.5)', 'structure': 'block(0, 4)'}, 'block'),
+  ],
+)
 def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
   config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in change.items()})
   with pytest.raises(ValueError) as error:
@@ -162,12 +210,19 @@ def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
   assert f'prune.weights.{key}={change[key]!r}' in str(error.value) and words in str(error.value)
 
 
-@pytest.mark.parametrize('key, value, words', [
-  ('mesh.model', 0, 'at least 1'), ('model.num_attention_heads', 0, 'at least 1'),
-  ('model.hidden_size', 0, 'at least 1'), ('data.vocab_size', -1, 'at least 1'),
-  ('model.intermediate_size', -3, 'at least 1'), ('seed', 2**70, '2**63'),
-  ('mesh.rules', (('(', ()),), 'expected (regex, axes)'), ('mesh.rules', ('x',), 'expected (regex, axes)'),
-])
+@pytest.mark.parametrize(
+  'key, value, words',
+  [
+    ('mesh.model', 0, 'at least 1'),
+    ('model.num_attention_heads', 0, 'at least 1'),
+    ('model.hidden_size', 0, 'at least 1'),
+    ('data.vocab_size', -1, 'at least 1'),
+    ('model.intermediate_size', -3, 'at least 1'),
+    ('seed', 2**70, '2**63'),
+    ('mesh.rules', (('(', ()),), 'expected (regex, axes)'),
+    ('mesh.rules', ('x',), 'expected (regex, axes)'),
+  ],
+)
 def test_what_no_run_can_have_is_named_before_it_begins(key, value, words):
   config = configs.override(base.get_config(), {key: value})
   with pytest.raises(ValueError) as error:

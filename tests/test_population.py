@@ -43,13 +43,21 @@ def alone(change):
 
 def plain(folder):
   """metrics.jsonl without what depends on the clock."""
-  return [{k: v for k, v in row.items() if k != 'steps_per_second'} for row in tiny_runs.rows(folder)]
+  return [
+    {k: v for k, v in row.items() if k != 'steps_per_second'} for row in tiny_runs.rows(folder)
+  ]
 
 
 def same(cell, other, log=True):
   """Whether two cells are equal bit for bit; `log`: what they wrote on the way as well."""
-  results = [tiny_runs.plain(json.loads((folder / 'result.json').read_text())) for folder in (cell, other)]
-  return results[0] == results[1] and tiny_runs.same_weights(cell, other) and (not log or plain(cell) == plain(other))
+  results = [
+    tiny_runs.plain(json.loads((folder / 'result.json').read_text())) for folder in (cell, other)
+  ]
+  return (
+    results[0] == results[1]
+    and tiny_runs.same_weights(cell, other)
+    and (not log or plain(cell) == plain(other))
+  )
 
 
 def same_ending(folder, swept):
@@ -66,7 +74,12 @@ def swept(tmp_path_factory):
   folder = tmp_path_factory.mktemp('population')
   before = set(population._ENGINES)
   rows, lines = sweep(folder)
-  return folder, rows, lines, [population._ENGINES[key] for key in population._ENGINES.keys() - before]
+  return (
+    folder,
+    rows,
+    lines,
+    [population._ENGINES[key] for key in population._ENGINES.keys() - before],
+  )
 
 
 @pytest.mark.exact
@@ -76,7 +89,9 @@ def test_every_member_is_the_run_by_itself(swept):
     solo, cell = alone(change), folder / 'cells' / row['cell']
     assert row['mask_hash'] == solo.result['mask_hash'] and row['steps'] == solo.result['steps']
     for name, mine in tiny_runs.weights(cell).items():
-      if 'key.bias' not in name:  # it shifts every score of a row alike: its gradient is rounding and nothing else
+      if (
+        'key.bias' not in name
+      ):  # it shifts every score of a row alike: its gradient is rounding and nothing else
         population_cases.close(mine, tiny_runs.weights(solo.folder)[name])
     for mine, its in zip(plain(cell), plain(solo.folder), strict=True):
       assert mine.pop('kind') == its.pop('kind') and mine == pytest.approx(its, rel=1e-5), change
@@ -97,7 +112,9 @@ def test_a_member_that_fails_has_its_row_and_stops_nobody(swept):
 
 def test_waves_share_one_program_that_memory_was_measured_of(swept):
   _, rows, lines, engines = swept
-  assert [row['members'] for row in rows] == [3, 3, 2, 3, 2] and any('wave 2/2' in line for line in lines)
+  assert [row['members'] for row in rows] == [3, 3, 2, 3, 2] and any(
+    'wave 2/2' in line for line in lines
+  )
   (engine,) = engines
   state = sum(x.nbytes for x in jax.tree.leaves(engine.blank()))
   assert engine.width == 3 and state < measured.held(engine.step) < 20 * state
@@ -105,7 +122,15 @@ def test_waves_share_one_program_that_memory_was_measured_of(swept):
 
 def test_progress_is_one_line_for_all_members(swept):
   lines = [line for line in swept[2] if 'members train' in line]
-  words = ('5 cells wave 1/2  train 6/12', 'steps/s', 'left 0:', 'loss', 'worst', 'sparsity 0.', ' to 0.')
+  words = (
+    '5 cells wave 1/2  train 6/12',
+    'steps/s',
+    'left 0:',
+    'loss',
+    'worst',
+    'sparsity 0.',
+    ' to 0.',
+  )
   assert all(word in lines[1] for word in words), lines
   assert len(lines) == 8 and '3 of 3' in lines[1] and '2 of 3' in lines[3]
 
@@ -115,10 +140,14 @@ def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch)
   quiet = {'log__every': 0, 'checkpoint__every': 0, 'steps': 8}
   _, lines = sweep(tmp_path / 'wave', CHANGES[:3], config=quiet)
   told = [line for line in lines if '3 of 3 members train' in line]
-  assert [f'train {at}/8' in line and 'loss' in line for at, line in enumerate(told, 1)] == [True] * 8, lines
+  assert [f'train {at}/8' in line and 'loss' in line for at, line in enumerate(told, 1)] == [
+    True
+  ] * 8, lines
   rows, lines = sweep(tmp_path / 'alone', CHANGES[:1], config=quiet, one_by_one=True)
   assert sum('  train ' in line and 'loss' in line for line in lines) == 8
-  assert [row['kind'] for row in tiny_runs.rows(tmp_path / 'alone' / 'cells' / rows[0]['cell'])] == ['eval']
+  assert [
+    row['kind'] for row in tiny_runs.rows(tmp_path / 'alone' / 'cells' / rows[0]['cell'])
+  ] == ['eval']
 
 
 def test_rows_and_what_it_took_are_written_and_nothing_is_left_under_way(swept):
@@ -126,7 +155,12 @@ def test_rows_and_what_it_took_are_written_and_nothing_is_left_under_way(swept):
   assert {r['cell'] for r in ledger.read(folder / 'ledger.jsonl')} == {r['cell'] for r in rows}
   assert population.under_way(folder) == {} and not list((folder / 'populations').iterdir())
   (took,) = [json.loads(path.read_text()) for path in (folder / 'cost').iterdir()]
-  assert took['how'] == 'together' and took['cells'] == 5 and took['compiles'] > 0 and took['device_seconds'] > 0
+  assert (
+    took['how'] == 'together'
+    and took['cells'] == 5
+    and took['compiles'] > 0
+    and took['device_seconds'] > 0
+  )
 
 
 def test_a_cell_can_be_exported_alone(swept, tmp_path):
@@ -171,15 +205,21 @@ def test_a_child_starts_when_its_parent_is_done(swept, tmp_path):
   labels = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
   parents = [grid.Cell({**labels, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
   failing = grid.Cell(labels, tiny_runs.config(optimizer__learning_rate=1e30))
-  child = lambda parent: grid.Cell(labels, tiny_runs.config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent))
+  child = lambda parent: grid.Cell(
+    labels, tiny_runs.config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent)
+  )
   cells = [*parents, failing, *(child(parent) for parent in [*parents, failing])]
   rows = grid.run(cells, tmp_path, experiment='x', preset='y', say=lambda line: None)
   assert [row['members'] for row in rows] == [3, 3, 3, 2, 2, 1]
-  assert set(population._ENGINES) == before  # empty places are skipped, so a wider program serves as well
+  assert (
+    set(population._ENGINES) == before
+  )  # empty places are skipped, so a wider program serves as well
   assert 'the cell it starts from' in rows[5]['failed']
   for row, parent in zip(rows[3:5], rows[:2], strict=True):
     model = tmp_path / 'cells' / parent['cell'] / 'model'
-    by_hand = loop.train(tiny_runs.config(init=str(model), seed=4), tmp_path / row['cell'], say=lambda line: None)
+    by_hand = loop.train(
+      tiny_runs.config(init=str(model), seed=4), tmp_path / row['cell'], say=lambda line: None
+    )
     assert row['mask_hash'] == by_hand['mask_hash']
     population_cases.close(row['metrics']['loss'], by_hand['metrics']['loss'])
 
@@ -213,13 +253,18 @@ def test_masks_are_searched_inside_a_conditional_only(toy):
   assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around) == 0
   assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around + 1) > 0
   # The search is known by its reduction with many results.
-  assert counted(lambda w: prunejax.select_masks({'up': jnp.abs(w)}, 0.5), toy.alone[0]['params']['up']) > 0
+  assert (
+    counted(lambda w: prunejax.select_masks({'up': jnp.abs(w)}, 0.5), toy.alone[0]['params']['up'])
+    > 0
+  )
 
 
 def test_a_member_in_turn_does_not_copy_the_others():
   toy = population_cases.toy(3, 'map', criterion=population_cases.slow)
   # What a loop carries is a tuple's element in its body; copied there, it is copied for each member.
-  copies = re.findall(r'= (?:f32|pred)\[3(?:,\d+)+\]\S* copy\(%get-tuple-element\S*\)', toy.compiled.as_text())
+  copies = re.findall(
+    r'= (?:f32|pred)\[3(?:,\d+)+\]\S* copy\(%get-tuple-element\S*\)', toy.compiled.as_text()
+  )
   assert not copies
 
 
@@ -262,27 +307,39 @@ def test_stages_follow_parents_and_wait_for_their_kind():
   assert waves.stages(parents, kinds) == want and waves.stages({}, {}) == {}
 
 
-@pytest.mark.parametrize('count, unit, limit, how, width, built', [
-  (10, 1, 1000, {}, 10, [10]),  # all fit
-  (10, 1, 70, {}, 5, [10, 5]),  # 10 + 10 a member: six fit, five a wave are as few waves
-  (10, 1, 70, {'least': 10}, 5, [5]),  # their states alone are too much: not even compiled
-  (10, 4, 70, {}, 4, [12, 4]),  # in fours
-  (3, 1, 5, {}, 1, [3, 1]),  # not even one fits: it is given what it needs
-  (10, 1, 1000, {'most': 4}, 4, [4]),
-  (7, 2, 1000, {'most': 3}, 2, [2]),
-  (1, 8, 1000, {}, 8, [8]),
-])
+@pytest.mark.parametrize(
+  'count, unit, limit, how, width, built',
+  [
+    (10, 1, 1000, {}, 10, [10]),  # all fit
+    (10, 1, 70, {}, 5, [10, 5]),  # 10 + 10 a member: six fit, five a wave are as few waves
+    (10, 1, 70, {'least': 10}, 5, [5]),  # their states alone are too much: not even compiled
+    (10, 4, 70, {}, 4, [12, 4]),  # in fours
+    (3, 1, 5, {}, 1, [3, 1]),  # not even one fits: it is given what it needs
+    (10, 1, 1000, {'most': 4}, 4, [4]),
+    (7, 2, 1000, {'most': 3}, 2, [2]),
+    (1, 8, 1000, {}, 8, [8]),
+  ],
+)
 def test_waves_are_as_few_as_memory_allows(count, unit, limit, how, width, built):
   asked = []
   build = lambda n: asked.append(n) or n
-  assert waves.fit(count, unit, build, lambda n: 10 + 10 * n, limit, **how) == (width, width) and asked == built
+  assert (
+    waves.fit(count, unit, build, lambda n: 10 + 10 * n, limit, **how) == (width, width)
+    and asked == built
+  )
 
 
-@pytest.mark.parametrize('change, words', [
-  ({'population__batching': 'pmap'}, "population.batching='pmap'"),
-  ({'population__members': -1}, 'population.members=-1'),
-  ({'population__mesh': 3}, 'population.mesh=3 x mesh.data=-1 x mesh.model=1 does not use the 1 devices'),
-])
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'population__batching': 'pmap'}, "population.batching='pmap'"),
+    ({'population__members': -1}, 'population.members=-1'),
+    (
+      {'population__mesh': 3},
+      'population.mesh=3 x mesh.data=-1 x mesh.model=1 does not use the 1 devices',
+    ),
+  ],
+)
 def test_what_cannot_be_is_refused_by_key(tmp_path, change, words):
   with pytest.raises(ValueError, match=words.replace('.', r'\.')):
     sweep(tmp_path, CHANGES[:2], config=change)
@@ -294,7 +351,10 @@ def test_on_eight_devices(swept):
   rows = zip(CHANGES[:3], swept[1][:3], strict=True)
   cells = [[change, row['mask_hash'], row['metrics']['loss']] for change, row in rows]
   done = subprocess.run(
-    [sys.executable, str(tiny_runs.ROOT / 'tests' / 'population_cases.py'), json.dumps(cells)], capture_output=True,
-    text=True, timeout=300, cwd=tiny_runs.ROOT,
+    [sys.executable, str(tiny_runs.ROOT / 'tests' / 'population_cases.py'), json.dumps(cells)],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    cwd=tiny_runs.ROOT,
   )
   assert done.returncode == 0 and done.stdout.split()[-1] == 'good', done.stdout + done.stderr

@@ -40,18 +40,29 @@ def _handlers():
   assert signal.getsignal(signal.SIGTERM) is before, 'a handler stayed behind'
 
 
-@pytest.mark.parametrize('every, line, at', [
-  (4, 'train 3/12', 3), (5, 'train 12/12', 12), (0, 'train 6/12', 6), (3, 'train 6/12', 6),
-])
+@pytest.mark.parametrize(
+  'every, line, at',
+  [
+    (4, 'train 3/12', 3),
+    (5, 'train 12/12', 12),
+    (0, 'train 6/12', 6),
+    (3, 'train 6/12', 6),
+  ],
+)
 def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, line, at):
   config = lambda: tiny_runs.config(checkpoint__every=every)
-  with preemption.guard(), pytest.raises(preemption.Preempted, match=f'step {at} of 12 is saved in .*checkpoints'):
+  with (
+    preemption.guard(),
+    pytest.raises(preemption.Preempted, match=f'step {at} of 12 is saved in .*checkpoints'),
+  ):
     loop.train(config(), tmp_path, say=at_line(line))
   assert str(at) in os.listdir(tmp_path / 'checkpoints')
   lines, whole = [], tiny_runs.finished('pruned')
   result = loop.train(config(), tmp_path, say=lines.append)
   assert f'goes on at step {at} of 12' in lines[0]
-  assert tiny_runs.plain(result) == tiny_runs.plain(whole.result) and tiny_runs.same_weights(tmp_path, whole.folder)
+  assert tiny_runs.plain(result) == tiny_runs.plain(whole.result) and tiny_runs.same_weights(
+    tmp_path, whole.folder
+  )
 
 
 def test_outside_the_steps_it_stops_at_once_and_what_was_saved_holds(tmp_path):
@@ -69,8 +80,14 @@ def test_a_preempted_sweep_goes_on(tmp_path):
   with preemption.guard(), pytest.raises(preemption.Preempted):
     grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', one_by_one=True, say=say)
   lines = []
-  rows = grid.sweep(tiny_runs.config(), changes, tmp_path, name='tiny', one_by_one=True, say=lines.append)
-  assert lines[0].endswith('1 done, 1 left') and any('goes on at step 6' in line for line in lines) and len(rows) == 2
+  rows = grid.sweep(
+    tiny_runs.config(), changes, tmp_path, name='tiny', one_by_one=True, say=lines.append
+  )
+  assert (
+    lines[0].endswith('1 done, 1 left')
+    and any('goes on at step 6' in line for line in lines)
+    and len(rows) == 2
+  )
 
 
 def test_a_second_notice_is_not_caught_and_a_late_one_is_passed_on():
@@ -79,7 +96,9 @@ def test_a_second_notice_is_not_caught_and_a_late_one_is_passed_on():
       with preemption.notice() as told:
         assert not told()
         term()
-        assert told() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the next one ends the process
+        assert (
+          told() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        )  # the next one ends the process
   with preemption.guard():
     with pytest.raises(preemption.Preempted):
       term()
@@ -99,7 +118,9 @@ def test_in_another_thread_nothing_is_installed():
   assert seen == [(before, False)]
 
 
-def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(tmp_path, monkeypatch, capsys):
+def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(
+  tmp_path, monkeypatch, capsys
+):
   monkeypatch.setattr(loop.train, '__kwdefaults__', {'title': '', 'say': at_line('train 6/12')})
   argv = tiny_runs.argv('train', tmp_path / 'run') + PRUNE
   assert command.main(argv) == preemption.RESTART == 75
@@ -117,9 +138,14 @@ def test_of_two_processes_that_train_as_one_both_stop_at_one_step(tmp_path):
   argv = tiny_runs.argv('train', tmp_path / 'run', steps=100_000, checkpoint__every=0, log__every=3)
   jobs = [
     subprocess.Popen(
-      [sys.executable, '-m', 'prunejax', *argv, f'--distributed=localhost:{port},{i},2'], env=environment, text=True,
-      cwd=tiny_runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) for i in range(2)
+      [sys.executable, '-m', 'prunejax', *argv, f'--distributed=localhost:{port},{i},2'],
+      env=environment,
+      text=True,
+      cwd=tiny_runs.ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for i in range(2)
   ]
   for line in jobs[0].stdout:
     if 'train 6/' in line:
@@ -128,4 +154,6 @@ def test_of_two_processes_that_train_as_one_both_stop_at_one_step(tmp_path):
   said = [job.communicate(timeout=300)[1] for job in jobs]
   assert [job.returncode for job in jobs] == [preemption.RESTART] * 2, said
   [step] = [name for name in os.listdir(tmp_path / 'run' / 'checkpoints') if name.isdigit()]
-  assert all(f'told to stop by SIGTERM: step {step} of 100000 is saved in' in error for error in said)
+  assert all(
+    f'told to stop by SIGTERM: step {step} of 100000 is saved in' in error for error in said
+  )

@@ -43,7 +43,9 @@ def original(batch):
 
 def segments(batch):
   """(A, B) token ids of every example."""
-  for ids, segment, valid in zip(original(batch), batch['segment_ids'], batch['valid'], strict=True):
+  for ids, segment, valid in zip(
+    original(batch), batch['segment_ids'], batch['valid'], strict=True
+  ):
     one, two = ids[valid & (segment == 0)], ids[valid & (segment == 1)]
     assert one[0] == CLS and one[-1] == SEP and two[-1] == SEP
     assert not np.isin(np.r_[one[1:-1], two[:-1]], (CLS, SEP, MASK)).any()
@@ -62,8 +64,12 @@ def test_shapes_and_dtypes_are_the_same_at_every_step():
     batch = pretraining.batch(s, 0, step, 6)
     shapes = {name: (a.shape, a.dtype.name) for name, a in batch.items()}
     assert shapes == {
-      'input_ids': ((6, 32), 'int32'), 'segment_ids': ((6, 32), 'int32'), 'valid': ((6, 32), 'bool'),
-      'positions': ((6, 50), 'int32'), 'targets': ((6, 50), 'int32'), 'weights': ((6, 50), 'float32'),
+      'input_ids': ((6, 32), 'int32'),
+      'segment_ids': ((6, 32), 'int32'),
+      'valid': ((6, 32), 'bool'),
+      'positions': ((6, 50), 'int32'),
+      'targets': ((6, 50), 'int32'),
+      'weights': ((6, 50), 'float32'),
       'is_random': ((6,), 'int32'),
     }
 
@@ -82,7 +88,9 @@ def test_one_token_in_seven_is_predicted_80_10_10():
   assert within((written == target).sum(), n, 0.1)
   other = written[(written != MASK) & (written != target)]
   assert within(len(other), n, 0.1)
-  assert other.min() >= FIRST and len(np.unique(other)) > 0.8 * len(other)  # ordinary pieces, drawn from all of them
+  assert other.min() >= FIRST and len(np.unique(other)) > 0.8 * len(
+    other
+  )  # ordinary pieces, drawn from all of them
 
 
 def test_every_place_is_predicted_alike():
@@ -137,8 +145,10 @@ def test_one_document_of_most_of_the_text_still_gives_random_pairs_from_others()
   s = stream((2000, 40, 50))
   batch = pretraining.batch(s, 0, 0, 256)
   for (a, b), is_random in zip(segments(batch), batch['is_random'], strict=True):
-    assert bool(is_random) == ((a[0] < FIRST + 2000) != (b[0] < FIRST + 2000) or
-                               (a[0] < FIRST + 2040) != (b[0] < FIRST + 2040))
+    assert bool(is_random) == (
+      (a[0] < FIRST + 2000) != (b[0] < FIRST + 2000)
+      or (a[0] < FIRST + 2040) != (b[0] < FIRST + 2040)
+    )
 
 
 def test_a_single_document_is_no_trouble():
@@ -167,9 +177,9 @@ def test_each_epoch_visits_each_window_once(size):
   s = stream((40, 90, 300, 33), short=0.0)
   count = len(s.windows)
   assert count == sum(n // 29 for n in (40, 90, 300, 33))
-  seen = np.concatenate([
-    pretraining.order(count, 0, step * size, size) for step in range(3 * count // size + 1)
-  ])
+  seen = np.concatenate(
+    [pretraining.order(count, 0, step * size, size) for step in range(3 * count // size + 1)]
+  )
   epochs = seen[: 3 * count].reshape(3, count)
   np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (3, 1)))
   assert (epochs[0] != epochs[1]).any()
@@ -187,9 +197,14 @@ def test_the_rows_of_all_processes_are_the_global_batch(processes):
     np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
 
 
-@pytest.mark.parametrize('recipe, words', [
-  ({'seq_len': 7}, 'data.seq_len=7'), ({'rate': 0.0}, 'data.predict=0.0'), ({'rate': 1.5}, 'data.predict=1.5'),
-])
+@pytest.mark.parametrize(
+  'recipe, words',
+  [
+    ({'seq_len': 7}, 'data.seq_len=7'),
+    ({'rate': 0.0}, 'data.predict=0.0'),
+    ({'rate': 1.5}, 'data.predict=1.5'),
+  ],
+)
 def test_a_recipe_that_cannot_hold_is_named(recipe, words):
   with pytest.raises(ValueError, match=words):
     stream(**recipe)
@@ -201,7 +216,9 @@ def test_a_recipe_that_cannot_hold_is_named(recipe, words):
 def load(split, spec='text', **how):
   home = tiny_runs.home()
   vocabulary = wordpiece.train(corpus.lines('text', root=home), 120)
-  return vocabulary, corpus.load(spec, split, vocabulary, root=how.get('root', home), cache=home / 'cache')
+  return vocabulary, corpus.load(
+    spec, split, vocabulary, root=how.get('root', home), cache=home / 'cache'
+  )
 
 
 def words(vocabulary, tokens):
@@ -212,9 +229,16 @@ def test_splits_share_no_document_and_lose_none():
   found = []
   for split in corpus.SPLITS:
     vocabulary, part = load(split)
-    found += [words(vocabulary, part.tokens[a:b]) for a, b in zip(part.documents, part.documents[1:], strict=False)]
-    assert part.tokens.dtype == np.uint16 and part.documents[-1] == len(part.tokens) == len(part.starts)
-    assert part.starts[part.documents[:-1]].all() and part.starts.sum() == 12 * (len(part.documents) - 1)
+    found += [
+      words(vocabulary, part.tokens[a:b])
+      for a, b in zip(part.documents, part.documents[1:], strict=False)
+    ]
+    assert part.tokens.dtype == np.uint16 and part.documents[-1] == len(part.tokens) == len(
+      part.starts
+    )
+    assert part.starts[part.documents[:-1]].all() and part.starts.sum() == 12 * (
+      len(part.documents) - 1
+    )
   texts = [p.read_text().lower().strip() for p in sorted((tiny_runs.home() / 'text').iterdir())]
   assert sorted(found) == sorted(texts) and len(set(found)) == 40
 
@@ -224,14 +248,17 @@ def test_sources_are_joined_and_only_training_text_repeats():
   _, many = load('train', 'text+text*2')
   assert len(many.tokens) == 3 * len(one.tokens)
   for i in range(3):
-    np.testing.assert_array_equal(many.tokens[i * len(one.tokens) : (i + 1) * len(one.tokens)], one.tokens)
+    np.testing.assert_array_equal(
+      many.tokens[i * len(one.tokens) : (i + 1) * len(one.tokens)], one.tokens
+    )
   assert (np.diff(many.documents) == np.tile(np.diff(one.documents), 3)).all()
   assert len(load('validation', 'text+text*2')[1].tokens) == 2 * len(load('validation')[1].tokens)
 
 
 def test_shares_are_nested_draw_whole_documents_and_leave_the_held_out_ones():
   documents = lambda part: [
-    bytes(part.tokens[a:b].tobytes()) for a, b in zip(part.documents, part.documents[1:], strict=False)
+    bytes(part.tokens[a:b].tobytes())
+    for a, b in zip(part.documents, part.documents[1:], strict=False)
   ]
   whole = documents(load('train')[1])
   found = []
@@ -259,16 +286,19 @@ def test_tokens_are_made_once_and_again_when_the_text_changes(tmp_path, monkeypa
   assert len(corpus.load('more', 'train', vocabulary, root=tmp_path).tokens) > len(first.tokens)
 
 
-@pytest.mark.parametrize('spec, error, match', [
-  ('nothing', FileNotFoundError, 'no text folder .*nothing'),
-  ('text*0', ValueError, r"data.corpus='text\*0'.*joined by"),
-  ('text+', ValueError, 'data.corpus='),
-  ('text*many', ValueError, 'data.corpus='),
-  ('text@0', ValueError, "data.corpus='text@0'.*share in"),
-  ('text@1.5', ValueError, 'data.corpus='),
-  ('text@half', ValueError, 'data.corpus='),
-  ('text*2@0.5', ValueError, 'data.corpus='),
-])
+@pytest.mark.parametrize(
+  'spec, error, match',
+  [
+    ('nothing', FileNotFoundError, 'no text folder .*nothing'),
+    ('text*0', ValueError, r"data.corpus='text\*0'.*joined by"),
+    ('text+', ValueError, 'data.corpus='),
+    ('text*many', ValueError, 'data.corpus='),
+    ('text@0', ValueError, "data.corpus='text@0'.*share in"),
+    ('text@1.5', ValueError, 'data.corpus='),
+    ('text@half', ValueError, 'data.corpus='),
+    ('text*2@0.5', ValueError, 'data.corpus='),
+  ],
+)
 def test_a_source_that_is_not_there_is_named(spec, error, match):
   with pytest.raises(error, match=match):
     load('train', spec)
@@ -286,10 +316,14 @@ def test_text_without_a_root_says_which_key(tmp_path):
 def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
   # Sentences longer than a window, words of one to three pieces: most cuts are within a sentence.
   rng = np.random.default_rng(0)
-  tokens = np.where(rng.random(20_000) < 0.4, rng.integers(300, 500, 20_000), rng.integers(FIRST, 300, 20_000))
+  tokens = np.where(
+    rng.random(20_000) < 0.4, rng.integers(300, 500, 20_000), rng.integers(FIRST, 300, 20_000)
+  )
   starts = np.arange(20_000) % 45 == 0
   tokens[starts] = FIRST
-  words = wordpiece.from_vocab([*wordpiece.SPECIAL, *WORDS[: 300 - FIRST], *(f'##{w}' for w in WORDS[300:500])])
+  words = wordpiece.from_vocab(
+    [*wordpiece.SPECIAL, *WORDS[: 300 - FIRST], *(f'##{w}' for w in WORDS[300:500])]
+  )
   text = corpus.Corpus(tokens.astype(np.uint16), starts, np.arange(0, 20_001, 200))
   s = pretraining.stream(text, words, pretraining.Recipe(32, 0.15, 5, short=0.0, matched=matched))
   batch = pretraining.batch(s, 0, 0, 4000)
@@ -304,7 +338,9 @@ def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
 
 def test_a_vocabulary_goes_to_a_file_and_back(tmp_path):
   trained = load('train')[0]
-  assert trained.get_vocab_size() <= 120 and wordpiece.pieces(trained)[:5] == list(wordpiece.SPECIAL)
+  assert trained.get_vocab_size() <= 120 and wordpiece.pieces(trained)[:5] == list(
+    wordpiece.SPECIAL
+  )
   (tmp_path / 'vocab.txt').write_text(''.join(piece + '\n' for piece in wordpiece.pieces(trained)))
   for path in (tmp_path, tmp_path / 'vocab.txt'):
     back = wordpiece.load(path)
@@ -331,10 +367,14 @@ def test_a_cased_folder_stays_cased(tmp_path):
     wordpiece.load(tmp_path)
 
 
-@pytest.mark.parametrize('text, match', [
-  ('', 'lacks .PAD.'), ('[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n', r'lacks \[MASK\]'),
-  ('\n'.join([*wordpiece.SPECIAL, 'a', 'a']) + '\n', 'repeats 1'),
-])
+@pytest.mark.parametrize(
+  'text, match',
+  [
+    ('', 'lacks .PAD.'),
+    ('[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n', r'lacks \[MASK\]'),
+    ('\n'.join([*wordpiece.SPECIAL, 'a', 'a']) + '\n', 'repeats 1'),
+  ],
+)
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, match):
   (tmp_path / 'vocab.txt').write_text(text)
   with pytest.raises(ValueError, match=match):

@@ -20,11 +20,24 @@ def port():
 
 
 def start(index, *words):
-  environment = {**os.environ, 'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests', 'JAX_PLATFORMS': 'cpu'}
+  environment = {
+    **os.environ,
+    'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests',
+    'JAX_PLATFORMS': 'cpu',
+  }
   environment['XLA_FLAGS'] = tiny_runs.QUICK_COMPILE
   return subprocess.Popen(
-    [sys.executable, str(tiny_runs.ROOT / 'tests' / 'process_program.py'), str(index), *map(str, words)],
-    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    [
+      sys.executable,
+      str(tiny_runs.ROOT / 'tests' / 'process_program.py'),
+      str(index),
+      *map(str, words),
+    ],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
     cwd=tiny_runs.ROOT,
   )
 
@@ -38,7 +51,9 @@ def hear(process, until):
       heard[row.pop('check')] = row
     if until in heard:
       return heard
-  raise AssertionError(f'ended before {until!r}, after {list(heard)}: {process.stderr.read()[-2000:]}')
+  raise AssertionError(
+    f'ended before {until!r}, after {list(heard)}: {process.stderr.read()[-2000:]}'
+  )
 
 
 @pytest.fixture(scope='module')
@@ -53,12 +68,16 @@ def told(tmp_path_factory):
   try:
     heard = [hear(process, 'stopped') for process in both]
     saved = [tiny_runs.newest(folder / 'moved')]
-    tiny_runs.stopped(folder / 'moved', 'train 9/12', checkpoint__every=8)  # a key that a run may change
+    tiny_runs.stopped(
+      folder / 'moved', 'train 9/12', checkpoint__every=8
+    )  # a key that a run may change
     saved.append(tiny_runs.newest(folder / 'moved'))
     for process in both:
       process.stdin.write('go\n')
       process.stdin.flush()
-    heard = [{**before, **hear(process, 'written')} for before, process in zip(heard, both, strict=True)]
+    heard = [
+      {**before, **hear(process, 'written')} for before, process in zip(heard, both, strict=True)
+    ]
     assert [process.wait(60) for process in both] == [0, 0]
   finally:
     watch.cancel()
@@ -73,10 +92,15 @@ def test_the_command_trains_over_two_processes_and_one_writes(told):
   whole = tiny_runs.finished('pruned')
   assert [h['command'] for h in heard] == [{'status': 0, 'processes': 2, 'devices': 2}] * 2
   result = json.loads((folder / 'whole' / 'result.json').read_text())
-  assert result['mask_hash'] == whole.result['mask_hash'] and result['sparsity'] == whole.result['sparsity']
+  assert (
+    result['mask_hash'] == whole.result['mask_hash']
+    and result['sparsity'] == whole.result['sparsity']
+  )
   assert result['metrics'] == pytest.approx(whole.result['metrics'], rel=1e-5)
   rows, want = tiny_runs.rows(folder / 'whole'), tiny_runs.rows(whole.folder)
-  assert [(row['kind'], row['step']) for row in rows] == [(row['kind'], row['step']) for row in want]
+  assert [(row['kind'], row['step']) for row in rows] == [
+    (row['kind'], row['step']) for row in want
+  ]
   assert [row['loss'] for row in rows] == pytest.approx([row['loss'] for row in want], rel=1e-5)
   assert heard[1]['written'] == {'files': []}, 'only process 0 writes'
   assert set(tiny_runs.weights(folder / 'whole')) == set(tiny_runs.weights(whole.folder))
@@ -93,7 +117,10 @@ def test_masks_of_two_processes_are_those_of_one_device(told):
 def test_a_run_goes_on_with_one_process_and_with_two_again(told, tmp_path):
   folder, heard, saved = told
   assert [h['stopped'] for h in heard] == [{'saved': True}] * 2
-  whole = [tiny_runs.newest(tiny_runs.stopped(tmp_path / words[6:7], words)) for words in ('train 6/12', 'train 9/12')]
+  whole = [
+    tiny_runs.newest(tiny_runs.stopped(tmp_path / words[6:7], words))
+    for words in ('train 6/12', 'train 9/12')
+  ]
   assert saved == whole and [step for step, _ in whole] == [4, 8] and whole[0] != whole[1]
   end = {'hash': tiny_runs.finished('pruned').result['mask_hash'], 'sparsity': 0.5}
   assert [h['ended'] for h in heard] == [end] * 2

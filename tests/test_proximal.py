@@ -15,7 +15,12 @@ from prunejax.pruning import proximal
 
 NUMBER = st.floats(-8, 8, width=32, allow_subnormal=False)  # XLA takes those for zero
 KERNELS = '.*kernel'
-ADAMW = dict(b1=cases_proximal.B1, b2=cases_proximal.B2, eps=cases_proximal.EPS, weight_decay=cases_proximal.DECAY)
+ADAMW = dict(
+  b1=cases_proximal.B1,
+  b2=cases_proximal.B2,
+  eps=cases_proximal.EPS,
+  weight_decay=cases_proximal.DECAY,
+)
 
 
 def chain(link, before=False, rate=cases_proximal.RATE):
@@ -34,7 +39,10 @@ SIX = st.lists(NUMBER, min_size=6, max_size=6)
 @given(SIX, SIX, st.floats(0, 4, width=32, allow_subnormal=False))
 def test_the_operator_is_the_minimiser_is_non_expansive_and_never_crosses_zero(u, v, t):
   u, v = np.array(u, np.float32), np.array(v, np.float32)
-  w, x = np.asarray(proximal.shrink(u, np.float32(t))), np.asarray(proximal.shrink(v, np.float32(t)))
+  w, x = (
+    np.asarray(proximal.shrink(u, np.float32(t))),
+    np.asarray(proximal.shrink(v, np.float32(t))),
+  )
   # 0 in w - u + t d|w|: where w is not zero the slope is its sign, where it is, anything in [-1, 1].
   away = w != 0
   np.testing.assert_allclose((w - u + t * np.sign(w))[away], 0, atol=2e-6)
@@ -70,7 +78,9 @@ def strong(dtype=jnp.float32, **how):
   return prunejax.reweighted(0.4, 1.0, every=2, eps=0.5, where=KERNELS, **how)
 
 
-@pytest.mark.parametrize('company', ['bf16', 'accumulated', 'masked', 'partition', 'vmap', 'sgd in float32 on bf16'])
+@pytest.mark.parametrize(
+  'company', ['bf16', 'accumulated', 'masked', 'partition', 'vmap', 'sgd in float32 on bf16']
+)
 def test_zeros_are_exact_in_any_company(company):
   params = toy.make_params(dtype=jnp.bfloat16 if 'bf16' in company else jnp.float32)
   tx = chain(strong())
@@ -83,7 +93,9 @@ def test_zeros_are_exact_in_any_company(company):
     labels = {'enc': {'kernel': 'a', 'bias': 'b'}, 'head': {'kernel': 'a'}}
     tx = optax.partition({'a': chain(proximal.soft_threshold(0.4)), 'b': optax.sgd(0.1)}, labels)
   if company.startswith('sgd'):
-    wide = optax.stateless(lambda updates, params: jax.tree.map(lambda u: -0.1 * u.astype(jnp.float32), updates))
+    wide = optax.stateless(
+      lambda updates, params: jax.tree.map(lambda u: -0.1 * u.astype(jnp.float32), updates)
+    )
     tx = optax.chain(wide, strong())
   if company == 'vmap':
     members = jax.tree.map(lambda p: jnp.stack([p, 3 * p]), params)
@@ -112,7 +124,11 @@ def test_zeros_are_exact_in_any_company(company):
 def test_without_strength_or_after_its_end_every_update_passes_bit_for_bit():
   params = toy.make_params()
   updates = toy.grads_of(params, 0)
-  for link, at in ((prunejax.reweighted(0.0), 0), (prunejax.reweighted(9.0, 0.0), 0), (strong(end=2), 2)):
+  for link, at in (
+    (prunejax.reweighted(0.0), 0),
+    (prunejax.reweighted(9.0, 0.0), 0),
+    (strong(end=2), 2),
+  ):
     state = link.init(params)._replace(prox_count=jnp.int32(at))
     jax.tree.map(np.testing.assert_array_equal, link.update(updates, state, params)[0], updates)
 
@@ -125,7 +141,10 @@ def test_a_run_ends_at_exactly_the_sparsity_that_is_asked_and_fine_tuning_holds_
     tx = optax.chain(
       chain(prunejax.reweighted(strength, 0.2, every=2, eps=0.1, end=6, where=KERNELS)),
       prunejax.prune_transform(
-        prunejax.magnitude(), prunejax.one_shot(0.75, at=6), prunejax.every(1, begin=6, until=6), where=KERNELS
+        prunejax.magnitude(),
+        prunejax.one_shot(0.75, at=6),
+        prunejax.every(1, begin=6, until=6),
+        where=KERNELS,
       ),
     )
 
@@ -138,7 +157,10 @@ def test_a_run_ends_at_exactly_the_sparsity_that_is_asked_and_fine_tuning_holds_
     return jax.lax.scan(step, (params, tx.init(params)), grads)
 
   before = []
-  for strength in (0.02, 1.5):  # too weak, too strong: the link that prunes takes what is missing, zeros first
+  for strength in (
+    0.02,
+    1.5,
+  ):  # too weak, too strong: the link that prunes takes what is missing, zeros first
     (after, state), count = run(strength)
     before.append(int(count[5]))
     kept = prunejax.get_masks(state, after)
@@ -156,7 +178,11 @@ def test_one_program_for_any_strength():
   @jax.jit
   def step(params, strength):
     traces.append(1)
-    tx = optax.chain(proximal.l1_penalty(strength), optax.sgd(0.1), proximal.soft_threshold(strength, where=KERNELS))
+    tx = optax.chain(
+      proximal.l1_penalty(strength),
+      optax.sgd(0.1),
+      proximal.soft_threshold(strength, where=KERNELS),
+    )
     updates, _ = tx.update(toy.grads_of(params, 0), tx.init(params), params)
     return optax.apply_updates(params, updates)
 
@@ -167,15 +193,24 @@ def test_one_program_for_any_strength():
 @pytest.mark.parametrize(
   ('make', 'words'),
   [
-    (lambda: prunejax.reweighted(-1.0), 'reweighted: strength=-1.0 must be a finite number from 0 on'),
+    (
+      lambda: prunejax.reweighted(-1.0),
+      'reweighted: strength=-1.0 must be a finite number from 0 on',
+    ),
     (lambda: prunejax.reweighted(1.0, every=0), 'every=0 must be at least 1'),
     (lambda: prunejax.reweighted(1.0, eps=0.0), 'eps=0.0 must be above 0'),
     (lambda: proximal.soft_threshold(1.0, -0.1), 'rate=-0.1 must not be negative'),
     (lambda: proximal.l1_penalty(1.0, end=0), 'end=0 must be at least 1 step'),
-    (lambda: proximal.l1_penalty(1.0, where='nothing').init(toy.make_params()), "where='nothing' matches no"),
-    (lambda: proximal.soft_threshold(1.0).update({}, None), 'soft_threshold: tx.update needs params'),
+    (
+      lambda: proximal.l1_penalty(1.0, where='nothing').init(toy.make_params()),
+      "where='nothing' matches no",
+    ),
+    (
+      lambda: proximal.soft_threshold(1.0).update({}, None),
+      'soft_threshold: tx.update needs params',
+    ),
   ],
-)  # fmt: skip
+)
 def test_wrong_use_gets_one_line(make, words):
   with pytest.raises(ValueError, match=words):
     make()

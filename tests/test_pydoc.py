@@ -182,14 +182,18 @@ def test_corpus_is_large_and_is_prose(corpus):
   assert len(text) > 3_000_000 and text.isascii()
   assert not re.search(r'>>>|```|``|https?://|::|:\w+:`|__|[{}\\|]|copyright', text, re.I)
   assert {'stdlib', 'numpy', 'jax', 'scipy', 'flax', 'optax'} <= {d.library for d in corpus}
-  assert 'numpy.linalg' in {d.name for d in corpus} or any(d.name.startswith('numpy.linalg') for d in corpus)
+  assert 'numpy.linalg' in {d.name for d in corpus} or any(
+    d.name.startswith('numpy.linalg') for d in corpus
+  )
   words = collections.Counter(re.findall('[a-z]+', text.lower()))
   assert words.most_common(1)[0][0] == 'the'
 
 
 def test_no_paragraph_twice_and_none_in_two_splits(corpus):
   paragraphs = [
-    (re.sub('[^a-z]+', ' ', p.lower()).strip(), pydoc.split_of(d.name)) for d in corpus for p in d.text.split('\n')
+    (re.sub('[^a-z]+', ' ', p.lower()).strip(), pydoc.split_of(d.name))
+    for d in corpus
+    for p in d.text.split('\n')
   ]
   assert len({p for p, _ in paragraphs}) == len(paragraphs)
 
@@ -224,7 +228,9 @@ def test_statistics_add_up(corpus):
 def test_build_is_deterministic_and_order_is_fixed(small):
   first = pydoc.build()
   assert first == pydoc.build()
-  assert [e.library for e in first] == sorted((e.library for e in first), reverse=True)  # optax, then absl
+  assert [e.library for e in first] == sorted(
+    (e.library for e in first), reverse=True
+  )  # optax, then absl
   assert all(e.document.startswith(e.library) for e in first)
 
 
@@ -236,8 +242,12 @@ def test_sources_are_read_and_never_imported(tmp_path, monkeypatch):
   (tmp_path / 'bomb' / 'broken.py').write_text(
     'def f(:\n  """The docstring is read though the file does not parse."""\n'
   )
-  (tmp_path / 'bomb' / 'latin.py').write_bytes(b'"""The file is not in the right coding: \xe9."""\n')
-  (tmp_path / 'bomb' / 'tests' / 'test_it.py').write_text('"""The tests are not a part of the corpus."""\n')
+  (tmp_path / 'bomb' / 'latin.py').write_bytes(
+    b'"""The file is not in the right coding: \xe9."""\n'
+  )
+  (tmp_path / 'bomb' / 'tests' / 'test_it.py').write_text(
+    '"""The tests are not a part of the corpus."""\n'
+  )
   monkeypatch.syspath_prepend(tmp_path)
   assert [(e.document, e.summary, e.paragraphs) for e in pydoc.build(['bomb'])] == [
     ('bomb', True, ('The package that must not be imported by anyone.',)),
@@ -247,7 +257,9 @@ def test_sources_are_read_and_never_imported(tmp_path, monkeypatch):
 
 def test_cache_is_used_and_statistics_are_printed_once(small, tmp_path, monkeypatch, capsys):
   built = pydoc.entries(tmp_path)
-  assert pydoc.format_statistics(pydoc.statistics(pydoc.documents(tmp_path))) in capsys.readouterr().err
+  assert (
+    pydoc.format_statistics(pydoc.statistics(pydoc.documents(tmp_path))) in capsys.readouterr().err
+  )
   assert [p.name for p in tmp_path.iterdir()] == [f'pydoc-{pydoc.signature()}.json.gz']
   monkeypatch.setattr(pydoc, 'build', lambda: pytest.fail('built again'))
   assert pydoc.entries(tmp_path) == built
@@ -283,7 +295,9 @@ def test_failed_write_leaves_nothing_behind(small, tmp_path, monkeypatch):
 
 def test_signature_changes_with_versions_and_absence(monkeypatch):
   first = pydoc.signature()
-  monkeypatch.setattr(pydoc, 'LIBRARIES', {**pydoc.LIBRARIES, 'nowhere_to_be_found': 'nowhere-to-be-found'})
+  monkeypatch.setattr(
+    pydoc, 'LIBRARIES', {**pydoc.LIBRARIES, 'nowhere_to_be_found': 'nowhere-to-be-found'}
+  )
   assert pydoc.signature() != first
 
 
@@ -296,7 +310,9 @@ def test_environment_names_the_cache(monkeypatch, tmp_path):
 def test_task_is_balanced_large_enough_and_deterministic(name, cache):
   task = tasks.get(f'pydoc/{name}')
   train, held = (tasks.load(f'pydoc/{name}', s, cache=cache) for s in ('train', 'validation'))
-  assert len(train.a) >= 4000 and len(held.a) >= 900  # libraries of other versions hold a little more or less
+  assert (
+    len(train.a) >= 4000 and len(held.a) >= 900
+  )  # libraries of other versions hold a little more or less
   for examples in (train, held):
     assert examples.label.dtype == np.int32 and len(examples.label) == len(examples.a)
     assert (examples.b is not None) == task.pair
@@ -315,7 +331,9 @@ def test_no_example_is_in_two_splits(name, cache):
 
 def test_library_texts_do_not_name_a_library(cache):
   examples = tasks.load('pydoc/library', 'validation', cache=cache)
-  assert not [t for t in examples.a if re.search('numpy|scipy|jax|matplotlib|transformers|python', t, re.I)]
+  assert not [
+    t for t in examples.a if re.search('numpy|scipy|jax|matplotlib|transformers|python', t, re.I)
+  ]
 
 
 def test_summary_has_both_sides_under_both_labels(cache):
@@ -340,14 +358,20 @@ def test_order_swaps_three_pairs_of_plain_words(cache):
 
 
 def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
-  text = '\n'.join(' '.join(p.split()) for d in pydoc.documents(cache, 'validation') for p in d.text.split('\n'))
+  text = '\n'.join(
+    ' '.join(p.split()) for d in pydoc.documents(cache, 'validation') for p in d.text.split('\n')
+  )
   examples = tasks.load('pydoc/words', 'validation', cache=cache)
   rows = {a: label for a, label in zip(examples.a, examples.label, strict=True)}
   assert all((a in text) == bool(label) for a, label in rows.items())
   # The words that come in are the text's own, so how common a word is must not tell the label.
   count = collections.Counter(text.lower().split())
-  rarity = [np.mean([np.log(count[w]) for a, y in rows.items() if y == label for w in a.split() if count[w]])
-            for label in (0, 1)]
+  rarity = [
+    np.mean(
+      [np.log(count[w]) for a, y in rows.items() if y == label for w in a.split() if count[w]]
+    )
+    for label in (0, 1)
+  ]
   assert abs(rarity[0] - rarity[1]) < 0.15, rarity
 
 

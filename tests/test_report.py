@@ -22,14 +22,25 @@ PNG = b'\x89PNG\r\n\x1a\n'
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('work') / 'new' / 'folder'
-  shown = [tables.table1(ROWS), beside.differences(ROWS, paper.TABLE1),
-           tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}])]
-  drawn = {**figures.standard(ROWS, chance=0.5),
-           'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)])}
+  shown = [
+    tables.table1(ROWS),
+    beside.differences(ROWS, paper.TABLE1),
+    tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}]),
+  ]
+  drawn = {
+    **figures.standard(ROWS, chance=0.5),
+    'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)]),
+  }
   verdicts = claims.check(ROWS)
-  paths = report.write(workdir, ROWS, verdicts, title='A <report> & "more"',
-                       meta={'preset': 'quick', '<b>': '<script>x</script>'}, tables=shown,
-                       figures=drawn)
+  paths = report.write(
+    workdir,
+    ROWS,
+    verdicts,
+    title='A <report> & "more"',
+    meta={'preset': 'quick', '<b>': '<script>x</script>'},
+    tables=shown,
+    figures=drawn,
+  )
   return workdir, shown, drawn, verdicts, paths
 
 
@@ -42,11 +53,20 @@ def test_report_stands_alone(written):
   assert '@media print' in text and 'Contents:' in ' '.join(page.text)
 
 
-@pytest.mark.parametrize('broken, found', [
-  ('<p>', 'never closed'), ('</p>', 'closes nothing'), ('<img alt="a" src="a.png">', 'outside'),
-  ('<img alt="a" src="data:image/png;base64,">', 'missing'), ('<a href="#nowhere">a</a>', 'no id'),
-  ('<a href="https://x.org">a</a>', 'outside'), ('<script></script>', '<script>'), ('<p onclick="x">a</p>', 'onclick'),
-  ('<style>p{background:url(a.png)}</style>', 'url(')])
+@pytest.mark.parametrize(
+  'broken, found',
+  [
+    ('<p>', 'never closed'),
+    ('</p>', 'closes nothing'),
+    ('<img alt="a" src="a.png">', 'outside'),
+    ('<img alt="a" src="data:image/png;base64,">', 'missing'),
+    ('<a href="#nowhere">a</a>', 'no id'),
+    ('<a href="https://x.org">a</a>', 'outside'),
+    ('<script></script>', '<script>'),
+    ('<p onclick="x">a</p>', 'onclick'),
+    ('<style>p{background:url(a.png)}</style>', 'url('),
+  ],
+)
 def test_what_keeps_a_page_from_standing_alone_is_found(broken, found):
   assert any(found in problem for problem in problems(f'<html>{broken}</html>'))
 
@@ -66,7 +86,10 @@ def test_markdown_tells_the_same(written):
   heads = [i for i, line in enumerate(lines) if set(line) <= set('|-')]
   for start, end in zip(heads, [*[i - 1 for i in heads[1:]], len(lines)], strict=True):
     count = lines[start].count('|')
-    assert all(line.replace(r'\\', '').replace(r'\|', '').count('|') == count for line in lines[start - 1 : end])
+    assert all(
+      line.replace(r'\\', '').replace(r'\|', '').count('|') == count
+      for line in lines[start - 1 : end]
+    )
 
 
 def test_an_arm_has_its_colour_in_tables():
@@ -90,7 +113,9 @@ def test_report_holds_every_table_figure_verdict_and_cell(written):
   assert f'{len(ROWS)} cells, {round(2.5 * len(ROWS)) // 60} min' in words
   assert 'cpu x1' in words and 'jax 0.10.2' in words and 'seeds: 0, 1' in words
   badges = text.index('class="badges"')
-  assert text.index('>Claims</h2>') < badges < text.index('>Figures</h2>') < text.index('>Tables</h2>')
+  assert (
+    text.index('>Claims</h2>') < badges < text.index('>Figures</h2>') < text.index('>Tables</h2>')
+  )
 
 
 def test_everything_written_is_escaped(written):
@@ -101,14 +126,27 @@ def test_everything_written_is_escaped(written):
 
 def test_files_are_named_and_no_draft_stays(written):
   workdir, _, drawn, _, paths = written
-  expected = {'report.html', 'report.md', 'table1.md', 'table1.txt', *(f'{name}.png' for name in drawn)}
+  expected = {
+    'report.html',
+    'report.md',
+    'table1.md',
+    'table1.txt',
+    *(f'{name}.png' for name in drawn),
+  }
   assert {path.name for path in workdir.iterdir()} == expected == set(paths)
 
 
 def test_standard_tables_and_figures_are_the_default(tmp_path):
   paths = report.write(tmp_path, ROWS[:12], [], title='t')
-  assert set(paths) == {'report.html', 'report.md', 'table1.md', 'table1.txt', 'figure1.png', 'figure2a.png',
-                        'pretrain_loss.png'}
+  assert set(paths) == {
+    'report.html',
+    'report.md',
+    'table1.md',
+    'table1.txt',
+    'figure1.png',
+    'figure2a.png',
+    'pretrain_loss.png',
+  }
 
 
 def test_an_empty_ledger_still_makes_a_report(tmp_path):
@@ -119,8 +157,10 @@ def test_an_empty_ledger_still_makes_a_report(tmp_path):
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
   report.write(tmp_path, ROWS, [], title='first', figures={})
   before = (tmp_path / 'report.html').read_bytes()
+
   def full(handle):
     raise OSError(28, 'No space left on device')
+
   monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(ValueError, match='cannot write .*No space left on device; the folder must'):
     report.write(tmp_path, ROWS, [], title='second', figures={})
@@ -136,8 +176,15 @@ def test_a_workdir_that_is_a_file_is_one_clear_error(tmp_path):
 
 def test_table1_has_the_papers_columns_and_numbers():
   table = tables.table1(ROWS)
-  assert table.head == ('arm', 'sparsity', 'seeds', 'pre-train loss', 'pydoc/order', 'pydoc/who',
-                        'AVG')
+  assert table.head == (
+    'arm',
+    'sparsity',
+    'seeds',
+    'pre-train loss',
+    'pydoc/order',
+    'pydoc/who',
+    'AVG',
+  )
   lines = {line[:2]: line for line in table.rows}
   assert len(lines) == 2 + 4 * 4
   scores = statistics.points(ROWS)['pruned', 0.7]
@@ -156,22 +203,30 @@ def test_one_seed_shows_no_interval():
 
 
 def test_scores_other_than_accuracy_are_named():
-  rows = [{**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row
-          for row in ROWS]
+  rows = [
+    {**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row for row in ROWS
+  ]
   assert 'pydoc/who: pearson' in tables.table1(rows).note
 
 
 def test_the_same_cells_stand_in_text_markdown_and_html():
   table = tables.records('T', [{'a': 'x|y', 'b': 1.5}, {'a': '<&>', 'c': None}], note='n')
   assert table.rows == (('x|y', '1.5', '-'), ('<&>', '-', '-'))
-  assert tables.text(table).splitlines() == ['T', 'a    b    c', '---  ---  -', 'x|y  1.5  -',
-                                             '<&>  -    -', 'n']
+  assert tables.text(table).splitlines() == [
+    'T',
+    'a    b    c',
+    '---  ---  -',
+    'x|y  1.5  -',
+    '<&>  -    -',
+    'n',
+  ]
   assert r'| x\|y | 1.5 | - |' in tables.markdown(table)
   assert '<td>&lt;&amp;&gt;</td>' in tables.html(table)
 
 
-@pytest.mark.parametrize('draw', [
-    lambda rows: figures.figure1(rows, chance=0.5), figures.figure2a, figures.pretrain_loss])
+@pytest.mark.parametrize(
+  'draw', [lambda rows: figures.figure1(rows, chance=0.5), figures.figure2a, figures.pretrain_loss]
+)
 @pytest.mark.parametrize('rows', [ROWS, ROWS[:5], []], ids=['grid', 'few', 'none'])
 def test_figures_are_pngs_of_a_readable_size(draw, rows):
   data = draw(rows)
@@ -209,19 +264,42 @@ def test_analysis_imports_no_jax_pandas_or_scipy():
   assert {'numpy', 'matplotlib'} <= names
   roots = {name.partition('.')[0] for name in names}
   assert not roots & {'jax', 'jaxlib', 'pandas', 'scipy', 'flax', 'optax', 'experiments', 'configs'}
-  assert {name for name in names if name.startswith('prunejax')} == {'prunejax.analysis', 'prunejax.files'}
+  assert {name for name in names if name.startswith('prunejax')} == {
+    'prunejax.analysis',
+    'prunejax.files',
+  }
 
 
 def test_what_a_grid_took_is_added_up_by_way_and_device(tmp_path):
-  part = {'how': 'together', 'cells': 4, 'compiles': 10, 'compile_seconds': 2.5, 'seconds': 20.0, 'device': 'cpu x2'}
+  part = {
+    'how': 'together',
+    'cells': 4,
+    'compiles': 10,
+    'compile_seconds': 2.5,
+    'seconds': 20.0,
+    'device': 'cpu x2',
+  }
   part |= {'device_seconds': 40.0}
   (tmp_path / 'cost').mkdir()
   for name, row in (('a', part), ('b', part), ('c', part | {'how': 'one by one', 'cells': 1})):
     (tmp_path / 'cost' / f'{name}.json').write_text(json.dumps(row))
-  (tmp_path / 'old.jsonl').write_text(json.dumps(part | {'preset': 'quick', 'date': '2026-11-21'}) + '\n')
+  (tmp_path / 'old.jsonl').write_text(
+    json.dumps(part | {'preset': 'quick', 'date': '2026-11-21'}) + '\n'
+  )
   before = cost.measured(tmp_path / 'old.jsonl', 'quick')
   table = cost.table(cost.read(tmp_path), before)
-  assert table.rows[0] == ('as few programs as it needs', 'here', 'cpu x2', '8', '20', '5', '80', '10')
+  assert table.rows[0] == (
+    'as few programs as it needs',
+    'here',
+    'cpu x2',
+    '8',
+    '20',
+    '5',
+    '80',
+    '10',
+  )
   assert table.rows[1][0] == 'one run after the other' and table.rows[2][1] == '2026-11-21'
-  assert cost.measured(tmp_path / 'old.jsonl', 'mini') == [] == cost.measured(tmp_path / 'none', 'quick')
+  assert (
+    cost.measured(tmp_path / 'old.jsonl', 'mini') == [] == cost.measured(tmp_path / 'none', 'quick')
+  )
   assert cost.read(tmp_path / 'none') == []

@@ -26,15 +26,23 @@ def test_every_cell_is_its_own_and_follows_its_parent(preset):
   for seed in p.seeds:
     for task in p.tasks:
       for s in p.sparsities:
-        arms = {c.labels['arm'] for c in cells if c.labels['task'] == task and c.labels['seed'] == seed
-                and c.labels['sparsity'] == s}
-        assert arms >= ARMS - {'dense'} and arms - ARMS <= EXTRA | {a for a in arms if a.startswith('switch:')}
+        arms = {
+          c.labels['arm']
+          for c in cells
+          if c.labels['task'] == task and c.labels['seed'] == seed and c.labels['sparsity'] == s
+        }
+        assert arms >= ARMS - {'dense'} and arms - ARMS <= EXTRA | {
+          a for a in arms if a.startswith('switch:')
+        }
 
 
 def test_arms_do_what_their_names_say():
   p = presets.PRESETS['quick']()
-  cells = {(c.labels['arm'], c.labels['sparsity'], c.labels['task']): c for c in run.plan('quick', {})
-           if c.labels['seed'] == 0}
+  cells = {
+    (c.labels['arm'], c.labels['sparsity'], c.labels['task']): c
+    for c in run.plan('quick', {})
+    if c.labels['seed'] == 0
+  }
   task = next(iter(p.tasks))
   s = p.sparsities[-1]
   pruned, deleted = cells['pruned', s, task], cells['deleted', s, task]
@@ -54,12 +62,18 @@ def test_what_a_cell_starts_from_is_kept(preset):
   of = {grid.key(cell): cell.config for cell in cells}
   for cell in cells:
     if cell.parent:
-      assert of[cell.parent].keep_latent if cell.config.init.endswith('/latent') else of[cell.parent].keep_model
+      assert (
+        of[cell.parent].keep_latent
+        if cell.config.init.endswith('/latent')
+        else of[cell.parent].keep_model
+      )
 
 
 def test_epochs_are_scaled_as_all_steps_are():
   plan = lambda scale: run.plan('quick', {}, families=['epochs'], seeds=[0], scale=scale)
-  steps = lambda scale: [cell.config.steps for cell in plan(scale) if cell.labels['arm'] == 'epochs']
+  steps = lambda scale: [
+    cell.config.steps for cell in plan(scale) if cell.labels['arm'] == 'epochs'
+  ]
   assert steps(0.1) == [round(n / 10) for n in steps(None)]
 
 
@@ -68,7 +82,9 @@ def test_equal_fine_tunes_every_arm_for_as_many_steps():
 
   def steps(cell):
     parent = cells.get(cell.parent)
-    return cell.config.steps + (steps(parent) if parent and parent.labels['stage'] == 'finetune' else 0)
+    return cell.config.steps + (
+      steps(parent) if parent and parent.labels['stage'] == 'finetune' else 0
+    )
 
   tuned = [c for c in cells.values() if c.labels['stage'] == 'finetune']
   assert {c.labels['arm'] for c in tuned} == ARMS | {'before', 'fresh'}
@@ -79,8 +95,13 @@ def test_equal_fine_tunes_every_arm_for_as_many_steps():
 
 def test_arms_beside_the_papers_four_do_what_their_names_say():
   families = ['controls', 'switches', 'epochs', 'corpus']
-  cells = run.plan('mini', {}, families=families, seeds=[0], names=['pydoc/order@500'], sparsities=[0.5, 0.8])
-  of = {(c.labels['stage'], c.labels['arm'], c.labels['sparsity'], c.labels.get('epochs')): c for c in cells}
+  cells = run.plan(
+    'mini', {}, families=families, seeds=[0], names=['pydoc/order@500'], sparsities=[0.5, 0.8]
+  )
+  of = {
+    (c.labels['stage'], c.labels['arm'], c.labels['sparsity'], c.labels.get('epochs')): c
+    for c in cells
+  }
   get = lambda stage, arm, s, epochs=None: of[stage, arm, s, epochs].config
   key = lambda *which: grid.key(of[(*which, None)[:4]])
   group = lambda name: get('pretrain', f'switch:{name}', 0.8).prune.weights
@@ -89,21 +110,45 @@ def test_arms_beside_the_papers_four_do_what_their_names_say():
   assert group('library').allocation.startswith('histogram') and not group('library').zero_pruned
   assert group('frozen').when == 'every(10, until=200)' and group('latent').when == 'every(10)'
   assert get('pretrain', 'switch:sawtooth', 0.8).optimizer.sawtooth == 32
-  assert 'pooler' not in group('no-pooler').where and 'embeddings' not in group('no-embeddings').where
-  for name in ('histogram', 'latent', 'latent-frozen', 'library', 'frozen', 'sawtooth', 'no-pooler', 'no-embeddings'):
-    assert group(name).schedule == 'cubic(0.8, end=200)' and get('finetune', f'switch:{name}', 0.8).hold_zeros
+  assert (
+    'pooler' not in group('no-pooler').where and 'embeddings' not in group('no-embeddings').where
+  )
+  for name in (
+    'histogram',
+    'latent',
+    'latent-frozen',
+    'library',
+    'frozen',
+    'sawtooth',
+    'no-pooler',
+    'no-embeddings',
+  ):
+    assert (
+      group(name).schedule == 'cubic(0.8, end=200)'
+      and get('finetune', f'switch:{name}', 0.8).hold_zeros
+    )
   longer = of['pretrain', 'switch:burned-in', 0.8, None]
-  assert longer.parent == key('pretrain', 'burned in', 0.0) and longer.config.prune.weights.schedule.startswith('cubic')
+  assert longer.parent == key(
+    'pretrain', 'burned in', 0.0
+  ) and longer.config.prune.weights.schedule.startswith('cubic')
   # Masks removed: what lay under the mask comes back, and all of it trains.
   unmasked, latent = of['finetune', 'unmasked', 0.8, None], key('pretrain', 'switch:latent', 0.8)
   assert unmasked.parent == latent and unmasked.config.init == f'cell:{latent}/latent'
   assert get('pretrain', 'switch:latent', 0.8).keep_latent and not unmasked.config.hold_zeros
   permuted = of['finetune', 'permuted', 0.8, None]
-  assert permuted.parent == key('pretrain', 'dense', 0.0) and 'random' in permuted.config.prune.weights.criterion
+  assert (
+    permuted.parent == key('pretrain', 'dense', 0.0)
+    and 'random' in permuted.config.prune.weights.criterion
+  )
   assert permuted.config.prune.weights.schedule == 'one_shot(0.8)'
   for n in (1, 3, 6, 12):
-    assert get('finetune', 'epochs', 0.0, n).steps == n * 32 and get('finetune', 'epochs', 0.0, n).keep_model
-    assert of['finetune', 'after epochs', 0.6, n].parent == grid.key(of['finetune', 'epochs', 0.0, n])
+    assert (
+      get('finetune', 'epochs', 0.0, n).steps == n * 32
+      and get('finetune', 'epochs', 0.0, n).keep_model
+    )
+    assert of['finetune', 'after epochs', 0.6, n].parent == grid.key(
+      of['finetune', 'epochs', 0.0, n]
+    )
   assert of['finetune', 'after epochs', 0.6, 0].parent == key('pretrain', 'dense', 0.0)
   for share, text in ((0.001, 'wikipedia@0.001+pydoc@0.001*3'), (1, 'wikipedia@1+pydoc@1*3')):
     arm = f'corpus:{share}'
@@ -111,11 +156,15 @@ def test_arms_beside_the_papers_four_do_what_their_names_say():
     assert not born.config.pretrained and born.config.data.corpus == text
     for s in (0.0, 0.5, 0.8):
       assert of['pretrain', arm, s, None].parent == grid.key(born)
-      assert get('pretrain', arm, s).data.corpus == text and get('finetune', arm, s).hold_zeros == bool(s)
+      assert get('pretrain', arm, s).data.corpus == text and get(
+        'finetune', arm, s
+      ).hold_zeros == bool(s)
 
 
 def test_an_override_changes_the_cell():
-  plain, changed = (grid.key(run.plan('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1}))
+  plain, changed = (
+    grid.key(run.plan('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1})
+  )
   assert plain != changed
 
 
@@ -156,7 +205,9 @@ def test_it_went_on_where_it_was(finished):
   folder, before = finished
   rows = [row for row in ledger.read(folder / 'ledger.jsonl') if row['stage'] != 'probe']
   cells = run.plan('smoke', {})
-  assert {row['cell'] for row in rows} == {grid.key(cell) for cell in cells} and len(rows) == len(cells)
+  assert {row['cell'] for row in rows} == {grid.key(cell) for cell in cells} and len(rows) == len(
+    cells
+  )
   assert 0 < len(before.splitlines()) < len(rows)
 
 
@@ -165,9 +216,17 @@ def test_rows_are_complete_and_pruned_as_asked(finished):
   for row in ledger.read(folder / 'ledger.jsonl'):
     if row['stage'] == 'probe':
       continue
-    assert row['metrics'] and row['device'] and row['versions']['jax'] and row['mask_hash'] and row['bytes'] > 0
+    assert (
+      row['metrics']
+      and row['device']
+      and row['versions']['jax']
+      and row['mask_hash']
+      and row['bytes'] > 0
+    )
     got, asked = row['metrics']['sparsity'], row['sparsity']
-    if row['arm'] == 'deleted':  # free to grow again; in six steps most of it has, but words not met stay zero
+    if (
+      row['arm'] == 'deleted'
+    ):  # free to grow again; in six steps most of it has, but words not met stay zero
       assert got < 0.3 * asked
     else:
       assert got == pytest.approx(asked, abs=1e-3), row['arm']
@@ -206,7 +265,10 @@ def test_unknown_names_suggest(capsys):
   for argv, hint in (
     (['reproduce', 'gordon2021'], 'gordon2020'),
     (['reproduce', 'gordon2020', '--preset=quik', '--dry-run'], 'quick'),
-    (['reproduce', 'gordon2020', '--config.optimizer.learning_rat=1', '--dry-run'], 'learning_rate'),
+    (
+      ['reproduce', 'gordon2020', '--config.optimizer.learning_rat=1', '--dry-run'],
+      'learning_rate',
+    ),
   ):
     assert command.main(argv) == 2
     error = capsys.readouterr().err

@@ -22,13 +22,23 @@ class Logits:
 
 
 CASES = {
-  'pretraining': (objectives.pretraining, {'mlm': DRAW(3, 4, 5), 'nsp': DRAW(3, 2)}, {
-    'weights': WEIGHTS, 'targets': RNG.integers(0, 5, (3, 4)), 'is_random': RNG.integers(0, 2, 3),
-  }),
+  'pretraining': (
+    objectives.pretraining,
+    {'mlm': DRAW(3, 4, 5), 'nsp': DRAW(3, 2)},
+    {
+      'weights': WEIGHTS,
+      'targets': RNG.integers(0, 5, (3, 4)),
+      'is_random': RNG.integers(0, 2, 3),
+    },
+  ),
   'causal': (objectives.causal, {'lm': DRAW(2, 3, 5)}, {'targets': RNG.integers(0, 5, (2, 3))}),
   'classes': (objectives.finetuning, {'classifier': DRAW(4, 3)}, {'label': RNG.integers(0, 3, 4)}),
-  'regression': (lambda model: objectives.finetuning(model, True), {'classifier': DRAW(4, 1)}, {'label': DRAW(4)}),
-}  # fmt: skip
+  'regression': (
+    lambda model: objectives.finetuning(model, True),
+    {'classifier': DRAW(4, 1)},
+    {'label': DRAW(4)},
+  ),
+}
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -47,7 +57,9 @@ def test_many_outputs_are_a_few_sums_whose_squares_are_right_on_average():
   few = {'a': DRAW(2, 3), 'b': DRAW(4)}
   np.testing.assert_array_equal(residuals.sketched(few, jax.random.key(0)), ravel_pytree(few)[0])
   size, keys = residuals.MOST + 6, jax.random.split(jax.random.key(1), 2000)
-  signs = jax.vmap(lambda key: jax.jacfwd(lambda o: residuals.sketched(o, key))(jnp.zeros(size)))(keys)
+  signs = jax.vmap(lambda key: jax.jacfwd(lambda o: residuals.sketched(o, key))(jnp.zeros(size)))(
+    keys
+  )
   assert signs.shape == (2000, residuals.SKETCH, size)
   mean = jnp.mean(jnp.einsum('kso,ksp->kop', signs, signs), 0)
   # An entry off the diagonal has a deviation of 1 / sqrt(SKETCH) a key; five of the mean's for thousands of entries.
@@ -56,17 +68,24 @@ def test_many_outputs_are_a_few_sums_whose_squares_are_right_on_average():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('criterion, changes', [
-  ("obd('levenberg_marquardt')", {}),
-  ("obd('levenberg_marquardt')", {'data.task': 'glue/cola'}),
-  ("obs('gauss_newton')", {'data.task': 'glue/cola'}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'criterion, changes',
+  [
+    ("obd('levenberg_marquardt')", {}),
+    ("obd('levenberg_marquardt')", {'data.task': 'glue/cola'}),
+    ("obs('gauss_newton')", {'data.task': 'glue/cola'}),
+  ],
+)
 def test_the_forms_of_half_a_squared_error_are_for_a_bert_too(criterion, changes, tmp_path):
   changes = {
-    'prune.weights.criterion': criterion, 'prune.weights.schedule': 'one_shot(0.5, at=1)', 'steps': 3,
-    'prune.weights.when': 'every(1, begin=1, until=1)', 'prune.weights.where': r'encoder/layer_0/ffn/.*/kernel',
-    'checkpoint.every': 0, **changes,
-  }  # fmt: skip
+    'prune.weights.criterion': criterion,
+    'prune.weights.schedule': 'one_shot(0.5, at=1)',
+    'steps': 3,
+    'prune.weights.when': 'every(1, begin=1, until=1)',
+    'prune.weights.where': r'encoder/layer_0/ffn/.*/kernel',
+    'checkpoint.every': 0,
+    **changes,
+  }
   config = configs.override(tiny_runs.config(), changes)
   result = loop.train(config, tmp_path / 'run', say=lambda line: None)
   assert result['sparsity'] == pytest.approx(0.5, abs=1e-3)

@@ -25,7 +25,9 @@ def config(changes):
 
 def params():
   rng = np.random.default_rng(0)
-  return {'a': {'kernel': jnp.asarray(0.1 * rng.normal(size=(8, 6)), jnp.float32), 'bias': jnp.ones(6)}}
+  return {
+    'a': {'kernel': jnp.asarray(0.1 * rng.normal(size=(8, 6)), jnp.float32), 'bias': jnp.ones(6)}
+  }
 
 
 def trained(tx, steps=5):
@@ -50,7 +52,9 @@ def test_a_penalty_after_the_step_makes_zeros_in_its_leaves_and_one_in_the_loss_
   assert zeros(plain) == zeros(lasso) == 0 < zeros(near)
   assert not np.array_equal(lasso['a']['kernel'], plain['a']['kernel'])
   assert (near['a']['bias'] != 0).all()
-  weak, _ = trained(optimizer.make(config({**RPP, 'prox.penalty': 'reweighted(0.0, every=2, eps=0.1, end=4)'})))
+  weak, _ = trained(
+    optimizer.make(config({**RPP, 'prox.penalty': 'reweighted(0.0, every=2, eps=0.1, end=4)'}))
+  )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), weak, plain)
 
 
@@ -67,15 +71,23 @@ def test_numbers_share_a_program_and_parts_do_not():
   assert grid.key(grid.Cell({}, config(RPP))) != grid.key(grid.Cell({}, config(other)))
   assert key(LOW) == key({**LOW, 'low_rank.schedule': 'one_shot(0.75, at=2)'})
   unlike = [
-    OFF, RPP, LOW, {**RPP, 'prox.where': '.*'}, {**RPP, 'prox.penalty': 'soft_threshold(0.5, end=4)'},
+    OFF,
+    RPP,
+    LOW,
+    {**RPP, 'prox.where': '.*'},
+    {**RPP, 'prox.penalty': 'soft_threshold(0.5, end=4)'},
     {**LOW, 'low_rank.when': 'every(5)'},
-  ]  # fmt: skip
+  ]
   assert len({key(changes) for changes in unlike}) == len(unlike)
 
 
 def test_groups_that_do_nothing_leave_every_cell_the_hash_it_had():
   """The committed ledger was written before there were such groups."""
-  rows = (pathlib.Path(__file__).parents[1] / 'experiments/gordon2020/results.jsonl').read_text().splitlines()
+  rows = (
+    (pathlib.Path(__file__).parents[1] / 'experiments/gordon2020/results.jsonl')
+    .read_text()
+    .splitlines()
+  )
   for row in map(json.loads, rows[:3]):
     same = base.get_config()
     same.data.pairs = 'first'  # what held before there was the key
@@ -95,7 +107,10 @@ def test_groups_that_do_nothing_leave_every_cell_the_hash_it_had():
     ({'prox.penalty': 'reweighted("much")'}, "prox.penalty.*strength='much' must be a number"),
     ({'prox.penalty': 'soft_threshold(1.0, 0.1)'}, 'rate comes from optimizer.learning_rate'),
     ({'prox.penalty': 'shrink(1.0, 2.0)'}, 'expected soft_threshold'),
-    ({'prox.penalty': 'l1_penalty(1.0)', 'prox.where': '('}, "prox.where='\\(' is not a regular expression"),
+    (
+      {'prox.penalty': 'l1_penalty(1.0)', 'prox.where': '('},
+      "prox.where='\\(' is not a regular expression",
+    ),
     ({'low_rank.schedule': 'cubic(1.5, end=3)'}, 'low_rank.schedule.*sparsity=1.5 is outside'),
     ({**LOW, 'prune.weights.schedule': 'one_shot(0.5)'}, 'cannot be held at a rank and at zeros'),
   ],

@@ -62,13 +62,19 @@ BAD = [
   (lambda: prunejax.one_shot(0.5, at=-3), 'at=-3 must be a step'),
   (lambda: prunejax.staircase(0.9, 0.5, steps=10, jumps=2), 'start=0.9 is above final=0.5'),
   (lambda: prunejax.staircase(0.5, 0.9, steps=0, jumps=2), 'steps=0 must be a whole number'),
-  (lambda: schedule.iterative(0.9, rounds=0, steps=5), 'iterative: rounds=0 must be a whole number'),
-  (lambda: schedule.cycle(0.9, steps=5, begin=3, end=10), 'end=10 must be begin=3 plus a whole number'),
+  (
+    lambda: schedule.iterative(0.9, rounds=0, steps=5),
+    'iterative: rounds=0 must be a whole number',
+  ),
+  (
+    lambda: schedule.cycle(0.9, steps=5, begin=3, end=10),
+    'end=10 must be begin=3 plus a whole number',
+  ),
   (lambda: schedule.cycle(0.9, steps=5, begin=8, end=3), 'end=3 must be begin=8'),
   (lambda: prunejax.every(0), 'n=0 must be a whole number of steps'),
   (lambda: prunejax.every(5, begin=9, until=3), 'begin=9 is after until=3'),
   (lambda: prunejax.until(-1), 'last=-1 must be a step'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize('make, message', BAD, ids=[message for _, message in BAD])

@@ -29,7 +29,9 @@ def ranks(score):
   position.
   """
   flat = np.asarray(score, np.float32).ravel()
-  level = [(np.isnan(v), -v if not np.isnan(v) else 0.0, np.signbit(v), i) for i, v in enumerate(flat)]
+  level = [
+    (np.isnan(v), -v if not np.isnan(v) else 0.0, np.signbit(v), i) for i, v in enumerate(flat)
+  ]
   return sorted(range(flat.size), key=lambda i: level[i])
 
 
@@ -56,7 +58,9 @@ def test_top_is_a_full_sort_for_any_count_ties_and_dtype(drawn, dtype):
     np.testing.assert_array_equal(np.ravel(masks[name]), expected, err_msg=name)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+  max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(drawn=leaves(), dtype=st.sampled_from(['float32', 'bfloat16', 'float16']))
 def test_a_tree_that_is_streamed_too(streamed, drawn, dtype):
   scores, kept = drawn
@@ -75,8 +79,12 @@ def test_the_common_edge_counts_what_lies_above_and_at_it(drawn, kept):
   keys = {name: np.asarray(selection.order_key(score)) for name, score in scores.items()}
   key = int(edge.key['other'])
   assert {int(k) for k in edge.key.values()} == {key}
-  assert {n: int(a) for n, a in edge.above.items()} == {n: int((k > key).sum()) for n, k in keys.items()}
-  assert {n: int(t) for n, t in edge.tied.items()} == {n: int((k == key).sum()) for n, k in keys.items()}
+  assert {n: int(a) for n, a in edge.above.items()} == {
+    n: int((k > key).sum()) for n, k in keys.items()
+  }
+  assert {n: int(t) for n, t in edge.tied.items()} == {
+    n: int((k == key).sum()) for n, k in keys.items()
+  }
   # Ties go to earlier leaves, in the order of the dict.
   left = kept - sum(int(a) for a in edge.above.values())
   for name in scores:
@@ -107,10 +115,14 @@ def test_shapes(shape):
 def test_members_of_a_population_select_as_they_would_alone():
   rng = np.random.default_rng(0)
   scores = {name: rng.normal(size=(3, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
-  kept = {name: np.arange(3, dtype=np.int32) % (int(np.prod(shape)) + 1) for name, shape in SHAPES.items()}
+  kept = {
+    name: np.arange(3, dtype=np.int32) % (int(np.prod(shape)) + 1) for name, shape in SHAPES.items()
+  }
   together = jax.jit(jax.vmap(selection.top))(scores, kept)
   for i in range(3):
-    alone = top({n: s[i] for n, s in scores.items()}, {n: jnp.asarray(k[i]) for n, k in kept.items()})
+    alone = top(
+      {n: s[i] for n, s in scores.items()}, {n: jnp.asarray(k[i]) for n, k in kept.items()}
+    )
     for name, mask in alone.items():
       np.testing.assert_array_equal(mask, together[name][i])
 
@@ -127,7 +139,9 @@ def test_no_sort_and_no_copy_of_the_scores(streamed):
   assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 4 * 512 * 256 * 4
 
 
-@pytest.mark.parametrize('draw', ['normal', 'bfloat16', 'few', 'constant', 'zeros', 'sorted', 'gap', 'huge'])
+@pytest.mark.parametrize(
+  'draw', ['normal', 'bfloat16', 'few', 'constant', 'zeros', 'sorted', 'gap', 'huge']
+)
 @pytest.mark.parametrize('share', [0.5, 0.999, 0.0001])
 def test_large_leaves_of_any_distribution(draw, share, streamed):
   rng = np.random.default_rng(1)
@@ -159,8 +173,16 @@ LARGE = {}  # one compile for all draws
 
 def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own():
   rng = np.random.default_rng(0)
-  layers = rng.standard_normal((3, 40, 50)).astype(np.float32) * np.array([1, 10, 100], np.float32)[:, None, None]
-  for allocation in (prunejax.uniform(), prunejax.erk(), prunejax.global_threshold(), prunejax.class_distribution()):
+  layers = (
+    rng.standard_normal((3, 40, 50)).astype(np.float32)
+    * np.array([1, 10, 100], np.float32)[:, None, None]
+  )
+  for allocation in (
+    prunejax.uniform(),
+    prunejax.erk(),
+    prunejax.global_threshold(),
+    prunejax.class_distribution(),
+  ):
     select = lambda scores, stacked=(), allocation=allocation: jax.jit(
       lambda s: prunejax.select_masks(s, 0.7, allocation=allocation, stacked=stacked)
     )(scores)
@@ -174,7 +196,8 @@ def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own():
 def test_a_leaf_beyond_int32_is_refused_by_name():
   with pytest.raises(ValueError, match=r"'huge' has 4294967296 units"):
     jax.eval_shape(
-      lambda s: selection.top(s, {'huge': 5}), {'huge': jax.ShapeDtypeStruct((2**16, 2**16), jnp.bfloat16)}
+      lambda s: selection.top(s, {'huge': 5}),
+      {'huge': jax.ShapeDtypeStruct((2**16, 2**16), jnp.bfloat16)},
     )
 
 
@@ -182,11 +205,17 @@ def test_a_leaf_beyond_int32_is_refused_by_name():
 def test_a_large_tree_is_pruned_step_by_step_as_a_small_one(allocation, monkeypatch):
   """Zeros among the weights: those pruned already go before those kept so far, in both ways alike."""
   rng = np.random.default_rng(0)
-  start = {'a': rng.integers(-1, 3, (20, 40)), 'b': rng.integers(-2, 2, (3, 40)), 'c': rng.integers(0, 2, (40,))}
+  start = {
+    'a': rng.integers(-1, 3, (20, 40)),
+    'b': rng.integers(-2, 2, (3, 40)),
+    'c': rng.integers(0, 2, (40,)),
+  }
   start = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), start)
 
   def run():
-    tx = prunejax.prune_transform(prunejax.magnitude(), prunejax.linear(0.9, end=4), allocation=allocation())
+    tx = prunejax.prune_transform(
+      prunejax.magnitude(), prunejax.linear(0.9, end=4), allocation=allocation()
+    )
 
     @jax.jit
     def step(params, state, noise):
@@ -196,7 +225,9 @@ def test_a_large_tree_is_pruned_step_by_step_as_a_small_one(allocation, monkeypa
     params, state, masks = start, tx.init(start), []
     draw = np.random.default_rng(1)
     for _ in range(6):
-      params, state = step(params, state, jax.tree.map(lambda w: jnp.float32(draw.integers(-1, 2, w.shape)), start))
+      params, state = step(
+        params, state, jax.tree.map(lambda w: jnp.float32(draw.integers(-1, 2, w.shape)), start)
+      )
       masks.append(state.prune_mask)
     return masks
 
@@ -207,9 +238,15 @@ def test_a_large_tree_is_pruned_step_by_step_as_a_small_one(allocation, monkeypa
     jax.tree.map(np.testing.assert_array_equal, few, many)
 
 
-@pytest.mark.parametrize('allocation', [
-  prunejax.global_threshold(), prunejax.class_uniform(['a.*', 'b.*']), prunejax.uniform(),
-  prunejax.class_distribution(['a.*', 'b.*'])])
+@pytest.mark.parametrize(
+  'allocation',
+  [
+    prunejax.global_threshold(),
+    prunejax.class_uniform(['a.*', 'b.*']),
+    prunejax.uniform(),
+    prunejax.class_distribution(['a.*', 'b.*']),
+  ],
+)
 def test_of_two_zeros_in_any_leaf_the_kept_one_stays(allocation, monkeypatch):
   # Few scores are not zero, so the threshold falls on zeros of several leaves; those pruned come first in the tree.
   draw = np.random.default_rng(2)
@@ -222,8 +259,12 @@ def test_of_two_zeros_in_any_leaf_the_kept_one_stays(allocation, monkeypatch):
   monkeypatch.setattr(groups, 'SMALL', 8)
   many = run()
   jax.tree.map(np.testing.assert_array_equal, (few.masks, few.kept), (many.masks, many.kept))
-  assert {name: int(count) for name, count in many.kept.items()} == {n: int(m.sum()) for n, m in many.masks.items()}
-  if allocation.find is not None:  # a weight is revived only where all zeros that are kept so far stay
+  assert {name: int(count) for name, count in many.kept.items()} == {
+    n: int(m.sum()) for n, m in many.masks.items()
+  }
+  if (
+    allocation.find is not None
+  ):  # a weight is revived only where all zeros that are kept so far stay
     revived = sum(int((mask & ~old[n] & (scores[n] == 0)).sum()) for n, mask in many.masks.items())
     lost = sum(int((~mask & old[n] & (scores[n] == 0)).sum()) for n, mask in many.masks.items())
     assert not revived and lost
@@ -239,7 +280,9 @@ def test_wide_counts_are_integers(values, limit):
   assert plain(counts.subtract(counts.wide(values), counts.wide(other))) == [
     a - b for a, b in zip(values, other, strict=True)
   ]
-  clipped = counts.clipped(counts.subtract(counts.wide(values), counts.wide(other)), jnp.int32(limit))
+  clipped = counts.clipped(
+    counts.subtract(counts.wide(values), counts.wide(other)), jnp.int32(limit)
+  )
   assert clipped.tolist() == [min(max(a - b, 0), limit) for a, b in zip(values, other, strict=True)]
 
 
@@ -261,7 +304,9 @@ def test_block_sums_do_not_depend_on_order_or_scale():
   sums = {float(total(a)[0, 0]) for a in (x, x[::-1], x[:, ::-1], rng.permuted(x, axis=0))}
   assert sums == {float(total(x)[0, 0])}
   np.testing.assert_allclose(total(x)[0, 0], np.float64(x).sum(), rtol=1e-6)
-  np.testing.assert_array_equal(jax.jit(lambda x: counts.block_sum(x, (2, 3)))(np.ones((5, 7), np.float32)).sum(), 35)
+  np.testing.assert_array_equal(
+    jax.jit(lambda x: counts.block_sum(x, (2, 3)))(np.ones((5, 7), np.float32)).sum(), 35
+  )
   assert np.isposinf(total(np.array([[1, np.inf]], np.float32))) and np.isnan(
     total(np.array([[1, np.nan]], np.float32))
   )
@@ -271,4 +316,6 @@ def test_leaves_are_of_one_kind_if_only_numbers_tell_them_apart():
   arrays = {'l_0/a': np.ones(2), 'l_0/b': np.ones(2), 'l_1/a': np.zeros(2), 'l_2/a': np.ones(3)}
   assert groups.kinds(arrays) == [['l_0/a', 'l_1/a'], ['l_0/b'], ['l_2/a']]
   doubled = groups.map_kinds(lambda x: 2 * x, arrays)
-  assert list(doubled) == list(arrays) and doubled['l_1/a'].sum() == 0 and doubled['l_2/a'].sum() == 6
+  assert (
+    list(doubled) == list(arrays) and doubled['l_1/a'].sum() == 0 and doubled['l_2/a'].sum() == 6
+  )

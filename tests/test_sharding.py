@@ -53,7 +53,9 @@ def test_the_default_mesh_takes_every_device():
 
 @pytest.mark.parametrize('data, model', [(2, 1), (1, 3), (-1, 5), (0, 1)])
 def test_a_mesh_that_does_not_fit_is_named(data, model):
-  with pytest.raises(ValueError, match=rf'mesh.data=.* x mesh.model={model} does not use the 1 devices'):
+  with pytest.raises(
+    ValueError, match=rf'mesh.data=.* x mesh.model={model} does not use the 1 devices'
+  ):
     sharding.make_mesh(data, model, devices=jax.devices()[:1])
 
 
@@ -62,7 +64,10 @@ def test_rules_follow_a_leaf_into_moments_and_masks():
   kernel = jax.ShapeDtypeStruct((4, 6), jnp.float32)
   tree = {
     'params': {'pooler': {'kernel': kernel, 'bias': jax.ShapeDtypeStruct((6,), jnp.float32)}},
-    'opt_state': {'adam': {'mu': {'pooler': {'kernel': kernel}}}, 'mask': {'pooler': {'kernel': kernel}}},
+    'opt_state': {
+      'adam': {'mu': {'pooler': {'kernel': kernel}}},
+      'mask': {'pooler': {'kernel': kernel}},
+    },
     'step': jax.ShapeDtypeStruct((), jnp.int32),
   }
   rules = (('pooler/kernel', (None, 'model')), ('.*', ('data', None)), ('step', ('data',)))
@@ -70,19 +75,25 @@ def test_rules_follow_a_leaf_into_moments_and_masks():
   assert placed['params']['pooler']['kernel'].spec == PartitionSpec(None, 'model')
   assert placed['opt_state']['adam']['mu']['pooler']['kernel'].spec == PartitionSpec(None, 'model')
   assert placed['opt_state']['mask']['pooler']['kernel'].spec == PartitionSpec(None, 'model')
-  assert placed['params']['pooler']['bias'].spec == PartitionSpec() == placed['step'].spec  # of another rank
+  assert (
+    placed['params']['pooler']['bias'].spec == PartitionSpec() == placed['step'].spec
+  )  # of another rank
 
 
 @pytest.mark.parametrize('axes', [('data', None), (None, 'model'), (None, 'pipeline')])
 def test_an_axis_that_does_not_divide_is_named(axes):
   tree = {'pooler': {'kernel': jax.ShapeDtypeStruct((6, 9), jnp.float32)}}
-  with pytest.raises(ValueError, match=r"mesh.rules: '\w+' does not divide pooler/kernel of shape \(6, 9\)"):
+  with pytest.raises(
+    ValueError, match=r"mesh.rules: '\w+' does not divide pooler/kernel of shape \(6, 9\)"
+  ):
     sharding.shard(tree, of_shape(4, 2), (('.*/kernel', axes),))
 
 
 def test_an_axis_may_be_several():
   tree = {'kernel': jax.ShapeDtypeStruct((4, 8), jnp.float32)}
-  with pytest.raises(ValueError, match=r"mesh.rules: \('data', 'model'\) does not divide kernel of shape \(4, 8\)"):
+  with pytest.raises(
+    ValueError, match=r"mesh.rules: \('data', 'model'\) does not divide kernel of shape \(4, 8\)"
+  ):
     sharding.shard(tree, of_shape(4, 2), (('kernel', (('data', 'model'), None)),))
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   placed = sharding.shard(tree, mesh, (('kernel', (None, ('data', 'model'))),))
@@ -90,7 +101,9 @@ def test_an_axis_may_be_several():
 
 
 def test_a_batch_must_divide_among_the_devices():
-  with pytest.raises(ValueError, match='batch_size=6 does not divide among the 4 devices of mesh.data'):
+  with pytest.raises(
+    ValueError, match='batch_size=6 does not divide among the 4 devices of mesh.data'
+  ):
     sharding.check_batch(of_shape(4, 2), 6)
   sharding.check_batch(of_shape(4, 2), 8)
 
@@ -99,22 +112,35 @@ def test_a_run_goes_from_8x1_to_4x2_to_one_device_and_computes_what_one_does(tmp
   one = tiny_runs.finished('each-step', log__every=1)
   rules = (('.*/(kernel)', ('data', 'model')), ('embeddings/word/embedding', (None, 'model')))
   environment = {
-    **os.environ, 'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests', 'JAX_PLATFORMS': 'cpu', 'PJRT_NPROC': '16',
+    **os.environ,
+    'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT}/tests',
+    'JAX_PLATFORMS': 'cpu',
+    'PJRT_NPROC': '16',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count=8 {tiny_runs.QUICK_COMPILE}',
   }
   folder = tmp_path / 'run'
   done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, str(tiny_runs.home()), str(folder), repr(rules)], env=environment,
-    capture_output=True, text=True, cwd=tiny_runs.ROOT,
+    [sys.executable, '-c', PROGRAM, str(tiny_runs.home()), str(folder), repr(rules)],
+    env=environment,
+    capture_output=True,
+    text=True,
+    cwd=tiny_runs.ROOT,
   )
   assert done.returncode == 0, done.stderr[-2000:]
   *stops, laid = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
-  whole = [tiny_runs.newest(tiny_runs.stopped(tmp_path / at, f'train {at}/12', log__every=1)) for at in ('5', '9')]
+  whole = [
+    tiny_runs.newest(tiny_runs.stopped(tmp_path / at, f'train {at}/12', log__every=1))
+    for at in ('5', '9')
+  ]
   assert [(stop['devices'], tuple(stop['mask'])) for stop in stops] == [(8, mask) for mask in whole]
-  assert [step for step, _ in whole] == [4, 8] and whole[0] != whole[1], 'the schedule was under way'
+  assert [step for step, _ in whole] == [4, 8] and whole[0] != whole[1], (
+    'the schedule was under way'
+  )
   assert [stop['compiles'] for stop in stops] == [1, 1]
   kinds = {path.split('/')[0] for path in laid['split']}
-  assert kinds == {'params', 'opt_state'} and sum('prune_mask' in path for path in laid['split']) == 8
+  assert (
+    kinds == {'params', 'opt_state'} and sum('prune_mask' in path for path in laid['split']) == 8
+  )
 
   lines = []
   result = loop.train(tiny_runs.config(log__every=1, mesh__rules=rules), folder, say=lines.append)

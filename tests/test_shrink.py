@@ -15,9 +15,15 @@ from prunejax.models import bert, bert_hf
 from prunejax.train import export, saved
 
 SIZE = dict(
-  vocab_size=40, hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=12,
-  max_position_embeddings=10, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0,
-)  # fmt: skip
+  vocab_size=40,
+  hidden_size=16,
+  num_hidden_layers=3,
+  num_attention_heads=4,
+  intermediate_size=12,
+  max_position_embeddings=10,
+  attention_probs_dropout_prob=0.0,
+  hidden_dropout_prob=0.0,
+)
 HEADS, INNER = [0, 3, 4], [12, 0, 5]
 KINDS = ('mlm', 'nsp')
 
@@ -56,8 +62,13 @@ def outputs(leaves, size):
 
 def by_runtime(path, rows=2, length=7):
   session = onnxruntime.InferenceSession(str(path))
-  given = {name: x[:rows, :length].astype(np.int64) for name, x in zip(onnx_bert.INPUTS, inputs(), strict=True)}
-  return dict(zip([out.name for out in session.get_outputs()], session.run(None, given), strict=True))
+  given = {
+    name: x[:rows, :length].astype(np.int64)
+    for name, x in zip(onnx_bert.INPUTS, inputs(), strict=True)
+  }
+  return dict(
+    zip([out.name for out in session.get_outputs()], session.run(None, given), strict=True)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +84,11 @@ def models(tmp_path_factory):
 def test_the_shrunk_model_has_the_logits_of_the_whole_one_and_its_folder_says_its_widths(models):
   want, folder = models
   params, size = bert_hf.load(folder / 'small', heads=KINDS)
-  assert (size.heads_per_layer, size.intermediate_per_layer, size.intermediate_size) == (HEADS, INNER, 12)
+  assert (size.heads_per_layer, size.intermediate_per_layer, size.intermediate_size) == (
+    HEADS,
+    INNER,
+    12,
+  )
   assert bert_hf.read_size(folder / 'small').heads_per_layer == HEADS
   leaves = traverse_util.flatten_dict(params, sep='/')
   for i in range(3):
@@ -121,13 +136,20 @@ def test_onnx_runtime_has_our_logits_at_any_length_and_pruned_weights_are_zeros(
   for name, value in want.items():
     np.testing.assert_allclose(got[name], value, atol=1e-4)
   assert by_runtime(folder / f'{which}.onnx', 1, 3)['sequence'].shape == (1, 3, 16)
-  stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(folder / f'{which}.onnx').graph.initializer}
+  stored = {
+    t.name: onnx.numpy_helper.to_array(t)
+    for t in onnx.load(folder / f'{which}.onnx').graph.initializer
+  }
   leaves = saved.load(folder / which).leaves
   assert all(np.array_equal(stored[path], leaf) for path, leaf in leaves.items() if path in stored)
-  assert sum('kernel' in name for name in stored) == sum(bool(v.size) for p, v in leaves.items() if 'kernel' in p)
+  assert sum('kernel' in name for name in stored) == sum(
+    bool(v.size) for p, v in leaves.items() if 'kernel' in p
+  )
 
 
-@pytest.mark.parametrize('to, read', [('sparse', sparse_file.read), ('deep-compression', deep.read)])
+@pytest.mark.parametrize(
+  'to, read', [('sparse', sparse_file.read), ('deep-compression', deep.read)]
+)
 def test_files_hold_the_model(models, capsys, to, read):
   _, folder = models
   assert command.main(['export', str(folder / 'whole'), f'--out={folder / to}', f'--to={to}']) == 0
@@ -139,15 +161,27 @@ def test_files_hold_the_model(models, capsys, to, read):
     assert to != 'sparse' or np.array_equal(again[path], leaf)
 
 
-@pytest.mark.parametrize('argv, words', [
-  (['export', '{}/whole', '--out={}/new', '--to=onx'], ['onx', "did you mean 'onnx'", 'deep-compression']),
-  (['export', '{}/whole', '--out={}/new', '--to=onnx', '--dtype=bfloat16'], ['bfloat16', '--to=onnx']),
-  (['export', '{}/whole', '--out={}/new', '--to=sparse', '--dtype=float16'], ['float16', 'int8']),
-  (['export', '{}/whole', '--out={}/small', '--to=shrunk'], ['small', 'not empty']),
-  (['export', '{}/whole', '--out={}/small/config.json', '--to=sparse'], ['config.json', 'there already']),
-  (['export', '{}/none', '--out={}/new'], ['none', 'holds no run', 'Hugging Face']),
-  (['export', '{}/whole', '--workdir={}/small', '--out={}/new'], ['one of them']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'argv, words',
+  [
+    (
+      ['export', '{}/whole', '--out={}/new', '--to=onx'],
+      ['onx', "did you mean 'onnx'", 'deep-compression'],
+    ),
+    (
+      ['export', '{}/whole', '--out={}/new', '--to=onnx', '--dtype=bfloat16'],
+      ['bfloat16', '--to=onnx'],
+    ),
+    (['export', '{}/whole', '--out={}/new', '--to=sparse', '--dtype=float16'], ['float16', 'int8']),
+    (['export', '{}/whole', '--out={}/small', '--to=shrunk'], ['small', 'not empty']),
+    (
+      ['export', '{}/whole', '--out={}/small/config.json', '--to=sparse'],
+      ['config.json', 'there already'],
+    ),
+    (['export', '{}/none', '--out={}/new'], ['none', 'holds no run', 'Hugging Face']),
+    (['export', '{}/whole', '--workdir={}/small', '--out={}/new'], ['one of them']),
+  ],
+)
 def test_wrong_words_are_one_line_and_nothing_is_written(models, capsys, argv, words):
   _, folder = models
   before = sorted(p.name for p in folder.iterdir())

@@ -10,7 +10,9 @@ from prunejax.data import digits, monks
 
 
 def idx(array):
-  return bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
+  return (
+    bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
+  )
 
 
 @pytest.fixture
@@ -19,7 +21,10 @@ def mnist(tmp_path):
   (tmp_path / 'mnist').mkdir()
   arrays = {}
   for prefix, n in (('train', 7), ('t10k', 4)):
-    arrays[prefix] = rng.integers(0, 256, (n, 5, 6), np.uint8), rng.integers(0, 10, n).astype(np.uint8)
+    arrays[prefix] = (
+      rng.integers(0, 256, (n, 5, 6), np.uint8),
+      rng.integers(0, 10, n).astype(np.uint8),
+    )
     for kind, array in zip(('images-idx3', 'labels-idx1'), arrays[prefix], strict=True):
       (tmp_path / 'mnist' / f'{prefix}-{kind}-ubyte.gz').write_bytes(gzip.compress(idx(array)))
   return tmp_path, arrays
@@ -47,14 +52,18 @@ def test_mnist_files(mnist):
   np.testing.assert_array_equal(digits.load(str(root)).test_labels, arrays['t10k'][1])
 
 
-@pytest.mark.parametrize(('data', 'said'), [
-  (None, 'no file'),
-  (b'not gzip', 'damaged gzip'),
-  (gzip.compress(b'x' * 2000, 0)[:-900], 'damaged gzip'),
-  (gzip.compress(b'<html>'), 'not an idx file'),
-  (gzip.compress(idx(np.zeros((7, 5, 6), np.uint8))[:-1]), '209 bytes of data.*7x5x6'),
-  (gzip.compress(idx(np.zeros((6, 5, 6), np.uint8))), '6 train images, but 7 labels'),
-], ids=['none', 'no gzip', 'cut off', 'no idx', 'a byte short', 'too few'])  # fmt: skip
+@pytest.mark.parametrize(
+  ('data', 'said'),
+  [
+    (None, 'no file'),
+    (b'not gzip', 'damaged gzip'),
+    (gzip.compress(b'x' * 2000, 0)[:-900], 'damaged gzip'),
+    (gzip.compress(b'<html>'), 'not an idx file'),
+    (gzip.compress(idx(np.zeros((7, 5, 6), np.uint8))[:-1]), '209 bytes of data.*7x5x6'),
+    (gzip.compress(idx(np.zeros((6, 5, 6), np.uint8))), '6 train images, but 7 labels'),
+  ],
+  ids=['none', 'no gzip', 'cut off', 'no idx', 'a byte short', 'too few'],
+)
 def test_damaged_mnist_is_one_error_with_the_file(mnist, data, said):
   path = mnist[0] / 'mnist' / 'train-images-idx3-ubyte.gz'
   path.unlink()

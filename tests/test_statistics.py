@@ -49,10 +49,21 @@ def test_one_value_has_no_interval(interval):
     assert got.n == n and math.isnan(got.low) and math.isnan(got.high)
 
 
-@pytest.mark.parametrize('level, df, t', [
-    (0.95, 1, 12.7062), (0.95, 2, 4.3027), (0.95, 3, 3.1824), (0.95, 4, 2.7764), (0.99, 5, 4.0321),
-    (0.9, 7, 1.8946), (0.95, 10, 2.2281), (0.99, 30, 2.7500), (0.95, 120, 1.9799),
-    (0.995, 1, 127.3213)])
+@pytest.mark.parametrize(
+  'level, df, t',
+  [
+    (0.95, 1, 12.7062),
+    (0.95, 2, 4.3027),
+    (0.95, 3, 3.1824),
+    (0.95, 4, 2.7764),
+    (0.99, 5, 4.0321),
+    (0.9, 7, 1.8946),
+    (0.95, 10, 2.2281),
+    (0.99, 30, 2.7500),
+    (0.95, 120, 1.9799),
+    (0.995, 1, 127.3213),
+  ],
+)
 def test_student_matches_the_printed_tables(level, df, t):
   assert statistics.student_quantile(level, df) == pytest.approx(t, abs=6e-5)
 
@@ -112,17 +123,34 @@ def test_fit_without_a_line():
 
 
 def _cell(score, rate, **change):
-  made = synthetic.row('finetune', 'pruned', 0.5, 0, {'accuracy': score, 'train_loss': 10 * score},
-                       task='t', learning_rate=rate)
+  made = synthetic.row(
+    'finetune',
+    'pruned',
+    0.5,
+    0,
+    {'accuracy': score, 'train_loss': 10 * score},
+    task='t',
+    learning_rate=rate,
+  )
   return {**made, **change}
 
 
 def test_select_takes_the_best_rate_of_each_place():
-  rows = [_cell(0.7, 1e-3), _cell(0.8, 2e-3), _cell(0.6, 3e-3), _cell(0.5, 1e-3, seed=1),
-          _cell(0.9, 1e-3, arm='random'), _cell(0.95, 1e-3, task='u')]
+  rows = [
+    _cell(0.7, 1e-3),
+    _cell(0.8, 2e-3),
+    _cell(0.6, 3e-3),
+    _cell(0.5, 1e-3, seed=1),
+    _cell(0.9, 1e-3, arm='random'),
+    _cell(0.95, 1e-3, task='u'),
+  ]
   best = statistics.select(rows)
   assert [(r['learning_rate'], statistics.score(r)) for r in best] == [
-      (2e-3, 0.8), (1e-3, 0.5), (1e-3, 0.9), (1e-3, 0.95)]
+    (2e-3, 0.8),
+    (1e-3, 0.5),
+    (1e-3, 0.9),
+    (1e-3, 0.95),
+  ]
   losses = statistics.points(rows, statistics.train_loss)
   assert losses['pruned', 0.5]['t', 0] == 8.0  # of the selected rate, not the lowest loss
 
@@ -160,7 +188,9 @@ def test_only_rates_that_all_places_have_are_comparable():
 
 def test_the_zero_of_an_arm_is_its_own_where_it_has_one():
   table = {('dense', 0.0): {0: 1.0}, ('deleted', 0.0): {0: 2.0}}
-  assert statistics.zero(table, 'deleted') == {0: 2.0} and statistics.zero(table, 'pruned') == {0: 1.0}
+  assert statistics.zero(table, 'deleted') == {0: 2.0} and statistics.zero(table, 'pruned') == {
+    0: 1.0
+  }
   assert statistics.zero({}, 'pruned') == {}
 
 

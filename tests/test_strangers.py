@@ -24,7 +24,18 @@ from prunejax.train import checkpoint, grid, loop
 
 ROOMS = ('prunejax', 'configs', 'experiments')
 FILES = sorted(path for room in ROOMS for path in (tiny_runs.ROOT / room).rglob('*.py'))
-UNSAFE = {'pickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal', 'torch', 'yaml', 'zipfile'}
+UNSAFE = {
+  'pickle',
+  '_pickle',
+  'dill',
+  'cloudpickle',
+  'joblib',
+  'shelve',
+  'marshal',
+  'torch',
+  'yaml',
+  'zipfile',
+}
 
 
 class Bomb:
@@ -38,12 +49,18 @@ class Bomb:
 def test_no_source_unpickles_or_unpacks(path):
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import | ast.ImportFrom):
-      roots = {alias.name.split('.')[0] for alias in node.names} if isinstance(node, ast.Import) else set()
+      roots = (
+        {alias.name.split('.')[0] for alias in node.names}
+        if isinstance(node, ast.Import)
+        else set()
+      )
       roots |= {node.module.split('.')[0]} if isinstance(node, ast.ImportFrom) else set()
       assert not roots & UNSAFE, f'{path.name}:{node.lineno}'
     elif isinstance(node, ast.Call):
       name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
-      assert name not in ('extract', 'extractall', 'unpack_archive', 'loadtxt'), f'{path.name}:{node.lineno}'
+      assert name not in ('extract', 'extractall', 'unpack_archive', 'loadtxt'), (
+        f'{path.name}:{node.lineno}'
+      )
       if isinstance(node.func, ast.Name):
         assert name not in ('eval', 'exec', 'compile', '__import__'), f'{path.name}:{node.lineno}'
       if name == 'exec_module':
@@ -79,7 +96,9 @@ def no_npy(path):
 
 def huge_npy(path):
   header = io.BytesIO()
-  np.lib.format.write_array_header_1_0(header, {'descr': '<u2', 'fortran_order': False, 'shape': (2**50,)})
+  np.lib.format.write_array_header_1_0(
+    header, {'descr': '<u2', 'fortran_order': False, 'shape': (2**50,)}
+  )
   path.write_bytes(header.getvalue() + b'\0' * 64)
 
 
@@ -96,7 +115,9 @@ def test_token_caches(tmp_path, hurt):
   corpus.load('text', 'train', words, **how)
   [path] = (tmp_path / 'cache').rglob('train.tokens.npy')
   hurt(path)
-  with pytest.raises(ValueError, match=r'train.tokens.npy is damaged .*delete .* and it is made again') as error:
+  with pytest.raises(
+    ValueError, match=r'train.tokens.npy is damaged .*delete .* and it is made again'
+  ) as error:
     corpus.load('text', 'train', words, **how)
   assert '\n' not in str(error.value)
 
@@ -117,14 +138,17 @@ def safetensors_of(folder, header, data=b''):
   (folder / 'model.safetensors').write_bytes(struct.pack('<Q', len(text)) + text + data)
 
 
-@pytest.mark.parametrize('header', [
-  {'a': {'dtype': 'F32', 'shape': [2**40], 'data_offsets': [0, 2**42]}},
-  {'a': {'dtype': 'F32', 'shape': [2**33, 2**33], 'data_offsets': [0, 8]}},
-  {'a': {'dtype': 'F32', 'shape': [2], 'data_offsets': [8, 0]}},
-  {'a': {'dtype': 'F32', 'shape': [2], 'data_offsets': [-8, 0]}},
-  b'{"a": ' + b'[' * 100_000,
-  pickle.dumps(Bomb()),
-])
+@pytest.mark.parametrize(
+  'header',
+  [
+    {'a': {'dtype': 'F32', 'shape': [2**40], 'data_offsets': [0, 2**42]}},
+    {'a': {'dtype': 'F32', 'shape': [2**33, 2**33], 'data_offsets': [0, 8]}},
+    {'a': {'dtype': 'F32', 'shape': [2], 'data_offsets': [8, 0]}},
+    {'a': {'dtype': 'F32', 'shape': [2], 'data_offsets': [-8, 0]}},
+    b'{"a": ' + b'[' * 100_000,
+    pickle.dumps(Bomb()),
+  ],
+)
 def test_weights(tmp_path, header):
   safetensors_of(tmp_path, header, b'\0' * 8)
   with pytest.raises(hf_directory.CheckpointError, match='damaged or no safetensors file'):
@@ -143,10 +167,16 @@ def test_a_pickle_in_the_place_of_weights_is_named_and_left_alone(tmp_path):
 @pytest.mark.parametrize('name', ['config.json', 'vocab.txt', 'tokenizer.json'])
 def test_texts_of_a_model(tmp_path, name):
   path = tmp_path / name
-  read = hf_directory.read_config if name == 'config.json' else lambda folder: hf_directory.read_vocab(folder / name)
+  read = (
+    hf_directory.read_config
+    if name == 'config.json'
+    else lambda folder: hf_directory.read_vocab(folder / name)
+  )
   with open(path, 'wb') as stream:
     stream.truncate(2**41)
-  with pytest.raises(hf_directory.CheckpointError, match=f'{name}.* has {2**41} bytes, expected at most'):
+  with pytest.raises(
+    hf_directory.CheckpointError, match=f'{name}.* has {2**41} bytes, expected at most'
+  ):
     read(tmp_path)
   if name == 'vocab.txt':
     with pytest.raises(ValueError, match=f'has {2**41} bytes: expected at most'):
@@ -160,7 +190,9 @@ def test_texts_of_a_model(tmp_path, name):
 def test_sizes_in_a_config_are_checked_before_anything_is_made(tmp_path):
   for key in ('num_hidden_layers', 'vocab_size', 'hidden_size'):
     (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'bert', key: 10**12}))
-    with pytest.raises(hf_directory.CheckpointError, match=f'{key}={10**12}: no BERT is of that size'):
+    with pytest.raises(
+      hf_directory.CheckpointError, match=f'{key}={10**12}: no BERT is of that size'
+    ):
       bert_hf.read_size(tmp_path)
 
 
@@ -175,11 +207,17 @@ def archive(path, members):
 def test_an_archive_is_read_as_a_stream_and_writes_nothing(tmp_path):
   inside = tmp_path / 'deep' / 'folder'
   inside.mkdir(parents=True)
-  archive(inside / 'a.tar.xz', [
-    ('../../outside.txt', b'One.', tarfile.REGTYPE, ''), ('/absolute.txt', b'Two.', tarfile.REGTYPE, ''),
-    ('link', b'', tarfile.SYMTYPE, '/etc/passwd'), ('hard', b'', tarfile.LNKTYPE, '../../../etc/passwd'),
-    ('device', b'', tarfile.CHRTYPE, ''), ('good.txt', b'Three.', tarfile.REGTYPE, ''),
-  ])
+  archive(
+    inside / 'a.tar.xz',
+    [
+      ('../../outside.txt', b'One.', tarfile.REGTYPE, ''),
+      ('/absolute.txt', b'Two.', tarfile.REGTYPE, ''),
+      ('link', b'', tarfile.SYMTYPE, '/etc/passwd'),
+      ('hard', b'', tarfile.LNKTYPE, '../../../etc/passwd'),
+      ('device', b'', tarfile.CHRTYPE, ''),
+      ('good.txt', b'Three.', tarfile.REGTYPE, ''),
+    ],
+  )
   before = sorted(tmp_path.rglob('*'))
   assert list(text.documents(inside)) == ['One.', 'Two.', 'Three.']
   assert sorted(tmp_path.rglob('*')) == before and not pathlib.Path('/absolute.txt').exists()
@@ -222,8 +260,19 @@ def test_a_checkpoint_whose_array_says_it_is_a_thousand_terabytes(tmp_path):
     manager.wait_until_finished()
   folder = tmp_path / 'checkpoints' / '4' / 'state'
   base = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}, 'path': 'params.a/'}
-  huge = {'shape': [2**48], 'chunks': [2**48], 'dtype': '<f4', 'compressor': None, 'fill_value': 1.0, 'order': 'C'}
-  spec = {'driver': 'zarr', 'kvstore': base, 'metadata': {**huge, 'filters': None, 'zarr_format': 2}}
+  huge = {
+    'shape': [2**48],
+    'chunks': [2**48],
+    'dtype': '<f4',
+    'compressor': None,
+    'fill_value': 1.0,
+    'order': 'C',
+  }
+  spec = {
+    'driver': 'zarr',
+    'kvstore': base,
+    'metadata': {**huge, 'filters': None, 'zarr_format': 2},
+  }
   tensorstore.open(spec, create=True, delete_existing=True).result()
   with checkpoint.manager(tmp_path / 'checkpoints') as manager:
     with pytest.raises(ValueError, match='step 4 .its arrays are not those of this run'):

@@ -14,7 +14,9 @@ SHAPES = {'edge': (12, 7), 'small': (4, 2), 'conv': (3, 2, 8, 6)}
 @pytest.mark.parametrize('name', [name for name in cases.STRUCTURES if name != 'unstructured'])
 def test_units_are_those_of_the_oracle_for_every_shape_and_sign(name):
   structure, rng = cases.STRUCTURES[name].make(), np.random.default_rng(3)
-  scores = {leaf: (rng.integers(-40, 40, shape) / 8).astype(np.float32) for leaf, shape in SHAPES.items()}
+  scores = {
+    leaf: (rng.integers(-40, 40, shape) / 8).astype(np.float32) for leaf, shape in SHAPES.items()
+  }
   units = jax.jit(structure.pool)(scores)
   kept = {leaf: np.asarray(rng.integers(0, 2, unit.shape), bool) for leaf, unit in units.items()}
   masks = jax.jit(structure.expand)(kept, scores)
@@ -24,10 +26,14 @@ def test_units_are_those_of_the_oracle_for_every_shape_and_sign(name):
     np.testing.assert_array_equal(masks[leaf], cases.opened(name, kept[leaf].ravel(), score))
 
 
-@pytest.mark.parametrize('shape, size', [((9, 8), (4, 4)), ((9, 8), (8, 8)), ((10, 7), (4, 4)), ((3, 3, 8, 8), (4, 4))])
+@pytest.mark.parametrize(
+  'shape, size', [((9, 8), (4, 4)), ((9, 8), (8, 8)), ((10, 7), (4, 4)), ((3, 3, 8, 8), (4, 4))]
+)
 def test_blocks_never_change_a_shape_and_half_the_blocks_stay(shape, size):
   score = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-  mask = jax.jit(lambda s: prunejax.select_masks({'w': s}, 0.5, structure=prunejax.block(*size))['w'])(score)
+  mask = jax.jit(
+    lambda s: prunejax.select_masks({'w': s}, 0.5, structure=prunejax.block(*size))['w']
+  )(score)
   assert mask.shape == shape
   numbers = cases.grid(lambda s: (1,) * (len(s) - 2) + size)(shape)
   whole = [mask[numbers == i] for i in range(numbers.max() + 1)]
@@ -37,7 +43,9 @@ def test_blocks_never_change_a_shape_and_half_the_blocks_stay(shape, size):
 
 def test_n_m_fills_group_by_group_and_at_its_sparsity_every_group_is_n_m():
   score = np.random.default_rng(0).integers(0, 3, (16, 5)).astype(np.float32)
-  select = jax.jit(lambda s: prunejax.select_masks({'w': score}, s, structure=prunejax.n_m(1, 4))['w'])
+  select = jax.jit(
+    lambda s: prunejax.select_masks({'w': score}, s, structure=prunejax.n_m(1, 4))['w']
+  )
   for sparsity in (0.3, 0.75):
     groups = np.asarray(select(jnp.float32(sparsity))).reshape(4, 4, 5).sum(1)
     assert set(np.ravel(groups)) <= {1, 4}

@@ -22,7 +22,11 @@ class Killed(BaseException):
 def plan(size, root):
   if root == 'empty':
     raise ValueError("data.root='empty' holds no data")
-  return [study.Cell({'sparsity': s, 'seed': seed}, {'s': s, 'seed': seed}) for seed in size.seeds for s in (0.0, 0.5)]
+  return [
+    study.Cell({'sparsity': s, 'seed': seed}, {'s': s, 'seed': seed})
+    for seed in size.seeds
+    for s in (0.0, 0.5)
+  ]
 
 
 def toy(measured, die_at=None):
@@ -32,14 +36,24 @@ def toy(measured, die_at=None):
       raise Killed
     if settings == {'s': 0.5, 'seed': 3}:
       raise FloatingPointError('the loss is not finite')
-    parent = study.kept(folder, {'seed': settings['seed']}, lambda: {'w': np.full(3, settings['seed'], np.float32)})
+    parent = study.kept(
+      folder, {'seed': settings['seed']}, lambda: {'w': np.full(3, settings['seed'], np.float32)}
+    )
     measured.append(settings)
     return {'error': settings['s'] + float(parent['w'][0]) / 100}
 
   def claims(rows):
-    costs = [a['metrics']['error'] - b['metrics']['error'] for a in rows for b in rows
-             if a['seed'] == b['seed'] and (a['sparsity'], b['sparsity']) == (0.5, 0.0)]
-    return [verdicts.Verdict('costs', 'Pruning costs.', verdicts.word(verdicts.side(costs) > 0), verdicts.shown(costs))]
+    costs = [
+      a['metrics']['error'] - b['metrics']['error']
+      for a in rows
+      for b in rows
+      if a['seed'] == b['seed'] and (a['sparsity'], b['sparsity']) == (0.5, 0.0)
+    ]
+    return [
+      verdicts.Verdict(
+        'costs', 'Pruning costs.', verdicts.word(verdicts.side(costs) > 0), verdicts.shown(costs)
+      )
+    ]
 
   def figure(rows):
     with drawing.canvas(3, 2, 1) as (canvas, (axes,)):
@@ -47,9 +61,16 @@ def toy(measured, die_at=None):
       return drawing.png(canvas)
 
   return study.Study(
-    'toy1990', 'A toy', 'nobody', {'quick': Size((0, 1)), 'long': Size((0, 1, 3))}, plan, measure, claims,
+    'toy1990',
+    'A toy',
+    'nobody',
+    {'quick': Size((0, 1)), 'long': Size((0, 1, 3))},
+    plan,
+    measure,
+    claims,
     lambda rows: [tables.records('Errors', [{'error': row['metrics']['error']} for row in rows])],
-    lambda rows: {'curve': figure(rows)}, {'curve': 'Error against sparsity.'},
+    lambda rows: {'curve': figure(rows)},
+    {'curve': 'Error against sparsity.'},
   )
 
 
@@ -62,10 +83,17 @@ def test_each_cell_runs_once_and_a_killed_study_goes_on(tmp_path):
   reproduce, *_ = study.verbs(toy(measured))
   reproduce('quick', tmp_path / 'run', say=said.append)
   assert measured == [{'s': s, 'seed': seed} for seed in (0, 1) for s in (0.0, 0.5)]
-  assert any('4 cells, 2 done, 2 left' in line for line in said) and any('reproduced' in line for line in said)
+  assert any('4 cells, 2 done, 2 left' in line for line in said) and any(
+    'reproduced' in line for line in said
+  )
   row = ledger.read(tmp_path / 'run' / 'ledger.jsonl')[-1]
   assert row['settings'] == {'s': 0.5, 'seed': 1} and row['metrics'] == {'error': 0.51}
-  assert row['versions']['jax'] and row['device'] and row['experiment'] == 'toy1990' and row['preset'] == 'quick'
+  assert (
+    row['versions']['jax']
+    and row['device']
+    and row['experiment'] == 'toy1990'
+    and row['preset'] == 'quick'
+  )
   reproduce('quick', tmp_path / 'run', say=said.append)
   assert len(measured) == 4
 
@@ -77,8 +105,15 @@ def test_the_report_is_drawn_from_the_ledger_alone(tmp_path):
   assert 'the loss is not finite' in text and 'Error against sparsity.' in text and 'nobody' in text
   redraw(tmp_path / 'run' / 'ledger.jsonl', tmp_path / 'again', say=lambda line: None)
   assert (tmp_path / 'again' / 'report.md').read_text() == text
-  assert (tmp_path / 'again' / 'curve.png').read_bytes() == (tmp_path / 'run' / 'curve.png').read_bytes()
-  compare(str(tmp_path / 'run'), str(tmp_path / 'again/../run/ledger.jsonl'), tmp_path / 'two', say=lambda line: None)
+  assert (tmp_path / 'again' / 'curve.png').read_bytes() == (
+    tmp_path / 'run' / 'curve.png'
+  ).read_bytes()
+  compare(
+    str(tmp_path / 'run'),
+    str(tmp_path / 'again/../run/ledger.jsonl'),
+    tmp_path / 'two',
+    say=lambda line: None,
+  )
   assert 'A: Errors' in (tmp_path / 'two' / 'report.md').read_text()
 
 
@@ -96,16 +131,19 @@ def test_seeds_and_sparsities_take_a_part_and_workers_share_it(tmp_path):
   assert '0 of 4 cells are missing' in said[-1] and 'sparsity 0.5, seed 1' in said[-1]
 
 
-@pytest.mark.parametrize('preset, given, words', [
-  ('quik', {}, ["'quik'", "did you mean 'quick'"]),
-  ('quick', {'overrides': {'data.rot': 'x'}}, ['data.rot', "did you mean 'data.root'"]),
-  ('quick', {'overrides': {'data.root': 'empty'}}, ["data.root='empty'"]),
-  ('quick', {'seeds': [7]}, ['--seeds=7', '[0, 1]']),
-  ('quick', {'sparsities': [0.9]}, ['--sparsities=0.9', '[0.0, 0.5]']),
-  ('quick', {'rates': [1e-3]}, ['--rates', '--seeds and --sparsities']),
-  ('quick', {'names': ['pydoc/order']}, ['--tasks']),
-  ('quick', {'from_scratch': True}, ['--from-scratch']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'preset, given, words',
+  [
+    ('quik', {}, ["'quik'", "did you mean 'quick'"]),
+    ('quick', {'overrides': {'data.rot': 'x'}}, ['data.rot', "did you mean 'data.root'"]),
+    ('quick', {'overrides': {'data.root': 'empty'}}, ["data.root='empty'"]),
+    ('quick', {'seeds': [7]}, ['--seeds=7', '[0, 1]']),
+    ('quick', {'sparsities': [0.9]}, ['--sparsities=0.9', '[0.0, 0.5]']),
+    ('quick', {'rates': [1e-3]}, ['--rates', '--seeds and --sparsities']),
+    ('quick', {'names': ['pydoc/order']}, ['--tasks']),
+    ('quick', {'from_scratch': True}, ['--from-scratch']),
+  ],
+)
 def test_wrong_input_is_told_before_anything_is_written(preset, given, words, tmp_path):
   reproduce, *_ = study.verbs(toy([]))
   with pytest.raises(ValueError) as error:

@@ -6,10 +6,23 @@ from prunejax import __main__ as command
 from prunejax.analysis import ledger
 
 
-@pytest.mark.parametrize(('paper', 'words', 'cells'), [
-  ('hassibi1993', ('monks-3 table', 'xor', 'removes more', 'OBS, the paper'), 1),
-  ('lecun1990', ('by saliency', 'at random', 'quadratic prediction', 'predicted.png', "scikit-learn's digits"), 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  ('paper', 'words', 'cells'),
+  [
+    ('hassibi1993', ('monks-3 table', 'xor', 'removes more', 'OBS, the paper'), 1),
+    (
+      'lecun1990',
+      (
+        'by saliency',
+        'at random',
+        'quadratic prediction',
+        'predicted.png',
+        "scikit-learn's digits",
+      ),
+      3,
+    ),
+  ],
+)
 def test_smoke(paper, words, cells, tmp_path):
   assert command.main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0
   rows = ledger.read(tmp_path / 'ledger.jsonl')

@@ -57,9 +57,14 @@ def test_single_files_packed(tmp_path):
   assert read(tmp_path / 'a.txt.gz') == ['Zipped.']
 
 
-@pytest.mark.parametrize('raw', [
-  b'\xef\xbb\xbfFirst.\r\n\r\nSecond\r\nline.\r\n', b'First.\n\nSecond\nline.', b'First.\n\n\nSecond line.',
-])
+@pytest.mark.parametrize(
+  'raw',
+  [
+    b'\xef\xbb\xbfFirst.\r\n\r\nSecond\r\nline.\r\n',
+    b'First.\n\nSecond\nline.',
+    b'First.\n\n\nSecond line.',
+  ],
+)
 def test_byte_order_mark_and_line_ends(tmp_path, raw):
   (tmp_path / 'a.txt').write_bytes(raw)
   assert read(tmp_path) == ['First.\nSecond line.']

@@ -63,7 +63,9 @@ def data_dir(tmp_path_factory):
     (raw / glue.TASKS[task].folder).mkdir()
     for split in ('train', 'dev', 'test'):
       (raw / glue.TASKS[task].folder / f'{split}.tsv').write_text(text)
-    _local_glue(raw)(config=task, data_dir=folder, file_format='array_record').download_and_prepare()
+    _local_glue(raw)(
+      config=task, data_dir=folder, file_format='array_record'
+    ).download_and_prepare()
   texts = [f'Article {i} says na\u00efve things.' for i in range(30)]
   _corpus('wikipedia', texts, '20230601.en')(
     config='20230601.en', data_dir=folder, file_format='array_record'
@@ -113,7 +115,9 @@ def test_a_dataset_that_is_not_prepared_says_how(tmp_path):
     lambda: tfds.documents('lm1b', tmp_path, 'train'),
     lambda: tfds.read_task('qqp', tmp_path, 'train'),
   ):
-    with pytest.raises(FileNotFoundError, match='is not prepared in .*download_and_prepare') as caught:
+    with pytest.raises(
+      FileNotFoundError, match='is not prepared in .*download_and_prepare'
+    ) as caught:
       call()
     assert '\n' not in str(caught.value)
 
@@ -135,7 +139,9 @@ def test_errors_name_what_is_accepted(call, message, data_dir):
 
 
 def test_a_dataset_that_lost_records_is_refused(tmp_path):
-  _corpus('lm1b', ['one', 'two', 'three'])(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  _corpus('lm1b', ['one', 'two', 'three'])(
+    data_dir=tmp_path, file_format='array_record'
+  ).download_and_prepare()
   info = next(tmp_path.rglob('dataset_info.json'))
   info.write_text(info.read_text().replace('"3"', '"5"'))
   with pytest.raises(ValueError, match='3 records on disk, dataset_info says 5'):
@@ -143,7 +149,9 @@ def test_a_dataset_that_lost_records_is_refused(tmp_path):
 
 
 def test_files_that_need_tensorflow_are_refused(tmp_path):
-  _corpus('lm1b', ['one', 'two'])(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  _corpus('lm1b', ['one', 'two'])(
+    data_dir=tmp_path, file_format='array_record'
+  ).download_and_prepare()
   info = next(tmp_path.rglob('dataset_info.json'))
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   with pytest.raises(ValueError, match='is stored as tfrecord, which needs TensorFlow'):

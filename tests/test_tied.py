@@ -11,7 +11,11 @@ import pytest
 import prunejax
 
 # One factor beside each, and what a stack of layers may change beside the last.
-ALLOCATIONS = {'heads': ['uniform'], 'ffn': ['global_threshold'], 'tied': ['global_threshold', 'erk']}
+ALLOCATIONS = {
+  'heads': ['uniform'],
+  'ffn': ['global_threshold'],
+  'tied': ['global_threshold', 'erk'],
+}
 
 
 def drawn(case, seed=0):
@@ -63,7 +67,9 @@ def test_masks_match_the_oracle_are_exact_and_nest(name):
       assert list(masks[which]) == list(scores)
       for leaf, mask in masks[which].items():
         np.testing.assert_array_equal(mask, expected[leaf], err_msg=f'{which} {leaf} {sparsity}')
-        assert before is None or not np.any(mask & ~before[which][leaf]), 'raising sparsity revived a weight'
+        assert before is None or not np.any(mask & ~before[which][leaf]), (
+          'raising sparsity revived a weight'
+        )
     before = masks
   assert select._cache_size() == 1
 
@@ -71,13 +77,19 @@ def test_masks_match_the_oracle_are_exact_and_nest(name):
 def test_a_link_prunes_whole_heads_for_good_and_the_report_names_every_leaf():
   case = cases_tied.TIED['heads']
   params = {name: jnp.asarray(w + 1) for name, w in drawn(case).items()} | {'norm': jnp.ones(3)}
-  recipe = dict(allocation=prunejax.global_threshold(), structure=prunejax.heads(4), where='.*attention.*')
-  link = prunejax.prune_transform(prunejax.magnitude(), prunejax.linear(0.5, begin=0, end=2), **recipe)
+  recipe = dict(
+    allocation=prunejax.global_threshold(), structure=prunejax.heads(4), where='.*attention.*'
+  )
+  link = prunejax.prune_transform(
+    prunejax.magnitude(), prunejax.linear(0.5, begin=0, end=2), **recipe
+  )
   tx = optax.chain(optax.sgd(0.1), link)
   state, rng = tx.init(params), np.random.default_rng(1)
   step = jax.jit(lambda p, s, g: tx.update(g, s, p, grad=g))
   for _ in range(4):
-    updates, state = step(params, state, jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params))
+    updates, state = step(
+      params, state, jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+    )
     params = optax.apply_updates(params, updates)
   masks = prunejax.get_masks(state, params)
   prunejax.check_pruned(params, state)
@@ -88,11 +100,14 @@ def test_a_link_prunes_whole_heads_for_good_and_the_report_names_every_leaf():
     heads = columns.all((0, 2))
     assert (columns.any((0, 2)) == heads).all()
     np.testing.assert_array_equal(masks[f'{at}/query/bias'], np.repeat(heads, 4))
-    np.testing.assert_array_equal(masks[f'{at}/output/kernel'], np.repeat(heads, 4)[:, None].repeat(10, 1))
+    np.testing.assert_array_equal(
+      masks[f'{at}/output/kernel'], np.repeat(heads, 4)[:, None].repeat(10, 1)
+    )
     gone[layer] = int((~heads).sum())
   assert sum(gone) == 3 and masks['norm'].all()
-  rows = prunejax.who_pays(params, prunejax.magnitude(), 0.5, recipe['allocation'], recipe['structure'],
-                           recipe['where'])  # fmt: skip
+  rows = prunejax.who_pays(
+    params, prunejax.magnitude(), 0.5, recipe['allocation'], recipe['structure'], recipe['where']
+  )
   assert [row.leaf for row in rows] == [*sorted(case.shapes), 'total']
   # Units that are gone have the lowest rank of all, also below others whose weights are merely 0.0.
   assert [row.got for row in rows[:-1]] == [gone[i // 3] / 3 for i in range(6)]
@@ -100,12 +115,21 @@ def test_a_link_prunes_whole_heads_for_good_and_the_report_names_every_leaf():
 
 def test_a_head_is_compared_by_the_mean_over_its_four_blocks_in_its_layer_alone_with_uniform():
   at = lambda layer, name: f'layer_{layer}/attention/{name}/kernel'
-  scores = {at(layer, name): np.ones((4, 4), np.float32) for layer in (0, 1) for name in ('query', 'value', 'output')}
-  scores[at(0, 'query')][:, :2] = 9.0  # head 0 of layer 0 by its query, head 1 of layer 1 by its output's rows
+  scores = {
+    at(layer, name): np.ones((4, 4), np.float32)
+    for layer in (0, 1)
+    for name in ('query', 'value', 'output')
+  }
+  scores[at(0, 'query')][:, :2] = (
+    9.0  # head 0 of layer 0 by its query, head 1 of layer 1 by its output's rows
+  )
   scores[at(1, 'output')][2:] = 3.0
   whole = dict(allocation=prunejax.global_threshold(), structure=prunejax.heads(2))
   masks, everywhere = jax.jit(
-    lambda s: (prunejax.select_masks(s, 0.5, structure=prunejax.heads(2)), prunejax.select_masks(s, 0.75, **whole))
+    lambda s: (
+      prunejax.select_masks(s, 0.5, structure=prunejax.heads(2)),
+      prunejax.select_masks(s, 0.75, **whole),
+    )
   )(scores)
   for name in ('query', 'value'):
     assert masks[at(0, name)].all(0).tolist() == [True, True, False, False]
@@ -114,24 +138,47 @@ def test_a_head_is_compared_by_the_mean_over_its_four_blocks_in_its_layer_alone_
   assert not np.any(everywhere[at(1, 'output')])
 
 
-@pytest.mark.parametrize('make, shapes, stacked, words', [
-  (lambda: prunejax.heads(0), {}, (), ['heads', 'size=0', 'whole number']),
-  (lambda: prunejax.heads(True), {}, (), ['size=True']),
-  (lambda: prunejax.tied({'a': ('u', 0, 2)}), {}, (), ["'a'", '-1 or -2']),
-  (lambda: prunejax.tied({'a': ('u', 2)}), {}, (), ["('u', 2)", '(unit, axis, size)']),
-  (lambda: prunejax.tied({'a(': ('u', -1, 2)}), {}, (), ['a(', 'not a regular expression']),
-  (lambda: prunejax.tied({'a': (r'\3', -1, 2)}), {'a': (4, 4)}, (), [r'\\3', 'invalid group']),
-  (lambda: prunejax.heads(5), {'attention/query/kernel': (8, 12)}, (), ['5 does not divide axis -1', '(8, 12)']),
-  (prunejax.ffn, {'attention/query/kernel': (8, 12)}, (),
-   ['part of no unit', 'where=', '.../ffn/intermediate/bias', 'tied({']),
-  (prunejax.ffn, {'ffn/output/kernel': (8, 4), 'ffn/intermediate/kernel': (4, 6)}, (), ['unlike', "'ffn/neurons'"]),
-  (prunejax.ffn, {'ffn/output/kernel': (8,)}, (), ['no axis -2']),
-  (prunejax.ffn, {'ffn/output/kernel': (2, 8, 4), 'ffn/intermediate/kernel': (2, 4, 8)}, ('ffn/output/kernel',),
-   ['only some are stacked']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  'make, shapes, stacked, words',
+  [
+    (lambda: prunejax.heads(0), {}, (), ['heads', 'size=0', 'whole number']),
+    (lambda: prunejax.heads(True), {}, (), ['size=True']),
+    (lambda: prunejax.tied({'a': ('u', 0, 2)}), {}, (), ["'a'", '-1 or -2']),
+    (lambda: prunejax.tied({'a': ('u', 2)}), {}, (), ["('u', 2)", '(unit, axis, size)']),
+    (lambda: prunejax.tied({'a(': ('u', -1, 2)}), {}, (), ['a(', 'not a regular expression']),
+    (lambda: prunejax.tied({'a': (r'\3', -1, 2)}), {'a': (4, 4)}, (), [r'\\3', 'invalid group']),
+    (
+      lambda: prunejax.heads(5),
+      {'attention/query/kernel': (8, 12)},
+      (),
+      ['5 does not divide axis -1', '(8, 12)'],
+    ),
+    (
+      prunejax.ffn,
+      {'attention/query/kernel': (8, 12)},
+      (),
+      ['part of no unit', 'where=', '.../ffn/intermediate/bias', 'tied({'],
+    ),
+    (
+      prunejax.ffn,
+      {'ffn/output/kernel': (8, 4), 'ffn/intermediate/kernel': (4, 6)},
+      (),
+      ['unlike', "'ffn/neurons'"],
+    ),
+    (prunejax.ffn, {'ffn/output/kernel': (8,)}, (), ['no axis -2']),
+    (
+      prunejax.ffn,
+      {'ffn/output/kernel': (2, 8, 4), 'ffn/intermediate/kernel': (2, 4, 8)},
+      ('ffn/output/kernel',),
+      ['only some are stacked'],
+    ),
+  ],
+)
 def test_wrong_use_is_one_clear_error(make, shapes, stacked, words):
   with pytest.raises(ValueError) as found:
     scores = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    jax.eval_shape(lambda s: prunejax.select_masks(s, 0.5, structure=make(), stacked=stacked), scores)
+    jax.eval_shape(
+      lambda s: prunejax.select_masks(s, 0.5, structure=make(), stacked=stacked), scores
+    )
   for word in words:
     assert word in str(found.value)

@@ -21,11 +21,21 @@ from prunejax.train.step import make_train_step
 
 def test_a_run_leaves_its_result_its_rows_and_its_model():
   run = tiny_runs.finished('pruned')
-  assert run.result == json.loads((run.folder / 'result.json').read_text()) == workdir.result(run.folder)
+  assert (
+    run.result == json.loads((run.folder / 'result.json').read_text()) == workdir.result(run.folder)
+  )
   assert run.result['sparsity'] == 0.5 and run.result['steps'] == 12
-  assert set(run.result['metrics']) == {'loss', 'mlm_loss', 'mlm_accuracy', 'nsp_loss', 'nsp_accuracy'}
+  assert set(run.result['metrics']) == {
+    'loss',
+    'mlm_loss',
+    'mlm_accuracy',
+    'nsp_loss',
+    'nsp_accuracy',
+  }
   rows = tiny_runs.rows(run.folder)
-  assert [(row['kind'], row['step']) for row in rows] == [('train', s) for s in (3, 6, 9, 12)] + [('eval', 12)]
+  assert [(row['kind'], row['step']) for row in rows] == [('train', s) for s in (3, 6, 9, 12)] + [
+    ('eval', 12)
+  ]
   for row in rows[:-1]:
     assert np.isclose(row['loss'], row['mlm_loss'] + row['nsp_loss']) and row['grad_norm'] > 0
   assert [row['sparsity'] for row in rows[:-1]] == sorted(row['sparsity'] for row in rows[:-1])
@@ -50,7 +60,9 @@ def test_the_exported_model_is_the_final_state():
   program = loop.build(config, source, data, tx)
   abstract = loop.abstract_state(config, program, tx)
   manager = checkpoint.manager(run.folder / 'checkpoints')
-  state, damaged = checkpoint.restore(manager, abstract, sharding.shard(abstract, sharding.make_mesh()))
+  state, damaged = checkpoint.restore(
+    manager, abstract, sharding.shard(abstract, sharding.make_mesh())
+  )
   manager.close()
   assert not damaged and int(state['step']) == 12
   loaded, size = bert_hf.load(run.folder / 'model')
@@ -113,7 +125,11 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
 @pytest.mark.parametrize('view', ['apply', 'straight_through'])
 def test_latent_weights_under_a_view_export_a_sparse_model(view):
   run = tiny_runs.finished(
-    f'latent-{view}', view=view, prune__weights__zero_pruned=False, checkpoint__every=0, keep_latent=True
+    f'latent-{view}',
+    view=view,
+    prune__weights__zero_pruned=False,
+    checkpoint__every=0,
+    keep_latent=True,
   )
   assert run.result['sparsity'] == 0.5 and not (run.folder / 'checkpoints').exists()
   model, _ = bert_hf.load(run.folder / 'model')
@@ -131,12 +147,20 @@ def test_a_pruned_model_stays_pruned_through_fine_tuning():
   run = tiny_runs.finished('tuned', pruned=False, init=str(parent.folder / 'model'), **changes)
   before, _ = bert_hf.load(parent.folder / 'model', heads=())
   after, _ = bert_hf.load(run.folder / 'model', heads=())
-  for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+  for (path, old), new in zip(
+    jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+  ):
     if (old == 0).mean() > 0.4:
       np.testing.assert_array_equal(old == 0, new == 0)
     assert (old != new).any(), path
   assert run.result['sparsity'] == 0.5
-  assert set(run.result['metrics']) == {'dev_loss', 'matthews', 'accuracy', 'train_loss', 'majority'}
+  assert set(run.result['metrics']) == {
+    'dev_loss',
+    'matthews',
+    'accuracy',
+    'train_loss',
+    'majority',
+  }
   assert 0.5 <= run.result['metrics']['majority'] < 1
 
 
@@ -171,9 +195,16 @@ def test_runs_that_differ_in_numbers_share_one_program():
   config = tiny_runs.config()
   source, data = loop.read_inputs(config)
   program = loop.build(config, source, data, optimizer.make(config))
-  count, sizes = len(programs._PROGRAMS), (program.step._cache_size(), program.measure._cache_size())
+  count, sizes = (
+    len(programs._PROGRAMS),
+    (program.step._cache_size(), program.measure._cache_size()),
+  )
   other = tiny_runs.finished(
-    'numbers', seed=3, steps=9, optimizer__learning_rate=3e-3, prune__weights__schedule='cubic(0.8, end=6)',
+    'numbers',
+    seed=3,
+    steps=9,
+    optimizer__learning_rate=3e-3,
+    prune__weights__schedule='cubic(0.8, end=6)',
     eval__batches=1,
   )
   assert other.result['sparsity'] == pytest.approx(0.8, abs=1e-3)
@@ -187,7 +218,9 @@ def test_the_seed_of_a_random_criterion_is_data():
   parts, update = [], None
   for seed, text in ((0, 'random()'), (1, 'random(1)'), (7, 'random(seed=7)')):
     group = {'where': '.*', 'schedule': 'constant(0.5)', 'criterion': text}
-    config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
+    config = configs.override(
+      base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()}
+    )
     tx = optimizer.make(config)
     update = update or jax.jit(tx.update)  # the first one's program serves all
     _, state = update(params, tx.init(params), params, grad=params)
@@ -198,11 +231,22 @@ def test_the_seed_of_a_random_criterion_is_data():
   assert parts[0] == parts[1] == parts[2] and update._cache_size() == 1
 
 
-@pytest.mark.parametrize('change', [
-  {'schedule': 'cubic(0.5, end=7)'}, {'schedule': 'linear(0.5, end=6)'}, {'when': 'every(3)'}, {'structure': 'rows()'},
-  {'criterion': 'random()'}, {'allocation': 'global_threshold()'}, {'where': 'pooler/kernel'},
-])
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'schedule': 'cubic(0.5, end=7)'},
+    {'schedule': 'linear(0.5, end=6)'},
+    {'when': 'every(3)'},
+    {'structure': 'rows()'},
+    {'criterion': 'random()'},
+    {'allocation': 'global_threshold()'},
+    {'where': 'pooler/kernel'},
+  ],
+)
 def test_another_method_is_another_program(change):
-  config, other = tiny_runs.config(), tiny_runs.config(**{f'prune__weights__{k}': v for k, v in change.items()})
+  config, other = (
+    tiny_runs.config(),
+    tiny_runs.config(**{f'prune__weights__{k}': v for k, v in change.items()}),
+  )
   source, _ = loop.read_inputs(config)
   assert loop.program_key(config, source) != loop.program_key(other, source)

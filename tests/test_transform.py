@@ -24,17 +24,21 @@ CHAINS = {
     optax.sgd(0.1), optax.masked(link, {'enc': {'kernel': True, 'bias': False}, 'head': True})
   ),
   'multi_steps': lambda link: optax.MultiSteps(optax.chain(optax.adam(0.1), link), 2),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize('name', CHAINS)
 def test_composes_with(name):
-  params, state = train(CHAINS[name](prune()), make_params(), steps=8 if name == 'multi_steps' else 4)
+  params, state = train(
+    CHAINS[name](prune()), make_params(), steps=8 if name == 'multi_steps' else 4
+  )
   assert_pruned(params, state)
 
 
 def test_groups_by_partition_with_raw_gradients():
-  first = lambda labels: lambda params: {key: jax.tree.map(lambda _, k=key: k, params[key]) for key in labels}
+  first = lambda labels: (
+    lambda params: {key: jax.tree.map(lambda _, k=key: k, params[key]) for key in labels}
+  )
   tx = optax.partition(
     {
       'enc': optax.chain(optax.sgd(0.1), prune(0.25)),
@@ -48,7 +52,9 @@ def test_groups_by_partition_with_raw_gradients():
 
 
 def test_several_links_combine_by_and():
-  tx = optax.chain(optax.sgd(0.1), prune(where='enc/kernel'), prune(0.25, prunejax.random(1), where='.*kernel'))
+  tx = optax.chain(
+    optax.sgd(0.1), prune(where='enc/kernel'), prune(0.25, prunejax.random(1), where='.*kernel')
+  )
   params, state = train(tx, make_params())
   first, second = (s.prune_mask['enc']['kernel'] for s in (state[1], state[2]))
   kept = prunejax.get_masks(state, params)
@@ -67,7 +73,9 @@ def test_sparsity_is_data_under_inject_hyperparams_and_eval_shape():
   step = jax.jit(tx.update)
   for sparsity, removed in ((0.9, 22 + 11), (0.25, 6 + 3), (0.5, 12 + 6)):
     params, state = make_params(), tx.init(make_params())
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), shapes
+    )
     state[1].hyperparams['sparsity'] = jnp.float32(sparsity)
     for t in range(2):
       updates, state = step(grads_of(params, t), state, params)
@@ -95,7 +103,9 @@ def test_multi_steps_sees_whole_gradients_or_refuses():
     updates, large_state = jax.jit(inner.update)(grad, large_state, large, grad=grad)
     large = optax.apply_updates(large, updates)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), small, large)
-  same = jax.tree.map(np.array_equal, prunejax.get_masks(small_state, small), prunejax.get_masks(large_state, large))
+  same = jax.tree.map(
+    np.array_equal, prunejax.get_masks(small_state, small), prunejax.get_masks(large_state, large)
+  )
   assert all(jax.tree.leaves(same))
 
 
@@ -110,7 +120,9 @@ def test_extra_arguments_of_other_links_pass_through():
   tx = optax.chain(other, prune(criterion=prunejax.taylor()))
   params = make_params()
   grads = grads_of(params, 0)
-  jax.jit(functools.partial(tx.update, value=3.0, note='text'))(grads, tx.init(params), params, grad=grads)
+  jax.jit(functools.partial(tx.update, value=3.0, note='text'))(
+    grads, tx.init(params), params, grad=grads
+  )
   assert seen == [(3.0, ['grad', 'note'])]
 
 
@@ -119,7 +131,9 @@ def test_extra_arguments_of_other_links_pass_through():
 )
 def test_pruned_weights_land_on_zero_in_mixed_precision(dtypes):
   dtype, update_dtype = dtypes
-  rounded = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u.astype(update_dtype), updates))
+  rounded = optax.stateless(
+    lambda updates, params: jax.tree.map(lambda u: u.astype(update_dtype), updates)
+  )
   params, state = train(optax.chain(optax.sgd(0.1), rounded, prune()), make_params(dtype=dtype))
   assert_pruned(params, state)
   assert params['enc']['kernel'].dtype == dtype
@@ -127,7 +141,10 @@ def test_pruned_weights_land_on_zero_in_mixed_precision(dtypes):
 
 def test_a_link_that_is_not_last_is_found_by_name():
   params, state = train(optax.chain(prune(), optax.adam(0.1)), make_params())
-  with pytest.raises(ValueError, match=r"'enc/kernel' has \d+ pruned weights that are not zero.*must be the last link"):
+  with pytest.raises(
+    ValueError,
+    match=r"'enc/kernel' has \d+ pruned weights that are not zero.*must be the last link",
+  ):
     prunejax.check_pruned(params, state)
 
 
@@ -183,8 +200,12 @@ def test_vmap_keeps_the_cond_scan_and_donation_work():
   tx = optax.chain(optax.sgd(0.1), prune(when=prunejax.every(2)))
   members = jax.tree.map(lambda *ps: jnp.stack(ps), *(make_params(seed) for seed in range(3)))
   state = jax.vmap(tx.init)(members)
-  batched = jax.tree_util.tree_map_with_path(lambda path, _: None if 'prune_count' in str(path) else 0, state)
-  state = jax.tree.map(lambda axis, leaf: leaf if axis == 0 else leaf[0], batched, state, is_leaf=lambda x: x is None)
+  batched = jax.tree_util.tree_map_with_path(
+    lambda path, _: None if 'prune_count' in str(path) else 0, state
+  )
+  state = jax.tree.map(
+    lambda axis, leaf: leaf if axis == 0 else leaf[0], batched, state, is_leaf=lambda x: x is None
+  )
 
   def one(params, state, grads):
     updates, state = tx.update(grads, state, params)
@@ -201,7 +222,9 @@ def test_vmap_keeps_the_cond_scan_and_donation_work():
   alone = [train_with(tx, make_params(seed)) for seed in range(3)]
   members, state = compiled(members, state)
   for seed, params in enumerate(alone):
-    jax.tree.map(lambda m, p, i=seed: np.testing.assert_allclose(m[i], p, rtol=1e-6), members, params)
+    jax.tree.map(
+      lambda m, p, i=seed: np.testing.assert_allclose(m[i], p, rtol=1e-6), members, params
+    )
   kept = prunejax.get_masks(state, members)
   assert masks.sparsity(kept, '.*kernel')['total'] == 0.5
 
@@ -215,7 +238,9 @@ def train_with(tx, params):
   return params
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=['kernel', 'bias', 'inner'], meta_fields=['name'])
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=['kernel', 'bias', 'inner'], meta_fields=['name']
+)
 class Module:  # as Equinox makes them: a class that is its own pytree
   def __init__(self, kernel, bias, inner=None, name='dense'):
     self.kernel, self.bias, self.inner, self.name = kernel, bias, inner, name
@@ -272,9 +297,13 @@ def test_nan_scores_spoil_their_leaf_and_no_other_and_are_named():
   params, state = train(tx, fine, 2, state, first=1)
   assert jnp.isnan(params['head']['kernel']).all()
   assert jnp.isfinite(params['enc']['kernel']).all()
-  assert prunejax.nan_scores(state) == {'head/kernel': 2}, 'the first step that saw one, counted from 1'
+  assert prunejax.nan_scores(state) == {'head/kernel': 2}, (
+    'the first step that saw one, counted from 1'
+  )
   twice = jax.tree.map(lambda *leaves: jnp.stack(leaves), tx.init(fine), state)
-  assert prunejax.nan_scores(twice, member=0) == {} and prunejax.nan_scores(twice, member=1) == {'head/kernel': 2}
+  assert prunejax.nan_scores(twice, member=0) == {} and prunejax.nan_scores(twice, member=1) == {
+    'head/kernel': 2
+  }
 
 
 def test_linen_and_nnx():

@@ -30,7 +30,11 @@ def built(name):
   shapes = jax.eval_shape(model.init, jax.random.key(3), SOURCE, TARGET)['params']
   rng = np.random.default_rng(3)
   params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
-  return model, params, jax.jit(lambda source, target: model.apply({'params': params}, source, target))
+  return (
+    model,
+    params,
+    jax.jit(lambda source, target: model.apply({'params': params}, source, target)),
+  )
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -48,7 +52,11 @@ def test_padding_does_not_leak_and_no_decoder_looks_ahead(name):
   other = SOURCE.copy()
   other[:, 0] = 21
   assert float(jnp.abs(apply(other, TARGET) - scores).max()) > 1e-4
-  matrices = [leaf for path, leaf in named_leaves(params).items() if path.endswith(('kernel', 'below', 'before'))]
+  matrices = [
+    leaf
+    for path, leaf in named_leaves(params).items()
+    if path.endswith(('kernel', 'below', 'before'))
+  ]
   assert matrices and all(leaf.ndim == 2 for leaf in matrices)
 
 
@@ -71,7 +79,12 @@ def test_lstm_is_its_equations_in_numpy():
   sigmoid = lambda x: 1 / (1 + np.exp(-x))
 
   def cell(layer, x, c, h, fed=None):
-    gates = x @ layer['below'] + h @ layer['before'] + layer['bias'] + (0 if fed is None else fed @ layer['feed'])
+    gates = (
+      x @ layer['below']
+      + h @ layer['before']
+      + layer['bias']
+      + (0 if fed is None else fed @ layer['feed'])
+    )
     i, f, g, o = np.split(gates, 4)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return c, sigmoid(o) * np.tanh(c)
@@ -95,10 +108,14 @@ def test_heads_that_do_not_divide_are_refused():
     jax.eval_shape(transformer_nmt.Transformer(30, 8, 1, 3).init, jax.random.key(0), SOURCE, TARGET)
 
 
-def written(folder, split='train', en='a dog .\n\ntwo cats\n', de='ein hund .\nnichts\nzwei katzen\n'):
+def written(
+  folder, split='train', en='a dog .\n\ntwo cats\n', de='ein hund .\nnichts\nzwei katzen\n'
+):
   (folder / 'multi30k').mkdir(exist_ok=True)
   for language, text in (('en', en), ('de', de)):
-    (folder / 'multi30k' / f'{split}.lc.norm.tok.{language}').write_bytes(text.encode('utf-8', 'surrogateescape'))
+    (folder / 'multi30k' / f'{split}.lc.norm.tok.{language}').write_bytes(
+      text.encode('utf-8', 'surrogateescape')
+    )
   return folder
 
 
@@ -115,7 +132,12 @@ def test_multi30k_leaves_out_lines_empty_on_a_side(tmp_path):
     ({}, ('dev',), ValueError, "no split 'dev'; known: train, val"),
     ({}, ('train', 'en', 'en'), ValueError, "source and target are both 'en'"),
     ({}, ('train', 'en', 'fr'), FileNotFoundError, r'train\.lc\.norm\.tok\.fr'),
-    ({'de': 'ein hund .\n'}, ('train',), ValueError, r'train\.lc\.norm\.tok\.en 3 and train\.lc\.norm\.tok\.de 1'),
+    (
+      {'de': 'ein hund .\n'},
+      ('train',),
+      ValueError,
+      r'train\.lc\.norm\.tok\.en 3 and train\.lc\.norm\.tok\.de 1',
+    ),
     ({'en': '\n', 'de': '\n'}, ('train',), ValueError, 'no line has words on both sides'),
     ({'de': 'ein h\udcfcnd\n'}, ('train',), ValueError, r'train\.lc\.norm\.tok\.de.* is not UTF-8'),
   ],
@@ -137,7 +159,12 @@ def test_pieces_come_back_as_the_words_they_were():
   rows = data.padded([[*row, data.EOS, 9] for row in ids], 40)
   assert data.decoded(tokenizer, rows) == lines
   assert translation.bleu(lines, lines) == pytest.approx(100)
-  assert [tokenizer.token_to_id(piece) for piece in data.SPECIAL] == [data.PAD, data.BOS, data.EOS, data.UNK]
+  assert [tokenizer.token_to_id(piece) for piece in data.SPECIAL] == [
+    data.PAD,
+    data.BOS,
+    data.EOS,
+    data.UNK,
+  ]
   with pytest.raises(ValueError, match='size=10'):
     data.vocabulary(lines, 10)
 
@@ -154,7 +181,11 @@ def test_buckets_hold_every_pair_that_fits_once():
 
 def test_an_epoch_shows_no_pair_twice():
   rows = np.arange(50)[:, None]
-  groups = list(data.epoch([data.Batch(rows, rows), data.Batch(rows + 100, rows)], 3, 4, np.random.default_rng(0)))
+  groups = list(
+    data.epoch(
+      [data.Batch(rows, rows), data.Batch(rows + 100, rows)], 3, 4, np.random.default_rng(0)
+    )
+  )
   seen = np.concatenate([group.source.ravel() for group in groups])
   assert len(groups) == 8 and all(group.source.shape == (4, 3, 1) for group in groups)
   assert len(set(seen.tolist())) == len(seen) == 96
@@ -162,9 +193,16 @@ def test_an_epoch_shows_no_pair_twice():
 
 def test_a_task_of_real_files_is_judged_on_what_fits(tmp_path):
   written(tmp_path, en='a dog .\n' * 20, de='ein hund .\n' * 20)
-  written(tmp_path, 'test_2016_flickr', en='a dog\n' + 'a ' * 40 + '\n', de='ein hund\n' + 'ein ' * 40 + '\n')
+  written(
+    tmp_path,
+    'test_2016_flickr',
+    en='a dog\n' + 'a ' * 40 + '\n',
+    de='ein hund\n' + 'ein ' * 40 + '\n',
+  )
   found = task(str(tmp_path), words=64, bounds=((20, 20),))
   assert found.name == 'multi30k en-de' and found.test == data.Pairs(['a dog'], ['ein hund'])
   assert len(found.filled[0].source) == 20
   with pytest.raises(ValueError, match='no bucket holds 4 batches of 8'):
-    translation.fit(None, {}, found.filled, steps=1, rate=1e-3, warmup=1, batch=8, seed=0, together=4)
+    translation.fit(
+      None, {}, found.filled, steps=1, rate=1e-3, warmup=1, batch=8, seed=0, together=4
+    )

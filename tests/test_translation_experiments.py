@@ -14,19 +14,27 @@ from prunejax.compress import kmeans
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])
 def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp_path, capsys):
-  assert main(['reproduce', paper, f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']) == 2
+  assert (
+    main(['reproduce', paper, f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']) == 2
+  )
   assert 'train.lc.norm.tok.en' in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(('paper', 'cells', 'figures'), [
-  ('see2016', 7, ('schemes.png',)), ('cheong2019', 8, ('compression.png',)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  ('paper', 'cells', 'figures'),
+  [
+    ('see2016', 7, ('schemes.png',)),
+    ('cheong2019', 8, ('compression.png',)),
+  ],
+)
 def test_smoke_by_the_real_command(paper, cells, figures, tmp_path):
   assert main(['reproduce', paper, '--preset=smoke', f'--workdir={tmp_path}']) == 0
   rows = ledger.read(tmp_path / 'ledger.jsonl')
   assert len(rows) == cells and not any(row.get('failed') for row in rows)
-  assert {row['data'] for row in rows} == {'cipher'} and all(0 <= row['metrics']['bleu'] <= 100 for row in rows)
+  assert {row['data'] for row in rows} == {'cipher'} and all(
+    0 <= row['metrics']['bleu'] <= 100 for row in rows
+  )
   for row in rows:
     if row['sparsity']:
       assert row['metrics']['removed'] == pytest.approx(row['sparsity'], abs=0.02), row['method']
@@ -54,7 +62,11 @@ def test_shared_weights_are_the_nearest_centroid_and_zeros_stay():
   full = sharing.opened(tables, codes)
   np.testing.assert_allclose(full['softmax']['kernel'], [[0, 1.1, 1.1], [-2.1, 0, -2.1]], rtol=1e-6)
   # 4 weights left of one bit, a bitmap of 6 and a table of two float32; 3 biases and 8 embeddings of 32 bits.
-  assert sharing.bits(full, 2, zeros=True) == {'matrices': 4 + 6 + 64, 'embeddings': 256, 'rest': 96}
+  assert sharing.bits(full, 2, zeros=True) == {
+    'matrices': 4 + 6 + 64,
+    'embeddings': 256,
+    'rest': 96,
+  }
   assert sharing.bits(params) == {'matrices': 192, 'embeddings': 256, 'rest': 96}
 
 
@@ -65,20 +77,33 @@ def rows_of(columns, table):
     for seed, bleu in enumerate(bleus):
       bleu, rate = bleu if isinstance(bleu, tuple) else (bleu, 1.0)
       metrics = {'bleu': bleu, 'compression': rate, 'compression_with_embeddings': rate}
-      out.append({**dict(zip(columns, key, strict=True)), 'seed': seed, 'data': 'cipher', 'metrics': metrics})
+      out.append(
+        {**dict(zip(columns, key, strict=True)), 'seed': seed, 'data': 'cipher', 'metrics': metrics}
+      )
   return out
 
 
 def test_verdicts_of_see_follow_the_numbers_and_one_seed_decides_nothing():
   table = {('dense', '', 0.0): (20, 21, 22), ('from scratch', 'class-blind', 0.8): (10, 11, 12)}
-  table |= {('one shot', name, x): tuple(20 - 10 * x * (1 + i) + s for s in range(3))
-            for i, name in enumerate(see.SCHEMES) for x in see.MIDDLE}
+  table |= {
+    ('one shot', name, x): tuple(20 - 10 * x * (1 + i) + s for s in range(3))
+    for i, name in enumerate(see.SCHEMES)
+    for x in see.MIDDLE
+  }
   table[('one shot', 'class-blind', 0.4)] = (19.8, 20.8, 21.8)
-  table |= {('retrained', 'class-blind', 0.8): (20.1, 21.2, 22.1), ('retrained', '', 0.0): (20, 21, 22)}
-  table |= {('class alone', name, 0.9): (19, 20, 21) if 'embedding' in name else (5, 6, 7.1) for name in see.CLASSES}
+  table |= {
+    ('retrained', 'class-blind', 0.8): (20.1, 21.2, 22.1),
+    ('retrained', '', 0.0): (20, 21, 22),
+  }
+  table |= {
+    ('class alone', name, 0.9): (19, 20, 21) if 'embedding' in name else (5, 6, 7.1)
+    for name in see.CLASSES
+  }
   rows = rows_of(('method', 'scheme', 'sparsity'), table)
   assert [v.verdict for v in see.claims(rows)] == ['reproduced'] * 5
-  assert [v.verdict for v in see.claims([row for row in rows if row['seed'] == 0])] == ['undecided'] * 5
+  assert [v.verdict for v in see.claims([row for row in rows if row['seed'] == 0])] == [
+    'undecided'
+  ] * 5
   for row in rows:
     if row['method'] == 'retrained' and row['scheme']:
       row['metrics']['bleu'] -= 12
@@ -89,10 +114,12 @@ def test_verdicts_of_see_follow_the_numbers_and_one_seed_decides_nothing():
 def test_verdicts_of_cheong_compare_only_models_that_are_no_smaller():
   columns = ('method', 'sparsity', 'bits', 'trained')
   table = {
-    ('dense', 0.0, 32, False): (20, 21, 22), ('k-means', 0.0, 4, True): ((19.9, 7), (20.9, 7), (21.8, 7)),
-    ('pruned', 0.5, 32, True): ((18, 1.9), (19, 1.9), (20, 1.9)), ('pruned', 0.99, 32, True): ((99, 40),) * 3,
+    ('dense', 0.0, 32, False): (20, 21, 22),
+    ('k-means', 0.0, 4, True): ((19.9, 7), (20.9, 7), (21.8, 7)),
+    ('pruned', 0.5, 32, True): ((18, 1.9), (19, 1.9), (20, 1.9)),
+    ('pruned', 0.99, 32, True): ((99, 40),) * 3,
     ('binarised', 0.0, 1, True): (15, 16, 16.5),
-  }  # fmt: skip
+  }
   rows = rows_of(columns, table)
   assert [v.verdict for v in cheong.claims(rows)] == ['reproduced'] * 3
   rows = [row for row in rows if row['method'] != 'k-means']

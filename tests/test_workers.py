@@ -39,17 +39,23 @@ def drawn(seed):
   rng = random.Random(seed)
   cells = []
   for i in range(rng.randrange(1, 30)):
-    parent, teacher = (f'k{rng.randrange(i)}' if i and rng.random() < share else None for share in (0.5, 0.2))
+    parent, teacher = (
+      f'k{rng.randrange(i)}' if i and rng.random() < share else None for share in (0.5, 0.2)
+    )
     taught = Distill(f'cell:{teacher}' if teacher else 'nano')
-    cells.append(Cell(Config(rng.randrange(1, 1000), f'cell:{parent}' if parent else '', taught), parent))
+    cells.append(
+      Cell(Config(rng.randrange(1, 1000), f'cell:{parent}' if parent else '', taught), parent)
+    )
   return cells, [f'k{i}' for i in range(len(cells))]
 
 
 @pytest.mark.parametrize('seed, count', list(itertools.product(range(20), (1, 2, 3, 7, 40))))
 def test_every_cell_is_one_workers_with_all_it_starts_from(seed, count):
   cells, keys = drawn(seed)
-  cells = [cell._replace(config=cell.config._replace(steps=cell.config.steps * 1000 + i))
-           for i, cell in enumerate(cells)]  # all different
+  cells = [
+    cell._replace(config=cell.config._replace(steps=cell.config.steps * 1000 + i))
+    for i, cell in enumerate(cells)
+  ]  # all different
   shares = [workers.share(cells, keys, (i, count)) for i in range(count)]
   assert sorted(itertools.chain(*shares)) == sorted(cells) and sum(map(len, shares)) == len(cells)
   for share in shares:
@@ -60,7 +66,9 @@ def test_every_cell_is_one_workers_with_all_it_starts_from(seed, count):
 
 def test_the_steps_are_spread():
   cells = [Cell(Config(steps)) for steps in (9, 1, 1, 5, 4, 4, 3, 3)]
-  loads = [sum(c.config.steps for c in workers.share(cells, list(range(8)), (i, 3))) for i in range(3)]
+  loads = [
+    sum(c.config.steps for c in workers.share(cells, list(range(8)), (i, 3))) for i in range(3)
+  ]
   assert sorted(loads) == [9, 10, 11]
   # Of a paper's grid: dense arm, pruned, random at each sparsity and seed are families of their own.
   whole = run.plan('quick', {})
@@ -73,33 +81,43 @@ def test_the_steps_are_spread():
 SLURM = {'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_MIN': '1', 'SLURM_ARRAY_TASK_STEP': '2'}
 
 
-@pytest.mark.parametrize('said, environ, place', [
-  ({}, {}, (0, 1)),
-  ({'workers': 1}, {}, (0, 1)),
-  ({'worker': 2, 'workers': 3}, {}, (2, 3)),
-  ({}, {**SLURM, 'SLURM_ARRAY_TASK_COUNT': '4'}, (3, 4)),
-  ({}, {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '4'}, (2, 4)),
-  ({'workers': 9}, SLURM, (3, 9)),
-  ({'worker': 0, 'workers': 2}, {**SLURM, 'SLURM_ARRAY_TASK_COUNT': '4'}, (0, 2)),
-  ({'workers': 5}, {'JOB_COMPLETION_INDEX': '4'}, (4, 5)),
-  ({'joined': True}, {'JOB_COMPLETION_INDEX': '4'}, (0, 1)),  # of the hosts that train as one
-  ({'joined': True, 'worker': 1, 'workers': 2}, {'JOB_COMPLETION_INDEX': '4'}, (1, 2)),
-])
+@pytest.mark.parametrize(
+  'said, environ, place',
+  [
+    ({}, {}, (0, 1)),
+    ({'workers': 1}, {}, (0, 1)),
+    ({'worker': 2, 'workers': 3}, {}, (2, 3)),
+    ({}, {**SLURM, 'SLURM_ARRAY_TASK_COUNT': '4'}, (3, 4)),
+    ({}, {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '4'}, (2, 4)),
+    ({'workers': 9}, SLURM, (3, 9)),
+    ({'worker': 0, 'workers': 2}, {**SLURM, 'SLURM_ARRAY_TASK_COUNT': '4'}, (0, 2)),
+    ({'workers': 5}, {'JOB_COMPLETION_INDEX': '4'}, (4, 5)),
+    ({'joined': True}, {'JOB_COMPLETION_INDEX': '4'}, (0, 1)),  # of the hosts that train as one
+    ({'joined': True, 'worker': 1, 'workers': 2}, {'JOB_COMPLETION_INDEX': '4'}, (1, 2)),
+  ],
+)
 def test_where_a_worker_is(said, environ, place):
   assert workers.place(**said, environ=environ) == place
 
 
-@pytest.mark.parametrize('said, environ, words', [
-  ({'worker': 3, 'workers': 3}, {}, '--worker=3 of 3 workers: expected --worker=I --workers=N'),
-  ({'worker': -1, 'workers': 3}, {}, '--worker=-1 of 3'),
-  ({'worker': 0, 'workers': 0}, {}, '--worker=0 of 0'),
-  ({'workers': 0}, {}, '--workers=0, but which'),
-  ({'workers': 3}, {}, '--workers=3, but which of them'),
-  ({'worker': 3}, {}, '--worker=3, but of how many'),
-  ({}, {'JOB_COMPLETION_INDEX': '2'}, 'JOB_COMPLETION_INDEX=2, but of how many'),
-  ({}, {'SLURM_ARRAY_TASK_ID': 'x', 'SLURM_ARRAY_TASK_COUNT': '4'}, "SLURM_ARRAY_TASK_ID='x' is no whole number"),
-  ({}, {'SLURM_ARRAY_TASK_ID': '9', 'SLURM_ARRAY_TASK_COUNT': '4'}, 'SLURM_ARRAY_TASK_ID=9 of 4'),
-])
+@pytest.mark.parametrize(
+  'said, environ, words',
+  [
+    ({'worker': 3, 'workers': 3}, {}, '--worker=3 of 3 workers: expected --worker=I --workers=N'),
+    ({'worker': -1, 'workers': 3}, {}, '--worker=-1 of 3'),
+    ({'worker': 0, 'workers': 0}, {}, '--worker=0 of 0'),
+    ({'workers': 0}, {}, '--workers=0, but which'),
+    ({'workers': 3}, {}, '--workers=3, but which of them'),
+    ({'worker': 3}, {}, '--worker=3, but of how many'),
+    ({}, {'JOB_COMPLETION_INDEX': '2'}, 'JOB_COMPLETION_INDEX=2, but of how many'),
+    (
+      {},
+      {'SLURM_ARRAY_TASK_ID': 'x', 'SLURM_ARRAY_TASK_COUNT': '4'},
+      "SLURM_ARRAY_TASK_ID='x' is no whole number",
+    ),
+    ({}, {'SLURM_ARRAY_TASK_ID': '9', 'SLURM_ARRAY_TASK_COUNT': '4'}, 'SLURM_ARRAY_TASK_ID=9 of 4'),
+  ],
+)
 def test_a_worker_that_cannot_be_is_one_line(said, environ, words):
   with pytest.raises(ValueError) as error:
     workers.place(**said, environ=environ)
@@ -107,7 +125,10 @@ def test_a_worker_that_cannot_be_is_one_line(said, environ, words):
 
 
 def test_the_command_refuses_before_anything_is_written(tmp_path, capsys):
-  for argv in (['sweep', '--config=configs/sparsity.py'], ['reproduce', 'gordon2020', '--preset=smoke']):
+  for argv in (
+    ['sweep', '--config=configs/sparsity.py'],
+    ['reproduce', 'gordon2020', '--preset=smoke'],
+  ):
     assert command.main([*argv, f'--workdir={tmp_path}/out', '--worker=2', '--workers=2']) == 2
     assert '--worker=2 of 2 workers' in capsys.readouterr().err
   assert not (tmp_path / 'out').exists()
@@ -125,19 +146,38 @@ def get_config(arg):
 def sweep():
   return [{{'seed': seed}} for seed in range(6)]
 """)
-  argv = [sys.executable, '-m', 'prunejax', 'sweep', f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/sweep']
+  argv = [
+    sys.executable,
+    '-m',
+    'prunejax',
+    'sweep',
+    f'--config={tmp_path}/mine.py',
+    f'--workdir={tmp_path}/sweep',
+  ]
   environment = {**os.environ, 'PYTHONPATH': str(tiny_runs.ROOT), 'JAX_PLATFORMS': 'cpu'}
   environment['XLA_FLAGS'] = tiny_runs.QUICK_COMPILE
-  places = (['--worker=0', '--workers=2'], {}), ([], {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '2'})
+  places = (
+    (['--worker=0', '--workers=2'], {}),
+    ([], {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '2'}),
+  )
   places[1][1]['SLURM_ARRAY_TASK_MIN'] = '1'
   start = lambda flags, more: subprocess.Popen(
-    [*argv, *flags], env={**environment, **more}, cwd=tiny_runs.ROOT, stdout=subprocess.PIPE, text=True
+    [*argv, *flags],
+    env={**environment, **more},
+    cwd=tiny_runs.ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
   )
   jobs = [start(*place) for place in places]
   said = [job.communicate(timeout=300)[0] for job in jobs]
   assert [job.returncode for job in jobs] == [0, 0]
-  lines = [json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()]
-  assert sorted(row['seed'] for row in lines) == list(range(6)) and len({row['cell'] for row in lines}) == 6
+  lines = [
+    json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()
+  ]
+  assert (
+    sorted(row['seed'] for row in lines) == list(range(6))
+    and len({row['cell'] for row in lines}) == 6
+  )
   assert all(text.count('[') >= 3 and '3 cells, 0 done, 3 left' in text for text in said)
   assert len(ledger.read(tmp_path / 'sweep' / 'ledger.jsonl')) == 6
 
@@ -165,7 +205,10 @@ def test_workers_that_start_together_share_one_cache(tmp_path, monkeypatch):
     thread.join()
   assert len(got) == 6 and all(pieces == got[0][0] for pieces, _ in got)
   assert all((a == b).all() for _, part in got for a, b in zip(part, got[0][1], strict=True))
-  assert [len(list((tmp_path / 'cache' / room).iterdir())) for room in ('vocab', 'tokens')] == [1, 1]
+  assert [len(list((tmp_path / 'cache' / room).iterdir())) for room in ('vocab', 'tokens')] == [
+    1,
+    1,
+  ]
 
 
 def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
@@ -181,7 +224,11 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
   measured = []
   monkeypatch.setattr(run.probes, 'measure', lambda cells, folder, **_: measured.append(len(cells)))
   monkeypatch.setattr(run, 'write_report', lambda folder, say: 'the report')
-  written = [run.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)]
+  written = [
+    run.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)
+  ]
   assert measured == [len(plan)], 'models are measured once, by the last one, for all'
-  assert written == [None, None, 'the report'] and sorted(ran) == sorted(grid.key(cell) for cell in plan)
+  assert written == [None, None, 'the report'] and sorted(ran) == sorted(
+    grid.key(cell) for cell in plan
+  )
   assert len(lines) == 2 and 'cells are left to other workers' in lines[0]

@@ -43,8 +43,14 @@ def nothing_compiled(monkeypatch):
 PRUNE = 'prune.weights.'
 GLUE = {'data__task': 'glue/cola'}
 TABLE = {
-  'a misspelt key': ({'optimizer.learnin_rate': 1}, ["did you mean 'optimizer.learning_rate'", 'learnin_rate']),
-  'a misspelt group': ({'prune.weigths.schedule': 1}, ['prune.weigths', "did you mean 'prune.weights'"]),
+  'a misspelt key': (
+    {'optimizer.learnin_rate': 1},
+    ["did you mean 'optimizer.learning_rate'", 'learnin_rate'],
+  ),
+  'a misspelt group': (
+    {'prune.weigths.schedule': 1},
+    ['prune.weigths', "did you mean 'prune.weights'"],
+  ),
   'a group': ({'optimizer': 1}, ["'optimizer' is a group of b1"]),
   'a word for a number': ({'steps': 'many'}, ["steps='many'", 'a whole number']),
   'half a step': ({'steps': 1.5}, ['steps=1.5', 'a whole number']),
@@ -58,10 +64,19 @@ TABLE = {
   'a dtype': ({'model.dtype': 'float64'}, ["model.dtype='float64'", 'bfloat16']),
   'an initializer': ({'model.initializer': 'zeros'}, ["model.initializer='zeros'", 'fan_in']),
   'heads': ({'model.num_attention_heads': 3}, ['hidden_size=16', 'num_attention_heads=3']),
-  'sparsity of one': ({PRUNE + 'schedule': 'cubic(1.0, end=5)'}, ['prune.weights.schedule', 'sparsity=1.0', '[0, 1)']),
-  'sparsity below zero': ({PRUNE + 'schedule': 'constant(-0.5)'}, ['prune.weights.schedule', '-0.5', '[0, 1)']),
+  'sparsity of one': (
+    {PRUNE + 'schedule': 'cubic(1.0, end=5)'},
+    ['prune.weights.schedule', 'sparsity=1.0', '[0, 1)'],
+  ),
+  'sparsity below zero': (
+    {PRUNE + 'schedule': 'constant(-0.5)'},
+    ['prune.weights.schedule', '-0.5', '[0, 1)'],
+  ),
   'a percentage': ({PRUNE + 'schedule': 'constant(90)'}, ['prune.weights.schedule', '90 % is 0.9']),
-  'begin after end': ({PRUNE + 'schedule': 'cubic(0.5, 9, 5)'}, ['prune.weights.schedule', 'begin=9', 'end=5']),
+  'begin after end': (
+    {PRUNE + 'schedule': 'cubic(0.5, 9, 5)'},
+    ['prune.weights.schedule', 'begin=9', 'end=5'],
+  ),
   'a method': ({PRUNE + 'schedule': 'cubik(0.5)'}, ["did you mean 'cubic'", 'constant']),
   'an argument': ({PRUNE + 'criterion': 'magnitude(p=1)'}, ['prune.weights.criterion', "'p'"]),
   'a regex of no leaf': (
@@ -69,17 +84,26 @@ TABLE = {
     ['prune.weights: ', 'encoder/layer_7/.*', 'matches no'],
   ),
   'a leaf that nothing goes into': (
-    {PRUNE + 'schedule': 'one_shot(0.5, at=0)', PRUNE + 'when': 'every(1, until=0)', PRUNE + 'criterion': 'wanda()'},
+    {
+      PRUNE + 'schedule': 'one_shot(0.5, at=0)',
+      PRUNE + 'when': 'every(1, until=0)',
+      PRUNE + 'criterion': 'wanda()',
+    },
     ['prune.weights: wanda()', "'embeddings/word/embedding'", 'where='],
   ),
   'a broken regex': ({PRUNE + 'where': '['}, ["prune.weights.where='['", 'regular expression']),
   'n:m that does not divide': (
-    {PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'structure': 'n_m(3, 5)'}, ['n_m(3, 5)', 'embeddings/word/embedding'],
+    {PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'structure': 'n_m(3, 5)'},
+    ['n_m(3, 5)', 'embeddings/word/embedding'],
   ),
-  'n:m the wrong way round': ({PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'structure': 'n_m(4, 2)'}, ['n_m(4, 2)']),
+  'n:m the wrong way round': (
+    {PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'structure': 'n_m(4, 2)'},
+    ['n_m(4, 2)'],
+  ),
   'nothing to hold': ({'hold_zeros': 'true', PRUNE + 'where': 'nobody'}, ['nobody', 'matches no']),
   'latent weights without a view': (
-    {PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'zero_pruned': 'false'}, ['zero_pruned=False', 'view=apply'],
+    {PRUNE + 'schedule': 'constant(0.4)', PRUNE + 'zero_pruned': 'false'},
+    ['zero_pruned=False', 'view=apply'],
   ),
   'a text folder': ({'data.corpus': 'txet'}, ['no text folder', 'txet']),
   'no root': ({'data.root': ''}, ["data.corpus='text'", 'data.root=FOLDER']),
@@ -99,7 +123,9 @@ TABLE = {
 @pytest.mark.parametrize('what', TABLE)
 def test_refused_before_anything_is_compiled_or_written(what, tmp_path, capsys, nothing_compiled):
   changes, words = TABLE[what]
-  argv = tiny_runs.argv('train', tmp_path / 'run') + [f'--config.{k}={v}' for k, v in changes.items()]
+  argv = tiny_runs.argv('train', tmp_path / 'run') + [
+    f'--config.{k}={v}' for k, v in changes.items()
+  ]
   refused(capsys, argv, *words)
   assert not (tmp_path / 'run').exists()
 
@@ -119,16 +145,23 @@ def test_a_damaged_archive_in_the_data_folder(tmp_path, capsys, nothing_compiled
     info.size = 5000
     archive.addfile(info, io.BytesIO(np.random.default_rng(0).bytes(5000)))
   (tmp_path / 'text' / 'a.tar.xz').write_bytes(buffer.getvalue()[:3000])
-  argv = tiny_runs.argv('train', tmp_path / 'run', data__root=tmp_path, data__cache=tmp_path / 'cache')
+  argv = tiny_runs.argv(
+    'train', tmp_path / 'run', data__root=tmp_path, data__cache=tmp_path / 'cache'
+  )
   refused(capsys, argv, str(tmp_path / 'text' / 'a.tar.xz'), 'not a readable archive')
   assert not list(tmp_path.rglob('evil*'))
 
 
-@pytest.mark.parametrize('broken, words', [
-  ('made\t1\tonly three\n', ['train.tsv', 'line 49']),
-  ('made\t7\t\tba deni foru.\n', ['train.tsv', 'line 49', "'7'"]),
-])
-def test_a_broken_row_and_a_strange_label_name_file_and_line(tmp_path, capsys, nothing_compiled, broken, words):
+@pytest.mark.parametrize(
+  'broken, words',
+  [
+    ('made\t1\tonly three\n', ['train.tsv', 'line 49']),
+    ('made\t7\t\tba deni foru.\n', ['train.tsv', 'line 49', "'7'"]),
+  ],
+)
+def test_a_broken_row_and_a_strange_label_name_file_and_line(
+  tmp_path, capsys, nothing_compiled, broken, words
+):
   tiny_runs.write_glue(tmp_path)
   vocab = tiny_runs.finished('pruned').folder / 'model' / 'vocab.txt'
   with open(tmp_path / 'glue' / 'CoLA' / 'train.tsv', 'a') as stream:
@@ -157,12 +190,15 @@ def test_a_vocabulary_that_does_not_fit_the_model(tmp_path, capsys, nothing_comp
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('size, words', [
-  ({'num_hidden_layers': 2}, ['bert.encoder.layer.1']),
-  ({'hidden_size': 32}, ['32', '16']),
-  ({'model_type': 'roberta'}, ['roberta']),
-  ({'hidden_size': 'wide'}, ['config.json']),
-])
+@pytest.mark.parametrize(
+  'size, words',
+  [
+    ({'num_hidden_layers': 2}, ['bert.encoder.layer.1']),
+    ({'hidden_size': 32}, ['32', '16']),
+    ({'model_type': 'roberta'}, ['roberta']),
+    ({'hidden_size': 'wide'}, ['config.json']),
+  ],
+)
 def test_a_checkpoint_of_another_model(tmp_path, capsys, nothing_compiled, size, words):
   folder = model_copy(tmp_path / 'model', **size)
   refused(capsys, tiny_runs.argv('train', tmp_path / 'run', init=folder), str(folder), *words)
@@ -172,7 +208,9 @@ def test_a_checkpoint_of_another_model(tmp_path, capsys, nothing_compiled, size,
 def test_weights_that_are_no_weights(tmp_path, capsys, nothing_compiled):
   folder = model_copy(tmp_path / 'model')
   (folder / 'model.safetensors').write_bytes(b'\0' * 99)
-  refused(capsys, tiny_runs.argv('train', tmp_path / 'run', init=folder), 'model.safetensors', 'damaged')
+  refused(
+    capsys, tiny_runs.argv('train', tmp_path / 'run', init=folder), 'model.safetensors', 'damaged'
+  )
   assert not (tmp_path / 'run').exists()
 
 
@@ -187,7 +225,9 @@ def test_a_work_directory_of_another_config(capsys, nothing_compiled):
 def test_a_work_directory_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('in the way')
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    refused(capsys, tiny_runs.argv('train', folder), str(folder), 'cannot write to the work directory')
+    refused(
+      capsys, tiny_runs.argv('train', folder), str(folder), 'cannot write to the work directory'
+    )
   assert (tmp_path / 'file').read_text() == 'in the way'
 
 
@@ -213,7 +253,9 @@ def test_a_disk_that_fills_up_while_training(tmp_path, capsys, monkeypatch):
       raise OSError(errno.ENOSPC, 'No space left on device', 'metrics.jsonl')
     honest(self, step, kind, values)
 
-  argv = tiny_runs.argv('train', tmp_path / 'run') + [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
+  argv = tiny_runs.argv('train', tmp_path / 'run') + [
+    f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()
+  ]
   monkeypatch.setattr(log.Log, 'write', full)
   refused(capsys, argv, 'No space left on device', 'metrics.jsonl')
   monkeypatch.undo()
@@ -227,4 +269,6 @@ def test_a_loss_that_is_not_finite(tmp_path, capsys):
   argv += [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
   line = refused(capsys, argv, 'not finite at step', 'optimizer.learning_rate')
   assert int(line.split('at step ')[1].split(';')[0]) in (2, 3)
-  assert not (tmp_path / 'run' / 'result.json').exists() and not (tmp_path / 'run' / 'model').exists()
+  assert (
+    not (tmp_path / 'run' / 'result.json').exists() and not (tmp_path / 'run' / 'model').exists()
+  )

@@ -16,15 +16,39 @@ def update_with(tx, params=None, **extra):
 
 
 BAD = [
-  (lambda: prune(where='kernel').init(make_params()), "where='kernel' matches no .*'enc/bias', 'enc/kernel'"),
-  (lambda: prune().init({'a': {'kernel': jnp.ones(2)}, 'a/kernel': jnp.ones(2)}), "two leaves .* path 'a/kernel'"),
+  (
+    lambda: prune(where='kernel').init(make_params()),
+    "where='kernel' matches no .*'enc/bias', 'enc/kernel'",
+  ),
+  (
+    lambda: prune().init({'a': {'kernel': jnp.ones(2)}, 'a/kernel': jnp.ones(2)}),
+    "two leaves .* path 'a/kernel'",
+  ),
   (lambda: prune(where='(').init(make_params()), r"where='\(' is not a regular expression"),
-  (lambda: prune(structure=prunejax.n_m(2, 4)).init(make_params()), r'4 does not divide .*enc/kernel.*\(6, 4\)'),
-  (lambda: prune(0.9, structure=prunejax.n_m(2, 4)), 'sparsity 0.9, but this structure can remove at most 0.5'),
-  (lambda: prune(structure=prunejax.rows(), where='.*').init(make_params()), r"'enc/bias' has shape \(4,\)"),
-  (lambda: prune(when=prunejax.every(1, until=1)), 'stop moving after step 1, before .* target at step 2'),
-  (lambda: prune(allocation=prunejax.by_class({'enc.*': 0.5})).init(make_params()), "no class matches 'head/kernel'"),
-  (lambda: prune(allocation=prunejax.by_class({'.*': 0.5, 'x': 0.1})).init(make_params()), "'x' is the first match"),
+  (
+    lambda: prune(structure=prunejax.n_m(2, 4)).init(make_params()),
+    r'4 does not divide .*enc/kernel.*\(6, 4\)',
+  ),
+  (
+    lambda: prune(0.9, structure=prunejax.n_m(2, 4)),
+    'sparsity 0.9, but this structure can remove at most 0.5',
+  ),
+  (
+    lambda: prune(structure=prunejax.rows(), where='.*').init(make_params()),
+    r"'enc/bias' has shape \(4,\)",
+  ),
+  (
+    lambda: prune(when=prunejax.every(1, until=1)),
+    'stop moving after step 1, before .* target at step 2',
+  ),
+  (
+    lambda: prune(allocation=prunejax.by_class({'enc.*': 0.5})).init(make_params()),
+    "no class matches 'head/kernel'",
+  ),
+  (
+    lambda: prune(allocation=prunejax.by_class({'.*': 0.5, 'x': 0.1})).init(make_params()),
+    "'x' is the first match",
+  ),
   (lambda: prunejax.by_class({'.*': 1.5}), 'has 1.5'),
   (lambda: prunejax.n_m(4, 2), r'n_m\(4, 2\)'),
   (lambda: prunejax.block(0, 4), r'block\(0, 4\)'),
@@ -34,8 +58,11 @@ BAD = [
   (lambda: update_with(prune(criterion=prunejax.movement())), 'movement.. needs the raw gradient'),
   (lambda: update_with(prune(), grad={'enc': jnp.ones(3)}), "grad= has no leaf 'enc/kernel'"),
   (lambda: prune().update(make_params(), prune().init(make_params())), 'tx.update needs params'),
-  (lambda: prunejax.get_masks(prune().init(make_params()), {'enc': {}}), 'enc/kernel.*no such leaf'),
-]  # fmt: skip
+  (
+    lambda: prunejax.get_masks(prune().init(make_params()), {'enc': {}}),
+    'enc/kernel.*no such leaf',
+  ),
+]
 
 
 @pytest.mark.parametrize('make, message', BAD, ids=range(len(BAD)))

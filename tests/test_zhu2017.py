@@ -16,9 +16,17 @@ def planted(perplexity, seeds=3, coarse=0.0):
   for seed in range(seeds):
     arms = [(size, s, p.intervals[0]) for size, levels in p.sparsities.items() for s in levels]
     for size, s, interval in [*arms, ('large', p.intervals_at, p.intervals[1])]:
-      loss = math.log(perplexity(size, s)) + 0.002 * seed + (coarse if interval == p.intervals[1] else 0)
-      metrics = {'loss': loss, 'perplexity': math.exp(loss), 'nonzeros': int(1e6 * paper.nonzeros(size, s))}
-      rows.append({'size': size, 'sparsity': s, 'interval': interval, 'seed': seed, 'metrics': metrics})
+      loss = (
+        math.log(perplexity(size, s)) + 0.002 * seed + (coarse if interval == p.intervals[1] else 0)
+      )
+      metrics = {
+        'loss': loss,
+        'perplexity': math.exp(loss),
+        'nonzeros': int(1e6 * paper.nonzeros(size, s)),
+      }
+      rows.append(
+        {'size': size, 'sparsity': s, 'interval': interval, 'seed': seed, 'metrics': metrics}
+      )
   return rows
 
 
@@ -27,7 +35,9 @@ def verdicts(rows):
 
 
 def test_the_papers_own_numbers_reproduce_every_claim():
-  assert set(verdicts(planted(lambda size, s: paper.PERPLEXITY[size][s])).values()) == {'reproduced'}
+  assert set(verdicts(planted(lambda size, s: paper.PERPLEXITY[size][s])).values()) == {
+    'reproduced'
+  }
 
 
 def test_opposites_do_not_and_one_seed_says_nothing():
@@ -48,10 +58,14 @@ def test_smallest_preset_by_the_command(tmp_path):
     assert row['metrics']['sparsity'] == pytest.approx(1 - kept / sum(kernels))
     assert row['metrics']['nonzeros'] <= kept + row['metrics']['parameters'] - sum(kernels)
   # Dense and pruned start alike and read the same text: only the masks set them apart.
-  assert len({row['metrics']['loss'] for row in rows}) == len({(r['size'], r['sparsity'], r['interval']) for r in rows})
+  assert len({row['metrics']['loss'] for row in rows}) == len(
+    {(r['size'], r['sparsity'], r['interval']) for r in rows}
+  )
   assert (folder / 'perplexity.png').stat().st_size > 10_000
   again = tmp_path / 'again'
-  assert command.main(['report', str(folder / 'ledger.jsonl'), f'--out={again}']) == 0  # the ledger is all it takes
+  assert (
+    command.main(['report', str(folder / 'ledger.jsonl'), f'--out={again}']) == 0
+  )  # the ledger is all it takes
   assert (again / 'perplexity.png').read_bytes() == (folder / 'perplexity.png').read_bytes()
   assert json.loads((folder / 'grid.json').read_text()) == {'paper': 'zhu2017', 'preset': 'smoke'}
 
@@ -67,6 +81,12 @@ def test_text_as_the_penn_treebank_has_it(tmp_path):
 
 
 def test_what_is_no_text_is_refused_before_anything_runs(tmp_path, capsys):
-  args = ['reproduce', 'zhu2017', '--preset=smoke', f'--workdir={tmp_path}/out', f'--config.data.root={tmp_path}/none']
+  args = [
+    'reproduce',
+    'zhu2017',
+    '--preset=smoke',
+    f'--workdir={tmp_path}/out',
+    f'--config.data.root={tmp_path}/none',
+  ]
   assert command.main(args) == 2
   assert 'none' in capsys.readouterr().err and not (tmp_path / 'out').exists()

@@ -61,7 +61,9 @@ def home():
 def write_text(folder, documents=40, seed=0):
   """Documents of twelve sentences, one a file, in which a word tells something of the next one."""
   rng = np.random.default_rng(seed)
-  words = [a + b for a in 'b d f g k l m n p r s t'.split() for b in ('a', 'eni', 'oru', 'ist', 'u')]
+  words = [
+    a + b for a in 'b d f g k l m n p r s t'.split() for b in ('a', 'eni', 'oru', 'ist', 'u')
+  ]
   folder.mkdir(parents=True)
   for i in range(documents):
     sentences = []
@@ -129,7 +131,9 @@ def newest(folder):
   state, damaged = checkpoint.restore(manager, abstract, shardings)
   manager.close()
   assert damaged == []
-  return int(state['step']), prunejax.mask_hash(prunejax.get_masks(state['opt_state'], state['params']))
+  return int(state['step']), prunejax.mask_hash(
+    prunejax.get_masks(state['opt_state'], state['params'])
+  )
 
 
 def weights(folder):

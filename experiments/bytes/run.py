@@ -23,9 +23,12 @@ from prunejax.train import study
 EMBEDDINGS = r'embeddings/.*'
 PARTS = {'all': r'(?!)', 'no embeddings': EMBEDDINGS}
 SHOWN = {
-  'dense float32': '#555555', 'bit mask, float32': '#7b6888', 'sparse file, int8': '#2a9d8f',
-  'Deep Compression, 5 bits': '#d1495b', 'bound: mask and shared codes': '#e9a23b',
-}  # fmt: skip
+  'dense float32': '#555555',
+  'bit mask, float32': '#7b6888',
+  'sparse file, int8': '#2a9d8f',
+  'Deep Compression, 5 bits': '#d1495b',
+  'bound: mask and shared codes': '#e9a23b',
+}
 
 
 class Preset(NamedTuple):
@@ -46,12 +49,17 @@ PRESETS = {
 def plan(preset, root):
   """One cell for each sparsity and part of the model. Raises ValueError for a root: the model is the package's."""
   if root:
-    raise ValueError(f'bytes: --config.data.root={root!r}: it reads no data, only the packaged model')
+    raise ValueError(
+      f'bytes: --config.data.root={root!r}: it reads no data, only the packaged model'
+    )
   return [
-    study.Cell({'model': 'nano', 'sparsity': s, 'part': part},
-               {'model': 'nano', 'sparsity': s, 'part': part, 'bits': preset.bits})
-    for part in preset.parts for s in preset.sparsities
-  ]  # fmt: skip
+    study.Cell(
+      {'model': 'nano', 'sparsity': s, 'part': part},
+      {'model': 'nano', 'sparsity': s, 'part': part, 'bits': preset.bits},
+    )
+    for part in preset.parts
+    for s in preset.sparsities
+  ]
 
 
 def measure(settings, root, folder, say):
@@ -59,9 +67,15 @@ def measure(settings, root, folder, say):
   del root, folder, say
   params, _ = bert_hf.load(pathlib.Path(models.__path__[0]) / 'nano')
   leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
-  chosen = {name: leaf for name, leaf in leaves.items() if name.startswith('encoder/') and name.endswith('/kernel')}
+  chosen = {
+    name: leaf
+    for name, leaf in leaves.items()
+    if name.startswith('encoder/') and name.endswith('/kernel')
+  }
   masks = _masks({name: np.abs(leaf) for name, leaf in chosen.items()}, settings['sparsity'])
-  pruned = leaves | {name: np.where(np.asarray(masks[name]), leaf, 0) for name, leaf in chosen.items()}
+  pruned = leaves | {
+    name: np.where(np.asarray(masks[name]), leaf, 0) for name, leaf in chosen.items()
+  }
   rows = codecs.table(pruned, leave_out=PARTS[settings['part']], bits=settings['bits'])
   out = {f'{row["codec"]}': row['bytes'] for row in rows}
   return out | {'pruned_weights': sum(leaf.size for leaf in chosen.values())}
@@ -81,7 +95,9 @@ def tables(rows):
         line = {'codec': codec}
         for row in mine:
           size = row['metrics'][codec]
-          line[f'at {row["sparsity"]:g}'] = f'{size:,} ({row["metrics"]["dense float32"] / size:.1f}x)'
+          line[f'at {row["sparsity"]:g}'] = (
+            f'{size:,} ({row["metrics"]["dense float32"] / size:.1f}x)'
+          )
         lines.append(line)
     if mine:
       note = f'{mine[0]["metrics"]["pruned_weights"]:,} weights are pruned, those of the kernels of the encoder. '
@@ -99,8 +115,15 @@ def figures(rows):
       mine = sorted((row for row in rows if row['part'] == part), key=lambda row: row['sparsity'])
       for codec, colour in SHOWN.items():
         if mine and codec in mine[0]['metrics']:
-          axes.plot([row['sparsity'] for row in mine], [row['metrics'][codec] / 1000 for row in mine], color=colour,
-                    marker='o', markeredgecolor='white', ls='--' if 'bound' in codec else '-', label=codec)
+          axes.plot(
+            [row['sparsity'] for row in mine],
+            [row['metrics'][codec] / 1000 for row in mine],
+            color=colour,
+            marker='o',
+            markeredgecolor='white',
+            ls='--' if 'bound' in codec else '-',
+            label=codec,
+          )
       axes.set_title(part)
       axes.set_yscale('log')
       axes.set_xticks([row['sparsity'] for row in mine])
@@ -120,6 +143,8 @@ STUDY = study.Study(
   claims=lambda rows: [],
   tables=tables,
   figures=figures,
-  captions={'bytes': 'Bytes of the packaged BERT by the sparsity of its encoder, as files and as the bound.'},
+  captions={
+    'bytes': 'Bytes of the packaged BERT by the sparsity of its encoder, as files and as the bound.'
+  },
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -33,10 +33,36 @@ class Preset(NamedTuple):
   rate: float = 5e-4
 
 
-BASE = {'words': 2000, 'hidden': 128, 'layers': 2, 'heads': 4, 'inner': 256, 'dropout': 0.1, 'bounds': [[16, 18]],
-        'train': 0, 'test': 0, 'batch': 64, 'together': 10, 'steps': 700, 'rate': 2e-3, 'warmup': 100}  # fmt: skip
-TINY = {'words': 200, 'hidden': 16, 'layers': 1, 'heads': 2, 'inner': 32, 'bounds': [[24, 28]], 'train': 300,
-        'test': 20, 'batch': 8, 'together': 2, 'steps': 4, 'warmup': 2}  # fmt: skip
+BASE = {
+  'words': 2000,
+  'hidden': 128,
+  'layers': 2,
+  'heads': 4,
+  'inner': 256,
+  'dropout': 0.1,
+  'bounds': [[16, 18]],
+  'train': 0,
+  'test': 0,
+  'batch': 64,
+  'together': 10,
+  'steps': 700,
+  'rate': 2e-3,
+  'warmup': 100,
+}
+TINY = {
+  'words': 200,
+  'hidden': 16,
+  'layers': 1,
+  'heads': 2,
+  'inner': 32,
+  'bounds': [[24, 28]],
+  'train': 300,
+  'test': 20,
+  'batch': 8,
+  'together': 2,
+  'steps': 4,
+  'warmup': 2,
+}
 PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), base=TINY, sparsities=(0.5,), bits=(4,), steps=4),
   'quick': Preset('three seeds; six to ten minutes a seed on a CPU core that does other work too'),
@@ -45,17 +71,34 @@ PRESETS = {
 
 def plan(preset, root):
   """The cells: dense, then pruning, shared values, and both."""
-  task(root, **_data({**BASE, **preset.base}))  # what is missing or wrong is told before anything is trained
+  task(
+    root, **_data({**BASE, **preset.base})
+  )  # what is missing or wrong is told before anything is trained
   cells = []
   for seed in preset.seeds:
     base = {**BASE, **preset.base, 'data': 'multi30k en-de' if root else 'cipher', 'seed': seed}
 
     def add(method, sparsity=0.0, bits=32, steps=0, base=base):
-      cells.append(study.Cell(
-        {'data': base['data'], 'method': method, 'sparsity': sparsity, 'bits': bits, 'trained': bool(steps),
-         'seed': base['seed']},
-        {'base': base, 'method': method, 'sparsity': sparsity, 'bits': bits, 'steps': steps, 'rate': preset.rate},
-      ))  # fmt: skip
+      cells.append(
+        study.Cell(
+          {
+            'data': base['data'],
+            'method': method,
+            'sparsity': sparsity,
+            'bits': bits,
+            'trained': bool(steps),
+            'seed': base['seed'],
+          },
+          {
+            'base': base,
+            'method': method,
+            'sparsity': sparsity,
+            'bits': bits,
+            'steps': steps,
+            'rate': preset.rate,
+          },
+        )
+      )
 
     add('dense')
     for sparsity in preset.sparsities:
@@ -79,15 +122,26 @@ def measure(settings, root, folder, say):
 
   def fit(kind, params, steps=steps, rate=settings['rate'], **fixed):
     return translation.fit(
-      _trainer(kind, model, steps), params, data.filled, steps=steps, rate=rate, warmup=min(base['warmup'], steps // 4),
-      batch=base['batch'], together=base['together'], seed=base['seed'], fixed=fixed.get('fixed'), say=say,
-    )  # fmt: skip
+      _trainer(kind, model, steps),
+      params,
+      data.filled,
+      steps=steps,
+      rate=rate,
+      warmup=min(base['warmup'], steps // 4),
+      batch=base['batch'],
+      together=base['together'],
+      seed=base['seed'],
+      fixed=fixed.get('fixed'),
+      say=say,
+    )
 
   def dense():
     return named_leaves(jax.device_get(fit('dense', fresh, base['steps'], base['rate'])[0].params))
 
   kept = study.kept(folder, {'cheong2019': base}, dense)
-  parent = jax.tree.structure(fresh).unflatten([jnp.asarray(kept[name]) for name in named_leaves(fresh)])
+  parent = jax.tree.structure(fresh).unflatten(
+    [jnp.asarray(kept[name]) for name in named_leaves(fresh)]
+  )
   params, metrics, zeros, count = parent, {}, 'pruned' in method, 0
   if method == 'dense' and steps:
     params = fit('dense', params)[0].params
@@ -102,7 +156,9 @@ def measure(settings, root, folder, say):
       tables = fit('shared', tables, fixed=codes)[0].params
     params = sharing.opened(tables, codes)
   width, length = base['bounds'][-1]
-  said = translation.translate(model, params, data.tokenizer, data.test.source, width=width, length=length)
+  said = translation.translate(
+    model, params, data.tokenizer, data.test.source, width=width, length=length
+  )
   metrics |= {'bleu': translation.bleu(said, data.test.target), 'sentences': len(said)}
   metrics['removed'] = masks.sparsity(params, sharing.WHERE)['total']
   before, after = sharing.bits(parent), sharing.bits(params, count, zeros)
@@ -122,14 +178,19 @@ def _trainer(kind, model, steps):
     def last(fixed):
       final = fixed['sparsity']
       return prunejax.prune_transform(
-        prunejax.magnitude(), prunejax.staircase(START * final, final, steps=every, jumps=jumps),
-        when=prunejax.every(every), allocation=prunejax.uniform(), where=sharing.WHERE,
-      )  # fmt: skip
+        prunejax.magnitude(),
+        prunejax.staircase(START * final, final, steps=every, jumps=jumps),
+        when=prunejax.every(every),
+        allocation=prunejax.uniform(),
+        where=sharing.WHERE,
+      )
 
   if kind == 'shared':  # the tables train, all of them: zeros are kept by the codes
     links = translation.links(sharing.WHERE, lambda fixed: optax.identity())
     return translation.trainer(model, links, view=sharing.opened)
-  return translation.trainer(model, translation.links(sharing.WHERE, last), view=lambda params, fixed: params)
+  return translation.trainer(
+    model, translation.links(sharing.WHERE, last), view=lambda params, fixed: params
+  )
 
 
 @functools.lru_cache
@@ -139,9 +200,15 @@ def _fresh(model, seed):
 
 
 def _model(base):
-  return Transformer(base['words'], *(base[k] for k in ('hidden', 'layers', 'heads', 'inner', 'dropout')))
+  return Transformer(
+    base['words'], *(base[k] for k in ('hidden', 'layers', 'heads', 'inner', 'dropout'))
+  )
 
 
 def _data(base):
-  return {'words': base['words'], 'bounds': tuple(map(tuple, base['bounds'])), 'train': base['train'] or None,
-          'test': base['test'] or None}  # fmt: skip
+  return {
+    'words': base['words'],
+    'bounds': tuple(map(tuple, base['bounds'])),
+    'train': base['train'] or None,
+    'test': base['test'] or None,
+  }

@@ -4,9 +4,17 @@ from experiments.cheong2019 import cells, claims
 from prunejax.train import study
 
 STUDY = study.Study(
-  name='cheong2019', title='A translation Transformer pruned, or its weights shared', source='Cheong & Daniel 2019',
-  presets=cells.PRESETS, plan=cells.plan, measure=cells.measure, claims=claims.claims, tables=claims.shown_tables,
+  name='cheong2019',
+  title='A translation Transformer pruned, or its weights shared',
+  source='Cheong & Daniel 2019',
+  presets=cells.PRESETS,
+  plan=cells.plan,
+  measure=cells.measure,
+  claims=claims.claims,
+  tables=claims.shown_tables,
   figures=claims.figures,
-  captions={'compression': 'BLEU against compression rate; small dots are seeds. Squares: nothing trained after.'},
+  captions={
+    'compression': 'BLEU against compression rate; small dots are seeds. Squares: nothing trained after.'
+  },
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -36,7 +36,9 @@ def share(params, count, zeros=False):
 def opened(params, fixed):
   """The weights that centroids and codes stand for; a code past the last centroid is zero."""
   leaves = named_leaves(params)
-  full = [jnp.append(leaf, 0.0)[fixed[name]] if name in fixed else leaf for name, leaf in leaves.items()]
+  full = [
+    jnp.append(leaf, 0.0)[fixed[name]] if name in fixed else leaf for name, leaf in leaves.items()
+  ]
   return jax.tree.unflatten(jax.tree.structure(params), full)
 
 
@@ -47,9 +49,11 @@ def bits(params, count=0, zeros=False):
   the matrix a table of `count` float32.
   """
   kept = named_leaves(from_zeros(params, WHERE)) if zeros else {}
-  pattern, table, out = compiled(WHERE, 'bits'), compiled(EMBEDDING, 'bits'), dict.fromkeys(
-    ('matrices', 'embeddings', 'rest'), 0
-  )  # fmt: skip
+  pattern, table, out = (
+    compiled(WHERE, 'bits'),
+    compiled(EMBEDDING, 'bits'),
+    dict.fromkeys(('matrices', 'embeddings', 'rest'), 0),
+  )
   width = int(np.ceil(np.log2(count))) if count else 32
   for name, leaf in named_leaves(params).items():
     if pattern.fullmatch(name):

@@ -15,13 +15,25 @@ FAMILIES = {
 }
 # Keys that a cell sets itself, whatever the command says.
 OWN = {
-  'seed': '--seeds', 'data.task': '--tasks', 'steps': '--scale, or a preset', 'hold_zeros': 'another preset',
-  'prune.weights.schedule': '--sparsities', 'prune.weights.when': 'another preset',
-}  # fmt: skip
+  'seed': '--seeds',
+  'data.task': '--tasks',
+  'steps': '--scale, or a preset',
+  'hold_zeros': 'another preset',
+  'prune.weights.schedule': '--sparsities',
+  'prune.weights.when': 'another preset',
+}
 
 
 def plan(
-  preset, overrides, from_scratch=False, *, names=None, sparsities=None, seeds=None, scale=None, families=None,
+  preset,
+  overrides,
+  from_scratch=False,
+  *,
+  names=None,
+  sparsities=None,
+  seeds=None,
+  scale=None,
+  families=None,
   rates=None,
 ):
   """The cells of a preset in an order in which each one's parent comes first.
@@ -44,21 +56,31 @@ def plan(
   p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale, families, rates)
   for name, flag in OWN.items():
     if name in overrides:
-      raise ValueError(f'--config.{name}={overrides[name]} is what the cells of this grid differ in: use {flag}')
+      raise ValueError(
+        f'--config.{name}={overrides[name]} is what the cells of this grid differ in: use {flag}'
+      )
   for config in filter(None, (p.pretrain, p.tune, p.teacher)):
     configs.override(config, overrides)
   cells = Cells(p)
   if from_scratch:
     if p.pretrain.init != 'nano':
       start = p.pretrain.init or 'a model of its own'
-      raise ValueError(f'--from-scratch trains the small model; preset {preset!r} starts from {start!r}')
+      raise ValueError(
+        f'--from-scratch trains the small model; preset {preset!r} starts from {start!r}'
+      )
     teacher = nano.get_config()
-    teacher.data.update(corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache)
+    teacher.data.update(
+      corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache
+    )
     teacher.steps = _times(teacher.steps, scale)
     born = cells.add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
     p.pretrain.init = p.tune.init = f'cell:{born}'
   elif p.teacher and not p.pretrain.init:
-    labels = {'task': '', 'seed': p.teacher.seed, 'learning_rate': p.teacher.optimizer.learning_rate}
+    labels = {
+      'task': '',
+      'seed': p.teacher.seed,
+      'learning_rate': p.teacher.optimizer.learning_rate,
+    }
     born = cells.add(p.teacher, stage='born', arm='dense', sparsity=0.0, **labels)
     p.pretrain.init = p.tune.init = f'cell:{born}'
   for seed in p.seeds:
@@ -74,7 +96,9 @@ def _of_seed(cells, seed):
     if 'paper' in p.families:
       start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
       if start:  # its own 0, as in the paper's table: trained as long as what a random mask leaves
-        models['random', 0.0] = cells.pretrain('random', 0.0, seed, start, **gradual(p, 0.0), **QUIET)
+        models['random', 0.0] = cells.pretrain(
+          'random', 0.0, seed, start, **gradual(p, 0.0), **QUIET
+        )
       for s in p.sparsities:
         models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
         # What a random mask leaves has as many steps to recover.
@@ -106,16 +130,26 @@ def _of_task(cells, seed, task, rate, models, start):
     tune('fresh', 0.0, None, pretrained=False)
   for s in p.sparsities:
     tune('pruned', s, models['pruned', s], **HELD)
-    tune('deleted', s, models['pruned', s], presets.multiple(p.deleted, s))  # the zeros are free to grow again
+    tune(
+      'deleted', s, models['pruned', s], presets.multiple(p.deleted, s)
+    )  # the zeros are free to grow again
     tune('random', s, models['random', s], **HELD)
-    tune('after', s, tuned, presets.multiple(p.after, s), **{'prune.weights.schedule': f'one_shot({s})'})
+    tune(
+      'after',
+      s,
+      tuned,
+      presets.multiple(p.after, s),
+      **{'prune.weights.schedule': f'one_shot({s})'},
+    )
 
 
 def _part(p, names, sparsities, seeds, scale, families, rates):
   """The preset with other tasks, sparsities, seeds, families or rates, and with its numbers of steps scaled."""
   for s in sparsities or ():
     if not 0 < s < 1:
-      raise ValueError(f'--sparsities: {s} is not between 0 and 1 (0 is the dense arm, always there)')
+      raise ValueError(
+        f'--sparsities: {s} is not between 0 and 1 (0 is the dense arm, always there)'
+      )
   if scale is not None and not scale > 0:
     raise ValueError(f'--scale={scale}: expected a number above 0')
   for rate in rates or ():
@@ -123,21 +157,30 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
       raise ValueError(f'--rates: {rate} is no learning rate; expected numbers above 0')
   for family in families or ():
     if family not in FAMILIES:
-      raise ValueError(f'--arms: no {family!r}{specs.suggest(family, FAMILIES)}; known: {", ".join(FAMILIES)}')
+      raise ValueError(
+        f'--arms: no {family!r}{specs.suggest(family, FAMILIES)}; known: {", ".join(FAMILIES)}'
+      )
   for name in names or ():
     _, at, examples = name.partition('@')
     tasks.get(name.partition('@')[0])
     if at and not (examples.isdigit() and int(examples)):
-      raise ValueError(f"--tasks: {name!r}: expected a number of examples after '@', as in 'pydoc/order@250'")
+      raise ValueError(
+        f"--tasks: {name!r}: expected a number of examples after '@', as in 'pydoc/order@250'"
+      )
   chosen = {name: p.tasks.get(name, max(p.tasks.values())) for name in names or p.tasks}
   for config in filter(None, (p.pretrain, p.teacher)):
     config.steps = _times(config.steps, scale)
   return p._replace(
     tasks={name: _times(steps, scale) for name, steps in chosen.items()},
-    sparsities=tuple(sparsities or p.sparsities), extra_sparsities=tuple(sparsities or p.extra_sparsities),
+    sparsities=tuple(sparsities or p.sparsities),
+    extra_sparsities=tuple(sparsities or p.extra_sparsities),
     seeds=tuple(p.seeds if seeds is None else seeds),
-    ramp=_times(p.ramp, scale), burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
-    born=_times(p.born, scale), scale=scale or 1, families=tuple(families or p.families), rates=tuple(rates or p.rates),
+    ramp=_times(p.ramp, scale),
+    burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
+    born=_times(p.born, scale),
+    scale=scale or 1,
+    families=tuple(families or p.families),
+    rates=tuple(rates or p.rates),
   )
 
 

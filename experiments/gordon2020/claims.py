@@ -28,9 +28,20 @@ __all__ = ['CLAIMS', 'LEVEL', 'MARGIN', 'NOTHING', 'Grid', 'Verdict', 'by_task',
 
 # In the order in which the paper tells them (section 4, then 5).
 CLAIMS = (
-  low_sparsity_is_free, loss_rises, accuracy_falls, deletion_explains_the_middle, deletion_follows_loss,
-  deletion_recovers, deletion_fits_but_does_not_transfer, magnitude_beats_random, finetuning_first_does_not_help,
-  masks_change_little, order_moves_little, large_weights_move_less, heads_are_not_singled_out, features_follow,
+  low_sparsity_is_free,
+  loss_rises,
+  accuracy_falls,
+  deletion_explains_the_middle,
+  deletion_follows_loss,
+  deletion_recovers,
+  deletion_fits_but_does_not_transfer,
+  magnitude_beats_random,
+  finetuning_first_does_not_help,
+  masks_change_little,
+  order_moves_little,
+  large_weights_move_less,
+  heads_are_not_singled_out,
+  features_follow,
   more_text_less_prunable,
 )
 PROBES = CLAIMS[-6:]  # these rest on probes of models and masks, or on a sweep beside the grid
@@ -47,7 +58,11 @@ def by_task(rows, chance=None):
   """{task: verdicts} of the claims that speak of tasks, each task by itself."""
   rows = list(rows)
   tasks = sorted({row['task'] for row in rows if row['stage'] == 'finetune'})
-  one = lambda task: judging.grid([row for row in rows if row.get('task') in (task, None, '')], chance)
+  one = lambda task: judging.grid(
+    [row for row in rows if row.get('task') in (task, None, '')], chance
+  )
   return {
-    task: [claim(data) for claim in CLAIMS if claim not in OF_MODELS] for task in tasks for data in [one(task)]
+    task: [claim(data) for claim in CLAIMS if claim not in OF_MODELS]
+    for task in tasks
+    for data in [one(task)]
   }

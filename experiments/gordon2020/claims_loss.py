@@ -15,16 +15,24 @@ def loss_rises(data):
   path = [data.losses.get(('dense', 0.0), {})] + [data.losses['pruned', s] for s in levels]
   slack = 0.01 * abs(statistics.mean(path[0].values())) if path[0] else 0.0
   steps = {s: statistics.paired(b, a) for s, a, b in zip(levels, path, path[1:], strict=False)}
-  rise = {s: statistics.paired(place, path[0])
-          for s, place in zip(levels, path[1:], strict=True)}
+  rise = {s: statistics.paired(place, path[0]) for s, place in zip(levels, path[1:], strict=True)}
   top = judging.side(rise[levels[-1]], 0.0) if levels else 0
   even = all(statistics.mean(step.values()) >= -slack for step in steps.values())
-  broken = top < 0 or any(judging.side(step, -slack, judging.share(steps)) < 0 for step in steps.values())
+  broken = top < 0 or any(
+    judging.side(step, -slack, judging.share(steps)) < 0 for step in steps.values()
+  )
   shown = len(levels) >= 3 and levels[-1] >= judging.MEDIUM and top > 0 and even
   return judging.verdict(
-      data, 'loss_rises', 'Pre-training loss rises with sparsity.',
-      shown and not broken, broken, judging.listed('loss - dense loss', rise, 1), '',
-      figures=('pretrain_loss',), of_tasks=False)
+    data,
+    'loss_rises',
+    'Pre-training loss rises with sparsity.',
+    shown and not broken,
+    broken,
+    judging.listed('loss - dense loss', rise, 1),
+    '',
+    figures=('pretrain_loss',),
+    of_tasks=False,
+  )
 
 
 def deletion_follows_loss(data):
@@ -38,20 +46,31 @@ def deletion_follows_loss(data):
   tasks = statistics.tasks_of(data.scores)
   lines = {task: _line(data, task, judging.LEVEL) for task in tasks}
   known = {task: line for task, line in lines.items() if line}
-  every = bool(tasks) and len(known) == len(tasks) and all(
-      line.high < 0 and line.r <= -0.8 for line in known.values())
+  every = (
+    bool(tasks)
+    and len(known) == len(tasks)
+    and all(line.high < 0 and line.r <= -0.8 for line in known.values())
+  )
   broken = any(_line(data, task, judging.share(known)).low > 0 for task in known)
-  text = '; '.join(f'{task}: {100 * line.slope:+.2f} points a nat '
-                   f'[{100 * line.low:+.2f}, {100 * line.high:+.2f}], r {line.r:+.3f}, '
-                   f'{line.n} sparsities' for task, line in known.items())
+  text = '; '.join(
+    f'{task}: {100 * line.slope:+.2f} points a nat '
+    f'[{100 * line.low:+.2f}, {100 * line.high:+.2f}], r {line.r:+.3f}, '
+    f'{line.n} sparsities'
+    for task, line in known.items()
+  )
   missing = [task for task in tasks if task not in known]
   return judging.verdict(
-      data, 'deletion_follows_loss', 'Accuracy after information deletion falls with pre-training loss, '
-      'task by task.',
-      every and not broken, broken, text,
-      f'no line for {", ".join(missing)}: two seeds, four sparsities and a loss that '
-      'moves are needed' if missing else '',
-      figures=('figure2a',))
+    data,
+    'deletion_follows_loss',
+    'Accuracy after information deletion falls with pre-training loss, task by task.',
+    every and not broken,
+    broken,
+    text,
+    f'no line for {", ".join(missing)}: two seeds, four sparsities and a loss that moves are needed'
+    if missing
+    else '',
+    figures=('figure2a',),
+  )
 
 
 def deletion_explains_the_middle(data):
@@ -71,11 +90,23 @@ def deletion_explains_the_middle(data):
   above, below = judging.agreed(rests, 0.0)
   note = '' if fell or not falls else '. Pruned is not clear below dense there: no fall to explain'
   return judging.verdict(
-      data, 'deletion_explains_the_middle', 'At medium sparsity most of the fall is left in models that may train '
-      'their zeros again: the loss of information is the main cause.',
-      fell and below, fell and above, judging.listed('deleted - its own 0 %', left, 100),
-      '; '.join(part for part in (judging.listed('pruned - dense', falls, 100),
-                                  judging.listed('the first less half of the second', rests, 100)) if part) + note)
+    data,
+    'deletion_explains_the_middle',
+    'At medium sparsity most of the fall is left in models that may train '
+    'their zeros again: the loss of information is the main cause.',
+    fell and below,
+    fell and above,
+    judging.listed('deleted - its own 0 %', left, 100),
+    '; '.join(
+      part
+      for part in (
+        judging.listed('pruned - dense', falls, 100),
+        judging.listed('the first less half of the second', rests, 100),
+      )
+      if part
+    )
+    + note,
+  )
 
 
 def deletion_fits_but_does_not_transfer(data):
@@ -89,12 +120,26 @@ def deletion_fits_but_does_not_transfer(data):
   fits = judging.against(data, 'deleted', judging.ZERO, high, of=data.train)
   diffs = judging.against(data, 'deleted', judging.ZERO, high)
   fit = [s for s in diffs if s in fits and judging.side(fits[s], judging.FIT) < 0]
-  up, down = judging.agreed({s: diffs[s] for s in fit}, -judging.MARGIN / 2) if fit else (False, False)
-  note = f'; they fit at {", ".join(f"{s:g}" for s in fit)}' if fit else '; they are not known to fit at any of them'
+  up, down = (
+    judging.agreed({s: diffs[s] for s in fit}, -judging.MARGIN / 2) if fit else (False, False)
+  )
+  note = (
+    f'; they fit at {", ".join(f"{s:g}" for s in fit)}'
+    if fit
+    else '; they are not known to fit at any of them'
+  )
   return judging.verdict(
-      data, 'deletion_fits_but_does_not_transfer', 'Deleted models reach the train loss of dense ones, and still not '
-      'their accuracy on new examples.', down, up, judging.listed('deleted - its own 0 %', diffs, 100),
-      judging.listed('train loss, deleted - its own 0 %', fits, 1) + f'; fit to within {judging.FIT:g} nats' + note)
+    data,
+    'deletion_fits_but_does_not_transfer',
+    'Deleted models reach the train loss of dense ones, and still not '
+    'their accuracy on new examples.',
+    down,
+    up,
+    judging.listed('deleted - its own 0 %', diffs, 100),
+    judging.listed('train loss, deleted - its own 0 %', fits, 1)
+    + f'; fit to within {judging.FIT:g} nats'
+    + note,
+  )
 
 
 def _line(data, task, level):
@@ -102,8 +147,11 @@ def _line(data, task, level):
   places = {s: place for (arm, s), place in data.scores.items() if arm == 'deleted' and s}
   for s, place in sorted({0.0: statistics.zero(data.scores, 'deleted'), **places}.items()):
     losses = data.losses.get(('pruned', s), {}) if s else statistics.zero(data.losses, 'pruned')
-    both = [(losses['pretrain', seed], score, seed) for (name, seed), score in place.items()
-            if name == task and ('pretrain', seed) in losses]
+    both = [
+      (losses['pretrain', seed], score, seed)
+      for (name, seed), score in place.items()
+      if name == task and ('pretrain', seed) in losses
+    ]
     if both:
       x.append(statistics.mean([b[0] for b in both]))
       y.append(statistics.mean([b[1] for b in both]))

@@ -5,7 +5,9 @@ import math
 from experiments.gordon2020 import judging, paper_movement
 from prunejax.analysis import arms, controls, probed, statistics
 
-DIFFERENT = paper_movement.MOST_DIFFERENT  # share of mask entries; the paper stays below it everywhere
+DIFFERENT = (
+  paper_movement.MOST_DIFFERENT
+)  # share of mask entries; the paper stays below it everywhere
 MOVED = 0.05  # of a matrix's size; the paper's largest mean is 0.0412
 SPREAD = 0.1  # deviation of the share pruned over heads, above which some heads are singled out; the threshold is ours
 LARGE = 25  # of 100 bins of starting magnitude, the largest
@@ -18,16 +20,26 @@ def masks_change_little(data):
   Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
   rows = probed.first_of(probed.of(data.probes, 'difference'), ('before', 'dense'))  # as Figure 3a
-  diffs, start, chance = ({s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())}
-                          for name in ('pruned', 'start', 'chance'))
+  diffs, start, chance = (
+    {s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())}
+    for name in ('pruned', 'start', 'chance')
+  )
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
   broken = any(judging.side(d, DIFFERENT, judging.share(diffs)) > 0 for d in diffs.values())
   told = [judging.listed('to the masks before fine-tuning', start, 100)]
   told += [judging.listed('two random masks', chance, 100)] if chance else []
   return judging.verdict(
-      data, 'masks_change_little', 'Masks found after fine-tuning differ from those of pre-training in less than 6 % '
-      'of their entries.', every and not broken, broken, judging.listed('per cent different', diffs, 100),
-      '; '.join(part for part in told if part), figures=('figure3a',), of_tasks=False)
+    data,
+    'masks_change_little',
+    'Masks found after fine-tuning differ from those of pre-training in less than 6 % '
+    'of their entries.',
+    every and not broken,
+    broken,
+    judging.listed('per cent different', diffs, 100),
+    '; '.join(part for part in told if part),
+    figures=('figure3a',),
+    of_tasks=False,
+  )
 
 
 def order_moves_little(data):
@@ -38,9 +50,16 @@ def order_moves_little(data):
   moved = _moved(data, lambda metrics: metrics['mean'])
   side = judging.side(moved, MOVED)
   return judging.verdict(
-      data, 'order_moves_little', 'Fine-tuning moves a weight by 0 to 4 % of its matrix in the order of magnitudes.',
-      side < 0, side > 0, _told('per cent of the matrix', moved, 100), f'threshold {100 * MOVED:g} %' if moved else '',
-      figures=('figure4',), of_tasks=False)
+    data,
+    'order_moves_little',
+    'Fine-tuning moves a weight by 0 to 4 % of its matrix in the order of magnitudes.',
+    side < 0,
+    side > 0,
+    _told('per cent of the matrix', moved, 100),
+    f'threshold {100 * MOVED:g} %' if moved else '',
+    figures=('figure4',),
+    of_tasks=False,
+  )
 
 
 def large_weights_move_less(data):
@@ -48,6 +67,7 @@ def large_weights_move_less(data):
 
   Reproduced: the interval lies below zero. Not reproduced: above.
   """
+
   def gap(metrics):
     bins = [math.nan if v is None else v for v in metrics['by_magnitude']]
     return statistics.mean(bins[-LARGE:]) - statistics.mean(bins[:-LARGE])
@@ -55,9 +75,16 @@ def large_weights_move_less(data):
   moved = _moved(data, gap)
   side = judging.side(moved, 0.0)
   return judging.verdict(
-      data, 'large_weights_move_less', 'In fine-tuning large weights move less in that order than small ones.',
-      side < 0, side > 0, _told('per cent of the matrix, largest quarter - others', moved, 100), '',
-      figures=('figure6',), of_tasks=False)
+    data,
+    'large_weights_move_less',
+    'In fine-tuning large weights move less in that order than small ones.',
+    side < 0,
+    side > 0,
+    _told('per cent of the matrix, largest quarter - others', moved, 100),
+    '',
+    figures=('figure6',),
+    of_tasks=False,
+  )
 
 
 def heads_are_not_singled_out(data):
@@ -66,15 +93,29 @@ def heads_are_not_singled_out(data):
   Reproduced: at each sparsity the interval lies below 0.1. Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
   rows = [row for row in probed.of(data.probes, 'heads') if row['arm'] == 'pruned']
-  spread, chance = ({s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())
-                     if 0.3 <= s <= judging.HIGH} for name in ('deviation', 'sd'))
+  spread, chance = (
+    {
+      s: _largest(place)
+      for (_, s), place in sorted(probed.over(rows, name, _one).items())
+      if 0.3 <= s <= judging.HIGH
+    }
+    for name in ('deviation', 'sd')
+  )
   every = bool(spread) and all(judging.side(d, SPREAD) < 0 for d in spread.values())
   broken = any(judging.side(d, SPREAD, judging.share(spread)) > 0 for d in spread.values())
   return judging.verdict(
-      data, 'heads_are_not_singled_out', 'Pruning by magnitude singles out no attention heads.', every and not broken,
-      broken, judging.listed('deviation over heads of the per cent pruned', spread, 100),
-      judging.listed('by chance', chance, 100) + f'; threshold {100 * SPREAD:g} points, ours' if spread else '',
-      figures=('heads',), of_tasks=False)
+    data,
+    'heads_are_not_singled_out',
+    'Pruning by magnitude singles out no attention heads.',
+    every and not broken,
+    broken,
+    judging.listed('deviation over heads of the per cent pruned', spread, 100),
+    judging.listed('by chance', chance, 100) + f'; threshold {100 * SPREAD:g} points, ours'
+    if spread
+    else '',
+    figures=('heads',),
+    of_tasks=False,
+  )
 
 
 def features_follow(data):
@@ -84,8 +125,14 @@ def features_follow(data):
   mean of more than 0.01, and on every learned task a line of deletion score on cosine with r >= 0.8 whose slope lies
   clear above zero. Not reproduced: the cosine rises clear, or one slope lies clear below zero (level 1 - 0.01 / tasks).
   """
-  rows = [row for row in probed.of(data.probes, 'features') if row['arm'] == 'pruned' and not row.get('against')]
-  mean = lambda metrics, i: statistics.mean(metrics['cosine'][i][1:])  # as Figure 2b: the embeddings' sum is no layer
+  rows = [
+    row
+    for row in probed.of(data.probes, 'features')
+    if row['arm'] == 'pruned' and not row.get('against')
+  ]
+  mean = lambda metrics, i: statistics.mean(
+    metrics['cosine'][i][1:]
+  )  # as Figure 2b: the embeddings' sum is no layer
   cosine = {s: _largest(place) for (_, s), place in sorted(probed.over(rows, mean, _one).items())}
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
@@ -94,14 +141,26 @@ def features_follow(data):
   side = judging.side(fall, 0.0)
   tasks = statistics.tasks_of(data.scores)
   lines = {task: _line(data, cosine, task, judging.share(tasks)) for task in tasks}
-  follow = bool(tasks) and all(line.n >= 3 and line.low > 0 and line.r >= 0.8 for line in lines.values())
+  follow = bool(tasks) and all(
+    line.n >= 3 and line.low > 0 and line.r >= 0.8 for line in lines.values()
+  )
   broken = side > 0 or any(line.high < 0 for line in lines.values() if line.n >= 3)
-  text = '; '.join(f'{task}: {100 * line.slope:+.1f} points a unit of cosine, r {line.r:+.3f}'
-                   for task, line in lines.items() if math.isfinite(line.r))
+  text = '; '.join(
+    f'{task}: {100 * line.slope:+.1f} points a unit of cosine, r {line.r:+.3f}'
+    for task, line in lines.items()
+    if math.isfinite(line.r)
+  )
   return judging.verdict(
-      data, 'features_follow', "The features leave the dense model's as sparsity rises, and accuracy falls with them.",
-      len(levels) >= 3 and side < 0 and even and follow and not broken, broken,
-      judging.listed('mean cosine', cosine, 1), text, figures=('figure2b',), of_tasks=False)
+    data,
+    'features_follow',
+    "The features leave the dense model's as sparsity rises, and accuracy falls with them.",
+    len(levels) >= 3 and side < 0 and even and follow and not broken,
+    broken,
+    judging.listed('mean cosine', cosine, 1),
+    text,
+    figures=('figure2b',),
+    of_tasks=False,
+  )
 
 
 def more_text_less_prunable(data):
@@ -125,11 +184,19 @@ def more_text_less_prunable(data):
   side = judging.side(change, 0.0)
   what = f'sparsity spared, share {most:g} - share {few:g}'
   return judging.verdict(
-      data, 'more_text_less_prunable', 'A model pre-trained on more text can be pruned less, as the authors guess.',
-      side < 0 and most not in beyond, side > 0 and few not in beyond, _told(what, change, 1), '; '.join(
-          f'share {share:g}: {">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}'
-          for share, place in sorted(ends.items())),
-      figures=('prunability',), of_tasks=False)
+    data,
+    'more_text_less_prunable',
+    'A model pre-trained on more text can be pruned less, as the authors guess.',
+    side < 0 and most not in beyond,
+    side > 0 and few not in beyond,
+    _told(what, change, 1),
+    '; '.join(
+      f'share {share:g}: {">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}'
+      for share, place in sorted(ends.items())
+    ),
+    figures=('prunability',),
+    of_tasks=False,
+  )
 
 
 def _one(row):
@@ -145,7 +212,9 @@ def _largest(place):
 
 
 def _moved(data, value):
-  rows = probed.first_of(probed.of(data.probes, 'movement'), ('dense', 'before'))  # as Table 2 and Figure 4
+  rows = probed.first_of(
+    probed.of(data.probes, 'movement'), ('dense', 'before')
+  )  # as Table 2 and Figure 4
   found = {}
   for row in rows:
     number = value(row['metrics'])

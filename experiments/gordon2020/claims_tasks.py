@@ -11,12 +11,21 @@ def low_sparsity_is_free(data):
   Not reproduced: at one of them it lies below -MARGIN (level 1 - 0.01 / k).
   """
   diffs = judging.against(data, 'pruned', 'dense', lambda s: 0 < s <= judging.LOW)
-  every = bool(diffs) and max(diffs) >= 0.3 and all(judging.side(d, -judging.MARGIN) > 0 for d in diffs.values())
+  every = (
+    bool(diffs)
+    and max(diffs) >= 0.3
+    and all(judging.side(d, -judging.MARGIN) > 0 for d in diffs.values())
+  )
   broken = any(judging.side(d, -judging.MARGIN, judging.share(diffs)) < 0 for d in diffs.values())
   return judging.verdict(
-      data, 'low_sparsity_is_free', 'Pruning 30 to 40 % of the weights costs no '
-      'accuracy downstream.', every and not broken, broken,
-      judging.listed('pruned - dense', diffs, 100), f'margin {100 * judging.MARGIN:g} points')
+    data,
+    'low_sparsity_is_free',
+    'Pruning 30 to 40 % of the weights costs no accuracy downstream.',
+    every and not broken,
+    broken,
+    judging.listed('pruned - dense', diffs, 100),
+    f'margin {100 * judging.MARGIN:g} points',
+  )
 
 
 def accuracy_falls(data):
@@ -27,9 +36,14 @@ def accuracy_falls(data):
   diffs = judging.against(data, 'pruned', 'dense', lambda s: s >= judging.HIGH)
   side = judging.side(diffs[max(diffs)], -judging.MARGIN) if diffs else 0
   return judging.verdict(
-      data, 'accuracy_falls', 'At high sparsity accuracy downstream falls.', side < 0,
-      side > 0, judging.listed('pruned - dense', diffs, 100),
-      f'margin {100 * judging.MARGIN:g} points, judged at the highest sparsity')
+    data,
+    'accuracy_falls',
+    'At high sparsity accuracy downstream falls.',
+    side < 0,
+    side > 0,
+    judging.listed('pruned - dense', diffs, 100),
+    f'margin {100 * judging.MARGIN:g} points, judged at the highest sparsity',
+  )
 
 
 def magnitude_beats_random(data):
@@ -40,12 +54,20 @@ def magnitude_beats_random(data):
   """
   diffs = judging.against(data, 'pruned', 'random', lambda s: s >= 0.3)
   up, down = judging.agreed(diffs, 0.0)
-  loss = {s: statistics.paired(data.losses.get(('random', s), {}), data.losses['pruned', s])
-          for s in diffs if ('pruned', s) in data.losses}
+  loss = {
+    s: statistics.paired(data.losses.get(('random', s), {}), data.losses['pruned', s])
+    for s in diffs
+    if ('pruned', s) in data.losses
+  }
   return judging.verdict(
-      data, 'magnitude_beats_random', 'At equal sparsity, pruning by magnitude keeps '
-      'more accuracy than pruning at random.', up, down,
-      judging.listed('pruned - random', diffs, 100), judging.listed('random - pruned loss', loss, 1))
+    data,
+    'magnitude_beats_random',
+    'At equal sparsity, pruning by magnitude keeps more accuracy than pruning at random.',
+    up,
+    down,
+    judging.listed('pruned - random', diffs, 100),
+    judging.listed('random - pruned loss', loss, 1),
+  )
 
 
 def finetuning_first_does_not_help(data):
@@ -59,9 +81,14 @@ def finetuning_first_does_not_help(data):
   up, down = judging.agreed(diffs, 0.01)
   down = down and all(statistics.mean(d.values()) < 0.01 for d in diffs.values())
   return judging.verdict(
-      data, 'finetuning_first_does_not_help', 'Fine-tuning before pruning does not '
-      'make a model easier to prune.', down, up,
-      judging.listed('after - pruned', diffs, 100), 'threshold +1 point')
+    data,
+    'finetuning_first_does_not_help',
+    'Fine-tuning before pruning does not make a model easier to prune.',
+    down,
+    up,
+    judging.listed('after - pruned', diffs, 100),
+    'threshold +1 point',
+  )
 
 
 def deletion_recovers(data):
@@ -73,6 +100,11 @@ def deletion_recovers(data):
   diffs = judging.against(data, 'deleted', 'pruned', lambda s: s >= judging.HIGH)
   up, down = judging.agreed(diffs, 0.0)
   return judging.verdict(
-      data, 'deletion_recovers', 'At high sparsity, deleted weights that may train '
-      'again recover part of the accuracy.', up, down,
-      judging.listed('deleted - pruned', diffs, 100), '')
+    data,
+    'deletion_recovers',
+    'At high sparsity, deleted weights that may train again recover part of the accuracy.',
+    up,
+    down,
+    judging.listed('deleted - pruned', diffs, 100),
+    '',
+  )

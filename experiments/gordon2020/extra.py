@@ -20,10 +20,13 @@ def switches_of(p):
   return {
     'histogram': LIBRARY,  # the first library's cut-off, 256 bins and a moving average
     'latent': LATENT,  # weights under a forward mask, which may come back
-    'latent-frozen': LATENT | frozen,  # as Zhu & Gupta wrote: masks stand still once the target is reached
+    'latent-frozen': LATENT
+    | frozen,  # as Zhu & Gupta wrote: masks stand still once the target is reached
     'library': LATENT | LIBRARY,  # both, as in the older copies of the library
     'frozen': frozen,
-    'sawtooth': {'optimizer.sawtooth': max(round(p.pretrain.steps / 19), 1)},  # 5,000 of 95,000 in the seed code
+    'sawtooth': {
+      'optimizer.sawtooth': max(round(p.pretrain.steps / 19), 1)
+    },  # 5,000 of 95,000 in the seed code
     'no-pooler': {'prune.weights.where': f'embeddings/word/embedding|{LAYERS}'},
     'no-embeddings': {'prune.weights.where': f'{LAYERS}|pooler/kernel'},
   }
@@ -36,7 +39,9 @@ def switches(cells, seed, dense):
   for name, changes in switches_of(p).items():
     for s in p.extra_sparsities:
       latent = {'keep_latent': True} if name == 'latent' else {}
-      model = cells.pretrain(f'switch:{name}', s, seed, **{**gradual(p, s), **QUIET, **changes, **latent})
+      model = cells.pretrain(
+        f'switch:{name}', s, seed, **{**gradual(p, s), **QUIET, **changes, **latent}
+      )
       for task in p.tasks:
         cells.tune(f'switch:{name}', s, seed, task, p.rate, model, **HELD)
 
@@ -69,17 +74,31 @@ def epochs(cells, seed, dense):
     _, _, few = task.partition('@')
     size = int(few or 0) or p.tune.data.examples or p.examples.get(task, 0)
     if not size:
-      raise ValueError(f'--arms=epochs: how many examples {task!r} has is not known; give it as {task}@NUMBER')
+      raise ValueError(
+        f'--arms=epochs: how many examples {task!r} has is not known; give it as {task}@NUMBER'
+      )
     steps = math.ceil(size / p.tune.batch_size)
     shared = {'prune.weights.schedule': f'one_shot({p.epochs_sparsity})'}
     for n in (0, *p.epochs):
       tuned = dense
       if n:
-        longer = {'steps': max(round(n * steps * p.scale), 1), 'keep_model': True, 'labels': {'epochs': n}}
+        longer = {
+          'steps': max(round(n * steps * p.scale), 1),
+          'keep_model': True,
+          'labels': {'epochs': n},
+        }
         tuned = cells.tune('epochs', 0.0, seed, task, p.rate, dense, **longer)
       how = {'labels': {'epochs': n}, **shared}
-      cells.tune('after epochs', p.epochs_sparsity, seed, task, p.rate, tuned,
-                 presets.multiple(p.after, p.epochs_sparsity), **how)
+      cells.tune(
+        'after epochs',
+        p.epochs_sparsity,
+        seed,
+        task,
+        p.rate,
+        tuned,
+        presets.multiple(p.after, p.epochs_sparsity),
+        **how,
+      )
 
 
 def corpus(cells, seed):
@@ -91,7 +110,9 @@ def corpus(cells, seed):
     config = changed(p.pretrain, seed=seed, pretrained=False, steps=p.born, **recipe)
     config.optimizer.learning_rate = p.born_rate
     rate = config.optimizer.learning_rate
-    born = cells.add(config, stage='born', arm=arm, sparsity=0.0, task='', seed=seed, learning_rate=rate)
+    born = cells.add(
+      config, stage='born', arm=arm, sparsity=0.0, task='', seed=seed, learning_rate=rate
+    )
     for s in (0.0, *p.extra_sparsities):
       model = cells.pretrain(arm, s, seed, born, **{**gradual(p, s), **recipe})
       for task in p.tasks:

@@ -28,8 +28,11 @@ ZERO = 'zero'  # in the place of an arm's name, see `against`
 
 class Grid(NamedTuple):
   """What the checks read: scores and losses by (arm, sparsity), and the tasks left out."""
+
   scores: dict  # {(arm, sparsity): {(task, seed): dev score}}, learned tasks only
-  losses: dict  # {(arm, sparsity): {('pretrain', seed): held-out loss: MLM + NSP, or the next token's}}
+  losses: (
+    dict  # {(arm, sparsity): {('pretrain', seed): held-out loss: MLM + NSP, or the next token's}}
+  )
   floors: dict  # {task: the better of chance and the mean of the fresh models}
   left_out: dict  # {task: why}
   train: dict  # as scores: loss over the training set
@@ -55,7 +58,9 @@ def grid(rows, chance=None):
       left_out[task] = reason
 
   def learned(table):
-    kept = {key: {p: v for p, v in place.items() if p[0] not in left_out} for key, place in table.items()}
+    kept = {
+      key: {p: v for p, v in place.items() if p[0] not in left_out} for key, place in table.items()
+    }
     return {key: place for key, place in kept.items() if place}
 
   train = learned(statistics.points(rows, statistics.train_loss))
@@ -65,16 +70,18 @@ def grid(rows, chance=None):
 def _floor(scores, task, chance):
   pick = lambda arm: {p: v for p, v in scores.get((arm, 0.0), {}).items() if p[0] == task}
   dense, fresh = pick('dense'), pick('fresh')
-  bars = ([chance] if chance is not None else []) + ([statistics.mean(fresh.values())]
-                                                     if fresh else [])
+  bars = ([chance] if chance is not None else []) + (
+    [statistics.mean(fresh.values())] if fresh else []
+  )
   if not bars:
     return math.nan, 'neither a fresh model nor chance to compare with'
   if len(dense) < 2:
     return max(bars), f'{len(dense)} dense seed(s), two needed to know it was learned'
   above = [{p: v - bar for p, v in dense.items()} for bar in bars]
   if any(statistics.bootstrap(d.values()).low <= LEARNED for d in above):
-    return max(bars), (f'dense {statistics.mean(dense.values()):.3f} is not clear above '
-                       f'{max(bars):.3f}')
+    return max(bars), (
+      f'dense {statistics.mean(dense.values()):.3f} is not clear above {max(bars):.3f}'
+    )
   return max(bars), ''
 
 
@@ -88,11 +95,17 @@ def against(data, arm, other, wanted, *, alive=False, of=None):
   for name, s in sorted(table):
     if name != arm or not wanted(s):
       continue
-    theirs = statistics.zero(table, arm) if other == ZERO else table.get((other, 0.0 if other == 'dense' else s), {})
+    theirs = (
+      statistics.zero(table, arm)
+      if other == ZERO
+      else table.get((other, 0.0 if other == 'dense' else s), {})
+    )
     ours = table[arm, s]
     diffs = statistics.paired(ours, theirs)
     if alive:
-      diffs = {p: d for p, d in diffs.items() if max(ours[p], theirs[p]) > data.floors[p[0]] + LEARNED}
+      diffs = {
+        p: d for p, d in diffs.items() if max(ours[p], theirs[p]) > data.floors[p[0]] + LEARNED
+      }
     if diffs:
       result[s] = diffs
   return result
@@ -107,8 +120,10 @@ def side(diffs, threshold, level=LEVEL):
   if len(seeds) < 2 or len(diffs) < 4 and max(diffs.values()) == min(diffs.values()) != threshold:
     return 0  # two or three numbers that happen to be equal tell nothing of how far others may lie
   means = [statistics.mean([d for pair, d in diffs.items() if pair[1] == seed]) for seed in seeds]
-  both = (statistics.cautious(diffs.values(), level=level),
-          statistics.cautious(means, level=SEED_LEVEL))
+  both = (
+    statistics.cautious(diffs.values(), level=level),
+    statistics.cautious(means, level=SEED_LEVEL),
+  )
   above, below = (all(e.low > threshold for e in both), all(e.high < threshold for e in both))
   return int(above) - int(below)
 
@@ -131,7 +146,9 @@ def listed(what, diffs, scale):
   """The mean at each sparsity with its interval as text; pairs and seeds once, where they are the same at each."""
   form = '+.1f' if scale == 100 else '+.3f'
   diffs = {s: place for s, place in diffs.items() if place}
-  counts = [f'{len(place)} pairs, {len({seed for _, seed in place})} seeds' for place in diffs.values()]
+  counts = [
+    f'{len(place)} pairs, {len({seed for _, seed in place})} seeds' for place in diffs.values()
+  ]
   same = len(set(counts)) == 1
   parts = []
   for count, (s, place) in zip(counts, diffs.items(), strict=True):
@@ -148,6 +165,9 @@ def verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',),
   if of_tasks and not data.scores:
     word, evidence = UNDECIDED, NOTHING if data.left_out else ''
   left = '; '.join(f'{task} left out: {why}' for task, why in data.left_out.items())
-  said = [evidence or 'no rows to compare', note if evidence not in ('', NOTHING) else '',
-          left if of_tasks else '']
+  said = [
+    evidence or 'no rows to compare',
+    note if evidence not in ('', NOTHING) else '',
+    left if of_tasks else '',
+  ]
   return Verdict(name, claim, word, '. '.join(part for part in said if part) + '.', figures)

@@ -53,9 +53,13 @@ def moved(before, after):
   drop = lambda leaves: {path: leaf for path, leaf in leaves.items() if path != WORDS}
   found = movement.measure(drop(before), drop(after))
   out = {'mean': few(found['mean']), 'std': few(found['std']), 'weights': found['weights']}
-  out['kinds'], out['kinds_std'] = ({
-    kind: [few(found['matrices'][path][i]) for path in paths] for kind, paths in kinds(found['matrices']).items()
-  } for i in (0, 1))
+  out['kinds'], out['kinds_std'] = (
+    {
+      kind: [few(found['matrices'][path][i]) for path in paths]
+      for kind, paths in kinds(found['matrices']).items()
+    }
+    for i in (0, 1)
+  )
   if WORDS in before:
     words = movement.movement(before[WORDS], after[WORDS])
     out['words'] = [few(words.mean()), few(words.std())]
@@ -65,7 +69,9 @@ def moved(before, after):
 def spread(leaves):
   """Mean and deviation of the weights of each matrix, by kind and layer (Table 3)."""
   found = movement.spread(leaves)
-  pick = lambda i: {kind: [few(found[path][i], 3) for path in paths] for kind, paths in kinds(found).items()}
+  pick = lambda i: {
+    kind: [few(found[path][i], 3) for path in paths] for kind, paths in kinds(found).items()
+  }
   return {'mean': pick(0), 'std': pick(1)}
 
 
@@ -79,9 +85,13 @@ def shared(pairs, sparsities):
 def nested(masks):
   """Nesting of masks {sparsity: masks} over neighbouring sparsities: lists, each with what chance would give."""
   levels = sorted(masks)
-  found = [overlap.nesting(masks[high], masks[low]) for low, high in zip(levels, levels[1:], strict=False)]
+  found = [
+    overlap.nesting(masks[high], masks[low]) for low, high in zip(levels, levels[1:], strict=False)
+  ]
   return {
-    'denser': levels[:-1], 'sparser': levels[1:], 'nested': [few(f[0], 6) for f in found],
+    'denser': levels[:-1],
+    'sparser': levels[1:],
+    'nested': [few(f[0], 6) for f in found],
     'expected': [few(f[1], 6) for f in found],
   }
 
@@ -91,7 +101,9 @@ def of_heads(masks, count):
 
   'lowest' and 'highest' are the extremes over all heads, 'sd' what one head would vary by at random.
   """
-  out = {name: [] for name in ('sparsity', 'expected', 'mean', 'lowest', 'highest', 'deviation', 'sd')}
+  out = {
+    name: [] for name in ('sparsity', 'expected', 'mean', 'lowest', 'highest', 'deviation', 'sd')
+  }
   middle = min(masks, key=lambda s: (abs(s - 0.5), s))
   for s in sorted(masks):
     found = heads.pruned(attention(masks[s]), count)

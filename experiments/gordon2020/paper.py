@@ -7,14 +7,14 @@ prints multiplied by 100, is divided back. One run a cell: the paper gives no in
 TASKS = ('MNLI', 'QQP', 'QNLI', 'SST-2', 'CoLA')
 
 PRETRAIN_LOSS = {
-    'pruned': (1.82, 1.82, 1.83, 1.86, 1.93, 2.03, 2.25, 2.62, 3.44, 5.83),
-    'random': (1.82, 2.09, 2.46, 2.98, 3.76, 4.73, 5.63, 6.22, 6.87, 7.37),
+  'pruned': (1.82, 1.82, 1.83, 1.86, 1.93, 2.03, 2.25, 2.62, 3.44, 5.83),
+  'random': (1.82, 2.09, 2.46, 2.98, 3.76, 4.73, 5.63, 6.22, 6.87, 7.37),
 }
 PRETRAIN_LOSS['deleted'] = PRETRAIN_LOSS['pruned']  # the same checkpoints
 
 # One line a sparsity 0.0, 0.1 ... 0.9; each task 'accuracy|train loss', then AVG.
 _PRINTED = {
-    'pruned': """
+  'pruned': """
         83.1|.25 90.5|.10 91.1|.12 92.1|.06 79.1|.26 87.2|15.7
         83.3|.21 90.4|.10 91.0|.12 91.6|.07 79.4|.30 87.2|16.0
         83.3|.24 90.5|.11 91.1|.11 91.6|.05 79.1|.30 87.1|16.0
@@ -25,7 +25,7 @@ _PRINTED = {
         79.5|.40 88.6|.18 88.4|.21 90.1|.10 72.7|.47 83.9|27.1
         75.9|.49 86.9|.24 85.3|.29 88.1|.12 69.1|.61 81.1|34.8
         64.8|.76 81.1|.36 71.7|.52 80.3|.25 69.1|.61 73.4|49.8""",
-    'deleted': """
+  'deleted': """
         83.0|.20 90.6|.06 90.0|.10 92.1|.03 80.6|.18 87.3|11.6
         82.8|.01 90.5|.05 90.5|.09 92.2|.05 80.8|.16 87.4|7.2
         82.9|.01 90.5|.05 90.5|.09 91.5|.05 80.3|.16 87.2|7.3
@@ -36,7 +36,7 @@ _PRINTED = {
         80.8|.01 90.2|.01 88.7|.10 90.3|.06 74.4|.28 84.9|9.3
         78.6|.01 89.3|.02 86.0|.02 88.8|.07 70.0|.45 82.5|11.5
         72.9|.01 87.5|.02 76.8|.06 83.0|.09 69.1|.61 77.9|15.7""",
-    'after': """
+  'after': """
         82.6|.15 90.6|.06 90.1|.10 92.1|.04 78.7|.25 86.8|12.0
         82.9|.19 90.6|.06 90.3|.10 91.6|.05 79.0|.11 86.9|10.3
         82.7|.15 90.6|.07 90.2|.07 92.0|.04 79.0|.22 86.9|10.7
@@ -47,7 +47,7 @@ _PRINTED = {
         80.5|.30 89.4|.14 86.2|.19 88.2|.07 69.5|.58 82.7|25.8
         73.7|.53 87.8|.12 80.4|.21 86.4|.07 69.1|.59 79.5|30.5
         58.7|.86 82.5|.26 65.2|.52 81.5|.16 69.1|.61 71.4|47.9""",
-    'random': """
+  'random': """
         83.3|.26 90.5|.10 90.6|.15 92.4|.07 78.7|.18 87.1|15.3
         82.0|.27 90.1|.12 90.3|.13 92.3|.05 77.0|.32 86.3|18.0
         80.6|.32 89.8|.12 88.5|.14 91.1|.07 73.5|.39 84.7|20.8
@@ -68,16 +68,19 @@ SLOPES = {'MNLI': -2.48, 'QQP': -0.76, 'QNLI': -3.35, 'SST-2': -2.15, 'CoLA': -6
 def _entry(arm, index, line):
   cells = [tuple(map(float, cell.split('|'))) for cell in line.split()]
   losses = PRETRAIN_LOSS.get(arm)
-  return {'loss': losses[index] if losses else None,
-          'tasks': dict(zip(TASKS, cells[:-1], strict=True)),
-          'average': cells[-1][0],
-          'average_train_loss': cells[-1][1] / 100}
+  return {
+    'loss': losses[index] if losses else None,
+    'tasks': dict(zip(TASKS, cells[:-1], strict=True)),
+    'average': cells[-1][0],
+    'average_train_loss': cells[-1][1] / 100,
+  }
 
 
 # {arm: {sparsity: {'loss', 'tasks': {task: (accuracy, train loss)}, 'average', ...}}}
-TABLE1 = {arm: {index / 10: _entry(arm, index, line)
-                for index, line in enumerate(printed.split('\n')[1:])}
-          for arm, printed in _PRINTED.items()}
+TABLE1 = {
+  arm: {index / 10: _entry(arm, index, line) for index, line in enumerate(printed.split('\n')[1:])}
+  for arm, printed in _PRINTED.items()
+}
 
 # Where the paper reads the ends of its regimes by eye (section 4): free up to 40 %, from 70 % on also unable to fit.
 REGIMES = {'free, score': '0.4', 'free, loss': '0.4', 'fit, score': '0.7', 'fit, train loss': '0.7'}

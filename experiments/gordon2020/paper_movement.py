@@ -4,7 +4,13 @@ Movements are in per cent of a matrix's size, as printed; the paper has one run 
 """
 
 TASKS = ('MNLI', 'QQP', 'QNLI', 'SST-2', 'CoLA')
-OURS = {'mnli': 'MNLI', 'qqp': 'QQP', 'qnli': 'QNLI', 'sst2': 'SST-2', 'cola': 'CoLA'}  # names of its tasks here
+OURS = {
+  'mnli': 'MNLI',
+  'qqp': 'QQP',
+  'qnli': 'QNLI',
+  'sst2': 'SST-2',
+  'cola': 'CoLA',
+}  # names of its tasks here
 
 # Table 2: movement in magnitude order while the dense model is fine-tuned, (mean, deviation) over all weights.
 _PRINTED = {
@@ -27,17 +33,27 @@ FIGURE4 = {
 
 # The same repository, MNLI at 5e-5, by kind of matrix: (lowest, highest) over its layers, read to half a point.
 MATRICES = {
-  'pooler': (5.8, 5.8), 'attention/output': (4, 6), 'attention/value': (4, 6), 'attention/query': (3.5, 4),
-  'attention/key': (3.5, 4), 'ffn/intermediate': (3, 4), 'ffn/output': (3, 4),
-}  # fmt: skip
+  'pooler': (5.8, 5.8),
+  'attention/output': (4, 6),
+  'attention/value': (4, 6),
+  'attention/query': (3.5, 4),
+  'attention/key': (3.5, 4),
+  'ffn/intermediate': (3, 4),
+  'ffn/output': (3, 4),
+}
 
 # Table 3: (lowest, highest) over layers of the standard deviation of BERT-Base's matrices, and the means it prints
 # as other than about zero.
 TABLE3 = {
-  'embeddings/word': (0.042, 0.042), 'attention/output': (0.027, 0.037), 'attention/key': (0.042, 0.047),
-  'attention/query': (0.042, 0.048), 'attention/value': (0.028, 0.039), 'ffn/intermediate': (0.037, 0.041),
-  'ffn/output': (0.036, 0.040), 'pooler': (0.029, 0.029),
-}  # fmt: skip
+  'embeddings/word': (0.042, 0.042),
+  'attention/output': (0.027, 0.037),
+  'attention/key': (0.042, 0.047),
+  'attention/query': (0.042, 0.048),
+  'attention/value': (0.028, 0.039),
+  'ffn/intermediate': (0.037, 0.041),
+  'ffn/output': (0.036, 0.040),
+  'pooler': (0.029, 0.029),
+}
 MEANS = {'embeddings/word': (-0.0282, -0.0282), 'ffn/output': (-0.0015, -0.0008)}
 
 # Figure 3 and section 5: masks chosen after fine-tuning differ from those of pre-training in less than this share.

@@ -80,8 +80,18 @@ def quick():
   second.data.examples = 2000
   second.batch_size = 16
   return Preset(
-    first, second, sparsities=(0.3, 0.5, 0.7, 0.9), ramp=60, tasks={'pydoc/order': 160, 'pydoc/words': 160},
-    deleted=1, after=0.5, rates=(1e-3,), seeds=(0, 1), burn_in=0, fresh=True, cost='under 10 minutes on two CPU cores',
+    first,
+    second,
+    sparsities=(0.3, 0.5, 0.7, 0.9),
+    ramp=60,
+    tasks={'pydoc/order': 160, 'pydoc/words': 160},
+    deleted=1,
+    after=0.5,
+    rates=(1e-3,),
+    seeds=(0, 1),
+    burn_in=0,
+    fresh=True,
+    cost='under 10 minutes on two CPU cores',
   )
 
 
@@ -92,8 +102,14 @@ def smoke():
   preset.pretrain.eval.batches = 2
   preset.tune.data.update(seq_len=16, examples=200)
   return preset._replace(
-    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores', born=12,
-    extra_sparsities=(0.5,), shares=(0.1, 1.0),
+    sparsities=(0.5,),
+    ramp=6,
+    tasks={'pydoc/order': 6},
+    seeds=(0,),
+    cost='a minute on two CPU cores',
+    born=12,
+    extra_sparsities=(0.5,),
+    shares=(0.1, 1.0),
   )
 
 
@@ -112,10 +128,19 @@ def mini():
   second.data.examples = 2000
   second.batch_size = 16
   return Preset(
-    first, second, sparsities=TENTHS, ramp=200,
+    first,
+    second,
+    sparsities=TENTHS,
+    ramp=200,
     tasks={'pydoc/order': 200, 'pydoc/words': 200, 'pydoc/order@500': 200, 'pydoc/words@500': 200},
-    deleted=2, after=1, rates=(1e-3, 5e-4, 2e-3, 3e-4), seeds=(0, 1, 2), burn_in=0, fresh=True,
-    cost='hours on two CPU cores', families=('paper', 'controls', 'switches', 'epochs'),
+    deleted=2,
+    after=1,
+    rates=(1e-3, 5e-4, 2e-3, 3e-4),
+    seeds=(0, 1, 2),
+    burn_in=0,
+    fresh=True,
+    cost='hours on two CPU cores',
+    families=('paper', 'controls', 'switches', 'epochs'),
   )
 
 
@@ -126,8 +151,13 @@ def equal():
   of 'after' are half dense, half pruned.
   """
   return mini()._replace(
-    tasks={'pydoc/order': 400, 'pydoc/words': 400}, deleted=1, before=0.5, after=0.5, rates=(1e-3,),
-    families=('paper',), cost='hours on two CPU cores',
+    tasks={'pydoc/order': 400, 'pydoc/words': 400},
+    deleted=1,
+    before=0.5,
+    after=0.5,
+    rates=(1e-3,),
+    families=('paper',),
+    cost='hours on two CPU cores',
   )
 
 
@@ -142,8 +172,15 @@ def corpus():
   preset.pretrain.data.corpus = 'wikipedia'
   preset.pretrain.update(steps=400, batch_size=16)
   return preset._replace(
-    sparsities=(), ramp=150, tasks={'pydoc/order': 200}, rates=(1e-3,), families=('corpus',),
-    extra_sparsities=(0.3, 0.6, 0.8), shares=(0.0003, 0.003, 1.0), born=6000, born_rate=2e-3,
+    sparsities=(),
+    ramp=150,
+    tasks={'pydoc/order': 200},
+    rates=(1e-3,),
+    families=('corpus',),
+    extra_sparsities=(0.3, 0.6, 0.8),
+    shares=(0.0003, 0.003, 1.0),
+    born=6000,
+    born_rate=2e-3,
     cost='an hour and a half of a CPU core',
   )
 
@@ -153,7 +190,11 @@ def decoder():
 
   As in `corpus`, small batches: steps are what such a model leaves the loss of word frequencies by.
   """
-  born, first, second = gpt2.get_config('nano'), gpt2.get_config('nano'), gpt2.get_config('nano-finetune')
+  born, first, second = (
+    gpt2.get_config('nano'),
+    gpt2.get_config('nano'),
+    gpt2.get_config('nano-finetune'),
+  )
   for config in (born, first, second):
     config.log.update(every=40, tensorboard=False)
   born.log.every = 200
@@ -168,7 +209,9 @@ def decoder():
   second.checkpoint.every = 0
   second.data.examples = 2000
   second.batch_size = 16
-  return quick()._replace(pretrain=first, tune=second, teacher=born, cost='half an hour of a CPU core')
+  return quick()._replace(
+    pretrain=first, tune=second, teacher=born, cost='half an hour of a CPU core'
+  )
 
 
 def decoder_smoke():
@@ -178,7 +221,11 @@ def decoder_smoke():
   preset.teacher.eval.every = 0
   preset.pretrain.update(steps=12)
   return preset._replace(
-    sparsities=(0.5,), ramp=6, tasks={'pydoc/order': 6}, seeds=(0,), cost='a minute on two CPU cores',
+    sparsities=(0.5,),
+    ramp=6,
+    tasks={'pydoc/order': 6},
+    seeds=(0,),
+    cost='a minute on two CPU cores',
   )
 
 
@@ -188,7 +235,13 @@ def base():
   preset.pretrain.update(steps=20_000)
   tasks = {name: min(steps, 12_000) for name, steps in preset.tasks.items()}
   return preset._replace(
-    tasks=tasks, sparsities=(0.3, 0.5, 0.7, 0.9), rates=(3e-5,), seeds=(0, 1), deleted=2, burn_in=0, fresh=False,
+    tasks=tasks,
+    sparsities=(0.3, 0.5, 0.7, 0.9),
+    rates=(3e-5,),
+    seeds=(0, 1),
+    deleted=2,
+    burn_in=0,
+    fresh=False,
     cost='not measured: needs an accelerator',
   )
 
@@ -198,18 +251,40 @@ def paper():
   first, second = pretrain.get_config('base'), finetune.get_config('base')
   first.update(steps=95_000, batch_size=32)
   epochs = lambda examples: 3 * math.ceil(examples / 32)
-  sizes = {'tfds/glue/mnli': 392_702, 'tfds/glue/qqp': 363_846, 'tfds/glue/qnli': 104_743,
-           'tfds/glue/sst2': 67_349, 'tfds/glue/cola': 8_551}
+  sizes = {
+    'tfds/glue/mnli': 392_702,
+    'tfds/glue/qqp': 363_846,
+    'tfds/glue/qnli': 104_743,
+    'tfds/glue/sst2': 67_349,
+    'tfds/glue/cola': 8_551,
+  }
   return Preset(
-    first, second, sparsities=TENTHS, ramp=10_000, tasks={name: epochs(n) for name, n in sizes.items()},
-    deleted={0: 13 / 3, 0.7: 5}, after={0: 5 / 3, 0.8: 7 / 3}, rates=(2e-5, 3e-5, 4e-5, 5e-5), seeds=(0,),
-    burn_in=10_000, fresh=False,
-    cost='not measured: needs accelerators', rate=5e-5, epochs=(1, 3, 6, 9, 12),
+    first,
+    second,
+    sparsities=TENTHS,
+    ramp=10_000,
+    tasks={name: epochs(n) for name, n in sizes.items()},
+    deleted={0: 13 / 3, 0.7: 5},
+    after={0: 5 / 3, 0.8: 7 / 3},
+    rates=(2e-5, 3e-5, 4e-5, 5e-5),
+    seeds=(0,),
+    burn_in=10_000,
+    fresh=False,
+    cost='not measured: needs accelerators',
+    rate=5e-5,
+    epochs=(1, 3, 6, 9, 12),
     examples=sizes,
   )
 
 
 PRESETS = {
-  'smoke': smoke, 'quick': quick, 'mini': mini, 'equal': equal, 'corpus': corpus, 'decoder-smoke': decoder_smoke,
-  'decoder': decoder, 'base': base, 'paper': paper,
+  'smoke': smoke,
+  'quick': quick,
+  'mini': mini,
+  'equal': equal,
+  'corpus': corpus,
+  'decoder-smoke': decoder_smoke,
+  'decoder': decoder,
+  'base': base,
+  'paper': paper,
 }

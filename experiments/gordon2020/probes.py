@@ -36,12 +36,16 @@ class Probe(NamedTuple):
 
   def cell(self):
     """The hash that names its row."""
-    return ledger.cell_hash({'probe': self.name, 'version': VERSION, 'models': self.models, 'labels': self.labels})
+    return ledger.cell_hash(
+      {'probe': self.name, 'version': VERSION, 'models': self.models, 'labels': self.labels}
+    )
 
   def describe(self):
     """'pruned seed 0 against seed 1'."""
     words = grid.describe({k: v for k, v in self.labels.items() if k != 'sparsity'})
-    return words + ''.join(f' {name} {self.labels[name]}' for name in ('epochs', 'against') if name in self.labels)
+    return words + ''.join(
+      f' {name} {self.labels[name]}' for name in ('epochs', 'against') if name in self.labels
+    )
 
   def parents(self):
     """The cells it reads, each once, in order."""
@@ -63,7 +67,9 @@ def measure(cells, folder, *, experiment, preset, say=log.say):
   folder = files.path(folder)
   rows = ledger.read(folder / 'ledger.jsonl')
   done = ledger.done(rows)
-  there = functools.cache(lambda cell: files.exists(folder / 'cells' / cell / 'model' / 'config.json'))
+  there = functools.cache(
+    lambda cell: files.exists(folder / 'cells' / cell / 'model' / 'config.json')
+  )
   configs = {grid.key(cell): cell.config for cell in cells}
   models = Models(folder, configs)
   left = [probe for probe in plan(rows) if probe.cell() not in done]
@@ -76,15 +82,32 @@ def measure(cells, folder, *, experiment, preset, say=log.say):
     say(f'[{i}/{len(left)}] probe {probe.name}: {probe.describe()}')
     began = time.perf_counter()
     metrics = MEASURES[probe.name](models, **probe.models)
-    row = {'cell': probe.cell(), 'experiment': experiment, 'preset': preset, 'stage': 'probe', 'probe': probe.name}
-    row |= {**probe.labels, 'parent': probe.parents()[0], 'parents': probe.parents(), 'metrics': metrics}
-    row |= {'versions': grid.versions(), 'device': grid.device(), 'seconds': round(time.perf_counter() - began, 2)}
+    row = {
+      'cell': probe.cell(),
+      'experiment': experiment,
+      'preset': preset,
+      'stage': 'probe',
+      'probe': probe.name,
+    }
+    row |= {
+      **probe.labels,
+      'parent': probe.parents()[0],
+      'parents': probe.parents(),
+      'metrics': metrics,
+    }
+    row |= {
+      'versions': grid.versions(),
+      'device': grid.device(),
+      'seconds': round(time.perf_counter() - began, 2),
+    }
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     ledger.append(folder / 'ledger.jsonl', row)
     new.append(row)
   for name, gone in lacking.items():
     few = list(dict.fromkeys(gone))
-    say(f'probe {name}: left out where the models of {len(few)} cells are missing ({", ".join(few[:4])}, ...)')
+    say(
+      f'probe {name}: left out where the models of {len(few)} cells are missing ({", ".join(few[:4])}, ...)'
+    )
   return new
 
 
@@ -93,10 +116,18 @@ def plan(rows):
   known = [row for row in rows if not row.get('failed')]
   pre = {}
   for row in known:
-    if row['stage'] == 'pretrain' and (row['arm'] in ('dense', *PRUNED) or row['arm'].startswith('switch:')):
+    if row['stage'] == 'pretrain' and (
+      row['arm'] in ('dense', *PRUNED) or row['arm'].startswith('switch:')
+    ):
       pre[row['arm'], float(row['sparsity']), row['seed']] = row['cell']
-  tuned = [row for row in known if row['stage'] == 'finetune' and row['arm'] in TUNED
-           and row.get('parent') and row.get('config', {}).get('keep_model', True)]
+  tuned = [
+    row
+    for row in known
+    if row['stage'] == 'finetune'
+    and row['arm'] in TUNED
+    and row.get('parent')
+    and row.get('config', {}).get('keep_model', True)
+  ]
   seeds = sorted({seed for arm, _, seed in pre if arm == 'dense'})
   levels = sorted({s for arm, s, _ in pre if arm in PRUNED})
   # {sparsity: cell}, keys as text: they are hashed as JSON.
@@ -105,7 +136,11 @@ def plan(rows):
   found = []
 
   def add(name, labels, **models):
-    found.append(Probe(name, {'arm': 'dense', 'sparsity': 0.0, 'task': '', 'learning_rate': None, **labels}, models))
+    found.append(
+      Probe(
+        name, {'arm': 'dense', 'sparsity': 0.0, 'task': '', 'learning_rate': None, **labels}, models
+      )
+    )
 
   for seed in seeds:
     dense = pre['dense', 0.0, seed]
@@ -117,24 +152,45 @@ def plan(rows):
           add(name, {'seed': seed, 'arm': arm}, masks=by(arm, seed))
         add('features', {'seed': seed, 'arm': arm}, dense=dense, others=by(arm, seed))
     if by('pruned', seed):
-      add('overlap', {'seed': seed, 'arm': 'pruned', 'against': 'dense'}, first=by('pruned', seed), second=dense)
+      add(
+        'overlap',
+        {'seed': seed, 'arm': 'pruned', 'against': 'dense'},
+        first=by('pruned', seed),
+        second=dense,
+      )
     if by('pruned', seed) and by('random', seed):
-      add('overlap', {'seed': seed, 'arm': 'pruned', 'against': 'random'}, first=by('pruned', seed),
-          second=by('random', seed))
+      add(
+        'overlap',
+        {'seed': seed, 'arm': 'pruned', 'against': 'random'},
+        first=by('pruned', seed),
+        second=by('random', seed),
+      )
     for arm in methods:
       other = {str(s): cell for (name, s, at), cell in pre.items() if (name, at) == (arm, seed)}
       both = [s for s in sorted(other, key=float) if s in by('pruned', seed)]
       if both:
-        add('overlap', {'seed': seed, 'arm': arm, 'against': 'pruned'}, first={s: other[s] for s in both},
-            second={s: by('pruned', seed)[s] for s in both})
+        add(
+          'overlap',
+          {'seed': seed, 'arm': arm, 'against': 'pruned'},
+          first={s: other[s] for s in both},
+          second={s: by('pruned', seed)[s] for s in both},
+        )
   for a, b in itertools.combinations(seeds, 2):
-    add('features', {'seed': a, 'against': f'seed {b}'}, dense=pre['dense', 0.0, a],
-        others={'0.0': pre['dense', 0.0, b]})
+    add(
+      'features',
+      {'seed': a, 'against': f'seed {b}'},
+      dense=pre['dense', 0.0, a],
+      others={'0.0': pre['dense', 0.0, b]},
+    )
     for arm in PRUNED:
       both = by(arm, a).keys() & by(arm, b).keys()
       if both:
-        pick = lambda seed, arm=arm, both=both: {s: cell for s, cell in by(arm, seed).items() if s in both}
-        add('overlap', {'seed': a, 'arm': arm, 'against': f'seed {b}'}, first=pick(a), second=pick(b))
+        pick = lambda seed, arm=arm, both=both: {
+          s: cell for s, cell in by(arm, seed).items() if s in both
+        }
+        add(
+          'overlap', {'seed': a, 'arm': arm, 'against': f'seed {b}'}, first=pick(a), second=pick(b)
+        )
   _of_tuned(tuned, by, levels, add)
   return found
 
@@ -148,7 +204,14 @@ def _of_tuned(tuned, by, levels, add):
     seed = row['seed']
     add('movement', labels, before=row['parent'], after=row['cell'])
     at = sorted({str(s) for s in (*levels, measures.FEW)}, key=float)
-    add('difference', labels, before=row['parent'], after=row['cell'], masks=by('pruned', seed), sparsities=at)
+    add(
+      'difference',
+      labels,
+      before=row['parent'],
+      after=row['cell'],
+      masks=by('pruned', seed),
+      sparsities=at,
+    )
     if row['arm'] != 'epochs':
       after.setdefault(row['arm'], {})[row['task'], row['learning_rate'], seed] = row['cell']
   # The arm 'after' starts where 'before' ends in a preset with a burn-in, else where 'dense' does.
@@ -159,9 +222,15 @@ def _of_tuned(tuned, by, levels, add):
     if by('pruned', seed):
       add('overlap', {**labels, 'against': 'pruned'}, first=by('pruned', seed), second=cell)
     for (other, its_rate, its_seed), its_cell in chosen.items():
-      if levels and rate == its_rate and (other > task and its_seed == seed or other == task and its_seed > seed):
+      if (
+        levels
+        and rate == its_rate
+        and (other > task and its_seed == seed or other == task and its_seed > seed)
+      ):
         against = other if other != task else f'seed {its_seed}'
-        add('overlap', {**labels, 'against': against}, first=cell, second=its_cell, sparsities=levels)
+        add(
+          'overlap', {**labels, 'against': against}, first=cell, second=its_cell, sparsities=levels
+        )
 
 
 def _cells(value):
@@ -197,7 +266,9 @@ class Models:
   def sized(self, cell):
     """Its size, as JSON."""
     kind = kinds.in_folder(self.path(cell))
-    return kinds.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(use_diff=False)
+    return kinds.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
+      use_diff=False
+    )
 
   def _text(self, cell):
     """Held-out batches of plain text, those of a pre-training cell."""
@@ -205,16 +276,32 @@ class Models:
     c = config.data
     kind = kinds.in_folder(self.path(cell))
     data = inputs.pretraining_data(
-      kind.words.load(self.path(cell)), c.corpus, kind.recipe(c), root=c.root or None, cache=c.cache or None,
-      seed=0, how=kind.examples, batch_size=1, eval_batches=config.eval.batches, eval_size=config.eval.batch_size,
+      kind.words.load(self.path(cell)),
+      c.corpus,
+      kind.recipe(c),
+      root=c.root or None,
+      cache=c.cache or None,
+      seed=0,
+      how=kind.examples,
+      batch_size=1,
+      eval_batches=config.eval.batches,
+      eval_size=config.eval.batch_size,
     )
     return features.text(data.held_out(), TOKENS)
 
 
 def _features(models, dense, others):
   read, batches, theirs = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
-  found = {float(s): features.compare(read, models.tree(cell), theirs, batches) for s, cell in others.items()}
-  out = {'sparsity': sorted(found), 'cosine': [], 'deviation': [], 'tokens': next(iter(found.values()))[2]}
+  found = {
+    float(s): features.compare(read, models.tree(cell), theirs, batches)
+    for s, cell in others.items()
+  }
+  out = {
+    'sparsity': sorted(found),
+    'cosine': [],
+    'deviation': [],
+    'tokens': next(iter(found.values()))[2],
+  }
   for s in sorted(found):
     out['cosine'].append([measures.few(v, 5) for v in found[s][0]])
     out['deviation'].append([measures.few(v, 3) for v in found[s][1]])
@@ -223,21 +310,31 @@ def _features(models, dense, others):
 
 def _difference(models, before, after, masks, sparsities):
   known = {float(s): models.masks(cell) for s, cell in masks.items()}
-  return measures.fine_tuned(models.weights(before), models.weights(after), known, [float(s) for s in sparsities])
+  return measures.fine_tuned(
+    models.weights(before), models.weights(after), known, [float(s) for s in sparsities]
+  )
 
 
 def _overlap(models, first, second, sparsities=()):
   levels = sorted(sparsities or (first if isinstance(first, dict) else second), key=float)
   at = lambda which, s: (
-    overlap.magnitude(models.weights(which), float(s)) if isinstance(which, str) else models.masks(which[s])
+    overlap.magnitude(models.weights(which), float(s))
+    if isinstance(which, str)
+    else models.masks(which[s])
   )
-  levels = [s for s in levels if all(isinstance(which, str) or s in which for which in (first, second))]
-  return measures.shared([(at(first, s), at(second, s)) for s in levels], [float(s) for s in levels])
+  levels = [
+    s for s in levels if all(isinstance(which, str) or s in which for which in (first, second))
+  ]
+  return measures.shared(
+    [(at(first, s), at(second, s)) for s in levels], [float(s) for s in levels]
+  )
 
 
 def _words(models, masks):
   pieces = hf_directory.read_vocab(models.path(next(iter(masks.values()))))
-  return measures.of_words({float(s): models.masks(cell)[measures.WORDS] for s, cell in masks.items()}, pieces)
+  return measures.of_words(
+    {float(s): models.masks(cell)[measures.WORDS] for s, cell in masks.items()}, pieces
+  )
 
 
 def _heads(models, masks):
@@ -251,8 +348,12 @@ MEASURES = {
   'overlap': _overlap,
   'words': _words,
   'heads': _heads,
-  'movement': lambda models, before, after: measures.moved(models.weights(before), models.weights(after)),
+  'movement': lambda models, before, after: measures.moved(
+    models.weights(before), models.weights(after)
+  ),
   'weights': lambda models, model: measures.spread(models.weights(model)),
   'embeddings': lambda models, model: measures.heat(models.weights(model)[measures.WORDS]),
-  'nesting': lambda models, masks: measures.nested({float(s): models.masks(cell) for s, cell in masks.items()}),
+  'nesting': lambda models, masks: measures.nested(
+    {float(s): models.masks(cell) for s, cell in masks.items()}
+  ),
 }

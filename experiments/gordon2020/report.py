@@ -25,9 +25,9 @@ SOURCE = 'Gordon, Duh & Andrews 2020, arXiv:2002.08307'
 CAPTIONS = {
   'regimes': regime_figure.CAPTION,
   'prunability': 'The sparsity at which the pre-train loss has risen by a tenth of a nat, against the share of the '
-                 'corpus that the model was pre-trained on; bars are 95 % intervals.',
+  'corpus that the model was pre-trained on; bars are 95 % intervals.',
   **getattr(probe_report, 'CAPTIONS', {}),
-}  # fmt: skip
+}
 
 
 def write_report(folder, say=log.say):
@@ -62,7 +62,13 @@ def redraw(path, out, *, work=None, say=log.say):
   if prunable := controls.prunability(rows):
     drawn['prunability'] = prunable
   written = report.write(
-    out, rows, verdicts, title=TITLE, tables=shown, figures=drawn, captions=CAPTIONS,
+    out,
+    rows,
+    verdicts,
+    title=TITLE,
+    tables=shown,
+    figures=drawn,
+    captions=CAPTIONS,
     meta={'paper': SOURCE, 'preset': rows[-1]['preset']},
   )
   if shown:
@@ -79,17 +85,28 @@ def compare(first, second, out, say=log.say):
   checks = [claims.check(side, chances(side)) for side in rows]
   names = [files.path(where).name for where in (first, second)]
   named = [f'{name} ({side[-1]["preset"]})' for name, side in zip(names, rows, strict=True)]
-  lists = [('Verdicts', [two.verdicts(*checks)]), ('Differences', [two.settings(*rows), two.differences(*rows)])]
+  lists = [
+    ('Verdicts', [two.verdicts(*checks)]),
+    ('Differences', [two.settings(*rows), two.differences(*rows)]),
+  ]
   written = report.write(
-    out, [], [], title=f'{TITLE}: two ledgers', meta={'paper': SOURCE, 'A': named[0], 'B': named[1]}, lists=lists,
-    tables=[tables.table1(arms.standard(side))._replace(title=f'Table 1 of {name}')
-            for name, side in zip('AB', rows, strict=True)],
-    figures=two.figures(*rows), captions={
+    out,
+    [],
+    [],
+    title=f'{TITLE}: two ledgers',
+    meta={'paper': SOURCE, 'A': named[0], 'B': named[1]},
+    lists=lists,
+    tables=[
+      tables.table1(arms.standard(side))._replace(title=f'Table 1 of {name}')
+      for name, side in zip('AB', rows, strict=True)
+    ],
+    figures=two.figures(*rows),
+    captions={
       'figure1': 'Average dev score and train loss against sparsity, A full and B broken lines; 95 % bootstrap '
-                 'intervals over seeds.',
+      'intervals over seeds.',
       'pretrain_loss': 'Held-out pre-train loss against sparsity, A full and B broken lines.',
     },
-  )  # fmt: skip
+  )
   say(tables.text(two.settings(*rows)))
   for a, b in zip(*checks, strict=True):
     say(f'{a.verdict:<15} {b.verdict:<15} {a.name}')
@@ -99,7 +116,9 @@ def compare(first, second, out, say=log.say):
 
 def chances(rows):
   """{task: score of the constant answer}, where the rows tell it."""
-  return {row['task']: row['metrics']['majority'] for row in rows if 'majority' in row.get('metrics', {})}
+  return {
+    row['task']: row['metrics']['majority'] for row in rows if 'majority' in row.get('metrics', {})
+  }
 
 
 def shown_tables(rows, chance, failed=()):
@@ -111,13 +130,21 @@ def shown_tables(rows, chance, failed=()):
   shown += [rates.table(every)] if rates.several(every) else []
   shown.append(task_by_task(rows, chance))
   shown += [
-    equivalence.table(learned), regimes.table(learned, paper.TABLE1, paper.REGIMES),
-    beside.differences(known, paper.TABLE1), beside.by_task(known, paper.TABLE1),
+    equivalence.table(learned),
+    regimes.table(learned, paper.TABLE1, paper.REGIMES),
+    beside.differences(known, paper.TABLE1),
+    beside.by_task(known, paper.TABLE1),
     beside.slopes(learned, paper.TABLE1, paper.LINES),
-    controls.switches(rows), controls.others(rows), controls.corpus(rows),
-  ]  # fmt: skip
+    controls.switches(rows),
+    controls.others(rows),
+    controls.corpus(rows),
+  ]
   if failed:
-    shown.append(tables.records('Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]))
+    shown.append(
+      tables.records(
+        'Cells that failed', [{'cell': grid.describe(r), 'why': r['failed']} for r in failed]
+      )
+    )
   return [table for table in shown if table.rows]
 
 
@@ -125,9 +152,14 @@ def task_by_task(rows, chance):
   """The verdicts of the claims that speak of tasks, each task by itself: a line a claim, a column a task."""
   found = claims.by_task(rows, chance)
   lines = zip(*found.values(), strict=True)
-  return tables.records('Verdicts task by task', [
-    {'claim': line[0].claim, **{task: v.verdict for task, v in zip(found, line, strict=True)}} for line in lines
-  ], 'Fewer pairs stand behind each than behind the verdicts over all tasks.')  # fmt: skip
+  return tables.records(
+    'Verdicts task by task',
+    [
+      {'claim': line[0].claim, **{task: v.verdict for task, v in zip(found, line, strict=True)}}
+      for line in lines
+    ],
+    'Fewer pairs stand behind each than behind the verdicts over all tasks.',
+  )
 
 
 def learned_only(rows, chance):
@@ -154,5 +186,7 @@ def who_pays(folder, rows):
     path = files.path(folder) / 'cells' / row['cell'] / 'who_pays_weights.json'
     if files.exists(path):
       saved = files.read_json(path)
-      return tables.records(f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']])
+      return tables.records(
+        f'Who pays at sparsity {row["sparsity"]}', [*saved['leaves'], saved['total']]
+      )
   return None

@@ -11,8 +11,17 @@ PAPER = 'gordon2020'
 
 
 def reproduce(
-  preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), one_by_one=False, reuse='',
-  say=log.say, **part,
+  preset,
+  workdir,
+  *,
+  dry_run=False,
+  from_scratch=False,
+  overrides=None,
+  worker=(0, 1),
+  one_by_one=False,
+  reuse='',
+  say=log.say,
+  **part,
 ):
   """Runs what the ledger lacks, then writes the report.
 
@@ -27,13 +36,24 @@ def reproduce(
     title = f'{PAPER} {preset}: {presets.PRESETS[preset]().cost}'
     say(cost.table([(cell.labels, cell.config) for cell in cells], title=title))
     if workdir:
-      say(f'{len(grid.missing(cells, workdir))} of {len(cells)} cells are missing from the ledger of {workdir}')
+      say(
+        f'{len(grid.missing(cells, workdir))} of {len(cells)} cells are missing from the ledger of {workdir}'
+      )
     return None
   if reuse:
     reusing.rows(reuse)  # wrong input is told before anything is written
   # Another part of the same grid may join a ledger; what changes the numbers of a cell may not.
-  what = {'paper': PAPER, 'preset': preset, 'from_scratch': from_scratch, 'scale': part.get('scale') or 1.0}
-  what |= {k: str(v) for k, v in overrides.items() if not k.startswith(('data.root', 'data.cache', 'population.'))}
+  what = {
+    'paper': PAPER,
+    'preset': preset,
+    'from_scratch': from_scratch,
+    'scale': part.get('scale') or 1.0,
+  }
+  what |= {
+    k: str(v)
+    for k, v in overrides.items()
+    if not k.startswith(('data.root', 'data.cache', 'population.'))
+  }
   folder = grid.claim(workdir or f'runs/{PAPER}-{preset}', what)
   if reuse and distributed.first():
     reusing.take(cells, folder, reuse, experiment=PAPER, preset=preset, say=say)

@@ -41,7 +41,10 @@ class Preset(NamedTuple):
 
 def plan(preset, overrides):
   """The cells of a preset, each one's parent before it. overrides: {dotted key: value} for every run."""
-  first, second = (configs.override(c.copy_and_resolve_references(), overrides) for c in (preset.pretrain, preset.tune))
+  first, second = (
+    configs.override(c.copy_and_resolve_references(), overrides)
+    for c in (preset.pretrain, preset.tune)
+  )
   cells = []
   for seed in preset.seeds:
     for method, s, strength, recipe in recipes(preset):
@@ -50,7 +53,13 @@ def plan(preset, overrides):
       cells.append(grid.Cell({'stage': 'pretrain', 'task': '', **labels}, config))
       parent = grid.key(cells[-1])
       for task, steps in preset.tasks.items():
-        held = {'data.task': task, 'steps': steps, 'seed': seed, 'hold_zeros': True, 'init': f'cell:{parent}'}
+        held = {
+          'data.task': task,
+          'steps': steps,
+          'seed': seed,
+          'hold_zeros': True,
+          'init': f'cell:{parent}',
+        }
         config = configs.override(second.copy_and_resolve_references(), held)
         cells.append(grid.Cell({'stage': 'finetune', 'task': task, **labels}, config, parent))
   return cells
@@ -58,11 +67,15 @@ def plan(preset, overrides):
 
 def recipes(p):
   """(method, sparsity, strength, changes of the config) of each pre-training run of one seed."""
-  gradual = lambda s: {'prune.weights.schedule': f'cubic({s}, end={p.ramp})',
-                       'prune.weights.when': f'every(10, until={p.ramp})'}  # fmt: skip
+  gradual = lambda s: {
+    'prune.weights.schedule': f'cubic({s}, end={p.ramp})',
+    'prune.weights.when': f'every(10, until={p.ramp})',
+  }
   # A penalised run ends at the asked sparsity exactly: once, the smallest weights, zeros first.
-  at_end = lambda s: {'prune.weights.schedule': f'one_shot({s}, at={p.ramp})',
-                      'prune.weights.when': ONCE.format(p.ramp)}  # fmt: skip
+  at_end = lambda s: {
+    'prune.weights.schedule': f'one_shot({s}, at={p.ramp})',
+    'prune.weights.when': ONCE.format(p.ramp),
+  }
   penalty = {
     'rpp': lambda x: f'reweighted({x}, every={p.every}, eps={p.eps}, end={p.ramp})',
     'l1': lambda x: f'l1_penalty({x}, end={p.ramp})',
@@ -124,7 +137,9 @@ def smoke():
     config.eval.update(batches=1, batch_size=32)
   second.data.examples = 64
   strengths = {'rpp': {0.5: 3.0}, 'l1': {}}  # a program less to compile
-  return Preset(first, second, 4, {'pydoc/order': 3}, (0,), (0.5,), strengths, 'half a minute', every=2)
+  return Preset(
+    first, second, 4, {'pydoc/order': 3}, (0,), (0.5,), strengths, 'half a minute', every=2
+  )
 
 
 PRESETS = {'smoke': smoke(), 'quick': quick(), 'long': long()}

@@ -22,15 +22,23 @@ def chosen(rows):
   for row in rows:
     if row['stage'] == 'pretrain':
       key, metrics = (row['arm'], row['sparsity']), row['metrics']
-      losses.setdefault(key, {}).setdefault(row['strength'], []).append(metrics['mlm_loss'] + metrics['nsp_loss'])
-  best = {key: min(of, key=lambda strength, of=of: statistics.mean(of[strength])) for key, of in losses.items()}
+      losses.setdefault(key, {}).setdefault(row['strength'], []).append(
+        metrics['mlm_loss'] + metrics['nsp_loss']
+      )
+  best = {
+    key: min(of, key=lambda strength, of=of: statistics.mean(of[strength]))
+    for key, of in losses.items()
+  }
   return [row for row in rows if row['strength'] == best.get((row['arm'], row['sparsity']))]
 
 
 def loss(rows):
   """Held-out pre-training loss, masked words and next sentence together."""
   parts = [table(rows, 'pretrain', metric) for metric in ('mlm_loss', 'nsp_loss')]
-  return {key: {seed: value + parts[1][key][seed] for seed, value in of.items()} for key, of in parts[0].items()}
+  return {
+    key: {seed: value + parts[1][key][seed] for seed, value in of.items()}
+    for key, of in parts[0].items()
+  }
 
 
 def beside(values, a, b):
@@ -52,11 +60,19 @@ def claims(rows):
     _keeps(scores, tasks, sparsities, dense),
     _negligible(losses, dense),
     _nsp(nsp, dense),
-    _better(losses, 'nip', high, 'nip', 'At high prune ratios RPP loses less of the pre-training than NIP'),
-    _better(losses, 'l1', high, 'l1', 'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the'
-            ' loss, pre-training loss at high prune ratios'),
+    _better(
+      losses, 'nip', high, 'nip', 'At high prune ratios RPP loses less of the pre-training than NIP'
+    ),
+    _better(
+      losses,
+      'l1',
+      high,
+      'l1',
+      'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the'
+      ' loss, pre-training loss at high prune ratios',
+    ),
     _tuned(scores, tasks, high),
-  ]  # fmt: skip
+  ]
 
 
 def _keeps(scores, tasks, sparsities, dense):
@@ -65,8 +81,11 @@ def _keeps(scores, tasks, sparsities, dense):
   sides = [verdicts.side(drops[task], -SMALL.get(task, 0.02)) for task in tasks]
   text = '; '.join(f'{task} {verdicts.shown(drops[task], "+.3f")}' for task in tasks)
   return verdicts.Verdict(
-    'accuracy kept', f'Fine-tuned, RPP keeps the accuracy at a prune ratio of {at:g} (a drop below 0.02)',
-    verdicts.all_of(sides), f'accuracy beside dense at {at:g}: {text}', ('scores',),
+    'accuracy kept',
+    f'Fine-tuned, RPP keeps the accuracy at a prune ratio of {at:g} (a drop below 0.02)',
+    verdicts.all_of(sides),
+    f'accuracy beside dense at {at:g}: {text}',
+    ('scores',),
   )
 
 
@@ -74,9 +93,12 @@ def _negligible(losses, dense):
   rise = beside(losses, ('rpp', 0.6), dense)
   side = verdicts.side(rise, NEGLIGIBLE)
   return verdicts.Verdict(
-    'negligible at 0.59', 'RPP removes 59.3 % of the weights with a negligible rise of the pre-training loss (second'
-    f' hand); here 0.6, negligible being {NEGLIGIBLE} nats', verdicts.word(side < 0, side > 0),
-    f'rise at 0.6: {verdicts.shown(rise)} nats' if rise else 'no runs at 0.6', ('loss',),
+    'negligible at 0.59',
+    'RPP removes 59.3 % of the weights with a negligible rise of the pre-training loss (second'
+    f' hand); here 0.6, negligible being {NEGLIGIBLE} nats',
+    verdicts.word(side < 0, side > 0),
+    f'rise at 0.6: {verdicts.shown(rise)} nats' if rise else 'no runs at 0.6',
+    ('loss',),
   )
 
 
@@ -86,10 +108,18 @@ def _nsp(nsp, dense):
     word = verdicts.UNDECIDED  # our model cannot do, dense, what is claimed of a pruned one
   else:
     word = verdicts.word(verdicts.side(pruned, 0.95) > 0, verdicts.side(pruned, 0.95) < 0)
-  text = f'dense {verdicts.shown(whole)}, RPP at 0.9 {verdicts.shown(pruned)}' if pruned else 'no runs at 0.9'
+  text = (
+    f'dense {verdicts.shown(whole)}, RPP at 0.9 {verdicts.shown(pruned)}'
+    if pruned
+    else 'no runs at 0.9'
+  )
   return verdicts.Verdict(
-    'next sentence', 'Pruned by 90 %, NSP accuracy stays above 95 % (second hand); undecided where the dense model is'
-    ' not above 95 % itself', word, text, (),
+    'next sentence',
+    'Pruned by 90 %, NSP accuracy stays above 95 % (second hand); undecided where the dense model is'
+    ' not above 95 % itself',
+    word,
+    text,
+    (),
   )
 
 
@@ -109,8 +139,11 @@ def _tuned(scores, tasks, high):
       word.append(verdicts.side(gain))
       text.append(f'{task} at {s:g} {verdicts.shown(gain, "+.3f")}')
   return verdicts.Verdict(
-    'score beside nip', 'At high prune ratios RPP fine-tunes to a higher score than NIP', verdicts.all_of(word),
-    'RPP minus NIP, accuracy: ' + '; '.join(text), ('scores',),
+    'score beside nip',
+    'At high prune ratios RPP fine-tunes to a higher score than NIP',
+    verdicts.all_of(word),
+    'RPP minus NIP, accuracy: ' + '; '.join(text),
+    ('scores',),
   )
 
 

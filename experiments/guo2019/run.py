@@ -1,6 +1,6 @@
 """Guo, Liu, Mungall, Lin & Wang 2019, Reweighted Proximal Pruning for Large-Scale Language Representation.
 
-  python -m prunejax reproduce guo2019 --preset=quick
+python -m prunejax reproduce guo2019 --preset=quick
 """
 
 import numpy as np
@@ -17,16 +17,28 @@ def shown(rows):
   every, rows = rows, claims.chosen(rows)
   strengths = {(row['arm'], row['sparsity']): row['strength'] for row in rows}
   losses = claims.loss(rows)
-  measures = {'pre-train loss': losses, 'NSP accuracy': claims.table(rows, 'pretrain', 'nsp_accuracy')}
+  measures = {
+    'pre-train loss': losses,
+    'NSP accuracy': claims.table(rows, 'pretrain', 'nsp_accuracy'),
+  }
   for task in sorted({row['task'] for row in rows if row['task']}):
     measures[task] = claims.table(rows, 'finetune', 'accuracy', task)
   order = sorted(losses, key=lambda key: (key[1], list(cells.METHODS).index(key[0])))
-  return [tables.records('Pre-training and fine-tuning', [
-    {'method': cells.METHODS[method], 'sparsity': s, 'seeds': len(losses[method, s]),
-     'strength': f'{strengths[method, s]:g}' if strengths[method, s] else '-',
-     **{name: claims.means(values, (method, s)) for name, values in measures.items()}}
-    for method, s in order
-  ])] + _by_strength(every)  # fmt: skip
+  return [
+    tables.records(
+      'Pre-training and fine-tuning',
+      [
+        {
+          'method': cells.METHODS[method],
+          'sparsity': s,
+          'seeds': len(losses[method, s]),
+          'strength': f'{strengths[method, s]:g}' if strengths[method, s] else '-',
+          **{name: claims.means(values, (method, s)) for name, values in measures.items()},
+        }
+        for method, s in order
+      ],
+    )
+  ] + _by_strength(every)
 
 
 def _by_strength(rows):
@@ -36,10 +48,17 @@ def _by_strength(rows):
     if row['stage'] == 'pretrain' and row['strength']:
       found.setdefault((row['arm'], row['sparsity'], row['strength']), []).append(row)
   lines = [
-    {'method': cells.METHODS[arm], 'sparsity': s, 'strength': f'{strength:g}', 'seeds': len(of),
-     'pre-train loss': claims.means(claims.loss(of), (arm, s))}
-    for (arm, s, strength), of in sorted(found.items(), key=lambda place: (place[0][1], place[0][0], place[0][2]))
-  ]  # fmt: skip
+    {
+      'method': cells.METHODS[arm],
+      'sparsity': s,
+      'strength': f'{strength:g}',
+      'seeds': len(of),
+      'pre-train loss': claims.means(claims.loss(of), (arm, s)),
+    }
+    for (arm, s, strength), of in sorted(
+      found.items(), key=lambda place: (place[0][1], place[0][0], place[0][2])
+    )
+  ]
   several = len(lines) > len({key[:2] for key in found})
   note = 'Of each method and sparsity the strength of the lowest mean is the one shown elsewhere.'
   return [tables.records('Strengths of the penalties', lines, note)] if several else []
@@ -51,7 +70,9 @@ def figures(rows):
   tasks = sorted({row['task'] for row in rows if row['task']})
   scores = {task: claims.table(rows, 'finetune', 'accuracy', task) for task in tasks}
   out = {'loss': _figure({'held-out pre-training loss, nats': claims.loss(rows)})}
-  return out | ({'scores': _figure({f'{task}, dev accuracy': scores[task] for task in tasks})} if tasks else {})
+  return out | (
+    {'scores': _figure({f'{task}, dev accuracy': scores[task] for task in tasks})} if tasks else {}
+  )
 
 
 def _figure(panels):
@@ -63,8 +84,14 @@ def _figure(panels):
           of = [statistics.cautious(values[method, s].values()) for s in points]
           bars = np.nan_to_num([[e.mean - e.low for e in of], [e.high - e.mean for e in of]])
           place.errorbar(
-            np.array(points) + 0.004 * (at - 1), [e.mean for e in of], yerr=bars, color=COLOURS[method], marker='o',
-            capsize=3, elinewidth=1.2, label=cells.METHODS[method],
+            np.array(points) + 0.004 * (at - 1),
+            [e.mean for e in of],
+            yerr=bars,
+            color=COLOURS[method],
+            marker='o',
+            capsize=3,
+            elinewidth=1.2,
+            label=cells.METHODS[method],
           )
       if whole := values.get(('dense', 0.0)):
         level = np.mean(list(whole.values()))
@@ -80,7 +107,15 @@ CAPTIONS = {
   'scores': 'Dev accuracy after fine-tuning with the zeros held, 95 % over seeds.',
 }
 STUDY = study.Study(
-  'guo2019', 'Reweighted proximal pruning', 'Guo, Liu, Mungall, Lin & Wang 2019, arXiv 1909.12486', cells.PRESETS,
-  cells.plan, None, claims.claims, shown, figures, CAPTIONS,
+  'guo2019',
+  'Reweighted proximal pruning',
+  'Guo, Liu, Mungall, Lin & Wang 2019, arXiv 1909.12486',
+  cells.PRESETS,
+  cells.plan,
+  None,
+  claims.claims,
+  shown,
+  figures,
+  CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -13,11 +13,18 @@ BITS = {
 INDEX_BITS = 5
 # The same tables: bits of a weight and of an index after Huffman coding; the layer's size after P+Q and P+Q+H.
 CODED = {
-  'lenet-300-100': {'fc1': (4.4, 3.7, 0.031, 0.0232), 'fc2': (4.4, 4.3, 0.038, 0.0304),
-                    'fc3': (4.3, 3.2, 0.157, 0.127)},
-  'lenet-5': {'conv1': (7.2, 1.5, 0.785, 0.6745), 'conv2': (7.2, 3.9, 0.06, 0.0528), 'fc1': (4.5, 4.5, 0.027, 0.0245),
-              'fc2': (5.2, 3.7, 0.069, 0.0613)},
-}  # fmt: skip
+  'lenet-300-100': {
+    'fc1': (4.4, 3.7, 0.031, 0.0232),
+    'fc2': (4.4, 4.3, 0.038, 0.0304),
+    'fc3': (4.3, 3.2, 0.157, 0.127),
+  },
+  'lenet-5': {
+    'conv1': (7.2, 1.5, 0.785, 0.6745),
+    'conv2': (7.2, 3.9, 0.06, 0.0528),
+    'fc1': (4.5, 4.5, 0.027, 0.0245),
+    'fc2': (5.2, 3.7, 0.069, 0.0613),
+  },
+}
 # 1506.02626, table 1: error in points of 100 before and after pruning, and how many times fewer weights.
 PRUNED = {'lenet-300-100': (1.64, 1.59, 12), 'lenet-5': (0.80, 0.77, 12)}
 # 1510.00149, table 1: error before and after, and the rate; tables 2 and 3: the rate before Huffman coding.

@@ -33,25 +33,58 @@ class Preset(NamedTuple):
 
 PRESETS = {
   'quick': Preset(
-    seeds=(0, 1, 2), conv_seeds=(0,), steps=(300, 1000), retrain=(200, 500), conv_steps=(60, 300),
-    conv_retrain=(40, 200), centroids=50, rounds=2, scales=(4.0, 0.5, 0.25), bits=(2, 3, 4, 5),
+    seeds=(0, 1, 2),
+    conv_seeds=(0,),
+    steps=(300, 1000),
+    retrain=(200, 500),
+    conv_steps=(60, 300),
+    conv_retrain=(40, 200),
+    centroids=50,
+    rounds=2,
+    scales=(4.0, 0.5, 0.25),
+    bits=(2, 3, 4, 5),
     cost='three minutes on one CPU core; MNIST, six',
   ),
   'papers': Preset(
-    seeds=(0, 1, 2), conv_seeds=(0, 1, 2), steps=(1000, 5000), retrain=(1000, 5000), conv_steps=(300, 1000),
-    conv_retrain=(300, 1000), centroids=200, rounds=4, scales=(), bits=(),
-    cost='the papers\' own settings of both nets alone, trained for longer; some half an hour on one CPU core',
+    seeds=(0, 1, 2),
+    conv_seeds=(0, 1, 2),
+    steps=(1000, 5000),
+    retrain=(1000, 5000),
+    conv_steps=(300, 1000),
+    conv_retrain=(300, 1000),
+    centroids=200,
+    rounds=4,
+    scales=(),
+    bits=(),
+    cost="the papers' own settings of both nets alone, trained for longer; some half an hour on one CPU core",
   ),
   'long': Preset(
-    seeds=(0, 1, 2, 3, 4), conv_seeds=(0, 1, 2), steps=(2000, 9400), retrain=(2000, 9400), conv_steps=(1000, 4700),
-    conv_retrain=(1000, 4700), centroids=470, rounds=4, scales=(4.0, 2.0, 0.5, 0.25, 0.125), bits=(2, 3, 4, 5, 6, 8),
+    seeds=(0, 1, 2, 3, 4),
+    conv_seeds=(0, 1, 2),
+    steps=(2000, 9400),
+    retrain=(2000, 9400),
+    conv_steps=(1000, 4700),
+    conv_retrain=(1000, 4700),
+    centroids=470,
+    rounds=4,
+    scales=(4.0, 2.0, 0.5, 0.25, 0.125),
+    bits=(2, 3, 4, 5, 6, 8),
     cost='some three hours on one CPU core; not run here',
   ),
   'smoke': Preset(
-    seeds=(0,), conv_seeds=(), steps=(40, 40), retrain=(20, 20), conv_steps=(4, 4), conv_retrain=(4, 4), centroids=4,
-    rounds=1, scales=(), bits=(2,), cost='seconds',
+    seeds=(0,),
+    conv_seeds=(),
+    steps=(40, 40),
+    retrain=(20, 20),
+    conv_steps=(4, 4),
+    conv_retrain=(4, 4),
+    centroids=4,
+    rounds=1,
+    scales=(),
+    bits=(2,),
+    cost='seconds',
   ),
-}  # fmt: skip
+}
 
 
 def plan(preset, root):
@@ -67,8 +100,12 @@ def plan(preset, root):
   def add(net, seed, scale, bits, init='linear'):
     conv = 'conv_' if net == 'lenet-5' else ''
     own = {'net': net, 'seed': seed, 'scale': scale, 'bits': bits, 'init': init}
-    how = {'steps': getattr(p, f'{conv}steps')[mnist], 'retrain': getattr(p, f'{conv}retrain')[mnist],
-           'rounds': p.rounds, 'centroids': p.centroids if bits else 0}  # fmt: skip
+    how = {
+      'steps': getattr(p, f'{conv}steps')[mnist],
+      'retrain': getattr(p, f'{conv}retrain')[mnist],
+      'rounds': p.rounds,
+      'centroids': p.centroids if bits else 0,
+    }
     cells.append(study.Cell(own, fixed | own | how))
 
   for seed in p.seeds:

@@ -37,10 +37,18 @@ def measure(settings, root, folder, say):
   net = s['net']
   shared = {k: s[k] for k in ('net', 'data', 'seed', 'batch', 'learning_rate', 'decay', 'steps')}
   dense = study.kept(folder, shared, lambda: _dense(s, data))
-  out = {'accuracy_dense': accuracy(dense, data), 'bytes_dense': sum(leaf.nbytes for leaf in dense.values())}
-  shares = {layer: min(1.0, share * s['scale']) if s['scale'] else 1.0 for layer, share in paper.KEPT[net].items()}
+  out = {
+    'accuracy_dense': accuracy(dense, data),
+    'bytes_dense': sum(leaf.nbytes for leaf in dense.values()),
+  }
+  shares = {
+    layer: min(1.0, share * s['scale']) if s['scale'] else 1.0
+    for layer, share in paper.KEPT[net].items()
+  }
   pruned = study.kept(
-    folder, shared | {k: s[k] for k in ('scale', 'rounds', 'retrain')}, lambda: _pruned(s, data, dense, shares)
+    folder,
+    shared | {k: s[k] for k in ('scale', 'rounds', 'retrain')},
+    lambda: _pruned(s, data, dense, shares),
   )
   out['accuracy_pruned'] = accuracy(pruned, data)
   kernels = {layer: pruned[f'{layer}/kernel'] for layer in shares}
@@ -50,12 +58,19 @@ def measure(settings, root, folder, say):
   out['dead'] = [int((~(kernel != 0).any(0)).sum()) for kernel in kernels.values()]
   if not s['bits']:
     size, out['accuracy_cut'] = len(sparse_file.encode(pruned)), accuracy(cut(dense, shares), data)
-    return out | {'bytes': size, 'accuracy': out['accuracy_pruned'], 'rate': out['bytes_dense'] / size}
+    return out | {
+      'bytes': size,
+      'accuracy': out['accuracy_pruned'],
+      'rate': out['bytes_dense'] / size,
+    }
   bits = paper.BITS[net] if s['bits'] == 'paper' else dict.fromkeys(shares, s['bits'])
   books, codes, first = _shared(kernels, bits, s['init'], s['seed'])
   out['accuracy_shared'] = accuracy(pruned | first, data)
   trained = _centroids(s, data, pruned, books, codes) if s['centroids'] else pruned | first
-  how = {'bits': {f'{layer}/kernel': b for layer, b in bits.items()}, 'index_bits': paper.INDEX_BITS}
+  how = {
+    'bits': {f'{layer}/kernel': b for layer, b in bits.items()},
+    'index_bits': paper.INDEX_BITS,
+  }
   coded, fixed = deep.encode(trained, **how), deep.encode(trained, entropy=False, **how)
   read = deep.decode(coded)
   for name, leaf in trained.items():
@@ -75,7 +90,11 @@ def accuracy(flat, data) -> float:
   right = 0
   for at in range(0, len(data.test_labels), EVALUATED):
     part = slice(at, at + EVALUATED)
-    right += int((np.asarray(_logits(params, data.test_images[part])).argmax(-1) == data.test_labels[part]).sum())
+    right += int(
+      (
+        np.asarray(_logits(params, data.test_images[part])).argmax(-1) == data.test_labels[part]
+      ).sum()
+    )
   return right / len(data.test_labels)
 
 
@@ -102,14 +121,20 @@ def nested(flat) -> dict:
 
 def flat(params) -> dict:
   """The inverse of `nested`, as numpy arrays."""
-  return {f'{layer}/{part}': np.asarray(leaf) for layer, parts in params.items() for part, leaf in parts.items()}
+  return {
+    f'{layer}/{part}': np.asarray(leaf)
+    for layer, parts in params.items()
+    for part, leaf in parts.items()
+  }
 
 
 _logits = jax.jit(lenet.apply)
 
 
 def _loss(params, images, labels, decay):
-  entropy = optax.softmax_cross_entropy_with_integer_labels(lenet.apply(params, images), labels).mean()
+  entropy = optax.softmax_cross_entropy_with_integer_labels(
+    lenet.apply(params, images), labels
+  ).mean()
   return entropy + decay / 2 * sum(jnp.sum(layer['kernel'] ** 2) for layer in params.values())
 
 
@@ -160,11 +185,22 @@ def _train(params, data, s, shares, steps, rounds, rate, seed):
 
 def _dense(s, data):
   params = lenet.init(jax.random.key(s['seed']), s['net'])
-  return _train(params, data, s, dict.fromkeys(paper.KEPT[s['net']], 1.0), s['steps'], 1, s['learning_rate'], s['seed'])
+  return _train(
+    params,
+    data,
+    s,
+    dict.fromkeys(paper.KEPT[s['net']], 1.0),
+    s['steps'],
+    1,
+    s['learning_rate'],
+    s['seed'],
+  )
 
 
 def _pruned(s, data, dense, shares):
-  return _train(nested(dense), data, s, shares, s['retrain'], s['rounds'], s['learning_rate'], s['seed'] + 1000)
+  return _train(
+    nested(dense), data, s, shares, s['retrain'], s['rounds'], s['learning_rate'], s['seed'] + 1000
+  )
 
 
 def _shared(kernels, bits, init, seed):
@@ -183,7 +219,12 @@ def _centroid_step(free, state, codes, images, labels, rate):
   def loss(free):
     books, biases = free
     kernels = sharing.share(books, codes)
-    return _loss({layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels}, images, labels, 0.0)
+    return _loss(
+      {layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels},
+      images,
+      labels,
+      0.0,
+    )
 
   updates, state = optax.adam(rate).update(jax.grad(loss)(free), state)
   return optax.apply_updates(free, updates), state

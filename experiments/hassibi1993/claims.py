@@ -27,8 +27,10 @@ def table_holds(rows, problem):
   The paper's algorithm retrains where no more weights go; with retraining after each weight and without, either counts.
   """
   theirs, found, said = paper.TABLE[problem], [], []
-  text = (f'OBS takes {problem} from {theirs["weights"]} weights to {theirs["left"]} at the accuracy of the dense net, '
-          f'{100 * theirs["train"]:g} % on train and {100 * theirs["test"]:g} % on test')
+  text = (
+    f'OBS takes {problem} from {theirs["weights"]} weights to {theirs["left"]} at the accuracy of the dense net, '
+    f'{100 * theirs["train"]:g} % on train and {100 * theirs["test"]:g} % on test'
+  )
   for method in ('obs', 'obs, retrained'):
     ours = pick(rows, problem, method).values()
     left = [m['left'] for m in ours]
@@ -36,11 +38,17 @@ def table_holds(rows, problem):
     same = verdicts.side([m['test_left'] - m['test_dense'] + POINT for m in ours])
     found.append(verdicts.all_of([few, same]))
     if left:
-      train, test, dense = ([m[name] for m in ours] for name in ('train_left', 'test_left', 'test_dense'))
-      said.append(f'{method}: {verdicts.shown(left, ".1f")} left, {min(left)} to {max(left)}; train '
-                  f'{verdicts.shown(train)}, test {verdicts.shown(test)} against {verdicts.shown(dense)} dense; '
-                  f'{len(left)} seeds')  # fmt: skip
-  word = verdicts.word(verdicts.REPRODUCED in found, all(v == verdicts.NOT_REPRODUCED for v in found))
+      train, test, dense = (
+        [m[name] for m in ours] for name in ('train_left', 'test_left', 'test_dense')
+      )
+      said.append(
+        f'{method}: {verdicts.shown(left, ".1f")} left, {min(left)} to {max(left)}; train '
+        f'{verdicts.shown(train)}, test {verdicts.shown(test)} against {verdicts.shown(dense)} dense; '
+        f'{len(left)} seeds'
+      )
+  word = verdicts.word(
+    verdicts.REPRODUCED in found, all(v == verdicts.NOT_REPRODUCED for v in found)
+  )
   return verdicts.Verdict(f'{problem}_table', text, word, '. '.join(said), (problem,))
 
 
@@ -55,8 +63,12 @@ def fewer_than_others(rows):
       sides.append(verdicts.side(more))
       said.append(f'{problem} {other} {verdicts.shown(more, "+.1f")}')
   return verdicts.Verdict(
-    'removes_more', 'at the same training accuracy OBS removes more weights than OBD and magnitude, without retraining',
-    verdicts.all_of(sides), 'weights left beyond those of OBS: ' + '; '.join(said), PROBLEMS)  # fmt: skip
+    'removes_more',
+    'at the same training accuracy OBS removes more weights than OBD and magnitude, without retraining',
+    verdicts.all_of(sides),
+    'weights left beyond those of OBS: ' + '; '.join(said),
+    PROBLEMS,
+  )
 
 
 def xor_right(rows):
@@ -67,11 +79,17 @@ def xor_right(rows):
   others = {m: enough and all(share[m]) for m in ('obd', 'magnitude')}
   said = '; '.join(f'{m} {sum(v)} of {len(v)}' for m, v in share.items())
   return verdicts.Verdict(
-    'xor', 'of OBS, OBD and magnitude only OBS removes a right weight from a trained XOR net every time',
-    verdicts.word(always and not any(others.values()), enough and (not always or any(others.values()))),
+    'xor',
+    'of OBS, OBD and magnitude only OBS removes a right weight from a trained XOR net every time',
+    verdicts.word(
+      always and not any(others.values()), enough and (not always or any(others.values()))
+    ),
     f'right weights: {said}; all four answers still right with no retraining: '
-    + '; '.join(f'{m} {sum(a == 1 for a in values(rows, "xor", m, "accuracy_after"))}' for m in share), ('xor',)
-  )  # fmt: skip
+    + '; '.join(
+      f'{m} {sum(a == 1 for a in values(rows, "xor", m, "accuracy_after"))}' for m in share
+    ),
+    ('xor',),
+  )
 
 
 def shown(rows):
@@ -79,29 +97,68 @@ def shown(rows):
   lines = []
   for problem in PROBLEMS:
     theirs = paper.TABLE[problem]
-    lines.append({'problem': problem, 'method': 'OBS, the paper', 'seeds': '', 'train': f'{theirs["train"]:.3f}',
-                  'test': f'{theirs["test"]:.3f}', 'weights': theirs['weights'], 'left': str(theirs['left'])})
+    lines.append(
+      {
+        'problem': problem,
+        'method': 'OBS, the paper',
+        'seeds': '',
+        'train': f'{theirs["train"]:.3f}',
+        'test': f'{theirs["test"]:.3f}',
+        'weights': theirs['weights'],
+        'left': str(theirs['left']),
+      }
+    )
     for method in dict.fromkeys(r['method'] for r in rows if r['problem'] == problem):
       of = lambda name, p=problem, m=method: values(rows, p, m, name)
-      lines.append({'problem': problem, 'method': method, 'seeds': str(len(of('left'))),
-                    'train': span(of('train_left')), 'test': span(of('test_left')), 'weights': of('weights')[0],
-                    'left': span(of('left'), '.1f'), 'fewest': min(of('left')), 'most': max(of('left')),
-                    'removed': f'{1 - statistics.mean(of("left")) / of("weights")[0]:.0%}',
-                    'dense train': span(of('train_dense')), 'dense test': span(of('test_dense'))})
-  table = tables.records('Weights left where accuracy on the training set is still that of the dense net', lines,
-                         note_of(rows))
-  xor = [{'method': m, 'nets': len(values(rows, 'xor', m, 'right')),
-          'right weight': sum(values(rows, 'xor', m, 'right')),
-          'the best weight': sum(values(rows, 'xor', m, 'best')),
-          'all four answers right, not retrained': sum(a == 1 for a in values(rows, 'xor', m, 'accuracy_after')),
-          'weights that are right': span(values(rows, 'xor', m, 'spare'), '.1f'),
-          'error after': span(values(rows, 'xor', m, 'error_after'), '.4f')} for m in ('obs', 'obd', 'magnitude')]
-  return [table, tables.records('XOR: the first of nine weights to go', xor,
-                                'Right: after it went and the rest was trained on, XOR is solved.')]
+      lines.append(
+        {
+          'problem': problem,
+          'method': method,
+          'seeds': str(len(of('left'))),
+          'train': span(of('train_left')),
+          'test': span(of('test_left')),
+          'weights': of('weights')[0],
+          'left': span(of('left'), '.1f'),
+          'fewest': min(of('left')),
+          'most': max(of('left')),
+          'removed': f'{1 - statistics.mean(of("left")) / of("weights")[0]:.0%}',
+          'dense train': span(of('train_dense')),
+          'dense test': span(of('test_dense')),
+        }
+      )
+  table = tables.records(
+    'Weights left where accuracy on the training set is still that of the dense net',
+    lines,
+    note_of(rows),
+  )
+  xor = [
+    {
+      'method': m,
+      'nets': len(values(rows, 'xor', m, 'right')),
+      'right weight': sum(values(rows, 'xor', m, 'right')),
+      'the best weight': sum(values(rows, 'xor', m, 'best')),
+      'all four answers right, not retrained': sum(
+        a == 1 for a in values(rows, 'xor', m, 'accuracy_after')
+      ),
+      'weights that are right': span(values(rows, 'xor', m, 'spare'), '.1f'),
+      'error after': span(values(rows, 'xor', m, 'error_after'), '.4f'),
+    }
+    for m in ('obs', 'obd', 'magnitude')
+  ]
+  return [
+    table,
+    tables.records(
+      'XOR: the first of nine weights to go',
+      xor,
+      'Right: after it went and the rest was trained on, XOR is solved.',
+    ),
+  ]
 
 
 def note_of(rows):
-  return 'Training sets: ' + ', '.join(dict.fromkeys(r['source'] for r in rows if r['problem'] != 'xor'))
+  return 'Training sets: ' + ', '.join(
+    dict.fromkeys(r['source'] for r in rows if r['problem'] != 'xor')
+  )
 
 
 def span(numbers, form='.3f'):

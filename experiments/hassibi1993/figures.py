@@ -31,8 +31,13 @@ def curves(rows, problem):
         panel.plot(removed, lines.mean(axis=0), linewidth=2, label=label, **look)
     theirs = paper.TABLE[problem]
     for panel in axes:
-      panel.axvline(theirs['weights'] - theirs['left'], color='#999999', linewidth=1, linestyle=':',
-                    label=f'OBS in the paper: {theirs["left"]} of {theirs["weights"]} left')
+      panel.axvline(
+        theirs['weights'] - theirs['left'],
+        color='#999999',
+        linewidth=1,
+        linestyle=':',
+        label=f'OBS in the paper: {theirs["left"]} of {theirs["weights"]} left',
+      )
       panel.set_xlabel('weights removed')
     axes[0].set_ylabel('half the mean squared error, train')
     axes[1].set_ylabel('accuracy, all 432 points')
@@ -47,13 +52,24 @@ def xor(rows):
     every = pick(rows, 'xor', 'obs')
     place = {net: i for i, net in enumerate(every)}
     for net, m in every.items():
-      axes[0].plot([place[net]] * len(m['without_each']), m['without_each'], '_', color='#bbbbbb', markersize=14,
-                   label='each of the nine weights')
+      axes[0].plot(
+        [place[net]] * len(m['without_each']),
+        m['without_each'],
+        '_',
+        color='#bbbbbb',
+        markersize=14,
+        label='each of the nine weights',
+      )
     for shift, method in zip((-0.15, 0, 0.15), NAMES, strict=True):
       of = pick(rows, 'xor', method)
       chosen = [m['error_of_which'] for m in of.values()]
-      axes[0].plot([place[net] + shift for net in of], chosen, 'o', color=COLOURS[method],
-                   label=f'chosen by {NAMES[method]}')
+      axes[0].plot(
+        [place[net] + shift for net in of],
+        chosen,
+        'o',
+        color=COLOURS[method],
+        label=f'chosen by {NAMES[method]}',
+      )
     axes[0].set_yscale('log')
     axes[0].set_xlabel('trained net, by weight decay and seed')
     axes[0].set_ylabel('error without the weight, retrained')

@@ -39,7 +39,9 @@ def apply(params, x):
 
 def error(params, data):
   """Half the mean squared error; data: x [n, inputs], y [n] and real [n], 0 for rows that only fill up."""
-  return jnp.sum(data['real'] * (apply(params, data['x']) - data['y']) ** 2) / (2 * jnp.sum(data['real']))
+  return jnp.sum(data['real'] * (apply(params, data['x']) - data['y']) ** 2) / (
+    2 * jnp.sum(data['real'])
+  )
 
 
 def accuracy(params, data):
@@ -50,8 +52,11 @@ def accuracy(params, data):
 def data(x, y, rows):
   """x, y as float64 arrays of `rows` rows."""
   fill = rows - len(x)
-  return {'x': np.pad(np.float64(x), ((0, fill), (0, 0))), 'y': np.pad(np.float64(y), (0, fill)),
-          'real': np.pad(np.ones(len(x)), (0, fill))}  # fmt: skip
+  return {
+    'x': np.pad(np.float64(x), ((0, fill), (0, 0))),
+    'y': np.pad(np.float64(y), (0, fill)),
+    'real': np.pad(np.ones(len(x)), (0, fill)),
+  }
 
 
 def descend(params, kept, data, decay, steps, rate):
@@ -75,7 +80,9 @@ def train(seed, data, decay, steps, rate, *, hidden, tries):
 
   def one(key):
     params = init(key, data['x'].shape[1], hidden)
-    params = descend(params, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params), data, decay, steps, rate)
+    params = descend(
+      params, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params), data, decay, steps, rate
+    )
     return params, accuracy(params, data) - error(params, data) * 1e-3
 
   nets, good = jax.vmap(one)(jax.random.split(jax.random.key(seed), tries))
@@ -91,16 +98,23 @@ def take_apart(params, train, test, decay, steps, rate, *, criterion, alpha, rem
   """
   size = ravel_pytree(params)[0].size
   tx = prunejax.prune_transform(
-    CRITERIA[criterion](alpha), lambda t: ((t + 1) / size).astype(jnp.float32),
+    CRITERIA[criterion](alpha),
+    lambda t: ((t + 1) / size).astype(jnp.float32),
     allocation=prunejax.global_threshold(),
   )
   count = train['x'].shape[0]
-  scale = jnp.sqrt(train['real'] * count / jnp.sum(train['real']))  # rows that fill up have no part in the mean
+  scale = jnp.sqrt(
+    train['real'] * count / jnp.sum(train['real'])
+  )  # rows that fill up have no part in the mean
   told = {
     'value_fn': lambda p: error(p, train),
     'outputs': (count, lambda p, i: scale[i] * apply(p, train['x'][i])),
   }
-  seen = lambda p: {'error': error(p, train), 'train': accuracy(p, train), 'test': accuracy(p, test)}
+  seen = lambda p: {
+    'error': error(p, train),
+    'train': accuracy(p, train),
+    'test': accuracy(p, test),
+  }
 
   def remove(carry, _):
     params, state = carry
@@ -109,7 +123,9 @@ def take_apart(params, train, test, decay, steps, rate, *, criterion, alpha, rem
     params = optax.apply_updates(params, updates)
     masks = prunejax.get_masks(state, params)
     which, before = jnp.argmax(old & ~ravel_pytree(masks)[0]), error(params, train)
-    params = jax.lax.cond(steps > 0, lambda p: descend(p, masks, train, decay, steps, rate), lambda p: p, params)
+    params = jax.lax.cond(
+      steps > 0, lambda p: descend(p, masks, train, decay, steps, rate), lambda p: p, params
+    )
     return (params, state), {**seen(params), 'before': before, 'which': which}
 
   _, found = jax.lax.scan(remove, (params, tx.init(params)), None, removals)

@@ -29,7 +29,9 @@ def without_each(params, data, decay, steps, rate):
 def shaped_masks(kept, params):
   leaves, treedef = jax.tree.flatten(params)
   ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-  return treedef.unflatten([m.reshape(leaf.shape) for m, leaf in zip(jnp.split(kept, ends), leaves, strict=True)])
+  return treedef.unflatten(
+    [m.reshape(leaf.shape) for m, leaf in zip(jnp.split(kept, ends), leaves, strict=True)]
+  )
 
 
 @functools.cache
@@ -41,14 +43,28 @@ def measure(s):
   """Metrics of one method on one trained net: was the weight it takes first one that can be done without?"""
   data = net.data(X, Y, len(X))
   params = trained(s['seed'], s['decay'], s['steps'], s['rate'], s['tries'])
-  found = net.take_apart(params, data, data, s['decay'], 0, s['rate'], criterion=s['method'],
-                         alpha=s['alpha'], removals=1)  # fmt: skip
+  found = net.take_apart(
+    params,
+    data,
+    data,
+    s['decay'],
+    0,
+    s['rate'],
+    criterion=s['method'],
+    alpha=s['alpha'],
+    removals=1,
+  )
   each = np.asarray(without_each(params, data, s['decay'], s['steps'], s['rate']))
   which = int(found['which'][1])
   return {
-    'error': float(found['error'][0]), 'error_after': float(found['error'][1]),
+    'error': float(found['error'][0]),
+    'error_after': float(found['error'][1]),
     'accuracy_after': float(found['train'][1]),
-    'which': which, 'spare': int(np.sum(each < SOLVED)), 'right': int(each[which] < SOLVED),
-    'best': int(which == each.argmin()), 'error_of_which': float(each[which]), 'error_of_best': float(each.min()),
+    'which': which,
+    'spare': int(np.sum(each < SOLVED)),
+    'right': int(each[which] < SOLVED),
+    'best': int(which == each.argmin()),
+    'error_of_which': float(each[which]),
+    'error_of_best': float(each.min()),
     'without_each': [round(float(e), 5) for e in each],
-  }  # fmt: skip
+  }

@@ -11,7 +11,14 @@ TAUGHT = 'distilled'  # the model of the baseline, fine-tuned with the dense mod
 OWN_SPARSITY = ('han', 'soft_movement')
 ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not everything
 FAMILIES = {
-  'gradual': ('magnitude', 'global_magnitude', 'gradual_erk', 'gradual_class_distribution', 'staircase', 'iterative'),
+  'gradual': (
+    'magnitude',
+    'global_magnitude',
+    'gradual_erk',
+    'gradual_class_distribution',
+    'staircase',
+    'iterative',
+  ),
   'chance': ('random', 'static'),
   'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution'),
   'curvature': ('obd', 'block_fisher', 'wanda', 'sparsegpt'),
@@ -30,10 +37,16 @@ ATTENTION, FFN = r'encoder/layer_\d+/attention/.*/kernel', r'encoder/layer_\d+/f
 def own(sparsity, steps):
   """{name: {dotted config key: value}}: products that configs/methods.py does not name."""
   end, often = steps // 2, max(steps // 40, 1)
-  gradual = {'criterion': 'magnitude()', 'schedule': f'cubic({sparsity}, end={end})',
-             'when': f'every({often}, until={end})'}  # fmt: skip
-  cut = lambda at: {'criterion': 'magnitude()', 'schedule': f'one_shot({sparsity}, at={at})',
-                    'when': f'every(1, begin={at}, until={at})'}  # fmt: skip
+  gradual = {
+    'criterion': 'magnitude()',
+    'schedule': f'cubic({sparsity}, end={end})',
+    'when': f'every({often}, until={end})',
+  }
+  cut = lambda at: {
+    'criterion': 'magnitude()',
+    'schedule': f'one_shot({sparsity}, at={at})',
+    'when': f'every(1, begin={at}, until={at})',
+  }
   rows = {
     'magnitude': gradual,
     'global_magnitude': {**gradual, 'allocation': 'global_threshold()'},
@@ -48,13 +61,22 @@ def own(sparsity, steps):
     'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
     'blocks': {**gradual, 'structure': 'block(4, 4)'},
   }
-  named = {name: {f'prune.weights.{key}': value for key, value in row.items()} for name, row in rows.items()}
+  named = {
+    name: {f'prune.weights.{key}': value for key, value in row.items()}
+    for name, row in rows.items()
+  }
   # Two groups of weights, each with units that span leaves; the packaged model's heads are 32 wide.
   whole = {'heads': (ATTENTION, 'heads(32)'), 'neurons': (FFN, 'ffn()')}
   named['heads_and_neurons'] = {'prune.weights.schedule': ''} | {
-    f'prune.{group}.{key}': value for group, (where, structure) in whole.items()
-    for key, value in {**gradual, 'allocation': 'global_threshold()', 'where': where, 'structure': structure}.items()
-  }  # fmt: skip
+    f'prune.{group}.{key}': value
+    for group, (where, structure) in whole.items()
+    for key, value in {
+      **gradual,
+      'allocation': 'global_threshold()',
+      'where': where,
+      'structure': structure,
+    }.items()
+  }
   return named
 
 
@@ -66,10 +88,14 @@ def table(sparsity, steps, rate):
     if error.name != 'configs.methods':
       raise
     named = {}
-  rows = {name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'}
+  rows = {
+    name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'
+  }
   for name, row in rows.items():
     row.pop('prune.weights.where', None)  # all prune the same leaves here
-    if name in CLASSED:  # the classes of configs/methods.py, less the embeddings, which are not pruned here
+    if (
+      name in CLASSED
+    ):  # the classes of configs/methods.py, less the embeddings, which are not pruned here
       row['prune.weights.allocation'] = f'{name}({CLASSES})'
   return rows
 
@@ -78,7 +104,11 @@ def tuned(name, sparsity):
   """What a method changes of the fine-tuning run: all others only hold their zeros."""
   if name != 'low_rank':
     return {}
-  return {'hold_zeros': False, 'low_rank.schedule': f'constant({sparsity})', 'low_rank.when': 'every(1, until=0)'}
+  return {
+    'hold_zeros': False,
+    'low_rank.schedule': f'constant({sparsity})',
+    'low_rank.when': 'every(1, until=0)',
+  }
 
 
 def reaches(name, sparsity, first):

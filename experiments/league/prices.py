@@ -42,9 +42,17 @@ def rows(cells, folder, preset, done, say=log.say):
     say(f'price {count}/{len(left)} {name} {cell.labels["sparsity"]:g}')
     began = time.perf_counter()
     metrics = seconds(cell.config, dense.config)
-    if (weight := size(files.path(folder) / 'cells' / grid.key(cell), name, cell.labels['sparsity'])) is not None:
+    if (
+      weight := size(files.path(folder) / 'cells' / grid.key(cell), name, cell.labels['sparsity'])
+    ) is not None:
       metrics['file_bytes'] = weight
-    row = {'cell': _key(cell), 'experiment': 'league', 'preset': preset, **cell.labels, 'stage': STAGE}
+    row = {
+      'cell': _key(cell),
+      'experiment': 'league',
+      'preset': preset,
+      **cell.labels,
+      'stage': STAGE,
+    }
     row |= {'metrics': metrics, 'versions': grid.versions(), 'device': grid.device()}
     row['seconds'] = round(time.perf_counter() - began, 2)
     ledger.append(files.path(folder) / 'ledger.jsonl', row)
@@ -52,7 +60,9 @@ def rows(cells, folder, preset, done, say=log.say):
 
 def seconds(config, dense):
   """{'dense_step', 'still_step', 'moving_step': medians in seconds, 'moves': how many, 'pruning_seconds'}."""
-  plain = configs.override(dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed})
+  plain = configs.override(
+    dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed}
+  )
   (step, fresh, data), (dense_step, fresh_dense, _) = _runner(config), _runner(plain)
   for run, start in ((step, fresh), (dense_step, fresh_dense)):
     jax.block_until_ready(run(start(), data(0)))  # compiles
@@ -61,7 +71,9 @@ def seconds(config, dense):
   for at in range(config.steps):
     batch, kind = data(at), 'moving' if moving[at] else 'still'
     for _ in range(AGAIN if moving[at] and moving.sum() < AGAIN else 0):
-      _timed(taken[kind], step, jax.tree.map(jnp.copy, state), batch)  # a median of one move would be that of one time
+      _timed(
+        taken[kind], step, jax.tree.map(jnp.copy, state), batch
+      )  # a median of one move would be that of one time
     state = _timed(taken[kind], step, state, batch)
     if at % EVERY == 0:
       dense_state = _timed(taken['dense'], dense_step, dense_state, batch)
@@ -74,7 +86,9 @@ def seconds(config, dense):
 
 def moves(config):
   """bool [steps]: the steps in which masks move, ranks are cut or weights go back."""
-  due = [optimizer.pieces(group, f'prune.{name}')[2] for name, group in optimizer.groups(config).items()]
+  due = [
+    optimizer.pieces(group, f'prune.{name}')[2] for name, group in optimizer.groups(config).items()
+  ]
   due += [rivals.low_rank_when(config)] if config.low_rank.schedule else []
   flags = np.zeros(config.steps, bool)
   for when in due:
@@ -99,7 +113,9 @@ def size(folder, method, sparsity):
     for name, leaf in leaves.items():
       if leaf.shape in standing.SHAPES and name.startswith('encoder'):
         rank = int(lowrank.rank_for(leaf.shape, sparsity))
-        parts |= dict(zip((f'{name}.left', f'{name}.right'), lowrank.factors(leaf, rank), strict=True))
+        parts |= dict(
+          zip((f'{name}.left', f'{name}.right'), lowrank.factors(leaf, rank), strict=True)
+        )
       else:
         parts[name] = leaf
     leaves = parts

@@ -48,18 +48,39 @@ def preset(*, steps, tune, batch, examples, **asked):
 
 PRESETS = {
   'quick': preset(
-    steps=80, tune=160, batch=32, examples=2000, sparsities=(0.5, 0.8, 0.9, 0.95), seeds=(0, 1),
-    tasks=TASKS[:1], methods=(), cost='about two minutes a method on one CPU core',
+    steps=80,
+    tune=160,
+    batch=32,
+    examples=2000,
+    sparsities=(0.5, 0.8, 0.9, 0.95),
+    seeds=(0, 1),
+    tasks=TASKS[:1],
+    methods=(),
+    cost='about two minutes a method on one CPU core',
   ),
   'full': preset(
-    steps=400, tune=400, batch=32, examples=4000, sparsities=(0.5, 0.8, 0.9, 0.95), seeds=(0, 1, 2), tasks=TASKS,
-    methods=(), cost='some ten minutes a method on one CPU core; not run here',
+    steps=400,
+    tune=400,
+    batch=32,
+    examples=4000,
+    sparsities=(0.5, 0.8, 0.9, 0.95),
+    seeds=(0, 1, 2),
+    tasks=TASKS,
+    methods=(),
+    cost='some ten minutes a method on one CPU core; not run here',
   ),
   'smoke': preset(
-    steps=40, tune=4, batch=8, examples=64, sparsities=(0.8,), seeds=(0,), tasks=TASKS[:1],
-    methods=(arms.BASELINE,), cost='a minute',
+    steps=40,
+    tune=4,
+    batch=8,
+    examples=64,
+    sparsities=(0.8,),
+    seeds=(0,),
+    tasks=TASKS[:1],
+    methods=(arms.BASELINE,),
+    cost='a minute',
   ),
-}  # fmt: skip
+}
 
 
 def plan(preset, overrides):
@@ -76,20 +97,38 @@ def plan(preset, overrides):
   # Dense is the baseline that removes nothing: it shares its program.
   runs = [('dense', 0.0, table(0.0)[arms.BASELINE])]
   for name in p.methods or every:
-    levels = [s for s in arms.ONLY.get(name, p.sparsities) if arms.reaches(name, s, p.sparsities[0])]
+    levels = [
+      s for s in arms.ONLY.get(name, p.sparsities) if arms.reaches(name, s, p.sparsities[0])
+    ]
     runs += [(name, s, table(s)[arms.BASELINE if name == arms.TAUGHT else name]) for s in levels]
   known = {}
   for name, s, row in runs:
     for seed in p.seeds:
-      labels = {'method': name, 'family': arms.family(name), 'sparsity': s, 'seed': seed, 'arm': name}
+      labels = {
+        'method': name,
+        'family': arms.family(name),
+        'sparsity': s,
+        'seed': seed,
+        'arm': name,
+      }
       first = _pruned(p.pretrain, {**arms.seeded(row, seed), 'seed': seed, **overrides})
       start = grid.Cell({'stage': 'pretrain', **labels, 'task': ''}, first)
       parent = grid.key(start)
       if name != arms.TAUGHT or parent not in known:
-        cells.append(start._replace(labels=start.labels | _named(arms.BASELINE if name == arms.TAUGHT else name)))
+        cells.append(
+          start._replace(
+            labels=start.labels | _named(arms.BASELINE if name == arms.TAUGHT else name)
+          )
+        )
       known[parent] = start
       for task in p.tasks:
-        change = {'seed': seed, 'data.task': task, 'init': f'cell:{parent}', **arms.tuned(name, s), **overrides}
+        change = {
+          'seed': seed,
+          'data.task': task,
+          'init': f'cell:{parent}',
+          **arms.tuned(name, s),
+          **overrides,
+        }
         if name == 'dense':
           change['keep_model'] = True  # the student's teacher
         if name == arms.TAUGHT:
@@ -108,7 +147,9 @@ def _pruned(config, changes):
   """The config with the changes, and with the groups of weights that they name and it lacks."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    for group in {key.split('.')[1] for key in changes if key.startswith('prune.')} - set(config.prune):
+    for group in {key.split('.')[1] for key in changes if key.startswith('prune.')} - set(
+      config.prune
+    ):
       config.prune[group] = base.prune_group()
   return configs.override(config, changes)
 
@@ -125,10 +166,10 @@ STUDY = study.Study(
   figures=claims.figures,
   captions={
     'league': 'Each method against gradual magnitude with the same seed, better to the right: by held-out loss after '
-              'pre-training, and by accuracy. Dots are seeds, bars 95 % intervals of the mean that know how few seeds '
-              'there are, cut off at the edge.',
+    'pre-training, and by accuracy. Dots are seeds, bars 95 % intervals of the mean that know how few seeds '
+    'there are, cut off at the edge.',
     'curves': 'Held-out accuracy and held-out pre-training loss against sparsity.',
   },
   after=prices.rows,
-)  # fmt: skip
+)
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -39,10 +39,20 @@ def places(rows):
   found, parts = {}, {}
   models = {row.get('cell'): row for row in rows if row['stage'] == 'pretrain'}
   # A method that is one of fine-tuning only has the loss and the weights of the model that it starts from.
-  shared = {row['cell']: row['parent'] for row in rows if row['method'] == arms.TAUGHT and row['parent'] in models}
+  shared = {
+    row['cell']: row['parent']
+    for row in rows
+    if row['method'] == arms.TAUGHT and row['parent'] in models
+  }
   own = ('method', 'family', 'sparsity', 'seed')
-  rows = [*rows, *({**models[parent], **{k: row[k] for k in own}} for row in rows
-                   if (parent := shared.get(row.get('cell'))) and row['task'] == min(tasks))]  # fmt: skip
+  rows = [
+    *rows,
+    *(
+      {**models[parent], **{k: row[k] for k in own}}
+      for row in rows
+      if (parent := shared.get(row.get('cell'))) and row['task'] == min(tasks)
+    ),
+  ]
   for row in rows:
     key = row['method'], row['sparsity']
     place = found.setdefault(key, Place({}, {}, {}, arms.family(row['method'])))
@@ -73,7 +83,9 @@ def numbers(method, asked, sparsity):
   """Non-zeros of the kernels at the sparsity that was found in them, or the numbers of their factors."""
   if method != 'low_rank':
     return round((1 - sparsity) * PRUNED)
-  return sum(many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items())
+  return sum(
+    many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items()
+  )
 
 
 def levels(found):
@@ -95,13 +107,18 @@ def ranks(found, at, what='score'):
   The mean over the seeds is ranked; equals share a rank.
   """
   sign = -1 if what == 'score' else 1
-  names = [name for name in dict.fromkeys(n for n, _ in found) if name != DENSE
-           and all(getattr(found.get((name, s)), what, None) for s in at)]
+  names = [
+    name
+    for name in dict.fromkeys(n for n, _ in found)
+    if name != DENSE and all(getattr(found.get((name, s)), what, None) for s in at)
+  ]
   out = {}
   for name in names:
     each = []
     for s in at:
-      mine, *others = (sign * statistics.mean(getattr(found[n, s], what).values()) for n in (name, *names))
+      mine, *others = (
+        sign * statistics.mean(getattr(found[n, s], what).values()) for n in (name, *names)
+      )
       each.append(1 + sum(o < mine for o in others) + (sum(o == mine for o in others) - 1) / 2)
     out[name] = statistics.mean(each)
   return out

@@ -33,38 +33,64 @@ def claims(rows):
 
 def beats(rows, other):
   worse = {s: ratio(rows, other, 'obd', s) for s in (0.3, 0.6)}
-  times = '; '.join(f'{s:g} deleted: {math.exp(statistics.mean(v)):.2f} times (log {verdicts.shown(v)})'
-                    for s, v in worse.items())
+  times = '; '.join(
+    f'{s:g} deleted: {math.exp(statistics.mean(v)):.2f} times (log {verdicts.shown(v)})'
+    for s, v in worse.items()
+  )
   return verdicts.Verdict(
-    f'saliency_beats_{other}', f'deleting by saliency raises the loss less than {NAMES[other]}, none retrained',
-    verdicts.all_of(map(verdicts.side, worse.values())), f'train loss {NAMES[other]} over by saliency, {times}',
-    ('deleted',))  # fmt: skip
+    f'saliency_beats_{other}',
+    f'deleting by saliency raises the loss less than {NAMES[other]}, none retrained',
+    verdicts.all_of(map(verdicts.side, worse.values())),
+    f'train loss {NAMES[other]} over by saliency, {times}',
+    ('deleted',),
+  )
 
 
 def quadratic(rows):
   """The predicted loss is within FACTOR of the measured one at 30 % deleted, and no longer at 60 %."""
   found = by(rows, 'obd').values()
-  off = {s: [math.log(at(m, 'plain_train_loss', s) / at(m, 'predicted_train_loss', s)) for m in found]
-         for s in (0.3, 0.6)}  # fmt: skip
+  off = {
+    s: [math.log(at(m, 'plain_train_loss', s) / at(m, 'predicted_train_loss', s)) for m in found]
+    for s in (0.3, 0.6)
+  }
   close = verdicts.side([math.log(FACTOR) - abs(v) for v in off[0.3]])
   said = '; '.join(f'{s:g} deleted: {math.exp(statistics.mean(v)):.2f}' for s, v in off.items())
   return verdicts.Verdict(
-    'quadratic_prediction', f'the quadratic prediction holds (within a factor {FACTOR:g}) to about 30 % deleted',
-    verdicts.all_of([close]), f'measured over predicted train loss, {said}; {len(found)} seeds', ('predicted',))
+    'quadratic_prediction',
+    f'the quadratic prediction holds (within a factor {FACTOR:g}) to about 30 % deleted',
+    verdicts.all_of([close]),
+    f'measured over predicted train loss, {said}; {len(found)} seeds',
+    ('predicted',),
+  )
 
 
 def for_nothing(rows):
   """At 60 %, retrained, losses on train and test are nearly what they were."""
   found = by(rows, 'obd').values()
-  rise = {part: [math.log(at(m, f'retrained_{part}_loss', 0.6, 'cuts') / at(m, f'retrained_{part}_loss', 0.0, 'cuts'))
-                 for m in found] for part in ('train', 'test')}  # fmt: skip
-  fall = [at(m, 'retrained_test_accuracy', 0.6, 'cuts') - at(m, 'retrained_test_accuracy', 0.0, 'cuts') for m in found]
+  rise = {
+    part: [
+      math.log(
+        at(m, f'retrained_{part}_loss', 0.6, 'cuts') / at(m, f'retrained_{part}_loss', 0.0, 'cuts')
+      )
+      for m in found
+    ]
+    for part in ('train', 'test')
+  }
+  fall = [
+    at(m, 'retrained_test_accuracy', 0.6, 'cuts') - at(m, 'retrained_test_accuracy', 0.0, 'cuts')
+    for m in found
+  ]
   sides = [verdicts.side([math.log(SAME) - v for v in values]) for values in rise.values()]
-  said = '; '.join(f'{part} loss {math.exp(statistics.mean(v)):.2f} times' for part, v in rise.items())
+  said = '; '.join(
+    f'{part} loss {math.exp(statistics.mean(v)):.2f} times' for part, v in rise.items()
+  )
   return verdicts.Verdict(
-    'sixty_per_cent_for_nothing', f'with retraining 60 % go and losses on train and test stay within {SAME - 1:.0%}',
-    verdicts.all_of(sides), f'at 0.6 retrained over dense: {said}; test accuracy {verdicts.shown(fall, "+.4f")}',
-    ('retrained',))  # fmt: skip
+    'sixty_per_cent_for_nothing',
+    f'with retraining 60 % go and losses on train and test stay within {SAME - 1:.0%}',
+    verdicts.all_of(sides),
+    f'at 0.6 retrained over dense: {said}; test accuracy {verdicts.shown(fall, "+.4f")}',
+    ('retrained',),
+  )
 
 
 NAMES = {'obd': 'by saliency', 'magnitude': 'by magnitude', 'random': 'at random'}
@@ -84,14 +110,24 @@ def shown(rows):
           return '-'
         return verdicts.shown([at(m, name, sparsity, grid) for m in found])
 
-      lines.append({'deleted': NAMES[method], 'sparsity': f'{sparsity:g}', 'seeds': len(found),
-                    'train loss': of('plain_train_loss', 'curve'), 'predicted': of('predicted_train_loss', 'curve'),
-                    'test accuracy': of('plain_test_accuracy', 'curve'),
-                    'train loss, retrained': of('retrained_train_loss', 'cuts'),
-                    'test loss, retrained': of('retrained_test_loss', 'cuts'),
-                    'test accuracy, retrained': of('retrained_test_accuracy', 'cuts')})  # fmt: skip
+      lines.append(
+        {
+          'deleted': NAMES[method],
+          'sparsity': f'{sparsity:g}',
+          'seeds': len(found),
+          'train loss': of('plain_train_loss', 'curve'),
+          'predicted': of('predicted_train_loss', 'curve'),
+          'test accuracy': of('plain_test_accuracy', 'curve'),
+          'train loss, retrained': of('retrained_train_loss', 'cuts'),
+          'test loss, retrained': of('retrained_test_loss', 'cuts'),
+          'test accuracy, retrained': of('retrained_test_accuracy', 'cuts'),
+        }
+      )
   note = f'{rows[0]["digits"]}; {rows[0]["metrics"]["weights"]} weights, biases counted; loss: half the squared error'
-  return [tables.records('Weights deleted', lines, note), *([prediction(rows)] if by(rows, 'obd') else [])]
+  return [
+    tables.records('Weights deleted', lines, note),
+    *([prediction(rows)] if by(rows, 'obd') else []),
+  ]
 
 
 def prediction(rows, sparsity=JUDGED):
@@ -99,10 +135,18 @@ def prediction(rows, sparsity=JUDGED):
   lines = []
   for seed, m in by(rows, 'obd').items():
     dense = m['plain_train_loss'][0]
-    lines.append({'seed': seed, 'dense loss': f'{dense:.4f}', 'saturated': f'{m["saturated"]:.1%}',
-                  'rise predicted': f'{at(m, "predicted_train_loss", sparsity) - m["predicted_train_loss"][0]:.4f}',
-                  'one at a time': f'{m["alone"]:.4f}',
-                  'together': f'{at(m, "plain_train_loss", sparsity) - dense:.4f}'})  # fmt: skip
-  note = (f'Train loss, the {sparsity:.0%} of lowest saliency deleted: each by itself, the rises summed, or all at '
-          'once. Saturated: share of tanh outputs beyond 0.99.')
+    lines.append(
+      {
+        'seed': seed,
+        'dense loss': f'{dense:.4f}',
+        'saturated': f'{m["saturated"]:.1%}',
+        'rise predicted': f'{at(m, "predicted_train_loss", sparsity) - m["predicted_train_loss"][0]:.4f}',
+        'one at a time': f'{m["alone"]:.4f}',
+        'together': f'{at(m, "plain_train_loss", sparsity) - dense:.4f}',
+      }
+    )
+  note = (
+    f'Train loss, the {sparsity:.0%} of lowest saliency deleted: each by itself, the rises summed, or all at '
+    'once. Saturated: share of tanh outputs beyond 0.99.'
+  )
   return tables.records('What the prediction leaves out', lines, note)

@@ -36,7 +36,14 @@ def deleted(rows):
   with drawing.canvas(11, 4.4, 2) as (figure, axes):
     for part, panel in zip(('train', 'test'), axes, strict=True):
       for method, colour in COLOURS.items():
-        line(panel, list(by(rows, method).values()), 'curve', f'plain_{part}_loss', colour, NAMES[method])
+        line(
+          panel,
+          list(by(rows, method).values()),
+          'curve',
+          f'plain_{part}_loss',
+          colour,
+          NAMES[method],
+        )
     return finish(figure, axes, ('train, not retrained', 'test, not retrained'))
 
 
@@ -56,6 +63,13 @@ def retrained(rows):
         if all(len(m['cuts']) == 1 for m in found):
           continue
         line(panel, found, 'cuts', f'retrained_{part}_loss', colour, NAMES[method] + ', retrained')
-      line(panel, list(by(rows, 'obd').values()), 'curve', f'plain_{part}_loss', COLOURS['obd'],
-           'by saliency, not retrained', ':')  # fmt: skip
+      line(
+        panel,
+        list(by(rows, 'obd').values()),
+        'curve',
+        f'plain_{part}_loss',
+        COLOURS['obd'],
+        'by saliency, not retrained',
+        ':',
+      )
     return finish(figure, axes, ('train', 'test'))

@@ -19,20 +19,36 @@ def init(seed, side, wide, hidden=20):
   """Two layers of 3 x 3 kernels, `wide` and 12 maps, the second with a stride of 2; then `hidden` units and ten."""
   end = (side - 2 - 3) // 2 + 1
   rng = np.random.default_rng(seed)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
-  shapes = {'maps_1': (3, 3, 1, wide), 'maps_2': (3, 3, wide, 12), 'hidden': (end * end * 12, hidden),
-            'output': (hidden, CLASSES)}  # fmt: skip
-  return {name: {'kernel': draw(*shape), 'bias': jnp.zeros(shape[-1], jnp.float32)} for name, shape in shapes.items()}
+  draw = lambda *shape: jnp.asarray(
+    rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32
+  )
+  shapes = {
+    'maps_1': (3, 3, 1, wide),
+    'maps_2': (3, 3, wide, 12),
+    'hidden': (end * end * 12, hidden),
+    'output': (hidden, CLASSES),
+  }
+  return {
+    name: {'kernel': draw(*shape), 'bias': jnp.zeros(shape[-1], jnp.float32)}
+    for name, shape in shapes.items()
+  }
 
 
 def units(params, images):
   """Outputs of the tanh units of each layer, {name: [n, ...]}, of images [n, side, side]."""
   x, out = images[..., None], {}
   for name, stride in (('maps_1', 1), ('maps_2', 2)):
-    x = jax.lax.conv_general_dilated(x, params[name]['kernel'], (stride, stride), 'VALID',
-                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))  # fmt: skip
+    x = jax.lax.conv_general_dilated(
+      x,
+      params[name]['kernel'],
+      (stride, stride),
+      'VALID',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
     x = out[name] = jnp.tanh(x + params[name]['bias'])
-  out['hidden'] = jnp.tanh(x.reshape(len(x), -1) @ params['hidden']['kernel'] + params['hidden']['bias'])
+  out['hidden'] = jnp.tanh(
+    x.reshape(len(x), -1) @ params['hidden']['kernel'] + params['hidden']['bias']
+  )
   return out
 
 
@@ -61,7 +77,9 @@ def alone(params, masks, images, labels, most=700):
 def _rises(params, which, images, labels):
   flat, opened = jax.flatten_util.ravel_pytree(params)
   before = error(params, images, labels)
-  return jnp.sum(jax.lax.map(lambda i: error(opened(flat.at[i].set(0)), images, labels) - before, which))
+  return jnp.sum(
+    jax.lax.map(lambda i: error(opened(flat.at[i].set(0)), images, labels) - before, which)
+  )
 
 
 def error(params, images, labels):

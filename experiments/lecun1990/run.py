@@ -35,20 +35,42 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-  'smoke': Preset('seconds', seeds=(0,), train=40, test=20, wide=2, steps=3, retrain=2, batch=10,
-                  curve=(0.0, 0.3, 0.6), cuts=(0.6,), curvature=20),
+  'smoke': Preset(
+    'seconds',
+    seeds=(0,),
+    train=40,
+    test=20,
+    wide=2,
+    steps=3,
+    retrain=2,
+    batch=10,
+    curve=(0.0, 0.3, 0.6),
+    cuts=(0.6,),
+    curvature=20,
+  ),
   'quick': Preset('about two minutes on one core'),
   # The quadratic form is of a minimum, and a thousand steps are not one.
-  'long': Preset('about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000),
-}  # fmt: skip
+  'long': Preset(
+    'about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000
+  ),
+}
 
 
 def plan(p, root):
   name = digits.load(root, p.train, p.test).name
-  return [study.Cell({'digits': name, 'method': method, 'seed': seed},
-                     {'digits': name, 'method': method, 'seed': seed, **{k: v for k, v in p._asdict().items()
-                                                                        if k not in ('cost', 'seeds')}})
-          for seed in p.seeds for method in METHODS]  # fmt: skip
+  return [
+    study.Cell(
+      {'digits': name, 'method': method, 'seed': seed},
+      {
+        'digits': name,
+        'method': method,
+        'seed': seed,
+        **{k: v for k, v in p._asdict().items() if k not in ('cost', 'seeds')},
+      },
+    )
+    for seed in p.seeds
+    for method in METHODS
+  ]
 
 
 @functools.cache
@@ -58,12 +80,16 @@ def trained(root, seed, train, test, wide, steps, rate, batch):
   params = net.init(seed, found.train_images.shape[1], wide)
   everything = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
   key = jax.random.key(1000 + seed)
-  return found, net.train(key, params, everything, found.train_images, found.train_labels, steps, rate, batch=batch)
+  return found, net.train(
+    key, params, everything, found.train_images, found.train_labels, steps, rate, batch=batch
+  )
 
 
 def measure(s, root, folder, say):
   """Losses and accuracies against the sparsity, without retraining and with it."""
-  found, params = trained(root, s['seed'], *(s[k] for k in ('train', 'test', 'wide', 'steps', 'rate', 'batch')))
+  found, params = trained(
+    root, s['seed'], *(s[k] for k in ('train', 'test', 'wide', 'steps', 'rate', 'batch'))
+  )
   both = ((found.train_images, found.train_labels), (found.test_images, found.test_labels))
   look = lambda p: [float(v) for part in both for v in net.seen(p, *part)]
   names = ('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy')
@@ -71,7 +97,11 @@ def measure(s, root, folder, say):
   first = net.scores(params, bend, s['seed'], method=s['method'])
   # The quadratic model is the paper's for its own order; for the others it would say as little.
   cost = net.saliency(params, bend) if s['method'] == 'obd' else None
-  out = {'weights': sum(w.size for w in jax.tree.leaves(params)), 'curve': list(s['curve']), 'cuts': [0.0, *cuts]}
+  out = {
+    'weights': sum(w.size for w in jax.tree.leaves(params)),
+    'curve': list(s['curve']),
+    'cuts': [0.0, *cuts],
+  }
 
   plain, predicted = [], []
   for sparsity in s['curve']:
@@ -93,8 +123,10 @@ def measure(s, root, folder, say):
   if not np.isfinite(again + plain).all():
     raise FloatingPointError('a loss is not finite')
   for kind, lines in (('plain', plain), ('retrained', again)):
-    out |= {f'{kind}_{name}': [round(v, 5) for v in column] for name, column in
-            zip(names, np.transpose(lines).tolist(), strict=True)}  # fmt: skip
+    out |= {
+      f'{kind}_{name}': [round(v, 5) for v in column]
+      for name, column in zip(names, np.transpose(lines).tolist(), strict=True)
+    }
   out['predicted_train_loss'] = [round(again[0][0] + rise, 5) for rise in predicted]
   return out
 
@@ -103,12 +135,17 @@ STUDY = study.Study(
   name='lecun1990',
   title='Optimal Brain Damage on digits',
   source='LeCun, Denker & Solla, NIPS 2 (1990)',
-  presets=PRESETS, plan=plan, measure=measure, claims=claims.claims, tables=claims.shown, figures=figures.figures,
+  presets=PRESETS,
+  plan=plan,
+  measure=measure,
+  claims=claims.claims,
+  tables=claims.shown,
+  figures=figures.figures,
   captions={
     'deleted': 'Loss on the training set against the share of weights deleted, none retrained: by saliency, by '
-               'magnitude and at random (the paper: figure 1a).',
+    'magnitude and at random (the paper: figure 1a).',
     'predicted': 'Saliency order: the loss that the quadratic model predicts beside the loss measured (figure 1b).',
     'retrained': 'With retraining after each cut: loss on train and test by saliency and by magnitude (figure 2).',
   },
-)  # fmt: skip
+)
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -15,7 +15,10 @@ from experiments.oneshot2023 import claims
 from prunejax.train import evaluate, optimizer, program, study
 
 WHERE = r'encoder/.*/kernel'
-FISHER = {'block': 8, 'gradients': 16}  # of the paper's 50 and 1024: what a few minutes on a shared core allow
+FISHER = {
+  'block': 8,
+  'gradients': 16,
+}  # of the paper's 50 and 1024: what a few minutes on a shared core allow
 # method: (criterion, allocation, moves of the masks)
 METHODS = {
   'magnitude': (prunejax.magnitude, prunejax.uniform, 1),
@@ -39,8 +42,12 @@ class Preset(NamedTuple):
 
 PRESETS = {
   'smoke': Preset(('magnitude',), (0.5,), (0,), 1, 8, 'seconds'),
-  'quick': Preset(('magnitude', 'wanda', 'sparsegpt'), (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'two CPU minutes'),
-  'fisher': Preset(('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'not run yet; minutes'),
+  'quick': Preset(
+    ('magnitude', 'wanda', 'sparsegpt'), (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'two CPU minutes'
+  ),
+  'fisher': Preset(
+    ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'not run yet; minutes'
+  ),
 }
 
 
@@ -64,7 +71,9 @@ def measure(settings, root, folder, say):
   """Held-out loss just after pruning, and that of the dense model."""
   del root, folder, say
   data, made, params, dense = _start(settings['batches'], settings['calibration'])
-  prune, moves = _pruner(settings['method'], settings['pattern'], settings['batches'], settings['calibration'])
+  prune, moves = _pruner(
+    settings['method'], settings['pattern'], settings['batches'], settings['calibration']
+  )
   batch, new = data.train(settings['seed']), params
   for move in range(1, moves + 1):
     new, spoilt = prune(new, batch, settings['sparsity'] * move / moves)
@@ -84,7 +93,9 @@ def _start(batches, calibration):
   source, data = program.read_inputs(config)
   tx = optimizer.make(config)
   made = program.build(config, source, data, tx)
-  loaded = program.pretrained(config, source, made, program.abstract_state(config, made, tx)['params'])
+  loaded = program.pretrained(
+    config, source, made, program.abstract_state(config, made, tx)['params']
+  )
   params = program.initial_state(config, made, tx, loaded)['params']
   return data, made, params, evaluate.pretraining(made.measure, params, data.held_out())['loss']
 
@@ -99,10 +110,16 @@ def _pruner(method, pattern, batches, calibration):
   @jax.jit
   def prune(params, batch, sparsity):
     tx = prunejax.prune_transform(
-      criterion(), prunejax.constant(sparsity), allocation=allocation(), structure=structure, where=WHERE
+      criterion(),
+      prunejax.constant(sparsity),
+      allocation=allocation(),
+      structure=structure,
+      where=WHERE,
     )
     told = made.observe(lambda p: p, batch, jax.random.key(0))
-    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params, **told)
+    updates, state = tx.update(
+      jax.tree.map(jnp.zeros_like, params), tx.init(params), params, **told
+    )
     return optax.apply_updates(params, updates), jnp.any(state.prune_nan > 0)
 
   return prune, moves
@@ -118,6 +135,8 @@ STUDY = study.Study(
   claims=claims.verdicts_of,
   tables=claims.tables_of,
   figures=claims.figures_of,
-  captions={'loss': 'Held-out loss just after pruning, mean over draws of the calibration set. Dashed: dense.'},
+  captions={
+    'loss': 'Held-out loss just after pruning, mean over draws of the calibration set. Dashed: dense.'
+  },
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -16,10 +16,13 @@ from prunejax.pruning.types import named_leaves
 from prunejax.train import study, translation
 
 CLASSES = {
-  'source embedding': r'source/embedding/embedding', 'target embedding': r'target/embedding/embedding',
-  'source layer': r'source/layer_\d+/.*', 'target layer': r'target/layer_\d+/.*', 'attention': r'attention/.*',
+  'source embedding': r'source/embedding/embedding',
+  'target embedding': r'target/embedding/embedding',
+  'source layer': r'source/layer_\d+/.*',
+  'target layer': r'target/layer_\d+/.*',
+  'attention': r'attention/.*',
   'softmax': r'softmax/kernel',
-}  # fmt: skip
+}
 # Biases are of no class: the paper prunes matrices.
 _MATRIX = {name: rf'(?!.*/bias)({pattern})' for name, pattern in CLASSES.items()}
 SCHEMES = {
@@ -44,30 +47,66 @@ class Preset(NamedTuple):
   rate: float = 1e-3
 
 
-BASE = {'words': 2000, 'hidden': 128, 'layers': 1, 'dropout': 0.2, 'bounds': [[16, 18]], 'train': 0, 'test': 0,
-        'batch': 64, 'together': 8, 'steps': 800, 'rate': 3e-3, 'warmup': 80}  # fmt: skip
-TINY = {'words': 200, 'hidden': 16, 'bounds': [[24, 28]], 'train': 300, 'test': 20, 'batch': 8, 'together': 2,
-        'steps': 4, 'warmup': 2}  # fmt: skip
+BASE = {
+  'words': 2000,
+  'hidden': 128,
+  'layers': 1,
+  'dropout': 0.2,
+  'bounds': [[16, 18]],
+  'train': 0,
+  'test': 0,
+  'batch': 64,
+  'together': 8,
+  'steps': 800,
+  'rate': 3e-3,
+  'warmup': 80,
+}
+TINY = {
+  'words': 200,
+  'hidden': 16,
+  'bounds': [[24, 28]],
+  'train': 300,
+  'test': 20,
+  'batch': 8,
+  'together': 2,
+  'steps': 4,
+  'warmup': 2,
+}
 PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), base=TINY, shots=(0.5,), classes=(), steps=2),
-  'quick': Preset('three seeds; five to nine minutes a seed on a CPU core that does other work too'),
+  'quick': Preset(
+    'three seeds; five to nine minutes a seed on a CPU core that does other work too'
+  ),
   'long': Preset(
     'three seeds; the claims about retraining alone, trained and retrained for longer; seven minutes a seed',
-    base={'steps': 1200}, steps=600, shots=(0.8,), classes=(),
+    base={'steps': 1200},
+    steps=600,
+    shots=(0.8,),
+    classes=(),
   ),
 }
 
 
 def plan(preset, root):
   """The cells: dense and one-shot first, then a class alone, retraining, and sparse from scratch."""
-  task(root, **_data({**BASE, **preset.base}))  # what is missing or wrong is told before anything is trained
+  task(
+    root, **_data({**BASE, **preset.base})
+  )  # what is missing or wrong is told before anything is trained
   cells = []
   for seed in preset.seeds:
     base = {**BASE, **preset.base, 'data': 'multi30k en-de' if root else 'cipher', 'seed': seed}
-    add = lambda method, scheme, sparsity, base=base, **more: cells.append(study.Cell(
-      {'data': base['data'], 'method': method, 'scheme': scheme, 'sparsity': sparsity, 'seed': base['seed']},
-      {'base': base, 'method': method, 'scheme': scheme, 'sparsity': sparsity, **more},
-    ))  # fmt: skip
+    add = lambda method, scheme, sparsity, base=base, **more: cells.append(
+      study.Cell(
+        {
+          'data': base['data'],
+          'method': method,
+          'scheme': scheme,
+          'sparsity': sparsity,
+          'seed': base['seed'],
+        },
+        {'base': base, 'method': method, 'scheme': scheme, 'sparsity': sparsity, **more},
+      )
+    )
     more = {'steps': preset.steps, 'rate': preset.rate}
     add('dense', '', 0.0)
     for sparsity in preset.shots:
@@ -105,15 +144,23 @@ def measure(settings, root, folder, say):
     params = prune(params, scheme, sparsity)
   if method == 'from scratch':
     params = masks.apply(fresh, masks.from_zeros(params, seq2seq.PRUNABLE))
-    state, metrics['train_loss'] = _fit(data, params, base, base['steps'] + settings['steps'], base['rate'], say)
+    state, metrics['train_loss'] = _fit(
+      data, params, base, base['steps'] + settings['steps'], base['rate'], say
+    )
     params = state.params
   elif method == 'retrained':
-    state, metrics['train_loss'] = _fit(data, params, base, settings['steps'], settings['rate'], say)
+    state, metrics['train_loss'] = _fit(
+      data, params, base, settings['steps'], settings['rate'], say
+    )
     params = state.params
   width, length = base['bounds'][-1]
-  said = translation.translate(model, params, data.tokenizer, data.test.source, width=width, length=length)
+  said = translation.translate(
+    model, params, data.tokenizer, data.test.source, width=width, length=length
+  )
   metrics |= {'bleu': translation.bleu(said, data.test.target), 'sentences': len(said)}
-  metrics |= {f'removed {name}': masks.sparsity(params, pattern)['total'] for name, pattern in _MATRIX.items()}
+  metrics |= {
+    f'removed {name}': masks.sparsity(params, pattern)['total'] for name, pattern in _MATRIX.items()
+  }
   return metrics | {'removed': masks.sparsity(params, seq2seq.PRUNABLE)['total']}
 
 
@@ -137,9 +184,17 @@ def _pruner(scheme, where):
 
 def _fit(data, params, base, steps, rate, say):
   return translation.fit(
-    _trainer(_model(base)), params, data.filled, steps=steps, rate=rate, warmup=base['warmup'], batch=base['batch'],
-    together=base['together'], seed=base['seed'], say=say,
-  )  # fmt: skip
+    _trainer(_model(base)),
+    params,
+    data.filled,
+    steps=steps,
+    rate=rate,
+    warmup=base['warmup'],
+    batch=base['batch'],
+    together=base['together'],
+    seed=base['seed'],
+    say=say,
+  )
 
 
 @functools.lru_cache
@@ -158,5 +213,9 @@ def _model(base):
 
 
 def _data(base):
-  return {'words': base['words'], 'bounds': tuple(map(tuple, base['bounds'])), 'train': base['train'] or None,
-          'test': base['test'] or None}  # fmt: skip
+  return {
+    'words': base['words'],
+    'bounds': tuple(map(tuple, base['bounds'])),
+    'train': base['train'] or None,
+    'test': base['test'] or None,
+  }

@@ -31,30 +31,54 @@ class Preset(NamedTuple):
   cost: str
 
 
-SHARED = {'most_words': 400_000, 'vocabulary': 2000, 'dropout': 0.0, 'learning_rate': 5e-3, 'clip': 1.0, 'batch': 20,
-          'length': 20}  # fmt: skip
+SHARED = {
+  'most_words': 400_000,
+  'vocabulary': 2000,
+  'dropout': 0.0,
+  'learning_rate': 5e-3,
+  'clip': 1.0,
+  'batch': 20,
+  'length': 20,
+}
 PRESETS = {
   # The non-zeros of large at 0.9 are those of small, at 0.7 those of medium, within 2 %.
   'quick': Preset(
     {'small': 24, 'medium': 64, 'large': 160},
     {'small': (0.0,), 'medium': (0.0, 0.8, 0.9), 'large': (0.0, 0.8, 0.85, 0.9, 0.95)},
-    seeds=(0, 1, 2), steps=500, begin=100, end=375, intervals=(5, 50), intervals_at=0.9, shared=SHARED,
+    seeds=(0, 1, 2),
+    steps=500,
+    begin=100,
+    end=375,
+    intervals=(5, 50),
+    intervals_at=0.9,
+    shared=SHARED,
     cost='about ten minutes on one idle CPU core',
   ),
   'long': Preset(
     {'small': 24, 'medium': 64, 'large': 160},
     {'small': (0.0,), **dict.fromkeys(('medium', 'large'), (0.0, 0.8, 0.85, 0.9, 0.95))},
-    seeds=(0, 1, 2), steps=6000, begin=1200, end=4500, intervals=(5, 50), intervals_at=0.9,
+    seeds=(0, 1, 2),
+    steps=6000,
+    begin=1200,
+    end=4500,
+    intervals=(5, 50),
+    intervals_at=0.9,
     shared={**SHARED, 'most_words': 1_500_000, 'vocabulary': 5000, 'dropout': 0.1},
     cost='some ten hours on one CPU core; not run here',
   ),
   'smoke': Preset(
     {'large': 8},
     {'large': (0.0, 0.9)},
-    seeds=(0,), steps=20, begin=4, end=14, intervals=(2, 5), intervals_at=0.9,
-    shared={**SHARED, 'most_words': 4000, 'vocabulary': 50, 'batch': 4, 'length': 5}, cost='seconds',
+    seeds=(0,),
+    steps=20,
+    begin=4,
+    end=14,
+    intervals=(2, 5),
+    intervals_at=0.9,
+    shared={**SHARED, 'most_words': 4000, 'vocabulary': 50, 'batch': 4, 'length': 5},
+    cost='seconds',
   ),
-}  # fmt: skip
+}
 
 
 def plan(preset, root):
@@ -66,14 +90,21 @@ def plan(preset, root):
   training.words.load(root, p.shared['most_words'], p.shared['vocabulary'])
   arms = [(size, s, p.intervals[0]) for size, levels in p.sparsities.items() for s in levels]
   arms += [('large', p.intervals_at, interval) for interval in p.intervals[1:]]
-  shared = {**p.shared, 'text': 'books' if root else 'pydoc', 'steps': p.steps, 'begin': p.begin, 'end': p.end}
+  shared = {
+    **p.shared,
+    'text': 'books' if root else 'pydoc',
+    'steps': p.steps,
+    'begin': p.begin,
+    'end': p.end,
+  }
   return [
     study.Cell(
       {'size': size, 'sparsity': s, 'interval': interval, 'seed': seed},
       {**shared, 'hidden': p.sizes[size], 'sparsity': s, 'interval': interval, 'seed': seed},
     )
-    for seed in p.seeds for size, s, interval in arms
-  ]  # fmt: skip
+    for seed in p.seeds
+    for size, s, interval in arms
+  ]
 
 
 STUDY = study.Study(
@@ -88,7 +119,7 @@ STUDY = study.Study(
   figures=claims.figures,
   captions={
     'perplexity': 'Held-out perplexity against non-zero parameters, ours and those of the paper on the Penn Treebank; '
-                  'numbers beside points are sparsities, bars reach over the seeds.',
+    'numbers beside points are sparsities, bars reach over the seeds.',
   },
-)  # fmt: skip
+)
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

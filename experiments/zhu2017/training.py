@@ -20,8 +20,23 @@ def measure(settings, root, folder, say):
   del folder, say
   s = settings
   train, held_out, vocabulary = words.load(root, s['most_words'], s['vocabulary'])
-  program = _program(*(s[k] for k in ('vocabulary', 'hidden', 'dropout', 'learning_rate', 'clip', 'begin', 'end',
-                                      'steps', 'batch', 'length')))
+  program = _program(
+    *(
+      s[k]
+      for k in (
+        'vocabulary',
+        'hidden',
+        'dropout',
+        'learning_rate',
+        'clip',
+        'begin',
+        'end',
+        'steps',
+        'batch',
+        'length',
+      )
+    )
+  )
   init, run, loss = program
   columns = _columns(train, s['batch'])
   state, place = init(jax.random.key(s['seed']), s['sparsity'], s['interval']), 0
@@ -40,10 +55,16 @@ def measure(settings, root, folder, say):
   batches, _ = _batches(wide, s['length'], 0, (wide.shape[1] - 1) // s['length'])
   mean = float(np.mean(loss(params, batches)))
   return {
-    'perplexity': float(np.exp(mean)), 'loss': mean, 'train_loss': float(np.mean(np.concatenate(losses)[-50:])),
-    'nonzeros': sum(kept.values()), 'parameters': sum(x.size for x in jax.tree.leaves(params)),
-    'sparsity': prunejax.masks.sparsity(masks, lstm.PRUNABLE)['total'], 'train_seconds': round(seconds, 2),
-    'train_words': len(train), 'held_out_words': len(held_out), 'unknown': float(np.mean(held_out == 0)),
+    'perplexity': float(np.exp(mean)),
+    'loss': mean,
+    'train_loss': float(np.mean(np.concatenate(losses)[-50:])),
+    'nonzeros': sum(kept.values()),
+    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'sparsity': prunejax.masks.sparsity(masks, lstm.PRUNABLE)['total'],
+    'train_seconds': round(seconds, 2),
+    'train_words': len(train),
+    'held_out_words': len(held_out),
+    'unknown': float(np.mean(held_out == 0)),
   }
 
 
@@ -58,7 +79,11 @@ def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps
     # Masks rest once the target is reached (section 3 of the paper).
     when = prunejax.until(end, prunejax.every(interval, begin=begin))
     link = prunejax.prune_transform(
-      prunejax.magnitude(), prunejax.cubic(sparsity, begin=begin, end=end), when, where=lstm.PRUNABLE)
+      prunejax.magnitude(),
+      prunejax.cubic(sparsity, begin=begin, end=end),
+      when,
+      where=lstm.PRUNABLE,
+    )
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(rate), link)
 
   @jax.jit
@@ -68,7 +93,8 @@ def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps
 
   def loss_of(params, tokens, state, deterministic, key):
     logits, state = model.apply(
-      {'params': params}, tokens[:, :-1], state, deterministic, rngs={'dropout': key})
+      {'params': params}, tokens[:, :-1], state, deterministic, rngs={'dropout': key}
+    )
     each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
     return jnp.mean(each), state
 
@@ -79,7 +105,9 @@ def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps
     def step(carry, tokens):
       params, opt_state, before, key = carry
       key, drop = jax.random.split(key)
-      (value, after), grad = jax.value_and_grad(loss_of, has_aux=True)(params, tokens, before, dropout == 0, drop)
+      (value, after), grad = jax.value_and_grad(loss_of, has_aux=True)(
+        params, tokens, before, dropout == 0, drop
+      )
       updates, opt_state = tx.update(grad, opt_state, params)
       return (optax.apply_updates(params, updates), opt_state, after, key), value
 
@@ -114,5 +142,7 @@ def _batches(columns, length, place, count):
 
 
 def _nonzeros(params):
-  return {jax.tree_util.keystr(path): np.count_nonzero(np.asarray(x))
-          for path, x in jax.tree_util.tree_leaves_with_path(params)}
+  return {
+    jax.tree_util.keystr(path): np.count_nonzero(np.asarray(x))
+    for path, x in jax.tree_util.tree_leaves_with_path(params)
+  }

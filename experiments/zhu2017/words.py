@@ -30,9 +30,14 @@ def read(root, most):
   passages = [p for document in found for p in _passages(document)]
   order = np.random.default_rng(0).permutation(len(passages))
   shuffled = [passages[i] for i in order]
-  kept = _first(shuffled[len(shuffled) // HELD_OUT :], most), _first(shuffled[: len(shuffled) // HELD_OUT], most // 10)
+  kept = (
+    _first(shuffled[len(shuffled) // HELD_OUT :], most),
+    _first(shuffled[: len(shuffled) // HELD_OUT], most // 10),
+  )
   if not all(kept):
-    raise ValueError(f'data.root={root!r}: {len(passages)} passages of text are too few; expected a hundred or more')
+    raise ValueError(
+      f'data.root={root!r}: {len(passages)} passages of text are too few; expected a hundred or more'
+    )
   return kept
 
 
@@ -44,9 +49,13 @@ def load(root, most, vocabulary):
   by_count = sorted(counts, key=lambda w: (-counts[w], w))
   words = [UNKNOWN, END, *by_count[: vocabulary - 2]]
   if len(words) < vocabulary:
-    raise ValueError(f'data.root={root!r}: {len(words)} different words, fewer than the vocabulary of {vocabulary}')
+    raise ValueError(
+      f'data.root={root!r}: {len(words)} different words, fewer than the vocabulary of {vocabulary}'
+    )
   number = {w: i for i, w in enumerate(words)}
-  ids = lambda passages: np.array([number.get(w, 0) for passage in passages for w in passage], np.int32)
+  ids = lambda passages: np.array(
+    [number.get(w, 0) for passage in passages for w in passage], np.int32
+  )
   return ids(train), ids(held_out), tuple(words)
 
 

@@ -4,21 +4,52 @@ import hashlib
 
 # Okabe and Ito's palette: told apart with any colour vision; markers say it once more.
 COLOURS = {
-  'pruned': '#0072B2', 'deleted': '#D55E00', 'after': '#009E73', 'random': '#CC79A7', 'dense': '#222222',
+  'pruned': '#0072B2',
+  'deleted': '#D55E00',
+  'after': '#009E73',
+  'random': '#CC79A7',
+  'dense': '#222222',
   'fresh': '#777777',
-}  # fmt: skip
+}
 MARKERS = {'pruned': 'o', 'deleted': 's', 'after': '^', 'random': 'X'}
-SERIES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#222222')  # where a curve is no arm
-OTHERS = ('#B8860B', '#56B4E9', '#8C564B', '#6A51A3', '#4D9221', '#A50F15')  # for arms that are not in COLOURS
+SERIES = (
+  '#0072B2',
+  '#D55E00',
+  '#009E73',
+  '#CC79A7',
+  '#E69F00',
+  '#56B4E9',
+  '#222222',
+)  # where a curve is no arm
+OTHERS = (
+  '#B8860B',
+  '#56B4E9',
+  '#8C564B',
+  '#6A51A3',
+  '#4D9221',
+  '#A50F15',
+)  # for arms that are not in COLOURS
 ORDER = ('dense', 'pruned', 'deleted', 'after', 'random', 'fresh')
 CURVES = ('pruned', 'deleted', 'after', 'random')
 NAMES = {
-  'dense': 'dense', 'pruned': 'pruned in pre-training', 'deleted': 'information deletion',
-  'after': 'pruned after fine-tuning', 'random': 'random pruning', 'fresh': 'never pre-trained',
-  'permuted': 'permuted masks', 'unmasked': 'masks removed', 'burned in': 'burned in',
-}  # fmt: skip
+  'dense': 'dense',
+  'pruned': 'pruned in pre-training',
+  'deleted': 'information deletion',
+  'after': 'pruned after fine-tuning',
+  'random': 'random pruning',
+  'fresh': 'never pre-trained',
+  'permuted': 'permuted masks',
+  'unmasked': 'masks removed',
+  'burned in': 'burned in',
+}
 # The checkpoint a fine-tuned arm started from: deletion starts where pruning ended.
-SOURCE = {'deleted': 'pruned', 'pruned': 'pruned', 'random': 'random', 'dense': 'dense', 'after': 'dense'}
+SOURCE = {
+  'deleted': 'pruned',
+  'pruned': 'pruned',
+  'random': 'random',
+  'dense': 'dense',
+  'after': 'dense',
+}
 
 
 def standard(rows):

@@ -9,8 +9,16 @@ import math
 from prunejax.analysis import arms, statistics, tables
 
 # What a paper's task is called in a ledger, whatever road its data came by: the last part of the name.
-GLUE = {'mnli': 'MNLI', 'qqp': 'QQP', 'qnli': 'QNLI', 'sst2': 'SST-2', 'cola': 'CoLA', 'mrpc': 'MRPC', 'rte': 'RTE',
-        'stsb': 'STS-B'}
+GLUE = {
+  'mnli': 'MNLI',
+  'qqp': 'QQP',
+  'qnli': 'QNLI',
+  'sst2': 'SST-2',
+  'cola': 'CoLA',
+  'mrpc': 'MRPC',
+  'rte': 'RTE',
+  'stsb': 'STS-B',
+}
 SIDES = ('ours', 'paper', 'ours - paper')
 
 
@@ -33,20 +41,52 @@ def differences(rows, paper, *, level=0.95, seed=0):
     there, zero = paper[arm].get(s), paper[arm][0.0]
     # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
     source = losses.get((arms.SOURCE[arm], s), {}) if arm != 'after' else {}
-    lines.append((
-      arms.name(arm), f'{s:g}',
-      *_sides(scores[arm, s], statistics.zero(scores, arm), _less(there, zero, 'average'), 100, '.1f', level, seed),
-      *_sides(source, statistics.zero(losses, arms.SOURCE[arm]), _less(there, zero, 'loss'), 1, '.2f', level, seed),
-      *_sides(train.get((arm, s)), statistics.zero(train, arm), _less(there, zero, 'average_train_loss'), 1, '.2f',
-              level, seed),
-    ))  # fmt: skip
-  head = tuple(f'{what}, {side}' for what in ('AVG score', 'pre-train loss', 'AVG train loss') for side in SIDES)
+    lines.append(
+      (
+        arms.name(arm),
+        f'{s:g}',
+        *_sides(
+          scores[arm, s],
+          statistics.zero(scores, arm),
+          _less(there, zero, 'average'),
+          100,
+          '.1f',
+          level,
+          seed,
+        ),
+        *_sides(
+          source,
+          statistics.zero(losses, arms.SOURCE[arm]),
+          _less(there, zero, 'loss'),
+          1,
+          '.2f',
+          level,
+          seed,
+        ),
+        *_sides(
+          train.get((arm, s)),
+          statistics.zero(train, arm),
+          _less(there, zero, 'average_train_loss'),
+          1,
+          '.2f',
+          level,
+          seed,
+        ),
+      )
+    )
+  head = tuple(
+    f'{what}, {side}'
+    for what in ('AVG score', 'pre-train loss', 'AVG train loss')
+    for side in SIDES
+  )
   note = (
     'Each arm minus its own 0 % of the same seed (a dense model trained as long, where the ledger has one; else the '
-    'dense arm), in points of 100 and in nats; the paper\'s minus its own 0 %. '
-    f'± half of the {level:.0%} interval, the wider of Student\'s and the bootstrap; the paper has one run of each.'
+    "dense arm), in points of 100 and in nats; the paper's minus its own 0 %. "
+    f"± half of the {level:.0%} interval, the wider of Student's and the bootstrap; the paper has one run of each."
   )
-  return tables.Table('Beside the paper: differences to dense', ('arm', 'sparsity', *head), tuple(lines), note)
+  return tables.Table(
+    'Beside the paper: differences to dense', ('arm', 'sparsity', *head), tuple(lines), note
+  )
 
 
 def by_task(rows, paper, *, level=0.95, seed=0):
@@ -57,7 +97,9 @@ def by_task(rows, paper, *, level=0.95, seed=0):
   lines = []
   for task in statistics.tasks_of(scores):
     name = task_of(task)
-    mine = lambda table, key, task=task: {p: v for p, v in table.get(key, {}).items() if p[0] == task}
+    mine = lambda table, key, task=task: {
+      p: v for p, v in table.get(key, {}).items() if p[0] == task
+    }
     for arm, s in sorted(scores, key=arms.order):
       known = paper.get('pruned' if arm == 'dense' else arm, {})
       if name not in known.get(s, {'tasks': {}})['tasks'] or not (here := mine(scores, (arm, s))):
@@ -66,18 +108,31 @@ def by_task(rows, paper, *, level=0.95, seed=0):
       zero = {pair: v for pair, v in statistics.zero(scores, arm).items() if pair[0] == task}
       value, fit = estimate(here.values()), estimate(mine(train, (arm, s)).values())
       change = _sides(here, zero, accuracy - known[0.0]['tasks'][name][0], 100, '.1f', level, seed)
-      lines.append((
-        task, arms.name(arm), f'{s:g}', tables.points(value), f'{accuracy:.1f}',
-        _minus(100 * value.mean, accuracy, '.1f'), *(change if s else ('-',) * 3),
-        tables.number(fit), f'{loss:.2f}', _minus(fit.mean, loss, '.2f'),
-      ))  # fmt: skip
-  head = tuple(f'{what}, {side}' for what in ('score', 'score - dense', 'train loss') for side in SIDES)
+      lines.append(
+        (
+          task,
+          arms.name(arm),
+          f'{s:g}',
+          tables.points(value),
+          f'{accuracy:.1f}',
+          _minus(100 * value.mean, accuracy, '.1f'),
+          *(change if s else ('-',) * 3),
+          tables.number(fit),
+          f'{loss:.2f}',
+          _minus(fit.mean, loss, '.2f'),
+        )
+      )
+  head = tuple(
+    f'{what}, {side}' for what in ('score', 'score - dense', 'train loss') for side in SIDES
+  )
   note = (
-    'Dev score in points of 100, loss over the training set in nats. The paper\'s are BERT-Base, the best of four '
+    "Dev score in points of 100, loss over the training set in nats. The paper's are BERT-Base, the best of four "
     'learning rates, one run; 0 % is the first row of each of its blocks, here that of its pruned arm.'
     f' ± of a score: the {level:.0%} bootstrap interval; {statistics.FEW}.'
   )
-  return tables.Table('Beside the paper, task by task', ('task', 'arm', 'sparsity', *head), tuple(lines), note)
+  return tables.Table(
+    'Beside the paper, task by task', ('task', 'arm', 'sparsity', *head), tuple(lines), note
+  )
 
 
 def slopes(rows, paper, theirs, *, level=0.95):
@@ -91,16 +146,22 @@ def slopes(rows, paper, theirs, *, level=0.95):
   for task in statistics.tasks_of(scores):
     line = _of_ours(scores, losses, task, level)
     other = there.pop(task_of(task), None)
-    lines.append((task, *_line(line), *_line(other), _minus(line.slope, other.slope, '.2f') if other else '-'))
+    lines.append(
+      (task, *_line(line), *_line(other), _minus(line.slope, other.slope, '.2f') if other else '-')
+    )
   if not lines:
     there = {}
   lines += [(task, *_line(None), *_line(line), '-') for task, line in there.items()]
-  sides = tuple(f'{what}, {side}' for side in SIDES[:2] for what in ('slope', 'interval', 'r', 'points'))
+  sides = tuple(
+    f'{what}, {side}' for side in SIDES[:2] for what in ('slope', 'interval', 'r', 'points')
+  )
   note = (
     'Points of 100 a nat; least squares through the means over seeds at each sparsity, 0 included, with '
-    f'Student\'s {level:.0%} interval. The paper\'s by the same fit to its Table 1; its line of CoLA leaves out 90 %.'
+    f"Student's {level:.0%} interval. The paper's by the same fit to its Table 1; its line of CoLA leaves out 90 %."
   )
-  return tables.Table('Figure 2a: slopes', ('task', *sides, 'slope, ours - paper'), tuple(lines), note)
+  return tables.Table(
+    'Figure 2a: slopes', ('task', *sides, 'slope, ours - paper'), tuple(lines), note
+  )
 
 
 def _of_ours(scores, losses, task, level):
@@ -110,8 +171,11 @@ def _of_ours(scores, losses, task, level):
     if arm != 'deleted' and (own or (arm, s) != ('dense', 0.0)):
       continue
     place = losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')
-    both = [(place['pretrain', seed], value) for (name, seed), value in scores[arm, s].items()
-            if name == task and ('pretrain', seed) in place]
+    both = [
+      (place['pretrain', seed], value)
+      for (name, seed), value in scores[arm, s].items()
+      if name == task and ('pretrain', seed) in place
+    ]
     if both:
       x.append(statistics.mean([b[0] for b in both]))
       y.append(100 * statistics.mean([b[1] for b in both]))
@@ -120,13 +184,20 @@ def _of_ours(scores, losses, task, level):
 
 def _of_paper(paper, task, count, level):
   known = [paper['deleted'][s] for s in sorted(paper['deleted'])[:count]]
-  return statistics.fit([p['loss'] for p in known], [p['tasks'][task][0] for p in known], level=level)
+  return statistics.fit(
+    [p['loss'] for p in known], [p['tasks'][task][0] for p in known], level=level
+  )
 
 
 def _line(line):
   if line is None or not math.isfinite(line.slope):
     return ('-',) * 4
-  return f'{line.slope:+.2f}', tables.span(line.low, line.high, 1, '+.2f'), f'{line.r:+.3f}', str(line.n)
+  return (
+    f'{line.slope:+.2f}',
+    tables.span(line.low, line.high, 1, '+.2f'),
+    f'{line.r:+.3f}',
+    str(line.n),
+  )
 
 
 def _less(there, zero, what):
@@ -136,7 +207,9 @@ def _less(there, zero, what):
 
 def _sides(ours, dense, theirs, scale, form, level, seed):
   # (ours with its interval, theirs, the difference of the two), each a difference to dense.
-  here = statistics.cautious(statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed)
+  here = statistics.cautious(
+    statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed
+  )
   show = tables.points if scale == 100 else tables.number
   told = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
   return show(here, sign='+'), told, _minus(scale * here.mean, theirs, form)

@@ -41,7 +41,12 @@ def _line(when, rows):
   total = lambda name: sum(row[name] for row in rows)
   seconds = total('device_seconds')
   return {
-    'runs': WAYS[rows[0]['how']], 'measured': when, 'device': rows[0]['device'], 'cells': total('cells'),
-    'compiles': total('compiles'), 'seconds of compiling': round(total('compile_seconds'), 1),
-    'device-seconds': round(seconds, 1), 'a cell': round(seconds / total('cells'), 2),
+    'runs': WAYS[rows[0]['how']],
+    'measured': when,
+    'device': rows[0]['device'],
+    'cells': total('cells'),
+    'compiles': total('compiles'),
+    'seconds of compiling': round(total('compile_seconds'), 1),
+    'device-seconds': round(seconds, 1),
+    'a cell': round(seconds / total('cells'), 2),
   }

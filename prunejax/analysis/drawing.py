@@ -17,12 +17,26 @@ except ModuleNotFoundError as error:
   ) from error
 
 STYLE = {
-    'font.family': 'DejaVu Sans', 'font.size': 11, 'axes.titlesize': 12, 'axes.labelsize': 11,
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#555555',
-    'axes.linewidth': 0.8, 'axes.grid': True, 'grid.color': '#e4e4e4', 'grid.linewidth': 0.8,
-    'axes.axisbelow': True, 'legend.frameon': False, 'legend.fontsize': 10,
-    'xtick.color': '#333333', 'ytick.color': '#333333', 'axes.titlelocation': 'left',
-    'axes.titleweight': 'bold', 'lines.linewidth': 2, 'lines.markersize': 6.5,
+  'font.family': 'DejaVu Sans',
+  'font.size': 11,
+  'axes.titlesize': 12,
+  'axes.labelsize': 11,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.edgecolor': '#555555',
+  'axes.linewidth': 0.8,
+  'axes.grid': True,
+  'grid.color': '#e4e4e4',
+  'grid.linewidth': 0.8,
+  'axes.axisbelow': True,
+  'legend.frameon': False,
+  'legend.fontsize': 10,
+  'xtick.color': '#333333',
+  'ytick.color': '#333333',
+  'axes.titlelocation': 'left',
+  'axes.titleweight': 'bold',
+  'lines.linewidth': 2,
+  'lines.markersize': 6.5,
 }
 
 
@@ -37,8 +51,12 @@ def curves(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--',
     if place := table.get((arm, 0.0)):
       level = statistics.mean(place.values())
       text = label.format(arms.name(arm))
-      axes.axhline(level, color=arms.colour(arm), linestyle=style, linewidth=1.4, label=text, zorder=1)
-  shift = 0.0035 * (np.arange(len(names)) - (len(names) - 1) / 2) + nudge  # bars at one sparsity stay apart
+      axes.axhline(
+        level, color=arms.colour(arm), linestyle=style, linewidth=1.4, label=text, zorder=1
+      )
+  shift = (
+    0.0035 * (np.arange(len(names)) - (len(names) - 1) / 2) + nudge
+  )  # bars at one sparsity stay apart
   for beside, arm in zip(shift, names, strict=True):
     places = {s: place for (name, s), place in table.items() if name == arm}
     if not places:
@@ -48,11 +66,22 @@ def curves(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--',
     at = sorted(places)
     estimates = [statistics.bootstrap(places[s].values()) for s in at]
     middle = np.array([e.mean for e in estimates])
-    bars = np.nan_to_num([[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]])
+    bars = np.nan_to_num(
+      [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+    )
     axes.errorbar(
-      np.array(at) + beside, middle, yerr=bars, color=arms.colour(arm), linestyle=line,
-      marker=arms.MARKERS.get(arm, 'D'), markeredgecolor='white', markeredgewidth=0.8, capsize=3, elinewidth=1.3,
-      label=label.format(arms.name(arm)), zorder=3,
+      np.array(at) + beside,
+      middle,
+      yerr=bars,
+      color=arms.colour(arm),
+      linestyle=line,
+      marker=arms.MARKERS.get(arm, 'D'),
+      markeredgecolor='white',
+      markeredgewidth=0.8,
+      capsize=3,
+      elinewidth=1.3,
+      label=label.format(arms.name(arm)),
+      zorder=3,
     )
   ticks = sorted({s for (arm, s) in table if arm in names} | {0.0})
   axes.set_xlabel('sparsity (fraction of weights removed)')
@@ -88,8 +117,15 @@ def below(figure, *axes, columns=3):
   if known:
     figure.legend(known.values(), known.keys(), loc='outside lower center', ncols=columns)
   else:
-    axes[0].text(0.5, 0.5, 'no rows yet', ha='center', va='center', color='#888888',
-                 transform=axes[0].transAxes)
+    axes[0].text(
+      0.5,
+      0.5,
+      'no rows yet',
+      ha='center',
+      va='center',
+      color='#888888',
+      transform=axes[0].transAxes,
+    )
 
 
 def png(figure, caption=''):

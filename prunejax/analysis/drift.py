@@ -56,6 +56,8 @@ def window(cosines, free):
   levels = sorted(cosines)
   if free and free not in cosines:
     return math.nan, math.nan
-  so_far = np.minimum.accumulate([1.0, *(cosines[s] for s in levels)])  # a threshold stops at the first fall below it
+  so_far = np.minimum.accumulate(
+    [1.0, *(cosines[s] for s in levels)]
+  )  # a threshold stops at the first fall below it
   at = levels.index(free) + 1 if free else 0
   return (float(so_far[at + 1]) if at + 1 < len(so_far) else -1.0), float(so_far[at])

@@ -5,13 +5,15 @@ from prunejax.analysis.mask_figures import short, style
 
 CAPTIONS = {
   'drift': 'Drift of the features as a rule to stop: score less the dense one, against the cosine similarity of the '
-           'hidden states to the dense model.',
-}  # fmt: skip
+  'hidden states to the dense model.',
+}
 
 
 def of(rows, scored, arm='pruned'):
   """({sparsity: mean cosine}, {task: {sparsity: mean score less dense}}) of an arm, from probes and scored rows."""
-  alike = lambda metrics, i: statistics.mean(metrics['cosine'][i][1:])  # over layers, the embeddings' sum apart
+  alike = lambda metrics, i: statistics.mean(
+    metrics['cosine'][i][1:]
+  )  # over layers, the embeddings' sum apart
   found = probed.over(probed.of(rows, 'features', arm=arm), alike)
   cosines = {s: statistics.mean(place.values()) for (_, s), place in sorted(found.items())}
   scores = statistics.points([row for row in scored if row['arm'] in (arm, 'dense')])
@@ -20,8 +22,10 @@ def of(rows, scored, arm='pruned'):
     if name == arm:
       for (task, seed), gap in statistics.paired(place, dense).items():
         differences.setdefault(task, {}).setdefault(s, {})[seed] = gap
-  return cosines, {task: {s: statistics.mean(gaps.values()) for s, gaps in places.items()}
-                   for task, places in differences.items()}
+  return cosines, {
+    task: {s: statistics.mean(gaps.values()) for s, gaps in places.items()}
+    for task, places in differences.items()
+  }
 
 
 def figure(cosines, differences):
@@ -32,14 +36,29 @@ def figure(cosines, differences):
   with drawing.canvas(7.6, 5, 1) as (figure, (axes,)):
     for k, (task, places) in enumerate(sorted(differences.items())):
       levels = [s for s in sorted(places) if s in cosines]
-      axes.plot([1.0] + [cosines[s] for s in levels], [0.0] + [100 * places[s] for s in levels], **style(k),
-                markeredgecolor='white', markeredgewidth=0.7, label=short(task))
+      axes.plot(
+        [1.0] + [cosines[s] for s in levels],
+        [0.0] + [100 * places[s] for s in levels],
+        **style(k),
+        markeredgecolor='white',
+        markeredgewidth=0.7,
+        label=short(task),
+      )
     for s, cosine in cosines.items():
-      axes.annotate(f'{s:g}', (cosine, 1), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize=8,
-                    color='#888888')
+      axes.annotate(
+        f'{s:g}',
+        (cosine, 1),
+        xycoords=('data', 'axes fraction'),
+        ha='center',
+        va='bottom',
+        fontsize=8,
+        color='#888888',
+      )
     axes.axhline(0, color='#aaaaaa', linewidth=1)
     axes.invert_xaxis()
-    axes.set(xlabel='cosine similarity of features to dense', ylabel='dev score less dense (points)')
+    axes.set(
+      xlabel='cosine similarity of features to dense', ylabel='dev score less dense (points)'
+    )
     axes.set_title('Feature drift and score; above, the sparsity', pad=20)
     drawing.below(figure, axes)
     return drawing.png(figure)

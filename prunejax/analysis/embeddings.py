@@ -45,7 +45,8 @@ def pruned_by_kind(mask, pieces):
   """{kind: (share of its weights pruned, number of tokens)} from a mask [vocabulary, hidden]; kinds that exist only."""
   return {
     kind: (float(1 - _fit(mask, pieces)[where].mean()), int(where.sum()))
-    for kind, where in kinds(pieces).items() if where.any()
+    for kind, where in kinds(pieces).items()
+    if where.any()
   }
 
 
@@ -56,7 +57,9 @@ def pruned_by_length(mask, pieces, longest=8):
   for n in range(1, longest + 1):
     groups = [of[kind] & (length == n) for kind in KINDS[:2]]
     if any(group.any() for group in groups):
-      result[n] = tuple(float(1 - mask[group].mean()) if group.any() else math.nan for group in groups)
+      result[n] = tuple(
+        float(1 - mask[group].mean()) if group.any() else math.nan for group in groups
+      )
   return result
 
 
@@ -71,5 +74,7 @@ def pruned_by_dimension(mask):
 def _fit(mask, pieces):
   mask = np.asarray(mask)
   if not len(pieces) <= len(mask) < len(pieces) + 128:  # tables are often rounded up
-    raise ValueError(f'a vocabulary of {len(pieces)} pieces does not fit a word table of {len(mask)} rows')
+    raise ValueError(
+      f'a vocabulary of {len(pieces)} pieces does not fit a word table of {len(mask)} rows'
+    )
   return mask[: len(pieces)]

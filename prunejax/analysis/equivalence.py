@@ -63,22 +63,42 @@ def table(rows, *, margin=MARGIN, alpha=0.05):
       continue
     t = test(diffs, margin, alpha=alpha)
     seeds = len({seed for _, seed in diffs})
-    lines.append((
-      arms.name(arm), f'{s:g}', f'{t.n} / {seeds}', f'{100 * t.mean:+.1f}', tables.span(t.low, t.high, 100, '+.1f'),
-      tables.p_value(t.p_same), tables.p_value(t.p_different), t.word,
-    ))  # fmt: skip
+    lines.append(
+      (
+        arms.name(arm),
+        f'{s:g}',
+        f'{t.n} / {seeds}',
+        f'{100 * t.mean:+.1f}',
+        tables.span(t.low, t.high, 100, '+.1f'),
+        tables.p_value(t.p_same),
+        tables.p_value(t.p_different),
+        t.word,
+      )
+    )
   note = (
     f'Points of 100, arm minus dense, paired by task and seed. Margin ±{100 * margin:g} points; the interval is the '
     f'{1 - 2 * alpha:.0%} one of two one-sided tests at {alpha:g}, within the margin where the word is "{AS_DENSE}". '
     'Each line is a test by itself: of many, some are wrong by luck.'
   )
-  head = ('arm', 'sparsity', 'pairs / seeds', 'difference', 'interval', 'p, as dense', 'p, different', 'in words')
+  head = (
+    'arm',
+    'sparsity',
+    'pairs / seeds',
+    'difference',
+    'interval',
+    'p, as dense',
+    'p, different',
+    'in words',
+  )
   return tables.Table('Which models are as good as dense', head, tuple(lines), note)
 
 
 def _tail(values, threshold):
   # One-sided p of "the mean is at most the threshold".
-  above, spread = float(values.mean()) - threshold, float(values.std(ddof=1)) / math.sqrt(values.size)
+  above, spread = (
+    float(values.mean()) - threshold,
+    float(values.std(ddof=1)) / math.sqrt(values.size),
+  )
   if not spread > 1e-12 * max(1.0, abs(above)):
     return 0.0 if above > 0 else 1.0 if above < 0 else 0.5
   area = statistics.student_area(abs(above) / spread, values.size - 1)

@@ -24,8 +24,16 @@ def figure1(rows, *, chance=None):
     drawing.curves(right, losses, arms.CURVES)
     if chance is not None:
       left.axhline(100 * chance, color='#aaaaaa', linewidth=1)
-      left.text(0.01, 100 * chance, 'chance', ha='left', va='bottom', color='#888888', fontsize=9,
-                transform=left.get_yaxis_transform())
+      left.text(
+        0.01,
+        100 * chance,
+        'chance',
+        ha='left',
+        va='bottom',
+        color='#888888',
+        fontsize=9,
+        transform=left.get_yaxis_transform(),
+      )
     left.set(title='Transfer to the tasks', ylabel='average dev score (points)')
     right.set(title='Fit to their training sets', ylabel='average train loss')
     drawing.below(figure, left, right)
@@ -44,10 +52,13 @@ def figure2a(rows):
       colour, marker = arms.SERIES[index % len(arms.SERIES)], 'os^XDvP'[index % 7]
       places = {s: place for (arm, s), place in scores.items() if arm == 'deleted' and s}
       places[0.0] = statistics.zero(scores, 'deleted')
-      dots = [(loss['pretrain', seed], 100 * value)
-              for s, place in sorted(places.items())
-              for loss in [losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')]
-              for (name, seed), value in place.items() if name == task and ('pretrain', seed) in loss]
+      dots = [
+        (loss['pretrain', seed], 100 * value)
+        for s, place in sorted(places.items())
+        for loss in [losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')]
+        for (name, seed), value in place.items()
+        if name == task and ('pretrain', seed) in loss
+      ]
       if not dots:
         continue
       x, y = np.array(sorted(dots)).T
@@ -57,11 +68,21 @@ def figure2a(rows):
         ends = np.array([x.min(), x.max()])
         axes.plot(ends, line.slope * ends + line.intercept, color=colour, linewidth=1.6)
         label = f'{task}: {line.slope:+.1f} points a nat, r {line.r:+.2f}'
-      axes.plot(x, y, marker, color=colour, markeredgecolor='white', markeredgewidth=0.7,
-                alpha=0.9, label=label)
-    axes.set(xlabel='held-out pre-train loss (nats)',
-             ylabel='dev score after information deletion (points)',
-             title='Information deletion against pre-training loss')
+      axes.plot(
+        x,
+        y,
+        marker,
+        color=colour,
+        markeredgecolor='white',
+        markeredgewidth=0.7,
+        alpha=0.9,
+        label=label,
+      )
+    axes.set(
+      xlabel='held-out pre-train loss (nats)',
+      ylabel='dev score after information deletion (points)',
+      title='Information deletion against pre-training loss',
+    )
     drawing.below(figure, axes, columns=1)
     return drawing.png(figure)
 
@@ -84,8 +105,14 @@ def learning_curve(points, *, label='held-out loss', title='Learning curve'):
     for index, (name, rows) in enumerate(curves.items()):
       pairs = np.asarray([tuple(row)[:2] for row in rows], float).reshape(-1, 2)
       marker = 'o' if len(pairs) <= 30 else ''
-      axes.plot(pairs[:, 0], pairs[:, 1], marker=marker, markersize=4, label=name,
-                color=arms.SERIES[index % len(arms.SERIES)])
+      axes.plot(
+        pairs[:, 0],
+        pairs[:, 1],
+        marker=marker,
+        markersize=4,
+        label=name,
+        color=arms.SERIES[index % len(arms.SERIES)],
+      )
     axes.set(title=title, xlabel='step', ylabel='loss')
     axes.xaxis.set_major_formatter(lambda v, _: f'{v / 1000:g}k' if abs(v) >= 1000 else f'{v:g}')
     drawing.below(figure, axes)
@@ -94,8 +121,11 @@ def learning_curve(points, *, label='held-out loss', title='Learning curve'):
 
 def standard(rows, *, chance=None):
   """{'figure1': png, 'figure2a': png, 'pretrain_loss': png}: what a report shows by default."""
-  return {'figure1': figure1(rows, chance=chance), 'figure2a': figure2a(rows),
-          'pretrain_loss': pretrain_loss(rows)}
+  return {
+    'figure1': figure1(rows, chance=chance),
+    'figure2a': figure2a(rows),
+    'pretrain_loss': pretrain_loss(rows),
+  }
 
 
 def _words(metric):

@@ -42,7 +42,9 @@ def pruned(layers, heads):
       gone = ~np.asarray(parts[part])
       gone = gone.T if part == 'output' else gone
       if gone.shape[1] % heads:
-        raise ValueError(f'layer {i}: the width {gone.shape[1]} of {part!r} does not split into {heads} heads')
+        raise ValueError(
+          f'layer {i}: the width {gone.shape[1]} of {part!r} does not split into {heads} heads'
+        )
       each = gone.size // heads
       counts += gone.reshape(gone.shape[0], heads, -1).sum((0, 2), dtype=np.int64)
       size, spread = size + each, spread + _variance(gone.size, int(gone.sum()), each)

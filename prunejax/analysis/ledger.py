@@ -30,8 +30,9 @@ def cell_hash(config):
   try:
     text = json.dumps(_plain(config), sort_keys=True, separators=(',', ':'), allow_nan=False)
   except (TypeError, ValueError) as error:
-    raise LedgerError(f'config of a cell must be plain finite JSON values, got {config!r}: '
-                      f'{error}') from None
+    raise LedgerError(
+      f'config of a cell must be plain finite JSON values, got {config!r}: {error}'
+    ) from None
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -93,12 +94,14 @@ def read(path):
     if row is not None:
       rows[row['cell']] = row
     elif number == len(lines):  # no newline came after it
-      warnings.warn(f'{path}:{number}: the last line is torn and left out; its cell runs again',
-                    stacklevel=2)
+      warnings.warn(
+        f'{path}:{number}: the last line is torn and left out; its cell runs again', stacklevel=2
+      )
     else:
       raise LedgerError(
-          f'{path}:{number}: damaged ledger line {line[:60]!r}; expected one JSON object with a '
-          f"'cell'; delete that line and its cell runs again")
+        f'{path}:{number}: damaged ledger line {line[:60]!r}; expected one JSON object with a '
+        f"'cell'; delete that line and its cell runs again"
+      )
   return list({**rows, **apart}.values())
 
 
@@ -115,12 +118,19 @@ def _apart(path):
   """{cell: row} of the rows that are files of their own, in the order of their times."""
   folder = _beside(path)
   names = [name for name in files.names(folder) if name.endswith('.json')]
-  with concurrent.futures.ThreadPoolExecutor(16) as pool:  # a store answers slowly, and many questions at once
+  with concurrent.futures.ThreadPoolExecutor(
+    16
+  ) as pool:  # a store answers slowly, and many questions at once
     rows = list(pool.map(lambda name: _parse(files.read(folder / name)), names))
   for name, row in zip(names, rows, strict=True):
     if row is None:
-      raise LedgerError(f'{folder / name}: damaged ledger row; delete that file and its cell runs again')
-  return {row['cell']: row for row in sorted(rows, key=lambda row: (str(row.get('time', '')), row['cell']))}
+      raise LedgerError(
+        f'{folder / name}: damaged ledger row; delete that file and its cell runs again'
+      )
+  return {
+    row['cell']: row
+    for row in sorted(rows, key=lambda row: (str(row.get('time', '')), row['cell']))
+  }
 
 
 def _file_name(cell):
@@ -144,7 +154,7 @@ def _mend(file, path):
   while start and b'\n' not in block:
     start = max(0, start - 65536)
     block = _slice(file, start, size - start)
-  tail = block[block.rfind(b'\n') + 1:]
+  tail = block[block.rfind(b'\n') + 1 :]
   if _parse(tail) is not None:
     _write(file, b'\n')
   else:
@@ -173,8 +183,10 @@ def _write(file, data):
 
 
 def _refused(path, error):
-  return LedgerError(f'cannot write ledger {path}: {error.strerror or error}; the folder must be '
-                     f'writable and the disk must have room')
+  return LedgerError(
+    f'cannot write ledger {path}: {error.strerror or error}; the folder must be '
+    f'writable and the disk must have room'
+  )
 
 
 def _plain(value):

@@ -20,7 +20,9 @@ def ranks(weights):
 def movement(before, after):
   """float64, shaped like the two matrices: |rank shift| / size, in [0, 1). Raises ValueError for unlike shapes."""
   if np.shape(before) != np.shape(after):
-    raise ValueError(f'a matrix of shape {np.shape(before)} has become one of {np.shape(after)}: nothing to measure')
+    raise ValueError(
+      f'a matrix of shape {np.shape(before)} has become one of {np.shape(after)}: nothing to measure'
+    )
   return _moved(ranks(before), ranks(after))
 
 
@@ -36,12 +38,16 @@ def measure(before, after, bins=100):
     'by_magnitude', `bins` pooled means by the rank that a weight of its matrix had before (nan in an empty bin).
   """
   if before.keys() != after.keys():
-    raise ValueError(f'matrices before and after differ: {", ".join(sorted(before.keys() ^ after.keys())[:6])}')
+    raise ValueError(
+      f'matrices before and after differ: {", ".join(sorted(before.keys() ^ after.keys())[:6])}'
+    )
   matrices, moments = {}, np.zeros(3)
   sums, counts = np.zeros(bins), np.zeros(bins, np.int64)
   for path in before:
     if np.shape(before[path]) != np.shape(after[path]):
-      raise ValueError(f'{path}: shape {np.shape(before[path])} before, {np.shape(after[path])} after')
+      raise ValueError(
+        f'{path}: shape {np.shape(before[path])} before, {np.shape(after[path])} after'
+      )
     start = ranks(before[path])
     moved = _moved(start, ranks(after[path]))
     matrices[path] = float(moved.mean()), float(moved.std())
@@ -52,8 +58,11 @@ def measure(before, after, bins=100):
   n, total, squares = moments
   mean = total / n if n else math.nan
   return {
-    'mean': float(mean), 'std': math.sqrt(max(squares / n - mean * mean, 0.0)) if n else math.nan, 'weights': int(n),
-    'matrices': matrices, 'by_magnitude': np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0),
+    'mean': float(mean),
+    'std': math.sqrt(max(squares / n - mean * mean, 0.0)) if n else math.nan,
+    'weights': int(n),
+    'matrices': matrices,
+    'by_magnitude': np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0),
   }
 
 

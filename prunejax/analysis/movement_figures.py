@@ -7,11 +7,11 @@ from prunejax.analysis.mask_figures import estimates, over_epochs, short, style
 
 CAPTIONS = {
   'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
-             "in grey, the paper's numbers.",
+  "in grey, the paper's numbers.",
   'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights on the left.',
   'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of tokens that '
-             'start a word and of inner pieces (##); share pruned of the dimensions.',
-}  # fmt: skip
+  'start a word and of inner pieces (##); share pruned of the dimensions.',
+}
 
 
 def figure4(rows, paper=None, matrices=None):
@@ -29,9 +29,18 @@ def figure4(rows, paper=None, matrices=None):
   tasks, named = probed.tasks(found), rates_of(plain)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
-      left.plot(list(line), list(line.values()), color='#999999', linestyle=':', linewidth=1.3, zorder=1)
-      left.annotate(f'{name}, paper', (max(line), line[max(line)]), (-2, 3), textcoords='offset points', ha='right',
-                    color='#888888', fontsize=8)
+      left.plot(
+        list(line), list(line.values()), color='#999999', linestyle=':', linewidth=1.3, zorder=1
+      )
+      left.annotate(
+        f'{name}, paper',
+        (max(line), line[max(line)]),
+        (-2, 3),
+        textcoords='offset points',
+        ha='right',
+        color='#888888',
+        fontsize=8,
+      )
     over_epochs(left, places, probed.tasks(epochs))
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
@@ -43,15 +52,27 @@ def figure4(rows, paper=None, matrices=None):
         at = place + 0.12 * (k - (len(tasks) - 1) / 2)
         look, label = style(k), None if place else named[task]
         right.plot([at] * len(layers), layers, 'o', markersize=3.5, alpha=0.6, color=look['color'])
-        right.plot([at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label)
+        right.plot(
+          [at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label
+        )
     for place, kind in enumerate(kinds):
       if kind in (matrices or {}):
-        right.fill_between([place - 0.4, place + 0.4], *matrices[kind], color='#bbbbbb', alpha=0.5, linewidth=2,
-                           edgecolor='#999999', zorder=1, label='lowest to highest layer, paper (MNLI)')
+        right.fill_between(
+          [place - 0.4, place + 0.4],
+          *matrices[kind],
+          color='#bbbbbb',
+          alpha=0.5,
+          linewidth=2,
+          edgecolor='#999999',
+          zorder=1,
+          label='lowest to highest layer, paper (MNLI)',
+        )
     names = [kind.replace('attention/', 'att. ') for kind in kinds]
     right.set_xticks(range(len(kinds)), names, rotation=30, ha='right')
     if not epochs:
-      left.text(0.5, 0.06, 'no epochs measured here', transform=left.transAxes, ha='center', color='#888888')
+      left.text(
+        0.5, 0.06, 'no epochs measured here', transform=left.transAxes, ha='center', color='#888888'
+      )
     left.set(title='Over epochs', ylabel='movement in magnitude order (%)')
     left.set_ylim(bottom=0)
     right.set(title='By matrix', ylabel='movement in magnitude order (%)')
@@ -66,13 +87,23 @@ def figure6(rows):
   named = rates_of(found)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
     for k, task in enumerate(probed.tasks(found)):
-      curves = 100 * np.array([probed.mean_lists([row['metrics']['by_magnitude']])
-                               for row in found if row['task'] == task])
+      curves = 100 * np.array(
+        [
+          probed.mean_lists([row['metrics']['by_magnitude']])
+          for row in found
+          if row['task'] == task
+        ]
+      )
       x = (np.arange(curves.shape[1]) + 0.5) * 100 / curves.shape[1]
       axes.plot(x, curves.mean(0), color=style(k)['color'], label=named[task])
-      axes.fill_between(x, curves.min(0), curves.max(0), color=style(k)['color'], alpha=0.2, linewidth=0)
-    axes.set(xlabel='percentile of |w| before fine-tuning', ylabel='movement in magnitude order (%)',
-             title='Movement by starting magnitude')
+      axes.fill_between(
+        x, curves.min(0), curves.max(0), color=style(k)['color'], alpha=0.2, linewidth=0
+      )
+    axes.set(
+      xlabel='percentile of |w| before fine-tuning',
+      ylabel='movement in magnitude order (%)',
+      title='Movement by starting magnitude',
+    )
     axes.set_ylim(bottom=0)
     drawing.below(figure, axes)
     return drawing.png(figure, 'bands: lowest and highest seed' if found else '')
@@ -80,31 +111,55 @@ def figure6(rows):
 
 def figure8(rows):
   """Magnitudes of the word embeddings (left), share pruned by kind of token (middle) and by dimension (right)."""
-  maps = [np.array(row['metrics']['map']) * row['metrics']['unit'] / 1000 for row in probed.of(rows, 'embeddings')]
+  maps = [
+    np.array(row['metrics']['map']) * row['metrics']['unit'] / 1000
+    for row in probed.of(rows, 'embeddings')
+  ]
   words = probed.of(rows, 'words', arm='pruned')
   with drawing.canvas(13, 4.6, 3) as (figure, (left, middle, right)):
     if maps:
-      image = left.imshow(np.mean(maps, 0), aspect='auto', cmap='viridis', extent=(0, 100, 100, 0), vmin=0)
+      image = left.imshow(
+        np.mean(maps, 0), aspect='auto', cmap='viridis', extent=(0, 100, 100, 0), vmin=0
+      )
       figure.colorbar(image, ax=left, label='mean |w|', shrink=0.8)
     left.grid(False)
-    left.set(title='Magnitude', xlabel='dimension (% of the width)', ylabel='token id (% of the vocabulary)')
+    left.set(
+      title='Magnitude',
+      xlabel='dimension (% of the width)',
+      ylabel='token id (% of the vocabulary)',
+    )
     for k, kind in enumerate(('word starts', 'inner pieces')):
       of_kind = [row for row in words if kind in row['metrics']['kinds']]
-      table = probed.over(of_kind, lambda m, i, kind=kind: m['kinds'][kind][i] - m['sparsity'][i], lambda row: '')
+      table = probed.over(
+        of_kind, lambda m, i, kind=kind: m['kinds'][kind][i] - m['sparsity'][i], lambda row: ''
+      )
       for curve in probed.curves(table).values():
         estimates(middle, {kind: curve}, [style(k)])
-    middle.set(title='Kind of token', xlabel='sparsity (fraction of weights removed)',
-               ylabel='share pruned less sparsity')
+    middle.set(
+      title='Kind of token',
+      xlabel='sparsity (fraction of weights removed)',
+      ylabel='share pruned less sparsity',
+    )
     middle.axhline(0, color='#aaaaaa', linewidth=1)
-    bands = [probed.curves(probed.over(words, lambda m, i, q=q: m['dimensions'][i][q])).get('pruned', {})
-             for q in range(5)]
+    bands = [
+      probed.curves(probed.over(words, lambda m, i, q=q: m['dimensions'][i][q])).get('pruned', {})
+      for q in range(5)
+    ]
     if levels := sorted(bands[0]):
       low, q1, median, q3, high = ([band[s].mean for s in levels] for band in bands)
       colour = arms.colour('pruned')
-      right.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0, label='all dimensions')
-      right.fill_between(levels, q1, q3, color=colour, alpha=0.35, linewidth=0, label='the middle half')
+      right.fill_between(
+        levels, low, high, color=colour, alpha=0.15, linewidth=0, label='all dimensions'
+      )
+      right.fill_between(
+        levels, q1, q3, color=colour, alpha=0.35, linewidth=0, label='the middle half'
+      )
       right.plot(levels, median, color=colour, marker='o', label='median dimension')
-    right.set(title='Dimension', xlabel='sparsity (fraction of weights removed)', ylabel='share of a dimension pruned')
+    right.set(
+      title='Dimension',
+      xlabel='sparsity (fraction of weights removed)',
+      ylabel='share of a dimension pruned',
+    )
     drawing.below(figure, middle, right, columns=5)
     return drawing.png(figure)
 
@@ -121,4 +176,6 @@ def rates_of(rows):
   """{task: what a legend calls it}: with its learning rate where tasks have unlike ones."""
   rates = {row['task']: row['learning_rate'] for row in rows}
   unlike = len(set(rates.values())) > 1
-  return {task: short(task) + (f', rate {rate:g}' if unlike else '') for task, rate in rates.items()}
+  return {
+    task: short(task) + (f', rate {rate:g}' if unlike else '') for task, rate in rates.items()
+  }

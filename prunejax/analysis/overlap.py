@@ -45,7 +45,10 @@ def magnitude(leaves, sparsity):
   """
   if not 0 <= sparsity <= 1:
     raise ValueError(f'sparsity={sparsity!r}: expected a number from 0 to 1')
-  return {path: _largest(np.abs(np.asarray(leaf)), kept(np.size(leaf), sparsity)) for path, leaf in leaves.items()}
+  return {
+    path: _largest(np.abs(np.asarray(leaf)), kept(np.size(leaf), sparsity))
+    for path, leaf in leaves.items()
+  }
 
 
 def kept(size, sparsity):
@@ -112,7 +115,9 @@ def nesting(sparser, denser):
   if not whole:
     return math.nan, math.nan
   both = sum(both for both, _, _, _ in tallies)
-  return both / whole, sum(chance(size, first, second)[0] for _, first, second, size in tallies) / whole
+  return both / whole, sum(
+    chance(size, first, second)[0] for _, first, second, size in tallies
+  ) / whole
 
 
 def _tallies(a, b):
@@ -125,11 +130,19 @@ def _common(tallies):
   observed = sum(both for both, _, _, _ in tallies)
   either = sum(first + second - both for both, first, second, _ in tallies)
   moments = [chance(size, first, second) for _, first, second, size in tallies]
-  expected, sd = sum(mean for mean, _ in moments), math.sqrt(sum(variance for _, variance in moments))
+  expected, sd = (
+    sum(mean for mean, _ in moments),
+    math.sqrt(sum(variance for _, variance in moments)),
+  )
   most = sum(min(first, second) for _, first, second, _ in tallies)
   return Common(
-    observed, either, expected, sd, (observed - expected) / sd if sd else math.nan,
-    observed / expected if expected else math.nan, (observed - expected) / (most - expected) if sd else math.nan,
+    observed,
+    either,
+    expected,
+    sd,
+    (observed - expected) / sd if sd else math.nan,
+    observed / expected if expected else math.nan,
+    (observed - expected) / (most - expected) if sd else math.nan,
     observed / either if either else 1.0,
   )
 
@@ -137,7 +150,9 @@ def _common(tallies):
 def _pairs(a, b):
   if a.keys() != b.keys():
     only = sorted(a.keys() ^ b.keys())
-    raise ValueError(f'masks of other matrices cannot be compared: {", ".join(only[:6])} in one of the two only')
+    raise ValueError(
+      f'masks of other matrices cannot be compared: {", ".join(only[:6])} in one of the two only'
+    )
   for path in a:
     x, y = np.asarray(a[path]), np.asarray(b[path])
     if x.shape != y.shape or x.dtype != bool or y.dtype != bool:

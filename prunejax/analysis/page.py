@@ -66,11 +66,16 @@ def render(rows, verdicts, *, title, meta, tables, figures, captions, lists=()):
     section('Tables', [_inside(names), *shown])
   if rows:
     section('Cells', [_cost(rows), _cells(rows)])
-  head = [f'<h1>{safe(title)}</h1>', _head(rows, meta), f'<nav>Contents: {" · ".join(contents)}</nav>']
+  head = [
+    f'<h1>{safe(title)}</h1>',
+    _head(rows, meta),
+    f'<nav>Contents: {" · ".join(contents)}</nav>',
+  ]
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{safe(title)}</title><style>{STYLE}</style></head>\n<body>\n' + '\n'.join([*head, *parts])
+    f'<title>{safe(title)}</title><style>{STYLE}</style></head>\n<body>\n'
+    + '\n'.join([*head, *parts])
     + '\n</body></html>\n'
   )
 
@@ -79,7 +84,13 @@ def duration(seconds):
   """'2 h 05 min', '6 min 50 s', '12 s'."""
   hours, rest = divmod(round(seconds), 3600)
   minutes, seconds = divmod(rest, 60)
-  return f'{hours} h {minutes:02d} min' if hours else f'{minutes} min {seconds:02d} s' if minutes else f'{seconds} s'
+  return (
+    f'{hours} h {minutes:02d} min'
+    if hours
+    else f'{minutes} min {seconds:02d} s'
+    if minutes
+    else f'{seconds} s'
+  )
 
 
 def safe(value):
@@ -112,26 +123,36 @@ def _head(rows, meta):
 
 
 def _badges(verdicts):
-  return '<div class="badges">' + ''.join(
-    f'<a class="badge {MARKS.get(v.verdict, "open")}" href="#{safe(slug(v.name))}">'
-    f'{safe(_words(v.name))}: {safe(v.verdict)}</a>' for v in verdicts
-  ) + '</div>'
+  return (
+    '<div class="badges">'
+    + ''.join(
+      f'<a class="badge {MARKS.get(v.verdict, "open")}" href="#{safe(slug(v.name))}">'
+      f'{safe(_words(v.name))}: {safe(v.verdict)}</a>'
+      for v in verdicts
+    )
+    + '</div>'
+  )
 
 
 def _claim(verdict, figures):
-  shown = [link(slug(name), _words(name)) for name in getattr(verdict, 'figures', ()) if name in figures]
+  shown = [
+    link(slug(name), _words(name)) for name in getattr(verdict, 'figures', ()) if name in figures
+  ]
   mark = MARKS.get(verdict.verdict, 'open')
   return (
     f'<div class="claim {mark}" id="{safe(slug(verdict.name))}">'
     f'<span class="badge {mark}">{safe(verdict.verdict)}</span>'
     f'<p><strong>{safe(verdict.claim)}</strong></p><p>{safe(verdict.evidence)}</p>'
-    + (f'<p class="note">Shown in {", ".join(shown)}</p>' if shown else '') + '</div>'
+    + (f'<p class="note">Shown in {", ".join(shown)}</p>' if shown else '')
+    + '</div>'
   )
 
 
 def _figure(name, data, caption):
   caption = safe(caption or _words(name))
-  width, height = (round(v / 1.5) for v in struct.unpack('>II', data[16:24]))  # drawn at 150 dots an inch
+  width, height = (
+    round(v / 1.5) for v in struct.unpack('>II', data[16:24])
+  )  # drawn at 150 dots an inch
   return (
     f'<figure id="{safe(slug(name))}"><img alt="{caption}" width="{width}" height="{height}" '
     f'src="data:image/png;base64,{base64.b64encode(data).decode()}"><figcaption>{caption}</figcaption></figure>'
@@ -153,12 +174,21 @@ def _cells(rows):
   def line(row):
     numbers = {k: v for k, v in (row.get('metrics') or {}).items() if _number(v)}
     return {
-      'cell': row['cell'], 'stage': row['stage'], 'arm': row['arm'], 'sparsity': row['sparsity'],
-      'task': row.get('task') or '-', 'learning rate': row.get('learning_rate'), 'seed': row['seed'],
+      'cell': row['cell'],
+      'stage': row['stage'],
+      'arm': row['arm'],
+      'sparsity': row['sparsity'],
+      'task': row.get('task') or '-',
+      'learning rate': row.get('learning_rate'),
+      'seed': row['seed'],
       'metrics': ', '.join(f'{k} {v:.4g}' for k, v in numbers.items()),
-      'masks': str(row.get('mask_hash') or '-')[:12], 'bytes': row.get('bytes'), 'seconds': row.get('seconds'),
-      'device': row.get('device'), 'from': row.get('parent'), 'written': row.get('time'),
-    }  # fmt: skip
+      'masks': str(row.get('mask_hash') or '-')[:12],
+      'bytes': row.get('bytes'),
+      'seconds': row.get('seconds'),
+      'device': row.get('device'),
+      'from': row.get('parent'),
+      'written': row.get('time'),
+    }
 
   table = tabular.records(f'The ledger: {len(rows)} cells', [line(row) for row in rows])
   return f'<details><summary>Every cell</summary>{tabular.html(table)}</details>'

@@ -15,7 +15,11 @@ def of(rows, name, **labels):
   """The rows of one measurement with these labels; of two with the same labels the later one, which knows more."""
   newest = {}
   for row in rows:
-    if row['stage'] == 'probe' and row['probe'] == name and all(row.get(k) == v for k, v in labels.items()):
+    if (
+      row['stage'] == 'probe'
+      and row['probe'] == name
+      and all(row.get(k) == v for k, v in labels.items())
+    ):
       newest[tuple(str(row.get(k)) for k in LABELS)] = row
   return list(newest.values())
 
@@ -59,8 +63,12 @@ def mean_lists(lists):
   """The mean of lists of one length, None read as no value: float64, nan where none has one."""
   table = np.array([[np.nan if v is None else v for v in one] for one in lists], float)
   known = np.isfinite(table)
-  return np.divide(np.where(known, table, 0).sum(0), known.sum(0), out=np.full(table.shape[1], np.nan),
-                   where=known.any(0))
+  return np.divide(
+    np.where(known, table, 0).sum(0),
+    known.sum(0),
+    out=np.full(table.shape[1], np.nan),
+    where=known.any(0),
+  )
 
 
 def first_of(rows, order):

@@ -17,24 +17,34 @@ def fixed(rows):
   scores = {}
   for row in rows:
     if row['stage'] == 'finetune' and row['arm'] == 'dense':
-      scores.setdefault(row['task'], {}).setdefault(row['learning_rate'], {})[row['seed']] = statistics.score(row)
+      scores.setdefault(row['task'], {}).setdefault(row['learning_rate'], {})[row['seed']] = (
+        statistics.score(row)
+      )
   if not scores:
     return {}
   means = {}
   for task, place in scores.items():
     seeds = set().union(*place.values())
-    whole = {rate: v for rate, v in place.items() if set(v) == seeds} or place  # no rate wins by its one lucky seed
+    whole = {
+      rate: v for rate, v in place.items() if set(v) == seeds
+    } or place  # no rate wins by its one lucky seed
     means[task] = {rate: statistics.mean(v.values()) for rate, v in whole.items()}
   common = set.intersection(*(set(place) for place in means.values()))
   if common:
-    best = max(sorted(common), key=lambda rate: statistics.mean([place[rate] for place in means.values()]))
+    best = max(
+      sorted(common), key=lambda rate: statistics.mean([place[rate] for place in means.values()])
+    )
     return dict.fromkeys(means, best)
   return {task: max(sorted(place), key=place.get) for task, place in means.items()}
 
 
 def at(rows, rates):
   """The rows of fine-tuning at the rate of their task, and all rows of other stages."""
-  return [row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] == rates.get(row['task'])]
+  return [
+    row
+    for row in rows
+    if row['stage'] != 'finetune' or row['learning_rate'] == rates.get(row['task'])
+  ]
 
 
 def several(rows):
@@ -66,7 +76,10 @@ def table(rows, *, level=0.95, seed=0):
   for key in sorted(best, key=arms.order):
     cells = []
     for task in tasks:
-      pair = [estimate([v for (name, _), v in table.get(key, {}).items() if name == task]) for table in (best, one)]
+      pair = [
+        estimate([v for (name, _), v in table.get(key, {}).items() if name == task])
+        for table in (best, one)
+      ]
       cells.append(' | '.join(map(tables.points, pair)))
     means = [estimate(table.get(key, {}).values()) for table in average]
     gain = statistics.paired(average[0].get(key, {}), average[1].get(key, {}))
@@ -75,21 +88,42 @@ def table(rows, *, level=0.95, seed=0):
       for table in average
     )
     share = (d_best - d_one) / d_one if abs(d_one) >= 0.005 else math.nan  # nan stays nan
-    lines.append((
-      arms.name(key[0]), f'{key[1]:g}', *cells, *map(tables.points, means), tables.points(estimate(gain.values()), '+'),
-      *(_points(d) if key[1] else '-' for d in (d_best, d_one)),
-      f'{share:+.0%}' if math.isfinite(share) and key[1] else '-',
-    ))  # fmt: skip
-  head = ('arm', 'sparsity', *[f'{task}, best | one rate' for task in tasks], 'AVG, best of rates', 'AVG, one rate',
-          'gain by picking', 'to dense, best', 'to dense, one rate', 'change by picking')
+    lines.append(
+      (
+        arms.name(key[0]),
+        f'{key[1]:g}',
+        *cells,
+        *map(tables.points, means),
+        tables.points(estimate(gain.values()), '+'),
+        *(_points(d) if key[1] else '-' for d in (d_best, d_one)),
+        f'{share:+.0%}' if math.isfinite(share) and key[1] else '-',
+      )
+    )
+  head = (
+    'arm',
+    'sparsity',
+    *[f'{task}, best | one rate' for task in tasks],
+    'AVG, best of rates',
+    'AVG, one rate',
+    'gain by picking',
+    'to dense, best',
+    'to dense, one rate',
+    'change by picking',
+  )
   told = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
-  many = ', '.join(f'{task} {rate:g}' for task, rate in sorted(rates.items())) if len(told) > 1 else ''.join(told)
+  many = (
+    ', '.join(f'{task} {rate:g}' for task, rate in sorted(rates.items()))
+    if len(told) > 1
+    else ''.join(told)
+  )
   note = (
     f"Points of 100, mean ± half of the {level:.0%} interval over seeds, the wider of Student's and the bootstrap. "
     'Best: the largest dev score over the rates of each task, arm, sparsity and seed, as the paper reports. One rate: '
     f'the best for dense on average ({many}), for every arm.'
   )
-  return tables.Table('Table 1 both ways: the best of the learning rates, and one rate', head, tuple(lines), note)
+  return tables.Table(
+    'Table 1 both ways: the best of the learning rates, and one rate', head, tuple(lines), note
+  )
 
 
 def _whole(rows):

@@ -14,7 +14,11 @@ import numpy as np
 
 from prunejax.analysis import statistics, tables
 
-SCORE, LOSS, FIT = 0.01, 0.1, 0.05  # margins: fraction of score, nats of pre-train loss, nats of train loss
+SCORE, LOSS, FIT = (
+  0.01,
+  0.1,
+  0.05,
+)  # margins: fraction of score, nats of pre-train loss, nats of train loss
 
 
 class Crossing(NamedTuple):
@@ -39,7 +43,9 @@ def isotonic(values):
   k = values.shape[-1]
   total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, -1)], -1)
   i, j = np.arange(k)[:, None], np.arange(k)[None, :]
-  means = np.where(j >= i, (total[..., None, 1:] - total[..., :-1, None]) / np.maximum(j - i + 1, 1), np.inf)
+  means = np.where(
+    j >= i, (total[..., None, 1:] - total[..., :-1, None]) / np.maximum(j - i + 1, 1), np.inf
+  )
   low = np.minimum.accumulate(means[..., ::-1], -1)[..., ::-1]  # [..., i, k]: min over j >= k
   return np.max(np.where(i <= j, low, -np.inf), -2)
 
@@ -72,7 +78,9 @@ def crossing(curve, margin, *, level=0.95, samples=2000, seed=0):
   spread = rng.normal(size=(samples, n)) @ (curve.values - mean) / math.sqrt(n * (n - 1))
   draws = mean + spread / np.sqrt(rng.chisquare(n - 1, (samples, 1)) / (n - 1))
   ends = np.quantile(
-    first_at(curve.levels, isotonic(draws), margin), [(1 - level) / 2, (1 + level) / 2], method='inverted_cdf'
+    first_at(curve.levels, isotonic(draws), margin),
+    [(1 - level) / 2, (1 + level) / 2],
+    method='inverted_cdf',
   )
   return Crossing(at, min(float(ends[0]), at), max(float(ends[1]), at), n)
 
@@ -98,22 +106,28 @@ def curves(rows):
   """{name of an end: (Curve, margin)} from ledger rows; see `table` for what the names mean."""
   scores = statistics.averages(statistics.points(rows))
   train = statistics.averages(statistics.points(rows, statistics.train_loss))
-  losses = {key: {seed: v for (_, seed), v in place.items()} for key, place in statistics.pretrain(rows).items()}
+  losses = {
+    key: {seed: v for (_, seed), v in place.items()}
+    for key, place in statistics.pretrain(rows).items()
+  }
 
   def rise(table, arm, sign, other='dense'):
     found = {}
     for name, s in table:
       if name == arm and s > 0:
-        diffs = statistics.paired(table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {}))
+        diffs = statistics.paired(
+          table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {})
+        )
         if diffs:
           found[s] = {seed: sign * d for seed, d in diffs.items()}
     return curve(found)
 
   return {
-    'free, score': (rise(scores, 'pruned', -1), SCORE), 'free, loss': (rise(losses, 'pruned', 1), LOSS),
+    'free, score': (rise(scores, 'pruned', -1), SCORE),
+    'free, loss': (rise(losses, 'pruned', 1), LOSS),
     'fit, score': (rising(rise(scores, 'deleted', 1, 'pruned')), SCORE),
     'fit, train loss': (rise(train, 'pruned', 1), FIT),
-  }  # fmt: skip
+  }
 
 
 def paper_curves(paper):
@@ -129,10 +143,11 @@ def paper_curves(paper):
   made = lambda values: Curve(np.array(levels), values)
   score = rise(own('pruned', 0)) / 100
   return {
-    'free, score': (made(-score), SCORE), 'free, loss': (made(rise(loss)), LOSS),
+    'free, score': (made(-score), SCORE),
+    'free, loss': (made(rise(loss)), LOSS),
     'fit, score': (rising(made(rise(own('deleted', 0)) / 100 - score)), SCORE),
     'fit, train loss': (made(rise(own('pruned', 1))), FIT),
-  }  # fmt: skip
+  }
 
 
 WORDS = {
@@ -147,7 +162,9 @@ def table(rows, paper=None, said=None, *, level=0.95):
   """Each end, ours and the paper's by the same estimator; said: {name of an end: what the paper reads by eye}."""
   ours, theirs = curves(rows), paper_curves(paper) if paper else {}
   # A curve may be cut where it falls back: what it has not reached by then it reaches nowhere.
-  top, theirs_top = (max((line.levels[-1] for line, _ in side.values()), default=0.0) for side in (ours, theirs))
+  top, theirs_top = (
+    max((line.levels[-1] for line, _ in side.values()), default=0.0) for side in (ours, theirs)
+  )
   lines = []
   for name, (line, margin) in ours.items():
     if not len(line.values) or len(line.levels) < 2:
@@ -155,16 +172,32 @@ def table(rows, paper=None, said=None, *, level=0.95):
     words, scale, unit = WORDS[name]
     here = crossing(line, margin, level=level)
     there = crossing(*theirs[name], level=level) if name in theirs else Crossing(*[math.nan] * 3, 0)
-    lines.append((
-      f'{words} {scale * margin:g} {unit}', _at(here, top), _span(here, top), str(here.n),
-      _at(there, theirs_top), _span(there, theirs_top),
-      f'{here.at - there.at:+.2f}' if math.isfinite(here.at - there.at) else '-', str((said or {}).get(name, '-')),
-    ))  # fmt: skip
+    lines.append(
+      (
+        f'{words} {scale * margin:g} {unit}',
+        _at(here, top),
+        _span(here, top),
+        str(here.n),
+        _at(there, theirs_top),
+        _span(there, theirs_top),
+        f'{here.at - there.at:+.2f}' if math.isfinite(here.at - there.at) else '-',
+        str((said or {}).get(name, '-')),
+      )
+    )
   note = (
-    f'Sparsities; {level:.0%} intervals from seeds drawn again, the paper\'s from its tasks (it has one run a cell). '
+    f"Sparsities; {level:.0%} intervals from seeds drawn again, the paper's from its tasks (it has one run a cell). "
     'First crossing of the mean curve after isotonic regression, between sparsities along straight lines.'
   )
-  head = ('end', 'ours', 'interval', 'seeds', 'paper, same way', 'its interval', 'ours - paper', 'paper, by eye')
+  head = (
+    'end',
+    'ours',
+    'interval',
+    'seeds',
+    'paper, same way',
+    'its interval',
+    'ours - paper',
+    'paper, by eye',
+  )
   return tables.Table('Where the three regimes end', head, tuple(lines), note)
 
 

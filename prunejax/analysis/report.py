@@ -7,15 +7,17 @@ from prunejax.analysis import tables as tabular
 
 CAPTIONS = {
   'figure1': 'Figure 1: average dev score and train loss against sparsity; bars are 95 % bootstrap intervals '
-             f'over seeds ({statistics.FEW}).',
+  f'over seeds ({statistics.FEW}).',
   'figure2a': 'Figure 2a: held-out pre-train loss against dev score after information deletion, one least-squares line '
-              'a task.',
+  'a task.',
   'pretrain_loss': 'Held-out pre-train loss against sparsity, by magnitude and at random.',
   'learning_curve': 'The learning curve of the model that everything here starts from.',
-}  # fmt: skip
+}
 
 
-def write(workdir, rows, verdicts, *, title, meta=None, tables=None, figures=None, captions=None, lists=()):
+def write(
+  workdir, rows, verdicts, *, title, meta=None, tables=None, figures=None, captions=None, lists=()
+):
   """Writes report.html, report.md, table1.md, table1.txt and every figure into workdir; {name: path}.
 
   verdicts: tuples with name, claim, verdict, evidence (and figures: names of those it rests on).
@@ -28,14 +30,23 @@ def write(workdir, rows, verdicts, *, title, meta=None, tables=None, figures=Non
   shown = [tabular.table1(rows)] if tables is None else list(tables)
   drawn = drawing.standard(rows) if figures is None else dict(figures)
   named = {**CAPTIONS, **(captions or {})}
-  known = {'title': title, 'meta': meta or {}, 'tables': shown, 'figures': drawn, 'captions': named, 'lists': lists}
+  known = {
+    'title': title,
+    'meta': meta or {},
+    'tables': shown,
+    'figures': drawn,
+    'captions': named,
+    'lists': lists,
+  }
   workdir, verdicts = files.path(workdir), list(verdicts)
   parts = {f'{page.slug(name)}.png': data for name, data in drawn.items()}
   if shown:
     parts['table1.md'] = '\n'.join(map(tabular.markdown, shown)).encode()
     parts['table1.txt'] = '\n'.join(map(tabular.text, shown)).encode()
   parts['report.md'] = markdown(verdicts, **known).encode()
-  parts['report.html'] = page.render(rows, verdicts, **known).encode()  # last: it stands only when all it shows stands
+  parts['report.html'] = page.render(
+    rows, verdicts, **known
+  ).encode()  # last: it stands only when all it shows stands
   return {name: _replace(workdir / name, data) for name, data in parts.items()}
 
 
@@ -48,7 +59,10 @@ def markdown(verdicts, *, title, meta, tables, figures, captions, lists=()):
     parts += [f'## {name}', *map(tabular.markdown, shown)]
   if figures:
     text = {name: ' '.join(captions.get(name, name.replace('_', ' ')).split()) for name in figures}
-    parts += ['## Figures', *[f'![{text[name]}]({page.slug(name)}.png)\n\n*{text[name]}*' for name in figures]]
+    parts += [
+      '## Figures',
+      *[f'![{text[name]}]({page.slug(name)}.png)\n\n*{text[name]}*' for name in figures],
+    ]
   if tables:
     parts += ['## Tables', *map(tabular.markdown, tables)]
   return '\n\n'.join(part.strip() for part in parts if part.strip()) + '\n'

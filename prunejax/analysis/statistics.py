@@ -16,6 +16,7 @@ FEW = (
 
 class Estimate(NamedTuple):
   """A mean and its interval; low and high are nan when fewer than two values stand behind it."""
+
   mean: float
   low: float
   high: float
@@ -24,6 +25,7 @@ class Estimate(NamedTuple):
 
 class Fit(NamedTuple):
   """A least-squares line y = slope x + intercept, its correlation r, and the slope's interval."""
+
   slope: float
   intercept: float
   r: float
@@ -60,8 +62,10 @@ def cautious(values, *, level=0.95, seed=0):
   if values.size < 2:
     return estimate
   reach = student_quantile(level, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-  return estimate._replace(low=min(estimate.low, estimate.mean - float(reach)),
-                           high=max(estimate.high, estimate.mean + float(reach)))
+  return estimate._replace(
+    low=min(estimate.low, estimate.mean - float(reach)),
+    high=max(estimate.high, estimate.mean + float(reach)),
+  )
 
 
 def student_quantile(level, df):
@@ -156,7 +160,9 @@ def comparable(rows):
   """
   sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
   common = {task: set.intersection(*found) or set.union(*found) for task, found in sets.items()}
-  return [row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]]
+  return [
+    row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]
+  ]
 
 
 def level_of(row):
@@ -229,8 +235,10 @@ def one_grid(rows):
   """The rows, after a look that they are one experiment's one preset; else ValueError."""
   grids = {(row.get('experiment'), row.get('preset')) for row in rows}
   if len(grids) > 1:
-    raise ValueError(f'rows of several grids cannot share a table, got {sorted(map(str, grids))}; '
-                     'give the rows of one experiment and preset')
+    raise ValueError(
+      f'rows of several grids cannot share a table, got {sorted(map(str, grids))}; '
+      'give the rows of one experiment and preset'
+    )
   return rows
 
 

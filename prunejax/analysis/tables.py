@@ -13,6 +13,7 @@ LONG = ' class="long"'
 
 class Table(NamedTuple):
   """A title, column heads, rows of cells that are text already, and a note under it."""
+
   title: str
   head: tuple
   rows: tuple
@@ -45,22 +46,33 @@ def table1(rows, *, level=0.95, seed=0):
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
     average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
     seeds = {k[1] for k in scores.get(key) or losses.get(key, {})}
-    return (arms.name(arm), f'{sparsity:g}', str(len(seeds)), number(estimate(loss)),
-            *per_task, average)
+    return (
+      arms.name(arm),
+      f'{sparsity:g}',
+      str(len(seeds)),
+      number(estimate(loss)),
+      *per_task,
+      average,
+    )
 
   keys = sorted(set(scores) | set(losses), key=arms.order)
   names = sorted({(row['task'], statistics.metric_of(row)) for row in statistics.select(rows)})
   unlike = [f'{task}: {metric}' for task, metric in names if metric != 'accuracy']
   apart = sorted(set(tasks) - set(statistics.averaged(scores)))
-  note = (f'Score in points of 100 | loss over the training set; mean ± half of the '
-          f'{level:.0%} bootstrap interval over seeds, - where there are too few ({statistics.FEW}). '
-          'Learning rates: the best dev score of each task, arm, sparsity and seed, of those rates that all arms and '
-          'sparsities of the task have.')
-  return Table('Table 1: sparsity, pre-train loss, dev score and train loss',
-               ('arm', 'sparsity', 'seeds', 'pre-train loss', *tasks, 'AVG'),
-               tuple(line(*key) for key in keys),
-               note + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else '')
-               + (f' Not in AVG, since most places lack it: {", ".join(apart)}.' if apart else ''))
+  note = (
+    f'Score in points of 100 | loss over the training set; mean ± half of the '
+    f'{level:.0%} bootstrap interval over seeds, - where there are too few ({statistics.FEW}). '
+    'Learning rates: the best dev score of each task, arm, sparsity and seed, of those rates that all arms and '
+    'sparsities of the task have.'
+  )
+  return Table(
+    'Table 1: sparsity, pre-train loss, dev score and train loss',
+    ('arm', 'sparsity', 'seeds', 'pre-train loss', *tasks, 'AVG'),
+    tuple(line(*key) for key in keys),
+    note
+    + (f' Scores other than accuracy: {", ".join(unlike)}.' if unlike else '')
+    + (f' Not in AVG, since most places lack it: {", ".join(apart)}.' if apart else ''),
+  )
 
 
 def records(title, items, note=''):
@@ -74,17 +86,20 @@ def text(table):
   """Plain text with aligned columns."""
   lines = [table.head, *table.rows]
   width = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
-  lines = ['  '.join(c.ljust(w) for c, w in zip(line, width, strict=True)).rstrip()
-           for line in lines]
+  lines = [
+    '  '.join(c.ljust(w) for c, w in zip(line, width, strict=True)).rstrip() for line in lines
+  ]
   lines.insert(1, '  '.join('-' * w for w in width))
   return '\n'.join([table.title, *lines, *([table.note] if table.note else [])]) + '\n'
 
 
 def markdown(table):
   """A Markdown table; bars inside cells are escaped."""
+
   def line(cells):
     safe = [c.replace('\\', '\\\\').replace('|', r'\|').replace('\n', ' ') for c in cells]
     return '| ' + ' | '.join(safe) + ' |'
+
   rule = '|' + '---|' * len(table.head)
   lines = [f'**{table.title}**', '', line(table.head), rule, *map(line, table.rows)]
   return '\n'.join([*lines, *(['', table.note] if table.note else [])]) + '\n'
@@ -96,12 +111,18 @@ def html(table):
   lines = ('<tr>' + ''.join(map(_cell, line)) + '</tr>' for line in table.rows)
   title = escape.escape(table.title, quote=True)
   note = f'<p class="note">{escape.escape(table.note)}</p>' if table.note else ''
-  return (f'<div class="table" tabindex="0" role="region" aria-label="{title}"><table><caption>{title}</caption>'
-          f'<thead><tr>{head}</tr></thead><tbody>' + '\n'.join(lines) + f'</tbody></table></div>{note}')
+  return (
+    f'<div class="table" tabindex="0" role="region" aria-label="{title}"><table><caption>{title}</caption>'
+    f'<thead><tr>{head}</tr></thead><tbody>' + '\n'.join(lines) + f'</tbody></table></div>{note}'
+  )
 
 
 def _cell(text):
-  mark = f'<span class="arm" style="background:{arms.colour(ARMS[text])}"></span>' if text in ARMS else ''
+  mark = (
+    f'<span class="arm" style="background:{arms.colour(ARMS[text])}"></span>'
+    if text in ARMS
+    else ''
+  )
   return f'<td{LONG if len(text) > 60 else ""}>{mark}{escape.escape(text)}</td>'
 
 

@@ -10,7 +10,12 @@ from prunejax.bench import measure, sizes, train
 
 EVENT = '/jax/core/compile/backend_compile_duration'
 SPARSITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
-CELLS = ((0.0, 1e-4, 0), (0.5, 1e-4, 0), (0.9, 1e-4, 0), (0.5, 3e-4, 1))  # sparsity, learning rate, seed
+CELLS = (
+  (0.0, 1e-4, 0),
+  (0.5, 1e-4, 0),
+  (0.9, 1e-4, 0),
+  (0.5, 3e-4, 1),
+)  # sparsity, learning rate, seed
 
 
 @contextlib.contextmanager
@@ -34,7 +39,10 @@ def run(size, say, **options):
   """Rows: compiles of a mask update at five sparsities, and of the train step of four cells of a grid."""
   del options
   scores = sizes.weights(sizes.shapes('small' if size != 'tiny' else size))
-  for name, allocation in (('uniform', prunejax.uniform()), ('global', prunejax.global_threshold())):
+  for name, allocation in (
+    ('uniform', prunejax.uniform()),
+    ('global', prunejax.global_threshold()),
+  ):
     select = jax.jit(lambda s, at, a=allocation: prunejax.select_masks(s, at, allocation=a))
     levels = [jnp.float32(s) for s in SPARSITIES]
     with counted() as taken:
@@ -47,11 +55,17 @@ def run(size, say, **options):
     first = len(taken)
     steps += [_first_steps(*cell) for cell in CELLS[1:]]
   yield measure.row(
-    'train steps of 4 cells: sparsities, learning rates, seeds', len({id(step) for step in steps}), 'programs', '== 1',
+    'train steps of 4 cells: sparsities, learning rates, seeds',
+    len({id(step) for step in steps}),
+    'programs',
+    '== 1',
     'a cell takes its program from the cell before it',
   )
   yield measure.row(
-    'compiles of the 3 cells after the first', len(taken) - first, 'compiles', '== 0',
+    'compiles of the 3 cells after the first',
+    len(taken) - first,
+    'compiles',
+    '== 0',
     f'anything at all; the first cell compiled {first} programs in {measure.clock(sum(taken[:first]))}',
   )
 

@@ -39,14 +39,21 @@ def run(size, say, **options):
     ).train
     rates = {}
     for name, rows, batch in [
-      *((f'pre-training, batch {rows} x {length}', rows, batch) for (rows, length), batch in pretraining.items()),
+      *(
+        (f'pre-training, batch {rows} x {length}', rows, batch)
+        for (rows, length), batch in pretraining.items()
+      ),
       ('fine-tuning, batch 32 x 32', 32, finetuning),
     ]:
       rates[name] = rows / _seconds(batch, STEPS[size])
-      yield measure.row(f'{name}, made', rates[name], 'examples/s', '', 'one thread, from the tokenised cache')
+      yield measure.row(
+        f'{name}, made', rates[name], 'examples/s', '', 'one thread, from the tokenised cache'
+      )
     say('  the packaged model')
     rows = ROWS[size]
-    yield from _fed(pretraining[rows, 32], rows, STEPS[size], rates[f'pre-training, batch {rows} x 32'], folder)
+    yield from _fed(
+      pretraining[rows, 32], rows, STEPS[size], rates[f'pre-training, batch {rows} x 32'], folder
+    )
     yield from _slow(pretraining[256, 128], STEPS[size] // 4 + 2)
 
 
@@ -56,10 +63,15 @@ def _fed(batch, rows, steps, made, folder):
   """
   same = batch(0)
   step, _ = train.stepping(*_nano(folder, rows, steps), same)
-  taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=15)['step']
+  taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=15)[
+    'step'
+  ]
   used = rows / taken.median
   yield measure.row(
-    'pre-training, made against used', made / used, 'x the step', '>= 1',
+    'pre-training, made against used',
+    made / used,
+    'x the step',
+    '>= 1',
     f'the packaged model uses {used:,.0f} examples/s: {taken} a step, its batch in memory',
   )
   yield _waits('pre-training, packaged model', *waiting(step, batch, steps))
@@ -70,10 +82,15 @@ def _fed(batch, rows, steps, made, folder):
       metrics = step(same)
     jax.block_until_ready(metrics)
     alone = steps / (time.perf_counter() - began)
-    pairs.append((alone, _whole_run(_nano(folder, rows, steps)[0], pathlib.Path(folder) / f'run-{turn}')))
+    pairs.append(
+      (alone, _whole_run(_nano(folder, rows, steps)[0], pathlib.Path(folder) / f'run-{turn}'))
+    )
   alone, whole = np.median(pairs, axis=0)
   yield measure.row(
-    'a whole run, packaged model', np.median([b / a for a, b in pairs]), 'x the bare step', '>= 0.95',
+    'a whole run, packaged model',
+    np.median([b / a for a, b in pairs]),
+    'x the bare step',
+    '>= 0.95',
     f'loop.train with inputs, log lines and TensorBoard, {whole:.1f} steps/s; its step alone on one batch,'
     f' {alone:.1f}; {len(pairs)} turns of {steps} steps',
   )
@@ -83,7 +100,9 @@ def _whole_run(config, folder):
   """Steps a second of `loop.train` after its first step, as its own log has it."""
   loop.train(config, folder, say=lambda line: None)
   rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-  return [row['steps_per_second'] for row in rows if row['kind'] == 'train' and 'steps_per_second' in row][-1]
+  return [
+    row['steps_per_second'] for row in rows if row['kind'] == 'train' and 'steps_per_second' in row
+  ][-1]
 
 
 def _slow(batch, steps):
@@ -108,7 +127,10 @@ def waiting(step, batch, steps):
 def _waits(name, waits, total):
   share = 100 * waits.sum() / total
   return measure.row(
-    f'{name}, waited', share, '% of the time', '<= 1',
+    f'{name}, waited',
+    share,
+    '% of the time',
+    '<= 1',
     f'{len(waits)} steps after the first: the median waited {measure.clock(np.median(waits))},'
     f' the longest {measure.clock(waits.max())}, of {measure.clock(total / len(waits))} a step',
   )
@@ -127,9 +149,22 @@ def _seconds(batch, steps):
 def _nano(folder, rows, steps):
   """(config, tx, program) of the packaged model's step on the written text."""
   config = train.config_of(
-    'tiny', init='nano', model__dropout=0.0, model__initializer='fan_in', steps=steps, batch_size=rows,
-    data__corpus='text', data__root=str(folder), data__cache=str(folder), data__seq_len=32, data__max_predictions=5,
-    keep_model=False, eval__batches=1, eval__batch_size=rows, checkpoint__every=0, log__every=max(steps // 10, 1),
+    'tiny',
+    init='nano',
+    model__dropout=0.0,
+    model__initializer='fan_in',
+    steps=steps,
+    batch_size=rows,
+    data__corpus='text',
+    data__root=str(folder),
+    data__cache=str(folder),
+    data__seq_len=32,
+    data__max_predictions=5,
+    keep_model=False,
+    eval__batches=1,
+    eval__batch_size=rows,
+    checkpoint__every=0,
+    log__every=max(steps // 10, 1),
   )
   tx = optimizer.make(config)
   source, data = programs.read_inputs(config)
@@ -139,7 +174,9 @@ def _nano(folder, rows, steps):
 def write(folder, pieces, documents):
   """`documents` texts of the vocabulary's own words in folder/text, and a CoLA table of as many rows."""
   rng = np.random.default_rng(0)
-  words = np.array([piece for piece in pieces if piece.isalpha() and piece.isascii() and len(piece) > 1])
+  words = np.array(
+    [piece for piece in pieces if piece.isalpha() and piece.isascii() and len(piece) > 1]
+  )
   sentence = functools.partial(_sentence, rng, words)
   (folder / 'text').mkdir()
   with open(folder / 'text' / 'wiki_00', 'w', encoding='utf-8') as shard:

@@ -28,9 +28,17 @@ def forms(leaves, size, small, scratch):
   """([Form], the dense one first; [(name, why)] of those that cannot be). small: (leaves, size) of the shrunk model."""
   found = [Form('dense', dense(leaves, size), 'jit of the plain model')]
   lacking = []
-  holes = {path: leaf for path, leaf in leaves.items() if path.startswith('encoder/') and _sparse(path, leaf)}
+  holes = {
+    path: leaf
+    for path, leaf in leaves.items()
+    if path.startswith('encoder/') and _sparse(path, leaf)
+  }
   if holes:
-    found.append(Form('sparse, BCSR', bcsr(leaves, size, holes), f'jax.experimental.sparse, {len(holes)} kernels'))
+    found.append(
+      Form(
+        'sparse, BCSR', bcsr(leaves, size, holes), f'jax.experimental.sparse, {len(holes)} kernels'
+      )
+    )
   else:
     lacking.append(('sparse, BCSR', 'no gain: no kernel of the encoder has a zero'))
   cut = sum(leaf.size for leaf in small[0].values()) < sum(leaf.size for leaf in leaves.values())
@@ -63,8 +71,9 @@ def dense(leaves, size):
 def bcsr(leaves, size, holes):
   """The same with the kernels `holes` as BCSR matrices, [out, in], so that a product is matrix @ dense."""
   model = bert.Bert(size, ())
-  rest = traverse_util.unflatten_dict({path: leaf for path, leaf in _encoder(leaves).items() if path not in holes},
-                                      sep='/')  # fmt: skip
+  rest = traverse_util.unflatten_dict(
+    {path: leaf for path, leaf in _encoder(leaves).items() if path not in holes}, sep='/'
+  )
   matrices = {path: sparse.BCSR.fromdense(leaf.T) for path, leaf in holes.items()}
 
   @jax.jit
@@ -91,14 +100,18 @@ def _onnx(name, leaves, size, scratch):
 
   plain, small = (scratch / f'{name}-{kind}.onnx' for kind in ('float32', 'int8'))
   onnx_bert.write(plain, _encoder(leaves), saved.widths(size), size.hidden_act, size.layer_norm_eps)
-  logging.disable(logging.WARNING)  # it would advise steps for models that were exported from elsewhere
+  logging.disable(
+    logging.WARNING
+  )  # it would advise steps for models that were exported from elsewhere
   quantization.quantize_dynamic(plain, small, weight_type=quantization.QuantType.QInt8)
   logging.disable(logging.NOTSET)
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads, options.log_severity_level = measure.cores(), 3
 
   def session(path):
-    made = onnxruntime.InferenceSession(path.read_bytes(), options, providers=['CPUExecutionProvider'])
+    made = onnxruntime.InferenceSession(
+      path.read_bytes(), options, providers=['CPUExecutionProvider']
+    )
 
     def call(batch):
       given = (batch[key].astype(np.int64) for key in ('input_ids', 'segment_ids', 'valid'))
@@ -114,7 +127,11 @@ def _onnx(name, leaves, size, scratch):
 
 
 def _encoder(leaves):
-  return {path: leaf for path, leaf in leaves.items() if not path.startswith(tuple(f'{h}/' for h in bert.HEADS))}
+  return {
+    path: leaf
+    for path, leaf in leaves.items()
+    if not path.startswith(tuple(f'{h}/' for h in bert.HEADS))
+  }
 
 
 def _sparse(path, leaf):

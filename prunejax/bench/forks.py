@@ -50,8 +50,13 @@ class Server:
 
   def __init__(self, folder, environment):
     self._process = subprocess.Popen(
-      [sys.executable, '-c', WAIT], cwd=folder, env=environment, text=True, bufsize=1,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+      [sys.executable, '-c', WAIT],
+      cwd=folder,
+      env=environment,
+      text=True,
+      bufsize=1,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
     )
     if self._process.stdout.readline() != 'ready\n':
       raise RuntimeError('the process that starts the others did not come up')

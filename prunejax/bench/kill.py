@@ -39,13 +39,26 @@ def sweep():
   yield {{'seed': 1}}
 """
 CHANGES = {
-  'model.hidden_size': 16, 'model.num_hidden_layers': 1, 'model.num_attention_heads': 2,
-  'model.intermediate_size': 32, 'model.max_position_embeddings': 16, 'model.dropout': 0.1,
-  'data.corpus': 'text', 'data.vocab_size': 90, 'data.seq_len': 16, 'data.max_predictions': 4,
-  'prune.weights.criterion': 'movement()', 'prune.weights.schedule': 'cubic(0.5, end=8)',
+  'model.hidden_size': 16,
+  'model.num_hidden_layers': 1,
+  'model.num_attention_heads': 2,
+  'model.intermediate_size': 32,
+  'model.max_position_embeddings': 16,
+  'model.dropout': 0.1,
+  'data.corpus': 'text',
+  'data.vocab_size': 90,
+  'data.seq_len': 16,
+  'data.max_predictions': 4,
+  'prune.weights.criterion': 'movement()',
+  'prune.weights.schedule': 'cubic(0.5, end=8)',
   'prune.weights.when': 'every(3)',
-  'batch_size': 4, 'eval.batches': 2, 'eval.batch_size': 4,
-  'checkpoint.every': 2, 'log.every': 3, 'log.tensorboard': False, 'log.who_pays': False,
+  'batch_size': 4,
+  'eval.batches': 2,
+  'eval.batch_size': 4,
+  'checkpoint.every': 2,
+  'log.every': 3,
+  'log.tensorboard': False,
+  'log.who_pays': False,
 }
 WORDS = 'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'.split()
 
@@ -66,21 +79,35 @@ def _moments(startup, training):
   count = lambda pattern: lambda work: sorted(str(p) for p in work.glob(pattern))
   return {
     'start-up': Moment(None, startup),
-    'steps': Moment(lambda work: [p.stat().st_mtime_ns for p in work.glob('cells/*/metrics.jsonl')], training / 2),
+    'steps': Moment(
+      lambda work: [p.stat().st_mtime_ns for p in work.glob('cells/*/metrics.jsonl')], training / 2
+    ),
     'checkpoint': Moment(count('*/*/checkpoints/*tmp*'), 0.03),
     'model': Moment(count('cells/*/.model*'), 0.02),
-    'ledger': Moment(lambda work: [*count('cells/*/result.json')(work), _size(work / 'ledger.jsonl')], 0.01),
+    'ledger': Moment(
+      lambda work: [*count('cells/*/result.json')(work), _size(work / 'ledger.jsonl')], 0.01
+    ),
   }
 
 
 def run(size, say, times=None, **_):
   """Rows of the table: strikes, the moments they hit, and the sweeps that ended otherwise than the one left alone."""
   times, rng, began = times or 20, np.random.default_rng(0), time.perf_counter()
-  with tempfile.TemporaryDirectory(prefix='prunejax-kill-') as scratch, contextlib.ExitStack() as stack:
+  with (
+    tempfile.TemporaryDirectory(prefix='prunejax-kill-') as scratch,
+    contextlib.ExitStack() as stack,
+  ):
     home = _home(pathlib.Path(scratch), 10 if size == 'tiny' else 30)
     server = stack.enter_context(contextlib.closing(forks.Server(ROOT, _environment(home))))
     startup, whole, training = time.perf_counter() - began, {}, {}
-    done, hit, ends, other, sweeps, damaged = 0, collections.Counter(), collections.Counter(), [], 0, 0
+    done, hit, ends, other, sweeps, damaged = (
+      0,
+      collections.Counter(),
+      collections.Counter(),
+      [],
+      0,
+      0,
+    )
     while done < times:
       work, status, way = home / f'work{sweeps}', -9, WAYS[sweeps % 2]
       if way not in whole:
@@ -92,7 +119,11 @@ def run(size, say, times=None, **_):
         name = rng.choice(list(moments), p=SHARES)
         notice = signal.SIGTERM if name != 'start-up' and rng.random() < 0.2 else signal.SIGKILL
         process = _start(home, work, way, server if not strike or moments[name].seen else None)
-        status = _struck(home, process, work, moments[name], notice, rng) if strike else _end(home, process)
+        status = (
+          _struck(home, process, work, moments[name], notice, rng)
+          if strike
+          else _end(home, process)
+        )
         if strike and status != 0:
           done += 1
           hit[name] += 1
@@ -100,25 +131,42 @@ def run(size, say, times=None, **_):
           over = status == -signal.SIGTERM and len(outcome(work)) == len(whole[way])
           ends[notice.name, preemption.RESTART if over else status] += 1
           if done % 10 == 0:
-            say(f'  {done} of {times} strikes, {sweeps} sweeps ended, {len(other)} otherwise than the one left alone')
+            say(
+              f'  {done} of {times} strikes, {sweeps} sweeps ended, {len(other)} otherwise than the one left alone'
+            )
       sweeps += 1
       damaged += len(list(work.glob('*/*/damaged-*')))
-      other += [f'{work.name} {" ".join(way)}: {what}' for what in differences(whole[way], outcome(work))]
+      other += [
+        f'{work.name} {" ".join(way)}: {what}' for what in differences(whole[way], outcome(work))
+      ]
   killed = sum(n for (name, _), n in ends.items() if name == 'SIGKILL')
   told = {status: n for (name, status), n in ends.items() if name == 'SIGTERM'}
   where = ', '.join(f'{n} {name}' for name, n in sorted(hit.items()))
   by = f'{killed} by kill -9, {sum(told.values())} by SIGTERM'
   yield measure.row('strikes', done, 'times', detail=f'at {where}; {by}')
   yield measure.row(
-    'sweeps that ended otherwise', len(other), f'of {sweeps}', '== 0', '; '.join(other)[:300] or
-    'ledger (numbers, mask hashes), weights and logged steps compared bit for bit with the sweep left alone',
+    'sweeps that ended otherwise',
+    len(other),
+    f'of {sweeps}',
+    '== 0',
+    '; '.join(other)[:300]
+    or 'ledger (numbers, mask hashes), weights and logged steps compared bit for bit with the sweep left alone',
   )
-  yield measure.row('checkpoints found damaged', damaged, '', detail='named, set aside, and the one before used')
   yield measure.row(
-    f'SIGTERM that ended with {preemption.RESTART}', told.get(preemption.RESTART, 0), f'of {sum(told.values())}',
+    'checkpoints found damaged', damaged, '', detail='named, set aside, and the one before used'
+  )
+  yield measure.row(
+    f'SIGTERM that ended with {preemption.RESTART}',
+    told.get(preemption.RESTART, 0),
+    f'of {sum(told.values())}',
     f'== {sum(told.values())}',
   )
-  yield measure.row('time of a strike', (time.perf_counter() - began) / max(done, 1), 's', detail='start-up included')
+  yield measure.row(
+    'time of a strike',
+    (time.perf_counter() - began) / max(done, 1),
+    's',
+    detail='start-up included',
+  )
 
 
 def _home(folder, steps):
@@ -128,7 +176,12 @@ def _home(folder, steps):
   for i in range(30):
     sentences = [' '.join(rng.choice(WORDS, 7)).capitalize() + '.' for _ in range(10)]
     (folder / 'text' / f'{i:02}.txt').write_text(' '.join(sentences))
-  changes = {**CHANGES, 'steps': steps, 'data.root': str(folder), 'data.cache': str(folder / 'cache')}
+  changes = {
+    **CHANGES,
+    'steps': steps,
+    'data.root': str(folder),
+    'data.cache': str(folder / 'cache'),
+  }
   (folder / 'killed.py').write_text(CONFIG.format(changes=changes))
   return folder
 
@@ -137,9 +190,12 @@ def _environment(home):
   """Of the processes; a program is compiled once, in a hurry, and read again by all."""
   hurry = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   return {
-    **os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {hurry}',
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {hurry}',
     'JAX_COMPILATION_CACHE_DIR': str(home / 'programs'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   }
 
 
@@ -195,7 +251,9 @@ def outcome(work) -> dict:
     for path in sorted((work / 'cells' / row['cell'] / 'model').iterdir()):
       found[f'{row["cell"]}/{path.name}'] = hashlib.sha256(files.read(path, 2**40)).hexdigest()
     logged = files.read(work / 'cells' / row['cell'] / 'metrics.jsonl').splitlines()
-    found[f'{row["cell"]} logged'] = [(line['kind'], line['step']) for line in map(json.loads, logged)]
+    found[f'{row["cell"]} logged'] = [
+      (line['kind'], line['step']) for line in map(json.loads, logged)
+    ]
   return found
 
 

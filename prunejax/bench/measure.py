@@ -113,9 +113,13 @@ def meets(value, target) -> bool:
   if not found:
     raise ValueError(f'target {target!r}: expected a comparison with a number, such as "<= 5"')
   limit = float(found[2])
-  return {'<=': value <= limit, '>=': value >= limit, '<': value < limit, '>': value > limit, '==': value == limit}[
-    found[1]
-  ]
+  return {
+    '<=': value <= limit,
+    '>=': value >= limit,
+    '<': value < limit,
+    '>': value > limit,
+    '==': value == limit,
+  }[found[1]]
 
 
 def on_gpu() -> bool:
@@ -138,7 +142,11 @@ def lacks(bytes_needed) -> str:
 def kind() -> str:
   """The name of a kind of machine, fit for a file: 'cpu-2-cores', 'nvidia-h200-x1'."""
   device = re.sub(r'[^a-z0-9]+', '-', jax.devices()[0].device_kind.lower()).strip('-')
-  return f'{device}-{cores()}-cores' if jax.default_backend() == 'cpu' else f'{device}-x{jax.device_count()}'
+  return (
+    f'{device}-{cores()}-cores'
+    if jax.default_backend() == 'cpu'
+    else f'{device}-x{jax.device_count()}'
+  )
 
 
 def machine() -> dict:
@@ -156,5 +164,7 @@ def machine() -> dict:
 
 def _processor():
   info = pathlib.Path('/proc/cpuinfo')
-  found = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.MULTILINE) if info.exists() else None
+  found = (
+    re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.MULTILINE) if info.exists() else None
+  )
   return found[1].strip() if found else platform.machine()

@@ -34,16 +34,24 @@ def run(size, say, **options):
     ('packed', '', 'masks packed eight to a byte, unpacked at every step'),
   ):
     detail = f'{how}: {times[name]}; AdamW alone: {plain}; {count:,} weights, donated'
-    yield measure.row(f'AdamW step, {name}', measure.ratio(times[name], plain), 'x AdamW', target, detail)
+    yield measure.row(
+      f'AdamW step, {name}', measure.ratio(times[name], plain), 'x AdamW', target, detail
+    )
   yield measure.row(
-    'packed masks, time', measure.ratio(times['packed'], times['bool']), 'x bool masks', '',
+    'packed masks, time',
+    measure.ratio(times['packed'], times['bool']),
+    'x bool masks',
+    '',
     f'saves {100 * (memory["bool"]["state"] - memory["packed"]["state"]) / memory["bool"]["state"]:.1f} % of the'
     ' bytes of weights, moments and masks, and needs an axis that no mesh divides',
   )
   if memory['plain']['temporary'] is not None:
     more = memory['bool']['temporary'] - memory['plain']['temporary'] - count
     yield measure.row(
-      'temporaries of the link', 100 * more / (4 * count), '% of the weights', '< 10',
+      'temporaries of the link',
+      100 * more / (4 * count),
+      '% of the weights',
+      '< 10',
       'of a step that may move masks, more than AdamW alone; the new masks, a byte a weight, not counted',
     )
 
@@ -84,7 +92,9 @@ def _candidate(tx, shapes, grad):
     updates, opt_state = tx.update(grad, opt_state, params, grad=grad)
     return optax.apply_updates(params, updates), opt_state
 
-  params = jax.jit(lambda tree: jax.tree.map(lambda p: jnp.where(jnp.abs(p) > 0.033, p, 0), tree))(grad)
+  params = jax.jit(lambda tree: jax.tree.map(lambda p: jnp.where(jnp.abs(p) > 0.033, p, 0), tree))(
+    grad
+  )
   state = (params, jax.jit(tx.init)(params))
   program = measure.compiled(step, state, grad, donate_argnums=0)
   size = {'state': measure.nbytes(state), 'temporary': measure.temporary(program)}

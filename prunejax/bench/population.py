@@ -20,14 +20,20 @@ def run(size, say, **options):
   The model is the packaged one; on a GPU, where there is room for forty of it, the one of `size`.
   """
   del options
-  cells = list(itertools.product(SPARSITIES[:: 5 if size == 'tiny' else 1], RATES[:: 2 if size == 'tiny' else 1]))
+  cells = list(
+    itertools.product(
+      SPARSITIES[:: 5 if size == 'tiny' else 1], RATES[:: 2 if size == 'tiny' else 1]
+    )
+  )
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
   chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
   ways = (chosen,) if size == 'tiny' else stack.BATCHING
   calls, masked, waves, held = {}, {}, {}, {}
   for way in ways:
     say(f'  compiling {len(cells)} members, {way}')
-    calls[way], masked[way], engine, members = _together([_cell(shape, way, *cell) for cell in cells])
+    calls[way], masked[way], engine, members = _together(
+      [_cell(shape, way, *cell) for cell in cells]
+    )
     held[way] = measured.held(engine.step)
     waves[way] = len(cells) / members
   say('  compiling one run')
@@ -35,35 +41,63 @@ def run(size, say, **options):
   times = measure.interleaved(calls, rounds=5, seconds=120)
   rate = lambda way: len(cells) / waves.get(way, 1) / times[way].median
   what = f'{len(cells)} members of batch {ROWS} x {LENGTH}'
-  words = {'vmap': 'one program, all at once', 'map': 'one program, in turn', 'alone': 'one after the other'}
+  words = {
+    'vmap': 'one program, all at once',
+    'map': 'one program, in turn',
+    'alone': 'one after the other',
+  }
   for way in (*ways, 'alone'):
     said = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
-    yield measure.row(words[way], rate(way), "members' steps/s", '', f'{what}{said}: {times[way]} for a step of each')
+    yield measure.row(
+      words[way],
+      rate(way),
+      "members' steps/s",
+      '',
+      f'{what}{said}: {times[way]} for a step of each',
+    )
   for way in ways:
     gain = measure.ratio(times['alone'], times[way]) / waves[way]
     default = 'the default here' if way == chosen else 'not the default here'
     yield measure.row(
-      f'{words[way]}, against one after the other', gain, 'x as fast', '>= 1', default, where=way == chosen
+      f'{words[way]}, against one after the other',
+      gain,
+      'x as fast',
+      '>= 1',
+      default,
+      where=way == chosen,
     )
   for way in ways:
     both = measure.interleaved({'on': masked[way], 'off': calls[way]}, rounds=5, seconds=40)
     yield measure.row(
-      f'{words[way]}: a step that moves masks', measure.ratio(both['on'], both['off']), 'x a step between', '',
+      f'{words[way]}: a step that moves masks',
+      measure.ratio(both['on'], both['off']),
+      'x a step between',
+      '',
       'nothing is counted between: were the search run at each step, this would be 1',
     )
     yield measure.row(
-      f'{words[way]}: memory a member', held[way] / (len(cells) / waves[way]) / measured.held(compiled),
-      'x that of one run', '<= 1.1' if way == chosen else '', f'{held[way] / measure.GIB:.2f} GiB in all',
+      f'{words[way]}: memory a member',
+      held[way] / (len(cells) / waves[way]) / measured.held(compiled),
+      'x that of one run',
+      '<= 1.1' if way == chosen else '',
+      f'{held[way] / measure.GIB:.2f} GiB in all',
     )
 
 
 def _cell(shape, way, sparsity, rate):
   """One run of the grid, its batch made up."""
   config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
-  configs.override(config, {
-    'optimizer.learning_rate': rate, 'prune.weights.schedule': f'constant({float(sparsity)})', 'batch_size': ROWS,
-    'prune.weights.when': 'every(1000000)', 'data.seq_len': LENGTH, 'population.batching': way,
-  })
+  configs.override(
+    config,
+    {
+      'optimizer.learning_rate': rate,
+      'prune.weights.schedule': f'constant({float(sparsity)})',
+      'batch_size': ROWS,
+      'prune.weights.when': 'every(1000000)',
+      'data.seq_len': LENGTH,
+      'population.batching': way,
+    },
+  )
   draw = np.random.default_rng(0).integers
   batch = {
     'input_ids': draw(0, shape.vocab_size, (ROWS, LENGTH), np.int32),
@@ -90,7 +124,9 @@ def _together(runs):
   def step(first=False):
     began = jax.tree.map(lambda x: x * 0 if stack.is_common(x) else x, box[0]) if first else box[0]
     batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
-    box[0], metrics = engine.step(began, stack.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere))
+    box[0], metrics = engine.step(
+      began, stack.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
+    )
     return metrics
 
   step(first=True)  # here the masks move; later steps are between mask updates

@@ -50,13 +50,26 @@ def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say)
 
   def part(bench, rows):
     spent = round(time.perf_counter() - began, 1)
-    about = {'date': datetime.datetime.now(datetime.UTC).date().isoformat(), 'commit': benches.commit()}
-    command = f'python -m prunejax bench {name} --batches={",".join(map(str, batches))} --length={length}'
-    results['benches'][bench] = {'command': command, **about, 'seconds': spent, 'rows': rows, 'figures': []}
+    about = {
+      'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+      'commit': benches.commit(),
+    }
+    command = (
+      f'python -m prunejax bench {name} --batches={",".join(map(str, batches))} --length={length}'
+    )
+    results['benches'][bench] = {
+      'command': command,
+      **about,
+      'seconds': spent,
+      'rows': rows,
+      'figures': [],
+    }
     files.write(out, json.dumps(results, indent=1) + '\n')
     files.write(out.with_suffix('.md'), table.markdown(results))
 
-  leaves = {path: np.asarray(jax.device_get(leaf), np.float32) for path, leaf in found.leaves.items()}
+  leaves = {
+    path: np.asarray(jax.device_get(leaf), np.float32) for path, leaf in found.leaves.items()
+  }
   small = export.shrunk(found)
   say(f'{found.what} of {where}: {_zeros(leaves):.3f} of the encoder is zero')
   with tempfile.TemporaryDirectory() as scratch:
@@ -83,14 +96,20 @@ def _bytes(leaves, small, forms):
     ('sparse file, float32', len(sparse_file.encode(leaves)), 'exact'),
     ('sparse file, bfloat16', len(sparse_file.encode(leaves, 'bfloat16')), 'values rounded'),
     ('sparse file, int8', len(sparse_file.encode(leaves, 'int8')), 'values rounded'),
-    ('Deep Compression', len(compact), f'five bits a weight, weights differ by at most {far:.2g}; not trained after'),
+    (
+      'Deep Compression',
+      len(compact),
+      f'five bits a weight, weights differ by at most {far:.2g}; not trained after',
+    ),
     ('shrunk, float32', cut, 'exact'),
     ('shrunk, bfloat16', cut // 2, 'values rounded'),
     ('shrunk, sparse file, float32', len(sparse_file.encode(small)), 'exact'),
   ]
   found += [(form.name, form.size, form.note) for form in forms if form.size]
   return [
-    measure.row(name, size / dense, 'of dense', '', f'{size:,} bytes; {note}' + _verdict(size / dense, name))
+    measure.row(
+      name, size / dense, 'of dense', '', f'{size:,} bytes; {note}' + _verdict(size / dense, name)
+    )
     for name, size, note in found
   ]
 
@@ -98,12 +117,18 @@ def _bytes(leaves, small, forms):
 def _times(forms, lacking, outputs, size, rows, length, rounds, how):
   """Rows of how long each form takes for `rows` examples of `length` tokens."""
   batch = _random(size, rows, length)
-  times = measure.interleaved({form.name: lambda f=form: f.call(batch) for form in forms}, rounds, seconds=60)
+  times = measure.interleaved(
+    {form.name: lambda f=form: f.call(batch) for form in forms}, rounds, seconds=60
+  )
   found = []
   for form in forms:
     ratio = measure.ratio(times[form.name], times[forms[0].name])
-    low, high = np.quantile(np.divide(times[form.name].rounds, times[forms[0].name].rounds), (0.25, 0.75))
-    spread = '' if form is forms[0] else f', half of the rounds from {low:.2f} to {high:.2f} of dense'
+    low, high = np.quantile(
+      np.divide(times[form.name].rounds, times[forms[0].name].rounds), (0.25, 0.75)
+    )
+    spread = (
+      '' if form is forms[0] else f', half of the rounds from {low:.2f} to {high:.2f} of dense'
+    )
     detail = f'{times[form.name]}{spread}; {form.note}; {outputs[form.name]}{_verdict(ratio, form.name, high)}'
     found.append(measure.row(form.name, ratio, 'of dense', '', detail))
   found += [measure.row(name, None, '', detail=why) for name, why in lacking]
@@ -142,15 +167,23 @@ def _held_out(found, length):
       rows += len(batch['input_ids'])
       if rows >= ROWS:
         break
-    joined = {key: np.concatenate([np.asarray(b[key]) for b in batches])[:ROWS] for key in batches[0]}
+    joined = {
+      key: np.concatenate([np.asarray(b[key]) for b in batches])[:ROWS] for key in batches[0]
+    }
     return joined, f'{len(joined["input_ids"])} held-out examples'
   return _random(found.size, 16, length), '16 examples of random pieces'
 
 
 def _random(size, rows, length):
   rng = np.random.default_rng(0)
-  ids, segments = (rng.integers(0, most, (rows, length)).astype(np.int32) for most in (size.vocab_size, 2))
-  return {'input_ids': ids, 'segment_ids': segments % size.type_vocab_size, 'valid': np.ones((rows, length), bool)}
+  ids, segments = (
+    rng.integers(0, most, (rows, length)).astype(np.int32) for most in (size.vocab_size, 2)
+  )
+  return {
+    'input_ids': ids,
+    'segment_ids': segments % size.type_vocab_size,
+    'valid': np.ones((rows, length), bool),
+  }
 
 
 def _head(size, leaves):
@@ -159,7 +192,9 @@ def _head(size, leaves):
   if 'mlm' in params:
     words = params['embeddings']['word']['embedding']
     head = bert.MlmHead(size, jnp.float32, jax.nn.initializers.zeros)
-    return lambda sequence, _: head.apply({'params': params['mlm']}, sequence, lambda x: x @ words.T)
+    return lambda sequence, _: head.apply(
+      {'params': params['mlm']}, sequence, lambda x: x @ words.T
+    )
   name = next((name for name in ('classifier', 'nsp') if name in params), None)
   if name is None:
     return lambda _, pooled: pooled
@@ -167,8 +202,14 @@ def _head(size, leaves):
 
 
 def _zeros(leaves):
-  kernels = [leaf for path, leaf in leaves.items() if path.startswith('encoder/') and path.endswith('/kernel')]
-  return sum(int(np.sum(leaf == 0)) for leaf in kernels) / max(sum(leaf.size for leaf in kernels), 1)
+  kernels = [
+    leaf
+    for path, leaf in leaves.items()
+    if path.startswith('encoder/') and path.endswith('/kernel')
+  ]
+  return sum(int(np.sum(leaf == 0)) for leaf in kernels) / max(
+    sum(leaf.size for leaf in kernels), 1
+  )
 
 
 def _verdict(ratio, name, high=0.0):

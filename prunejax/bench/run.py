@@ -8,7 +8,19 @@ import subprocess
 import time
 
 from prunejax import files
-from prunejax.bench import compile, data, kill, measure, optimizer, population, scaling, selection, sizes, table, train
+from prunejax.bench import (
+  compile,
+  data,
+  kill,
+  measure,
+  optimizer,
+  population,
+  scaling,
+  selection,
+  sizes,
+  table,
+  train,
+)
 from prunejax.train import log, specs
 
 # A bench is a module with `run(size, say, **options)`, a generator (or list) of `measure.row`s. Options: `out`, the
@@ -44,21 +56,36 @@ def run(only=None, size='base', *, times=None, out=None, say=log.say):
   out = pathlib.Path(out or f'runs/bench/{machine["kind"]}-{size}.json')
   results = _begun(out, {'machine': machine, 'size': size, 'benches': {}})
   out.parent.mkdir(parents=True, exist_ok=True)
-  say(f'{machine["kind"]}: {machine["device"]}, {machine["cores"]} cores, {machine["ram_gib"]} GiB; size {size}')
+  say(
+    f'{machine["kind"]}: {machine["device"]}, {machine["cores"]} cores, {machine["ram_gib"]} GiB; size {size}'
+  )
   failed = {}
   for name in only:
     began = time.perf_counter()
-    command = f'python -m prunejax bench --only={name} --size={size}' + (f' --times={times}' if times else '')
+    command = f'python -m prunejax bench --only={name} --size={size}' + (
+      f' --times={times}' if times else ''
+    )
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    part = {'command': command, 'date': date, 'commit': commit(), 'seconds': 0.0, 'rows': [], 'figures': []}
+    part = {
+      'command': command,
+      'date': date,
+      'commit': commit(),
+      'seconds': 0.0,
+      'rows': [],
+      'figures': [],
+    }
     results['benches'][name] = part
     say(f'{name} ...')
     try:
       for row in BENCHES[name].run(size, say, times=times, out=out):
         part['rows'].append(row)
         _keep(out, results, part, began)
-        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}  {table.VERDICT[row["ok"]]}')
-    except Exception as error:  # the others go on; what failed is said in its row, and again at the end
+        say(
+          f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}  {table.VERDICT[row["ok"]]}'
+        )
+    except (
+      Exception
+    ) as error:  # the others go on; what failed is said in its row, and again at the end
       if os.environ.get('PRUNEJAX_TRACEBACK'):
         raise
       failed[name] = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
@@ -76,10 +103,14 @@ def run(only=None, size='base', *, times=None, out=None, say=log.say):
 def check(only, size):
   """The names to run. Raises ValueError with the nearest name."""
   if size not in sizes.SIZES:
-    raise ValueError(f'--size={size}{specs.suggest(size, sizes.SIZES)}: expected one of {", ".join(sizes.SIZES)}')
+    raise ValueError(
+      f'--size={size}{specs.suggest(size, sizes.SIZES)}: expected one of {", ".join(sizes.SIZES)}'
+    )
   for name in only or ():
     if name not in BENCHES:
-      raise ValueError(f'--only={name}{specs.suggest(name, BENCHES)}: expected some of {", ".join(BENCHES)}')
+      raise ValueError(
+        f'--only={name}{specs.suggest(name, BENCHES)}: expected some of {", ".join(BENCHES)}'
+      )
   return list(only or (name for name in BENCHES if name not in BY_NAME_ONLY))
 
 
@@ -107,7 +138,11 @@ def commit():
   """The commit measured, '+' when files differ from it, '' outside a checkout."""
   where = pathlib.Path(__file__).parent
   try:
-    ask = lambda *words: subprocess.run(['git', *words], cwd=where, capture_output=True, text=True, check=True).stdout
-    return ask('rev-parse', '--short', 'HEAD').strip() + '+' * bool(ask('status', '--porcelain', '.').strip())
+    ask = lambda *words: (
+      subprocess.run(['git', *words], cwd=where, capture_output=True, text=True, check=True).stdout
+    )
+    return ask('rev-parse', '--short', 'HEAD').strip() + '+' * bool(
+      ask('status', '--porcelain', '.').strip()
+    )
   except (OSError, subprocess.CalledProcessError):
     return ''

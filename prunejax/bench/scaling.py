@@ -34,13 +34,18 @@ def run(size, say, *, out=None, **options):
       curves.setdefault(name, {})[weights] = taken
       if name != 'one read':
         yield measure.row(
-          f'{name}, {_words(weights)} weights', 1e9 * taken.median / weights, 'ns a weight', '',
+          f'{name}, {_words(weights)} weights',
+          1e9 * taken.median / weights,
+          'ns a weight',
+          '',
           f'{taken}; one read {1e9 * times["one read"].median / weights:.3f} ns',
         )
     del scores
   yield from _flat(curves)
   if out is not None and curves:
-    out.with_name(f'{out.stem}-scaling.png').write_bytes(draw(curves, f'One mask update, {measure.kind()}'))
+    out.with_name(f'{out.stem}-scaling.png').write_bytes(
+      draw(curves, f'One mask update, {measure.kind()}')
+    )
 
 
 def _flat(curves):
@@ -52,7 +57,10 @@ def _flat(curves):
     reads = [measure.ratio(curve[weights], curves['one read'][weights]) for weights in large]
     nanoseconds = [1e9 * curve[weights].median / weights for weights in large]
     yield measure.row(
-      f'{name}, slowest against fastest size', max(reads) / min(reads), 'x', '<= 1.5',
+      f'{name}, slowest against fastest size',
+      max(reads) / min(reads),
+      'x',
+      '<= 1.5',
       f'{len(large)} sizes from {_words(FLAT_FROM)} on: {min(reads):.1f} to {max(reads):.1f} reads,'
       f' {min(nanoseconds):.2f} to {max(nanoseconds):.2f} ns a weight',
     )
@@ -82,10 +90,18 @@ def draw(curves, title) -> bytes:
       nanoseconds = lambda value, w: 1e9 * value / w
       medians = [nanoseconds(t.median, w) for w, t in curve.items()]
       spread = [
-        [m - nanoseconds(min(t.rounds), w) for m, (w, t) in zip(medians, curve.items(), strict=True)],
-        [nanoseconds(max(t.rounds), w) - m for m, (w, t) in zip(medians, curve.items(), strict=True)],
+        [
+          m - nanoseconds(min(t.rounds), w)
+          for m, (w, t) in zip(medians, curve.items(), strict=True)
+        ],
+        [
+          nanoseconds(max(t.rounds), w) - m
+          for m, (w, t) in zip(medians, curve.items(), strict=True)
+        ],
       ]
-      axes.errorbar(weights, medians, spread, marker='o', capsize=2, color=COLOURS[name], label=name)
+      axes.errorbar(
+        weights, medians, spread, marker='o', capsize=2, color=COLOURS[name], label=name
+      )
     axes.set(xscale='log', xlabel='weights', ylabel='nanoseconds a weight', title=title)
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -24,16 +24,22 @@ def run(size, say, **options):
   for precision, dtype in DTYPES.items():
     scores = sizes.weights(shapes, 'gaussian', dtype)
     read = measure.compiled(one_read, scores)
-    programs[precision] = {name: measure.compiled(update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()}
+    programs[precision] = {
+      name: measure.compiled(update(make()), scores, 0.5) for name, make in ALLOCATIONS.items()
+    }
     for name, program in programs[precision].items():
       yield _memory(f'extra memory, {name}, {precision}', program, scores)
     for kind in sizes.KINDS:
       say(f'  {precision}, {kind}')
       scores = sizes.weights(shapes, kind, dtype)
       for name, program in programs[precision].items():
-        speed[precision, kind, name] = measure.interleaved(_candidates(read, program, scores), rounds=5, seconds=4)
+        speed[precision, kind, name] = measure.interleaved(
+          _candidates(read, program, scores), rounds=5, seconds=4
+        )
     for name in ALLOCATIONS:
-      yield _reads(f'{name}, {precision}, gaussian', {'gaussian': speed[precision, 'gaussian', name]})
+      yield _reads(
+        f'{name}, {precision}, gaussian', {'gaussian': speed[precision, 'gaussian', name]}
+      )
       hostile = {kind: speed[precision, kind, name] for kind in sizes.KINDS if kind != 'gaussian'}
       yield _reads(f'{name}, {precision}, worst of {len(hostile)} hostile kinds', hostile)
   yield from _on_gpu(speed)
@@ -52,11 +58,17 @@ def _memory(name, program, scores, inner=0):
 
 def _reads(name, by_kind):
   """The slowest sparsity of the slowest kind, as a multiple of one read."""
-  reads = {(kind, s): measure.ratio(times[s], times['read']) for kind, times in by_kind.items() for s in SPARSITIES}
+  reads = {
+    (kind, s): measure.ratio(times[s], times['read'])
+    for kind, times in by_kind.items()
+    for s in SPARSITIES
+  }
   kind, sparsity = max(reads, key=reads.get)
   times = by_kind[kind]
   detail = f'{kind}, sparsity {sparsity}: {times[sparsity]}; one read: {times["read"]}'
-  return measure.row(name, reads[kind, sparsity], 'reads', '<= 5', detail, where=not measure.on_gpu())
+  return measure.row(
+    name, reads[kind, sparsity], 'reads', '<= 5', detail, where=not measure.on_gpu()
+  )
 
 
 def _candidates(read, program, scores):
@@ -72,7 +84,9 @@ def one_read(scores):
 def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
   magnitudes = lambda weights: criteria.magnitude().score((), weights)
-  return lambda weights, sparsity: pipeline.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
+  return lambda weights, sparsity: (
+    pipeline.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
+  )
 
 
 def _on_gpu(speed):
@@ -80,7 +94,9 @@ def _on_gpu(speed):
     times = speed['fp32', 'gaussian', name]
     worst = max(times[s].median for s in SPARSITIES)
     detail = str(max((times[s] for s in SPARSITIES), key=lambda t: t.median))
-    yield measure.row(f'{name}, fp32, gaussian, time', 1e3 * worst, 'ms', '<= 10', detail, where=measure.on_gpu())
+    yield measure.row(
+      f'{name}, fp32, gaussian, time', 1e3 * worst, 'ms', '<= 10', detail, where=measure.on_gpu()
+    )
 
 
 def _links(shapes):
@@ -100,8 +116,12 @@ def _links(shapes):
     # The old masks stay until the step is decided, so the new ones are made beside them.
     yield _memory(f'extra memory, {name}, prune_transform', moved, weights, inner=masks)
     yield measure.row(
-      f'{name}, fp32, gaussian, prune_transform', measure.ratio(times['two'], times['read']) / 2, 'reads', '<= 5',
-      f'two mask steps, at sparsity 0.9 and 0.5: {times["two"]}; one read: {times["read"]}', where=not measure.on_gpu(),
+      f'{name}, fp32, gaussian, prune_transform',
+      measure.ratio(times['two'], times['read']) / 2,
+      'reads',
+      '<= 5',
+      f'two mask steps, at sparsity 0.9 and 0.5: {times["two"]}; one read: {times["read"]}',
+      where=not measure.on_gpu(),
     )
 
 
@@ -115,9 +135,14 @@ def _ties(shapes, uniform):
   free = sizes.weights(shapes)
   tied = jax.tree.map(lambda w: w.astype(jnp.bfloat16).astype(w.dtype), free)
   half = jnp.float32(0.5)
-  times = measure.interleaved({'tied': lambda: uniform(tied, half), 'free': lambda: uniform(free, half)}, 9, 20)
+  times = measure.interleaved(
+    {'tied': lambda: uniform(tied, half), 'free': lambda: uniform(free, half)}, 9, 20
+  )
   yield measure.row(
-    'ties, uniform', measure.ratio(times['tied'], times['free']) - 1, 'of the threshold', '< 1',
+    'ties, uniform',
+    measure.ratio(times['tied'], times['free']) - 1,
+    'of the threshold',
+    '< 1',
     f'fp32 scores rounded to bfloat16: {times["tied"]}; the same without ties: {times["free"]}',
   )
 
@@ -127,13 +152,22 @@ def _argsort(shapes, programs, say):
   say('  argsort of one layer')
   layer = {name: shape for name, shape in shapes.items() if '/layer_0/' in name}
   scores, some = sizes.weights(shapes), sizes.weights(layer)
-  sort = measure.compiled(lambda tree: jax.tree.map(lambda score: jnp.argsort(-jnp.abs(score).ravel()), tree), some)
-  calls = {name: lambda p=program: p(scores, jnp.float32(SPARSITIES[-1])) for name, program in programs.items()}
+  sort = measure.compiled(
+    lambda tree: jax.tree.map(lambda score: jnp.argsort(-jnp.abs(score).ravel()), tree), some
+  )
+  calls = {
+    name: lambda p=program: p(scores, jnp.float32(SPARSITIES[-1]))
+    for name, program in programs.items()
+  }
   times = measure.interleaved({'sort': lambda: sort(some), **calls}, 3, 0)
   layers = len(shapes) // len(layer)
   for name in programs:
     yield measure.row(
-      f'{name}, fp32, gaussian, against argsort', layers * measure.ratio(times['sort'], times[name]), 'times faster',
-      '>= 150', f'argsort of {len(layer)} of {len(shapes)} leaves, {times["sort"]}, times {layers};'
-      f' the update {times[name]}', where=not measure.on_gpu(),
+      f'{name}, fp32, gaussian, against argsort',
+      layers * measure.ratio(times['sort'], times[name]),
+      'times faster',
+      '>= 150',
+      f'argsort of {len(layer)} of {len(shapes)} leaves, {times["sort"]}, times {layers};'
+      f' the update {times[name]}',
+      where=not measure.on_gpu(),
     )

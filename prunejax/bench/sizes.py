@@ -20,7 +20,10 @@ def bert(size):
   """The BertConfig of a size; 'base' and 'large' are the published ones."""
   layers, hidden, heads, intermediate, vocab = SIZES[size]
   return transformers.BertConfig(
-    vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+    vocab_size=vocab,
+    hidden_size=hidden,
+    num_hidden_layers=layers,
+    num_attention_heads=heads,
     intermediate_size=intermediate,
   )
 
@@ -45,10 +48,14 @@ def _gaussian(key, shape):
 # What weights can look like to a search for a threshold, from BERT's own to the hostile.
 KINDS = {
   'gaussian': _gaussian,
-  '80 % zeros': lambda key, shape: jnp.where(jnp.abs(x := _gaussian(key, shape)) < 0.02 * 1.2816, 0.0, x),
+  '80 % zeros': lambda key, shape: jnp.where(
+    jnp.abs(x := _gaussian(key, shape)) < 0.02 * 1.2816, 0.0, x
+  ),
   'constant': lambda key, shape: jnp.full(shape, 0.5),
   'nine values': lambda key, shape: jnp.clip(jnp.round(100 * _gaussian(key, shape)), -4, 4) / 4,
-  'log-uniform': lambda key, shape: jnp.exp(jax.random.uniform(key, shape, minval=-40.0, maxval=10.0)),
+  'log-uniform': lambda key, shape: jnp.exp(
+    jax.random.uniform(key, shape, minval=-40.0, maxval=10.0)
+  ),
   'in order': lambda key, shape: jnp.linspace(-1, 1, shape[0] * shape[1]).reshape(shape),
 }
 

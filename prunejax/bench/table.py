@@ -27,7 +27,9 @@ def text(results) -> str:
       lines.append(f'{bench}  ({results["benches"][bench]["seconds"]:.0f} s)')
     last = bench
     value = f'{number(row["value"])} {row["unit"]}'
-    lines.append(f'  {row["name"]:<{width}}  {value:<18} {row["target"]:<9} {VERDICT[row["ok"]]:<5} {row["detail"]}')
+    lines.append(
+      f'  {row["name"]:<{width}}  {value:<18} {row["target"]:<9} {VERDICT[row["ok"]]:<5} {row["detail"]}'
+    )
   return '\n'.join(lines + [verdict(results)])
 
 
@@ -38,7 +40,9 @@ def verdict(results) -> str:
     return 'no figure here has a target'
   missed = [bench for bench, ok in judged if not ok]
   where = ', '.join(f'{missed.count(bench)} in {bench}' for bench in dict.fromkeys(missed))
-  return f'{len(judged) - len(missed)} of {len(judged)} targets met' + (f'; missed: {where}' if missed else '')
+  return f'{len(judged) - len(missed)} of {len(judged)} targets met' + (
+    f'; missed: {where}' if missed else ''
+  )
 
 
 def markdown(results) -> str:
@@ -46,12 +50,26 @@ def markdown(results) -> str:
   m = results['machine']
   versions = ', '.join(f'{name} {version}' for name, version in m['versions'].items())
   lines = [f'# {m["kind"]}, size {results["size"]}', '']
-  lines += [f'{m["device"]}, {m["processor"]}, {m["cores"]} cores, {m["ram_gib"]} GiB. {versions}.', '']
+  lines += [
+    f'{m["device"]}, {m["processor"]}, {m["cores"]} cores, {m["ram_gib"]} GiB. {versions}.',
+    '',
+  ]
   for bench, part in results['benches'].items():
-    lines += [f'## {bench}', '', f'`{part["command"]}`, {part["seconds"]:.0f} s, {part["date"]}', '']
+    lines += [
+      f'## {bench}',
+      '',
+      f'`{part["command"]}`, {part["seconds"]:.0f} s, {part["date"]}',
+      '',
+    ]
     lines += ['| figure | value | target | | how |', '|---|---|---|---|---|']
     for row in part['rows']:
-      cells = (row['name'], f'{number(row["value"])} {row["unit"]}', row['target'], VERDICT[row['ok']], row['detail'])
+      cells = (
+        row['name'],
+        f'{number(row["value"])} {row["unit"]}',
+        row['target'],
+        VERDICT[row['ok']],
+        row['detail'],
+      )
       lines.append('| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |')
     lines += [''] + [f'![{bench}]({name})\n' for name in part.get('figures', ())]
   return '\n'.join([*lines, verdict(results), ''])
@@ -66,7 +84,10 @@ def compare(paths) -> str:
     for bench, row in rows(results):
       name = (bench, row['name'], row['unit'], row['target'])
       found.setdefault(name, {})[column] = f'{number(row["value"])} {VERDICT[row["ok"]]}'.strip()
-  lines = ['| figure | unit | target | ' + ' | '.join(heads) + ' |', '|---' * (3 + len(heads)) + '|']
+  lines = [
+    '| figure | unit | target | ' + ' | '.join(heads) + ' |',
+    '|---' * (3 + len(heads)) + '|',
+  ]
   for (bench, name, unit, target), cells in found.items():
     shown = ' | '.join(cells.get(column, '') for column in range(len(heads)))
     lines.append(f'| {bench}: {name} | {unit} | {target} | {shown} |')
@@ -77,10 +98,14 @@ def read(path) -> dict:
   """Results that `run` wrote. Raises FileNotFoundError, ValueError naming the file."""
   path = pathlib.Path(path)
   if not path.is_file():
-    raise FileNotFoundError(f'no file {str(path)!r}; python -m prunejax bench --out={path} writes one')
+    raise FileNotFoundError(
+      f'no file {str(path)!r}; python -m prunejax bench --out={path} writes one'
+    )
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
     verdict(results), results['machine']['kind'], results['size']
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{str(path)!r} holds no results of python -m prunejax bench ({error})') from error
+    raise ValueError(
+      f'{str(path)!r} holds no results of python -m prunejax bench ({error})'
+    ) from error
   return results

@@ -16,7 +16,11 @@ def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
   rate: bytes of dense float32 over bytes of the codec. bits, index_bits: of `deep.encode`. The two rows named 'bound'
   are no files: the entropy of where the kept weights are, and of their float32 values or shared codes.
   """
-  tree = {name: np.asarray(leaf, np.float32) for name, leaf in tree.items() if not re.fullmatch(leave_out, name)}
+  tree = {
+    name: np.asarray(leaf, np.float32)
+    for name, leaf in tree.items()
+    if not re.fullmatch(leave_out, name)
+  }
   weights = sum(leaf.size for leaf in tree.values())
   if not weights:
     raise ValueError(f'codecs: leave_out={leave_out!r} leaves no weight')
@@ -28,8 +32,16 @@ def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
     ('dense float32', len(dense), True),
     ('dense bfloat16', len(dense) // 2, False),
     ('CSR, float32', sum(map(_csr, tree.values())), True),
-    (f'relative index of {index_bits} bits, float32', sum(_relative(leaf, index_bits) for leaf in tree.values()), True),
-    ('bit mask, float32', sum(-(-leaf.size // 8) + 4 * np.count_nonzero(leaf) for leaf in tree.values()), True),
+    (
+      f'relative index of {index_bits} bits, float32',
+      sum(_relative(leaf, index_bits) for leaf in tree.values()),
+      True,
+    ),
+    (
+      'bit mask, float32',
+      sum(-(-leaf.size // 8) + 4 * np.count_nonzero(leaf) for leaf in tree.values()),
+      True,
+    ),
     ('sparse file, float32', len(sparse_file.encode(tree)), True),
     ('sparse file, bfloat16', len(sparse_file.encode(tree, 'bfloat16')), False),
     ('sparse file, int8', len(sparse_file.encode(tree, 'int8')), False),
@@ -38,14 +50,23 @@ def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
     ('bound: mask and float32 values', bound(tree) / 8, True),
     (f'shared, {bits} bits, fixed width', len(fixed), False),
     (f'Deep Compression, {bits} bits', len(coded), False),
-    ('zlib of the shared weights', len(zlib.compress(b''.join(leaf.tobytes() for leaf in shared.values()), 6)), False),
+    (
+      'zlib of the shared weights',
+      len(zlib.compress(b''.join(leaf.tobytes() for leaf in shared.values()), 6)),
+      False,
+    ),
     ('bound: mask and shared codes', bound(shared, shared=True) / 8, False),
   ]
   return [
-    {'codec': codec, 'bytes': math.ceil(size), 'bits_a_weight': 8 * size / weights, 'rate': len(dense) / size,
-     'lossless': lossless}
+    {
+      'codec': codec,
+      'bytes': math.ceil(size),
+      'bits_a_weight': 8 * size / weights,
+      'rate': len(dense) / size,
+      'lossless': lossless,
+    }
     for codec, size, lossless in found
-  ]  # fmt: skip
+  ]
 
 
 def bound(tree, shared=False) -> float:

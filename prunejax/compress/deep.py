@@ -22,9 +22,25 @@ MOST = 2**33  # bytes of all arrays of a file together
 HEAD = 2**24  # bytes of a head
 BITS = range(1, 13)  # of a code, of an index: what huffman.SYMBOLS allows
 DTYPES = {
-  d.name: d for d in map(np.dtype, (np.float32, ml_dtypes.bfloat16, np.float16, np.float64, np.int8, np.int16,
-                                    np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.bool_))
-}  # fmt: skip
+  d.name: d
+  for d in map(
+    np.dtype,
+    (
+      np.float32,
+      ml_dtypes.bfloat16,
+      np.float16,
+      np.float64,
+      np.int8,
+      np.int16,
+      np.int32,
+      np.int64,
+      np.uint8,
+      np.uint16,
+      np.uint32,
+      np.bool_,
+    ),
+  )
+}
 FLOATS = ('float32', 'bfloat16', 'float16', 'float64')
 
 
@@ -56,7 +72,9 @@ def encode(tree, *, bits=5, index_bits=5, entropy=True, init='linear') -> bytes:
       raise ValueError(f'deep: {name!r} is {leaf.dtype}; accepted: {", ".join(DTYPES)}')
     entry, parts = [name, leaf.dtype.name, list(leaf.shape)], [leaf.tobytes()]
     if leaf.ndim >= 2 and leaf.dtype.name in FLOATS:
-      of = [_bits(setting, name, word) for setting, word in ((bits, 'bits'), (index_bits, 'index_bits'))]
+      of = [
+        _bits(setting, name, word) for setting, word in ((bits, 'bits'), (index_bits, 'index_bits'))
+      ]
       more, parts = _shared(leaf.ravel(), *of, entropy, init, name)
       entry += more
     head.append(entry)
@@ -74,7 +92,9 @@ def decode(data, most=MOST) -> dict:
     name, dtype, shape = entry[:3]
     whole += math.prod(shape) * dtype.itemsize
     if whole > most:
-      raise ValueError(f'deep: {name!r} brings the arrays to {whole} bytes; accepted: {most} in all')
+      raise ValueError(
+        f'deep: {name!r} brings the arrays to {whole} bytes; accepted: {most} in all'
+      )
   for entry, parts in _parts(head, body):
     name, dtype, shape = entry[:3]
     try:
@@ -98,7 +118,10 @@ def describe(data) -> list:
       bits, index_bits, entries, shared = entry[3:7]
       codes, gaps = parts[-2:]
       row |= {'entries': entries, 'shared': shared, 'bits': bits, 'index_bits': index_bits}
-      row |= {'value_bits': 8 * len(codes) / max(entries, 1), 'gap_bits': 8 * len(gaps) / max(entries, 1)}
+      row |= {
+        'value_bits': 8 * len(codes) / max(entries, 1),
+        'gap_bits': 8 * len(gaps) / max(entries, 1),
+      }
     rows.append(row)
   return rows
 
@@ -132,7 +155,9 @@ def _opened(entry, parts):
   symbols = []
   for place, (size, width) in enumerate(((shared + 1, bits), (2**index_bits, index_bits))):
     if entropy:
-      symbols.append(huffman.decode(parts[3 + place], index.unpack(parts[1 + place], size, 4), entries))
+      symbols.append(
+        huffman.decode(parts[3 + place], index.unpack(parts[1 + place], size, 4), entries)
+      )
     else:
       symbols.append(index.unpack(parts[1 + place], entries, width))
   codes, gaps = symbols
@@ -147,7 +172,9 @@ def _opened(entry, parts):
 def _open(data):
   """(checked head, body) of a file's bytes."""
   if len(data) < FIXED.size or data[:8] != MAGIC:
-    raise ValueError(f'deep: no Deep Compression file: it starts with {bytes(data[:8])!r}, expected {MAGIC!r}')
+    raise ValueError(
+      f'deep: no Deep Compression file: it starts with {bytes(data[:8])!r}, expected {MAGIC!r}'
+    )
   _, crc, size = FIXED.unpack_from(data)
   if zlib.crc32(memoryview(data)[12:]) != crc:
     raise ValueError('deep: the file is damaged or cut short: its checksum does not fit')
@@ -170,7 +197,13 @@ def _sound(entry):
   """Whether an entry of a head is one that `encode` may have written."""
   name, _, shape, *rest = entry if len(entry) in (3, 10) else (None,) * 3
   whole = lambda values: all(type(v) is int and 0 <= v < 2**48 for v in values)
-  if not (isinstance(name, str) and isinstance(shape, list) and len(shape) <= 32 and whole(shape) and whole(rest)):
+  if not (
+    isinstance(name, str)
+    and isinstance(shape, list)
+    and len(shape) <= 32
+    and whole(shape)
+    and whole(rest)
+  ):
     return False
   if not rest:
     return True

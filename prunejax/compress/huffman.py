@@ -20,7 +20,9 @@ def lengths(counts):
   """
   counts = np.asarray(counts, np.int64)
   if counts.ndim != 1 or counts.size > SYMBOLS:
-    raise ValueError(f'huffman: counts of shape {counts.shape}; accepted: at most {SYMBOLS} symbols')
+    raise ValueError(
+      f'huffman: counts of shape {counts.shape}; accepted: at most {SYMBOLS} symbols'
+    )
   while True:
     out = _lengths(counts)
     if out.max(initial=0) <= LONGEST:
@@ -34,14 +36,18 @@ def codes(lengths):
   Raises ValueError for lengths that are no complete prefix code (one symbol alone has the code 0).
   """
   lengths = np.asarray(lengths, np.int64)
-  if lengths.ndim != 1 or lengths.size > SYMBOLS or (lengths < 0).any() or (lengths > LONGEST).any():
+  if (
+    lengths.ndim != 1 or lengths.size > SYMBOLS or (lengths < 0).any() or (lengths > LONGEST).any()
+  ):
     raise ValueError(f'huffman: accepted: at most {SYMBOLS} code lengths of 0 to {LONGEST} bits')
   used = np.flatnonzero(lengths)
   order = used[np.argsort(lengths[used], kind='stable')]
   shares = 2 ** (LONGEST - lengths[order])
   alone = used.size == 1 and lengths[used[0]] == 1
   if used.size and shares.sum() != 2**LONGEST and not alone:
-    raise ValueError(f'huffman: code lengths fill {shares.sum()} of {2**LONGEST} parts: no complete prefix code')
+    raise ValueError(
+      f'huffman: code lengths fill {shares.sum()} of {2**LONGEST} parts: no complete prefix code'
+    )
   out = np.zeros(lengths.size, np.uint32)
   out[order] = (np.cumsum(shares) - shares) >> (LONGEST - lengths[order])
   return out
@@ -74,7 +80,12 @@ def decode(data, lengths, count):
   while done < count:
     begin = at // 8
     windows = _windows(data[begin : begin + STRETCH + 3], min(STRETCH, len(data) - begin))
-    jumps, places, here, end = steps[windows].tobytes(), [], at - 8 * begin, 8 * min(STRETCH, len(data) - begin)
+    jumps, places, here, end = (
+      steps[windows].tobytes(),
+      [],
+      at - 8 * begin,
+      8 * min(STRETCH, len(data) - begin),
+    )
     take = places.append
     while here < end and len(places) < count - done:
       take(here)

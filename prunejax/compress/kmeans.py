@@ -25,7 +25,9 @@ def fit(values, k, init='linear', seed=0, steps=300):
   if init not in INITS:
     raise ValueError(f'kmeans: init={init!r}; accepted: {", ".join(INITS)}')
   if not np.isfinite(values).all():
-    raise ValueError(f'kmeans: {int((~np.isfinite(values)).sum())} of {values.size} values are not finite')
+    raise ValueError(
+      f'kmeans: {int((~np.isfinite(values)).sum())} of {values.size} values are not finite'
+    )
   if not values.size:
     return np.zeros(k, np.float32), np.zeros(0, _width(k))
   ranked = np.sort(values)
@@ -33,7 +35,10 @@ def fit(values, k, init='linear', seed=0, steps=300):
   centres, edges = _start(ranked, k, init, seed), None
   for _ in range(steps):
     middles = (centres[1:] + centres[:-1]) / 2
-    before, edges = edges, np.concatenate([[0], np.searchsorted(ranked, middles, 'right'), [ranked.size]])
+    before, edges = (
+      edges,
+      np.concatenate([[0], np.searchsorted(ranked, middles, 'right'), [ranked.size]]),
+    )
     if before is not None and np.array_equal(before, edges):
       break
     counts = np.diff(edges)
@@ -46,13 +51,17 @@ def fit(values, k, init='linear', seed=0, steps=300):
 def nearest(values, centroids):
   """The number of the nearest of ascending centroids for each value; half-way, the lower."""
   centres = np.asarray(centroids, np.float64)
-  codes = np.searchsorted((centres[1:] + centres[:-1]) / 2, np.asarray(values).astype(np.float64), 'left')
+  codes = np.searchsorted(
+    (centres[1:] + centres[:-1]) / 2, np.asarray(values).astype(np.float64), 'left'
+  )
   return codes.astype(_width(len(centres)))
 
 
 def cost(values, centroids, codes) -> float:
   """Within-cluster sum of squares (equation 2)."""
-  return float(np.sum((np.asarray(values, np.float64) - np.asarray(centroids, np.float64)[codes]) ** 2))
+  return float(
+    np.sum((np.asarray(values, np.float64) - np.asarray(centroids, np.float64)[codes]) ** 2)
+  )
 
 
 def rate(n, k, b=32) -> float:

@@ -30,18 +30,33 @@ def build(leaves, widths, activation, epsilon):
   onnx = _onnx()
   graph = _Graph(onnx, leaves)
   x = _embedded(graph, epsilon)
-  valid = graph.op('Unsqueeze', graph.op('Cast', INPUTS[2], to=onnx.TensorProto.BOOL), graph.ints([1, 2]))
+  valid = graph.op(
+    'Unsqueeze', graph.op('Cast', INPUTS[2], to=onnx.TensorProto.BOOL), graph.ints([1, 2])
+  )
   for i, (heads, width, inner) in enumerate(widths):
     at = f'encoder/layer_{i}'
-    x = graph.norm(f'{at}/attention/norm', graph.op('Add', x, _attention(graph, at, x, valid, heads, width)), epsilon)
+    x = graph.norm(
+      f'{at}/attention/norm',
+      graph.op('Add', x, _attention(graph, at, x, valid, heads, width)),
+      epsilon,
+    )
     out = f'{at}/ffn/output'
-    wide = _activated(graph, activation, graph.dense(f'{at}/ffn/intermediate', x)) if inner else None
-    x = graph.norm(f'{at}/ffn/norm', graph.op('Add', x, graph.dense(out, wide) if inner else graph.leaf(f'{out}/bias')),
-                   epsilon)  # fmt: skip
-  pooled = graph.op('Tanh', graph.dense('pooler', graph.op('Gather', x, graph.constant(np.int64(0)), axis=1)))
+    wide = (
+      _activated(graph, activation, graph.dense(f'{at}/ffn/intermediate', x)) if inner else None
+    )
+    x = graph.norm(
+      f'{at}/ffn/norm',
+      graph.op('Add', x, graph.dense(out, wide) if inner else graph.leaf(f'{out}/bias')),
+      epsilon,
+    )
+  pooled = graph.op(
+    'Tanh', graph.dense('pooler', graph.op('Gather', x, graph.constant(np.int64(0)), axis=1))
+  )
   found = {'sequence': x, 'pooled': pooled}
   if 'mlm/bias' in leaves:
-    y = graph.norm('mlm/norm', _activated(graph, activation, graph.dense('mlm/transform', x)), epsilon)
+    y = graph.norm(
+      'mlm/norm', _activated(graph, activation, graph.dense('mlm/transform', x)), epsilon
+    )
     table = graph.op('Transpose', graph.leaf('embeddings/word/embedding'), perm=[1, 0])
     found['mlm'] = graph.op('Add', graph.op('MatMul', y, table), graph.leaf('mlm/bias'))
   found |= {head: graph.dense(head, pooled) for head in HEADS[1:] if f'{head}/kernel' in leaves}
@@ -49,12 +64,23 @@ def build(leaves, widths, activation, epsilon):
     graph.op('Identity', value, out=name)
   of, helper = onnx.TensorProto, onnx.helper
   spec = lambda name, kind, shape: helper.make_tensor_value_info(name, kind, shape)
-  last = {'sequence': ['length', None], 'pooled': [None], 'mlm': ['length', None], 'nsp': [2], 'classifier': [None]}
+  last = {
+    'sequence': ['length', None],
+    'pooled': [None],
+    'mlm': ['length', None],
+    'nsp': [2],
+    'classifier': [None],
+  }
   made = helper.make_graph(
-    graph.nodes, 'bert', [spec(name, of.INT64, ['batch', 'length']) for name in INPUTS],
-    [spec(name, of.FLOAT, ['batch', *last[name]]) for name in found], list(graph.tensors.values()),
+    graph.nodes,
+    'bert',
+    [spec(name, of.INT64, ['batch', 'length']) for name in INPUTS],
+    [spec(name, of.FLOAT, ['batch', *last[name]]) for name in found],
+    list(graph.tensors.values()),
   )
-  model = helper.make_model(made, opset_imports=[helper.make_opsetid('', OPSET)], producer_name='prunejax')
+  model = helper.make_model(
+    made, opset_imports=[helper.make_opsetid('', OPSET)], producer_name='prunejax'
+  )
   model.ir_version = 8  # that of opset 17, which every runtime of today reads
   onnx.checker.check_model(model)
   return model
@@ -64,7 +90,9 @@ def _onnx():
   try:
     import onnx
   except ImportError as error:
-    raise ValueError(f"onnx is not installed ({error}): python -m pip install -e '.[onnx]'") from error
+    raise ValueError(
+      f"onnx is not installed ({error}): python -m pip install -e '.[onnx]'"
+    ) from error
   return onnx
 
 
@@ -76,11 +104,15 @@ class _Graph:
 
   def op(self, kind, *inputs, out=None, **attributes):
     out = out or f'{kind}_{len(self.nodes)}'
-    self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [out], name=f'node_{out}', **attributes))
+    self.nodes.append(
+      self.onnx.helper.make_node(kind, list(inputs), [out], name=f'node_{out}', **attributes)
+    )
     return out
 
   def tensor(self, name, array):
-    self.tensors.setdefault(name, self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+    self.tensors.setdefault(
+      name, self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+    )
     return name
 
   def leaf(self, path):
@@ -96,7 +128,9 @@ class _Graph:
     return self.constant(np.asarray(values, np.int64))
 
   def dense(self, path, x):
-    return self.op('Add', self.op('MatMul', x, self.leaf(f'{path}/kernel')), self.leaf(f'{path}/bias'))
+    return self.op(
+      'Add', self.op('MatMul', x, self.leaf(f'{path}/kernel')), self.leaf(f'{path}/bias')
+    )
 
   def norm(self, path, x, epsilon):
     scale, bias = self.leaf(f'{path}/scale'), self.leaf(f'{path}/bias')
@@ -109,7 +143,9 @@ def _embedded(graph, epsilon):
   segment = graph.op('Gather', graph.leaf(tables[1]), INPUTS[1], axis=0)
   length = graph.op('Gather', graph.op('Shape', INPUTS[0]), graph.ints([1]), axis=0)
   position = graph.op('Slice', graph.leaf(tables[2]), graph.ints([0]), length, graph.ints([0]))
-  return graph.norm('embeddings/norm', graph.op('Add', graph.op('Add', word, position), segment), epsilon)
+  return graph.norm(
+    'embeddings/norm', graph.op('Add', graph.op('Add', word, position), segment), epsilon
+  )
 
 
 def _attention(graph, at, x, valid, heads, width):
@@ -119,12 +155,18 @@ def _attention(graph, at, x, valid, heads, width):
     return graph.leaf(f'{out}/bias')
 
   def split(name, perm):
-    wide = graph.op('Reshape', graph.dense(f'{at}/attention/{name}', x), graph.ints([0, 0, heads, width]))
+    wide = graph.op(
+      'Reshape', graph.dense(f'{at}/attention/{name}', x), graph.ints([0, 0, heads, width])
+    )
     return graph.op('Transpose', wide, perm=perm)
 
-  query, key, value = (split(name, p) for name, p in (('query', [0, 2, 1, 3]), ('key', [0, 2, 3, 1]),
-                                                      ('value', [0, 2, 1, 3])))  # fmt: skip
-  scores = graph.op('Div', graph.op('MatMul', query, key), graph.constant(np.float32(math.sqrt(width))))
+  query, key, value = (
+    split(name, p)
+    for name, p in (('query', [0, 2, 1, 3]), ('key', [0, 2, 3, 1]), ('value', [0, 2, 1, 3]))
+  )
+  scores = graph.op(
+    'Div', graph.op('MatMul', query, key), graph.constant(np.float32(math.sqrt(width)))
+  )
   seen = graph.op('Where', valid, scores, graph.constant(np.finfo(np.float32).min))
   mixed = graph.op('MatMul', graph.op('Softmax', seen, axis=-1), value)
   mixed = graph.op('Transpose', mixed, perm=[0, 2, 1, 3])
@@ -139,7 +181,9 @@ def _activated(graph, activation, x):
     inner = graph.op('Erf', graph.op('Div', x, number(math.sqrt(2))))
   elif activation == 'gelu_new':
     cube = graph.op('Mul', graph.op('Mul', graph.op('Mul', x, x), x), number(0.044715))
-    inner = graph.op('Tanh', graph.op('Mul', graph.op('Add', x, cube), number(math.sqrt(2 / math.pi))))
+    inner = graph.op(
+      'Tanh', graph.op('Mul', graph.op('Add', x, cube), number(math.sqrt(2 / math.pi)))
+    )
   else:
     raise ValueError(f'onnx: activation {activation!r}; accepted: gelu, gelu_new, relu')
   return graph.op('Mul', graph.op('Mul', x, number(0.5)), graph.op('Add', inner, number(1)))

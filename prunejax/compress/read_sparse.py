@@ -7,8 +7,18 @@ import pathlib
 import numpy as np
 
 MOST = 2**33  # bytes of all arrays together
-TYPES = {'F32': '<f4', 'BF16': '<u2', 'I8': 'i1', 'U8': 'u1', 'I16': '<i2', 'U16': '<u2', 'I32': '<i4', 'U32': '<u4',
-         'I64': '<i8', 'BOOL': '?'}  # fmt: skip
+TYPES = {
+  'F32': '<f4',
+  'BF16': '<u2',
+  'I8': 'i1',
+  'U8': 'u1',
+  'I16': '<i2',
+  'U16': '<u2',
+  'I32': '<i4',
+  'U32': '<u4',
+  'I64': '<i8',
+  'BOOL': '?',
+}
 
 
 def load(path, most=MOST) -> dict:
@@ -26,8 +36,19 @@ def decode(data, most=MOST) -> dict:
     forms = json.loads(head['__metadata__']['prunejax'])
     if sum(4 * math.prod(shape) for _, shape in forms.values()) > most:
       raise ValueError(f'arrays of more than {most} bytes in all')
-    return {name: _leaf(name, form, shape, head, data[8 + size :]) for name, (form, shape) in forms.items()}
-  except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+    return {
+      name: _leaf(name, form, shape, head, data[8 + size :])
+      for name, (form, shape) in forms.items()
+    }
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+  ) as error:
     raise ValueError(f'no sparse file of prunejax, or a damaged one: {error!r}') from None
 
 
@@ -57,5 +78,7 @@ def _leaf(name, form, shape, head, body):
       raise ValueError(f'{name} has {len(places)} places for {len(values)} values')
     out[places] = values
     out = out.reshape(shape)
-  scale = _tensor(head, body, f'{name}.scale').reshape(shape[-1:]) if f'{name}.scale' in head else None
+  scale = (
+    _tensor(head, body, f'{name}.scale').reshape(shape[-1:]) if f'{name}.scale' in head else None
+  )
   return out if scale is None else out * scale

@@ -37,17 +37,37 @@ def shrink(leaves, head_size, activation='gelu'):
     at = f'encoder/layer_{layer}'
     width = out[f'{at}/attention/value/kernel'].shape[1]
     if width % head_size:
-      raise ValueError(f'shrink: {at}/attention is {width} wide, which heads of {head_size} do not divide')
+      raise ValueError(
+        f'shrink: {at}/attention is {width} wide, which heads of {head_size} do not divide'
+      )
     slots = np.arange(width).reshape(-1, head_size)
-    alive = _alive(out, f'{at}/attention/value', f'{at}/attention/output')[slots].any(1) if width else np.zeros(0, bool)
+    alive = (
+      _alive(out, f'{at}/attention/value', f'{at}/attention/output')[slots].any(1)
+      if width
+      else np.zeros(0, bool)
+    )
     heads.append(int(alive.sum()))
-    _fold(out, f'{at}/attention/value', f'{at}/attention/output', slots[~alive].ravel(), lambda bias: bias)
+    _fold(
+      out,
+      f'{at}/attention/value',
+      f'{at}/attention/output',
+      slots[~alive].ravel(),
+      lambda bias: bias,
+    )
     for name in INWARD:
       _cut(out, f'{at}/{name}', slots[alive].ravel())
-    out[f'{at}/attention/output/kernel'] = out[f'{at}/attention/output/kernel'][slots[alive].ravel()]
+    out[f'{at}/attention/output/kernel'] = out[f'{at}/attention/output/kernel'][
+      slots[alive].ravel()
+    ]
     alive = _alive(out, f'{at}/ffn/intermediate', f'{at}/ffn/output')
     inner.append(int(alive.sum()))
-    _fold(out, f'{at}/ffn/intermediate', f'{at}/ffn/output', np.flatnonzero(~alive), ACTIVATIONS[activation])
+    _fold(
+      out,
+      f'{at}/ffn/intermediate',
+      f'{at}/ffn/output',
+      np.flatnonzero(~alive),
+      ACTIVATIONS[activation],
+    )
     _cut(out, f'{at}/ffn/intermediate', np.flatnonzero(alive))
     out[f'{at}/ffn/output/kernel'] = out[f'{at}/ffn/output/kernel'][alive]
   return out, heads, inner
@@ -77,7 +97,11 @@ def pad(leaves, head_size, heads, inner):
 
 def layers(leaves) -> int:
   """How many layers the paths name. Raises ValueError where they are not those of a BERT."""
-  found = {int(m[1]) for name in leaves if (m := re.match(r'encoder/layer_(\d+)/attention/value/kernel$', name))}
+  found = {
+    int(m[1])
+    for name in leaves
+    if (m := re.match(r'encoder/layer_(\d+)/attention/value/kernel$', name))
+  }
   if not found or found != set(range(len(found))):
     raise ValueError(f'shrink: no layers encoder/layer_0, 1, ... among {sorted(leaves)[:4]}')
   return len(found)
@@ -85,7 +109,9 @@ def layers(leaves) -> int:
 
 def _alive(leaves, before, after):
   """[width] True where something comes in that varies, and something of it goes out."""
-  return np.any(leaves[f'{before}/kernel'] != 0, axis=0) & np.any(leaves[f'{after}/kernel'] != 0, axis=1)
+  return np.any(leaves[f'{before}/kernel'] != 0, axis=0) & np.any(
+    leaves[f'{after}/kernel'] != 0, axis=1
+  )
 
 
 def _fold(leaves, before, after, gone, fn):
@@ -97,4 +123,7 @@ def _fold(leaves, before, after, gone, fn):
 
 
 def _cut(leaves, name, places):
-  leaves[f'{name}/kernel'], leaves[f'{name}/bias'] = leaves[f'{name}/kernel'][:, places], leaves[f'{name}/bias'][places]
+  leaves[f'{name}/kernel'], leaves[f'{name}/bias'] = (
+    leaves[f'{name}/kernel'][:, places],
+    leaves[f'{name}/bias'][places],
+  )

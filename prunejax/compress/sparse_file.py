@@ -46,16 +46,31 @@ def encode(tree, dtype='float32') -> bytes:
       if not np.isfinite(leaf.astype(np.float32)).all():
         raise ValueError(f'sparse_file: {name!r} holds values that are not finite in float32')
       made = _smallest(leaf.astype(np.float32), dtype)
-    elif leaf.dtype.name not in ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'bool'):
-      raise ValueError(f'sparse_file: {name!r} is {leaf.dtype}; accepted: floats up to 64 bits and integers')
+    elif leaf.dtype.name not in (
+      'int8',
+      'int16',
+      'int32',
+      'int64',
+      'uint8',
+      'uint16',
+      'uint32',
+      'bool',
+    ):
+      raise ValueError(
+        f'sparse_file: {name!r} is {leaf.dtype}; accepted: floats up to 64 bits and integers'
+      )
     form = next((form for form in ('mask', 'gaps') if form in made), 'dense')
     forms[name] = [form, list(leaf.shape)]
     for part, array in made.items():
       whole = f'{name}.{part}' if part else name
       if whole in tensors or part and whole in tree:
-        raise ValueError(f'sparse_file: a part of {name!r} and another leaf are both named {whole!r}')
+        raise ValueError(
+          f'sparse_file: a part of {name!r} and another leaf are both named {whole!r}'
+        )
       tensors[whole] = array
-  return safetensors.numpy.save(tensors, metadata={'prunejax': json.dumps(forms, separators=(',', ':'))})
+  return safetensors.numpy.save(
+    tensors, metadata={'prunejax': json.dumps(forms, separators=(',', ':'))}
+  )
 
 
 def _smallest(leaf, dtype):
@@ -74,7 +89,9 @@ def _smallest(leaf, dtype):
     gaps, filler = index.encode(positions, 8)
     values = np.zeros(gaps.size, whole.dtype)
     values[~filler] = flat[positions]
-    forms += [{'mask': np.packbits(flat != 0), 'values': flat[positions]},
-              {'gaps': gaps.astype(np.uint8), 'values': values}]
+    forms += [
+      {'mask': np.packbits(flat != 0), 'values': flat[positions]},
+      {'gaps': gaps.astype(np.uint8), 'values': values},
+    ]
   best = min(forms, key=lambda parts: sum(array.nbytes for array in parts.values()))
   return best | scale

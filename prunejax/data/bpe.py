@@ -20,12 +20,16 @@ def from_parts(pieces, merges) -> Tokenizer:
   """
   ids = {piece: i for i, piece in enumerate(pieces)}
   if len(ids) != len(pieces):
-    raise ValueError(f'a vocabulary of {len(pieces)} pieces repeats {len(pieces) - len(ids)} of them')
+    raise ValueError(
+      f'a vocabulary of {len(pieces)} pieces repeats {len(pieces) - len(ids)} of them'
+    )
   if END not in ids:
     raise ValueError(f'a vocabulary of {len(ids)} pieces lacks {END}: {EXPECTED}')
   lacking = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in ids]
   if lacking:
-    raise ValueError(f'a vocabulary of {len(ids)} pieces has no letter for {len(lacking)} of the 256 bytes: {EXPECTED}')
+    raise ValueError(
+      f'a vocabulary of {len(ids)} pieces has no letter for {len(lacking)} of the 256 bytes: {EXPECTED}'
+    )
   try:
     model = models.BPE(ids, [tuple(pair) for pair in merges])
   except Exception as error:  # tokenizers raises plain Exception
@@ -44,9 +48,16 @@ def load(path) -> Tokenizer:
     raise FileNotFoundError(f'no vocabulary {str(path)!r}: {EXPECTED}')
   whole = _json(path)
   try:
-    model, added = whole['model'], {token['content']: token['id'] for token in whole.get('added_tokens') or ()}
+    model, added = (
+      whole['model'],
+      {token['content']: token['id'] for token in whole.get('added_tokens') or ()},
+    )
     before = whole.get('pre_tokenizer') or {}
-    if model.get('type', 'BPE') != 'BPE' or before.get('type') != 'ByteLevel' or before.get('add_prefix_space'):
+    if (
+      model.get('type', 'BPE') != 'BPE'
+      or before.get('type') != 'ByteLevel'
+      or before.get('add_prefix_space')
+    ):
       raise ValueError('it is no byte-level BPE')
     if whole.get('normalizer'):
       raise ValueError(f'it has a normalizer, {whole["normalizer"].get("type")}')
@@ -62,11 +73,16 @@ def load(path) -> Tokenizer:
 def train(lines: Iterable[str], vocab_size) -> Tokenizer:
   """A vocabulary of `vocab_size` pieces: <|endoftext|>, the 256 bytes, and what is merged most often."""
   if vocab_size < 257:
-    raise ValueError(f'data.vocab_size={vocab_size}: expected at least 257, <|endoftext|> and the 256 bytes')
+    raise ValueError(
+      f'data.vocab_size={vocab_size}: expected at least 257, <|endoftext|> and the 256 bytes'
+    )
   tokenizer = _dress(Tokenizer(models.BPE()))
   alphabet = pre_tokenizers.ByteLevel.alphabet()
   trainer = trainers.BpeTrainer(
-    vocab_size=vocab_size, special_tokens=[END], initial_alphabet=sorted(alphabet), show_progress=False
+    vocab_size=vocab_size,
+    special_tokens=[END],
+    initial_alphabet=sorted(alphabet),
+    show_progress=False,
   )
   tokenizer.train_from_iterator(lines, trainer)
   return from_parts(*parts(tokenizer))

@@ -29,7 +29,9 @@ class Stream(NamedTuple):
   corpus: corpus_lib.Corpus
   recipe: Recipe
   windows: range  # of one epoch
-  starts: np.ndarray  # int64 [documents + 1], where in the ring each document starts; last, how long the ring is
+  starts: (
+    np.ndarray
+  )  # int64 [documents + 1], where in the ring each document starts; last, how long the ring is
   end: int  # the id of <|endoftext|>
 
 
@@ -77,4 +79,6 @@ def _read(stream, at):
   document = np.searchsorted(stream.starts, at, side='right') - 1
   ends = at == stream.starts[document + 1] - 1
   # A place has as many <|endoftext|> before it as documents.
-  return np.where(ends, stream.end, stream.corpus.tokens[np.where(ends, 0, at - document)].astype(np.int32))
+  return np.where(
+    ends, stream.end, stream.corpus.tokens[np.where(ends, 0, at - document)].astype(np.int32)
+  )

@@ -83,11 +83,20 @@ def _checked(folder, split):
       if array.ndim != 1 or array.dtype not in accepted:
         raise ValueError(f'{array.dtype} of {array.ndim} axes')
     except (ValueError, EOFError, OSError) as error:
-      raise ValueError(f'{path} is damaged ({error}): delete {str(folder)!r} and it is made again') from None
+      raise ValueError(
+        f'{path} is damaged ({error}): delete {str(folder)!r} and it is made again'
+      ) from None
   part = Corpus(**arrays)
   cuts = part.documents
-  if len(part.starts) != len(part.tokens) or not len(cuts) or cuts[0] != 0 or cuts[-1] != len(part.tokens):
-    raise ValueError(f'{str(folder)!r} is damaged ({split} does not fit together): delete it and it is made again')
+  if (
+    len(part.starts) != len(part.tokens)
+    or not len(cuts)
+    or cuts[0] != 0
+    or cuts[-1] != len(part.tokens)
+  ):
+    raise ValueError(
+      f'{str(folder)!r} is damaged ({split} does not fit together): delete it and it is made again'
+    )
   return part
 
 
@@ -135,7 +144,9 @@ def _documents(name, root, cache):
 
 def _folder(name, root):
   if root is None or str(root) == '':
-    raise FileNotFoundError(f'data.corpus={name!r} is a folder of local text: say where with data.root=FOLDER')
+    raise FileNotFoundError(
+      f'data.corpus={name!r} is a folder of local text: say where with data.root=FOLDER'
+    )
   return pathlib.Path(root).expanduser() / name
 
 
@@ -147,7 +158,9 @@ def _fingerprint(name, root, cache):
 
 def key(spec, root=None, cache=None, extra=''):
   """A file name that changes with the sources, their content and `extra`."""
-  content = json.dumps([FORMAT, [[name, _fingerprint(name, root, cache)] for name, *_ in sources(spec)], extra])
+  content = json.dumps(
+    [FORMAT, [[name, _fingerprint(name, root, cache)] for name, *_ in sources(spec)], extra]
+  )
   return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{hashlib.sha256(content.encode()).hexdigest()[:16]}'
 
 
@@ -160,7 +173,9 @@ def _tokenised(name, tokenizer, root, cache):
   arrays = _encode(_documents(name, root, cache), tokenizer)
   for split in SPLITS:
     if not len(arrays[split].tokens):
-      raise ValueError(f'data.corpus={name!r}: no document for the {split} split; expected at least three documents')
+      raise ValueError(
+        f'data.corpus={name!r}: no document for the {split} split; expected at least three documents'
+      )
   folder.parent.mkdir(parents=True, exist_ok=True)
   # Written beside and renamed: a killed build leaves nothing that looks finished. Several processes may build at once,
   # each in a place of its own; the first one's stays.
@@ -170,7 +185,9 @@ def _tokenised(name, tokenizer, root, cache):
     for split, corpus in arrays.items():
       for field, array in corpus._asdict().items():
         np.save(made / f'{split}.{field}.npy', array)
-    (made / 'meta.json').write_text(json.dumps({'source': name, 'tokens': len(arrays['train'].tokens)}))
+    (made / 'meta.json').write_text(
+      json.dumps({'source': name, 'tokens': len(arrays['train'].tokens)})
+    )
     try:
       made.rename(folder)
     except OSError:
@@ -225,7 +242,9 @@ def _sample(part, share):
   lengths = np.diff(part.documents)[chosen]
   spans = [slice(a, a + n) for a, n in zip(part.documents[chosen], lengths, strict=True)]
   pick = lambda array: np.concatenate([array[span] for span in spans])
-  return Corpus(pick(part.tokens), pick(part.starts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+  return Corpus(
+    pick(part.tokens), pick(part.starts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+  )
 
 
 def _sentences(text):

@@ -33,12 +33,17 @@ def load(root='', train=None, test=None) -> Digits:
   if root:
     folder = pathlib.Path(root).expanduser() / 'mnist'
     if not folder.is_dir():
-      raise FileNotFoundError(f'digits: no folder {folder}; it holds the four idx files of MNIST, '
-                              "or leave the root empty for scikit-learn's digits")
+      raise FileNotFoundError(
+        f'digits: no folder {folder}; it holds the four idx files of MNIST, '
+        "or leave the root empty for scikit-learn's digits"
+      )
     name, parts = 'MNIST', [_pair(folder, prefix) for prefix in MNIST.values()]
   else:
     name, parts = "scikit-learn's digits", _packaged()
-  cut = [_first(name, split, part, count) for split, part, count in zip(MNIST, parts, (train, test), strict=True)]
+  cut = [
+    _first(name, split, part, count)
+    for split, part, count in zip(MNIST, parts, (train, test), strict=True)
+  ]
   return Digits(name, *cut[0], *cut[1])
 
 
@@ -81,8 +86,12 @@ def _idx(folder, name, axes):
     raise ValueError(f'{path}: damaged gzip file ({error})') from None
   head = 4 + 4 * axes
   if len(data) < head or data[:4] != bytes([0, 0, 8, axes]):
-    raise ValueError(f'{path}: not an idx file of bytes with {axes} axes; it starts with {data[:4].hex() or "nothing"}')
+    raise ValueError(
+      f'{path}: not an idx file of bytes with {axes} axes; it starts with {data[:4].hex() or "nothing"}'
+    )
   sizes = struct.unpack(f'>{axes}I', data[4:head])
   if len(data) - head != math.prod(sizes):
-    raise ValueError(f'{path}: {len(data) - head} bytes of data, but its head says {"x".join(map(str, sizes))}')
+    raise ValueError(
+      f'{path}: {len(data) - head} bytes of data, but its head says {"x".join(map(str, sizes))}'
+    )
   return np.frombuffer(data, np.uint8, offset=head).reshape(sizes)

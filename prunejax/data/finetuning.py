@@ -18,7 +18,9 @@ class _Form(NamedTuple):
   pair: str
 
 
-_BERT = _Form(('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1')
+_BERT = _Form(
+  ('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1'
+)
 _DECODER = _Form((bpe.END,), '$A:0', f'$A:0 {bpe.END}:0 $B:0')
 
 
@@ -38,19 +40,29 @@ def encode(examples, tokenizer, seq_len):
   ids = {piece: tokenizer.token_to_id(piece) for piece in form.special}
   lacking = [piece for piece, number in ids.items() if number is None]
   if lacking:
-    raise ValueError(f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(lacking)}')
-  shown = re.sub(r':\d', '', form.pair if pair else form.single).replace('$A', 'a').replace('$B', 'b')
+    raise ValueError(
+      f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(lacking)}'
+    )
+  shown = (
+    re.sub(r':\d', '', form.pair if pair else form.single).replace('$A', 'a').replace('$B', 'b')
+  )
   if seq_len < len(shown.split()):
     raise ValueError(f'seq_len={seq_len} has no room for {shown!r}')
   if not examples.a:
     raise ValueError('no examples to encode')
-  own = tokenizers.Tokenizer.from_str(tokenizer.to_str())  # truncation and padding are state: leave the caller's alone
+  own = tokenizers.Tokenizer.from_str(
+    tokenizer.to_str()
+  )  # truncation and padding are state: leave the caller's alone
   own.post_processor = tokenizers.processors.TemplateProcessing(
-    single=form.single, pair=form.pair, special_tokens=[(p, ids[p]) for p in form.special if p in form.pair]
+    single=form.single,
+    pair=form.pair,
+    special_tokens=[(p, ids[p]) for p in form.special if p in form.pair],
   )
   own.enable_truncation(seq_len, strategy='longest_first')
   own.enable_padding(pad_id=ids[form.special[-1]], pad_token=form.special[-1], length=seq_len)
-  rows = own.encode_batch(list(zip(examples.a, examples.b, strict=True)) if pair else list(examples.a))
+  rows = own.encode_batch(
+    list(zip(examples.a, examples.b, strict=True)) if pair else list(examples.a)
+  )
   column = lambda name, dtype: np.array([getattr(r, name) for r in rows], dtype)
   valid = column('attention_mask', bool)
   valid[:, 0] = True

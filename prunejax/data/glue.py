@@ -78,7 +78,9 @@ TASKS = {
     digits=False,
     files=_BY_GENRE,
   ),
-  'qnli': Row('QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False),
+  'qnli': Row(
+    'QNLI', ('question', 'sentence'), _NLI, ('accuracy',), ('question', 'sentence'), digits=False
+  ),
   'rte': Row('RTE', _SENTENCES, _NLI, ('accuracy',), _SENTENCES, digits=False),
   'wnli': Row('WNLI', _SENTENCES, ('not_entailment', 'entailment'), ('accuracy',), _SENTENCES),
 }
@@ -147,7 +149,9 @@ def read(root, task, split):
       + (f' ({names})' if names else '')
     )
   if broken:
-    warnings.warn(f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2)
+    warnings.warn(
+      f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2
+    )
   kept = [(n, fields) for n, fields in zip(numbers, rows, strict=True) if len(fields) == width]
   labels = _labels(this, path, [(n, fields[label]) for n, fields in kept])
   a, *b = ([fields[c].strip() for _, fields in kept] for c in texts)

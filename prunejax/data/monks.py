@@ -39,14 +39,18 @@ def load(problem, root='', seed=0) -> Monk:
     raise ValueError(f"MONK's problem {problem!r}: accepted: 1, 2, 3")
   if root:
     folder = pathlib.Path(root).expanduser() / 'monks'
-    (train, train_y), (test, test_y) = (read(folder / f'monks-{problem}.{split}') for split in ('train', 'test'))
+    (train, train_y), (test, test_y) = (
+      read(folder / f'monks-{problem}.{split}') for split in ('train', 'test')
+    )
     return Monk('published files', one_hot(train), train_y, one_hot(test), test_y)
   points, rng = every_point(), np.random.default_rng([seed, problem])
   labels = RULES[problem](points).astype(np.int32)
   chosen = np.sort(rng.permutation(len(points))[: TRAIN[problem]])
   noisy = labels[chosen]
   noisy[rng.permutation(len(chosen))[: NOISE[problem]]] ^= 1
-  return Monk(f'generated subset, seed {seed}', one_hot(points[chosen]), noisy, one_hot(points), labels)
+  return Monk(
+    f'generated subset, seed {seed}', one_hot(points[chosen]), noisy, one_hot(points), labels
+  )
 
 
 def every_point():
@@ -56,14 +60,18 @@ def every_point():
 
 def one_hot(points):
   """float32 [n, 17] of attributes int [n, 6]."""
-  return np.concatenate([np.eye(n, dtype=np.float32)[points[:, i] - 1] for i, n in enumerate(VALUES)], axis=1)
+  return np.concatenate(
+    [np.eye(n, dtype=np.float32)[points[:, i] - 1] for i, n in enumerate(VALUES)], axis=1
+  )
 
 
 def read(path):
   """(attributes int32 [n, 6], labels int32 [n]) of a published file: label, a1 ... a6, name on each line."""
   path = pathlib.Path(path)
   if not path.is_file():
-    raise FileNotFoundError(f"MONK's problems: no file {path}; leave the root empty for generated training sets")
+    raise FileNotFoundError(
+      f"MONK's problems: no file {path}; leave the root empty for generated training sets"
+    )
   rows = []
   for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
     words = line.split()
@@ -73,9 +81,15 @@ def read(path):
       label, *values = map(int, words[:7])
     except ValueError:
       label, values = -1, []
-    if label not in (0, 1) or len(values) != 6 or not all(1 <= v <= n for v, n in zip(values, VALUES, strict=True)):
-      raise ValueError(f'{path}, line {number}: {line.strip()!r}; expected a label 0 or 1 and six attributes '
-                       f'from 1 to {VALUES}')
+    if (
+      label not in (0, 1)
+      or len(values) != 6
+      or not all(1 <= v <= n for v, n in zip(values, VALUES, strict=True))
+    ):
+      raise ValueError(
+        f'{path}, line {number}: {line.strip()!r}; expected a label 0 or 1 and six attributes '
+        f'from 1 to {VALUES}'
+      )
     rows.append([label, *values])
   if not rows:
     raise ValueError(f'{path}: empty')

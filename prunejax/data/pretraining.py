@@ -55,7 +55,9 @@ class Stream(NamedTuple):
 def stream(corpus, tokenizer, recipe) -> Stream:
   """Cuts every document into windows of the token budget. Raises ValueError for a recipe that cannot hold."""
   if recipe.seq_len < 8:
-    raise ValueError(f'data.seq_len={recipe.seq_len}: expected at least 8 (three are [CLS] and two [SEP])')
+    raise ValueError(
+      f'data.seq_len={recipe.seq_len}: expected at least 8 (three are [CLS] and two [SEP])'
+    )
   if not 0 < recipe.rate < 1:
     raise ValueError(f'data.predict={recipe.rate}: expected a share of tokens between 0 and 1')
   budget = recipe.seq_len - 3
@@ -86,7 +88,9 @@ def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
   recipe, rng = stream.recipe, np.random.default_rng([seed, step])
   which = order(len(stream.windows), seed, step * batch_size, batch_size)
   budget = recipe.seq_len - 3
-  start = stream.windows[which] + (rng.random(batch_size) * (stream.slack[which] + 1)).astype(np.int64)
+  start = stream.windows[which] + (rng.random(batch_size) * (stream.slack[which] + 1)).astype(
+    np.int64
+  )
   length = np.minimum(stream.ends[which] - start, budget)
   short = rng.random(batch_size) < recipe.short
   length = np.where(short, np.minimum(rng.integers(4, budget + 1, batch_size), length), length)
@@ -96,7 +100,9 @@ def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
   rows = np.flatnonzero(is_random) if recipe.matched else np.arange(batch_size)
   place, room = (_like if recipe.matched else _elsewhere)(stream, which[rows], second[rows], rng)
   second[rows] = np.where(is_random[rows], place, second[rows])
-  second_length[rows] = np.where(is_random[rows], np.minimum(second_length[rows], room), second_length[rows])
+  second_length[rows] = np.where(
+    is_random[rows], np.minimum(second_length[rows], room), second_length[rows]
+  )
   arrays = _assemble(stream, start, cut, second, second_length, rng)
   arrays['is_random'] = is_random.astype(np.int32)
   mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
@@ -126,7 +132,9 @@ def _boundary(stream, start, length, rng):
   sentence = stream.corpus.starts[at] & inside
   word = stream.word_start[stream.corpus.tokens[at]] & inside
   key = rng.random(at.shape)
-  key = np.where(sentence, 2 + key, np.where(word, 1 + key, np.where(offset == length[:, None] // 2, 0.5, 0)))
+  key = np.where(
+    sentence, 2 + key, np.where(word, 1 + key, np.where(offset == length[:, None] // 2, 0.5, 0))
+  )
   return key.argmax(axis=1)
 
 
@@ -167,7 +175,9 @@ def _like(stream, which, true, rng):
 
 def _others(stream, which, rng, shape=None):
   """Windows of other documents than those of the windows `which`, of their shape or of `shape`."""
-  first, last = (np.searchsorted(stream.ends, stream.ends[which], side) for side in ('left', 'right'))
+  first, last = (
+    np.searchsorted(stream.ends, stream.ends[which], side) for side in ('left', 'right')
+  )
   own = np.where(last - first < len(stream.windows), last - first, 0)
   other = rng.integers(0, len(stream.windows) - own, shape)
   return np.where(other >= first, other + own, other)
@@ -177,7 +187,9 @@ def _places(stream, windows):
   """(tokens of each window, those in the first half of what is left of its document), both [..., seq_len - 3]."""
   offset = np.arange(stream.recipe.seq_len - 3)
   begin, end = stream.windows[windows][..., None], stream.ends[windows][..., None]
-  return np.minimum(begin + offset, len(stream.corpus.tokens) - 1), offset < np.maximum((end - begin) // 2, 1)
+  return np.minimum(begin + offset, len(stream.corpus.tokens) - 1), offset < np.maximum(
+    (end - begin) // 2, 1
+  )
 
 
 def _assemble(stream, start, first_len, second, second_len, rng):
@@ -191,12 +203,16 @@ def _assemble(stream, start, first_len, second, second_len, rng):
   at = np.where(in_first, start[:, None] + column - 1, second[:, None] + column - first_len - 2)
   text = in_first | in_second
   valid = column < first_len + second_len + 3
-  ids = np.where(text, tokens[np.clip(at, 0, len(tokens) - 1)].astype(np.int32), np.where(valid, sep, 0))
+  ids = np.where(
+    text, tokens[np.clip(at, 0, len(tokens) - 1)].astype(np.int32), np.where(valid, sep, 0)
+  )
   ids[:, 0] = cls
 
   # The `wanted` text positions with the smallest random keys, in order of position.
   key = np.where(text, rng.random(ids.shape), 2.0)
-  wanted = np.clip(np.rint(text.sum(axis=1) * recipe.rate), 1, recipe.max_predictions).astype(np.int64)
+  wanted = np.clip(np.rint(text.sum(axis=1) * recipe.rate), 1, recipe.max_predictions).astype(
+    np.int64
+  )
   chosen = np.argsort(key, axis=1)[:, : recipe.max_predictions]
   real = np.arange(chosen.shape[1]) < wanted[:, None]
   positions = np.sort(np.where(real, chosen, recipe.seq_len), axis=1)
@@ -207,7 +223,9 @@ def _assemble(stream, start, first_len, second, second_len, rng):
   luck = rng.random(positions.shape)
   anything = rng.integers(ordinary, len(stream.word_start), positions.shape)
   written = np.where(luck < 0.8, blank, np.where(luck < 0.9, anything, targets))
-  corrupt = np.concatenate([ids, np.zeros((len(ids), 1), ids.dtype)], axis=1)  # the last column takes the padding
+  corrupt = np.concatenate(
+    [ids, np.zeros((len(ids), 1), ids.dtype)], axis=1
+  )  # the last column takes the padding
   np.put_along_axis(corrupt, np.where(real, positions, recipe.seq_len), written, axis=1)
   pad = recipe.max_predictions - positions.shape[1]
   widen = lambda x, dtype: np.pad(x, ((0, 0), (0, pad))).astype(dtype)

@@ -29,9 +29,15 @@ _PARAM = re.compile(
   r'@(param|return|raise)\s+\w+:?)\s*(?P<rest>.*)$'
 )
 _FIELD = re.compile(r'^(:[A-Za-z][\w -]*(\s[^:`]+)?:(\s|$)|@\w+|\\\w+)')
-_ADMONITION = re.compile(r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I)
-_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$')
-_TYPED_ITEM = re.compile(r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$')
+_ADMONITION = re.compile(
+  r'^\.\.\s+(note|warning|tip|important|caution|hint|attention)::\s*(?P<rest>.*)$', re.I
+)
+_ITEM = re.compile(
+  r'^[`*]*[\w./-]+[`*]*( ?\([^()]*(\([^()]*\)[^()]*)*\))?(?P<colon> ?:)(\s+(?P<rest>.*))?$'
+)
+_TYPED_ITEM = re.compile(
+  r'^[`*]*[\w./-]+[`*]* \(.*\):(\s+(?P<rest>.*))?$|^`[^`]*`: (?P<quoted>.*)$'
+)
 
 _LINKS = (
   (re.compile(r':\w[\w:+.-]*:`~[^`<]*?([\w]+)`'), r'\1'),  # :func:`~a.b.c` -> c
@@ -68,7 +74,9 @@ _REFUSED = re.compile(
   r'https?:|www\.|ftp:|[\\{}|^~<>=@#$%\[\]`]|\*|__|::|->|//|\.\.\.\.|'
   r'\bTODO\b|\bFIXME\b|arXiv|\bdoi\b|\bISBN\b'
 )
-_LEGAL = re.compile(r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I)
+_LEGAL = re.compile(
+  r'copyright|licen[sc]e|warrant|all rights reserved|permission is|apache|author:', re.I
+)
 _CAMEL = re.compile(r'[a-z][A-Z]')
 _WORDS = re.compile(r"(?<!\S)[\"'(]{0,2}[A-Za-z']+(?:[-/][A-Za-z]+)*[,;:.!?)\"']*(?!\S)")
 _FUNCTION_WORDS = frozenset(
@@ -104,7 +112,9 @@ def sentences(text):
   """Split one line of prose after . ! ? before a capital, keeping abbreviations whole."""
   out, start = [], 0
   for end in _SENTENCE_END.finditer(text):
-    if text[end.start()] != '.' or not _ABBREVIATION.search(text, max(start, end.start() - 8), end.start()):
+    if text[end.start()] != '.' or not _ABBREVIATION.search(
+      text, max(start, end.start() - 8), end.start()
+    ):
       out.append(text[start : end.end()].strip())
       start = end.end()
   last = text[start:].strip()
@@ -122,7 +132,9 @@ def is_sentence(text):
   if glue < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
     return False
   strange = len(words) - len(_WORDS.findall(text)) + len(_CAMEL.findall(text))
-  return strange <= 0.2 * len(words) and any(w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words)
+  return strange <= 0.2 * len(words) and any(
+    w in _VERBS or w.rstrip('.,;:').endswith(_VERB_ENDINGS) for w in words
+  )
 
 
 def _blocks(doc):
@@ -130,7 +142,9 @@ def _blocks(doc):
   lines = doc.split('\n')
   block, indent = [], None  # the lines so far and their indentation (None: the next line decides)
   skip_below = None  # leave out what is indented deeper (a literal block, a directive)
-  section = None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
+  section = (
+    None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
+  )
   fence = doctest = False
   for i, line in enumerate([*lines, '']):
     words = line.strip()
@@ -151,11 +165,18 @@ def _blocks(doc):
       skip_below = None
     first = words[0]
     below = lines[i + 1] if i + 1 < len(lines) else ''
-    underlined = below and below.lstrip()[:1] in _RULES and _UNDERLINE.match(below) and not _UNDERLINE.match(line)
+    underlined = (
+      below
+      and below.lstrip()[:1] in _RULES
+      and _UNDERLINE.match(below)
+      and not _UNDERLINE.match(line)
+    )
     name = _HEADING.match(words) if underlined or words[-1] == ':' else None
     name = name[2].lower() if name else ''
     code = doctest or words.startswith(('>>>', 'In ['))
-    heading = not code and (underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED))
+    heading = not code and (
+      underlined or words.endswith(':') and (name in _ITEMS or name in _SKIPPED)
+    )
     if section and not heading and (section[0] == 'indented' and deep <= section[1]):
       section = None
     item = rest = None

@@ -75,7 +75,9 @@ _LEFT_OUT = re.compile(
   r'vendored?|_?externals?|__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|'
   r'modular_[^/]*|convert_[^/]*|[^/]*_pb2[^/]*|dummy_[^/]*)\.py$'
 )
-_LITERAL = re.compile(r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S)
+_LITERAL = re.compile(
+  r'(?:\A|:)(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*([rRuU]?(\"\"\"|\'\'\').*?(?<!\\)\2)', re.S
+)
 _HASH_WORDS = re.compile(r'[^a-z]+')
 
 
@@ -111,7 +113,9 @@ def _sources(library):
       below[:] = sorted(d for d in below if not _LEFT_OUT.search(d + '/'))
       for name in sorted(files):
         if name.endswith('.py') and not _LEFT_OUT.search(name):
-          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix('.__init__')
+          module = (prefix + inside.removeprefix('./').replace('/', '.') + name[:-3]).removesuffix(
+            '.__init__'
+          )
           yield module, pathlib.Path(folder, name)
 
 
@@ -133,7 +137,9 @@ def _docstrings(path):
 
 
 def _key(text):
-  return hashlib.blake2b(_HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8).digest()
+  return hashlib.blake2b(
+    _HASH_WORDS.sub(' ', text.lower()).strip().encode(), digest_size=8
+  ).digest()
 
 
 def build(libraries=None):
@@ -176,7 +182,9 @@ def signature(libraries=None):
   for library in LIBRARIES if libraries is None else libraries:
     try:
       versions[library] = (
-        importlib.metadata.version(LIBRARIES[library]) if library != 'stdlib' else platform.python_version()
+        importlib.metadata.version(LIBRARIES[library])
+        if library != 'stdlib'
+        else platform.python_version()
       )
     except importlib.metadata.PackageNotFoundError:
       versions[library] = 'unversioned' if importlib.util.find_spec(library) else None
@@ -185,7 +193,9 @@ def signature(libraries=None):
 
 def default_cache():
   """$PRUNEJAX_CACHE, else ~/.cache/prunejax."""
-  return pathlib.Path(os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser())
+  return pathlib.Path(
+    os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser()
+  )
 
 
 def entries(cache_dir=None):
@@ -202,8 +212,12 @@ def entries(cache_dir=None):
         raise ValueError(f'more than {MOST} characters')
       return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.loads(text)]
     except (OSError, EOFError, ValueError, TypeError, RecursionError) as e:
-      warnings.warn(f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2)
-  print('pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr)
+      warnings.warn(
+        f'{path}: damaged cache ({type(e).__name__}: {e}); building the corpus again', stacklevel=2
+      )
+  print(
+    'pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr
+  )
   built = build()
   print(format_statistics(statistics(_documents(built))), file=sys.stderr)
   try:
@@ -220,7 +234,9 @@ def entries(cache_dir=None):
       os.unlink(part)
       raise
   except OSError as e:
-    warnings.warn(f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2)
+    warnings.warn(
+      f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2
+    )
   return built
 
 
@@ -233,7 +249,9 @@ def split_of(name):
 def documents(cache_dir=None, split=None):
   """One Document a module, in corpus order; `split` keeps one of 'train', 'validation', 'test'."""
   if split not in (None, 'train', 'validation', 'test'):
-    raise ValueError(f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all")
+    raise ValueError(
+      f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all"
+    )
   return [d for d in _documents(entries(cache_dir)) if split is None or split_of(d.name) == split]
 
 
@@ -252,7 +270,9 @@ def statistics(docs):
     row = (1, d.text.count('\n') + 1, len(d.text.split()), len(d.text))
     split = split_of(d.name)
     for cell in ((d.library, split), (d.library, 'all'), ('all', split), ('all', 'all')):
-      total = table.setdefault(cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0))
+      total = table.setdefault(
+        cell, dict.fromkeys(('documents', 'paragraphs', 'words', 'characters'), 0)
+      )
       for name, n in zip(total, row, strict=True):
         total[name] += n
   return table
@@ -262,9 +282,13 @@ def format_statistics(table):
   """The statistics as lines of text, the largest library first."""
   names = ('documents', 'paragraphs', 'words', 'characters')
   lines = [f'{"library":<22}{"split":<12}' + ''.join(f'{n:>12}' for n in names)]
-  order = sorted({lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib))
+  order = sorted(
+    {lib for lib, _ in table} - {'all'}, key=lambda lib: (-table[lib, 'all']['words'], lib)
+  )
   for library in order + ['all']:
     for split in ('train', 'validation', 'test', 'all') if library == 'all' else ('all',):
       if (library, split) in table:
-        lines.append(f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names))
+        lines.append(
+          f'{library:<22}{split:<12}' + ''.join(f'{table[library, split][n]:>12,}' for n in names)
+        )
   return '\n'.join(lines)

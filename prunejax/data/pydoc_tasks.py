@@ -58,7 +58,9 @@ def _splits(name, cache, signature):
   for number, split in enumerate(SPLITS):
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     rows = []
-    for a, b, label in _MAKERS[name]([e for e in entries if pydoc.split_of(e.document) == split], rng):
+    for a, b, label in _MAKERS[name](
+      [e for e in entries if pydoc.split_of(e.document) == split], rng
+    ):
       key = tuple(sorted(_WORD.findall(f'{a} {b}'.lower())))
       if key not in seen:
         seen.add(key)
@@ -103,7 +105,9 @@ def _summary(entries, rng):
       pairs.extend((_clip(first, 14), p, e.document) for p in pieces[:_PIECES])
   pairs = [pairs[i] for i in rng.permutation(len(pairs))]
   rows = []
-  for (first, own, document), (_, other, elsewhere) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
+  for (first, own, document), (_, other, elsewhere) in zip(
+    pairs, pairs[1:] + pairs[:1], strict=True
+  ):
     # Every sentence serves under both labels, so neither side alone tells the answer.
     if document != elsewhere:
       rows += [(first, own, 1), (first, other, 0)]
@@ -146,7 +150,9 @@ def _words(entries, rng):
     if not label:
       theirs, places = windows[other]
       window = list(window)
-      for to, source in zip(rng.permutation(free)[:_REPLACED], rng.permutation(places)[:_REPLACED], strict=True):
+      for to, source in zip(
+        rng.permutation(free)[:_REPLACED], rng.permutation(places)[:_REPLACED], strict=True
+      ):
         window[to] = theirs[source]
     rows.append((' '.join(window), None, label))
   return rows

@@ -37,6 +37,8 @@ def load(name, split, *, root=None, cache=None):
     return pydoc_tasks.load(rest, split, cache)
   if source == 'glue':
     if root is None:
-      raise ValueError(f'task {name!r} reads local files: set the folder that holds glue/ (--config.data.root=FOLDER)')
+      raise ValueError(
+        f'task {name!r} reads local files: set the folder that holds glue/ (--config.data.root=FOLDER)'
+      )
     return glue.read(root, rest, split)
   return tfds.read_task(rest.removeprefix('glue/'), root, split)

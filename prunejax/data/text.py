@@ -25,10 +25,15 @@ def files(folder):
   if folder.is_file():
     return [folder]
   if not folder.is_dir():
-    raise FileNotFoundError(f'no text folder {str(folder)!r}: expected a folder of text files or .tar.xz archives')
+    raise FileNotFoundError(
+      f'no text folder {str(folder)!r}: expected a folder of text files or .tar.xz archives'
+    )
   found = sorted(
-    p for p in folder.rglob('*')
-    if p.is_file() and p.suffix in SUFFIXES and not any(q.startswith('.') for q in p.parts[len(folder.parts):])
+    p
+    for p in folder.rglob('*')
+    if p.is_file()
+    and p.suffix in SUFFIXES
+    and not any(q.startswith('.') for q in p.parts[len(folder.parts) :])
   )
   if not found:
     raise FileNotFoundError(
@@ -50,7 +55,9 @@ def documents(folder) -> Iterator[str]:
 def fingerprint(folder):
   """What identifies the folder's content for a cache: names and sizes, `[[name, bytes], ...]`."""
   folder = pathlib.Path(folder).expanduser()
-  return [[str(p.relative_to(folder)) if p != folder else p.name, p.stat().st_size] for p in files(folder)]
+  return [
+    [str(p.relative_to(folder)) if p != folder else p.name, p.stat().st_size] for p in files(folder)
+  ]
 
 
 def _members(path):

@@ -27,8 +27,12 @@ def _builder(name, data_dir):
     tensorflow_datasets = importlib.import_module('tensorflow_datasets')
     importlib.import_module(_MODULES[base])
   except ImportError as e:
-    raise ImportError(f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'") from e
-  shown = f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
+    raise ImportError(
+      f"TFDS dataset {name!r}: {e}; install it with: python -m pip install 'prunejax[train]'"
+    ) from e
+  shown = (
+    f'data_dir={str(data_dir)!r}' if data_dir else 'the default data_dir (~/tensorflow_datasets)'
+  )
   edition = 'wikipedia/20230601.en' if name == 'wikipedia' else name
   prepare = (
     f'prepare it once, with a network: python -c "import {_MODULES[base]}, '
@@ -62,11 +66,16 @@ def source(name, data_dir, split):
   try:
     splits[split]
   except (KeyError, ValueError):
-    raise ValueError(f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(splits))}') from None
+    raise ValueError(
+      f'TFDS dataset {name!r} has no split {split!r}: {nearest(split, tuple(splits))}'
+    ) from None
   for part in set(re.findall(r'\w+', split)) & set(splits):
     # dataset_info counts what was made, the files hold what arrived; a data source believes
     # the former.
-    stored = sum(array_record_module.ArrayRecordReader(str(path)).num_records() for path in splits[part].filepaths)
+    stored = sum(
+      array_record_module.ArrayRecordReader(str(path)).num_records()
+      for path in splits[part].filepaths
+    )
     if stored != splits[part].num_examples:
       raise ValueError(
         f'TFDS dataset {name!r}, split {part!r}: {stored} records on disk, '
@@ -87,7 +96,9 @@ def _records(records):
 def documents(name, data_dir=None, split='train'):
   """Iterator of the texts of 'wikipedia[/config]' or 'lm1b', in the order of the files."""
   if name.partition('/')[0] not in CORPORA:
-    raise ValueError(f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}')
+    raise ValueError(
+      f'TFDS dataset {name!r} is not a corpus: {nearest(name.partition("/")[0], CORPORA)}'
+    )
   records = source(
     name, data_dir, split
   )  # here, so that a missing dataset is an error of this call, not of the first text

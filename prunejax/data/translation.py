@@ -15,11 +15,18 @@ from prunejax.data import prose, pydoc
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')
-SPLITS = ('train', 'val', 'test_2016_flickr', 'test_2017_flickr', 'test_2017_mscoco', 'test_2018_flickr')
+SPLITS = (
+  'train',
+  'val',
+  'test_2016_flickr',
+  'test_2017_flickr',
+  'test_2017_mscoco',
+  'test_2018_flickr',
+)
 MOST = 2**28  # bytes of a file
 CIPHER = 'cipher'  # the name of the made-up language in labels and reports
 _DROPPED = frozenset(('a', 'an', 'the'))
-_WORD = re.compile(r"[a-z]+|[.,;:!?]")
+_WORD = re.compile(r'[a-z]+|[.,;:!?]')
 
 
 class Pairs(NamedTuple):
@@ -45,12 +52,21 @@ def multi30k(root, split, source='en', target='de') -> Pairs:
   if split not in SPLITS:
     raise ValueError(f'multi30k has no split {split!r}; known: {", ".join(SPLITS)}')
   if source == target:
-    raise ValueError(f'multi30k: source and target are both {source!r}; two of its languages are needed, en and de')
-  paths = [pathlib.Path(root) / 'multi30k' / f'{split}.lc.norm.tok.{language}' for language in (source, target)]
+    raise ValueError(
+      f'multi30k: source and target are both {source!r}; two of its languages are needed, en and de'
+    )
+  paths = [
+    pathlib.Path(root) / 'multi30k' / f'{split}.lc.norm.tok.{language}'
+    for language in (source, target)
+  ]
   sides = [_lines(path) for path in paths]
   if len(sides[0]) != len(sides[1]):
-    counts = ' and '.join(f'{path.name} {len(side)}' for path, side in zip(paths, sides, strict=True))
-    raise ValueError(f'{str(paths[0].parent)!r}: its two sides differ in lines: {counts}; line i must translate line i')
+    counts = ' and '.join(
+      f'{path.name} {len(side)}' for path, side in zip(paths, sides, strict=True)
+    )
+    raise ValueError(
+      f'{str(paths[0].parent)!r}: its two sides differ in lines: {counts}; line i must translate line i'
+    )
   both = [(a, b) for a, b in zip(*sides, strict=True) if a and b]
   if not both:
     raise ValueError(f'{str(paths[0])!r}: no line has words on both sides')
@@ -66,7 +82,9 @@ def cipher(count, *, longest=14, seed=0, cache=None) -> Pairs:
   """
   found = dict.fromkeys(itertools.islice(_short_sentences(longest, cache), 2 * count))
   if len(found) < count:
-    raise ValueError(f'the embedded corpus has {len(found)} sentences of 4 to {longest} words, not count={count}')
+    raise ValueError(
+      f'the embedded corpus has {len(found)} sentences of 4 to {longest} words, not count={count}'
+    )
   source = random.Random(seed).sample(sorted(found), count)
   return Pairs(source, [encipher(line) for line in source])
 
@@ -93,7 +111,11 @@ def vocabulary(lines: Iterable[str], size) -> Tokenizer:
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   tokenizer.decoder = decoders.BPEDecoder(suffix='</w>')
   trainer = trainers.BpeTrainer(
-    vocab_size=size, special_tokens=list(SPECIAL), end_of_word_suffix='</w>', show_progress=False, min_frequency=2
+    vocab_size=size,
+    special_tokens=list(SPECIAL),
+    end_of_word_suffix='</w>',
+    show_progress=False,
+    min_frequency=2,
   )
   tokenizer.train_from_iterator(lines, trainer)
   return tokenizer
@@ -119,7 +141,9 @@ def buckets(source, target, bounds) -> list:
   source, target: lists of ids. Pairs longer than the last bound are left out; a bucket may be empty.
   """
   if len(source) != len(target):
-    raise ValueError(f'buckets: {len(source)} sources and {len(target)} targets; one target a source is needed')
+    raise ValueError(
+      f'buckets: {len(source)} sources and {len(target)} targets; one target a source is needed'
+    )
   places = [[] for _ in bounds]
   for i, (a, b) in enumerate(zip(source, target, strict=True)):
     for place, (s, t) in zip(places, bounds, strict=True):
@@ -127,7 +151,10 @@ def buckets(source, target, bounds) -> list:
         place.append(i)
         break
   return [
-    Batch(padded([source[i] + [EOS] for i in place], s), padded([[BOS, *target[i], EOS] for i in place], t + 1))
+    Batch(
+      padded([source[i] + [EOS] for i in place], s),
+      padded([[BOS, *target[i], EOS] for i in place], t + 1),
+    )
     for place, (s, t) in zip(places, bounds, strict=True)
   ]
 
@@ -149,7 +176,9 @@ def epoch(filled, batch, steps, rng):
   for number, bucket in enumerate(filled):
     order = rng.permutation(len(bucket.source))
     whole = len(order) // (batch * steps)
-    groups += [(number, part) for part in order[: whole * batch * steps].reshape(whole, steps, batch)]
+    groups += [
+      (number, part) for part in order[: whole * batch * steps].reshape(whole, steps, batch)
+    ]
   for i in rng.permutation(len(groups)):
     number, part = groups[i]
     yield Batch(filled[number].source[part], filled[number].target[part])
@@ -163,7 +192,10 @@ def _lines(path):
   if path.stat().st_size > MOST:
     raise ValueError(f'{str(path)!r} has {path.stat().st_size} bytes; at most {MOST} are read')
   try:
-    return [' '.join(line.split()) for line in path.read_text(encoding='utf-8').removesuffix('\n').split('\n')]
+    return [
+      ' '.join(line.split())
+      for line in path.read_text(encoding='utf-8').removesuffix('\n').split('\n')
+    ]
   except UnicodeDecodeError as error:
     raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
 

@@ -26,7 +26,10 @@ def task(root='', *, words=2000, bounds=((16, 18),), train=None, test=None) -> T
   than the last is left out of training and test alike. train, test: at most so many pairs of each, the first ones.
   """
   if root:
-    sides, name = [data.multi30k(root, split) for split in ('train', 'test_2016_flickr')], 'multi30k en-de'
+    sides, name = (
+      [data.multi30k(root, split) for split in ('train', 'test_2016_flickr')],
+      'multi30k en-de',
+    )
   else:
     count, held = train or 20_000, test or 500
     whole = data.cipher(count + held)
@@ -34,8 +37,12 @@ def task(root='', *, words=2000, bounds=((16, 18),), train=None, test=None) -> T
   learn, judge = [_cut(side, 0, limit) for side, limit in zip(sides, (train, test), strict=True)]
   tokenizer = data.vocabulary([*learn.source, *learn.target], words)
   ids = [data.encoded(tokenizer, side) for side in (*learn, *judge)]
-  fits = [len(a) < bounds[-1][0] and len(b) < bounds[-1][1] for a, b in zip(ids[2], ids[3], strict=True)]
-  judge = data.Pairs(*([line for line, fit in zip(side, fits, strict=True) if fit] for side in judge))
+  fits = [
+    len(a) < bounds[-1][0] and len(b) < bounds[-1][1] for a, b in zip(ids[2], ids[3], strict=True)
+  ]
+  judge = data.Pairs(
+    *([line for line, fit in zip(side, fits, strict=True) if fit] for side in judge)
+  )
   if not judge.source:
     raise ValueError(f'{name}: no sentence to judge on is as short as bounds={bounds}')
   return Task(name, tokenizer, data.buckets(ids[0], ids[1], bounds), judge, bounds)

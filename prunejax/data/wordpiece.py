@@ -5,7 +5,15 @@ import json
 import pathlib
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+  Tokenizer,
+  decoders,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+  trainers,
+)
 
 MOST = 2**28  # bytes of a vocabulary
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
@@ -16,7 +24,9 @@ def from_vocab(vocab, *, lowercase=True) -> Tokenizer:
   ids = {piece: i for i, piece in enumerate(vocab)}
   absent = [piece for piece in SPECIAL if piece not in ids]
   if absent:
-    raise ValueError(f'a vocabulary of {len(ids)} pieces lacks {", ".join(absent)}: expected a BERT vocab.txt')
+    raise ValueError(
+      f'a vocabulary of {len(ids)} pieces lacks {", ".join(absent)}: expected a BERT vocab.txt'
+    )
   if len(ids) != len(vocab):
     raise ValueError(f'a vocabulary of {len(vocab)} lines repeats {len(vocab) - len(ids)} of them')
   return _dress(Tokenizer(models.WordPiece(ids, unk_token='[UNK]')), lowercase)
@@ -27,12 +37,18 @@ def load(path) -> Tokenizer:
   path = pathlib.Path(path)
   path = path / 'vocab.txt' if path.is_dir() else path
   if not path.is_file():
-    raise FileNotFoundError(f'no vocabulary {str(path)!r}: expected a BERT vocab.txt, one piece a line')
+    raise FileNotFoundError(
+      f'no vocabulary {str(path)!r}: expected a BERT vocab.txt, one piece a line'
+    )
   if path.stat().st_size > MOST:
-    raise ValueError(f'the vocabulary {str(path)!r} has {path.stat().st_size} bytes: expected at most {MOST}')
+    raise ValueError(
+      f'the vocabulary {str(path)!r} has {path.stat().st_size} bytes: expected at most {MOST}'
+    )
   # Not splitlines(): a piece may itself be one of Unicode's other line ends.
   text = path.read_bytes().decode('utf-8').replace('\r\n', '\n').removesuffix('\n')
-  return from_vocab(text.split('\n') if text else [], lowercase=_lowered(path.with_name('tokenizer_config.json')))
+  return from_vocab(
+    text.split('\n') if text else [], lowercase=_lowered(path.with_name('tokenizer_config.json'))
+  )
 
 
 def _lowered(path):
@@ -47,7 +63,10 @@ def train(lines: Iterable[str], vocab_size, *, alphabet=100) -> Tokenizer:
   """A lower-cased vocabulary of `vocab_size` pieces; all but the `alphabet` commonest letters are [UNK]."""
   tokenizer = _undressed(Tokenizer(models.WordPiece(unk_token='[UNK]')), lowercase=True)
   trainer = trainers.WordPieceTrainer(
-    vocab_size=vocab_size, limit_alphabet=alphabet, special_tokens=list(SPECIAL), show_progress=False
+    vocab_size=vocab_size,
+    limit_alphabet=alphabet,
+    special_tokens=list(SPECIAL),
+    show_progress=False,
   )
   tokenizer.train_from_iterator(lines, trainer)
   return _dress(tokenizer, lowercase=True)

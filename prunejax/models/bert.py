@@ -28,7 +28,10 @@ PRUNABLE = (
   r'|pooler/kernel'
 )
 HEADS = ('mlm', 'nsp', 'classifier')
-OWN = ('heads_per_layer', 'intermediate_per_layer')  # fields of a size that no other program knows, see `widths`
+OWN = (
+  'heads_per_layer',
+  'intermediate_per_layer',
+)  # fields of a size that no other program knows, see `widths`
 ACTIVATIONS = {
   'gelu': lambda x: nn.gelu(x, approximate=False),
   'gelu_new': lambda x: nn.gelu(x, approximate=True),
@@ -82,13 +85,20 @@ def check(size, heads=(), *, length=1):
       f'hidden_size={size.hidden_size} does not split into '
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
-  for field, most in (('heads_per_layer', size.num_attention_heads), ('intermediate_per_layer', 2**31)):
+  for field, most in (
+    ('heads_per_layer', size.num_attention_heads),
+    ('intermediate_per_layer', 2**31),
+  ):
     given, depth = getattr(size, field, None), size.num_hidden_layers
     if given is None:
       continue
-    whole = isinstance(given, list | tuple) and all(type(n) is int and 0 <= n <= most for n in given)
+    whole = isinstance(given, list | tuple) and all(
+      type(n) is int and 0 <= n <= most for n in given
+    )
     if not whole or len(given) != depth:
-      raise ValueError(f'{field}={given!r}: expected {depth} whole numbers, one a layer, from 0 to {most}')
+      raise ValueError(
+        f'{field}={given!r}: expected {depth} whole numbers, one a layer, from 0 to {most}'
+      )
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
@@ -112,7 +122,9 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x, valid, deterministic):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
-    init = self.kernel_init if inner else nn.initializers.zeros  # nothing can be drawn for a layer without a head
+    init = (
+      self.kernel_init if inner else nn.initializers.zeros
+    )  # nothing can be drawn for a layer without a head
     dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     split = lambda y: y.reshape(batch, length, self.heads, self.width)
     query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
@@ -124,7 +136,9 @@ class Attention(nn.Module):
     weights = jax.nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(size.attention_probs_dropout_prob)(weights, deterministic=deterministic)
     mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    out = nn.Dropout(size.hidden_dropout_prob)(dense('output', hidden)(mixed), deterministic=deterministic)
+    out = nn.Dropout(size.hidden_dropout_prob)(
+      dense('output', hidden)(mixed), deterministic=deterministic
+    )
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -168,7 +182,9 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x, valid, deterministic):
     for i, layer in enumerate(widths(self.size)):
-      x = Layer(self.size, self.dtype, self.kernel_init, layer, name=f'layer_{i}')(x, valid, deterministic)
+      x = Layer(self.size, self.dtype, self.kernel_init, layer, name=f'layer_{i}')(
+        x, valid, deterministic
+      )
     return x
 
 

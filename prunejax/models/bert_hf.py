@@ -84,7 +84,11 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
   known = {hf_name(path) for path in shapes}
   stored = hf_directory.read_tensors(directory, ignore=BUFFERS)
   if 'mlm' not in heads:  # copies that nothing reads may differ
-    stored = {name: array for name, array in stored.items() if not name.startswith('cls.predictions.decoder.')}
+    stored = {
+      name: array
+      for name, array in stored.items()
+      if not name.startswith('cls.predictions.decoder.')
+    }
   found = hf_model.respell(stored, directory, SPELLINGS)
   found = {name: array for name, array in found.items() if name in asked or name not in known}
   hf_model.compare(found, asked, directory, HEADS)
@@ -163,9 +167,18 @@ def _shapes(size, heads):
   for i, (number, width, inner) in enumerate(bert.widths(size)):
     at, mixed, hidden = f'encoder/layer_{i}', number * width, size.hidden_size
     for name in ('query', 'key', 'value'):
-      found |= {f'{at}/attention/{name}/kernel': (hidden, mixed), f'{at}/attention/{name}/bias': (mixed,)}
-    found |= {f'{at}/ffn/intermediate/kernel': (hidden, inner), f'{at}/ffn/intermediate/bias': (inner,)}
-    found |= {f'{at}/attention/output/kernel': (mixed, hidden), f'{at}/ffn/output/kernel': (inner, hidden)}
+      found |= {
+        f'{at}/attention/{name}/kernel': (hidden, mixed),
+        f'{at}/attention/{name}/bias': (mixed,),
+      }
+    found |= {
+      f'{at}/ffn/intermediate/kernel': (hidden, inner),
+      f'{at}/ffn/intermediate/bias': (inner,),
+    }
+    found |= {
+      f'{at}/attention/output/kernel': (mixed, hidden),
+      f'{at}/ffn/output/kernel': (inner, hidden),
+    }
   return found
 
 
@@ -203,5 +216,3 @@ def _tokenizer(vocab, directory, size, lowercase):
     'vocab.txt': ''.join(f'{piece}\n' for piece in pieces),
     'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
   }
-
-

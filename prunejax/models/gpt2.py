@@ -50,15 +50,21 @@ def initializers(kind, size):
 def check(size, heads=(), *, length=1):
   """Raises ValueError for a size, heads or length that `Gpt2` would silently compute wrongly."""
   if size.activation_function not in ACTIVATIONS:
-    raise ValueError(f'activation_function={size.activation_function!r}: expected one of {sorted(ACTIVATIONS)}')
+    raise ValueError(
+      f'activation_function={size.activation_function!r}: expected one of {sorted(ACTIVATIONS)}'
+    )
   if size.n_embd % size.n_head:
-    raise ValueError(f'hidden_size={size.n_embd} does not split into num_attention_heads={size.n_head} equal heads')
+    raise ValueError(
+      f'hidden_size={size.n_embd} does not split into num_attention_heads={size.n_head} equal heads'
+    )
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
   if length > size.n_positions:
     # A look-up past the end of the table gives NaN, not an error.
-    raise ValueError(f'a sequence of {length} tokens is longer than max_position_embeddings={size.n_positions}')
+    raise ValueError(
+      f'a sequence of {length} tokens is longer than max_position_embeddings={size.n_positions}'
+    )
 
 
 def inner_width(size):
@@ -77,7 +83,9 @@ class Attention(nn.Module):
   def __call__(self, x, valid, deterministic):
     size, (batch, length, hidden) = self.size, x.shape
     inward, outward, *_ = self.inits
-    dense = lambda name, init=inward: nn.Dense(hidden, dtype=self.dtype, kernel_init=init, name=name)
+    dense = lambda name, init=inward: nn.Dense(
+      hidden, dtype=self.dtype, kernel_init=init, name=name
+    )
     split = lambda y: y.reshape(batch, length, size.n_head, -1)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     query, key, value = (split(dense(name)(normed)) for name in ('query', 'key', 'value'))
@@ -89,7 +97,9 @@ class Attention(nn.Module):
     weights = jax.nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(size.attn_pdrop)(weights, deterministic=deterministic)
     mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, hidden)
-    return x + nn.Dropout(size.resid_pdrop)(dense('output', outward)(mixed), deterministic=deterministic)
+    return x + nn.Dropout(size.resid_pdrop)(
+      dense('output', outward)(mixed), deterministic=deterministic
+    )
 
 
 class FeedForward(nn.Module):
@@ -104,7 +114,9 @@ class FeedForward(nn.Module):
     size, (inward, outward, *_) = self.size, self.inits
     dense = lambda width, name, init: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
-    inner = ACTIVATIONS[size.activation_function](dense(inner_width(size), 'intermediate', inward)(normed))
+    inner = ACTIVATIONS[size.activation_function](
+      dense(inner_width(size), 'intermediate', inward)(normed)
+    )
     out = dense(size.n_embd, 'output', outward)(inner)
     return x + nn.Dropout(size.resid_pdrop)(out, deterministic=deterministic)
 
@@ -148,7 +160,9 @@ class Embeddings(nn.Module):
   @nn.compact
   def __call__(self, input_ids, deterministic):
     size, (*_, word_init, position_init) = self.size, self.inits
-    table = lambda rows, draw, name: nn.Embed(rows, size.n_embd, dtype=self.dtype, embedding_init=draw, name=name)
+    table = lambda rows, draw, name: nn.Embed(
+      rows, size.n_embd, dtype=self.dtype, embedding_init=draw, name=name
+    )
     word = table(size.vocab_size, word_init, 'word')
     position = table(size.n_positions, position_init, 'position')
     x = word(input_ids) + position(jnp.arange(input_ids.shape[1])[None])
@@ -205,6 +219,8 @@ class Gpt2(nn.Module):
     if 'classifier' in self.heads:
       last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
       ends = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-      score = nn.Dense(self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier')
+      score = nn.Dense(
+        self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier'
+      )
       out['classifier'] = score(ends).astype(jnp.float32)
     return out

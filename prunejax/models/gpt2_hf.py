@@ -36,7 +36,10 @@ MODULES = {
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
 # Other spellings of a name: a bare GPT2Model's, the tied copy.
-SPELLINGS = ((r'^(wte|wpe|h|ln_f)\.', r'transformer.\1.'), (r'^lm_head\.weight$', 'transformer.wte.weight'))
+SPELLINGS = (
+  (r'^(wte|wpe|h|ln_f)\.', r'transformer.\1.'),
+  (r'^lm_head\.weight$', 'transformer.wte.weight'),
+)
 BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
 HEADS = {'score.': 'classifier'}
 ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
@@ -66,7 +69,11 @@ def load(directory, *, heads=('lm',), vocab=None):
   directory, heads = pathlib.Path(directory), tuple(heads)
   size = read_size(directory, heads=heads)
   shapes = _shapes(size, gpt2.HEADS)
-  paths = {path: shape for path, shape in shapes.items() if 'classifier' in heads or not path.startswith('classifier')}
+  paths = {
+    path: shape
+    for path, shape in shapes.items()
+    if 'classifier' in heads or not path.startswith('classifier')
+  }
   stored = hf_directory.read_tensors(directory, ignore=BUFFERS)
   if 'lm' not in heads:
     stored.pop('lm_head.weight', None)  # a copy that nothing reads may differ
@@ -75,7 +82,9 @@ def load(directory, *, heads=('lm',), vocab=None):
   found = {name: array for name, array in found.items() if name in asked or name not in known}
   hf_model.compare(found, asked, directory, HEADS)
   hf_model.check_vocab(directory if vocab is None else vocab, size)
-  leaves = {path: np.array(_ours(path, found[hf_name(path)]), np.float32, order='C') for path in paths}
+  leaves = {
+    path: np.array(_ours(path, found[hf_name(path)]), np.float32, order='C') for path in paths
+  }
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -118,7 +127,9 @@ def save(directory, params, size, *, vocab=None, dtype='float32'):
   for path in sorted(leaves, key=lambda path: _place(path) or 0):
     leaf = hf_model.cast(path, leaves[path], dtype)
     parts[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
-  hf_directory.write(directory, texts, {name: np.concatenate(found, axis=-1) for name, found in parts.items()})
+  hf_directory.write(
+    directory, texts, {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
+  )
 
 
 def read_size(directory, *, heads=()):
@@ -180,21 +191,32 @@ def _tokenizer(pieces, merges, directory, size):
   pieces = hf_model.check_vocab(list(pieces), size)
   ids = {piece: i for i, piece in enumerate(pieces)}
   if END not in ids:
-    raise CheckpointError(f'a vocabulary of {len(pieces)} pieces lacks {END}: expected a byte-level one of GPT-2')
+    raise CheckpointError(
+      f'a vocabulary of {len(pieces)} pieces lacks {END}: expected a byte-level one of GPT-2'
+    )
   repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
-  broken = [f'{a!r} {b!r}' for a, b in merges if not a or not b or re.search(r'\s', a + b) or a + b not in ids]
+  broken = [
+    f'{a!r} {b!r}'
+    for a, b in merges
+    if not a or not b or re.search(r'\s', a + b) or a + b not in ids
+  ]
   if repeated or broken:
     raise CheckpointError(
       f'a vocab.json cannot hold a piece twice, nor a merges.txt what is no piece: {listed(repeated + broken)}'
     )
   if (directory / 'tokenizer.json').exists():
-    raise CheckpointError(f'{directory / "tokenizer.json"} would be read before the new vocab.json: remove it first')
+    raise CheckpointError(
+      f'{directory / "tokenizer.json"} would be read before the new vocab.json: remove it first'
+    )
   size.bos_token_id = size.eos_token_id = size.pad_token_id = ids[END]
   config = {
     'tokenizer_class': 'GPT2Tokenizer',
-    'bos_token': END, 'eos_token': END, 'unk_token': END, 'pad_token': END,
+    'bos_token': END,
+    'eos_token': END,
+    'unk_token': END,
+    'pad_token': END,
     'model_max_length': size.n_positions,
-  }  # fmt: skip
+  }
   return {
     'vocab.json': json.dumps(ids, ensure_ascii=False) + '\n',
     'merges.txt': '#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges),

@@ -88,7 +88,11 @@ def read_vocab(source):
       return text.replace('\r\n', '\n').removesuffix('\n').split('\n') if text else []
     raw = json.loads(text)
     ids = dict(raw if path.name == 'vocab.json' else raw['model']['vocab'])
-    ids |= {} if path.name == 'vocab.json' else {token['content']: token['id'] for token in raw.get('added_tokens', ())}
+    ids |= (
+      {}
+      if path.name == 'vocab.json'
+      else {token['content']: token['id'] for token in raw.get('added_tokens', ())}
+    )
     pieces = sorted(ids, key=ids.get)
     if [ids[piece] for piece in pieces] != list(range(len(pieces))):
       raise ValueError('its ids are not 0, 1, 2, ...')

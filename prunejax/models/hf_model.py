@@ -71,18 +71,24 @@ def check_vocab(source, size):
 def shapes(module, size, heads):
   """{path: shape} of a Flax module of (size, heads, labels); one layer is traced, since all are alike."""
   found = {}
-  for path, shape in _of_one_layer(module, type(size), size.to_json_string(), tuple(heads), size.num_labels).items():
+  for path, shape in _of_one_layer(
+    module, type(size), size.to_json_string(), tuple(heads), size.num_labels
+  ).items():
     for i in range(size.num_hidden_layers if 'layer_0' in path else 1):
       found[path.replace('layer_0', f'layer_{i}')] = shape
   return found
 
 
-@functools.lru_cache(maxsize=64)  # the models of a grid are of one size, and a trace takes longer than a small file
+@functools.lru_cache(
+  maxsize=64
+)  # the models of a grid are of one size, and a trace takes longer than a small file
 def _of_one_layer(module, config, size, heads, labels):
   one = config.from_dict(json.loads(size))
   one.num_hidden_layers = 1
   ids, valid = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (np.int32, bool))
-  tree = jax.eval_shape(module(one, heads, labels).init, jax.random.key(0), ids, ids, valid)['params']
+  tree = jax.eval_shape(module(one, heads, labels).init, jax.random.key(0), ids, ids, valid)[
+    'params'
+  ]
   return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree, sep='/').items()}
 
 
@@ -94,7 +100,9 @@ def respell(stored, where, spellings):
     for old, new in spellings:
       today = re.sub(old, new, today)
     if today in found and not np.array_equal(found[today], array):
-      raise CheckpointError(f'{where}: {spelled[today]} and {name} differ, but are one tensor in this model')
+      raise CheckpointError(
+        f'{where}: {spelled[today]} and {name} differ, but are one tensor in this model'
+      )
     found[today], spelled[today] = array, name
   return found
 

@@ -49,9 +49,12 @@ def _dense(layer, x):
 
 def _convolve(layer, x):
   kernel = layer['kernel'].reshape(5, 5, x.shape[-1], -1)
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + layer[
-    'bias'
-  ]
+  return (
+    jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    + layer['bias']
+  )
 
 
 def _pool(x):

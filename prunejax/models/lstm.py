@@ -64,9 +64,13 @@ class Lstm(nn.Module):
       raise ValueError(f'a state of {len(state)} layers, but the model has layers={self.layers}')
     # Wider than the paper's 0.04 to 0.1, which suits 200 to 1,500 units: few units would stay on word frequencies.
     reach = self.hidden**-0.5
-    drawn = lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -reach, reach)
+    drawn = lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+      key, shape, dtype, -reach, reach
+    )
     drop = lambda x: nn.Dropout(self.dropout)(x, deterministic=deterministic)
-    x = nn.Embed(self.words, self.hidden, embedding_init=nn.initializers.normal(1.0), name='embedding')(tokens)
+    x = nn.Embed(
+      self.words, self.hidden, embedding_init=nn.initializers.normal(1.0), name='embedding'
+    )(tokens)
     after = []
     for i, before in enumerate(state):
       x, last = Layer(self.hidden, drawn, name=f'lstm_{i}')(drop(x), before)

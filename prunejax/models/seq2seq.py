@@ -33,7 +33,9 @@ class Layer(nn.Module):
     if self.feeding:
       self.feed = self.param('feed', draw, (self.hidden, wide))
     # A forget gate that starts open keeps what was read early.
-    self.bias = self.param('bias', lambda _, shape: jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), shape[0] // 4), (wide,))
+    self.bias = self.param(
+      'bias', lambda _, shape: jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), shape[0] // 4), (wide,)
+    )
 
   def inward(self, x):
     """What the gates get from below: [..., 4 hidden]. It needs no step before, so it is one product for all steps."""
@@ -73,7 +75,9 @@ class Side(nn.Module):
 
   def setup(self):
     self.embedding = nn.Embed(self.words, self.hidden, embedding_init=nn.initializers.normal(0.1))
-    self.layer = [Layer(self.hidden, self.feeding and i == 0, name=f'layer_{i}') for i in range(self.layers)]
+    self.layer = [
+      Layer(self.hidden, self.feeding and i == 0, name=f'layer_{i}') for i in range(self.layers)
+    ]
 
 
 class Attention(nn.Module):
@@ -123,7 +127,9 @@ class Seq2Seq(nn.Module):
     memory, state = self.encode(source, deterministic)
     x = self.drop(self.target.embedding(target), deterministic=deterministic)
     if self.feeding:
-      self._advance(state, x[:, 0], memory)  # parameters must be bound before the scan; compiled away
+      self._advance(
+        state, x[:, 0], memory
+      )  # parameters must be bound before the scan; compiled away
 
       def run(state, x):
         state, h = self._advance(state, x, memory)

@@ -50,7 +50,9 @@ class Attention(nn.Module):
   def __call__(self, x, pair, seen):
     """x [batch, q, hidden]; seen: boolean, broadcast to [batch, heads, q, k]."""
     keys, values = pair
-    scores = jnp.einsum('bqhd,bkhd->bhqk', self._split(self.query(x)), keys) / math.sqrt(keys.shape[-1])
+    scores = jnp.einsum('bqhd,bkhd->bhqk', self._split(self.query(x)), keys) / math.sqrt(
+      keys.shape[-1]
+    )
     weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
     return self.output(jnp.einsum('bhqk,bkhd->bqhd', weights, values).reshape(x.shape))
 
@@ -134,7 +136,9 @@ class Embeddings(nn.Module):
   tied: bool
 
   def setup(self):
-    table = lambda: nn.Embed(self.words, self.hidden, embedding_init=nn.initializers.normal(self.hidden**-0.5))
+    table = lambda: nn.Embed(
+      self.words, self.hidden, embedding_init=nn.initializers.normal(self.hidden**-0.5)
+    )
     if self.tied:
       self.shared = table()
     else:
@@ -162,7 +166,9 @@ class Transformer(nn.Module):
 
   def setup(self):
     if self.hidden % self.heads:
-      raise ValueError(f'Transformer: hidden={self.hidden} does not split into heads={self.heads} equal heads')
+      raise ValueError(
+        f'Transformer: hidden={self.hidden} does not split into heads={self.heads} equal heads'
+      )
     size = (self.layers, self.hidden, self.heads, self.inner, self.dropout, self.pre_norm)
     self.embeddings = Embeddings(self.words, self.hidden, self.tied)
     self.encoder, self.decoder = Stack(*size), Stack(*size, decoder=True)
@@ -199,7 +205,10 @@ class Transformer(nn.Module):
   def step(self, state, word, position, memory):
     """(state, scores [batch, words]) of the word after `word` [batch], which stands at `position`."""
     length = state[0][0].shape[1]
-    x = self.embeddings(word[:, None], 'target') + jnp.asarray(positions(length, self.hidden))[position]
+    x = (
+      self.embeddings(word[:, None], 'target')
+      + jnp.asarray(positions(length, self.hidden))[position]
+    )
     new = []
     for layer, pair, source in zip(self.decoder.layer, state, memory[0], strict=True):
       x, pair = layer.step(x, pair, position, (source, memory[1]))

@@ -52,8 +52,12 @@ def by_class(table, *, relative: bool = False) -> Allocation:
         )
     sparsity = jnp.asarray(sparsity, jnp.float32)
     shares = [jnp.asarray(value, jnp.float32) for _, value in rows]
-    shares = [share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares]
-    return _local(units, {name: shares[row] for name, row in zip(units.scores, classes, strict=True)})
+    shares = [
+      share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares
+    ]
+    return _local(
+      units, {name: shares[row] for name, row in zip(units.scores, classes, strict=True)}
+    )
 
   return Allocation(keep)
 
@@ -69,7 +73,9 @@ def global_threshold() -> Allocation:
   def keep(units, sparsity):
     of = groups.blocks(units.again)
     edge = find(units, of, sparsity).edge if of.problems else None
-    return groups.by_name(of, edge.above + edge.needed if edge else jnp.zeros(0, jnp.int32), units.again)
+    return groups.by_name(
+      of, edge.above + edge.needed if edge else jnp.zeros(0, jnp.int32), units.again
+    )
 
   return Allocation(keep, find)
 
@@ -83,14 +89,22 @@ def class_distribution(classes=None) -> Allocation:
   the class's unit scores, which for `magnitude` is the standard deviation of its weights about
   zero. lambda is not searched: scores divided by sigma_c meet one global threshold.
   """
-  patterns = None if classes is None else [compiled(pattern, 'class_distribution classes') for pattern in classes]
+  patterns = (
+    None
+    if classes is None
+    else [compiled(pattern, 'class_distribution classes') for pattern in classes]
+  )
   whole = global_threshold()
 
   def keep(units, sparsity):
     names = list(units.scores)
     if not names:
       return {}
-    of = range(len(names)) if patterns is None else _classes(units.scores, patterns, 'class_distribution')
+    of = (
+      range(len(names))
+      if patterns is None
+      else _classes(units.scores, patterns, 'class_distribution')
+    )
     layers = lambda name: units.again.stacked.intersection([name]) if patterns is None else ()
 
     def each(fn, *tables):
@@ -104,14 +118,19 @@ def class_distribution(classes=None) -> Allocation:
       return found
 
     largest, unit, sigma = each(_largest, units.scores), {}, {}
-    rows = {row: [name for name, its in zip(names, of, strict=True) if its == row] for row in dict.fromkeys(of)}
+    rows = {
+      row: [name for name, its in zip(names, of, strict=True) if its == row]
+      for row in dict.fromkeys(of)
+    }
     for members in rows.values():
       # Divided by a power of two near the largest: squares of scores such as 1e-23 are no float32.
       scale = _power_of_two(functools.reduce(jnp.maximum, [largest[name] for name in members]))
       unit |= dict.fromkeys(members, scale)
     power = each(_power, units.scores, unit)
     for row, members in rows.items():
-      size = sum(units.scores[name][0].size if layers(name) else units.scores[name].size for name in members)
+      size = sum(
+        units.scores[name][0].size if layers(name) else units.scores[name].size for name in members
+      )
       mean = sum(power[name] for name in members) / max(size, 1)
       sigma[row] = jnp.where(mean > 0, jnp.sqrt(mean) * unit[members[0]], 1.0)
 
@@ -119,7 +138,9 @@ def class_distribution(classes=None) -> Allocation:
       sources, sigma = sources
       found = units.again.read(sources)
       wide = lambda name, s: s.reshape(s.shape + (1,) * (found[name].ndim - s.ndim))
-      return {name: found[name] / wide(name, sigma[row]) for row, name in zip(of, names, strict=True)}
+      return {
+        name: found[name] / wide(name, sigma[row]) for row, name in zip(of, names, strict=True)
+      }
 
     again = units.again._replace(read=scaled, sources=(units.again.sources, sigma))
     return whole.keep(units._replace(again=again), sparsity)
@@ -162,7 +183,9 @@ def erk() -> Allocation:
     rounded = (~is_dense) & (rest > 0)
     over = counts.subtract(goal, counts.total(counts.widen(part)))
     first = jnp.cumsum(rounded, dtype=jnp.int32) <= counts.narrow(over)
-    return units.by_name(jnp.zeros(len(every), jnp.int32).at[np.array(full)].set(part + (rounded & first)))
+    return units.by_name(
+      jnp.zeros(len(every), jnp.int32).at[np.array(full)].set(part + (rounded & first))
+    )
 
   return Allocation(keep)
 
@@ -183,7 +206,9 @@ def histogram(bins: int = 256, decay: float = 0.9) -> Allocation:
     raise ValueError(f'histogram: decay={decay!r} is not in [0, 1)')
   init = lambda parts: jnp.zeros(len(parts), jnp.float32)
   remember = lambda units, sparsity, cuts: histograms.remember(units, sparsity, cuts, bins, decay)
-  return Allocation(lambda units, sparsity: remember(units, sparsity, init(units.parts()))[0], None, init, remember)
+  return Allocation(
+    lambda units, sparsity: remember(units, sparsity, init(units.parts()))[0], None, init, remember
+  )
 
 
 def _power(score, scale):
@@ -205,13 +230,17 @@ def _erk_shares(parts):
   is a unit.
   """
   exact = [
-    Fraction(part.size * sum(part.shape), max(math.prod(part.shape), 1)) if part.shape else Fraction(1)
+    Fraction(part.size * sum(part.shape), max(math.prod(part.shape), 1))
+    if part.shape
+    else Fraction(1)
     for part in parts
   ]
   unit = math.lcm(*(share.denominator for share in exact))
   whole = max(1, math.ceil(sum(exact)))
   largest = (1 << 28) // whole
-  scale = min(unit, largest) if largest else Fraction(1 << 28, whole)  # a vector of more weights than 2^28
+  scale = (
+    min(unit, largest) if largest else Fraction(1 << 28, whole)
+  )  # a vector of more weights than 2^28
   return [max(1, math.floor(share * scale)) for share in exact]
 
 
@@ -221,7 +250,9 @@ def _classes(scores, patterns, origin):
   for name in scores:
     found = [row for row, pattern in enumerate(patterns) if pattern.fullmatch(name)]
     if not found:
-      raise ValueError(f'{origin}: no class matches {name!r}; the classes are {[p.pattern for p in patterns]}')
+      raise ValueError(
+        f'{origin}: no class matches {name!r}; the classes are {[p.pattern for p in patterns]}'
+      )
     rows.append(found[0])
   for row, pattern in enumerate(patterns):
     if row not in rows:

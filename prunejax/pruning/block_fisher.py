@@ -26,7 +26,9 @@ class Fisher(NamedTuple):
   fisher_count: Any = ()
 
 
-def block_fisher(block: int = 50, gradients: int = 1024, damp: float = 1e-7, source: str = 'examples') -> Criterion:
+def block_fisher(
+  block: int = 50, gradients: int = 1024, damp: float = 1e-7, source: str = 'examples'
+) -> Criterion:
   """w_q^2 / (2 [F^-1]_qq) with F = damp I + (1 / m) sum_i g_i g_i^T in blocks (section 3), and the survivors moved for
   all that goes in a block together. F^-1 by rank-one updates in float32: `block` numbers a weight.
 
@@ -51,7 +53,10 @@ def block_fisher(block: int = 50, gradients: int = 1024, damp: float = 1e-7, sou
     return {name: _identity(w.shape, block, damp) for name, w in named_leaves(params).items()}
 
   def absorb(inverse, grad, m):
-    return {name: _absorbed(inverse[name], _in_blocks(g, block), m) for name, g in named_leaves(grad).items()}
+    return {
+      name: _absorbed(inverse[name], _in_blocks(g, block), m)
+      for name, g in named_leaves(grad).items()
+    }
 
   def init(params):
     return Fisher(start(params), jnp.zeros([], jnp.int32)) if source == 'steps' else Fisher({})
@@ -59,8 +64,13 @@ def block_fisher(block: int = 50, gradients: int = 1024, damp: float = 1e-7, sou
   def update(state, params, *, grad=None, **_):
     if source == 'examples':
       return state
-    grad, fresh = _required(grad, "block_fisher(source='steps')"), state.fisher_count % gradients == 0
-    inverse = jax.tree.map(lambda old, new: jnp.where(fresh, new, old), state.fisher_inverse, start(params))
+    grad, fresh = (
+      _required(grad, "block_fisher(source='steps')"),
+      state.fisher_count % gradients == 0,
+    )
+    inverse = jax.tree.map(
+      lambda old, new: jnp.where(fresh, new, old), state.fisher_inverse, start(params)
+    )
     return Fisher(absorb(inverse, grad, gradients), state.fisher_count + 1)
 
   def prepare(state, params, *, examples=None, **_):
@@ -153,4 +163,6 @@ def _without(w, gone, inverse):
 
 
 def _like(params, named):
-  return jax.tree.unflatten(jax.tree.structure(params), [named[name] for name in named_leaves(params)])
+  return jax.tree.unflatten(
+    jax.tree.structure(params), [named[name] for name in named_leaves(params)]
+  )

@@ -103,9 +103,15 @@ def sample(keys: list, goal: Goal) -> jax.Array:
   for key, size in zip(keys, sizes, strict=True):
     count = max(1, round(wanted * size / total)) if goal.common else SAMPLE
     # An irrational stride: a plain one would see the same few columns again and again.
-    place = np.unravel_index((np.arange(count) * 0.6180339887498949 % 1 * size).astype(np.int64), key.shape[1:])
+    place = np.unravel_index(
+      (np.arange(count) * 0.6180339887498949 % 1 * size).astype(np.int64), key.shape[1:]
+    )
     rows.append(key[(slice(None), *(jnp.asarray(axis, jnp.int32) for axis in place))])
-  return jnp.concatenate([row.reshape(1, -1) for row in rows], 1) if goal.common else jnp.concatenate(rows)
+  return (
+    jnp.concatenate([row.reshape(1, -1) for row in rows], 1)
+    if goal.common
+    else jnp.concatenate(rows)
+  )
 
 
 def grain(drawn) -> jax.Array:
@@ -121,7 +127,11 @@ def guess(kind, bracket: Bracket, goal: Goal, drawn, step):
   Keys are thought to be multiples of `step`, uint32 [.].
   """
   step = step[:, None]
-  guides = (lambda: _by_sample(bracket, goal, drawn), lambda: _by_line(bracket, goal), lambda: _by_parts(bracket))
+  guides = (
+    lambda: _by_sample(bracket, goal, drawn),
+    lambda: _by_line(bracket, goal),
+    lambda: _by_parts(bracket),
+  )
   found = (lax.switch(kind, guides) + (step - 1)) & ~(step - 1)
   # Where points coincide, the sample saw one value many times: the next key closes the bracket on it.
   points = [found[:, :1]]
@@ -180,7 +190,9 @@ def _at_ranks(drawn, ranks):
 def _by_line(bracket, goal):
   share, inside = _share(bracket, goal)[:, None], bracket.inside[:, None]
   spread = (jnp.sqrt(inside * share * (1 - share)) + 0.5) / jnp.maximum(inside, 1)
-  place = jnp.clip(1 - share + spread * np.array([-3.5, -1.5, -0.5, 0, 0.5, 1.5, 3.5], np.float32), 0, 1)
+  place = jnp.clip(
+    1 - share + spread * np.array([-3.5, -1.5, -0.5, 0, 0.5, 1.5, 3.5], np.float32), 0, 1
+  )
   low, high = (to_score(key)[:, None] for key in (bracket.low, bracket.high))
   line = low + (high - low) * place
   width = (bracket.high - bracket.low)[:, None]
@@ -198,7 +210,9 @@ def _by_parts(bracket):
 
 def to_score(key):
   """The float32 score of a key; NaN for the key 0."""
-  return lax.bitcast_convert_type(jnp.where(key >> 31 == 1, key & np.uint32(0x7FFFFFFF), ~key), jnp.float32)
+  return lax.bitcast_convert_type(
+    jnp.where(key >> 31 == 1, key & np.uint32(0x7FFFFFFF), ~key), jnp.float32
+  )
 
 
 def to_float(count: counts.Wide):
@@ -209,7 +223,9 @@ def count(keys: list, thresholds) -> jax.Array:
   """int32 [problems, n]: the keys of every block at or above thresholds [problems, n]."""
   columns, row = [[] for _ in range(thresholds.shape[1])], 0
   for key in keys:
-    hits = [(key >= rows(thresholds[:, i], row, key)).astype(jnp.int32) for i in range(len(columns))]
+    hits = [
+      (key >= rows(thresholds[:, i], row, key)).astype(jnp.int32) for i in range(len(columns))
+    ]
     for column, found in zip(columns, sums(hits), strict=True):
       column.append(found)
     row += len(key)
@@ -221,7 +237,9 @@ def sums(arrays: list) -> tuple:
   inputs; one output alone would not, on CPU.
   """
   add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-  return lax.reduce(tuple(arrays), (np.int32(0),) * len(arrays), add, tuple(range(1, arrays[0].ndim)))
+  return lax.reduce(
+    tuple(arrays), (np.int32(0),) * len(arrays), add, tuple(range(1, arrays[0].ndim))
+  )
 
 
 def rows(vector, row, key):

@@ -44,7 +44,9 @@ def carried(hi, lo) -> Wide:
 
 def total(counts: Wide, axis=0) -> Wide:
   """The sum of up to 2^15 counts."""
-  return carried(jnp.sum(counts.hi, axis, dtype=jnp.int32), jnp.sum(counts.lo, axis, dtype=jnp.int32))
+  return carried(
+    jnp.sum(counts.hi, axis, dtype=jnp.int32), jnp.sum(counts.lo, axis, dtype=jnp.int32)
+  )
 
 
 def running(counts: Wide) -> Wide:
@@ -129,7 +131,9 @@ def block_sum(x, sizes) -> jax.Array:
   x = jnp.asarray(x, jnp.float32)
   finite = jnp.isfinite(x)
   known = jnp.where(finite, x, 0)
-  exponent = lax.bitcast_convert_type(jnp.max(jnp.abs(known), initial=0.0), jnp.uint32) & np.uint32(0x7F800000)
+  exponent = lax.bitcast_convert_type(jnp.max(jnp.abs(known), initial=0.0), jnp.uint32) & np.uint32(
+    0x7F800000
+  )
   scale = lax.bitcast_convert_type(jnp.maximum(exponent, np.uint32(1 << 23)), jnp.float32)
   rest, limbs = known / scale * 0.5, []
   for _ in range(4):
@@ -150,7 +154,9 @@ def block_sum(x, sizes) -> jax.Array:
   for limb in limbs[-2::-1]:
     value = limb.astype(jnp.float32) + value * np.float32(1 / 4096)
   value = value * sign.astype(jnp.float32)
-  return value * np.float32(4096.0**-top) * scale * 2.0 + count_blocks(jnp.where(finite, 0, x), sizes)
+  return value * np.float32(4096.0**-top) * scale * 2.0 + count_blocks(
+    jnp.where(finite, 0, x), sizes
+  )
 
 
 def count_blocks(x, sizes) -> jax.Array:

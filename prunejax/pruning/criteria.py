@@ -17,7 +17,9 @@ from prunejax.pruning.types import Criterion, path_name
 def magnitude() -> Criterion:
   """|w|: small weights go first (Han et al., 2015; Zhu & Gupta, 2017)."""
   # In float32, which is exact: XLA would round a half-precision |w| and store what it rounded.
-  return _stateless(lambda params, **_: jax.tree.map(lambda w: jnp.abs(w.astype(jnp.float32)), params))
+  return _stateless(
+    lambda params, **_: jax.tree.map(lambda w: jnp.abs(w.astype(jnp.float32)), params)
+  )
 
 
 def random(seed=0) -> Criterion:
@@ -29,7 +31,9 @@ def random(seed=0) -> Criterion:
     key = jax.random.key(seed, impl='threefry2x32')
 
     def draw(path, w):
-      drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape)
+      drawn = jax.random.uniform(
+        jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape
+      )
       return like(drawn, w)
 
     return jax.tree_util.tree_map_with_path(draw, params)
@@ -62,10 +66,17 @@ def movement(tx: optax.GradientTransformation | None = None, learning_rate=None)
   `movement(learning_rate=1e-2)`). Under a view that cuts gradients off, pruned scores stand still.
   """
   step_of = _step('movement', tx, learning_rate)
-  return _trained('movement', step_of, lambda scores, product: product, lambda state, params, **_: state.movement_sum)
+  return _trained(
+    'movement',
+    step_of,
+    lambda scores, product: product,
+    lambda state, params, **_: state.movement_sum,
+  )
 
 
-def soft_movement(penalty, learning_rate=1e-2, tx: optax.GradientTransformation | None = None) -> Criterion:
+def soft_movement(
+  penalty, learning_rate=1e-2, tx: optax.GradientTransformation | None = None
+) -> Criterion:
   """sigmoid(S), in (0, 1), S being trained from 0 on loss + penalty * sum of sigmoid(S), float32 (soft movement,
   Sanh et al., 2020, sec. 4). Needs `grad=`.
 
@@ -74,14 +85,20 @@ def soft_movement(penalty, learning_rate=1e-2, tx: optax.GradientTransformation 
   """
   if isinstance(penalty, (int, float)) and not 0 <= penalty < float('inf'):
     raise ValueError(f'soft_movement: penalty={penalty!r}; a number of at least 0 is needed')
-  slope = lambda scores, product: product + penalty * jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores)
+  slope = lambda scores, product: (
+    product + penalty * jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores)
+  )
   score = lambda state, params, **_: jax.tree.map(jax.nn.sigmoid, state.movement_sum)
-  return _trained('soft_movement', _step('soft_movement', tx, None if tx else learning_rate), slope, score)
+  return _trained(
+    'soft_movement', _step('soft_movement', tx, None if tx else learning_rate), slope, score
+  )
 
 
 def _step(name, tx, learning_rate):
   if tx is not None and learning_rate is not None:
-    raise ValueError(f'{name}: learning_rate={learning_rate!r} is for Adam; with tx= the step is its own')
+    raise ValueError(
+      f'{name}: learning_rate={learning_rate!r} is for Adam; with tx= the step is its own'
+    )
   if tx is None:
     tx = optax.scale(-1.0) if learning_rate is None else optax.adam(learning_rate)
   return optax.with_extra_args_support(tx)
@@ -142,7 +159,9 @@ def _under_multi_steps() -> bool:
     name = frame.f_code.co_qualname
     if name.startswith('gradient_from_updates.'):
       return False
-    if name.startswith('MultiSteps.update') and frame.f_globals.get('__name__', '').startswith('optax'):
+    if name.startswith('MultiSteps.update') and frame.f_globals.get('__name__', '').startswith(
+      'optax'
+    ):
       return True
     frame = frame.f_back
   return False

@@ -10,7 +10,10 @@ from prunejax.pruning.types import Criterion
 # What each estimate asks of tx.update, and what that is.
 NEEDS = {
   'hessian': ('value_fn', 'value_fn(params) -> loss'),
-  'levenberg_marquardt': ('outputs', 'outputs=(n, f(params, i) -> the outputs of example i, a vector)'),
+  'levenberg_marquardt': (
+    'outputs',
+    'outputs=(n, f(params, i) -> the outputs of example i, a vector)',
+  ),
   'hutchinson': ('value_fn', 'value_fn(params) -> loss'),
   'fisher': ('examples', 'examples=(n, f(params, i) -> the loss of example i)'),
 }
@@ -36,9 +39,15 @@ def obd(estimate: str = 'hessian', probes: int = 32, seed=0) -> Criterion:
       key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
       curve = diagonal.hutchinson(given, params, key, probes)
     else:
-      of = {'hessian': diagonal.hessian, 'levenberg_marquardt': diagonal.gauss_newton, 'fisher': diagonal.fisher}
+      of = {
+        'hessian': diagonal.hessian,
+        'levenberg_marquardt': diagonal.gauss_newton,
+        'fisher': diagonal.fisher,
+      }
       curve = of[estimate](given, params)
     # A NaN stays one: jnp.maximum passes it on, so that no mask rests on it unseen.
-    return jax.tree.map(lambda h, w: jnp.maximum(h, 0) * jnp.square(w.astype(h.dtype)) / 2, curve, params)
+    return jax.tree.map(
+      lambda h, w: jnp.maximum(h, 0) * jnp.square(w.astype(h.dtype)) / 2, curve, params
+    )
 
   return Criterion(lambda params: (), lambda state, params, **_: state, score)

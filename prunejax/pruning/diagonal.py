@@ -42,7 +42,9 @@ def gauss_newton(outputs, params):
     out, pull = jax.vjp(lambda p: fn(p, i), p)
     add = lambda total, one: (jax.tree.map(lambda t, j: t + j**2, total, pull(one)[0]), None)
     ones = jnp.eye(out.size, dtype=out.dtype).reshape(-1, *out.shape)
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), ones)[0]  # output by output, for memory
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), ones)[
+      0
+    ]  # output by output, for memory
 
   return _mean(count, params, squares)
 
@@ -66,9 +68,13 @@ def hutchinson(value_fn, params, key, probes):
       jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape, w.dtype
     )
     v = jax.tree_util.tree_map_with_path(draw, params)
-    return jax.tree.map(lambda t, x, hx: t + x * hx, total, v, jax.jvp(slope, (params,), (v,))[1]), None
+    return jax.tree.map(
+      lambda t, x, hx: t + x * hx, total, v, jax.jvp(slope, (params,), (v,))[1]
+    ), None
 
-  total, _ = jax.lax.scan(probe, jax.tree.map(jnp.zeros_like, params), jax.random.split(key, probes))
+  total, _ = jax.lax.scan(
+    probe, jax.tree.map(jnp.zeros_like, params), jax.random.split(key, probes)
+  )
   return jax.tree.map(lambda t: t / probes, total)
 
 

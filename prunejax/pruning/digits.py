@@ -22,7 +22,9 @@ def find(keys: list, sizes: list[int], order, goal: Goal) -> tuple[survey.Edge, 
   """The edges of keys in blocks [problems, *shape], and bool [problems]: some score is NaN."""
 
   def enough(found):
-    reached = counts.at_least(goal.whole(found), jax.tree.map(lambda limb: limb[:, None], goal.kept))
+    reached = counts.at_least(
+      goal.whole(found), jax.tree.map(lambda limb: limb[:, None], goal.kept)
+    )
     return goal.each(reached, len(found))
 
   nan = jnp.concatenate([jnp.any(key == 0, tuple(range(1, key.ndim))) for key in keys])

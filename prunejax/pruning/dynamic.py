@@ -26,13 +26,22 @@ def gradient() -> Criterion:
   """
 
   def score(params, *, grad, masks=None, **_):
-    found = jax.tree.map(lambda w, g: jnp.abs(g.astype(jnp.float32)), params, _required(grad, 'gradient'))
+    found = jax.tree.map(
+      lambda w, g: jnp.abs(g.astype(jnp.float32)), params, _required(grad, 'gradient')
+    )
     if masks is None:
       return found
-    some = lambda choose: jnp.stack([
-      jnp.any(choose(s, mask)) for s, mask in zip(jax.tree.leaves(found), jax.tree.leaves(masks), strict=True)
-    ]).any()
-    gone, seen, live = some(lambda s, m: ~m), some(lambda s, m: ~m & (s != 0)), some(lambda s, m: m & (s != 0))
+    some = lambda choose: jnp.stack(
+      [
+        jnp.any(choose(s, mask))
+        for s, mask in zip(jax.tree.leaves(found), jax.tree.leaves(masks), strict=True)
+      ]
+    ).any()
+    gone, seen, live = (
+      some(lambda s, m: ~m),
+      some(lambda s, m: ~m & (s != 0)),
+      some(lambda s, m: m & (s != 0)),
+    )
     return jax.tree.map(lambda s: jnp.where(gone & ~seen & live, jnp.nan, s), found)
 
   made = _stateless(score)
@@ -65,7 +74,9 @@ class _Ranked(NamedTuple):
   scores: dict
 
 
-def regrow(keep: Criterion, grow: Criterion, fraction, end=None, first: Criterion | None = None) -> Criterion:
+def regrow(
+  keep: Criterion, grow: Criterion, fraction, end=None, first: Criterion | None = None
+) -> Criterion:
   """Drop and regrow (Evci et al., 2020, alg. 1): of each leaf's kept weights the lowest floor(f n) by `keep` go, and as
   many as the schedule leaves room for come by `grow`, from all that are not kept.
 
@@ -74,7 +85,9 @@ def regrow(keep: Criterion, grow: Criterion, fraction, end=None, first: Criterio
   such scores means nothing. ValueError for a fraction not in [0, 1].
   """
   if not 0 <= fraction <= 1:
-    raise ValueError(f'regrow: fraction={fraction!r}, the share of the kept weights that go, is not in [0, 1]')
+    raise ValueError(
+      f'regrow: fraction={fraction!r}, the share of the kept weights that go, is not in [0, 1]'
+    )
   if end is not None and not end > 0:
     raise ValueError(f'regrow: end={end!r} must be a step above 0')
   parts = (keep, grow, keep if first is None else first)
@@ -83,7 +96,9 @@ def regrow(keep: Criterion, grow: Criterion, fraction, end=None, first: Criterio
     return RegrowState(*(part.init(params) for part in parts))
 
   def update(state, params, **extra):
-    return RegrowState(*(part.update(its, params, **extra) for part, its in zip(parts, state, strict=True)))
+    return RegrowState(
+      *(part.update(its, params, **extra) for part, its in zip(parts, state, strict=True))
+    )
 
   def share(step):
     if end is None:
@@ -138,11 +153,15 @@ def _rank(stay, come, start, kept, share, stacked=()):
   out = {}
   for name, mask in kept.items():
     # Candidates take the negative numbers in their own order: exact, and below every survivor.
-    bits = jnp.minimum(lax.bitcast_convert_type(come[name].astype(jnp.float32), jnp.uint32), _TOP - np.uint32(1))
+    bits = jnp.minimum(
+      lax.bitcast_convert_type(come[name].astype(jnp.float32), jnp.uint32), _TOP - np.uint32(1)
+    )
     below = lax.bitcast_convert_type((_TOP - bits) | np.uint32(1 << 31), jnp.float32)
     score = jnp.where(survive[name] & mask, stay[name], below)
     spoilt = jnp.isnan(come[name]) | (mask & jnp.isnan(stay[name]))
     score = jnp.where(spoilt, jnp.nan, score)
     whole = alive[name] == mask.size // alive[name].size
-    out[name] = jnp.where(whole.reshape(*whole.shape, *[1] * (mask.ndim - whole.ndim)), start[name], score)
+    out[name] = jnp.where(
+      whole.reshape(*whole.shape, *[1] * (mask.ndim - whole.ndim)), start[name], score
+    )
   return out

@@ -12,7 +12,9 @@ def completed(extra: dict, chosen, params) -> dict:
   ones that its criterion sees; all others are as they are in `params`.
   """
   if any(is_hole(leaf) for leaf in jax.tree.leaves(params, is_leaf=is_hole)):
-    return {name: _hidden(name, value) if name in FUNCTIONS else value for name, value in extra.items()}
+    return {
+      name: _hidden(name, value) if name in FUNCTIONS else value for name, value in extra.items()
+    }
   holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
   if not any(holes):
     return extra
@@ -20,7 +22,9 @@ def completed(extra: dict, chosen, params) -> dict:
 
   def whole(tree):
     given = iter(jax.tree.leaves(tree))
-    return treedef.unflatten([w if hole else next(given) for hole, w in zip(holes, weights, strict=True)])
+    return treedef.unflatten(
+      [w if hole else next(given) for hole, w in zip(holes, weights, strict=True)]
+    )
 
   out = dict(extra)
   for name in ('value_fn', 'activations'):
@@ -53,7 +57,9 @@ def aligned(grad, chosen):
   leaves, treedef = jax.tree_util.tree_flatten_with_path(chosen)
   missing = [path_name(path) for path, _ in leaves if path_name(path) not in given]
   if missing:
-    raise ValueError(f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})')
+    raise ValueError(
+      f'grad= has no leaf {missing[0]!r}; it must be shaped like params (it has {list(given)[:6]})'
+    )
   return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
 
 

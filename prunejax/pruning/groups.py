@@ -75,12 +75,18 @@ def order_key(scores) -> jax.Array:
 
 def blocks(scores: Scores) -> Blocks:
   """Raises ValueError for a leaf too large to be counted in int32."""
-  shapes = {name: score.shape for name, score in jax.eval_shape(scores.read, scores.sources).items()}
+  shapes = {
+    name: score.shape for name, score in jax.eval_shape(scores.read, scores.sources).items()
+  }
   for name, shape in shapes.items():
     size = math.prod(shape[1:] if name in scores.stacked else shape)
     if size > counts.LARGEST_LEAF:
       raise ValueError(f'{name!r} has {size} units; a leaf may have {counts.LARGEST_LEAF}')
-  some = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items() if math.prod(shape)}
+  some = {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, shape in shapes.items()
+    if math.prod(shape)
+  }
   limit = FEW if sum(math.prod(shape) for shape in shapes.values()) <= FEW else SMALL
   small, large = [], []
   for names in kinds(some):
@@ -120,7 +126,15 @@ def blocks(scores: Scores) -> Blocks:
     count, shape = (shapes[name][0], shapes[name][1:]) if deep else (1, shapes[name])
     problems += [(name, i if deep else None) for i in range(count)]
     rows.append((count, shape or (1,)))
-  return Blocks(read, (fixed, scores.sources), tuple(problems), tuple(rows), tuple(which), tuple(shapes), arrange)
+  return Blocks(
+    read,
+    (fixed, scores.sources),
+    tuple(problems),
+    tuple(rows),
+    tuple(which),
+    tuple(shapes),
+    arrange,
+  )
 
 
 def in_order(of: Blocks, values: dict) -> jax.Array:
@@ -134,7 +148,9 @@ def by_name(of: Blocks, values, scores: Scores) -> dict:
   for row, (name, _) in enumerate(of.problems):
     found.setdefault(name, []).append(values[row])
   shapes = jax.eval_shape(scores.read, scores.sources)
-  empty = lambda name: jnp.zeros(shapes[name].shape[:1] if name in scores.stacked else (), values.dtype)
+  empty = lambda name: jnp.zeros(
+    shapes[name].shape[:1] if name in scores.stacked else (), values.dtype
+  )
   joined = lambda name: jnp.stack(found[name]) if name in scores.stacked else found[name][0]
   return {name: joined(name) if name in found else empty(name) for name in shapes}
 

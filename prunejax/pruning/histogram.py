@@ -16,7 +16,9 @@ def remember(units, sparsity, cuts, bins, decay):
   cuts = decay * cuts + (1 - decay) * jnp.concatenate(found)
   limits = units.by_name(cuts)
   above = lambda score, limit: jnp.sum(score > limit, dtype=jnp.int32)
-  return {n: (jax.vmap(above) if n in stacked else above)(s, limits[n]) for n, s in scores.items()}, cuts
+  return {
+    n: (jax.vmap(above) if n in stacked else above)(s, limits[n]) for n, s in scores.items()
+  }, cuts
 
 
 def cut(score, share, bins):
@@ -26,10 +28,15 @@ def cut(score, share, bins):
   have to be gathered.
   """
   top = jnp.max(score, initial=0.0)
-  place = jnp.clip(jnp.floor(score / jnp.where(top > 0, top, 1) * bins), 0, bins - 1).astype(jnp.int32)
+  place = jnp.clip(jnp.floor(score / jnp.where(top > 0, top, 1) * bins), 0, bins - 1).astype(
+    jnp.int32
+  )
   low, high = jnp.int32(0), jnp.int32(bins)
   for _ in range(bins.bit_length()):
     middle = (low + high) // 2
     reached = ~(jnp.sum(place <= middle, dtype=jnp.int32).astype(jnp.float32) / score.size < share)
-    low, high = jnp.where(reached | (low == high), low, middle + 1), jnp.where(reached, middle, high)
+    low, high = (
+      jnp.where(reached | (low == high), low, middle + 1),
+      jnp.where(reached, middle, high),
+    )
   return top / bins * low.astype(jnp.float32)

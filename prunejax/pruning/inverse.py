@@ -45,6 +45,8 @@ def removal(inverse, weights, gone):
   block = jnp.where(gone[:, None] & gone, inverse, jnp.diag(~gone).astype(inverse.dtype))
   # Scaled to a unit diagonal: where a weight has next to no curvature its entries are as large as 1/alpha.
   scale = jnp.sqrt(jnp.diagonal(block))
-  pull = jnp.linalg.solve(block / (scale[:, None] * scale), jnp.where(gone, weights, 0) / scale) / scale
+  pull = (
+    jnp.linalg.solve(block / (scale[:, None] * scale), jnp.where(gone, weights, 0) / scale) / scale
+  )
   step = -inverse @ pull
   return jnp.where(gone, -weights, step)

@@ -38,7 +38,9 @@ def wanda(accumulate: bool = False) -> Criterion:
   def score(ready, w):
     return jnp.abs(w.astype(jnp.float32)) * jnp.sqrt(ready)[..., None]
 
-  return _criterion('wanda', accumulate, lambda shape: shape[:-1], squares, lambda total: total, score)
+  return _criterion(
+    'wanda', accumulate, lambda shape: shape[:-1], squares, lambda total: total, score
+  )
 
 
 def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) -> Criterion:
@@ -51,7 +53,9 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
   cost, not the result. Everything float32. ValueError for damp <= 0 or block < 1.
   """
   if not damp > 0:
-    raise ValueError(f'sparsegpt: damp={damp!r} must be above 0, as 0.01 is: inputs that are never active need it')
+    raise ValueError(
+      f'sparsegpt: damp={damp!r} must be above 0, as 0.01 is: inputs that are never active need it'
+    )
   if isinstance(block, bool) or not isinstance(block, int) or block < 1:
     raise ValueError(f'sparsegpt: block={block!r} must be a positive integer')
   gram = lambda x: jnp.einsum('...ri,...rj->...ij', x, x, precision=lax.Precision.HIGHEST)
@@ -67,7 +71,9 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
     return swept(w, mask, upper) - w
 
   size = lambda shape: (*shape[:-1], shape[-2])
-  return _criterion('sparsegpt', accumulate, size, gram, lambda total: _factor(total, damp), score, compensate)
+  return _criterion(
+    'sparsegpt', accumulate, size, gram, lambda total: _factor(total, damp), score, compensate
+  )
 
 
 def _criterion(label, accumulate, size, of_rows, of_total, score_of, compensate_of=None):
@@ -78,8 +84,11 @@ def _criterion(label, accumulate, size, of_rows, of_total, score_of, compensate_
   """
 
   def init(params):
-    return Calibration({n: jnp.zeros(size(w.shape), jnp.float32) for n, w in _kernels(label, params).items()}
-                       if accumulate else {})
+    return Calibration(
+      {n: jnp.zeros(size(w.shape), jnp.float32) for n, w in _kernels(label, params).items()}
+      if accumulate
+      else {}
+    )
 
   def seen(params, activations):
     return {name: of_rows(x) for name, x in _inputs(label, params, activations).items()}
@@ -110,8 +119,10 @@ def _kernels(label, params):
   kernels = named_leaves(params)
   for name, w in kernels.items():
     if len(w.shape) < 2:
-      raise ValueError(f'{label}(): {name!r} has shape {tuple(w.shape)} and is no kernel [in, out]; leave it out with '
-                       'where=, a regex of the kernels to prune')
+      raise ValueError(
+        f'{label}(): {name!r} has shape {tuple(w.shape)} and is no kernel [in, out]; leave it out with '
+        'where=, a regex of the kernels to prune'
+      )
   return kernels
 
 
@@ -126,18 +137,24 @@ def _inputs(label, params, activations):
   for name, w in _kernels(label, params).items():
     if name not in found:
       some = ', '.join(map(repr, list(found)[:3]))
-      raise ValueError(f'{label}(): no activations go into {name!r}, which is then no dense layer (an embedding?); '
-                       f'leave it out with where=, a regex of kernels such as {some or "(there are none)"}')
+      raise ValueError(
+        f'{label}(): no activations go into {name!r}, which is then no dense layer (an embedding?); '
+        f'leave it out with where=, a regex of kernels such as {some or "(there are none)"}'
+      )
     x = jnp.asarray(found[name]).astype(jnp.float32)
     if x.ndim != w.ndim or x.shape[-1] != w.shape[-2]:
-      raise ValueError(f'{label}(): activations of {name!r} have shape {x.shape}, its kernel {tuple(w.shape)}; '
-                       '[rows, in] for [in, out] is needed')
+      raise ValueError(
+        f'{label}(): activations of {name!r} have shape {x.shape}, its kernel {tuple(w.shape)}; '
+        '[rows, in] for [in, out] is needed'
+      )
     out[name] = x
   return out
 
 
 def _like(params, named):
-  return jax.tree.unflatten(jax.tree.structure(params), [named[name] for name in named_leaves(params)])
+  return jax.tree.unflatten(
+    jax.tree.structure(params), [named[name] for name in named_leaves(params)]
+  )
 
 
 def _factor(gram, damp):
@@ -161,7 +178,9 @@ def _swept(w, mask, upper, block):
   more = -length % size
   w = jnp.pad(w, ((0, more), (0, 0)))
   gone = jnp.pad(~mask, ((0, more), (0, 0)))
-  upper = jnp.pad(upper, ((0, more), (0, more)))  # the rows added are never pruned, so nothing divides by their zeros
+  upper = jnp.pad(
+    upper, ((0, more), (0, more))
+  )  # the rows added are never pruned, so nothing divides by their zeros
 
   def sweep(w, start):
     rows = lax.dynamic_slice_in_dim(upper, start, size)

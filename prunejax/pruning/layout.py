@@ -22,7 +22,9 @@ def automatic(fn, scores: dict, *args):
   if not explicit:
     return fn(*args)
   # Shapes alone: with their layout they would be Explicit again.
-  found = jax.eval_shape(fn, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), args))
+  found = jax.eval_shape(
+    fn, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), args)
+  )
   whole = NamedSharding(explicit[0].mesh, PartitionSpec())
   out = type(found)(lies, *(jax.tree.map(lambda _: whole, part) for part in found[1:]))
   return jax.sharding.auto_axes(fn, axes=explicit_axes(explicit[0]), out_sharding=out)(*args)

@@ -34,7 +34,9 @@ def rank_for(shape, sparsity):
   rows, columns = shape
   kept = counts.narrow(counts.kept(rows * columns, sparsity))
   full = min(rows, columns)
-  return jnp.where(jnp.asarray(sparsity) > 0, jnp.minimum(kept // (rows + columns), full), full).astype(jnp.int32)
+  return jnp.where(
+    jnp.asarray(sparsity) > 0, jnp.minimum(kept // (rows + columns), full), full
+  ).astype(jnp.int32)
 
 
 def truncated(kernel, rank):
@@ -46,7 +48,12 @@ def truncated(kernel, rank):
   return (left * jnp.where(kept, values, 0)) @ right, jnp.where(kept, right.T, 0)
 
 
-def low_rank(schedule, when=schedules.every(1), *, where='.*') -> optax.GradientTransformationExtraArgs:  # noqa: B008
+def low_rank(
+  schedule,
+  when=schedules.every(1),  # noqa: B008 (a pure function)
+  *,
+  where='.*',
+) -> optax.GradientTransformationExtraArgs:
   """A last link that brings kernels to the rank `rank_for(shape, schedule(step))` and holds them there.
 
   If `when(step)`, or step is the schedule's `end`, w + update becomes its truncated singular value decomposition. At
@@ -65,7 +72,9 @@ def low_rank(schedule, when=schedules.every(1), *, where='.*') -> optax.Gradient
   def update(updates, state, params=None, **extra):
     del extra
     if params is None:
-      raise ValueError('low_rank: tx.update needs params, as in tx.update(grads, opt_state, params)')
+      raise ValueError(
+        'low_rank: tx.update needs params, as in tx.update(grads, opt_state, params)'
+      )
     step, treedef = state.lowrank_count, jax.tree.structure(params)
     due = when(step) if end is None else when(step) | (step == end)
     moves = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
@@ -77,7 +86,9 @@ def low_rank(schedule, when=schedules.every(1), *, where='.*') -> optax.Gradient
       asked = jnp.where(due, jnp.minimum(rank_for(w.shape, schedule(step)), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
       now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
-      moves[name] = jnp.where(act == 0, moves[name].astype(both), (now - w.astype(jnp.float32)).astype(both))
+      moves[name] = jnp.where(
+        act == 0, moves[name].astype(both), (now - w.astype(jnp.float32)).astype(both)
+      )
       ranks[name] = asked[None]
     return treedef.unflatten(moves.values()), LowRankState(optax.safe_increment(step), ranks, basis)
 
@@ -102,10 +113,16 @@ _ACTS = (
 
 
 def _chosen(params, where):
-  chosen = {name: w for name, w in named_leaves(select(params, where, origin='low_rank')).items() if not is_hole(w)}
+  chosen = {
+    name: w
+    for name, w in named_leaves(select(params, where, origin='low_rank')).items()
+    if not is_hole(w)
+  }
   for name, w in chosen.items():
     if len(w.shape) != 2:
-      raise ValueError(f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: see where=')
+      raise ValueError(
+        f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: see where='
+      )
   return chosen
 
 
@@ -113,8 +130,11 @@ def ranks(opt_state) -> dict:
   """{path: rank} of the kernels that links of an optimizer state, at any depth, hold below their full rank."""
   is_state = lambda node: isinstance(node, LowRankState)
   found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
-  held = [(name, int(rank[0]), state.lowrank_basis[name].shape[-1]) for state in found
-          for name, rank in state.lowrank_ranks.items()]  # fmt: skip
+  held = [
+    (name, int(rank[0]), state.lowrank_basis[name].shape[-1])
+    for state in found
+    for name, rank in state.lowrank_ranks.items()
+  ]
   return {name: rank for name, rank, full in held if rank < full}
 
 
@@ -128,5 +148,6 @@ def factors(kernel, rank: int):
 def numbers(params, held: dict) -> int:
   """Numbers to store: of a kernel in `held` ({path: rank}, see `ranks`) its two factors, of any other leaf all."""
   return sum(
-    held[name] * sum(w.shape) if name in held else int(np.prod(np.shape(w))) for name, w in named_leaves(params).items()
+    held[name] * sum(w.shape) if name in held else int(np.prod(np.shape(w)))
+    for name, w in named_leaves(params).items()
   )

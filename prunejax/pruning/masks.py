@@ -27,10 +27,16 @@ def from_zeros(params, where='.*'):
   on the path, or a predicate) and for those that are no floating-point numbers.
   """
   select(params, where, origin='masks.from_zeros')
-  chosen = {name: is_prunable(leaf) and selects(where)(name, leaf) for name, leaf in named_leaves(params).items()}
+  chosen = {
+    name: is_prunable(leaf) and selects(where)(name, leaf)
+    for name, leaf in named_leaves(params).items()
+  }
   treedef = jax.tree.structure(params)
   return treedef.unflatten(
-    [leaf != 0 if chosen[name] else jnp.ones(jnp.shape(leaf), bool) for name, leaf in named_leaves(params).items()]
+    [
+      leaf != 0 if chosen[name] else jnp.ones(jnp.shape(leaf), bool)
+      for name, leaf in named_leaves(params).items()
+    ]
   )
 
 
@@ -41,7 +47,9 @@ def sparsity(masks, where='.*') -> dict:
   Floating-point leaves count their zeros as removed, so params do as well. Counts are exact Python
   integers.
   """
-  chosen = lambda name, leaf: (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and selects(where)(name, leaf)
+  chosen = lambda name, leaf: (
+    (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and selects(where)(name, leaf)
+  )
   leaves = {name: leaf for name, leaf in named_leaves(masks).items() if chosen(name, leaf)}
   return _fractions(
     {name: (int(_count(jnp.asarray(leaf) == 0)), jnp.size(leaf)) for name, leaf in leaves.items()},
@@ -78,7 +86,9 @@ def pack(masks, axis: int = -1):
   """Masks as uint8, eight to a byte along `axis` (first weight in the highest bit), rank kept;
   choose an axis that no mesh divides.
   """
-  return jax.tree.map(lambda mask: mask.astype(jnp.uint8) if mask.ndim == 0 else jnp.packbits(mask, axis=axis), masks)
+  return jax.tree.map(
+    lambda mask: mask.astype(jnp.uint8) if mask.ndim == 0 else jnp.packbits(mask, axis=axis), masks
+  )
 
 
 def unpack(packed, like, axis: int = -1):
@@ -107,7 +117,9 @@ def mask_hash(masks) -> str:
 
 def _count(flags):
   # One number a row is below 2^31 for any array; their sum is taken where integers have no limit.
-  rows = on_host(jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32))
+  rows = on_host(
+    jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32)
+  )
   return rows.astype(np.int64).sum()
 
 
@@ -117,7 +129,9 @@ def _pairs(a, b):
     raise ValueError(f'the two trees of masks differ: only one has the leaf {name!r}')
   for name in a:
     if jnp.shape(a[name]) != jnp.shape(b[name]):
-      raise ValueError(f'the masks of {name!r} have shapes {jnp.shape(a[name])} and {jnp.shape(b[name])}')
+      raise ValueError(
+        f'the masks of {name!r} have shapes {jnp.shape(a[name])} and {jnp.shape(b[name])}'
+      )
   return {name: (jnp.asarray(a[name], bool), jnp.asarray(b[name], bool)) for name in a}
 
 

@@ -31,13 +31,21 @@ def per_output() -> Allocation:
 
   def keep(units, sparsity):
     check(units.scores)
-    totals = [kept(units.scores[part.name].shape[-2], sparsity, units.cost) for part in units.parts()]
+    totals = [
+      kept(units.scores[part.name].shape[-2], sparsity, units.cost) for part in units.parts()
+    ]
     columns = [part.size // units.scores[part.name].shape[-2] for part in units.parts()]
-    return units.by_name(jnp.stack([k * c for k, c in zip(totals, columns, strict=True)])) if totals else {}
+    return (
+      units.by_name(jnp.stack([k * c for k, c in zip(totals, columns, strict=True)]))
+      if totals
+      else {}
+    )
 
   def choose(units, sparsity):
     check(units.scores)
-    return map_kinds(lambda score: _highest(score, kept(score.shape[-2], sparsity, units.cost)), units.scores)
+    return map_kinds(
+      lambda score: _highest(score, kept(score.shape[-2], sparsity, units.cost)), units.scores
+    )
 
   return Allocation(keep, choose=choose)
 

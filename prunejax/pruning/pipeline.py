@@ -45,7 +45,9 @@ def select_masks(
   return select(groups.plain(scores, stacked), sparsity, allocation, structure).masks
 
 
-def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=None) -> Selected:
+def select(
+  scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=None
+) -> Selected:
   """Masks at a sparsity for scores that are read again and again rather than stored.
 
   `old`, masks {path: bool}: among scores of 0.0, weights that are kept so far go before those that
@@ -59,7 +61,9 @@ def select(scores: Scores, sparsity, allocation=None, structure=None, old=None, 
     stored = allocation.choose is not None or not structure.single
     return (_pooled if stored else _single)(found, sparsity, allocation, structure, old, memory)
 
-  return layout.automatic(chosen, scores.read(scores.sources), scores.sources, sparsity, old, memory)
+  return layout.automatic(
+    chosen, scores.read(scores.sources), scores.sources, sparsity, old, memory
+  )
 
 
 def _single(scores, sparsity, allocation, structure, old, memory):
@@ -68,20 +72,34 @@ def _single(scores, sparsity, allocation, structure, old, memory):
     scores, old = groups.plain(_aged(read, old), scores.stacked), None
   elif not _cheap(scores):
     scores = groups.plain(read, scores.stacked)
-  unsigned = scores if old is None else scores._replace(
-    # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
-    read=lambda sources: {name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()}
+  unsigned = (
+    scores
+    if old is None
+    else scores._replace(
+      # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
+      read=lambda sources: {
+        name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()
+      }
+    )
   )
   # What an allocation counts leaf by leaf has to know as well which of two zeros goes first.
-  aged = scores if old is None else scores._replace(
-    read=lambda sources: _aged(scores.read(sources[0]), sources[1]), sources=(scores.sources, old)
+  aged = (
+    scores
+    if old is None
+    else scores._replace(
+      read=lambda sources: _aged(scores.read(sources[0]), sources[1]), sources=(scores.sources, old)
+    )
   )
   units = _units(unsigned if allocation.find is not None else aged, structure)
   of = groups.blocks(unsigned)
   like = units.scores
   if not of.problems:
-    return Selected({name: jnp.ones(s.shape, bool) for name, s in like.items()}, allocation.keep(units, sparsity),
-                    {name: jnp.zeros((), bool) for name in like}, memory)
+    return Selected(
+      {name: jnp.ones(s.shape, bool) for name, s in like.items()},
+      allocation.keep(units, sparsity),
+      {name: jnp.zeros((), bool) for name in like},
+      memory,
+    )
   found, memory = _found(allocation, units, of, sparsity, memory)
   masks, stay = selection.masks(of, found.edge, like, old, allocation.find is not None)
   nan = {name: jnp.any(flags) for name, flags in groups.by_name(of, found.nan, unsigned).items()}
@@ -102,7 +120,10 @@ def _pooled(scores, sparsity, allocation, structure, old, memory):
     keep, _ = selection.masks(of, found.edge, units.scores)
     kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
   else:
-    keep, kept = {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()}, allocation.keep(units, sparsity)
+    keep, kept = (
+      {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()},
+      allocation.keep(units, sparsity),
+    )
   return Selected(structure.expand(keep, ranked), kept, nan, memory)
 
 
@@ -111,7 +132,9 @@ def _found(allocation, units, of, sparsity, memory) -> tuple[selection.Found, An
     return allocation.find(units, of, sparsity), memory
   if allocation.remember is None:
     return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity))), memory
-  kept, memory = allocation.remember(units, sparsity, allocation.init(units.parts()) if memory is None else memory)
+  kept, memory = allocation.remember(
+    units, sparsity, allocation.init(units.parts()) if memory is None else memory
+  )
   return selection.edges(of, groups.in_order(of, kept)), memory
 
 
@@ -129,7 +152,9 @@ def _stacked_units(of, stacked):
   found = {unit: [name in stacked for name in names] for unit, (names, _) in of.items()}
   for unit, layers in found.items():
     if any(layers) != all(layers):
-      raise ValueError(f'the units {unit!r} lie in leaves of which only some are stacked: {list(of[unit][0])}')
+      raise ValueError(
+        f'the units {unit!r} lie in leaves of which only some are stacked: {list(of[unit][0])}'
+      )
   return frozenset(unit for unit, layers in found.items() if all(layers))
 
 
@@ -153,7 +178,8 @@ def _cheap(scores: Scores) -> bool:
 
   def plain(jaxpr):
     return all(
-      eqn.primitive.name in _CHEAP and all(plain(inner) for inner in jax_core.jaxprs_in_params(eqn.params))
+      eqn.primitive.name in _CHEAP
+      and all(plain(inner) for inner in jax_core.jaxprs_in_params(eqn.params))
       for eqn in jaxpr.eqns
     )
 

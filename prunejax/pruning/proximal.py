@@ -34,7 +34,9 @@ def shrink(u, threshold):
   return jnp.where(jnp.abs(u) <= threshold, jnp.zeros_like(u), u - jnp.sign(u) * threshold)
 
 
-def soft_threshold(strength, rate=1.0, *, end=None, where='.*') -> optax.GradientTransformationExtraArgs:
+def soft_threshold(
+  strength, rate=1.0, *, end=None, where='.*'
+) -> optax.GradientTransformationExtraArgs:
   """A link after the optimizer: w <- shrink(w + update, strength x rate), the step of ISTA.
 
   `strength` >= 0, a number, maybe traced. `rate` is the learning rate of the optimizer before it, a number or a
@@ -55,7 +57,9 @@ def reweighted(
   if isinstance(every, int) and every < 1:
     raise ValueError(f'reweighted: every={every} must be at least 1 step')
   if isinstance(eps, NUMBER) and not eps > 0:
-    raise ValueError(f'reweighted: eps={eps} must be above 0: a weight at zero would get an infinite threshold')
+    raise ValueError(
+      f'reweighted: eps={eps} must be above 0: a weight at zero would get an infinite threshold'
+    )
   return _proximal('reweighted', strength, rate, every, eps, end, where)
 
 
@@ -80,7 +84,9 @@ def _proximal(name, strength, rate, every, eps, end, where):
 
   def init(params):
     chosen = select(params, where, origin=name)
-    alpha = () if every is None else jax.tree.map(lambda p: jnp.ones_like(p, dtype=jnp.float32), chosen)
+    alpha = (
+      () if every is None else jax.tree.map(lambda p: jnp.ones_like(p, dtype=jnp.float32), chosen)
+    )
     return ProximalState(jnp.zeros([], jnp.int32), alpha)
 
   def update(updates, state, params=None, **extra):
@@ -88,7 +94,9 @@ def _proximal(name, strength, rate, every, eps, end, where):
     treedef, chosen, ups = _leaves(name, updates, params, where)
     step, alpha = state.prox_count, state.prox_alpha
     if every is not None:
-      renew = lambda _: [1 / (jnp.abs(w.astype(jnp.float32)) + eps) for w in chosen if not is_hole(w)]
+      renew = lambda _: [
+        1 / (jnp.abs(w.astype(jnp.float32)) + eps) for w in chosen if not is_hole(w)
+      ]
       due = (step > 0) & (step % every == 0)
       leaves = jax.lax.cond(due, renew, lambda old: old, jax.tree.leaves(alpha))
       alpha = jax.tree.unflatten(jax.tree.structure(alpha), leaves)
@@ -108,7 +116,11 @@ def _leaves(name, updates, params, where):
   if params is None:
     raise ValueError(f'{name}: tx.update needs params, as in tx.update(grads, opt_state, params)')
   treedef = jax.tree.structure(params)
-  return treedef, treedef.flatten_up_to(select(params, where, origin=name)), treedef.flatten_up_to(updates)
+  return (
+    treedef,
+    treedef.flatten_up_to(select(params, where, origin=name)),
+    treedef.flatten_up_to(updates),
+  )
 
 
 def _landing(w, update, threshold):

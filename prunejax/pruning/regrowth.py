@@ -39,7 +39,9 @@ def reset_moments(tx: optax.GradientTransformation, opt_state, params, revived):
   return jax.tree.map(renewed, opt_state, tx.init(params), marks, is_leaf=is_state)
 
 
-def with_fresh_moments(inner: optax.GradientTransformation, *links) -> optax.GradientTransformationExtraArgs:
+def with_fresh_moments(
+  inner: optax.GradientTransformation, *links
+) -> optax.GradientTransformationExtraArgs:
   """`optax.chain(inner, *links)`, the links being those that prune, in which a weight that comes back starts anew.
 
   In the step in which a mask turns from False to True the weight stays at 0.0, and what `inner` remembers of it becomes

@@ -44,13 +44,19 @@ def who_pays(
   allocation = allocations.uniform() if allocation is None else allocation
   structure = structures.unstructured() if structure is None else structure
   if np.float32(sparsity) > np.float32(structure.cost):
-    raise ValueError(f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}')
+    raise ValueError(
+      f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}'
+    )
   chosen = select(params, where, origin='who_pays')
   grad = extra.aligned(grad, chosen)
 
   @jax.jit
   def plan(chosen, grad, params):
-    given = {**extra.completed(asked, chosen, params), 'grad': grad, 'step': jnp.zeros([], jnp.int32)}
+    given = {
+      **extra.completed(asked, chosen, params),
+      'grad': grad,
+      'step': jnp.zeros([], jnp.int32),
+    }
     memory = criterion.update(criterion.init(chosen), chosen, **given)
     memory = memory if criterion.prepare is None else criterion.prepare(memory, chosen, **given)
     scores = named_leaves(criterion.score(memory, chosen, **given))
@@ -59,7 +65,11 @@ def who_pays(
 
   units, kept, masks = plan(chosen, grad, params)
   got = sparsity_of(masks)
-  of = structure.members({name: mask.shape for name, mask in masks.items()}) if structure.members else {}
+  of = (
+    structure.members({name: mask.shape for name, mask in masks.items()})
+    if structure.members
+    else {}
+  )
   unit_of = {name: unit for unit, (names, _) in of.items() for name in names}
   rows = []
   for name, mask in masks.items():
@@ -69,7 +79,9 @@ def who_pays(
     stays = int(kept[unit])
     asked = (1 - stays / max(values.size, 1)) * structure.cost
     ranked = stays and allocation.choose is None  # one threshold a leaf
-    cutoff = float(np.partition(values, values.size - stays)[values.size - stays]) if ranked else None
+    cutoff = (
+      float(np.partition(values, values.size - stays)[values.size - stays]) if ranked else None
+    )
     bad = int(np.isnan(values).sum())
     rows.append(
       Payer(
@@ -101,7 +113,9 @@ def who_pays(
 def format_report(rows: list[Payer]) -> str:
   """The rows as a text table, one line each."""
   width = max(len(row.leaf) for row in rows)
-  lines = [f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}']
+  lines = [
+    f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
+  ]
   for row in rows:
     cutoff = '-' if row.cutoff is None else f'{row.cutoff:.3e}'
     line = f'{row.leaf:<{width}}  {row.weights:>13,}  {row.kept:>13,}'

@@ -25,7 +25,9 @@ def scan(params, measure, levels, *, by='quality', where='.*') -> dict:
     raise ValueError(f"scan: by={by!r}; expected 'quality' or 'sparsity'")
   wrong = [v for v in levels if not (0 <= v < (1 if by == 'sparsity' else math.inf))]
   if wrong:
-    raise ValueError(f'scan: level {wrong[0]!r} is no {by}; {"[0, 1)" if by == "sparsity" else "at least 0"} is needed')
+    raise ValueError(
+      f'scan: level {wrong[0]!r} is no {by}; {"[0, 1)" if by == "sparsity" else "at least 0"} is needed'
+    )
   leaves, treedef = jax.tree.flatten(params)
   chosen = treedef.flatten_up_to(select(params, where, origin='scan'))
   found = {}

@@ -22,7 +22,9 @@ class RewindState(NamedTuple):
   rewind_links: Any
 
 
-def rewind(inner: optax.GradientTransformation, *links, when, to: int = 0) -> optax.GradientTransformationExtraArgs:
+def rewind(
+  inner: optax.GradientTransformation, *links, when, to: int = 0
+) -> optax.GradientTransformationExtraArgs:
   """`optax.chain(inner, *links)`, the links being those that prune, in which at steps t with `when(t)` everything that
   is not pruned goes back to what it was before step `to` (Frankle & Carbin, 2019; Frankle et al., 2020).
 
@@ -40,7 +42,10 @@ def rewind(inner: optax.GradientTransformation, *links, when, to: int = 0) -> op
   def init(params):
     # A copy: a train step that gives its state away cannot give one buffer twice.
     return RewindState(
-      jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params), inner.init(params), inner.init(params),
+      jnp.zeros([], jnp.int32),
+      jax.tree.map(jnp.copy, params),
+      inner.init(params),
+      inner.init(params),
       pruning.init(params),
     )
 
@@ -62,8 +67,14 @@ def rewind(inner: optax.GradientTransformation, *links, when, to: int = 0) -> op
     ):
       survivor = jnp.where(gone[name], jnp.zeros_like(e), e) if name in gone else e
       dtype = jnp.promote_types(u.dtype, p.dtype)
-      landed.append(jnp.where(leaves, -p.astype(dtype), jnp.where(back, survivor.astype(dtype), u.astype(dtype))))
+      landed.append(
+        jnp.where(
+          leaves, -p.astype(dtype), jnp.where(back, survivor.astype(dtype), u.astype(dtype))
+        )
+      )
     trained = jax.tree.map(lambda a, b: jnp.where(back, a, b), start, trained)
-    return treedef.unflatten(landed), RewindState(optax.safe_increment(t), early, start, trained, pruned)
+    return treedef.unflatten(landed), RewindState(
+      optax.safe_increment(t), early, start, trained, pruned
+    )
 
   return optax.GradientTransformationExtraArgs(init, update)

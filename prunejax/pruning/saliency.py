@@ -51,8 +51,11 @@ def platon(b1=0.85, b2=0.95) -> Criterion:
     spread = lambda u, i, m: b2 * u + (1 - b2) * jnp.abs(i - m)
     return PlatonState(mean, jax.tree.map(spread, state.platon_spread, found, mean))
 
-  return Criterion(init, update, lambda state, params, **_: jax.tree.map(
-    jnp.multiply, state.platon_mean, state.platon_spread))
+  return Criterion(
+    init,
+    update,
+    lambda state, params, **_: jax.tree.map(jnp.multiply, state.platon_mean, state.platon_spread),
+  )
 
 
 def deviations() -> Criterion:
@@ -67,7 +70,9 @@ def deviations() -> Criterion:
     w = w.astype(jnp.float32)
     mean = _total(w) / max(w.size, 1)
     sigma = jnp.sqrt(_total((w - mean) ** 2) / max(w.size, 1))
-    alike = jnp.max(w, initial=-jnp.inf) <= jnp.min(w, initial=jnp.inf)  # their mean may lie a last bit beside them
+    alike = jnp.max(w, initial=-jnp.inf) <= jnp.min(
+      w, initial=jnp.inf
+    )  # their mean may lie a last bit beside them
     return jnp.abs(w) / jnp.where(alike | (sigma == 0), 1, sigma)
 
   def each(params, *, stacked=(), **_):

@@ -27,13 +27,17 @@ def linear(sparsity, begin=0, end=None, initial=0.0):
 
 def constant(sparsity):
   """The same sparsity at every step."""
-  return _schedule(lambda step: jnp.broadcast_to(_sparsity(sparsity), jnp.shape(step)), 'constant', sparsity, 0)
+  return _schedule(
+    lambda step: jnp.broadcast_to(_sparsity(sparsity), jnp.shape(step)), 'constant', sparsity, 0
+  )
 
 
 def one_shot(sparsity, at=0):
   """0 before step `at`, `sparsity` from there on."""
   _check_steps('one_shot', at=at)
-  return _schedule(lambda step: jnp.where(step >= at, _sparsity(sparsity), 0), 'one_shot', sparsity, at)
+  return _schedule(
+    lambda step: jnp.where(step >= at, _sparsity(sparsity), 0), 'one_shot', sparsity, at
+  )
 
 
 def staircase(start, final, steps, jumps, begin=0):
@@ -85,7 +89,9 @@ def cycle(sparsity, steps, begin, end):
   _check_steps('cycle', begin=begin, end=end)
   _check_count('cycle', 'steps', steps)
   if all(_known(value) for value in (steps, begin, end)) and (end < begin or (end - begin) % steps):
-    raise ValueError(f'cycle: end={end} must be begin={begin} plus a whole number of phases of steps={steps}')
+    raise ValueError(
+      f'cycle: end={end} must be begin={begin} plus a whole number of phases of steps={steps}'
+    )
 
   def sparsity_at(step):
     phase = (step - begin) // steps
@@ -118,7 +124,9 @@ def until(last, when=None):
   when = every(1) if when is None else when
   begin, inner = getattr(when, 'begin', None), getattr(when, 'until', None)
   if begin is not None and _known(begin) and _known(last) and begin > last:
-    raise ValueError(f'until: the masks of its `when` move from step {begin} on, which is after last={last}')
+    raise ValueError(
+      f'until: the masks of its `when` move from step {begin} on, which is after last={last}'
+    )
   due = lambda step: when(step) & (step <= last)
   due.begin, due.until = begin, last
   if inner is not None:
@@ -130,7 +138,11 @@ def _forced_step(origin, schedule, when):
   """The schedule's end, if masks may move before it: there they move whatever the interval, so that the target is
   reached. None for one that has no end, or asks for all it ever will by the first step at which `when` lets masks move.
   """
-  end, begin, last = getattr(schedule, 'end', None), getattr(when, 'begin', None), getattr(when, 'until', None)
+  end, begin, last = (
+    getattr(schedule, 'end', None),
+    getattr(when, 'begin', None),
+    getattr(when, 'until', None),
+  )
   static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
   if static(end, last) and last < end:
     raise ValueError(
@@ -186,10 +198,18 @@ def _known(value) -> bool:
 def _check_sparsity(name, value):
   if not _known(value):
     return
-  if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number, np.ndarray)) or np.ndim(value):
-    raise ValueError(f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array')
+  if (
+    isinstance(value, (bool, str))
+    or not isinstance(value, (int, float, np.number, np.ndarray))
+    or np.ndim(value)
+  ):
+    raise ValueError(
+      f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array'
+    )
   if not (value >= 0 and np.float32(value) < 1):
-    raise ValueError(f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is 0.9')
+    raise ValueError(
+      f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is 0.9'
+    )
 
 
 def _check_count(name, key, value):
@@ -208,6 +228,10 @@ def _check_steps(name, **steps):
   for key, value in steps.items():
     if not _known(value):
       continue
-    whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    whole = (
+      isinstance(value, (int, float, np.number))
+      and not isinstance(value, bool)
+      and math.isfinite(value)
+    )
     if not whole or not float(value).is_integer() or value < 0:
       raise ValueError(f'{name}: {key}={value!r} must be a step, a whole number of at least 0')

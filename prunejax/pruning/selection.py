@@ -56,7 +56,9 @@ def top(scores: dict, kept: dict, stacked=()) -> dict:
   return masks(of, edges(of, kept).edge, scores)[0]
 
 
-def masks(of: Blocks, edge: Edge, like: dict, old: dict | None = None, common: bool = False) -> tuple[dict, jax.Array]:
+def masks(
+  of: Blocks, edge: Edge, like: dict, old: dict | None = None, common: bool = False
+) -> tuple[dict, jax.Array]:
   """Masks shaped like the arrays `like` from the edges of their problems, and how many of its ties each problem keeps.
 
   `old` are the masks so far: where the threshold is 0.0, a zero whose weight is kept so far goes
@@ -198,7 +200,10 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list, common: bool) -> tuple[list
 
   def read_ties(row):
     # As integers: the rows of booleans that lie on a mesh would be fetched by gathering all of them.
-    flags = [(tie & (mask == brackets.rows(among_kept, at, tie))).astype(jnp.int32) for at, tie, mask in ties()]
+    flags = [
+      (tie & (mask == brackets.rows(among_kept, at, tie))).astype(jnp.int32)
+      for at, tie, mask in ties()
+    ]
     return [flags for _, flags in _picked(flags, row, of.kinds)]
 
   cut = survey.cut(weights, needed, read_ties, of.shapes)
@@ -212,12 +217,19 @@ def _by_age(of: Blocks, edge: Edge, zero, old: list, common: bool) -> tuple[list
 
 def _unblocked(of: Blocks, found: list, like: dict) -> dict:
   """Blocks of masks as {path: mask}, in the order of `like`."""
-  out, at = {name: jnp.ones(jnp.shape(leaf), bool) for name, leaf in like.items() if not jnp.size(leaf)}, 0
+  out, at = (
+    {name: jnp.ones(jnp.shape(leaf), bool) for name, leaf in like.items() if not jnp.size(leaf)},
+    0,
+  )
   for block in found:
     name, slice_of = of.problems[at]
-    parts = {name: block} if slice_of is not None else {
-      name: row for (name, _), row in zip(of.problems[at : at + len(block)], block, strict=True)
-    }
+    parts = (
+      {name: block}
+      if slice_of is not None
+      else {
+        name: row for (name, _), row in zip(of.problems[at : at + len(block)], block, strict=True)
+      }
+    )
     out.update({name: part.reshape(jnp.shape(like[name])) for name, part in parts.items()})
     at += len(block)
   return {name: out[name] for name in like}

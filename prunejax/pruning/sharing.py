@@ -15,7 +15,11 @@ def share(codebooks, codes):
   """
 
   def weights(codebook, code):
-    return jnp.where(code >= 0, jnp.take(codebook, jnp.maximum(code, 0), mode='clip'), jnp.zeros((), codebook.dtype))
+    return jnp.where(
+      code >= 0,
+      jnp.take(codebook, jnp.maximum(code, 0), mode='clip'),
+      jnp.zeros((), codebook.dtype),
+    )
 
   return jax.tree.map(weights, codebooks, codes)
 

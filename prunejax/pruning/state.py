@@ -51,7 +51,9 @@ def get_masks(opt_state, params):
         )
       found[name] = found[name] & mask if name in found else jnp.asarray(mask)
   fill = lambda path, leaf: (
-    found.get(path_name(path), None) if path_name(path) in found else jnp.ones(jnp.shape(leaf), bool)
+    found.get(path_name(path), None)
+    if path_name(path) in found
+    else jnp.ones(jnp.shape(leaf), bool)
   )
   return jax.tree_util.tree_map_with_path(fill, params)
 
@@ -72,7 +74,9 @@ def nan_scores(opt_state, member: int | None = None) -> dict:
   for state in prune_states(opt_state):
     nan = on_host(state.prune_nan)
     nan = nan if member is None or not nan.size else nan[member]
-    for name, step in zip(named_leaves(state.prune_mask) if nan.size else (), nan.tolist(), strict=True):
+    for name, step in zip(
+      named_leaves(state.prune_mask) if nan.size else (), nan.tolist(), strict=True
+    ):
       if step:
         found[name] = min(step, found.get(name, step))
   return found
@@ -84,16 +88,22 @@ def check_pruned(params, opt_state) -> None:
   """
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
-    raise ValueError('check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning link')
+    raise ValueError(
+      'check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning link'
+    )
   for state in states:
     if isinstance(state, LatentPruneState):
       continue
     for name, mask in named_leaves(state.prune_mask).items():
       if name not in weights or jnp.shape(weights[name]) != jnp.shape(mask):
-        raise ValueError(f'opt_state has a mask of shape {jnp.shape(mask)} for {name!r}, and params have no such leaf')
+        raise ValueError(
+          f'opt_state has a mask of shape {jnp.shape(mask)} for {name!r}, and params have no such leaf'
+        )
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
       if alive and name in (spoilt := nan_scores(opt_state)):
-        raise ValueError(f'{name!r} is NaN since step {spoilt[name]}, when one of its scores was: see nan_scores')
+        raise ValueError(
+          f'{name!r} is NaN since step {spoilt[name]}, when one of its scores was: see nan_scores'
+        )
       if alive:
         raise ValueError(
           f'{name!r} has {alive} pruned weights that are not zero: prune_transform must be '

@@ -68,8 +68,12 @@ def block(rows: int, columns: int) -> Structure:
   does not divide the axis.
   """
   if not (_is_size(rows) and _is_size(columns)):
-    raise ValueError(f'block({rows!r}, {columns!r}): both sizes must be positive integers, as in block(8, 8)')
-  return _blocks(f'block({rows}, {columns})', lambda shape: (1,) * (len(shape) - 2) + (rows, columns))
+    raise ValueError(
+      f'block({rows!r}, {columns!r}): both sizes must be positive integers, as in block(8, 8)'
+    )
+  return _blocks(
+    f'block({rows}, {columns})', lambda shape: (1,) * (len(shape) - 2) + (rows, columns)
+  )
 
 
 def rows(size: int = 1) -> Structure:
@@ -84,7 +88,9 @@ def columns(size: int = 1) -> Structure:
   neighbours at a time.
   """
   if not _is_size(size):
-    raise ValueError(f'columns({size!r}): the number of neighbouring columns must be a positive integer')
+    raise ValueError(
+      f'columns({size!r}): the number of neighbouring columns must be a positive integer'
+    )
   return _blocks(f'columns({size})', lambda shape: (*shape[:-1], size))
 
 

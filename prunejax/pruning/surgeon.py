@@ -31,7 +31,9 @@ def obs(estimate: str = 'fisher', alpha: float = 1e-4) -> Criterion:
   def inverse(params, extra):
     weights, _ = ravel_pytree(wide(params))
     if weights.size > MOST:
-      raise ValueError(f'obs: {weights.size} weights under one H; accepted: up to {MOST}, narrow it with where=')
+      raise ValueError(
+        f'obs: {weights.size} weights under one H; accepted: up to {MOST}, narrow it with where='
+      )
     name, what = NEEDS[estimate]
     given = required(extra, name, f'obs({estimate!r})', what)
     return weights, inverse_hessian(*rows(given, params), alpha, weights != 0)

@@ -57,7 +57,8 @@ def lead(shape) -> int:
 def room(shapes) -> np.ndarray:
   """How many scores a problem's bracket may hold for rows with more than three to be rare, [problems]."""
   return np.array(
-    [max(3, math.prod(shape[: lead(shape)]) // 5) for count, shape in shapes for _ in range(count)], np.float32
+    [max(3, math.prod(shape[: lead(shape)]) // 5) for count, shape in shapes for _ in range(count)],
+    np.float32,
   )
 
 
@@ -141,7 +142,9 @@ def closed(bracket: Bracket, seen: list[Seen], goal: Goal) -> Bracket:
 
   def one_pass(narrow):
     part = jnp.maximum((narrow.high - narrow.low) >> 3, 1)[:, None]
-    thresholds = jnp.minimum(narrow.low[:, None] + part * np.arange(1, 8, dtype=np.uint32), narrow.high[:, None])
+    thresholds = jnp.minimum(
+      narrow.low[:, None] + part * np.arange(1, 8, dtype=np.uint32), narrow.high[:, None]
+    )
     return brackets.narrowed(narrow, thresholds, counted(thresholds), goal)
 
   # `above` of the loop follows its bracket; what is named is counted from the bracket it began with.
@@ -161,7 +164,9 @@ def _weigh(seen, thresholds, holds):
     columns = []
     for i in range(thresholds.shape[1]):
       at = rows(thresholds[:, i], row, s.lost)
-      hits = sum(jnp.where(holds(key, at), times, 0) for key, times in zip(s.keys, s.times, strict=True))
+      hits = sum(
+        jnp.where(holds(key, at), times, 0) for key, times in zip(s.keys, s.times, strict=True)
+      )
       columns.append(hits)
     found.append(jnp.stack(sums(columns), 1))
     row += len(s.lost)
@@ -189,11 +194,15 @@ def cut(ties: list, needed, read_ties, shapes) -> jax.Array:
   """
   row, before = _prefix(ties, needed)
   tails = [math.prod(shape[lead(shape) :]) for _, shape in shapes]
-  tail = np.concatenate([np.full(count, size) for (count, _), size in zip(shapes, tails, strict=True)])
+  tail = np.concatenate(
+    [np.full(count, size) for (count, _), size in zip(shapes, tails, strict=True)]
+  )
   rest = needed - before
 
   def inside():
-    last = np.concatenate([np.full(count, math.prod(shape[: lead(shape)]) - 1) for count, shape in shapes])
+    last = np.concatenate(
+      [np.full(count, math.prod(shape[: lead(shape)]) - 1) for count, shape in shapes]
+    )
     flags = read_ties(jnp.minimum(row, last.astype(np.int32)).astype(jnp.uint32))
     return _prefix([flag.astype(jnp.int32) for flag in flags], rest - 1)[0] + 1
 
@@ -219,10 +228,14 @@ def _prefix(weights: list, needed):
 
   def one_pass(carried):
     low, high = carried
-    ends = jnp.minimum(low[:, None] + jnp.maximum((high - low) >> 3, 1)[:, None] * _STEPS, high[:, None])
+    ends = jnp.minimum(
+      low[:, None] + jnp.maximum((high - low) >> 3, 1)[:, None] * _STEPS, high[:, None]
+    )
     fits = jnp.sum(weighed(ends) <= needed[:, None], 1, dtype=jnp.int32)
     ladder = jnp.concatenate([low[:, None], ends, high[:, None]], 1)
-    pick = lambda index: jnp.sum(jnp.where(np.arange(9) == index[:, None], ladder, 0), 1, dtype=jnp.int32)
+    pick = lambda index: jnp.sum(
+      jnp.where(np.arange(9) == index[:, None], ladder, 0), 1, dtype=jnp.int32
+    )
     return pick(fits), pick(fits + 1)
 
   whole = weighed(jnp.asarray(size)[:, None])[:, 0] <= needed
@@ -258,5 +271,7 @@ def decided(above, tied, goal: Goal, order) -> jax.Array:
 
 def served(missing: counts.Wide, tied, order) -> jax.Array:
   """int32 [problems]: how many of its `tied` each problem keeps of `missing` in all, problems served in `order`."""
-  before = jax.tree.map(lambda limb: limb[order], counts.running(counts.widen(tied[np.argsort(order)])))
+  before = jax.tree.map(
+    lambda limb: limb[order], counts.running(counts.widen(tied[np.argsort(order)]))
+  )
   return counts.clipped(counts.subtract(missing, before), tied)

@@ -27,7 +27,9 @@ def tied(table) -> Structure:
   [..., out] has -1 alone. Leaves of one unit name share its units: slice i of each of them. ValueError for a leaf that
   no row matches, for a size that does not divide the axis, and for leaves of one name with different numbers of slices.
   """
-  rows = [(compiled(pattern, 'tied table'), *_row(pattern, row)) for pattern, row in dict(table).items()]
+  rows = [
+    (compiled(pattern, 'tied table'), *_row(pattern, row)) for pattern, row in dict(table).items()
+  ]
   return _tied('tied', rows, f'a leaf that matches one of {[row[0].pattern for row in rows]}')
 
 
@@ -44,7 +46,9 @@ def heads(size: int) -> Structure:
     (r'(|.*/)attention/output/kernel', r'\1attention/heads', -2, size),
   ]
   named = '.../attention/{query,key,value}/{kernel,bias} or .../attention/output/kernel'
-  return _tied(f'heads({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}')
+  return _tied(
+    f'heads({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}'
+  )
 
 
 def ffn(size: int = 1) -> Structure:
@@ -59,7 +63,9 @@ def ffn(size: int = 1) -> Structure:
     (r'(|.*/)ffn/output/kernel', r'\1ffn/neurons', -2, size),
   ]
   named = '.../ffn/{intermediate,output}/kernel or .../ffn/intermediate/bias'
-  return _tied(f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}')
+  return _tied(
+    f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}'
+  )
 
 
 def _tied(label, rows, accepted) -> Structure:
@@ -67,13 +73,19 @@ def _tied(label, rows, accepted) -> Structure:
     """{unit name: [(leaf, row of the table)]}."""
     found = {}
     for name in shapes:
-      at, match = next(((i, m) for i, row in enumerate(rows) if (m := row[0].fullmatch(name))), (None, None))
+      at, match = next(
+        ((i, m) for i, row in enumerate(rows) if (m := row[0].fullmatch(name))), (None, None)
+      )
       if match is None:
-        raise ValueError(f'{label}: {name!r} is part of no unit: leave the leaf out with where=; accepted: {accepted}')
+        raise ValueError(
+          f'{label}: {name!r} is part of no unit: leave the leaf out with where=; accepted: {accepted}'
+        )
       try:
         unit = match.expand(rows[at][1])
       except (re.error, IndexError) as error:
-        raise ValueError(f'{label}: the unit {rows[at][1]!r} of {rows[at][0].pattern!r}: {error}') from None
+        raise ValueError(
+          f'{label}: the unit {rows[at][1]!r} of {rows[at][0].pattern!r}: {error}'
+        ) from None
       found.setdefault(unit, []).append((name, at))
     return found
 
@@ -86,7 +98,9 @@ def _tied(label, rows, accepted) -> Structure:
       for name, at in of:
         shape, (_, _, axis, size) = tuple(shapes[name]), rows[at]
         if len(shape) - lead < -axis:
-          raise ValueError(f'{label}: {name!r} has shape {shape} and so no axis {axis} that could hold its slices')
+          raise ValueError(
+            f'{label}: {name!r} has shape {shape} and so no axis {axis} that could hold its slices'
+          )
         if shape[axis] % size:
           raise ValueError(
             f'{label}: {size} does not divide axis {axis} of {name!r}, whose shape is {shape}; choose a size that does'
@@ -105,7 +119,9 @@ def _tied(label, rows, accepted) -> Structure:
     out = {}
     for role in dict.fromkeys(roles[name] for name in scores):
       chosen = [name for name in scores if roles[name] == role]
-      out |= map_kinds(fn(role), *({name: given[name] for name in chosen} for given in (scores, *more)))
+      out |= map_kinds(
+        fn(role), *({name: given[name] for name in chosen} for given in (scores, *more))
+      )
     return {name: out[name] for name in scores}
 
   def blocks(score, role):
@@ -124,7 +140,9 @@ def _tied(label, rows, accepted) -> Structure:
   def counted(role):
     def alive(score):
       sizes, flat = blocks(score, role)
-      gone = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32) == np.uint32(1 << 31)
+      gone = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32) == np.uint32(
+        1 << 31
+      )
       return counts.count_blocks((~gone).astype(jnp.int32), sizes).reshape(flat)
 
     return alive
@@ -138,7 +156,9 @@ def _tied(label, rows, accepted) -> Structure:
       weights = sum(math.prod(shapes[name]) for name in names) // max(math.prod(lead) * number, 1)
       # As in structure._block_mean: a true division, and -0.0 for a unit that is -0.0 throughout, pruned already.
       divisor = lax.optimization_barrier(jnp.asarray(np.full((*lead, number), weights, np.float32)))
-      out[unit] = jnp.where(sum(alive[n] for n in names) > 0, sum(sums[n] for n in names) / divisor, -0.0)
+      out[unit] = jnp.where(
+        sum(alive[n] for n in names) > 0, sum(sums[n] for n in names) / divisor, -0.0
+      )
     return out
 
   def expand(kept, scores):
@@ -160,7 +180,10 @@ def _tied(label, rows, accepted) -> Structure:
   def shared(shapes):
     leaves, _, units = plan(shapes)
     whole = lambda names: sum(math.prod(shapes[name]) for name in names)
-    seen = lambda unit: (*units[unit][0], whole(leaves[unit]) // max(math.prod(units[unit][0]) * units[unit][1], 1))
+    seen = lambda unit: (
+      *units[unit][0],
+      whole(leaves[unit]) // max(math.prod(units[unit][0]) * units[unit][1], 1),
+    )
     return {unit: (tuple(names), (*seen(unit), units[unit][1])) for unit, names in leaves.items()}
 
   return Structure(pool, expand, members=shared)
@@ -171,7 +194,9 @@ def _row(pattern, row):
     unit, axis, size = row
     compiled(pattern, 'tied table')
   except (TypeError, ValueError) as error:
-    raise ValueError(f'tied: {pattern!r} has {row!r}; (unit, axis, size) is needed, as ("heads", -1, 64)') from error
+    raise ValueError(
+      f'tied: {pattern!r} has {row!r}; (unit, axis, size) is needed, as ("heads", -1, 64)'
+    ) from error
   if axis not in (-1, -2) or not isinstance(unit, str):
     raise ValueError(f'tied: {pattern!r} has {row!r}; the unit is a name and the axis -1 or -2')
   _check_size('tied', size)
@@ -180,4 +205,6 @@ def _row(pattern, row):
 
 def _check_size(label, size):
   if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-    raise ValueError(f'{label}: size={size!r}; a whole number of neighbours is needed, such as {label}(64)')
+    raise ValueError(
+      f'{label}: size={size!r}; a whole number of neighbours is needed, such as {label}(64)'
+    )

@@ -73,7 +73,9 @@ def prune_transform(
     chosen = select(params, where, origin='prune_transform')
     layers = _stacked(chosen, stacked)
     abstract = _abstract(chosen)
-    jax.eval_shape(lambda s: pipeline.kept_units(s, 0.0, allocation, structure, layers)[1], abstract)
+    jax.eval_shape(
+      lambda s: pipeline.kept_units(s, 0.0, allocation, structure, layers)[1], abstract
+    )
     return State(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
@@ -84,34 +86,54 @@ def prune_transform(
 
   def update(updates, state, params=None, **extra):
     if params is None:
-      raise ValueError('prune_transform: tx.update needs params, as in tx.update(grads, opt_state, params)')
+      raise ValueError(
+        'prune_transform: tx.update needs params, as in tx.update(grads, opt_state, params)'
+      )
     treedef = jax.tree.structure(params)
     masks, ups = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     weights = jax.tree.leaves(params)
-    chosen = treedef.unflatten([mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)])
+    chosen = treedef.unflatten(
+      [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
+    )
     step = state.prune_count
     layers = _stacked(chosen, stacked)
-    extra = {**completed(extra, chosen, params), 'grad': aligned(extra.get('grad'), chosen), 'step': step}
+    extra = {
+      **completed(extra, chosen, params),
+      'grad': aligned(extra.get('grad'), chosen),
+      'step': step,
+    }
     extra |= {'stacked': layers} if layers else {}
     memory = criterion.update(state.prune_criterion, chosen, **extra, masks=state.prune_mask)
 
     sources = (memory, chosen, {'grad': extra['grad'], 'step': step, 'masks': state.prune_mask})
-    read = lambda sources: named_leaves(criterion.score(sources[0], sources[1], **{**extra, **sources[2]}))
+    read = lambda sources: named_leaves(
+      criterion.score(sources[0], sources[1], **{**extra, **sources[2]})
+    )
 
     def move(old, memory):
       # Here and not outside: what is costly is paid for only when masks move.
-      ready = sources[0] if criterion.prepare is None else criterion.prepare(sources[0], chosen, **extra)
+      ready = (
+        sources[0] if criterion.prepare is None else criterion.prepare(sources[0], chosen, **extra)
+      )
       scores = Scores(read, (ready, *sources[1:]), layers)
-      found = pipeline.select(scores, schedule(step), allocation, structure, named_leaves(old), memory)
+      found = pipeline.select(
+        scores, schedule(step), allocation, structure, named_leaves(old), memory
+      )
       masks, spoilt = list(found.masks.values()), list(found.nan.values())
       moved = changes(ready, jax.tree.unflatten(jax.tree.structure(old), masks))
       if moved:
-        spoilt = [nan | ~jnp.all(jnp.isfinite(change)) for nan, change in zip(spoilt, moved, strict=True)]
+        spoilt = [
+          nan | ~jnp.all(jnp.isfinite(change)) for nan, change in zip(spoilt, moved, strict=True)
+        ]
       return masks, spoilt, found.memory, moved
 
     def stay(old, memory):
       kept = jax.tree.leaves(old)
-      none = [] if criterion.compensate is None else jax.tree.map(jnp.zeros_like, jax.tree.leaves(chosen))
+      none = (
+        []
+        if criterion.compensate is None
+        else jax.tree.map(jnp.zeros_like, jax.tree.leaves(chosen))
+      )
       return kept, [jnp.zeros([], bool)] * len(kept), memory, none
 
     def changes(ready, masks):
@@ -119,12 +141,18 @@ def prune_transform(
       if criterion.compensate is None:
         return []
       moved = named_leaves(criterion.compensate(ready, chosen, masks, **extra))
-      return [jnp.where(mask, moved[name], 0).astype(p.dtype) for (name, mask), p in
-              zip(named_leaves(masks).items(), jax.tree.leaves(chosen), strict=True)]
+      return [
+        jnp.where(mask, moved[name], 0).astype(p.dtype)
+        for (name, mask), p in zip(
+          named_leaves(masks).items(), jax.tree.leaves(chosen), strict=True
+        )
+      ]
 
     # `updates` stay out of the cond: as its operand they would be materialised at every step.
     operands = state.prune_mask, state.prune_allocation
-    new_masks, spoilt, remembered, moved = jax.lax.cond(_due(when, forced, step), move, stay, *operands)
+    new_masks, spoilt, remembered, moved = jax.lax.cond(
+      _due(when, forced, step), move, stay, *operands
+    )
     nan = state.prune_nan
     nan = jnp.where((nan == 0) & jnp.stack(spoilt), step + 1, nan) if spoilt else nan
     new_masks, spoilt, moved = iter(new_masks), iter(spoilt), iter(moved)
@@ -133,7 +161,9 @@ def prune_transform(
       kept.append(mask if is_hole(mask) else next(new_masks))
       if criterion.compensate is not None and not is_hole(mask):
         update = next(moved) + (0 if update is None else update)
-      out.append(update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned))
+      out.append(
+        update if is_hole(mask) else _landing(kept[-1], update, p, next(spoilt), zero_pruned)
+      )
     new = State(optax.safe_increment(step), treedef.unflatten(kept), memory, nan, remembered)
     return treedef.unflatten(out), new
 
@@ -172,9 +202,13 @@ def hold_zeros(where='.*') -> optax.GradientTransformationExtraArgs:
     masks = treedef.flatten_up_to(state.prune_mask)
     out = [
       update if is_hole(mask) else _landing(mask, update, p, False, True)
-      for mask, update, p in zip(masks, treedef.flatten_up_to(updates), jax.tree.leaves(params), strict=True)
+      for mask, update, p in zip(
+        masks, treedef.flatten_up_to(updates), jax.tree.leaves(params), strict=True
+      )
     ]
-    return treedef.unflatten(out), state._replace(prune_count=optax.safe_increment(state.prune_count))
+    return treedef.unflatten(out), state._replace(
+      prune_count=optax.safe_increment(state.prune_count)
+    )
 
   return optax.GradientTransformationExtraArgs(init, update)
 
@@ -204,7 +238,9 @@ def _landing(mask, update, p, spoilt, zero_pruned):
   if zero_pruned:
     dtype = jnp.promote_types(update.dtype, p.dtype)
     update = jnp.where(mask, update.astype(dtype), -p.astype(dtype))
-  return update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
+  return (
+    update if spoilt is False else jnp.where(spoilt, jnp.asarray(jnp.nan, update.dtype), update)
+  )
 
 
 def _due(when, forced, step):
@@ -248,10 +284,14 @@ def _stacked(chosen, pattern) -> frozenset:
   leaves = {name: leaf for name, leaf in named_leaves(chosen).items() if is_prunable(leaf)}
   found = frozenset(name for name in leaves if regex.fullmatch(name))
   if leaves and not found:
-    raise ValueError(f'prune_transform: stacked={pattern!r} matches none of the pruned leaves {list(leaves)[:6]}')
+    raise ValueError(
+      f'prune_transform: stacked={pattern!r} matches none of the pruned leaves {list(leaves)[:6]}'
+    )
   for name in found:
     if len(leaves[name].shape) < 2:
-      raise ValueError(f'prune_transform: {name!r} has shape {tuple(leaves[name].shape)} and cannot be stacked layers')
+      raise ValueError(
+        f'prune_transform: {name!r} has shape {tuple(leaves[name].shape)} and cannot be stacked layers'
+      )
   return found
 
 
@@ -260,7 +300,9 @@ def _memory(allocation, structure, abstract, layers):
   if allocation.init is None:
     return ()
   parts = []
-  jax.eval_shape(lambda s: parts.extend(pipeline.pooled_units(s, structure, layers).parts()), abstract)
+  jax.eval_shape(
+    lambda s: parts.extend(pipeline.pooled_units(s, structure, layers).parts()), abstract
+  )
   return allocation.init(parts)
 
 

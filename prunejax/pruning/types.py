@@ -97,7 +97,9 @@ class Units(NamedTuple):
     for name, score in self.scores.items():
       shape = tuple(self.shapes[name])
       if name in self.again.stacked:
-        found += [Part(name, i, math.prod(score.shape[1:]), shape[1:]) for i in range(score.shape[0])]
+        found += [
+          Part(name, i, math.prod(score.shape[1:]), shape[1:]) for i in range(score.shape[0])
+        ]
       else:
         found.append(Part(name, None, score.size, shape))
     return found
@@ -153,7 +155,10 @@ def path_name(path) -> str:
 
 def named_leaves(tree, is_leaf=None) -> dict[str, Any]:
   """The leaves of any pytree by path, in the tree's own order."""
-  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]}
+  return {
+    path_name(path): leaf
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+  }
 
 
 def is_hole(node) -> bool:
@@ -165,7 +170,9 @@ def is_prunable(leaf) -> bool:
   """True for floating-point arrays (or their shapes); integers, keys and Python scalars are never
   pruned.
   """
-  return hasattr(leaf, 'shape') and hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating)
+  return (
+    hasattr(leaf, 'shape') and hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating)
+  )
 
 
 def selects(where) -> Callable[[str, Any], bool]:
@@ -207,12 +214,19 @@ def select(tree, where, *, origin: str):
   if len(named_leaves(tree)) < len(leaves):
     names = sorted(path_name(path) for path, _ in leaves)
     twice = next(a for a, b in itertools.pairwise(names) if a == b)
-    raise ValueError(f'{origin}: two leaves of the tree have the path {twice!r} and cannot be told apart')
+    raise ValueError(
+      f'{origin}: two leaves of the tree have the path {twice!r} and cannot be told apart'
+    )
   _check_boxes([path for path, _ in leaves], origin)
-  kept = [leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode() for path, leaf in leaves]
+  kept = [
+    leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode()
+    for path, leaf in leaves
+  ]
   if leaves and all(is_hole(leaf) for leaf in kept):
     names = [path_name(path) for path, leaf in leaves if is_prunable(leaf)]
-    shown = ', '.join(map(repr, names[:6])) + (f' and {len(names) - 6} more' if len(names) > 6 else '')
+    shown = ', '.join(map(repr, names[:6])) + (
+      f' and {len(names) - 6} more' if len(names) > 6 else ''
+    )
     raise ValueError(
       f'{origin}: where={where!r} matches no floating-point leaf; it must match a whole path '
       f'such as {shown or "(none here)"}'

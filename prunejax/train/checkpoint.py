@@ -26,9 +26,13 @@ class _Manager(ocp.CheckpointManager):
 def manager(folder, keep=2):
   """The checkpoint manager of a run. What a killed save left half written is taken away."""
   folder = files.path(folder if files.remote(folder) else os.path.abspath(folder))
-  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=keep, create=True, cleanup_tmp_directories=True
+  )
   items = {'state': ocp.StandardCheckpointHandler(), 'config': ocp.JsonCheckpointHandler()}
-  return _Manager(folder, options=options, item_handlers={**items, 'sums': ocp.JsonCheckpointHandler()})
+  return _Manager(
+    folder, options=options, item_handlers={**items, 'sums': ocp.JsonCheckpointHandler()}
+  )
 
 
 def save(manager, state, config):
@@ -36,7 +40,9 @@ def save(manager, state, config):
   manager.save(
     int(state['step']),
     args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config), sums=ocp.args.JsonSave(checksum.sums(state))
+      state=ocp.args.StandardSave(state),
+      config=ocp.args.JsonSave(config),
+      sums=ocp.args.JsonSave(checksum.sums(state)),
     ),
   )
 
@@ -58,13 +64,17 @@ def restore(manager, abstract, shardings):
   Returns (state, [(step, why) of every newer one that cannot be read]); those are moved out of the way, to
   `damaged-<step>` beside the folder. Raises ValueError when there are checkpoints and none can be read.
   """
-  target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+  target = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+  )
   damaged = []
   for step in sorted(manager.all_steps(), reverse=True):
     state, why = None, 'another process cannot read its part'
     try:
       state = _read(manager, step, target)
-    except Exception as error:  # Orbax raises many kinds for a torn checkpoint; the caller names them all
+    except (
+      Exception
+    ) as error:  # Orbax raises many kinds for a torn checkpoint; the caller names them all
       said = ''.join(str(error).splitlines()[:1])
       why = said if isinstance(error, Damaged) else f'{type(error).__name__}: {said}'
     if distributed.everywhere(state is not None):
@@ -89,7 +99,9 @@ def _read(manager, step, target):
   tries = 3 if files.remote(manager.directory) else 1
   for number in range(tries):
     try:
-      items = ocp.args.Composite(state=ocp.args.StandardRestore(target), sums=ocp.args.JsonRestore())
+      items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(target), sums=ocp.args.JsonRestore()
+      )
       read = manager.restore(step, args=items)
       break
     except Exception:

@@ -15,7 +15,9 @@ def sums(tree) -> dict:
   """{path: total} of every leaf of a tree of arrays."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   numbers = jax.device_get([total_here(x) if _small(x) else total(x) for _, x in leaves])
-  return {sharding.path_of(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)}
+  return {
+    sharding.path_of(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)
+  }
 
 
 @jax.jit
@@ -47,7 +49,9 @@ def total_here(leaf):
     bits = mixed(halves[:, 0]) + np.uint32(3) * mixed(halves[:, 1])
   else:
     bits = flat.view(WIDTHS[flat.dtype.itemsize]).astype(np.uint32)
-  return mixed(bits ^ (np.arange(flat.size, dtype=np.uint32) * np.uint32(GOLDEN))).sum(dtype=np.uint32)
+  return mixed(bits ^ (np.arange(flat.size, dtype=np.uint32) * np.uint32(GOLDEN))).sum(
+    dtype=np.uint32
+  )
 
 
 def mixed(x):

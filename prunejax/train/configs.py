@@ -30,8 +30,13 @@ def load(path, root):
 
 # Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
 LATER = {
-  'model.kind': 'bert', 'optimizer.l1': 0.0, 'optimizer.l2': 0.0, 'optimizer.rewind': '', 'optimizer.rewind_to': 0,
-  'optimizer.fresh_moments': False, 'data.pairs': 'first',
+  'model.kind': 'bert',
+  'optimizer.l1': 0.0,
+  'optimizer.l2': 0.0,
+  'optimizer.rewind': '',
+  'optimizer.rewind_to': 0,
+  'optimizer.fresh_moments': False,
+  'data.pairs': 'first',
 }
 # Groups of such keys, and the key that is empty where the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
@@ -48,7 +53,9 @@ def override(config, changes):
     for i, name in enumerate(groups):
       node = _child(node, name, '.'.join(groups[: i + 1]), config)
     if not isinstance(node, config_dict.ConfigDict) or last not in node:
-      raise ValueError(f'unknown config key {key!r}{specs.suggest(key, flat(config))}; every key is in configs/base.py')
+      raise ValueError(
+        f'unknown config key {key!r}{specs.suggest(key, flat(config))}; every key is in configs/base.py'
+      )
     if isinstance(node[last], config_dict.ConfigDict):
       raise ValueError(f'config key {key!r} is a group of {", ".join(node[last])}: set one of them')
     node[last] = convert(value, node[last], key)
@@ -60,7 +67,9 @@ def convert(value, default, key):
   want = type(default)
   if isinstance(value, str) and want is not str:
     try:
-      value = {'true': True, 'false': False}[value.lower()] if want is bool else ast.literal_eval(value)
+      value = (
+        {'true': True, 'false': False}[value.lower()] if want is bool else ast.literal_eval(value)
+      )
     except (ValueError, SyntaxError, KeyError):
       raise ValueError(f'{key}={value!r}: expected {_kind(want)}, such as {default!r}') from None
   if want is float and type(value) is int:
@@ -109,7 +118,9 @@ def counted(config):
   """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
   off = tuple(f'{group}.' for group in _off(config))
   said = {key: value for key, value in flat(config).items() if not key.startswith(off)}
-  return {k: v for k, v in said.items() if k not in LATER or v != LATER[k] and not _unread(k, config)}
+  return {
+    k: v for k, v in said.items() if k not in LATER or v != LATER[k] and not _unread(k, config)
+  }
 
 
 def _unread(key, config):
@@ -124,9 +135,17 @@ def _off(config):
 def _child(node, name, path, config):
   if not isinstance(node, config_dict.ConfigDict) or name not in node:
     groups = sorted({k.rsplit('.', 1)[0] for k in flat(config) if '.' in k})
-    raise ValueError(f'unknown config group {path!r}{specs.suggest(path, groups)}; every key is in configs/base.py')
+    raise ValueError(
+      f'unknown config group {path!r}{specs.suggest(path, groups)}; every key is in configs/base.py'
+    )
   return node[name]
 
 
 def _kind(want):
-  return {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a tuple'}[want]
+  return {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    tuple: 'a tuple',
+  }[want]

@@ -15,7 +15,9 @@ def table(cells, title) -> str:
   """A text table of `(labels, config)` pairs, one line a stage, arm and task, and the sums."""
   groups = {}
   for labels, config in cells:
-    groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(config)
+    groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(
+      config
+    )
   head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
   head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
   lines, total = [title, head], [0, 0, 0.0]
@@ -29,7 +31,9 @@ def table(cells, title) -> str:
     )
     total = [total[0] + len(configs), total[1] + steps, total[2] + flops]
   lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
-  lines.append('memory, estimated: weights, gradient, two moments, masks, and the activations of one micro-batch')
+  lines.append(
+    'memory, estimated: weights, gradient, two moments, masks, and the activations of one micro-batch'
+  )
   return '\n'.join(lines)
 
 
@@ -43,8 +47,13 @@ def of(config):
   width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
   rows, length = config.batch_size // config.accumulate, config.data.seq_len
   # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
-  kept = length * (12 * size.hidden_size + 2 * kind.width(size)) + 2 * size.num_attention_heads * length**2
-  activations = rows * (size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4)
+  kept = (
+    length * (12 * size.hidden_size + 2 * kind.width(size))
+    + 2 * size.num_attention_heads * length**2
+  )
+  activations = rows * (
+    size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4
+  )
   flops = objectives.flops(size, shapes, length, predictions) * config.batch_size * config.steps
   return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
 
@@ -54,7 +63,9 @@ def _shapes(size, heads):
   """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
   model = kinds.make(size, heads)
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-  return jax.eval_shape(lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank)
+  return jax.eval_shape(
+    lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank
+  )
 
 
 def size_of(config):
@@ -65,9 +76,13 @@ def size_of(config):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
-    folder = files.path(config.init) if config.init and not config.init.startswith('cell:') else None
+    folder = (
+      files.path(config.init) if config.init and not config.init.startswith('cell:') else None
+    )
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
     return kinds.in_folder(folder).files.read_size(folder)
   told = kind is kinds.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
-  return kinds.fresh_size(kind, config.model, config.data.vocab_size if told else kind.config().vocab_size)
+  return kinds.fresh_size(
+    kind, config.model, config.data.vocab_size if told else kind.config().vocab_size
+  )

@@ -50,7 +50,9 @@ def start(how='', patience=PATIENCE):
   if not 0 <= index < count:
     raise ValueError(f'{origin}: process {index} of {count}; they count from 0')
   # Where a process is missing, jax itself ends the others with a page of C++: see to it here that all are there.
-  (_await_others if index == 0 else _report)(host, int(port), index, count, time.monotonic() + patience)
+  (_await_others if index == 0 else _report)(
+    host, int(port), index, count, time.monotonic() + patience
+  )
   jax.distributed.initialize(address, count, index, initialization_timeout=int(patience))
 
 
@@ -65,7 +67,9 @@ def _place(how):
     lacking = [name for name in VARIABLES if name not in given]
     if lacking:
       # To train alone here would be to train as often as there are processes, all into one folder.
-      raise ValueError(f'{" and ".join(given)} set, but not {" and ".join(lacking)}: set all three, or --distributed')
+      raise ValueError(
+        f'{" and ".join(given)} set, but not {" and ".join(lacking)}: set all three, or --distributed'
+      )
     origin, words = ', '.join(VARIABLES), [given[name] for name in VARIABLES]
   try:
     address, index, count = words
@@ -79,9 +83,13 @@ def _await_others(host, port, index, count, until):
   missing = set(range(1, count))
   family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
   try:
-    server = socket.create_server(('', port), family=family, dualstack_ipv6=family == socket.AF_INET6)
+    server = socket.create_server(
+      ('', port), family=family, dualstack_ipv6=family == socket.AF_INET6
+    )
   except OSError as error:
-    raise ConnectionError(f'process 0 cannot open port {port}: {error.strerror or error}') from error
+    raise ConnectionError(
+      f'process 0 cannot open port {port}: {error.strerror or error}'
+    ) from error
   calls = []
   with server:
     while missing:
@@ -111,7 +119,9 @@ def _report(host, port, index, count, until):
   """Any other process: calls process 0 until it answers, and returns when all are there."""
   while True:
     try:
-      with socket.create_connection((host, port), timeout=max(until - time.monotonic(), 0.01)) as call:
+      with socket.create_connection(
+        (host, port), timeout=max(until - time.monotonic(), 0.01)
+      ) as call:
         call.sendall(f'{index:<16}'.encode())
         call.settimeout(max(until - time.monotonic(), 0.01))
         if call.recv(2) == b'go':

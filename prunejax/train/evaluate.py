@@ -64,4 +64,7 @@ def finetuning(predict, params, batches, metrics, regression=False):
     labels.append(np.asarray(batch['label'])[real])
   output, label = np.concatenate(outputs), np.concatenate(labels)
   guess = output[:, 0] if regression else output.argmax(-1)
-  return {'loss': float(np.concatenate(losses).mean()), **{m: METRICS[m](guess, label) for m in metrics}}
+  return {
+    'loss': float(np.concatenate(losses).mean()),
+    **{m: METRICS[m](guess, label) for m in metrics},
+  }

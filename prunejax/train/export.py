@@ -78,7 +78,9 @@ def _save(out, params, size, tokenizer, dtype):
 def _sparse(found, out, dtype):
   leaves = _arrays(found)
   data = sparse_file.encode(leaves, dtype)
-  return _delivered(out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32')
+  return _delivered(
+    out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32'
+  )
 
 
 def _deep(found, out, dtype):
@@ -91,11 +93,15 @@ def _deep(found, out, dtype):
 def _delivered(out, data, leaves, again, exact):
   """Writes `data` once what it decodes to has been compared with the leaves."""
   if again.keys() != leaves.keys():
-    raise ValueError(f'{out}: {sorted(again.keys() ^ leaves.keys())[:4]} were lost on the way: nothing was written')
+    raise ValueError(
+      f'{out}: {sorted(again.keys() ^ leaves.keys())[:4]} were lost on the way: nothing was written'
+    )
   far = max(float(np.max(np.abs(again[name] - leaf), initial=0)) for name, leaf in leaves.items())
   revived = [name for name, leaf in leaves.items() if np.any(again[name][leaf == 0])]
   if revived or (exact and far):
-    raise ValueError(f'{out}: read back, weights differ by {far} and zeros of {revived} are none: nothing was written')
+    raise ValueError(
+      f'{out}: read back, weights differ by {far} and zeros of {revived} are none: nothing was written'
+    )
   files.write(out, data)
   dense = sum(leaf.nbytes for leaf in leaves.values())
   return f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros are zeros'

@@ -23,9 +23,13 @@ def hidden_states(model, params, batch, layers=LAYERS):
   Raises:
     ValueError: no module has such a name.
   """
-  wanted = lambda module, method: method == '__call__' and re.fullmatch(layers, module.name or '') is not None
+  wanted = lambda module, method: (
+    method == '__call__' and re.fullmatch(layers, module.name or '') is not None
+  )
   inputs = (batch['input_ids'], batch['segment_ids'], batch['valid'])
-  _, seen = model.apply({'params': params}, *inputs, capture_intermediates=wanted, mutable=['intermediates'])
+  _, seen = model.apply(
+    {'params': params}, *inputs, capture_intermediates=wanted, mutable=['intermediates']
+  )
   states = dict(_outputs(seen.get('intermediates', {})))
   if not states:
     raise ValueError(f'no module of {type(model).__name__} has a name like {layers!r}')
@@ -59,8 +63,14 @@ def plain(batch):
   ids = np.array(batch['input_ids'])
   if 'positions' in batch:
     row, column = np.nonzero(np.asarray(batch['weights']) > 0)
-    ids[row, np.asarray(batch['positions'])[row, column]] = np.asarray(batch['targets'])[row, column]
-  return {'input_ids': ids, 'segment_ids': np.asarray(batch['segment_ids']), 'valid': np.asarray(batch['valid'])}
+    ids[row, np.asarray(batch['positions'])[row, column]] = np.asarray(batch['targets'])[
+      row, column
+    ]
+  return {
+    'input_ids': ids,
+    'segment_ids': np.asarray(batch['segment_ids']),
+    'valid': np.asarray(batch['valid']),
+  }
 
 
 def compare(read, ours, theirs, batches):

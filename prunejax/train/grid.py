@@ -16,12 +16,34 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import configs, distributed, inputs, log, loop, measured, parents, population, workers
+from prunejax.train import (
+  configs,
+  distributed,
+  inputs,
+  log,
+  loop,
+  measured,
+  parents,
+  population,
+  workers,
+)
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
-MEASURED = ('versions', 'device', 'metrics', 'mask_hash', 'bytes', 'seconds', 'steps', 'device_seconds', 'members',
-            'batching', 'time', 'text')  # fmt: skip
+MEASURED = (
+  'versions',
+  'device',
+  'metrics',
+  'mask_hash',
+  'bytes',
+  'seconds',
+  'steps',
+  'device_seconds',
+  'members',
+  'batching',
+  'time',
+  'text',
+)
 
 
 class Cell(NamedTuple):
@@ -60,22 +82,38 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
   if again := parents.without_model(cells, left, done, folder):
-    say(f'{len(again)} of the done run again: cells that are left start from their models, which are not here')
+    say(
+      f'{len(again)} of the done run again: cells that are left start from their models, which are not here'
+    )
     left = {k: cell for k, cell in cells.items() if k in left or k in again}
     done = {k: row for k, row in done.items() if k not in again}
     for k in again if distributed.first() else ():
-      files.remove(folder / 'cells' / k)  # a result without its model would be taken for the run itself
+      files.remove(
+        folder / 'cells' / k
+      )  # a result without its model would be taken for the run itself
     distributed.together('again')
-  if odd := _of_other_text({k: cell for k, cell in cells.items() if k in done}, done, left.values()):
-    say(f'{odd} of the done have read another text than the cells that are left will: versions of the libraries'
-        ' that pydoc is taken from, or the files below data.root, have changed')  # fmt: skip
-  title = {k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)}
+  if odd := _of_other_text(
+    {k: cell for k, cell in cells.items() if k in done}, done, left.values()
+  ):
+    say(
+      f'{odd} of the done have read another text than the cells that are left will: versions of the libraries'
+      ' that pydoc is taken from, or the files below data.root, have changed'
+    )
+  title = {
+    k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)
+  }
   pace = _Pace(left)
 
   def settle(k, outcome, seconds, **facts):
     """The row of a cell that ended, with the result of its run or the reason why there is none."""
     cell = cells[k]
-    row = {'cell': k, 'experiment': experiment, 'preset': preset, **cell.labels, 'config': public(cell.config)}
+    row = {
+      'cell': k,
+      'experiment': experiment,
+      'preset': preset,
+      **cell.labels,
+      'config': public(cell.config),
+    }
     row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
     if isinstance(outcome, FloatingPointError):
       row |= {'metrics': {}, 'failed': str(outcome), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
@@ -88,7 +126,9 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     done[k] = row
     if distributed.first():
       ledger.append(folder / 'ledger.jsonl', row)
-      files.remove(folder / 'cells' / k / 'checkpoints')  # the result is in the ledger, the model beside it
+      files.remove(
+        folder / 'cells' / k / 'checkpoints'
+      )  # the result is in the ledger, the model beside it
     pace.took(k, seconds)
 
   def alone(k):
@@ -97,14 +137,18 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     try:
       if broken := parents.failed(cells[k], done):
         raise FloatingPointError(f'the cell it starts from or is taught by, {broken}, failed')
-      outcome = loop.train(parents.resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say)
+      outcome = loop.train(
+        parents.resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say
+      )
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
       outcome = error
     settle(k, outcome, time.perf_counter() - began, members=1)
 
   def prepare(k):
-    return population.prepare(k, title[k], parents.resolved(cells[k].config, folder), folder / 'cells' / k)
+    return population.prepare(
+      k, title[k], parents.resolved(cells[k].config, folder), folder / 'cells' / k
+    )
 
   with _cost(folder, one_by_one) as cost:
     for runs, how in population.groups(left, done, folder, prepare, one_by_one):
@@ -123,8 +167,10 @@ def _of_other_text(cells, done, left) -> int:
   name = lambda cell: cell.config.data.task or cell.config.data.corpus
   now = {name(cell): cell.config.data for cell in left}
   now = {name: inputs.text_of(data) for name, data in now.items()}
-  return sum(done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
-             for k, cell in cells.items())  # fmt: skip
+  return sum(
+    done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
+    for k, cell in cells.items()
+  )
 
 
 @contextlib.contextmanager
@@ -136,7 +182,11 @@ def _cost(folder, one_by_one):
       yield took
     finally:
       seconds = time.perf_counter() - began
-      took |= {'compiles': told.count, 'compile_seconds': round(told.seconds, 2), 'seconds': round(seconds, 2)}
+      took |= {
+        'compiles': told.count,
+        'compile_seconds': round(told.seconds, 2),
+        'seconds': round(seconds, 2),
+      }
       took |= {'device': device(), 'device_seconds': round(seconds * jax.device_count(), 2)}
       if took['cells'] and distributed.first():
         files.write(folder / 'cost' / f'{uuid.uuid4().hex[:12]}.json', json.dumps(took))
@@ -164,7 +214,12 @@ def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say
   for change in changes:
     one = configs.override(config.copy_and_resolve_references(), change)
     stage = 'finetune' if one.data.task else 'pretrain'
-    labels = {'stage': stage, 'task': one.data.task, 'learning_rate': one.optimizer.learning_rate, 'seed': one.seed}
+    labels = {
+      'stage': stage,
+      'task': one.data.task,
+      'learning_rate': one.optimizer.learning_rate,
+      'seed': one.seed,
+    }
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
   if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
@@ -197,7 +252,9 @@ def claim(folder, what):
       )
     mine = files.create(path, json.dumps(what)) if distributed.first() else True
   except OSError as error:
-    raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
+    raise OSError(
+      f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}'
+    ) from error
   return folder if mine else claim(folder, what)
 
 
@@ -205,7 +262,9 @@ def _brought(folder, what):
   """Whether `folder` holds a ledger alone, of the paper and preset of `what`."""
   if files.names(folder) != ['ledger.jsonl'] or 'paper' not in what:
     return False
-  found = {(row.get('experiment'), row.get('preset')) for row in ledger.read(folder / 'ledger.jsonl')}
+  found = {
+    (row.get('experiment'), row.get('preset')) for row in ledger.read(folder / 'ledger.jsonl')
+  }
   return found == {(what['paper'], what.get('preset'))}
 
 
@@ -213,7 +272,9 @@ def experiment_of(folder):
   """The paper whose grid lies in `folder`. Raises FileNotFoundError, ValueError."""
   path = files.path(folder) / 'grid.json'
   if not files.exists(path):
-    raise FileNotFoundError(f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command')
+    raise FileNotFoundError(
+      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
+    )
   what = files.read_json(path)
   if 'paper' not in what:
     raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')

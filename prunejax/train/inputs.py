@@ -14,6 +14,7 @@ from prunejax.train import kinds
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
+
 class Source(NamedTuple):
   """Where a model comes from. `folder` is None for a fresh one."""
 
@@ -40,7 +41,9 @@ def text_of(data):
   """
   if data.task:
     return pydoc.signature()[:12] if data.task.startswith('pydoc/') else ''
-  local = '+'.join(source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:'))
+  local = '+'.join(
+    source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:')
+  )
   return corpus.key(local, data.root or None, data.cache or None)[-12:] if local else ''
 
 
@@ -48,7 +51,9 @@ def folder_of(init):
   """'nano' is the model in the package; anything else is a folder."""
   if init == 'nano':
     if not (NANO / 'model.safetensors').exists():
-      raise FileNotFoundError("init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py")
+      raise FileNotFoundError(
+        "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
+      )
     return NANO
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
@@ -69,7 +74,9 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
     size = of.files.read_size(folder)
   else:
     folder, of = None, kinds.KINDS[kind]
-    tokenizer = of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
+    tokenizer = (
+      of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
+    )
     size = kinds.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
@@ -85,20 +92,37 @@ def trained(spec, vocab_size, root, cache, words=wordpiece):
   if path.exists():
     return words.load(path)
   tokenizer = words.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
-  text = ''.join(piece + '\n' for piece in words.pieces(tokenizer)) if words is wordpiece else tokenizer.to_str()
+  text = (
+    ''.join(piece + '\n' for piece in words.pieces(tokenizer))
+    if words is wordpiece
+    else tokenizer.to_str()
+  )
   files.create(path, text)
   return words.load(path)  # of several processes that trained one, all take the first
 
 
 def pretraining_data(
-  tokenizer, spec, recipe, *, root, cache, seed, batch_size, eval_batches, eval_size, part=(0, 1), how=pretraining
+  tokenizer,
+  spec,
+  recipe,
+  *,
+  root,
+  cache,
+  seed,
+  batch_size,
+  eval_batches,
+  eval_size,
+  part=(0, 1),
+  how=pretraining,
 ):
   """Batches from a corpus: of those to train on `part` (index, count), held-out ones whole.
 
   how: the module that makes examples: data.pretraining, or data.causal for a decoder.
   """
   words = tokenizer.to_str()
-  train, held = (_stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation'))
+  train, held = (
+    _stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation')
+  )
 
   def held_out():
     # Always the same held-out examples, whatever the run's seed: losses of different runs can be compared.
@@ -109,11 +133,15 @@ def pretraining_data(
   return Data(batch, held_out, None, None, len(train.windows))
 
 
-def finetuning_data(tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)):
+def finetuning_data(
+  tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
+):
   """Batches of a labelled task, as above. `examples` > 0 trains on that many, drawn by `seed`."""
   task = tasks.get(name)
   words = tokenizer.to_str()
-  train, held = (_encoded(words, name, split, seq_len, root, cache) for split in ('train', 'validation'))
+  train, held = (
+    _encoded(words, name, split, seq_len, root, cache) for split in ('train', 'validation')
+  )
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)

@@ -44,18 +44,33 @@ class Kind(NamedTuple):
   width: Any
 
 
-SIZE_KEYS = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'max_position_embeddings')
+SIZE_KEYS = (
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'intermediate_size',
+  'max_position_embeddings',
+)
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
 
 KINDS = {
   'bert': Kind(
-    bert.Bert, bert_hf, transformers.BertConfig,
+    bert.Bert,
+    bert_hf,
+    transformers.BertConfig,
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
-      'vocab_size', *SIZE_KEYS, 'type_vocab_size', 'hidden_act', 'layer_norm_eps', 'initializer_range',
-      'classifier_dropout', *_BERT_DROPOUT, *bert.OWN,
+      'vocab_size',
+      *SIZE_KEYS,
+      'type_vocab_size',
+      'hidden_act',
+      'layer_norm_eps',
+      'initializer_range',
+      'classifier_dropout',
+      *_BERT_DROPOUT,
+      *bert.OWN,
     ),
     dropout=_BERT_DROPOUT,
     heads=('mlm', 'nsp'),
@@ -66,14 +81,24 @@ KINDS = {
     ),
     predictions=lambda data: data.max_predictions,
     words=wordpiece,
-    spelled=lambda tokenizer: {'vocab': wordpiece.pieces(tokenizer), 'lowercase': wordpiece.lowered(tokenizer)},
+    spelled=lambda tokenizer: {
+      'vocab': wordpiece.pieces(tokenizer),
+      'lowercase': wordpiece.lowered(tokenizer),
+    },
     width=lambda size: size.intermediate_size,
   ),
   'gpt2': Kind(
-    gpt2.Gpt2, gpt2_hf, transformers.GPT2Config,
+    gpt2.Gpt2,
+    gpt2_hf,
+    transformers.GPT2Config,
     names=dict(zip(SIZE_KEYS, _GPT2_SIZE, strict=True)),
     fields=(
-      'vocab_size', *_GPT2_SIZE, 'activation_function', 'layer_norm_epsilon', 'initializer_range', *_GPT2_DROPOUT
+      'vocab_size',
+      *_GPT2_SIZE,
+      'activation_function',
+      'layer_norm_epsilon',
+      'initializer_range',
+      *_GPT2_DROPOUT,
     ),
     dropout=_GPT2_DROPOUT,
     heads=('lm',),
@@ -85,7 +110,7 @@ KINDS = {
     spelled=lambda tokenizer: {'vocab': bpe.parts(tokenizer)},
     width=gpt2.inner_width,
   ),
-}  # fmt: skip
+}
 
 
 def named(name, where):
@@ -113,7 +138,9 @@ def of_size(size):
 
 def size_of(fields):
   """A size from a dict of its fields, 'model_type' among them."""
-  return KINDS[fields['model_type']].config(**{k: v for k, v in fields.items() if k != 'model_type'})
+  return KINDS[fields['model_type']].config(
+    **{k: v for k, v in fields.items() if k != 'model_type'}
+  )
 
 
 def parsed(text):

@@ -58,7 +58,9 @@ class Log:
     here = self._mirror.here / 'metrics.jsonl'
     files.write(here, ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
     self._file = open(here, 'a', encoding='utf-8')
-    self._board = SummaryWriter(os.fspath(self._mirror.here / 'tensorboard')) if tensorboard else None
+    self._board = (
+      SummaryWriter(os.fspath(self._mirror.here / 'tensorboard')) if tensorboard else None
+    )
 
   def start(self, step):
     """The clock of the rate starts here, after the first step has compiled."""
@@ -78,7 +80,9 @@ class Log:
     rate = self._rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
     # NaN is not JSON; null is.
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    clean = {
+      k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+    }
     self._file.write(json.dumps(clean) + '\n')
     self._file.flush()
     if self._board:

@@ -34,11 +34,32 @@ from prunejax.train.program import (
 )
 from prunejax.train.step import VIEWS
 
-__all__ = ['abstract_state', 'build', 'check', 'initial_state', 'pretrained', 'program_key', 'read_inputs', 'train']
+__all__ = [
+  'abstract_state',
+  'build',
+  'check',
+  'initial_state',
+  'pretrained',
+  'program_key',
+  'read_inputs',
+  'train',
+]
 LEAST = {
-  'seed': 0, 'batch_size': 1, 'data.examples': 0, 'data.max_predictions': 1, 'eval.every': 0, 'eval.batches': 1,
-  'eval.batch_size': 1, 'checkpoint.every': 0, 'checkpoint.keep': 1, 'log.every': 0, 'population.members': 0,
-  'population.memory': 0.0, 'mesh.model': 1, 'data.vocab_size': 1, **{f'model.{key}': 1 for key in kinds.SIZE_KEYS},
+  'seed': 0,
+  'batch_size': 1,
+  'data.examples': 0,
+  'data.max_predictions': 1,
+  'eval.every': 0,
+  'eval.batches': 1,
+  'eval.batch_size': 1,
+  'checkpoint.every': 0,
+  'checkpoint.keep': 1,
+  'log.every': 0,
+  'population.members': 0,
+  'population.memory': 0.0,
+  'mesh.model': 1,
+  'data.vocab_size': 1,
+  **{f'model.{key}': 1 for key in kinds.SIZE_KEYS},
 }
 
 
@@ -91,13 +112,21 @@ def train(config, folder, *, title='', say=log.say):
     else:
       state = sharding.place(initial_state(config, program, tx, loaded), shardings)
       if config.log.who_pays:
-        who_pays(config, program, state['params'], sharding.put_batch(data.train(0), mesh), folder, say)
+        who_pays(
+          config, program, state['params'], sharding.put_batch(data.train(0), mesh), folder, say
+        )
 
-    start, board, home = int(state['step']), config.log.tensorboard, folder if distributed.first() else None
+    start, board, home = (
+      int(state['step']),
+      config.log.tensorboard,
+      folder if distributed.first() else None,
+    )
     writer = log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
     try:
       with preemption.notice() as told:
-        state = _loop(config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told)
+        state = _loop(
+          config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told
+        )
       seconds = lambda: time.perf_counter() - began
       place = lambda batch: sharding.put_whole(batch, mesh)
       return finish(config, state, data, program, source, folder, writer, seconds, place)
@@ -108,7 +137,9 @@ def train(config, folder, *, title='', say=log.say):
         manager.close()
 
 
-def finish(config, state, data, program, source, folder, writer, seconds, place=lambda batch: batch):
+def finish(
+  config, state, data, program, source, folder, writer, seconds, place=lambda batch: batch
+):
   """Scores a trained state, writes its model and its result.json, and returns the result.
 
   seconds: () -> its cost. place: lays a batch out as the program takes it.
@@ -118,11 +149,15 @@ def finish(config, state, data, program, source, folder, writer, seconds, place=
   writer.write(config.steps, 'eval', metrics)
   params = jax.tree.map(layout.on_host, program.view(state['params'], masks))
   if config.keep_model and distributed.first():
-    files.deliver(folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer))
+    files.deliver(
+      folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer)
+    )
   if config.keep_latent:
     latent = jax.tree.map(layout.on_host, state['params'])  # every process has a part of it
     if distributed.first():
-      files.deliver(folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer))
+      files.deliver(
+        folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer)
+      )
   result = {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
@@ -140,7 +175,9 @@ def finish(config, state, data, program, source, folder, writer, seconds, place=
 def _loop(config, state, data, program, mesh, writer, manager, folder, told):
   """Steps from where the state is to the end. Told to stop, it saves the step it is at and raises Preempted."""
   pending, start = [], int(state['step'])
-  for step, batch in zip(range(start, config.steps), inputs.prefetch(data.train, start, config.steps), strict=True):
+  for step, batch in zip(
+    range(start, config.steps), inputs.prefetch(data.train, start, config.steps), strict=True
+  ):
     state, metrics = program.step(state, sharding.put_batch(batch, mesh))
     pending.append(metrics)
     at = step + 1
@@ -163,16 +200,22 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
     if told():
       log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
-      raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}')
+      raise preemption.Preempted(
+        f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}'
+      )
     if due(config.eval.every) and at < config.steps:
-      writer.write(at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh)))
+      writer.write(
+        at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh))
+      )
   log.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
   return state
 
 
 def scores(state, data, program, place=lambda batch: batch):
   """Held-out scores of a state; of a task also the loss on what it was trained on."""
-  measure = lambda params, batch: jax.tree.map(layout.on_host, program.measure(params, place(batch)))
+  measure = lambda params, batch: jax.tree.map(
+    layout.on_host, program.measure(params, place(batch))
+  )
   params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
   if not data.task:
     return evaluate.pretraining(measure, params, data.held_out())
@@ -194,7 +237,9 @@ def check(config):
     ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
   ):
     if value not in known:
-      raise ValueError(f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}')
+      raise ValueError(
+        f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}'
+      )
   values = configs.flat(config)
   for key, least in LEAST.items():
     if values[key] < least:
@@ -210,7 +255,9 @@ def check(config):
       f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned'
     )
   if config.keep_latent and not latent:
-    raise ValueError('keep_latent=True: no pruning group has zero_pruned=False, so nothing lives on under a mask')
+    raise ValueError(
+      'keep_latent=True: no pruning group has zero_pruned=False, so nothing lives on under a mask'
+    )
 
 
 def who_pays(config, program, params, batch, folder, say):

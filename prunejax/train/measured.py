@@ -40,7 +40,9 @@ def held(compiled):
   m = compiled.memory_analysis()
   if m is None:
     return 0
-  return m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+  return (
+    m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+  )
 
 
 def free_bytes():

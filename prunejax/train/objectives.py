@@ -83,7 +83,9 @@ def pretraining(model, soft=_hard):
   def curved(params, batch):
     out, weights = terms(params, batch, deterministic=True)[0], batch['weights']
     shares = weights / jnp.maximum(weights.sum(), 1)
-    return residuals.of_softmax(out['mlm'], shares), residuals.of_softmax(out['nsp'], 1 / len(out['nsp']))
+    return residuals.of_softmax(out['mlm'], shares), residuals.of_softmax(
+      out['nsp'], 1 / len(out['nsp'])
+    )
 
   return loss_fn, sums, curved
 
@@ -141,7 +143,9 @@ def finetuning(model, regression=False, soft=_hard):
   def curved(params, batch):
     loss, out = terms(params, batch, deterministic=True)
     per = 1 / len(loss)
-    return residuals.of_square(out[:, 0]) * per**0.5 if regression else residuals.of_softmax(out, per)
+    return (
+      residuals.of_square(out[:, 0]) * per**0.5 if regression else residuals.of_softmax(out, per)
+    )
 
   return loss_fn, predict, curved
 
@@ -154,7 +158,8 @@ def flops(size, params, seq_len, predictions):
   looks back only.
   """
   weights = sum(
-    p.size for path, p in jax.tree_util.tree_leaves_with_path(params)
+    p.size
+    for path, p in jax.tree_util.tree_leaves_with_path(params)
     if p.ndim == 2 and jax.tree_util.keystr(path, simple=True, separator='/').startswith('encoder')
   )
   transform = size.hidden_size if size.model_type == 'bert' else 0

@@ -33,7 +33,10 @@ def of(model, loss_fn, curved=None):
     }
     if curved:
       outputs = lambda params, i: curved(seen(params), example(i))
-      told['outputs'] = count, lambda params, i: residuals.sketched(outputs(params, i), jax.random.fold_in(rng, i))
+      told['outputs'] = (
+        count,
+        lambda params, i: residuals.sketched(outputs(params, i), jax.random.fold_in(rng, i)),
+      )
     return told
 
   return observe
@@ -56,5 +59,11 @@ def activations(model, params, batch):
     return call(*args, **kwargs)
 
   with nn.intercept_methods(record):
-    model.apply({'params': params}, batch['input_ids'], batch['segment_ids'], batch['valid'], deterministic=True)
+    model.apply(
+      {'params': params},
+      batch['input_ids'],
+      batch['segment_ids'],
+      batch['valid'],
+      deterministic=True,
+    )
   return found

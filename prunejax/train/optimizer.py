@@ -54,15 +54,25 @@ def make(config):
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
     ('shape', _shape(horizon(config), c.warmup, c.sawtooth)),
-    ('rate', optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate)),
+    (
+      'rate',
+      optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(
+        step_size=-c.learning_rate
+      ),
+    ),
     *after,
   ]
-  for name, strength, made in (('l2', c.l2, proximal.l2_penalty), ('l1', c.l1, proximal.l1_penalty)):
+  for name, strength, made in (
+    ('l2', c.l2, proximal.l2_penalty),
+    ('l1', c.l1, proximal.l1_penalty),
+  ):
     if strength:
       links.insert(0, (name, made(strength, where=where(config))))
   last = [(f'prune_{name}', link(group, f'prune.{name}')) for name, group in groups(config).items()]
   if config.hold_zeros:
-    every = '|'.join(f'(?:{group.where})' for group in config.prune.values())  # also those that prune nothing now
+    every = '|'.join(
+      f'(?:{group.where})' for group in config.prune.values()
+    )  # also those that prune nothing now
     last.append(('hold_zeros', prunejax.hold_zeros(every)))
   last += rivals.low_rank(config, inject)
   dense, pruning = optax.named_chain(*links), optax.named_chain(*last)
@@ -110,9 +120,13 @@ def check(config):
       )
   for key in ('rewind', 'fresh_moments'):
     if c[key] and not (groups(config) or config.hold_zeros):
-      raise ValueError(f'optimizer.{key}={c[key]!r}: no group of prune has a schedule, so no mask moves')
+      raise ValueError(
+        f'optimizer.{key}={c[key]!r}: no group of prune has a schedule, so no mask moves'
+      )
   if c.rewind and c.fresh_moments:
-    raise ValueError('optimizer.fresh_moments=True: with optimizer.rewind all moments go back anyway; leave one out')
+    raise ValueError(
+      'optimizer.fresh_moments=True: with optimizer.rewind all moments go back anyway; leave one out'
+    )
   if c.rewind:
     rounds(config)
 
@@ -123,9 +137,13 @@ def rounds(config):
   found = [int(t) for t in np.flatnonzero(due) if t > config.optimizer.rewind_to]
   key = f'optimizer.rewind={config.optimizer.rewind!r}'
   if not found:
-    raise ValueError(f'{key} is due at no step between rewind_to={config.optimizer.rewind_to} and steps={config.steps}')
+    raise ValueError(
+      f'{key} is due at no step between rewind_to={config.optimizer.rewind_to} and steps={config.steps}'
+    )
   if found[-1] + 2 >= config.steps:
-    raise ValueError(f'{key}: to go back at step {found[-1]} takes two; steps={config.steps} leaves none to train')
+    raise ValueError(
+      f'{key}: to go back at step {found[-1]} takes two; steps={config.steps} leaves none to train'
+    )
   for name, group in groups(config).items():
     when = pieces(group, f'prune.{name}')[2]
     for t in found:
@@ -165,7 +183,9 @@ def told(config, error):
 def looks_further(config):
   """Whether a criterion of the config asks for more of a batch than its gradient."""
   names = {f.__name__ for f in BATCH}
-  read = lambda name, group: specs.parse(group.criterion, CRITERIA, f'prune.{name}.criterion').factory.__module__
+  read = lambda name, group: (
+    specs.parse(group.criterion, CRITERIA, f'prune.{name}.criterion').factory.__module__
+  )
   return any(read(name, group) in names for name, group in groups(config).items())
 
 
@@ -183,7 +203,10 @@ def pieces(group, key):
   planned = specs.parse(group.schedule, SCHEDULES, f'{key}.schedule') if group.schedule else None
   built = {'schedule': planned} if planned else {}
   for name, module in (
-    ('criterion', CRITERIA), ('when', SCHEDULES), ('allocation', ALLOCATIONS), ('structure', STRUCTURES)
+    ('criterion', CRITERIA),
+    ('when', SCHEDULES),
+    ('allocation', ALLOCATIONS),
+    ('structure', STRUCTURES),
   ):
     built[name] = specs.parse(group[name], module, f'{key}.{name}')
   made = {}
@@ -206,8 +229,13 @@ def link(group, key):
   def build(**numbers):
     drawn = {'seed': numbers.pop('seed').astype(jnp.int32)} if seed else {}
     return prunejax.prune_transform(
-      scored.factory(**fixed, **drawn), planned.factory(**numbers, **static), when,
-      allocation=allocate, structure=structured, where=group.where, zero_pruned=group.zero_pruned,
+      scored.factory(**fixed, **drawn),
+      planned.factory(**numbers, **static),
+      when,
+      allocation=allocate,
+      structure=structured,
+      where=group.where,
+      zero_pruned=group.zero_pruned,
     )
 
   return inject(build, fractions | seed)
@@ -224,7 +252,11 @@ def compiled_part(group, key):
   _, planned, *_ = pieces(group, key)
   criterion = specs.parse(group.criterion, CRITERIA, f'{key}.criterion')
   kept = {k: v for k, v in criterion.arguments.items() if k != 'seed'}
-  return {**group.to_dict(), 'schedule': [planned.name, split(planned)[1]], 'criterion': [criterion.name, kept]}
+  return {
+    **group.to_dict(),
+    'schedule': [planned.name, split(planned)[1]],
+    'criterion': [criterion.name, kept],
+  }
 
 
 def who_pays(group, key, params, step, gradient, observed=dict):
@@ -249,6 +281,7 @@ def asks_for_more(error):
 
 def inject(build, numbers):
   """`optax.inject_hyperparams` for a factory of keyword numbers."""
+
   def factory(**given):
     return build(**given)
 
@@ -295,4 +328,6 @@ def learning_rate(config, step):
 
 
 def _decays(params):
-  return jax.tree_util.tree_map_with_path(lambda path, _: not re.fullmatch(NO_DECAY, sharding.path_of(path)), params)
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: not re.fullmatch(NO_DECAY, sharding.path_of(path)), params
+  )

@@ -6,7 +6,11 @@ from prunejax import files
 def reads(cell):
   """[(its key, 'cell:' and what follows)] of each cell whose model this one reads: where it starts, its teacher."""
   named = (cell.config.init, cell.config.distill.teacher)
-  return [(name.removeprefix('cell:').partition('/')[0], name) for name in named if name.startswith('cell:')]
+  return [
+    (name.removeprefix('cell:').partition('/')[0], name)
+    for name in named
+    if name.startswith('cell:')
+  ]
 
 
 def with_read(chosen, cells) -> list:
@@ -34,7 +38,9 @@ def without_model(cells, left, done, folder) -> set:
 
 def failed(cell, done):
   """The key of a cell whose model `cell` reads and which failed, or None."""
-  return next((k for k in (cell.parent, *(k for k, _ in reads(cell))) if done.get(k, {}).get('failed')), None)
+  return next(
+    (k for k in (cell.parent, *(k for k, _ in reads(cell))) if done.get(k, {}).get('failed')), None
+  )
 
 
 def resolved(config, folder):

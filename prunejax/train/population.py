@@ -12,7 +12,19 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.train import configs, log, loop, measured, optimizer, parents, sharding, stack, wave, waves, workdir
+from prunejax.train import (
+  configs,
+  log,
+  loop,
+  measured,
+  optimizer,
+  parents,
+  sharding,
+  stack,
+  wave,
+  waves,
+  workdir,
+)
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
@@ -43,24 +55,34 @@ def groups(left, done, folder, prepare, one_by_one=False):
     yield from ((k, None) for k in left)
     return
   kinds = {k: loop.program_key(cell.config) for k, cell in left.items()}
-  taught = {k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0] for k, cell in left.items()}
+  taught = {
+    k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0]
+    for k, cell in left.items()
+  }
   at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds, taught)
   room = collections.Counter()
   for (kind, _), count in collections.Counter((kinds[k], at[k]) for k in left).items():
     room[kind] = max(room[kind], count)
   for stage in range(max(at.values(), default=-1) + 1):
     ready = [k for k in left if at[k] <= stage and k not in done]
-    by_program, begun = {}, {k: name for name, plan in under_way(folder).items() for k in plan['members']}
+    by_program, begun = (
+      {},
+      {k: name for name, plan in under_way(folder).items() for k in plan['members']},
+    )
     for k in ready:
       alone = parents.failed(left[k], done) or left[k].config.population.members == 1
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
         run = prepare(k)
-        by_program.setdefault((begun.get(k), loop.program_key(run.config, run.source)), []).append(run)
+        by_program.setdefault((begun.get(k), loop.program_key(run.config, run.source)), []).append(
+          run
+        )
     for (goes_on, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
       wide = room[kinds[runs[0].key]] if batching(runs[0].config) == 'map' else len(runs)
-      yield (runs, {'goes_on': goes_on, 'room': wide}) if wide > 1 or goes_on else (runs[0].key, None)
+      yield (
+        (runs, {'goes_on': goes_on, 'room': wide}) if wide > 1 or goes_on else (runs[0].key, None)
+      )
 
 
 def batching(config):
@@ -85,7 +107,9 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
     preemption.Preempted: SIGTERM came; all members are saved.
   """
   began = time.perf_counter()
-  runs = sorted(runs, key=lambda run: run.config.steps)  # those of a wave end at about the same step
+  runs = sorted(
+    runs, key=lambda run: run.config.steps
+  )  # those of a wave end at about the same step
   first = runs[0]
   program = loop.build(first.config, first.source, first.data, first.tx)
   alone = loop.abstract_state(first.config, program, first.tx)
@@ -102,7 +126,9 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
   for number, plan in enumerate(plans):
     name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
     members = {slot: known[key] for slot, key in enumerate(plan['members']) if key in known}
-    wave.train(engine, program, members, plan, folder, settle=settle, say=say, title=name, cost=cost)
+    wave.train(
+      engine, program, members, plan, folder, settle=settle, say=say, title=name, cost=cost
+    )
 
 
 def under_way(folder):
@@ -121,8 +147,14 @@ def fitted(runs, program, alone, room=0):
   read = [wave.stream(run) for run in runs]
   streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
   limit = asked.memory * GIB or SHARE * measured.free_bytes()
-  fits = lambda engine: measured.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
-  made = [e for key, e in _ENGINES.items() if key[:3] == _family(runs[0], mesh) and e.batching == 'map' and fits(e)]
+  fits = lambda engine: (
+    measured.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
+  )
+  made = [
+    e
+    for key, e in _ENGINES.items()
+    if key[:3] == _family(runs[0], mesh) and e.batching == 'map' and fits(e)
+  ]
   made = [e for e in made if e.width >= count and e.streams >= streams(count)]
   if made:
     engine = min(made, key=lambda engine: engine.width)  # its empty places are skipped
@@ -130,11 +162,20 @@ def fitted(runs, program, alone, room=0):
     count = max(count, room)
     build = lambda width: compiled(runs[0], program, alone, width, streams(width), mesh)
     _, engine = waves.fit(
-      count, mesh.shape['members'], build, lambda engine: measured.held(engine.step), limit, most=asked.members,
+      count,
+      mesh.shape['members'],
+      build,
+      lambda engine: measured.held(engine.step),
+      limit,
+      most=asked.members,
       least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
     )
   return engine, [
-    {'members': [run.key for run in runs[i : i + engine.width]], 'width': engine.width, 'streams': engine.streams}
+    {
+      'members': [run.key for run in runs[i : i + engine.width]],
+      'width': engine.width,
+      'streams': engine.streams,
+    }
     for i in range(0, len(runs), engine.width)
   ]
 
@@ -151,23 +192,42 @@ def compiled(run, program, alone, width, streams, mesh):
   key = (*_family(run, mesh), width, streams)
   if key not in _ENGINES:
     shapes, shardings = stack.abstract(alone, width), stack.shard(alone, mesh, rules)
-    everywhere, examples = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data')))
+    everywhere, examples = (
+      NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
+    )
     placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-    step = jax.jit(
-      stack.make_step(program.step.__wrapped__, how, mesh), donate_argnums=0, out_shardings=(shardings, everywhere)
-    ).lower(
-      jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
-      {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()},
-      placed((width,), jnp.int32, everywhere),
-    ).compile()
+    step = (
+      jax.jit(
+        stack.make_step(program.step.__wrapped__, how, mesh),
+        donate_argnums=0,
+        out_shardings=(shardings, everywhere),
+      )
+      .lower(
+        jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
+        {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()},
+        placed((width,), jnp.int32, everywhere),
+      )
+      .compile()
+    )
     single = sharding.shard(alone, mesh, rules)
     _ENGINES[key] = wave.Engine(
       step,
-      jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings),
+      jax.jit(
+        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings
+      ),
       jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
       jax.jit(stack.take, out_shardings=single),
-      jax.jit(lambda state: stack.removed(state, optimizer.where(config)), out_shardings=everywhere),
-      shapes, shardings, single, everywhere, mesh, how, width, streams,
+      jax.jit(
+        lambda state: stack.removed(state, optimizer.where(config)), out_shardings=everywhere
+      ),
+      shapes,
+      shardings,
+      single,
+      everywhere,
+      mesh,
+      how,
+      width,
+      streams,
     )
   return _ENGINES[key]
 
@@ -176,7 +236,9 @@ def _batch(run):
   """The shapes of one global batch."""
   rows, part = run.config.batch_size, run.data.train(0)  # not traced: a teacher may be asked
   narrow = jax.dtypes.canonicalize_dtype
-  return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), narrow(x.dtype)) for name, x in part.items()}
+  return {
+    name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), narrow(x.dtype)) for name, x in part.items()
+  }
 
 
 def _mesh(config, count):

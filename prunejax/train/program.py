@@ -39,13 +39,22 @@ def read_inputs(config, part=(0, 1)):
   c = config.data
   root, cache = c.root or None, c.cache or None
   source = inputs.source(
-    config.init, config.model, c.vocab, c.vocab_size, c.corpus, root, cache, kind=kinds.name_of(config)
+    config.init,
+    config.model,
+    c.vocab,
+    c.vocab_size,
+    c.corpus,
+    root,
+    cache,
+    kind=kinds.name_of(config),
   )
   kind = kinds.of_size(source.size)
   for field in kind.dropout:
     setattr(source.size, field, config.model.dropout)
   if c.seq_len > source.size.max_position_embeddings:
-    raise ValueError(f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions')
+    raise ValueError(
+      f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
+    )
   shared = dict(root=root, cache=cache, seed=config.seed)
   shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
   teacher.check(config)
@@ -72,7 +81,9 @@ def program_key(config, source=None):
   plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
   plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
   plain['where'] = optimizer.where(config)
-  plain['prune'] = {n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()}
+  plain['prune'] = {
+    n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()
+  }
   for group in ('prox', 'low_rank', 'distill'):
     plain.pop(group)
   plain |= rivals.compiled_part(config) | ({'distill': _soft(config)} if _soft(config) else {})
@@ -104,7 +115,9 @@ def build(config, source, data, tx) -> Program:
     view = VIEWS[config.view]
     told = observe.of(model, loss_fn, None if _soft(config) else curved)
     step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, told), donate_argnums=0)
-    gradient = jax.jit(lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params))
+    gradient = jax.jit(
+      lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params)
+    )
     _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view, told)
   return _PROGRAMS[key]
 
@@ -117,7 +130,13 @@ def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
   taught = {'soft': objectives.distillation(*soft)} if soft else {}
   made = objectives.finetuning if tuned else kinds.of_size(model.size).objective
   objective = made(model, regression, **taught) if tuned else made(model, **taught)
-  return model, jax.jit(lambda rng: _drawn(model, rng)), objective[0], jax.jit(objective[1]), objective[2]
+  return (
+    model,
+    jax.jit(lambda rng: _drawn(model, rng)),
+    objective[0],
+    jax.jit(objective[1]),
+    objective[2],
+  )
 
 
 def abstract_state(config, program, tx):
@@ -150,7 +169,10 @@ def pretrained(config, source, program, shapes):
   tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   loaded, _ = kinds.of_size(source.size).files.load(source.folder, heads=heads)
-  if 'classifier' in loaded and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape:
+  if (
+    'classifier' in loaded
+    and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape
+  ):
     del loaded['classifier']
   hf_model.transfer(loaded, shapes)
   return loaded

@@ -7,9 +7,15 @@ from prunejax.train import grid, inputs, log
 
 def rows(other) -> dict:
   """{key: row} of the finished cells of the work directory `other`. Raises ValueError where it has none."""
-  found = {row['cell']: row for row in ledger.read(files.path(other) / 'ledger.jsonl') if not row.get('failed')}
+  found = {
+    row['cell']: row
+    for row in ledger.read(files.path(other) / 'ledger.jsonl')
+    if not row.get('failed')
+  }
   if not found:
-    raise ValueError(f'--reuse={str(other)!r} holds no finished cell; expected a work directory of reproduce or sweep')
+    raise ValueError(
+      f'--reuse={str(other)!r} holds no finished cell; expected a work directory of reproduce or sweep'
+    )
   return found
 
 
@@ -23,17 +29,30 @@ def take(cells, folder, other, *, experiment, preset, say=log.say):
   """
   folder, other, found = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
-  there = {k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)}
+  there = {
+    k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)
+  }
   chosen = {k: cell for k, cell in there.items() if _same_text(cell, found[k])}
   for k, cell in chosen.items():
     _copy(other / 'cells' / k, folder / 'cells' / k)
     row = found[k]
     whose = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
-    mine = {'experiment': experiment, 'preset': preset, **cell.labels, 'config': grid.public(cell.config)}
+    mine = {
+      'experiment': experiment,
+      'preset': preset,
+      **cell.labels,
+      'config': grid.public(cell.config),
+    }
     measured = {name: value for name, value in row.items() if name in grid.MEASURED}
-    ledger.append(folder / 'ledger.jsonl', {'cell': k, **mine, 'parent': cell.parent, **measured, 'reused': whose})
+    ledger.append(
+      folder / 'ledger.jsonl',
+      {'cell': k, **mine, 'parent': cell.parent, **measured, 'reused': whose},
+    )
   odd = len(there) - len(chosen)
-  say(f'{len(chosen)} cells are taken from {other}' + (f'; {odd} read another text and are not' if odd else ''))
+  say(
+    f'{len(chosen)} cells are taken from {other}'
+    + (f'; {odd} read another text and are not' if odd else '')
+  )
   return len(chosen)
 
 

@@ -25,7 +25,9 @@ def penalties(config, inject, shape, steps):
   strength, fixed = {'strength': float(spec.arguments['strength'])}, _fixed(spec)
   where = config.prox.where
   if spec.name in BEFORE:
-    return [('penalty', inject(lambda strength: spec.factory(strength, where=where, **fixed), strength))], []
+    return [
+      ('penalty', inject(lambda strength: spec.factory(strength, where=where, **fixed), strength))
+    ], []
 
   def build(strength, peak, length, ramp):
     rate = shape(length, c.warmup, c.sawtooth, ramp)
@@ -44,7 +46,12 @@ def compiled_part(config):
     out['prox'] = [spec.name, _fixed(spec), config.prox.where]
   if config.low_rank.schedule:
     planned, _ = _planned(config.low_rank)
-    out['low_rank'] = [planned.name, _split(planned)[1], config.low_rank.when, config.low_rank.where]
+    out['low_rank'] = [
+      planned.name,
+      _split(planned)[1],
+      config.low_rank.when,
+      config.low_rank.where,
+    ]
   return out
 
 
@@ -53,10 +60,14 @@ def low_rank(config, inject):
   if not config.low_rank.schedule:
     return []
   if any(group.schedule for group in config.prune.values()) or config.hold_zeros:
-    raise ValueError('low_rank.schedule: a kernel cannot be held at a rank and at zeros; set prune.*.schedule to ""')
+    raise ValueError(
+      'low_rank.schedule: a kernel cannot be held at a rank and at zeros; set prune.*.schedule to ""'
+    )
   planned, when = _planned(config.low_rank)
   numbers, fixed = _split(planned)
-  build = lambda **numbers: lowrank.low_rank(planned.factory(**numbers, **fixed), when, where=config.low_rank.where)
+  build = lambda **numbers: lowrank.low_rank(
+    planned.factory(**numbers, **fixed), when, where=config.low_rank.where
+  )
   return [('low_rank', inject(build, numbers))]
 
 
@@ -70,7 +81,9 @@ def _planned(group):
   try:
     re.compile(group.where)
   except re.error as error:
-    raise ValueError(f'low_rank.where={group.where!r} is not a regular expression: {error}') from error
+    raise ValueError(
+      f'low_rank.where={group.where!r} is not a regular expression: {error}'
+    ) from error
   made = {}
   for name in ('schedule', 'when'):
     spec = made[name] = specs.parse(group[name], schedule, f'low_rank.{name}')
@@ -99,7 +112,9 @@ def _penalty(config):
       told = 'optimizer.learning_rate' if name == 'rate' else 'prox.where'
       raise ValueError(f'{key}={text!r}: {name} comes from {told}; leave it out')
   if spec.name == 'shrink':
-    raise ValueError(f'{key}={text!r}: expected soft_threshold, reweighted, l1_penalty or l2_penalty')
+    raise ValueError(
+      f'{key}={text!r}: expected soft_threshold, reweighted, l1_penalty or l2_penalty'
+    )
   strength = spec.arguments['strength']
   if isinstance(strength, bool) or not isinstance(strength, int | float):
     raise ValueError(f'{key}={text!r}: strength={strength!r} must be a number')
@@ -107,7 +122,9 @@ def _penalty(config):
     spec()
     re.compile(config.prox.where)
   except re.error as error:
-    raise ValueError(f'prox.where={config.prox.where!r} is not a regular expression: {error}') from error
+    raise ValueError(
+      f'prox.where={config.prox.where!r} is not a regular expression: {error}'
+    ) from error
   except (ValueError, TypeError) as error:
     raise ValueError(f'{key}={text!r}: {error}') from error
   end = spec.arguments['end']

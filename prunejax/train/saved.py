@@ -49,7 +49,9 @@ def load(where) -> Saved:
 def widths(size) -> list:
   """[(heads, numbers a head, inner neurons)] of each layer of a BERT. Raises ValueError for another kind."""
   if size.model_type != 'bert':
-    raise ValueError(f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX')
+    raise ValueError(
+      f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX'
+    )
   return bert.widths(size)
 
 
@@ -57,7 +59,9 @@ def _folder(folder, config, what):
   kind = kinds.in_folder(folder)
   if config is None:
     name = (hf_directory.read_config(folder).get('architectures') or [''])[0]
-    heads = next((heads for heads, known in kind.files.ARCHITECTURES.items() if known == name), kind.heads)
+    heads = next(
+      (heads for heads, known in kind.files.ARCHITECTURES.items() if known == name), kind.heads
+    )
   else:
     heads = kinds.heads(kind, config.data.task)
   params, size = kind.files.load(folder, heads=heads)
@@ -81,4 +85,10 @@ def _checkpoint(config, folder):
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   params, step = program.view(state['params'], masks), int(state['step'])
-  return Saved(params, source.size, source.tokenizer, config, f'the checkpoint of step {step} of {config.steps}')
+  return Saved(
+    params,
+    source.size,
+    source.tokenizer,
+    config,
+    f'the checkpoint of step {step} of {config.steps}',
+  )

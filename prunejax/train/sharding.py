@@ -14,7 +14,9 @@ def make_mesh(data=-1, model=1, devices=None) -> Mesh:
   devices = jax.devices() if devices is None else devices
   data = len(devices) // model if data == -1 else data
   if data < 1 or data * model != len(devices):
-    raise ValueError(f'mesh.data={data} x mesh.model={model} does not use the {len(devices)} devices there are')
+    raise ValueError(
+      f'mesh.data={data} x mesh.model={model} does not use the {len(devices)} devices there are'
+    )
   return Mesh(np.array(devices).reshape(data, model), ('data', 'model'))
 
 
@@ -38,8 +40,12 @@ def shard(tree, mesh, rules=()):
       if re.search(f'(?:^|/)(?:{pattern})$', name) and len(axes) == len(leaf.shape):
         for size, axis in zip(leaf.shape, axes, strict=True):
           parts = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
-          if not set(parts) <= set(mesh.shape) or size % math.prod(mesh.shape[part] for part in parts):
-            raise ValueError(f'mesh.rules: {axis!r} does not divide {name} of shape {leaf.shape} on {dict(mesh.shape)}')
+          if not set(parts) <= set(mesh.shape) or size % math.prod(
+            mesh.shape[part] for part in parts
+          ):
+            raise ValueError(
+              f'mesh.rules: {axis!r} does not divide {name} of shape {leaf.shape} on {dict(mesh.shape)}'
+            )
         return NamedSharding(mesh, PartitionSpec(*axes))
     return NamedSharding(mesh, PartitionSpec())
 
@@ -76,7 +82,9 @@ def _steady(step, treedef, leaves):
 def check_batch(mesh, batch_size):
   """Raises ValueError when a batch does not divide among the devices of the data axis."""
   if batch_size % mesh.shape['data']:
-    raise ValueError(f'batch_size={batch_size} does not divide among the {mesh.shape["data"]} devices of mesh.data')
+    raise ValueError(
+      f'batch_size={batch_size} does not divide among the {mesh.shape["data"]} devices of mesh.data'
+    )
 
 
 def batch_sharding(mesh):
@@ -104,7 +112,9 @@ def part_of_batch(mesh) -> tuple[int, int]:
 def put_batch(batch, mesh):
   """The rows of this process (`part_of_batch`) become its part of the global batch."""
   sharding = batch_sharding(mesh)
-  return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+  return {
+    name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()
+  }
 
 
 def put_whole(batch, mesh):
@@ -118,5 +128,7 @@ def place(tree, shardings):
   """A tree that every process has whole, laid out by a tree of shardings."""
   if jax.process_count() == 1:
     return jax.device_put(tree, shardings)
-  part = lambda leaf, sharding: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+  part = lambda leaf, sharding: jax.make_array_from_callback(
+    leaf.shape, sharding, lambda index: leaf[index]
+  )
   return jax.tree.map(lambda leaf, sharding: part(np.asarray(leaf), sharding), tree, shardings)

@@ -42,12 +42,16 @@ def parse(text, module, key) -> Spec:
     ) from error
   known = factories(module)
   if node.func.id not in known:
-    raise ValueError(f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}')
+    raise ValueError(
+      f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}'
+    )
   factory = known[node.func.id]
   try:
     bound = inspect.signature(factory).bind(*args, **kwargs)
   except TypeError as error:
-    raise ValueError(f'{key}={text!r}: {error}; expected {node.func.id}{inspect.signature(factory)}') from error
+    raise ValueError(
+      f'{key}={text!r}: {error}; expected {node.func.id}{inspect.signature(factory)}'
+    ) from error
   bound.apply_defaults()  # so that two spellings of one method are equal
   arguments = {}
   for name, value in bound.arguments.items():
@@ -59,7 +63,9 @@ def parse(text, module, key) -> Spec:
 def factories(module):
   """{name: function} of the public functions defined in a module, or in any of a tuple of them."""
   return {
-    name: value for one in (module if isinstance(module, tuple) else (module,)) for name, value in vars(one).items()
+    name: value
+    for one in (module if isinstance(module, tuple) else (module,))
+    for name, value in vars(one).items()
     if inspect.isfunction(value) and value.__module__ == one.__name__ and not name.startswith('_')
   }
 

@@ -42,8 +42,11 @@ def make_mesh(members, data=-1, model=1, *, count, batch_size, devices=None) -> 
 
 def shard(state, mesh, rules=()):
   """Shardings of the stacked state: `sharding.shard` for one member, members over the axis of that name."""
+
   def wide(leaf, placed):
-    return placed if is_common(leaf) else NamedSharding(mesh, PartitionSpec('members', *placed.spec))
+    return (
+      placed if is_common(leaf) else NamedSharding(mesh, PartitionSpec('members', *placed.spec))
+    )
 
   return jax.tree.map(wide, state, sharding.shard(state, mesh, rules))
 
@@ -57,7 +60,9 @@ def part_of_batch(mesh):
 def put_batches(batches, mesh):
   """[distinct, b, ...] arrays of this process's rows: examples over the data axis, every member group has them all."""
   placed = NamedSharding(mesh, PartitionSpec(None, 'data'))
-  return {name: jax.make_array_from_process_local_data(placed, array) for name, array in batches.items()}
+  return {
+    name: jax.make_array_from_process_local_data(placed, array) for name, array in batches.items()
+  }
 
 
 def make_step(step, batching, mesh):
@@ -73,17 +78,25 @@ def make_step(step, batching, mesh):
     rows: int32 [members], the batch of each member. Members that read the same data share one row.
   """
   if batching not in BATCHING:
-    raise ValueError(f'population.batching={batching!r}: expected {" or ".join(map(repr, BATCHING))}')
+    raise ValueError(
+      f'population.batching={batching!r}: expected {" or ".join(map(repr, BATCHING))}'
+    )
   group = {'vmap': _at_once, 'map': _in_turn}[batching](step)
   if mesh.shape['members'] == 1:
     return group
 
   def stacked_step(state, batches, rows):
-    spread = jax.tree.map(lambda x: PartitionSpec() if is_common(x) else PartitionSpec('members'), state)
+    spread = jax.tree.map(
+      lambda x: PartitionSpec() if is_common(x) else PartitionSpec('members'), state
+    )
     each = PartitionSpec('members')
     return jax.shard_map(
-      group, mesh=mesh, in_specs=(spread, PartitionSpec(), each), out_specs=(spread, each),
-      axis_names={'members'}, check_vma=False,
+      group,
+      mesh=mesh,
+      in_specs=(spread, PartitionSpec(), each),
+      out_specs=(spread, each),
+      axis_names={'members'},
+      check_vma=False,
     )(state, batches, rows)
 
   return stacked_step
@@ -107,18 +120,31 @@ def _at_once(step):
 def _in_turn(step):
   def group(state, batches, rows):
     alive = jnp.argsort(rows < 0)  # slots, those that still train first
-    count = jnp.maximum(jnp.sum(rows >= 0, dtype=jnp.int32), 1)  # one at least: someone must move the counters
+    count = jnp.maximum(
+      jnp.sum(rows >= 0, dtype=jnp.int32), 1
+    )  # one at least: someone must move the counters
 
     def one(nth, carried):
       state_now, _, metrics = carried
       i = alive[nth]
       # Always true, and data: what goes into a cond and comes out of it is a member in a place of its own. Without one
       # XLA reads the stack inside the writing of it, and copies all of it for each member to be safe.
-      stay = lambda member, batch: (member, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
-      member, told = jax.lax.cond(nth < count, step, stay, take(state_now, i), _pick(batches, rows[i]))
+      stay = lambda member, batch: (
+        member,
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+      )
+      member, told = jax.lax.cond(
+        nth < count, step, stay, take(state_now, i), _pick(batches, rows[i])
+      )
       # Counters wait for the last member: until then each must read this step's.
-      state_now = jax.tree.map(lambda all_, new: all_ if is_common(new) else _set(all_, new, i), state_now, member)
-      return state_now, _counters(member), jax.tree.map(lambda all_, new: _set(all_, new, i), metrics, told)
+      state_now = jax.tree.map(
+        lambda all_, new: all_ if is_common(new) else _set(all_, new, i), state_now, member
+      )
+      return (
+        state_now,
+        _counters(member),
+        jax.tree.map(lambda all_, new: _set(all_, new, i), metrics, told),
+      )
 
     shapes = jax.eval_shape(lambda s, b: step(take(s, 0), _pick(b, 0))[1], state, batches)
     blank = jax.tree.map(lambda x: jnp.zeros((len(rows), *x.shape), x.dtype), shapes)
@@ -157,6 +183,4 @@ def removed(stacked, where):
 
 def put(stacked, state, i):
   """`stacked` with `state` as its member `i`; counters are the newcomer's."""
-  return jax.tree.map(
-    lambda old, new: new if is_common(new) else _set(old, new, i), stacked, state
-  )
+  return jax.tree.map(lambda old, new: new if is_common(new) else _set(old, new, i), stacked, state)

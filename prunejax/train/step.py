@@ -44,7 +44,9 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1, observe=noth
 
     def micro(total, piece):
       number, part = piece
-      return jax.tree.map(jnp.add, total, gradient(params, part, jax.random.fold_in(rng, number))), None
+      return jax.tree.map(
+        jnp.add, total, gradient(params, part, jax.random.fold_in(rng, number))
+      ), None
 
     pieces = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
     zero = jax.tree.map(
@@ -58,6 +60,11 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1, observe=noth
     updates, opt_state = tx.update(grad, opt_state, params, grad=grad, **told)
     params = optax.apply_updates(params, updates)
     metrics = {**metrics, 'loss': loss, 'grad_norm': optax.tree.norm(grad)}
-    return {'params': params, 'opt_state': opt_state, 'step': step + 1, 'rng': state['rng']}, metrics
+    return {
+      'params': params,
+      'opt_state': opt_state,
+      'step': step + 1,
+      'rng': state['rng'],
+    }, metrics
 
   return train_step

@@ -19,7 +19,18 @@ from prunejax.analysis import ledger, report, tables
 from prunejax.train import cost, distributed, grid, log, parents, specs
 from prunejax.train import reuse as reusing
 
-COLUMNS = ('cell', 'experiment', 'preset', 'settings', 'versions', 'device', 'seconds', 'time', 'metrics', 'failed')
+COLUMNS = (
+  'cell',
+  'experiment',
+  'preset',
+  'settings',
+  'versions',
+  'device',
+  'seconds',
+  'time',
+  'metrics',
+  'failed',
+)
 
 
 class Cell(NamedTuple):
@@ -67,20 +78,34 @@ def verbs(study):
 
 
 def reproduce(
-  study, preset, workdir, *, dry_run=False, from_scratch=False, overrides=None, worker=(0, 1), one_by_one=False,
-  reuse='', say=log.say, **part,
+  study,
+  preset,
+  workdir,
+  *,
+  dry_run=False,
+  from_scratch=False,
+  overrides=None,
+  worker=(0, 1),
+  one_by_one=False,
+  reuse='',
+  say=log.say,
+  **part,
 ):
   """Runs what the ledger lacks, then writes the report, see `prunejax reproduce --help`. Raises ValueError."""
   if preset not in study.presets:
     near = specs.suggest(preset, study.presets)
-    raise ValueError(f'{study.name} has no preset {preset!r}{near}; known: {", ".join(study.presets)}')
+    raise ValueError(
+      f'{study.name} has no preset {preset!r}{near}; known: {", ".join(study.presets)}'
+    )
   whole = all(value is None for value in part.values())
   cells, root = _cells(study, preset, dict(overrides or {}), from_scratch, part)
   mine = _share(cells, worker)
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
   if reuse and study.measure is not None:
-    raise ValueError(f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken')
+    raise ValueError(
+      f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
+    )
   if reuse:
     reusing.rows(reuse)  # wrong input is told before anything is written
   what = {'paper': study.name, 'preset': preset}
@@ -96,7 +121,9 @@ def reproduce(
   if left:
     return say(f'{left} cells are left to other workers; the last one to end writes the report')
   if study.after and whole and distributed.first():
-    study.after(cells, folder, preset, {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}, say)
+    study.after(
+      cells, folder, preset, {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}, say
+    )
   return write_report(study, folder, say) if distributed.first() else None
 
 
@@ -112,7 +139,13 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
     pace = f'  about {log.clock(spent / count * (len(left) - count))} left in all' if count else ''
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
-    row = {'cell': _key(cell), 'experiment': experiment, 'preset': preset, **cell.labels, 'settings': cell.settings}
+    row = {
+      'cell': _key(cell),
+      'experiment': experiment,
+      'preset': preset,
+      **cell.labels,
+      'settings': cell.settings,
+    }
     row |= {'versions': grid.versions(), 'device': grid.device()}
     start = time.perf_counter()
     try:
@@ -156,11 +189,19 @@ def redraw(study, path, out, *, work=None, say=log.say):
   if not rows:
     raise ValueError(f'{str(path)!r} holds no finished cell: nothing to report yet')
   verdicts, shown = study.claims(rows), list(study.tables(rows))
-  failed = [{'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')]
+  failed = [
+    {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
+  ]
   shown += [tables.records('Cells that failed', failed)] if failed else []
   written = report.write(
-    out, [], verdicts, title=study.title, tables=[*shown, every_cell(rows)], figures=study.figures(rows),
-    captions=study.captions, meta={'paper': study.source, 'preset': rows[-1]['preset'], **facts(rows)},
+    out,
+    [],
+    verdicts,
+    title=study.title,
+    tables=[*shown, every_cell(rows)],
+    figures=study.figures(rows),
+    captions=study.captions,
+    meta={'paper': study.source, 'preset': rows[-1]['preset'], **facts(rows)},
   )
   for table in shown[:1]:
     say(tables.text(table))
@@ -176,14 +217,24 @@ def compare(study, first, second, out, say=log.say):
   names = [files.path(where).name for where in (first, second)]
   checks = [study.claims(side) for side in sides]
   written = report.write(
-    out, [], [], title=f'{study.title}: two ledgers', meta={'paper': study.source, 'A': names[0], 'B': names[1]},
+    out,
+    [],
+    [],
+    title=f'{study.title}: two ledgers',
+    meta={'paper': study.source, 'A': names[0], 'B': names[1]},
     lists=[('Verdicts', [two.verdicts(*checks)])],
-    tables=[table._replace(title=f'{name}: {table.title}') for name, side in zip('AB', sides, strict=True)
-            for table in study.tables(side)],
-    figures={f'{name} {figure}': png for name, side in zip('AB', sides, strict=True)
-             for figure, png in study.figures(side).items()},
+    tables=[
+      table._replace(title=f'{name}: {table.title}')
+      for name, side in zip('AB', sides, strict=True)
+      for table in study.tables(side)
+    ],
+    figures={
+      f'{name} {figure}': png
+      for name, side in zip('AB', sides, strict=True)
+      for figure, png in study.figures(side).items()
+    },
     captions={f'{name} {figure}': text for name in 'AB' for figure, text in study.captions.items()},
-  )  # fmt: skip
+  )
   for a, b in zip(*checks, strict=True):
     say(f'{a.verdict:<15} {b.verdict:<15} {a.name}')
   say(f'report: {written["report.html"]}')
@@ -204,10 +255,16 @@ def every_cell(rows):
   """Every row as one line of a table."""
   return tables.records(
     f'The ledger: {len(rows)} cells',
-    [{'cell': row['cell'], **{k: v for k, v in labels_of(row).items() if k not in grid_columns(row)},
-      **{k: v for k, v in row['metrics'].items() if isinstance(v, int | float)}, 'seconds': row['seconds']}
-     for row in rows],
-  )  # fmt: skip
+    [
+      {
+        'cell': row['cell'],
+        **{k: v for k, v in labels_of(row).items() if k not in grid_columns(row)},
+        **{k: v for k, v in row['metrics'].items() if isinstance(v, int | float)},
+        'seconds': row['seconds'],
+      }
+      for row in rows
+    ],
+  )
 
 
 def grid_columns(row):
@@ -220,8 +277,12 @@ def facts(rows):
   seeds = sorted({row['seed'] for row in rows if 'seed' in row})
   devices = sorted({row['device'] for row in rows})
   seconds = sum(row['seconds'] for row in rows)
-  return {'cells': len(rows), 'seeds': ', '.join(map(str, seeds)) or '-', 'device': ', '.join(devices),
-          'time': log.clock(seconds)}  # fmt: skip
+  return {
+    'cells': len(rows),
+    'seeds': ', '.join(map(str, seeds)) or '-',
+    'device': ', '.join(devices),
+    'time': log.clock(seconds),
+  }
 
 
 def _cells(study, preset, overrides, from_scratch, part):
@@ -230,7 +291,9 @@ def _cells(study, preset, overrides, from_scratch, part):
     if overrides:
       key = next(iter(overrides))
       near = specs.suggest(key, ['data.root'])
-      raise ValueError(f'--config.{key}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER')
+      raise ValueError(
+        f'--config.{key}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
+      )
     cells = study.plan(study.presets[preset], root)
   else:
     root, cells = '', study.plan(study.presets[preset], overrides)
@@ -241,7 +304,9 @@ def _cells(study, preset, overrides, from_scratch, part):
       for value in wanted:
         if value not in known:
           raise ValueError(f'--{name}={value}: {study.name} {preset} has {known or "none"}')
-      cells = [cell for cell in cells if cell.labels.get(label) in wanted or label not in cell.labels]
+      cells = [
+        cell for cell in cells if cell.labels.get(label) in wanted or label not in cell.labels
+      ]
   if len(cells) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
     known = {_key(cell): cell for cell in every}  # a student's teacher has another sparsity
     cells = [known[k] for k in parents.with_read(map(_key, cells), known)]
@@ -269,7 +334,9 @@ def _share(cells, worker):
 def _plan(study, preset, cells, workdir):
   took = getattr(study.presets[preset], 'cost', '')
   if any(isinstance(cell, grid.Cell) for cell in cells):
-    text = cost.table([(cell.labels, cell.config) for cell in cells], title=f'{study.name} {preset}: {took}')
+    text = cost.table(
+      [(cell.labels, cell.config) for cell in cells], title=f'{study.name} {preset}: {took}'
+    )
   else:
     lines = [describe(cell.labels) for cell in cells]
     text = '\n'.join([f'{study.name} {preset}: {len(cells)} cells; {took}', *lines])

@@ -33,9 +33,13 @@ def with_soft_targets(config, source, data):
     fail(f'is of another kind than the model, {source.size.model_type!r}')
   size = kind.files.read_size(folder)
   if kind.words.load(folder).get_vocab() != source.tokenizer.get_vocab():
-    fail(f'has another vocabulary ({size.vocab_size} pieces) than the model ({source.size.vocab_size})')
+    fail(
+      f'has another vocabulary ({size.vocab_size} pieces) than the model ({source.size.vocab_size})'
+    )
   if config.data.seq_len > size.max_position_embeddings:
-    fail(f'has {size.max_position_embeddings} positions, fewer than data.seq_len={config.data.seq_len}')
+    fail(
+      f'has {size.max_position_embeddings} positions, fewer than data.seq_len={config.data.seq_len}'
+    )
   heads = kinds.heads(kind, data.task)
   outputs = len(data.task.classes) if data.task else 1
   size = kinds.read_only(kind, size)
@@ -46,7 +50,9 @@ def with_soft_targets(config, source, data):
   except ValueError as error:
     fail(f'has no heads {", ".join(heads)}: {str(error).splitlines()[0]}')
   if data.task and params['classifier']['kernel'].shape[-1] != outputs:
-    fail(f'tells {params["classifier"]["kernel"].shape[-1]} classes, {config.data.task} has {outputs}')
+    fail(
+      f'tells {params["classifier"]["kernel"].shape[-1]} classes, {config.data.task} has {outputs}'
+    )
   say = _said(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
   params = jax.tree.map(jax.numpy.asarray, params)
 
@@ -67,7 +73,9 @@ def check(config, task=None):
   if not 0 <= c.weight <= 1:
     raise ValueError(f'distill.weight={c.weight!r}: expected a share in [0, 1]')
   if task is not None and not task.classes:
-    raise ValueError(f'distill.teacher={c.teacher!r}: {config.data.task} is a regression and has no classes to soften')
+    raise ValueError(
+      f'distill.teacher={c.teacher!r}: {config.data.task} is a regression and has no classes to soften'
+    )
 
 
 def folder_of(teacher):
@@ -86,7 +94,12 @@ def _said(size, heads, outputs):
   def said(params, batch):
     places = (batch['positions'],) if 'mlm' in heads else ()
     out = model.apply(
-      {'params': params}, batch['input_ids'], batch['segment_ids'], batch['valid'], *places, deterministic=True
+      {'params': params},
+      batch['input_ids'],
+      batch['segment_ids'],
+      batch['valid'],
+      *places,
+      deterministic=True,
     )
     return {head: out[head].astype(jax.numpy.float32) for head in heads}
 

@@ -40,14 +40,19 @@ def links(where, last=None):
   """
   last = (lambda fixed: hold_zeros(where)) if last is None else last
   return lambda rate, fixed: optax.chain(
-    optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.98), optax.scale_by_learning_rate(rate), last(fixed)
+    optax.clip_by_global_norm(1.0),
+    optax.scale_by_adam(b2=0.98),
+    optax.scale_by_learning_rate(rate),
+    last(fixed),
   )
 
 
 def loss_of(model, params, source, target, rng=None, smoothing=0.1):
   """Mean cross-entropy a word in nats, padding not counted; dropout where there is a key."""
   rngs = None if rng is None else {'dropout': rng}
-  scores = model.apply({'params': params}, source, target[:, :-1], deterministic=rng is None, rngs=rngs)
+  scores = model.apply(
+    {'params': params}, source, target[:, :-1], deterministic=rng is None, rngs=rngs
+  )
   words = target[:, 1:]
   logs = jax.nn.log_softmax(scores)
   right = jnp.take_along_axis(logs, words[..., None], -1)[..., 0]
@@ -64,7 +69,9 @@ def trainer(model, chain, *, smoothing=0.1, view=lambda params, fixed: params):
     rng, key = jax.random.split(state.rng)
     seen = lambda params: loss_of(model, view(params, state.fixed), source, target, key, smoothing)
     loss, grads = jax.value_and_grad(seen)(state.params)
-    updates, opt_state = chain(rate, state.fixed).update(grads, state.opt_state, state.params, grad=grads)
+    updates, opt_state = chain(rate, state.fixed).update(
+      grads, state.opt_state, state.params, grad=grads
+    )
     return State(optax.apply_updates(state.params, updates), opt_state, rng, state.fixed), loss
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -73,25 +80,50 @@ def trainer(model, chain, *, smoothing=0.1, view=lambda params, fixed: params):
     return state, losses.mean()
 
   def init(params, seed, fixed):
-    params, fixed = jax.tree.map(jnp.array, (params, fixed))  # `run` gives its state away, so it must own it
+    params, fixed = jax.tree.map(
+      jnp.array, (params, fixed)
+    )  # `run` gives its state away, so it must own it
     return State(params, chain(0.0, fixed).init(params), jax.random.key(seed), fixed)
 
   return Trainer(init, lambda state, batch, rates: run(state, batch.source, batch.target, rates))
 
 
-def fit(trainer, params, filled, *, steps, rate, warmup, batch, seed, together=8, last=0.1, fixed=None, say=None):
+def fit(
+  trainer,
+  params,
+  filled,
+  *,
+  steps,
+  rate,
+  warmup,
+  batch,
+  seed,
+  together=8,
+  last=0.1,
+  fixed=None,
+  say=None,
+):
   """(State, mean loss of the last fifth) after `steps` steps at least, in groups of `together`.
 
   The rate climbs to `rate` over `warmup` steps and falls to `last` of it in a straight line. Raises FloatingPointError
   for a loss that is not finite, ValueError for data that does not fill one group.
   """
   if all(len(bucket.source) < batch * together for bucket in filled):
-    raise ValueError(f'no bucket holds {together} batches of {batch}: {[len(bucket.source) for bucket in filled]}')
-  rng, state, losses, done = np.random.default_rng(seed), trainer.init(params, seed, fixed or {}), [], 0
+    raise ValueError(
+      f'no bucket holds {together} batches of {batch}: {[len(bucket.source) for bucket in filled]}'
+    )
+  rng, state, losses, done = (
+    np.random.default_rng(seed),
+    trainer.init(params, seed, fixed or {}),
+    [],
+    0,
+  )
   while done < steps:
     for group in data.epoch(filled, batch, together, rng):
       at = done + 1 + np.arange(together)
-      rates = rate * np.minimum(at / max(warmup, 1), 1) * np.maximum(1 - (1 - last) * at / steps, last)
+      rates = (
+        rate * np.minimum(at / max(warmup, 1), 1) * np.maximum(1 - (1 - last) * at / steps, last)
+      )
       state, loss = trainer.run(state, group, jnp.asarray(rates, jnp.float32))
       losses.append(loss)
       done += together
@@ -125,7 +157,9 @@ def greedy(model, params, source, length):
 
 def translate(model, params, tokenizer, source, *, width, length, batch=250):
   """The greedy translation of each line, in batches of one shape; `width`: pieces of a source, the rest is cut."""
-  rows = data.padded([ids[: width - 1] + [data.EOS] for ids in data.encoded(tokenizer, source)], width)
+  rows = data.padded(
+    [ids[: width - 1] + [data.EOS] for ids in data.encoded(tokenizer, source)], width
+  )
   out = []
   for at in range(0, len(rows), batch):
     part = rows[at : at + batch]

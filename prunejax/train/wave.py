@@ -78,7 +78,11 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     folder, settle, say, title: as in `population.train`.
     cost: seconds that each member has cost already.
   """
-  home = files.path(folder) / 'populations' / hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
+  home = (
+    files.path(folder)
+    / 'populations'
+    / hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
+  )
   live, writers, history = dict(members), {}, {place: [] for place in members}
   spent, since = dict.fromkeys(members, cost), time.perf_counter()
   facts = {'members': len(plan['members']), 'batching': engine.batching}
@@ -124,17 +128,26 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     state, start = _begin(engine, program, live, manager, home, spent, say, title)
     for place, run in live.items():
       board, lies = run.config.log.tensorboard, run.folder if distributed.first() else None
-      writers[place] = log.Log(lies, run.title, run.config.steps, start=start, tensorboard=board, say=log.silent)
+      writers[place] = log.Log(
+        lies, run.title, run.config.steps, start=start, tensorboard=board, say=log.silent
+      )
     charge(live)
     finish_those_at(start)
     stop = max((run.config.steps for run in live.values()), default=start)
-    every = min((run.config.checkpoint.every for run in live.values() if run.config.checkpoint.every), default=0)
+    every = min(
+      (run.config.checkpoint.every for run in live.values() if run.config.checkpoint.every),
+      default=0,
+    )
     every = every or math.ceil(stop / SAVES)
     batches, which = _batches(live, plan['streams'])
     pending, told_at, silence = [], (start, time.perf_counter()), log.Silence()
     with preemption.notice() as told:
-      for step, batch in zip(range(start, stop), inputs.prefetch(batches, start, stop), strict=True):
-        rows = np.array([which[place] if place in live else -1 for place in range(plan['width'])], np.int32)
+      for step, batch in zip(
+        range(start, stop), inputs.prefetch(batches, start, stop), strict=True
+      ):
+        rows = np.array(
+          [which[place] if place in live else -1 for place in range(plan['width'])], np.int32
+        )
         rows = sharding.place(rows, engine.everywhere)
         state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), rows)
         pending.append(metrics)
@@ -151,7 +164,15 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         if not due and silence.over():
           losses = np.asarray(metrics['loss'])
           shown = {place: {'loss': losses[place]} for place in live}
-          say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
+          say(
+            _line(
+              f'{title}  train {at}/{stop}',
+              shown,
+              len(live),
+              facts['members'],
+              _pace(told_at, at, stop),
+            )
+          )
         if not (leave or save or ends or due or scored):
           continue
         charge(live)
@@ -164,19 +185,31 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
         if due & live.keys():
           silence.broken()
           shown = _write(engine, state, live, due, writers, history, step)
-          say(_line(f'{title}  train {at}/{stop}', shown, len(live), facts['members'], _pace(told_at, at, stop)))
+          say(
+            _line(
+              f'{title}  train {at}/{stop}',
+              shown,
+              len(live),
+              facts['members'],
+              _pace(told_at, at, stop),
+            )
+          )
         if (save or ends or leave) and distributed.first():
           files.write(home / 'spent.json', json.dumps(spent))
         if leave:
           where = home / 'checkpoints'
           checkpoint.save_now(manager, where, state, plan)
-          raise preemption.Preempted(f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(where)!r}')
+          raise preemption.Preempted(
+            f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(where)!r}'
+          )
         if save or ends:
           checkpoint.save(manager, state, plan)
         for place in scored & live.keys():
           run = live[place]
           if at < run.config.steps:
-            writers[place].write(at, 'eval', loop.scores(engine.take(state, place), run.data, program, whole))
+            writers[place].write(
+              at, 'eval', loop.scores(engine.take(state, place), run.data, program, whole)
+            )
             charge([place])
         finish_those_at(at)
         if not live:
@@ -193,13 +226,21 @@ def _begin(engine, program, live, manager, home, spent, say, title):
     say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
   if state is not None:
     if files.exists(home / 'spent.json'):
-      spent.update({int(place): s for place, s in files.read_json(home / 'spent.json').items() if int(place) in spent})
+      spent.update(
+        {
+          int(place): s
+          for place, s in files.read_json(home / 'spent.json').items()
+          if int(place) in spent
+        }
+      )
     say(f'{title}  goes on at step {int(state["step"])}')
     return state, int(state['step'])
   state = engine.blank()
   for place, run in live.items():
     shapes = jax.eval_shape(program.draw, jax.random.key(0))
-    alone = loop.initial_state(run.config, program, run.tx, loop.pretrained(run.config, run.source, program, shapes))
+    alone = loop.initial_state(
+      run.config, program, run.tx, loop.pretrained(run.config, run.source, program, shapes)
+    )
     alone = sharding.place(alone, engine.single)
     if run.config.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
@@ -225,7 +266,9 @@ def _batches(live, count):
 
 def _failures(pending, live, history, at, opt_state):
   """[(place, error)] of members whose loss is not finite; the numbers of the others join their history."""
-  table = {name: np.stack([np.asarray(m[name]) for m in jax.device_get(pending)]) for name in pending[0]}
+  table = {
+    name: np.stack([np.asarray(m[name]) for m in jax.device_get(pending)]) for name in pending[0]
+  }
   failed = []
   for place in live:
     mine = {name: column[:, place] for name, column in table.items()}
@@ -244,11 +287,16 @@ def _write(engine, state, live, due, writers, history, step):
   shown = {}
   for place in sorted(due & live.keys()):
     config = live[place].config
-    means = {k: np.concatenate([part[k] for part in history[place]]).mean(dtype=np.float64) for k in history[place][0]}
+    means = {
+      k: np.concatenate([part[k] for part in history[place]]).mean(dtype=np.float64)
+      for k in history[place][0]
+    }
     history[place] = []
     shown[place] = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
     if prunes:
-      shown[place]['sparsity'] = int(counts[:, place].sum(dtype=np.int64)) / int(sizes.sum(dtype=np.int64))
+      shown[place]['sparsity'] = int(counts[:, place].sum(dtype=np.int64)) / int(
+        sizes.sum(dtype=np.int64)
+      )
     shown[place] |= {k: v for k, v in means.items() if k not in shown[place]}
     writers[place].write(step + 1, 'train', shown[place])
   return shown

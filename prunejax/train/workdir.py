@@ -37,8 +37,12 @@ def owned(folder, config):
         f'the work directory {str(folder)!r} belongs to another config (differs in {", ".join(keys[:5])});'
         ' nothing was written: take another --workdir, or delete that one'
       )
-  elif files.names(folder) and not files.exists(path):  # asked again: another process may be starting here
-    raise ValueError(f'the work directory {str(folder)!r} is not empty and no run of ours: take another --workdir')
+  elif files.names(folder) and not files.exists(
+    path
+  ):  # asked again: another process may be starting here
+    raise ValueError(
+      f'the work directory {str(folder)!r} is not empty and no run of ours: take another --workdir'
+    )
   return folder
 
 
@@ -46,10 +50,14 @@ def claim(folder, config):
   """Makes `folder` this config's. Raises ValueError when it is another's, OSError when it cannot be written."""
   folder = owned(folder, config)
   try:
-    if not files.create(folder / 'config.json', json.dumps(_plain(config), indent=1, sort_keys=True)):
+    if not files.create(
+      folder / 'config.json', json.dumps(_plain(config), indent=1, sort_keys=True)
+    ):
       owned(folder, config)
   except OSError as error:
-    raise OSError(f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}') from error
+    raise OSError(
+      f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}'
+    ) from error
   return folder
 
 

@@ -27,11 +27,17 @@ def place(worker=None, workers=None, *, joined=False, environ=os.environ):
   said = f'--worker={worker}' if worker is not None else ''
   if environ.get('SLURM_ARRAY_TASK_ID') and worker is None:
     said = f'SLURM_ARRAY_TASK_ID={environ["SLURM_ARRAY_TASK_ID"]}'
-    first, stride = _number(environ, 'SLURM_ARRAY_TASK_MIN', 0), _number(environ, 'SLURM_ARRAY_TASK_STEP', 1)
+    first, stride = (
+      _number(environ, 'SLURM_ARRAY_TASK_MIN', 0),
+      _number(environ, 'SLURM_ARRAY_TASK_STEP', 1),
+    )
     worker = (_number(environ, 'SLURM_ARRAY_TASK_ID') - first) // max(stride, 1)
     workers = _number(environ, 'SLURM_ARRAY_TASK_COUNT', None) if workers is None else workers
   elif environ.get('JOB_COMPLETION_INDEX') and worker is None and not joined:
-    worker, said = _number(environ, 'JOB_COMPLETION_INDEX'), f'JOB_COMPLETION_INDEX={environ["JOB_COMPLETION_INDEX"]}'
+    worker, said = (
+      _number(environ, 'JOB_COMPLETION_INDEX'),
+      f'JOB_COMPLETION_INDEX={environ["JOB_COMPLETION_INDEX"]}',
+    )
   if worker is None and workers in (None, 1):
     return 0, 1
   if worker is None:

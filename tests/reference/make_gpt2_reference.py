@@ -30,8 +30,19 @@ SIZE = {
   'eos_token_id': 280,
   'pad_token_id': 280,
 }
-LINES = ['the cat sat on the mat', 'the hat that the cat had', 'a mat and a hat, and 12 cats', 'that is that.'] * 5
-TEXTS = ['the cat', ' the hat  that\n sat', "it's 12 o'clock, naïve 猫", '', 'a<|endoftext|>the mat']
+LINES = [
+  'the cat sat on the mat',
+  'the hat that the cat had',
+  'a mat and a hat, and 12 cats',
+  'that is that.',
+] * 5
+TEXTS = [
+  'the cat',
+  ' the hat  that\n sat',
+  "it's 12 o'clock, naïve 猫",
+  '',
+  'a<|endoftext|>the mat',
+]
 
 
 def randomise(model, generator):
@@ -58,7 +69,9 @@ def vocabulary():
   # As in the published vocabulary the special token comes last.
   pieces = sorted((p for p in ids if p != '<|endoftext|>'), key=ids.get) + ['<|endoftext|>']
   assert len(pieces) == SIZE['vocab_size'], len(pieces)
-  (HERE / 'vocab.json').write_text(json.dumps({p: i for i, p in enumerate(pieces)}, ensure_ascii=False) + '\n')
+  (HERE / 'vocab.json').write_text(
+    json.dumps({p: i for i, p in enumerate(pieces)}, ensure_ascii=False) + '\n'
+  )
   (HERE / 'merges.txt').write_text('#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
   theirs = transformers.GPT2TokenizerFast.from_pretrained(HERE)
   (HERE / 'tokens.json').write_text(json.dumps([[t, theirs(t)['input_ids']] for t in TEXTS]) + '\n')
