@@ -17,17 +17,14 @@ import cases_proximal
 import cases_tied
 import numpy as np
 
-from prunejax.pruning import (
-  allocation,
-  criteria,
-  curvature,
-  cutoff,
-  proximal,
-  schedule,
-  structure,
-  surgeon,
-  tied,
-)
+from prunejax.pruning import schedules as schedule
+from prunejax.pruning.allocations import cutoff
+from prunejax.pruning.allocations import shares as allocation
+from prunejax.pruning.criteria import curvature, surgeon
+from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning.links import proximal
+from prunejax.pruning.structures import local as structure
+from prunejax.pruning.structures import tied
 
 
 class Case(NamedTuple):

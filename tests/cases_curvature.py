@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import curvature, surgeon
+from prunejax.pruning.criteria import curvature, surgeon
 
 ROWS, STEP, ALPHA = 3, 1e-3, 1e-2
 

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import optax
 
-from prunejax.pruning import criteria, dynamic, saliency, schedule
+from prunejax.pruning import schedules as schedule
+from prunejax.pruning.criteria import dynamic, saliency
+from prunejax.pruning.criteria import weights as criteria
 from prunejax.pruning.types import named_leaves
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from prunejax.pruning import block_fisher, layerwise, per_output
+from prunejax.pruning.allocations import per_output
+from prunejax.pruning.criteria import block_fisher, layerwise
 
 ROWS, EXAMPLES = 40, 6
 

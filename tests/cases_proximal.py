@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prunejax.pruning import proximal
+from prunejax.pruning.links import proximal
 
 RATE, DECAY, B1, B2, EPS = 0.05, 0.1, 0.9, 0.99, 1e-6
 

@@ -4,7 +4,7 @@ weight, as a pair of name and number in an object array}, written leaf by leaf.
 
 import numpy as np
 
-from prunejax.pruning import tied
+from prunejax.pruning.structures import tied
 
 SHAPES = {
   'layer_0/attention/query/kernel': (10, 12),

@@ -15,7 +15,8 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import groups, pipeline
+from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning.selection import groups
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]

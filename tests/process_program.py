@@ -18,7 +18,7 @@ import tiny_runs
 
 import prunejax
 from prunejax import __main__ as command
-from prunejax.pruning import layout
+from prunejax.pruning import placement as layout
 from prunejax.train import distributed, loop, preemption, sharding
 
 RULES = (

@@ -13,7 +13,7 @@ from experiments.han2016 import paper
 from prunejax.compress import deep, kmeans, sparse_file
 from prunejax.data import digits
 from prunejax.models import lenet
-from prunejax.pruning import sharing
+from prunejax.pruning.links import codebook as sharing
 from prunejax.train import study
 
 WIDEST = 2**8  # one program for every width of the codebooks

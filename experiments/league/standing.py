@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from experiments.league import arms
 from prunejax.analysis import statistics
-from prunejax.pruning import lowrank
+from prunejax.pruning.links import low_rank as lowrank
 
 DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and all that its folder holds.

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.pruning import diagonal
+from prunejax.pruning.criteria import hessian_diagonal as diagonal
 from prunejax.pruning.types import named_leaves
 
 CLASSES = 10

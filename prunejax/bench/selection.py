@@ -5,7 +5,9 @@ import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes
-from prunejax.pruning import criteria, groups, pipeline
+from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning.selection import groups
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': prunejax.uniform, 'global': prunejax.global_threshold}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning.layout import on_host
+from prunejax.pruning.placement import on_host
 from prunejax.pruning.types import is_prunable, named_leaves, select, selects
 
 

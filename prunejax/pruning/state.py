@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prunejax.pruning.layout import on_host
+from prunejax.pruning.placement import on_host
 from prunejax.pruning.types import named_leaves, path_name
 
 

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import allocation as allocations
-from prunejax.pruning import pipeline
-from prunejax.pruning import schedule as schedules
-from prunejax.pruning import structure as structures
-from prunejax.pruning.extra import aligned, completed
-from prunejax.pruning.groups import Scores
+from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning import schedules
+from prunejax.pruning.allocations import shares as allocations
+from prunejax.pruning.arguments import aligned, completed
+from prunejax.pruning.selection.groups import Scores
 from prunejax.pruning.state import LatentPruneState, PruneState
 from prunejax.pruning.state import check_pruned as check_pruned
 from prunejax.pruning.state import get_masks as get_masks
+from prunejax.pruning.structures import local as structures
 from prunejax.pruning.types import (
   Allocation,
   Criterion,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prunejax.pruning.groups import Scores
+from prunejax.pruning.selection.groups import Scores
 
 
 class Criterion(NamedTuple):

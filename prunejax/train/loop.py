@@ -7,7 +7,8 @@ import jax
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import layout, report
+from prunejax.pruning import placement as layout
+from prunejax.pruning import who_pays as report
 from prunejax.train import (
   checkpoint,
   configs,

@@ -13,24 +13,15 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.pruning import (
-  allocation,
-  block_fisher,
-  criteria,
-  curvature,
-  cutoff,
-  dynamic,
-  layerwise,
-  per_output,
-  proximal,
-  regrowth,
-  rewinding,
-  saliency,
-  schedule,
-  structure,
-  surgeon,
-  tied,
-)
+from prunejax.pruning import schedules as schedule
+from prunejax.pruning.allocations import cutoff, per_output
+from prunejax.pruning.allocations import shares as allocation
+from prunejax.pruning.criteria import block_fisher, curvature, dynamic, layerwise, saliency, surgeon
+from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning.links import fresh_moments as regrowth
+from prunejax.pruning.links import proximal, rewinding
+from prunejax.pruning.structures import local as structure
+from prunejax.pruning.structures import tied
 from prunejax.train import rivals, sharding, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm

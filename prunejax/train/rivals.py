@@ -6,7 +6,9 @@ data: one program for all.
 
 import re
 
-from prunejax.pruning import lowrank, proximal, schedule
+from prunejax.pruning import schedules as schedule
+from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import proximal
 from prunejax.train import specs
 
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')  # arguments of schedules that are sparsities

@@ -1,0 +1,101 @@
+"""Counts beyond 2^24 and 2^31, shown on counts alone: no array of such a size is made."""
+
+import types
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import prunejax
+from prunejax.pruning.selection import bracket, counts, groups, survey
+from prunejax.pruning.types import Units
+
+# Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
+SHAPES = {f'layer_{i}/kernel': (65_536, 32_767) for i in range(24)}
+SHAPES |= {f'layer_{i}/up': (4097, 16_385) for i in range(3)} | {
+  'head': (1000, 3),
+  'attention/o': (110_000_003, 1),
+}
+TOTAL = sum(rows * columns for rows, columns in SHAPES.values())
+SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.9, 0.99, 0.9999)
+plain = lambda wide: (np.asarray(wide.hi, np.int64) * 65536 + np.asarray(wide.lo)).tolist()
+
+
+def abstract(dtype=jnp.bfloat16):
+  return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in SHAPES.items()}
+
+
+@pytest.mark.parametrize('which', ['uniform', 'by_class', 'erk'])
+def test_allocations_are_exact_over_more_weights_than_int32_counts(which):
+  allocation = cases.ALLOCATIONS[which].make()
+  sizes = {
+    name: types.SimpleNamespace(size=rows * columns) for name, (rows, columns) in SHAPES.items()
+  }
+  share = jax.jit(
+    lambda sparsity: allocation.keep(Units(abstract(), groups.plain(abstract()), SHAPES), sparsity)
+  )
+  assert TOTAL > 2**35
+  for sparsity in SPARSITIES:
+    keep = {name: int(kept) for name, kept in share(jnp.float32(sparsity)).items()}
+    assert keep == cases.ALLOCATIONS[which].oracle(sizes, SHAPES, sparsity), sparsity
+    if which == 'erk':
+      assert sum(keep.values()) == cases.kept(TOTAL, sparsity)
+
+
+def test_erk_of_vectors_too_large_for_its_shares_still_keeps_the_number_asked():
+  leaves = {f'table_{i}': jax.ShapeDtypeStruct((2**31 - 1 - i,), jnp.float32) for i in range(3)}
+  shapes = {name: leaf.shape for name, leaf in leaves.items()}
+  keep = prunejax.erk().keep(Units(leaves, groups.plain(leaves), shapes), jnp.float32(0.9))
+  assert sum(int(kept) for kept in keep.values()) == cases.kept(3 * (2**31 - 1) - 3, 0.9)
+
+
+def test_one_threshold_decides_over_more_weights_than_int32_counts():
+  """From counts by leaf to the number of ties each leaf keeps: earlier leaves first, the total exact."""
+  rng = np.random.default_rng(0)
+  sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
+  above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
+  tied = (sizes * rng.uniform(0.2, 0.6, sizes.size)).astype(np.int32)
+  order = rng.permutation(sizes.size)  # problem i is leaf order[i]
+
+  @jax.jit
+  def decide(goal, above, tied):
+    goal = bracket.Goal(goal, True)
+    return survey.decided(above, tied, goal, order), goal.whole(above), goal.whole(tied)
+
+  lowest, highest = (
+    int(above.sum(dtype=np.int64)),
+    int(above.sum(dtype=np.int64) + tied.sum(dtype=np.int64)),
+  )
+  assert lowest > 2**31 and highest - lowest > 2**31
+  for goal in (lowest, lowest + 1, 2 * lowest, highest - 1, highest):
+    needed, over, level = decide(counts.wide([goal]), above, tied)
+    assert plain(over) == [lowest] and plain(level) == [highest - lowest]
+    left, want = goal - lowest, np.zeros(sizes.size, np.int64)
+    for leaf in range(sizes.size):
+      problem = int(np.flatnonzero(order == leaf)[0])
+      want[problem] = min(left, int(tied[problem]))
+      left -= want[problem]
+    np.testing.assert_array_equal(needed, want)
+    assert int(above.sum(dtype=np.int64)) + int(np.asarray(needed, np.int64).sum()) == goal
+
+
+def test_what_is_reported_is_a_python_integer():
+  """Beyond 2^24, where a float32 would skip every second one."""
+  masks = {'a': jnp.zeros((3, 2**23 + 1), bool), 'b': jnp.ones((2, 5), bool)}
+  said = prunejax.masks.sparsity(masks)
+  assert said['removed'] == 3 * (2**23 + 1) and said['weights'] == said['removed'] + 10
+  assert said['leaves'] == {'a': 1.0, 'b': 0.0}
+
+
+def test_a_step_of_such_a_tree_is_traced_without_an_array():
+  """Masks and criteria of billions of weights have the shapes of their leaves; nothing is made to find that out."""
+  link = prunejax.prune_transform(
+    prunejax.magnitude(), prunejax.cubic(0.9, end=10), allocation=prunejax.global_threshold()
+  )
+  state = jax.eval_shape(link.init, abstract())
+  updates, after = jax.eval_shape(link.update, abstract(jnp.float32), state, abstract())
+  assert {name: leaf.shape for name, leaf in after.prune_mask.items()} == SHAPES
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  assert {name: leaf.shape for name, leaf in updates.items()} == SHAPES

@@ -1,0 +1,116 @@
+"""The approximate cut-off of the first TensorFlow library: its memory, and how far off it is."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import prunejax
+from prunejax.pruning.allocations.shares import histogram
+from prunejax.pruning.types import named_leaves
+
+SHAPES = {'a': (40, 30), 'b': (25, 16)}
+
+
+def masks_over_time(weights, sparsity, moves, *, decay, bins=256, stacked='', noise=None):
+  """Masks after each of `moves` moves, and the cuts in the state; `noise` is added to the weights at every step."""
+  link = prunejax.prune_transform(
+    prunejax.magnitude(),
+    prunejax.constant(sparsity),
+    allocation=histogram(bins, decay),
+    stacked=stacked,
+    zero_pruned=False,
+  )
+  step = jax.jit(lambda updates, state, params: link.update(updates, state, params))
+  state, seen = link.init(weights), []
+  for t in range(moves):
+    _, state = step(jax.tree.map(jnp.zeros_like, weights), state, weights)
+    seen.append(
+      (named_leaves(prunejax.get_masks(state, weights)), np.asarray(state.prune_allocation))
+    )
+    if noise is not None:
+      weights = {name: w + noise[name][t] for name, w in weights.items()}
+  return seen
+
+
+def test_the_cut_is_smoothed_over_the_moves_as_in_numpy():
+  # Eighths up to 32: every weight lies on the edge of a bin, and no rounding can move it over.
+  rng = np.random.default_rng(0)
+  weights = {
+    name: np.clip(rng.normal(0, 60, shape).round(), -250, 250) for name, shape in SHAPES.items()
+  }
+  noise = {name: rng.integers(-2, 3, (6, *shape)) for name, shape in SHAPES.items()}
+  for name in SHAPES:
+    weights[name][0, 0], noise[name][:, 0, 0] = 256, 0
+  weights, noise = (
+    jax.tree.map(lambda w: (w / 8).astype(np.float32), tree) for tree in (weights, noise)
+  )
+  seen = masks_over_time(weights, 0.6, 6, decay=0.9, noise=noise)
+  for i, (name, w) in enumerate(weights.items()):
+    cut, now = 0.0, w
+    for t, (masks, cuts) in enumerate(seen):
+      cut = 0.9 * cut + 0.1 * cases.histogram_cut(np.abs(now), 0.6, 256)
+      np.testing.assert_allclose(cuts[i], cut, rtol=1e-5)
+      np.testing.assert_array_equal(masks[name], np.abs(now) > np.float32(cuts[i]))
+      now = now + noise[name][t]
+
+
+def test_twenty_moves_fall_short_of_a_cut_that_stands_still():
+  rng = np.random.default_rng(1)
+  weights = {'w': rng.normal(size=(300, 300)).astype(np.float32)}
+  masks, cuts = masks_over_time(weights, 0.5, 20, decay=0.9)[-1]
+  whole = cases.histogram_cut(np.abs(weights['w']), 0.5, 256)
+  np.testing.assert_allclose(cuts[0] / whole, 1 - 0.9**20, rtol=1e-4)
+  assert (
+    0.43 < 1 - np.mean(masks['w']) < 0.46
+  )  # 44.6 % for a normal distribution, where 50 % were asked
+
+
+@pytest.mark.parametrize('asked, got', [(0.1, 0.074), (0.5, 0.486), (0.9, 0.887)])
+def test_one_outlier_makes_bins_wide(asked, got):
+  weights = np.random.default_rng(2).normal(size=(768, 768)).astype(np.float32)
+  weights[0, 0] = 24.0
+  masks, _ = masks_over_time({'w': weights}, asked, 1, decay=0.0)[-1]
+  assert abs(1 - float(jnp.mean(masks['w'])) - got) < 0.012
+
+
+def test_each_slice_of_a_stacked_leaf_has_its_own_cut():
+  weights = (
+    np.random.default_rng(3).normal(size=(3, 20, 10)).astype(np.float32)
+    * np.array([1, 5, 0.2])[:, None, None]
+  )
+  together, cuts = masks_over_time({'w': jnp.asarray(weights)}, 0.5, 4, decay=0.9, stacked='w')[-1]
+  assert cuts.shape == (3,)
+  for i in range(3):
+    alone, cut = masks_over_time({'w': jnp.asarray(weights[i])}, 0.5, 4, decay=0.9)[-1]
+    np.testing.assert_array_equal(together['w'][i], alone['w'])
+    np.testing.assert_array_equal(cuts[i], cut[0])
+
+
+def test_the_memory_is_part_of_the_state_and_moves_only_when_masks_do():
+  params = {'w': jnp.asarray(np.random.default_rng(4).normal(size=(20, 20)), jnp.float32)}
+  link = prunejax.prune_transform(
+    prunejax.magnitude(), prunejax.constant(0.5), prunejax.every(3), allocation=histogram()
+  )
+  tx = optax.chain(optax.sgd(0.0), link)
+  step = jax.jit(
+    lambda params, state: tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+  )
+  state, cuts = tx.init(params), []
+  for _ in range(7):
+    _, state = step(params, state)
+    cuts.append(float(state[-1].prune_allocation[0]))
+  assert cuts[0] == cuts[1] == cuts[2] > 0 and cuts[3] == cuts[5] > cuts[2] and cuts[6] > cuts[5]
+  assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+  'wrong', [dict(bins=1), dict(bins=2.5), dict(bins=1 << 17), dict(decay=1.0), dict(decay=-0.1)]
+)
+def test_what_cannot_be_is_refused(wrong):
+  with pytest.raises(
+    ValueError, match=f'histogram: {next(iter(wrong))}={next(iter(wrong.values()))}'
+  ):
+    histogram(**wrong)

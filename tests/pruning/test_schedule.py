@@ -1,0 +1,83 @@
+"""Schedules and step predicates."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import prunejax
+from prunejax.pruning import schedules as schedule
+
+STEPS = np.arange(20, dtype=np.int32)
+
+
+@pytest.mark.parametrize('name', cases.SCHEDULES)
+def test_schedule_matches_its_oracle(name):
+  made, oracle = cases.SCHEDULES[name].make(), cases.SCHEDULES[name].oracle
+  got = jax.jit(jax.vmap(made))(STEPS)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, [oracle(int(t)) for t in STEPS], atol=1e-6)
+  after = [t for t in STEPS if t >= made.end]
+  assert np.all(got[np.array(after)] == np.float32(made.final))
+  assert name == 'cycle' or np.all(np.diff(got) >= 0)
+
+
+@pytest.mark.parametrize('name', cases.PREDICATES)
+def test_predicate_matches_its_oracle(name):
+  made, oracle, *_ = cases.PREDICATES[name]
+  assert jax.vmap(made())(STEPS).tolist() == [oracle(int(t)) for t in STEPS]
+
+
+def test_cheong_and_daniel_in_one_call():
+  stairs = prunejax.staircase(0.5, 0.86, steps=1001, jumps=9)
+  levels = [float(stairs(jnp.int32(t))) for t in (0, 1000, 1001, 2002, 8 * 1001, 9 * 1001, 10**6)]
+  np.testing.assert_allclose(levels, [0.5, 0.5, 0.54, 0.58, 0.82, 0.86, 0.86], atol=1e-6)
+  assert stairs.end == 9009
+
+
+def test_sparsity_and_steps_may_be_data():
+  @jax.jit
+  def levels(sparsity, end):
+    return jax.vmap(prunejax.cubic(sparsity, end=end))(STEPS), prunejax.one_shot(sparsity)(0)
+
+  got, _ = levels(jnp.float32(0.9), jnp.int32(10))
+  np.testing.assert_allclose(got, jax.vmap(prunejax.cubic(0.9, end=10))(STEPS), rtol=1e-6)
+  assert levels(jnp.float32(0.4), jnp.int32(7))[1] == np.float32(0.4)
+  assert levels._cache_size() == 1
+
+
+BAD = [
+  (lambda: prunejax.cubic(1.0, end=10), r'cubic: sparsity=1.0 is outside \[0, 1\)'),
+  (lambda: prunejax.cubic(90, end=10), 'so 90 % is 0.9'),
+  (lambda: prunejax.cubic(-0.1, end=10), 'outside'),
+  (lambda: prunejax.cubic(float('nan'), end=10), 'outside'),
+  (lambda: prunejax.cubic('0.9', end=10), "sparsity='0.9' must be a number"),
+  (lambda: prunejax.constant(0.99999999999), 'outside'),
+  (lambda: prunejax.cubic(0.9), 'cubic: end= is missing'),
+  (lambda: prunejax.cubic(0.9, begin=11, end=10), 'begin=11 is after end=10'),
+  (lambda: prunejax.linear(0.5, end=10, initial=0.6), 'initial=0.6 is above sparsity=0.5'),
+  (lambda: prunejax.linear(0.5, end=10.5), 'end=10.5 must be a step'),
+  (lambda: prunejax.linear(0.5, begin=-1, end=10), 'begin=-1 must be a step'),
+  (lambda: prunejax.one_shot(0.5, at=-3), 'at=-3 must be a step'),
+  (lambda: prunejax.staircase(0.9, 0.5, steps=10, jumps=2), 'start=0.9 is above final=0.5'),
+  (lambda: prunejax.staircase(0.5, 0.9, steps=0, jumps=2), 'steps=0 must be a whole number'),
+  (
+    lambda: schedule.iterative(0.9, rounds=0, steps=5),
+    'iterative: rounds=0 must be a whole number',
+  ),
+  (
+    lambda: schedule.cycle(0.9, steps=5, begin=3, end=10),
+    'end=10 must be begin=3 plus a whole number',
+  ),
+  (lambda: schedule.cycle(0.9, steps=5, begin=8, end=3), 'end=3 must be begin=8'),
+  (lambda: prunejax.every(0), 'n=0 must be a whole number of steps'),
+  (lambda: prunejax.every(5, begin=9, until=3), 'begin=9 is after until=3'),
+  (lambda: prunejax.until(-1), 'last=-1 must be a step'),
+]
+
+
+@pytest.mark.parametrize('make, message', BAD, ids=[message for _, message in BAD])
+def test_wrong_numbers_are_named(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

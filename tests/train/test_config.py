@@ -1,0 +1,297 @@
+"""Config files, overrides and spec strings."""
+
+import ast
+import itertools
+import pathlib
+import re
+
+import pytest
+from ml_collections import config_dict
+
+from configs import base
+from prunejax.pruning import schedules as schedule
+from prunejax.pruning.allocations import shares as allocation
+from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning.structures import local as structure
+from prunejax.train import configs, grid, kinds, optimizer, specs
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KEYS = configs.flat(base.get_config())
+OTHER = {
+  bool: lambda v: not v,
+  int: lambda v: v + 3,
+  float: lambda v: v + 0.25,
+  str: lambda v: v + 'x',
+  tuple: lambda v: (*v, 1),
+}
+WRONG = {
+  bool: ['yes', '1', 1],
+  int: ['1.5', 'many', True],
+  float: ['half', '', True],
+  str: [3, None],
+  tuple: ['3', '('],
+}
+FILES = {
+  'structured': ('', 'nano', 'base'),
+  'base': ('',),
+  'nano': ('', 'anneal'),
+  'pretrain': ('', 'nano', 'base'),
+  'finetune': ('', 'nano', 'base'),
+  'sparsity': ('',),
+  'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
+  'methods': ('', 'rigl', 'movement'),
+  'tasks': ('',),
+  'small': ('',),
+  'margins': ('',),
+}
+
+
+def one(key, value):
+  return configs.flat(configs.override(base.get_config(), {key: value}))
+
+
+@pytest.mark.parametrize('key', KEYS)
+def test_every_key_can_be_set_from_text_and_from_a_value(key):
+  want = OTHER[type(KEYS[key])](KEYS[key])
+  for given in (want, str(want)):
+    assert one(key, given) == {**KEYS, key: want}
+    assert type(one(key, given)[key]) is type(KEYS[key])
+
+
+@pytest.mark.parametrize('key', KEYS)
+def test_every_key_refuses_another_type(key):
+  for value in WRONG[type(KEYS[key])]:
+    with pytest.raises(ValueError) as error:
+      one(key, value)
+    assert (
+      str(error.value).startswith(f'{key}=')
+      and str(value) in str(error.value)
+      and 'expected' in str(error.value)
+    )
+
+
+@pytest.mark.parametrize(
+  'key, text, value',
+  [
+    ('optimizer.learning_rate', '1', 1.0),
+    ('optimizer.learning_rate', '1e-4', 1e-4),
+    ('steps', '1e3', 1000),
+    ('hold_zeros', 'TRUE', True),
+    ('hold_zeros', 'false', False),
+    ('mesh.data', '-1', -1),
+    ('init', '', ''),
+    ('init', '7', '7'),
+    ('mesh.rules', "[('.*/kernel', (None, 'model'))]", (('.*/kernel', (None, 'model')),)),
+    ('mesh.rules', '()', ()),
+  ],
+)
+def test_text_becomes_the_type_of_the_default(key, text, value):
+  got = one(key, text)[key]
+  assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+  'key, named, near',
+  [
+    ('stpes', 'stpes', 'steps'),
+    ('optimizer.learning_rat', 'optimizer.learning_rat', 'optimizer.learning_rate'),
+    ('optimiser.b1', 'optimiser', 'optimizer'),
+    ('prune.weight.schedule', 'prune.weight', 'prune.weights'),
+    ('prune.weights.scedule', 'prune.weights.scedule', 'prune.weights.schedule'),
+  ],
+)
+def test_a_misspelt_key_brings_up_the_right_one(key, named, near):
+  with pytest.raises(ValueError) as error:
+    one(key, '1')
+  for words in (f'{named!r} (did you mean {near!r}?)', 'configs/base.py'):
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize('key', ['optimizer', 'prune.weights', 'steps.more', 'zzz', ''])
+def test_a_group_and_a_stranger_are_refused(key):
+  with pytest.raises(ValueError, match='group|unknown config key'):
+    one(key, '1')
+
+
+def test_every_config_file_is_in_the_table():
+  assert {p.stem for p in (ROOT / 'configs').glob('*.py')} - {'__init__'} == set(FILES)
+
+
+@pytest.mark.parametrize('name, arg', [(name, arg) for name, args in FILES.items() for arg in args])
+def test_every_config_loads_and_only_changes_declared_keys(name, arg):
+  config, module = configs.load(f'configs/{name}.py' + (f':{arg}' if arg else ''), ROOT)
+  # A group of leaves with a recipe of its own has the keys of prune.weights.
+  flat = {
+    re.sub(r'^prune\.\w+\.', 'prune.weights.', key): value
+    for key, value in configs.flat(config).items()
+  }
+  assert flat.keys() == KEYS.keys()
+  assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in KEYS.items()}
+  optimizer.check(config)
+  assert name == 'base' or module.__doc__.count('python -m prunejax')
+  with pytest.raises((AttributeError, KeyError)):
+    config.typo = 1  # locked
+
+
+@pytest.mark.parametrize('name', sorted(set(FILES) - {'base'}))
+def test_an_argument_that_a_config_does_not_know_is_named(name):
+  with pytest.raises(ValueError, match=f'configs/{name}.py:tiny: expected'):
+    configs.load(f'configs/{name}.py:tiny', ROOT)
+
+
+def test_every_key_of_base_has_a_comment():
+  text = (ROOT / 'configs' / 'base.py').read_text()
+  leaves = {k.split('.')[-1] for k in KEYS} - set(
+    kinds.SIZE_KEYS
+  )  # those have one comment in common
+  key = re.compile(rf'\s+(c\.)?({"|".join(leaves)}) ?=(?! config_dict)')
+  declared = [line for line in text.splitlines() if key.match(line)]
+  assert len(declared) == len(KEYS) - len(kinds.SIZE_KEYS)
+  assert [line for line in declared if '  # ' not in line] == []
+
+
+def test_the_sweep_over_sparsity_has_nine_different_cells():
+  config, module = configs.load('configs/sparsity.py', ROOT)
+  cells = [
+    configs.override(config.copy_and_resolve_references(), change) for change in module.sweep()
+  ]
+  assert len({grid.key(grid.Cell({}, cell)) for cell in cells}) == 9
+  for cell in cells:
+    optimizer.make(cell)
+
+
+def test_a_file_without_get_config_and_a_missing_one(tmp_path):
+  (tmp_path / 'odd.py').write_text('x = 1\n')
+  with pytest.raises(ValueError, match='odd.py has no get_config'):
+    configs.load(tmp_path / 'odd.py', ROOT)
+  with pytest.raises(
+    FileNotFoundError, match="configs/pretrian.py: no such file .did you mean 'configs/pretrain.py'"
+  ):
+    configs.load('configs/pretrian.py', ROOT)
+  with pytest.raises(FileNotFoundError, match='no such file'):
+    configs.load(tmp_path, ROOT)
+
+
+def test_a_config_file_may_lie_anywhere(tmp_path):
+  text = 'from configs import nano\ndef get_config(arg):\n  c = nano.get_config()\n  c.seed = int(arg)\n  return c\n'
+  (tmp_path / 'mine.py').write_text(text)
+  assert configs.load(f'{tmp_path}/mine.py:7', ROOT)[0].seed == 7
+
+
+# Spec strings.
+
+
+def test_a_spec_is_a_call_of_literals():
+  spec = specs.parse('cubic(0.9, end=10_000)', schedule, 'k')
+  assert (
+    spec.name == 'cubic' and spec.arguments['sparsity'] == 0.9 and spec.arguments['end'] == 10_000
+  )
+  assert specs.parse('magnitude', criteria, 'k') == specs.parse('magnitude()', criteria, 'k')
+  assert (
+    len(
+      {
+        repr(specs.parse(text, criteria, 'k'))
+        for text in ('random()', 'random(seed=0)', 'random(0)')
+      }
+    )
+    == 1
+  )
+  table = specs.parse("by_class({'a': 0.5}, relative=True)", allocation, 'k')
+  assert table.arguments == {'table': {'a': 0.5}, 'relative': True}
+
+
+@pytest.mark.parametrize(
+  'text, module, words',
+  [
+    ('cubik(0.9)', schedule, "did you mean 'cubic'"),
+    ('cubic(', schedule, 'expected a call with literal arguments'),
+    ('cubic(open("x"))', schedule, 'expected a call with literal arguments'),
+    ('__import__("os").system("true")', schedule, 'expected a call with literal arguments'),
+    ('cubic(0.9, ends=3)', schedule, 'cubic(sparsity, begin=0, end=None, initial=0.0)'),
+    ('magnitude(3)', criteria, 'expected magnitude('),
+    ('np()', structure, "no 'np'"),
+    ('_ramp(1, 2, 3, 4, 5, 6)', schedule, "no '_ramp'"),
+    ('3', schedule, 'expected a call'),
+    ('', structure, 'expected a call'),
+  ],
+)
+def test_any_other_text_is_refused_with_its_key(text, module, words):
+  with pytest.raises(ValueError) as error:
+    specs.parse(text, module, 'prune.weights.x')
+  assert f'prune.weights.x={text!r}' in str(error.value) and words in str(error.value)
+
+
+EXAMPLES = {
+  'criterion': [
+    'magnitude()',
+    'random()',
+    'random(seed=3)',
+    'taylor()',
+    'movement()',
+    'movement(learning_rate=1e-2)',
+    'soft_movement(0.1)',
+    'snip()',
+    'platon()',
+    'deviations()',
+    'gradient()',
+    'noise()',
+    'rigl(0.3, end=9)',
+    'sparse_evolution()',
+  ],
+  'schedule': [
+    'cubic(0.9, end=10)',
+    'linear(0.9, end=10)',
+    'constant(0.5)',
+    'one_shot(0.5)',
+    'staircase(0.5, 0.8, 3, 2)',
+    'iterative(0.8, 4, 3)',
+    'cycle(0.8, 3, 0, 9)',
+  ],
+  'when': ['every(10)', 'every(10, begin=5)', 'until(99)'],
+  'allocation': [
+    'uniform()',
+    "by_class({'.*': 0.5})",
+    'global_threshold()',
+    'class_distribution()',
+    'erk()',
+    'histogram(bins=256, decay=0.9)',
+    'above(0.5)',
+    "class_uniform(['.*'])",
+  ],
+  'structure': [
+    'unstructured()',
+    'n_m(2, 4)',
+    'block(4, 4)',
+    'rows()',
+    'columns()',
+    'heads(64)',
+    'ffn()',
+    "tied({'a/up': ('a', -1, 2)})",
+  ],
+}
+
+
+@pytest.mark.parametrize(
+  'name, text', [(name, text) for name, texts in EXAMPLES.items() for text in texts]
+)
+def test_every_method_can_be_named_in_a_config(name, text):
+  group = {'schedule': 'constant(0.5)', name: text}
+  config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
+  optimizer.make(config)
+  assert optimizer.compiled_part(config.prune.weights, 'k')
+
+
+def test_the_examples_cover_every_factory():
+  used = {ast.parse(text).body[0].value.func.id for text in itertools.chain(*EXAMPLES.values())}
+  for module in (criteria, allocation, structure, schedule):
+    factories = set(specs.factories(module)) - {'gradient_from_updates'}
+    assert factories <= used, factories - used
+
+
+def test_a_group_of_its_own_can_be_added():
+  config = base.get_config()
+  with config.unlocked():
+    config.prune.heads = base.prune_group(where='nsp/kernel', schedule='constant(0.5)')
+  assert isinstance(config.prune.heads, config_dict.ConfigDict)
+  assert set(optimizer.groups(config)) == {'heads'}
+  assert one('prune.weights.where', 'a|b')['prune.weights.where'] == 'a|b'
