@@ -15,7 +15,7 @@ from experiments.league import standing
 from prunejax import files
 from prunejax.analysis import ledger
 from prunejax.compress import sparse_file
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import low_rank
 from prunejax.train import configs, export, grid, log, loop, optimizer, rivals, saved, sharding
 
 EVERY = 4  # a dense step after so many of the method
@@ -112,9 +112,9 @@ def size(folder, method, sparsity):
     parts = {}
     for name, leaf in leaves.items():
       if leaf.shape in standing.SHAPES and name.startswith('encoder'):
-        rank = int(lowrank.rank_for(leaf.shape, sparsity))
+        rank = int(low_rank.rank_for(leaf.shape, sparsity))
         parts |= dict(
-          zip((f'{name}.left', f'{name}.right'), lowrank.factors(leaf, rank), strict=True)
+          zip((f'{name}.left', f'{name}.right'), low_rank.factors(leaf, rank), strict=True)
         )
       else:
         parts[name] = leaf

@@ -7,8 +7,8 @@ import jax
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import placement as layout
-from prunejax.pruning import who_pays as report
+from prunejax.pruning import placement
+from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import (
   checkpoint,
   configs,
@@ -148,13 +148,13 @@ def finish(
   metrics = scores(state, data, program, place)
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   writer.write(config.steps, 'eval', metrics)
-  params = jax.tree.map(layout.on_host, program.view(state['params'], masks))
+  params = jax.tree.map(placement.on_host, program.view(state['params'], masks))
   if config.keep_model and distributed.first():
     files.deliver(
       folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer)
     )
   if config.keep_latent:
-    latent = jax.tree.map(layout.on_host, state['params'])  # every process has a part of it
+    latent = jax.tree.map(placement.on_host, state['params'])  # every process has a part of it
     if distributed.first():
       files.deliver(
         folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer)
@@ -215,7 +215,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
 def scores(state, data, program, place=lambda batch: batch):
   """Held-out scores of a state; of a task also the loss on what it was trained on."""
   measure = lambda params, batch: jax.tree.map(
-    layout.on_host, program.measure(params, place(batch))
+    placement.on_host, program.measure(params, place(batch))
   )
   params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
   if not data.task:
@@ -265,16 +265,15 @@ def who_pays(config, program, params, batch, folder, say):
   """Prints and saves, before training, what the schedule's end will take from each leaf."""
   rng = jax.random.key(config.seed)
   gradient = lambda: program.gradient(params, batch, rng)
-  # Functions of a batch of which every process holds a part would have to be compiled with the batch inside.
-  observed = lambda: {} if jax.process_count() > 1 else program.observe(lambda p: p, batch, rng)
+  observed = lambda: program.observe(lambda p: p, batch, rng)
   for name, group in optimizer.groups(config).items():
-    try:
-      rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient, observed)
-    except ValueError as error:
-      if jax.process_count() == 1 or not optimizer.asks_for_more(error):
-        raise
-      say(f'prune.{name}: who pays is not known before masks first move: {error}')
+    key = f'prune.{name}'
+    needs = sorted(optimizer.pieces(group, key)[0].needs - {'grad'})
+    if needs and jax.process_count() > 1:
+      # Each process holds a part of the batch, which would have to be compiled into the program.
+      say(f'{key}: who pays is not known before masks first move: it needs {", ".join(needs)}')
       continue
-    say(report.format_report(rows))
+    rows = optimizer.who_pays(group, key, params, config.steps, gradient, observed)
+    say(format_report(rows))
     if distributed.first():
-      files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
+      files.write(folder / f'who_pays_{name}.json', json.dumps(to_dict(rows), indent=1))
