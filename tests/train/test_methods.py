@@ -18,7 +18,8 @@ from prunejax.pruning.criteria import dynamic, saliency
 from prunejax.pruning.criteria import weights as criteria
 from prunejax.pruning.links import retraining, rewinding
 from prunejax.pruning.types import named_leaves
-from prunejax.train import configs, grid, loop, optimizer
+from prunejax.sweep import grid
+from prunejax.train import configs, loop, optimizer
 
 TABLE = methods.methods(steps=40)
 
