@@ -12,11 +12,13 @@ from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import (
   checkpoint,
   configs,
+  console,
   distributed,
   evaluate,
+  families,
+  finite,
   inputs,
-  kinds,
-  log,
+  metrics_log,
   optimizer,
   preemption,
   sharding,
@@ -60,11 +62,11 @@ LEAST = {
   'population.memory': 0.0,
   'mesh.model': 1,
   'data.vocab_size': 1,
-  **{f'model.{key}': 1 for key in kinds.SIZE_KEYS},
+  **{f'model.{key}': 1 for key in families.SIZE_KEYS},
 }
 
 
-def train(config, folder, *, title='', say=log.say):
+def train(config, folder, *, title='', say=console.say):
   """Trains one run and returns its result.
 
   Args:
@@ -82,7 +84,7 @@ def train(config, folder, *, title='', say=log.say):
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
   """
   began = time.perf_counter()
-  say = say if distributed.first() else log.silent
+  say = say if distributed.first() else console.silent
   tx = optimizer.make(config)
   check(config)
   folder = workdir.owned(folder, configs.identity(config))
@@ -122,7 +124,7 @@ def train(config, folder, *, title='', say=log.say):
       config.log.tensorboard,
       folder if distributed.first() else None,
     )
-    writer = log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
+    writer = metrics_log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
     try:
       with preemption.notice() as told:
         state = _loop(
@@ -151,13 +153,13 @@ def finish(
   params = jax.tree.map(placement.on_host, program.view(state['params'], masks))
   if config.keep_model and distributed.first():
     files.deliver(
-      folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer)
+      folder / 'model', lambda out: families.save(out, params, source.size, source.tokenizer)
     )
   if config.keep_latent:
     latent = jax.tree.map(placement.on_host, state['params'])  # every process has a part of it
     if distributed.first():
       files.deliver(
-        folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer)
+        folder / 'latent', lambda out: families.save(out, latent, source.size, source.tokenizer)
       )
   result = {
     'metrics': metrics,
@@ -187,7 +189,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       jax.block_until_ready(metrics)
       writer.start(at)
     if due(config.log.every) or due(config.checkpoint.every):
-      means = log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
+      means = finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       if due(config.log.every):
         pending = []
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
@@ -199,7 +201,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
     if told():
-      log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
+      finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
       raise preemption.Preempted(
         f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}'
@@ -208,7 +210,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       writer.write(
         at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh))
       )
-  log.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
+  finite.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
   return state
 
 
@@ -232,7 +234,7 @@ def check(config):
   for key, value, known in (
     ('view', config.view, list(VIEWS)),
     ('model.dtype', config.model.dtype, list(DTYPES)),
-    ('model.kind', kinds.name_of(config), list(kinds.KINDS)),
+    ('model.kind', families.name_of(config), list(families.KINDS)),
     ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
     ('data.pairs', config.data.pairs, ['matched', 'first']),
     ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),

@@ -10,7 +10,8 @@ from ml_collections import config_dict
 
 from configs import base
 from prunejax.pruning import allocations, criteria, schedules, structures
-from prunejax.train import configs, grid, kinds, optimizer, specs
+from prunejax.sweep import grid
+from prunejax.train import configs, families, optimizer, specs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEYS = configs.flat(base.get_config())
@@ -139,11 +140,11 @@ def test_an_argument_that_a_config_does_not_know_is_named(name):
 def test_every_key_of_base_has_a_comment():
   text = (ROOT / 'configs' / 'base.py').read_text()
   leaves = {k.split('.')[-1] for k in KEYS} - set(
-    kinds.SIZE_KEYS
+    families.SIZE_KEYS
   )  # those have one comment in common
   key = re.compile(rf'\s+(c\.)?({"|".join(leaves)}) ?=(?! config_dict)')
   declared = [line for line in text.splitlines() if key.match(line)]
-  assert len(declared) == len(KEYS) - len(kinds.SIZE_KEYS)
+  assert len(declared) == len(KEYS) - len(families.SIZE_KEYS)
   assert [line for line in declared if '  # ' not in line] == []
 
 

@@ -14,7 +14,8 @@ from configs import base, methods
 from prunejax.pruning import allocations, criteria, mask_update, schedules, sensitivity
 from prunejax.pruning.links.rewind import rewind
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import configs, grid, loop, optimizer
+from prunejax.sweep import grid
+from prunejax.train import configs, loop, optimizer
 
 TABLE = methods.methods(steps=40)
 

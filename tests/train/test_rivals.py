@@ -12,7 +12,8 @@ import tiny_runs
 
 from configs import base
 from prunejax.pruning.links import low_rank
-from prunejax.train import configs, grid, optimizer, program
+from prunejax.sweep import grid
+from prunejax.train import configs, optimizer, program
 
 OFF = {'prune.weights.schedule': ''}
 RPP = {'prox.penalty': 'reweighted(0.5, every=2, eps=0.1, end=4)', 'prox.where': '.*kernel', **OFF}
