@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from prunejax.models import hf_directory
+from prunejax.models.hf import folder as hf_folder
 
 REFERENCE = pathlib.Path(__file__).parent / 'reference' / 'bert'
 PIECES = (REFERENCE / 'vocab.txt').read_text().split()
@@ -27,7 +27,7 @@ def assert_same_bits(a, b):
 
 def refusal(call, *args, **kwargs):
   """The one line with which `call` turns its arguments down."""
-  with pytest.raises(hf_directory.CheckpointError) as caught:
+  with pytest.raises(hf_folder.CheckpointError) as caught:
     call(*args, **kwargs)
   message = str(caught.value)
   assert '\n' not in message

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.data import bpe, pydoc, text, wordpiece
+from prunejax.data import bpe, pydoc, text_files, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
@@ -136,7 +136,7 @@ def _documents(name, root, cache):
 
     stream = tfds.documents(name.removeprefix('tfds:'), root, 'train')
   else:
-    stream = text.documents(_folder(name, root))
+    stream = text_files.documents(_folder(name, root))
   for i, document in enumerate(stream):
     # The first two documents after a start are held out, so that the smallest folder has all three splits.
     yield {1: 'validation', 2: 'test'}.get(i % 100, 'train'), document
@@ -153,7 +153,9 @@ def _folder(name, root):
 def _fingerprint(name, root, cache):
   if name == 'pydoc':
     return pydoc.signature()
-  return [name, str(root)] if name.startswith('tfds:') else text.fingerprint(_folder(name, root))
+  return (
+    [name, str(root)] if name.startswith('tfds:') else text_files.fingerprint(_folder(name, root))
+  )
 
 
 def key(spec, root=None, cache=None, extra=''):

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from typing import NamedTuple
 
-from prunejax.data import prose
+from prunejax.data import pydoc_prose
 
 FORMAT = 2
 MOST = 2**29  # characters of a cached corpus, unpacked
@@ -161,15 +161,15 @@ def _read(module, library, path, seen):
       continue
     seen.add(doc)
     kept, summary = [], False
-    for i, paragraph in enumerate(prose.paragraphs(doc)):
-      keys = [(_key(s), len(s)) for s in prose.sentences(paragraph)]
+    for i, paragraph in enumerate(pydoc_prose.paragraphs(doc)):
+      keys = [(_key(s), len(s)) for s in pydoc_prose.sentences(paragraph)]
       whole = keys[0][0] if len(keys) == 1 else _key(paragraph)
       old = sum(n for k, n in keys if k in seen)
       new = whole not in seen and 2 * old <= sum(n for _, n in keys)
       seen.add(whole)
       seen.update(k for k, _ in keys)
       if new:
-        summary = summary or i == 0 and prose.plain(doc[:400]).startswith(paragraph[:20])
+        summary = summary or i == 0 and pydoc_prose.plain(doc[:400]).startswith(paragraph[:20])
         kept.append(paragraph)
     if kept:
       found.append(Entry(module, library, summary, tuple(kept)))

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from prunejax.data import prose, pydoc
+from prunejax.data import pydoc, pydoc_prose
 from prunejax.data.examples import Examples, Task, nearest
 
 # Every training install has them, with thousands of paragraphs in many modules; in class order.
@@ -89,7 +89,7 @@ def _library(entries, rng):
   for e in entries:
     if e.library in LIBRARIES:
       for paragraph in e.paragraphs:
-        text = ' '.join(s for s in prose.sentences(paragraph) if not _TELLTALE.search(s))
+        text = ' '.join(s for s in pydoc_prose.sentences(paragraph) if not _TELLTALE.search(s))
         if text.count(' ') >= 7:
           rows.append((_clip(text, 32), None, LIBRARIES.index(e.library)))
   return rows
@@ -99,7 +99,7 @@ def _summary(entries, rng):
   """(first sentence of a docstring, 20 words of a body, 1: its own, 0: one of another module)."""
   pairs = []
   for e in entries:
-    first, *rest = prose.sentences(e.paragraphs[0])
+    first, *rest = pydoc_prose.sentences(e.paragraphs[0])
     if e.summary and first.count(' ') >= 3:
       pieces = [_clip(p, 20) for p in (' '.join(rest), *e.paragraphs[1:]) if p.count(' ') >= 5]
       pairs.extend((_clip(first, 14), p, e.document) for p in pieces[:_PIECES])

@@ -11,7 +11,8 @@ import pytest
 import transformers
 from flax import traverse_util
 
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'bert'
 ALL_HEADS = ('mlm', 'nsp', 'classifier')

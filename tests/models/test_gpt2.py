@@ -11,7 +11,8 @@ import pytest
 import transformers
 from flax import traverse_util
 
-from prunejax.models import gpt2, gpt2_hf
+from prunejax.models import gpt2
+from prunejax.models.hf import gpt2 as gpt2_hf
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'gpt2'
 

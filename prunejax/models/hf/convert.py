@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from prunejax.models import hf_directory
-from prunejax.models.hf_directory import CheckpointError, listed
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
 
 FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.float16}
 
@@ -28,7 +28,7 @@ def read_size(directory, model_type, config, only):
     CheckpointError: another model's, or one that the class refuses.
   """
   path = pathlib.Path(directory) / 'config.json'
-  raw = hf_directory.read_config(directory)
+  raw = hf_folder.read_config(directory)
   if raw.get('model_type', model_type) != model_type:
     raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
   for key, value in only.items():
@@ -56,7 +56,7 @@ def check_dtype(dtype):
 
 def check_vocab(source, size):
   """The pieces of `source`, or None; raises CheckpointError where they do not fit `size`."""
-  pieces = hf_directory.read_vocab(source)
+  pieces = hf_folder.read_vocab(source)
   rows = size.vocab_size
   # Tables are often rounded up so that their width suits the hardware; ids still all fall inside.
   rounded = rows % 8 == 0 and pieces is not None and len(pieces) < rows < len(pieces) + 128

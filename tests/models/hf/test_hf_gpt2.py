@@ -14,9 +14,11 @@ import transformers
 from checkpoint_cases import assert_same_bits, flat, refusal
 
 from prunejax.data import bpe
-from prunejax.models import gpt2, gpt2_hf, hf_directory
+from prunejax.models import gpt2
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf import gpt2 as gpt2_hf
 
-REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'gpt2'
+REFERENCE = pathlib.Path(__file__).parents[2] / 'reference' / 'gpt2'
 WORD = 'transformer.wte.weight'
 JOINED = 'transformer.h.0.attn.c_attn.weight'
 
@@ -250,4 +252,4 @@ def test_params_are_what_the_model_makes_itself():
   assert jax.tree.map(lambda x: x.shape, made) == jax.tree.map(lambda x: x.shape, params)
   names = [gpt2_hf.hf_name(path) for path in flat(params)]
   assert len(names) - len(set(names)) == 3 * 2 * 2  # of three leaves in c_attn, two share its name
-  assert hf_directory.read_vocab(REFERENCE)[-1] == '<|endoftext|>'
+  assert hf_folder.read_vocab(REFERENCE)[-1] == '<|endoftext|>'

@@ -17,8 +17,10 @@ import numpy as np
 import transformers
 from flax import traverse_util
 
-from prunejax.models import bert, hf_directory, hf_model
-from prunejax.models.hf_directory import CheckpointError, listed
+from prunejax.models import bert
+from prunejax.models.hf import convert
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
 
 # Ours, theirs; {} is the number of the layer. The leaves within them are `LEAVES`.
 MODULES = {
@@ -69,7 +71,7 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
     directory: holds config.json and model.safetensors; names with or without the prefix 'bert.'.
     heads: which of 'mlm', 'nsp', 'classifier' must be there; others in the file are left out.
     vocab: the vocabulary it will be used with, a list of pieces or a path (see
-      `hf_directory.read_vocab`); None checks the directory's own, where it has one.
+      `hf_folder.read_vocab`); None checks the directory's own, where it has one.
 
   Raises:
     CheckpointError: one message with every missing, extra and wrongly shaped tensor; a file that is
@@ -82,17 +84,17 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
   paths = {hf_name(path): path for path in shapes if not path.startswith(left_out)}
   asked = {name: _turned(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
-  stored = hf_directory.read_tensors(directory, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(directory, ignore=BUFFERS)
   if 'mlm' not in heads:  # copies that nothing reads may differ
     stored = {
       name: array
       for name, array in stored.items()
       if not name.startswith('cls.predictions.decoder.')
     }
-  found = hf_model.respell(stored, directory, SPELLINGS)
+  found = convert.respell(stored, directory, SPELLINGS)
   found = {name: array for name, array in found.items() if name in asked or name not in known}
-  hf_model.compare(found, asked, directory, HEADS)
-  hf_model.check_vocab(directory if vocab is None else vocab, size)
+  convert.compare(found, asked, directory, HEADS)
+  convert.check_vocab(directory if vocab is None else vocab, size)
   turn = lambda path, array: array.T if path.endswith('/kernel') else array
   leaves = {
     path: np.array(turn(path, found[name]), np.float32, order='C') for name, path in paths.items()
@@ -103,13 +105,13 @@ def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
 def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True):
   """Writes what `load` and PyTorch's `from_pretrained` read.
 
-  Nothing is left half-written, see `hf_directory.write`.
+  Nothing is left half-written, see `hf_folder.write`.
 
   Args:
     directory: made where it is not there yet.
     params: the tree of `bert.Bert`, with whichever heads it has.
     size: its `transformers.BertConfig`; the number of labels follows the classifier in params.
-    vocab: the pieces in the order of their ids, or a path (see `hf_directory.read_vocab`); writes
+    vocab: the pieces in the order of their ids, or a path (see `hf_folder.read_vocab`); writes
       vocab.txt and tokenizer_config.json.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
     lowercase: whether the tokenizer of `vocab` lowers its text.
@@ -119,7 +121,7 @@ def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True
       `dtype`; a vocabulary that does not fit; a directory that cannot be written.
   """
   directory = pathlib.Path(directory).absolute()
-  hf_model.check_dtype(dtype)
+  convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = tuple(head for head in bert.HEADS if head in params)
   size = copy.deepcopy(size)
@@ -128,22 +130,22 @@ def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True
   size.architectures = [ARCHITECTURES.get(heads, 'BertForPreTraining')]
   size.dtype = dtype
   _check_size(size, 'size', heads)
-  hf_model.compare(leaves, _shapes(size, heads), 'params', HEADS)
+  convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
   texts = {'config.json': size.to_json_string()}
   if vocab is not None:
     texts |= _tokenizer(vocab, directory, size, lowercase)
   elif directory.is_dir():
-    hf_model.check_vocab(directory, size)
-  cast = lambda path, leaf: hf_model.cast(path, leaf, dtype)
+    convert.check_vocab(directory, size)
+  cast = lambda path, leaf: convert.cast(path, leaf, dtype)
   turn = lambda path, array: array.T if path.endswith('/kernel') else array
   tensors = {hf_name(path): turn(path, cast(path, leaf)) for path, leaf in leaves.items()}
-  hf_directory.write(directory, texts, tensors)
+  hf_folder.write(directory, texts, tensors)
 
 
 def read_size(directory, *, heads=()):
   """config.json as a `transformers.BertConfig`; raises CheckpointError for another model's."""
   path = pathlib.Path(directory) / 'config.json'
-  size = hf_model.read_size(directory, 'bert', transformers.BertConfig, ONLY)
+  size = convert.read_size(directory, 'bert', transformers.BertConfig, ONLY)
   _check_size(size, path, heads)
   return size
 
@@ -159,11 +161,11 @@ def hf_name(path):
 def _shapes(size, heads):
   own = [field for field in bert.OWN if getattr(size, field, None) is not None]
   if not own:
-    return hf_model.shapes(bert.Bert, size, heads)
+    return convert.shapes(bert.Bert, size, heads)
   plain = copy.deepcopy(size)
   for field in own:
     setattr(plain, field, None)
-  found = hf_model.shapes(bert.Bert, plain, heads)
+  found = convert.shapes(bert.Bert, plain, heads)
   for i, (number, width, inner) in enumerate(bert.widths(size)):
     at, mixed, hidden = f'encoder/layer_{i}', number * width, size.hidden_size
     for name in ('query', 'key', 'value'):
@@ -187,7 +189,7 @@ def _turned(path, shape):
 
 
 def _check_size(size, where, heads):
-  hf_model.check_size(size, where, 'BERT')
+  convert.check_size(size, where, 'BERT')
   try:
     bert.check(size, heads)
   except ValueError as error:
@@ -196,7 +198,7 @@ def _check_size(size, where, heads):
 
 def _tokenizer(vocab, directory, size, lowercase):
   """{file name: text} of the tokenizer over `vocab`."""
-  pieces = hf_model.check_vocab(vocab, size)
+  pieces = convert.check_vocab(vocab, size)
   repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
   broken = [repr(piece) for piece in pieces if piece != piece.strip('\r\n') or '\n' in piece]
   if repeated or broken:

@@ -15,8 +15,10 @@ import numpy as np
 import transformers
 from flax import traverse_util
 
-from prunejax.models import gpt2, hf_directory, hf_model
-from prunejax.models.hf_directory import CheckpointError, listed
+from prunejax.models import gpt2
+from prunejax.models.hf import convert
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
 
 # Ours, theirs; {} is the number of the layer.
 MODULES = {
@@ -59,7 +61,7 @@ def load(directory, *, heads=('lm',), vocab=None):
   Args:
     directory: holds config.json and model.safetensors; names with or without the prefix 'transformer.'.
     heads: which of 'lm', 'classifier' must be there; others in the file are left out.
-    vocab: the pieces it will be used with, in the order of their ids, or a path (see `hf_directory.read_vocab`); None
+    vocab: the pieces it will be used with, in the order of their ids, or a path (see `hf_folder.read_vocab`); None
       checks the directory's own, where it has one.
 
   Raises:
@@ -74,14 +76,14 @@ def load(directory, *, heads=('lm',), vocab=None):
     for path, shape in shapes.items()
     if 'classifier' in heads or not path.startswith('classifier')
   }
-  stored = hf_directory.read_tensors(directory, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(directory, ignore=BUFFERS)
   if 'lm' not in heads:
     stored.pop('lm_head.weight', None)  # a copy that nothing reads may differ
-  found = hf_model.respell(stored, directory, SPELLINGS)
+  found = convert.respell(stored, directory, SPELLINGS)
   asked, known = _theirs(paths), _theirs(shapes)
   found = {name: array for name, array in found.items() if name in asked or name not in known}
-  hf_model.compare(found, asked, directory, HEADS)
-  hf_model.check_vocab(directory if vocab is None else vocab, size)
+  convert.compare(found, asked, directory, HEADS)
+  convert.check_vocab(directory if vocab is None else vocab, size)
   leaves = {
     path: np.array(_ours(path, found[hf_name(path)]), np.float32, order='C') for path in paths
   }
@@ -91,7 +93,7 @@ def load(directory, *, heads=('lm',), vocab=None):
 def save(directory, params, size, *, vocab=None, dtype='float32'):
   """Writes what `load` and PyTorch's `from_pretrained` read: a GPT2LMHeadModel, or GPT2ForSequenceClassification.
 
-  Nothing is left half-written, see `hf_directory.write`.
+  Nothing is left half-written, see `hf_folder.write`.
 
   Args:
     directory: made where it is not there yet.
@@ -106,7 +108,7 @@ def save(directory, params, size, *, vocab=None, dtype='float32'):
       that does not fit; a directory that cannot be written.
   """
   directory = pathlib.Path(directory).absolute()
-  hf_model.check_dtype(dtype)
+  convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = ('classifier',) if 'classifier' in params else ('lm',)
   size = copy.deepcopy(size)
@@ -116,25 +118,25 @@ def save(directory, params, size, *, vocab=None, dtype='float32'):
   size.architectures = [ARCHITECTURES[heads]]
   size.dtype = dtype
   _check_size(size, 'size', heads)
-  hf_model.compare(leaves, _shapes(size, heads), 'params', HEADS)
+  convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
   texts = {}
   if vocab is not None:
     texts = _tokenizer(*vocab, directory, size)
   elif directory.is_dir():
-    hf_model.check_vocab(directory, size)
+    convert.check_vocab(directory, size)
   texts['config.json'] = size.to_json_string()
   parts = collections.defaultdict(list)
   for path in sorted(leaves, key=lambda path: _place(path) or 0):
-    leaf = hf_model.cast(path, leaves[path], dtype)
+    leaf = convert.cast(path, leaves[path], dtype)
     parts[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
-  hf_directory.write(
+  hf_folder.write(
     directory, texts, {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
   )
 
 
 def read_size(directory, *, heads=()):
   """config.json as a `transformers.GPT2Config`; raises CheckpointError for another model's."""
-  size = hf_model.read_size(directory, 'gpt2', transformers.GPT2Config, ONLY)
+  size = convert.read_size(directory, 'gpt2', transformers.GPT2Config, ONLY)
   _check_size(size, pathlib.Path(directory) / 'config.json', heads)
   return size
 
@@ -148,7 +150,7 @@ def hf_name(path):
 
 
 def _shapes(size, heads):
-  return hf_model.shapes(gpt2.Gpt2, size, heads)
+  return convert.shapes(gpt2.Gpt2, size, heads)
 
 
 def _place(path):
@@ -175,7 +177,7 @@ def _ours(path, array):
 
 
 def _check_size(size, where, heads):
-  hf_model.check_size(size, where, 'GPT-2')
+  convert.check_size(size, where, 'GPT-2')
   for key in ('n_positions', 'n_inner'):
     value = getattr(size, key)
     if value is not None and not 1 <= value <= 2**31:
@@ -188,7 +190,7 @@ def _check_size(size, where, heads):
 
 def _tokenizer(pieces, merges, directory, size):
   """{file name: text} of the tokenizer; sets the ids of <|endoftext|> in `size`."""
-  pieces = hf_model.check_vocab(list(pieces), size)
+  pieces = convert.check_vocab(list(pieces), size)
   ids = {piece: i for i, piece in enumerate(pieces)}
   if END not in ids:
     raise CheckpointError(

@@ -12,7 +12,8 @@ import transformers
 from checkpoint_cases import PIECES, REFERENCE, assert_same_bits, flat, refusal
 from flax import traverse_util
 
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 
 @pytest.mark.parametrize(
