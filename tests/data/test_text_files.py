@@ -10,7 +10,8 @@ import pytest
 from prunejax.data import text_files
 
 SHARD = (
-  '<doc id="1" url="https://x.org/?curid=1" title="One">\nOne\n\nFirst line.\nSecond line.\n\n</doc>\n'
+  '<doc id="1" url="https://x.org/?curid=1" title="One">\n'
+  'One\n\nFirst line.\nSecond line.\n\n</doc>\n'
   '<doc id="2" url="https://x.org/?curid=2" title="Two">\nTwo\n\nOnly line.\n</doc>\n'
   '<doc id="3" url="https://x.org/?curid=3" title="Empty">\n\n</doc>\n'
 )

@@ -117,7 +117,7 @@ def test_token_caches(tmp_path, hurt):
   [path] = (tmp_path / 'cache').rglob('train.tokens.npy')
   hurt(path)
   with pytest.raises(
-    ValueError, match=r'train.tokens.npy is damaged .*delete .* and it is made again'
+    ValueError, match=r'train.tokens.npy is damaged .*delete .* to have it made again'
   ) as error:
     corpus.load('text', 'train', words, **how)
   assert '\n' not in str(error.value)
@@ -130,7 +130,7 @@ def test_caches_that_do_not_fit_together(tmp_path):
   corpus.load('text', 'train', words, **how)
   [path] = (tmp_path / 'cache').rglob('train.documents.npy')
   np.save(path, np.array([0, 10**9]))
-  with pytest.raises(ValueError, match='train does not fit together'):
+  with pytest.raises(ValueError, match='the arrays of train differ in length'):
     corpus.load('text', 'train', words, **how)
 
 
@@ -224,7 +224,7 @@ def test_an_archive_is_read_as_a_stream_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize('name', ['a.txt.gz', 'a.txt.xz', 'a.tar.xz', 'a.txt'])
 def test_a_text_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch, name):
-  monkeypatch.setattr(text_files, 'MOST', 2**20)
+  monkeypatch.setattr(text_files, 'MAX_BYTES', 2**20)
   data = b'a' * (2**20 + 1)
   if name.endswith('.tar.xz'):
     archive(tmp_path / name, [('bomb.txt', data, tarfile.REGTYPE, '')])
@@ -242,7 +242,7 @@ def test_tables_and_cached_prose_that_are_too_large(tmp_path, monkeypatch):
     stream.truncate(2**41)
   with pytest.raises(ValueError, match=f'train.tsv: {2**41} bytes; expected at most'):
     glue.read(folder, 'cola', 'train')
-  monkeypatch.setattr(pydoc, 'MOST', 1000)
+  monkeypatch.setattr(pydoc, 'MAX_CHARACTERS', 1000)
   monkeypatch.setattr(pydoc, 'build', lambda: [])
   with gzip.open(tmp_path / f'pydoc-{pydoc.signature()}.json.gz', 'wt') as stream:
     stream.write(' ' * 2000 + '[]')
