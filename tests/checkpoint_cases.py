@@ -1,4 +1,4 @@
-"""The stored reference, and what the tests of checkpoints all ask."""
+"""The stored reference, and helpers shared by the tests of checkpoints."""
 
 import pathlib
 
@@ -26,7 +26,7 @@ def assert_same_bits(a, b):
 
 
 def refusal(call, *args, **kwargs):
-  """The one line with which `call` turns its arguments down."""
+  """The message of the CheckpointError that `call` raises; it is one line."""
   with pytest.raises(hf_folder.CheckpointError) as caught:
     call(*args, **kwargs)
   message = str(caught.value)

@@ -11,7 +11,7 @@ END = 999
 
 
 class Words:
-  """What `causal_lm.stream` asks of a tokenizer."""
+  """A tokenizer with the two methods that `causal_lm.stream` calls."""
 
   def token_to_id(self, piece):
     return END if piece == bpe.END else None
@@ -30,7 +30,7 @@ def made(lengths, seq_len):
 
 
 def place(ring, row):
-  """Where in the ring a window stands; every window of these rings is found once."""
+  """Position of a window in the ring; each window occurs once in these rings."""
   around = np.concatenate([ring] * (len(row) // len(ring) + 2))
   found = [i for i in range(len(ring)) if np.array_equal(around[i : i + len(row)], row)]
   assert len(found) == 1, row

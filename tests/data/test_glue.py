@@ -1,4 +1,4 @@
-"""GLUE from TSV folders: every task's layout, and every way in which a file can be wrong."""
+"""GLUE from TSV folders: every task's layout, and each fault that a file can have."""
 
 import numpy as np
 import pytest

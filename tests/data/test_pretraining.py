@@ -19,7 +19,7 @@ FIRST = len(wordpiece.SPECIAL)
 
 
 def distinct(lengths, sentence=5):
-  """A corpus in which every token is another one: a token's place can be read from its id."""
+  """A corpus whose tokens all differ, so that an id says where its token stands."""
   n = sum(lengths)
   documents = np.cumsum([0, *lengths])
   starts = np.zeros(n, bool)
@@ -34,7 +34,7 @@ def stream(lengths=(40, 90, 300, 33, 8, 60, 9), **recipe):
 
 
 def original(batch):
-  """input_ids as they were before anything was hidden."""
+  """input_ids before corruption."""
   ids = batch['input_ids'].copy()
   row, column = np.nonzero(batch['weights'])
   ids[row, batch['positions'][row, column]] = batch['targets'][row, column]
@@ -54,7 +54,7 @@ def segments(batch):
 
 
 def within(hits, n, p, sigmas=5):
-  """True when a count lies where a fair draw puts it, but for one draw in two million."""
+  """Whether a count is within five deviations of its mean (else: one fair draw in two million)."""
   return abs(hits - n * p) <= sigmas * math.sqrt(n * p * (1 - p)) + 1
 
 
@@ -98,7 +98,7 @@ def test_every_place_is_predicted_alike():
   batch = pretraining.batch(s, 0, 0, 4000)
   place = np.bincount(batch['positions'][batch['weights'] == 1], minlength=35)
   assert place[0] == 0
-  # [SEP] stands between the segments, at any place from 3 to 31; the others always hold text.
+  # [SEP] stands between the segments, at a position from 3 to 31; all other positions hold text.
   assert all(within(place[at], 4000, 8 / 32) for at in (1, 2, 32, 33)) and place[34] == 0
   assert place[3:32].min() > 0.6 * 1000 and within(place[1:34].sum(), 8 * 4000, 1.0)
 
@@ -183,7 +183,7 @@ def test_each_epoch_visits_each_window_once(size):
   epochs = seen[: 3 * count].reshape(3, count)
   np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (3, 1)))
   assert (epochs[0] != epochs[1]).any()
-  # An example comes from its window, slid by no more than the document leaves over.
+  # An example comes from its window, which moves only within its document.
   batch = pretraining.batch(s, 0, 0, size)
   for (a, _), window in zip(segments(batch), seen, strict=False):
     assert 0 <= a[0] - FIRST - s.windows[window] <= s.slack[window]

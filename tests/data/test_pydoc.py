@@ -364,7 +364,7 @@ def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
   examples = tasks.load('pydoc/words', 'validation', cache=cache)
   rows = {a: label for a, label in zip(examples.a, examples.label, strict=True)}
   assert all((a in text) == bool(label) for a, label in rows.items())
-  # The words that come in are the text's own, so how common a word is must not tell the label.
+  # Replacements come from the same texts, so the frequency of a word must not tell the label.
   count = collections.Counter(text.lower().split())
   rarity = [
     np.mean(

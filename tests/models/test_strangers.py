@@ -1,4 +1,4 @@
-"""A file from a stranger can be wrong; it cannot run code, write elsewhere or take all memory."""
+"""A file from a stranger can be wrong. It cannot run code, write elsewhere or use all memory."""
 
 import ast
 import gzip
@@ -40,7 +40,7 @@ UNSAFE = {
 
 
 class Bomb:
-  """Unpickled, it runs."""
+  """An object that runs code when it is unpickled."""
 
   def __reduce__(self):
     return sys.exit, ('code of a stranger ran',)
@@ -104,7 +104,10 @@ def huge_npy(path):
 
 
 def coded_npy(path):
-  header = b"{'descr': __import__('sys').exit('code of a stranger ran'), 'fortran_order': False, 'shape': (1,)}"
+  header = (
+    b"{'descr': __import__('sys').exit('code of a stranger ran'), "
+    b"'fortran_order': False, 'shape': (1,)}"
+  )
   path.write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header)
 
 
@@ -152,10 +155,10 @@ def safetensors_of(folder, header, data=b''):
 )
 def test_weights(tmp_path, header):
   safetensors_of(tmp_path, header, b'\0' * 8)
-  with pytest.raises(hf_folder.CheckpointError, match='damaged or no safetensors file'):
+  with pytest.raises(hf_folder.CheckpointError, match='damaged or not a safetensors file'):
     hf_folder.read_tensors(tmp_path)
   (tmp_path / 'model.safetensors').write_bytes(struct.pack('<Q', 2**62) + b'{}')
-  with pytest.raises(hf_folder.CheckpointError, match='damaged or no safetensors file'):
+  with pytest.raises(hf_folder.CheckpointError, match='damaged or not a safetensors file'):
     hf_folder.read_tensors(tmp_path)
 
 

@@ -1,17 +1,18 @@
-"""BERT in and out of a Hugging Face directory: config.json, model.safetensors and the vocabulary.
+"""Reads and writes BERT as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
 
-A model that was shrunk (`bert.widths`) is read and written too; its two fields in config.json are ours alone, so that
-no other program can read its tensors.
+A shrunk model (`bert.widths`) is read and written too, but other programs cannot read its tensors.
 
-`MODULES` is the whole correspondence of names, read in both directions. Shapes are never written
-down here: what a checkpoint must hold is what `bert.Bert` would make at the size in config.json.
+`MODULES` is the whole table of names, for both directions. There is no table of shapes: a file must
+hold the leaves that `bert.Bert` has at the size in config.json.
 """
 
 import collections
 import copy
 import json
+import os
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import transformers
@@ -22,7 +23,7 @@ from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 
-# Ours, theirs; {} is the number of the layer. The leaves within them are `LEAVES`.
+# {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
   'embeddings/word': 'bert.embeddings.word_embeddings',
   'embeddings/position': 'bert.embeddings.position_embeddings',
@@ -44,7 +45,7 @@ MODULES = {
   'classifier': 'classifier',
 }
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
-# Other spellings of a name, tried in this order: TensorFlow's, a bare BertModel's, the tied copies.
+# Other spellings, replaced in this order: TensorFlow's, those of a bare BertModel, the tied copies.
 SPELLINGS = (
   (r'LayerNorm\.gamma$', 'LayerNorm.weight'),
   (r'LayerNorm\.beta$', 'LayerNorm.bias'),
@@ -60,67 +61,87 @@ ARCHITECTURES = {
   ('classifier',): 'BertForSequenceClassification',
 }
 HEADS = {'cls.predictions.': 'mlm', 'cls.seq_relationship.': 'nsp', 'classifier.': 'classifier'}
-# What other descendants of the class compute and `bert.Bert` does not.
-ONLY = {'position_embedding_type': 'absolute', 'is_decoder': False, 'add_cross_attention': False}
+# Options of the config, with the only value that `bert.Bert` computes.
+REQUIRED = {
+  'position_embedding_type': 'absolute',
+  'is_decoder': False,
+  'add_cross_attention': False,
+}
 
 
-def load(directory, *, heads=('mlm', 'nsp'), vocab=None):
-  """Reads (params, size): a plain dict of float32 numpy arrays and a `transformers.BertConfig`.
+def load(
+  folder: str | os.PathLike,
+  *,
+  heads: Sequence[str] = ('mlm', 'nsp'),
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+) -> tuple[dict, transformers.BertConfig]:
+  """Reads a model.
 
   Args:
-    directory: holds config.json and model.safetensors; names with or without the prefix 'bert.'.
-    heads: which of 'mlm', 'nsp', 'classifier' must be there; others in the file are left out.
-    vocab: the vocabulary it will be used with, a list of pieces or a path (see
-      `hf_folder.read_vocab`); None checks the directory's own, where it has one.
+    folder: holds config.json and model.safetensors.
+    heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    vocab: the vocabulary that the model will be used with: pieces or a path, see
+      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+
+  Returns:
+    (params, size): a nested dict of float32 numpy arrays [in, out], and the config.
 
   Raises:
-    CheckpointError: one message with every missing, extra and wrongly shaped tensor; a file that is
-      missing or damaged; another model; a vocabulary that does not fit the word embeddings.
+    CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
+      shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
   """
-  directory, heads = pathlib.Path(directory), tuple(heads)
-  size = read_size(directory, heads=heads)
+  folder, heads = pathlib.Path(folder), tuple(heads)
+  size = read_size(folder, heads=heads)
   shapes = _shapes(size, bert.HEADS)
-  left_out = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
-  paths = {hf_name(path): path for path in shapes if not path.startswith(left_out)}
-  asked = {name: _turned(path, shapes[path]) for name, path in paths.items()}
+  unneeded = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
+  paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
+  expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
-  stored = hf_folder.read_tensors(directory, ignore=BUFFERS)
-  if 'mlm' not in heads:  # copies that nothing reads may differ
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  if 'mlm' not in heads:  # copies that are not needed may differ
     stored = {
       name: array
       for name, array in stored.items()
       if not name.startswith('cls.predictions.decoder.')
     }
-  found = convert.respell(stored, directory, SPELLINGS)
-  found = {name: array for name, array in found.items() if name in asked or name not in known}
-  convert.compare(found, asked, directory, HEADS)
-  convert.check_vocab(directory if vocab is None else vocab, size)
-  turn = lambda path, array: array.T if path.endswith('/kernel') else array
+  tensors = convert.respell(stored, folder, SPELLINGS)
+  tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  convert.compare(tensors, expected, folder, HEADS)
+  convert.check_vocab(folder if vocab is None else vocab, size)
   leaves = {
-    path: np.array(turn(path, found[name]), np.float32, order='C') for name, path in paths.items()
+    path: np.array(_transposed(path, tensors[name]), np.float32, order='C')
+    for name, path in paths.items()
   }
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
-def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True):
-  """Writes what `load` and PyTorch's `from_pretrained` read.
+def save(
+  folder: str | os.PathLike,
+  params: Mapping,
+  size: transformers.BertConfig,
+  *,
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+  dtype: str = 'float32',
+  lowercase: bool = True,
+) -> None:
+  """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
-  Nothing is left half-written, see `hf_folder.write`.
+  Nothing is left half-written, see `folder.write`.
 
   Args:
-    directory: made where it is not there yet.
-    params: the tree of `bert.Bert`, with whichever heads it has.
-    size: its `transformers.BertConfig`; the number of labels follows the classifier in params.
-    vocab: the pieces in the order of their ids, or a path (see `hf_folder.read_vocab`); writes
-      vocab.txt and tokenizer_config.json.
+    folder: the folder; it is made if it does not exist.
+    params: the tree of `bert.Bert`, with any heads.
+    size: its config; the number of labels is taken from the classifier in params.
+    vocab: the vocabulary to write: pieces in the order of their ids or a path, see
+      `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
-    lowercase: whether the tokenizer of `vocab` lowers its text.
+    lowercase: whether the tokenizer lower-cases its text.
 
   Raises:
-    CheckpointError: leaves missing, extra or wrongly shaped for `size`; weights too large for
-      `dtype`; a vocabulary that does not fit; a directory that cannot be written.
+    CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
+      large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
-  directory = pathlib.Path(directory).absolute()
+  folder = pathlib.Path(folder).absolute()
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = tuple(head for head in bert.HEADS if head in params)
@@ -133,25 +154,37 @@ def save(directory, params, size, *, vocab=None, dtype='float32', lowercase=True
   convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
   texts = {'config.json': size.to_json_string()}
   if vocab is not None:
-    texts |= _tokenizer(vocab, directory, size, lowercase)
-  elif directory.is_dir():
-    convert.check_vocab(directory, size)
-  cast = lambda path, leaf: convert.cast(path, leaf, dtype)
-  turn = lambda path, array: array.T if path.endswith('/kernel') else array
-  tensors = {hf_name(path): turn(path, cast(path, leaf)) for path, leaf in leaves.items()}
-  hf_folder.write(directory, texts, tensors)
+    texts |= _tokenizer_files(vocab, folder, size, lowercase)
+  elif folder.is_dir():
+    convert.check_vocab(folder, size)
+  tensors = {
+    hf_name(path): _transposed(path, convert.cast(path, leaf, dtype))
+    for path, leaf in leaves.items()
+  }
+  hf_folder.write(folder, texts, tensors)
 
 
-def read_size(directory, *, heads=()):
-  """config.json as a `transformers.BertConfig`; raises CheckpointError for another model's."""
-  path = pathlib.Path(directory) / 'config.json'
-  size = convert.read_size(directory, 'bert', transformers.BertConfig, ONLY)
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.BertConfig:
+  """Reads config.json.
+
+  Args:
+    folder: the folder that holds it.
+    heads: names of heads, which are checked.
+
+  Raises:
+    CheckpointError: a config that is missing, damaged, of another model or not possible.
+  """
+  path = pathlib.Path(folder) / 'config.json'
+  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED)
   _check_size(size, path, heads)
   return size
 
 
-def hf_name(path):
-  """'encoder/layer_3/ffn/output/kernel' -> 'bert.encoder.layer.3.output.dense.weight'."""
+def hf_name(path: str) -> str:
+  """Returns the name of a leaf in the file.
+
+  'encoder/layer_3/ffn/output/kernel' -> 'bert.encoder.layer.3.output.dense.weight'.
+  """
   module, leaf = path.rsplit('/', 1)
   layer = re.search(r'layer_(\d+)', module)
   template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
@@ -159,33 +192,37 @@ def hf_name(path):
 
 
 def _shapes(size, heads):
+  """{path: shape}; in a shrunk model each layer has its own."""
   own = [field for field in bert.OWN if getattr(size, field, None) is not None]
   if not own:
     return convert.shapes(bert.Bert, size, heads)
   plain = copy.deepcopy(size)
   for field in own:
     setattr(plain, field, None)
-  found = convert.shapes(bert.Bert, plain, heads)
-  for i, (number, width, inner) in enumerate(bert.widths(size)):
-    at, mixed, hidden = f'encoder/layer_{i}', number * width, size.hidden_size
+  shapes = convert.shapes(bert.Bert, plain, heads)
+  for i, (heads_left, width, inner) in enumerate(bert.widths(size)):
+    layer, mixed, hidden = f'encoder/layer_{i}', heads_left * width, size.hidden_size
     for name in ('query', 'key', 'value'):
-      found |= {
-        f'{at}/attention/{name}/kernel': (hidden, mixed),
-        f'{at}/attention/{name}/bias': (mixed,),
+      shapes |= {
+        f'{layer}/attention/{name}/kernel': (hidden, mixed),
+        f'{layer}/attention/{name}/bias': (mixed,),
       }
-    found |= {
-      f'{at}/ffn/intermediate/kernel': (hidden, inner),
-      f'{at}/ffn/intermediate/bias': (inner,),
+    shapes |= {
+      f'{layer}/ffn/intermediate/kernel': (hidden, inner),
+      f'{layer}/ffn/intermediate/bias': (inner,),
+      f'{layer}/attention/output/kernel': (mixed, hidden),
+      f'{layer}/ffn/output/kernel': (inner, hidden),
     }
-    found |= {
-      f'{at}/attention/output/kernel': (mixed, hidden),
-      f'{at}/ffn/output/kernel': (inner, hidden),
-    }
-  return found
+  return shapes
 
 
-def _turned(path, shape):
+def _hf_shape(path, shape):
   return shape[::-1] if path.endswith('/kernel') else shape
+
+
+def _transposed(path, array):
+  """PyTorch's kernels are [out, in]."""
+  return array.T if path.endswith('/kernel') else array
 
 
 def _check_size(size, where, heads):
@@ -196,18 +233,19 @@ def _check_size(size, where, heads):
     raise CheckpointError(f'{where}: {error}') from error
 
 
-def _tokenizer(vocab, directory, size, lowercase):
-  """{file name: text} of the tokenizer over `vocab`."""
+def _tokenizer_files(vocab, folder, size, lowercase):
+  """{file name: text} of a tokenizer."""
   pieces = convert.check_vocab(vocab, size)
   repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
   broken = [repr(piece) for piece in pieces if piece != piece.strip('\r\n') or '\n' in piece]
   if repeated or broken:
     raise CheckpointError(
-      f'a vocab.txt cannot hold a piece twice, nor a line end in one: {listed(repeated + broken)}'
+      f'a vocab.txt cannot hold a piece twice or a piece with a line end: '
+      f'{listed(repeated + broken)}'
     )
-  if (directory / 'tokenizer.json').exists():
+  if (folder / 'tokenizer.json').exists():
     raise CheckpointError(
-      f'{directory / "tokenizer.json"} would be read before the new vocab.txt: remove it first'
+      f'{folder / "tokenizer.json"} would be read before the new vocab.txt: remove it first'
     )
   config = {
     'tokenizer_class': 'BertTokenizer',

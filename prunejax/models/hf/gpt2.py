@@ -1,15 +1,17 @@
-"""GPT-2 in and out of a Hugging Face directory: config.json, model.safetensors, vocab.json and merges.txt.
+"""Reads and writes GPT-2 as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
 
-`MODULES` is the whole correspondence of names, read in both directions. Their `c_attn` is our query, key and value side
-by side; their kernels lie `[in, out]` as ours do, but for the classifier's. Shapes are never written down here: what a
-checkpoint must hold is what `gpt2.Gpt2` would make at the size in config.json.
+`MODULES` is the whole table of names, for both directions. Their `c_attn` is our query, key and
+value side by side. Their kernels are `[in, out]` as ours, except the classifier's. There is no
+table of shapes: a file must hold the leaves that `gpt2.Gpt2` has at the size in config.json.
 """
 
 import collections
 import copy
 import json
+import os
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import transformers
@@ -20,7 +22,7 @@ from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 
-# Ours, theirs; {} is the number of the layer.
+# {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
   'embeddings/word': 'transformer.wte',
   'embeddings/position': 'transformer.wpe',
@@ -37,7 +39,7 @@ MODULES = {
 }
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
-# Other spellings of a name: a bare GPT2Model's, the tied copy.
+# Other spellings, replaced in this order: those of a bare GPT2Model, the tied copy.
 SPELLINGS = (
   (r'^(wte|wpe|h|ln_f)\.', r'transformer.\1.'),
   (r'^lm_head\.weight$', 'transformer.wte.weight'),
@@ -45,8 +47,8 @@ SPELLINGS = (
 BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
 HEADS = {'score.': 'classifier'}
 ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
-# What other descendants of the class compute and `gpt2.Gpt2` does not.
-ONLY = {
+# Options of the config, with the only value that `gpt2.Gpt2` computes.
+REQUIRED = {
   'scale_attn_weights': True,
   'scale_attn_by_inverse_layer_idx': False,
   'add_cross_attention': False,
@@ -55,59 +57,76 @@ ONLY = {
 END = '<|endoftext|>'
 
 
-def load(directory, *, heads=('lm',), vocab=None):
-  """Reads (params, size): a plain dict of float32 numpy arrays and a `transformers.GPT2Config`.
+def load(
+  folder: str | os.PathLike,
+  *,
+  heads: Sequence[str] = ('lm',),
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+) -> tuple[dict, transformers.GPT2Config]:
+  """Reads a model.
 
   Args:
-    directory: holds config.json and model.safetensors; names with or without the prefix 'transformer.'.
-    heads: which of 'lm', 'classifier' must be there; others in the file are left out.
-    vocab: the pieces it will be used with, in the order of their ids, or a path (see `hf_folder.read_vocab`); None
-      checks the directory's own, where it has one.
+    folder: holds config.json and model.safetensors.
+    heads: those of 'lm' and 'classifier' that are needed; others are not read.
+    vocab: the vocabulary that the model will be used with: pieces or a path, see
+      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+
+  Returns:
+    (params, size): a nested dict of float32 numpy arrays, and the config.
 
   Raises:
-    CheckpointError: one message with every missing, extra and wrongly shaped tensor; a file that is missing or damaged;
-      another model; a vocabulary that does not fit the word embeddings.
+    CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
+      shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
   """
-  directory, heads = pathlib.Path(directory), tuple(heads)
-  size = read_size(directory, heads=heads)
+  folder, heads = pathlib.Path(folder), tuple(heads)
+  size = read_size(folder, heads=heads)
   shapes = _shapes(size, gpt2.HEADS)
   paths = {
     path: shape
     for path, shape in shapes.items()
     if 'classifier' in heads or not path.startswith('classifier')
   }
-  stored = hf_folder.read_tensors(directory, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
   if 'lm' not in heads:
-    stored.pop('lm_head.weight', None)  # a copy that nothing reads may differ
-  found = convert.respell(stored, directory, SPELLINGS)
-  asked, known = _theirs(paths), _theirs(shapes)
-  found = {name: array for name, array in found.items() if name in asked or name not in known}
-  convert.compare(found, asked, directory, HEADS)
-  convert.check_vocab(directory if vocab is None else vocab, size)
+    stored.pop('lm_head.weight', None)  # a copy that is not needed may differ
+  tensors = convert.respell(stored, folder, SPELLINGS)
+  expected, known = _hf_shapes(paths), _hf_shapes(shapes)
+  tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  convert.compare(tensors, expected, folder, HEADS)
+  convert.check_vocab(folder if vocab is None else vocab, size)
   leaves = {
-    path: np.array(_ours(path, found[hf_name(path)]), np.float32, order='C') for path in paths
+    path: np.array(_leaf(path, tensors[hf_name(path)]), np.float32, order='C') for path in paths
   }
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
-def save(directory, params, size, *, vocab=None, dtype='float32'):
-  """Writes what `load` and PyTorch's `from_pretrained` read: a GPT2LMHeadModel, or GPT2ForSequenceClassification.
+def save(
+  folder: str | os.PathLike,
+  params: Mapping,
+  size: transformers.GPT2Config,
+  *,
+  vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
+  dtype: str = 'float32',
+) -> None:
+  """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
-  Nothing is left half-written, see `hf_folder.write`.
+  It holds a GPT2LMHeadModel, or a GPT2ForSequenceClassification if there is a classifier. Nothing
+  is left half-written, see `folder.write`.
 
   Args:
-    directory: made where it is not there yet.
+    folder: the folder; it is made if it does not exist.
     params: the tree of `gpt2.Gpt2`.
-    size: its `transformers.GPT2Config`; the number of labels follows the classifier in params.
-    vocab: (pieces in the order of their ids, merges [(left, right), ...] in the order of their rank); writes
-      vocab.json, merges.txt and tokenizer_config.json, and <|endoftext|> as the config's first, last and padding token.
+    size: its config; the number of labels is taken from the classifier in params.
+    vocab: the vocabulary to write: (pieces in the order of their ids, merges [(left, right), ...]
+      in the order of their rank). The config then names <|endoftext|> as first, last and padding
+      token. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
 
   Raises:
-    CheckpointError: leaves missing, extra or wrongly shaped for `size`; weights too large for `dtype`; a vocabulary
-      that does not fit; a directory that cannot be written.
+    CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
+      large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
-  directory = pathlib.Path(directory).absolute()
+  folder = pathlib.Path(folder).absolute()
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = ('classifier',) if 'classifier' in params else ('lm',)
@@ -121,28 +140,38 @@ def save(directory, params, size, *, vocab=None, dtype='float32'):
   convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
   texts = {}
   if vocab is not None:
-    texts = _tokenizer(*vocab, directory, size)
-  elif directory.is_dir():
-    convert.check_vocab(directory, size)
+    texts = _tokenizer_files(*vocab, folder, size)
+  elif folder.is_dir():
+    convert.check_vocab(folder, size)
   texts['config.json'] = size.to_json_string()
   parts = collections.defaultdict(list)
-  for path in sorted(leaves, key=lambda path: _place(path) or 0):
+  for path in sorted(leaves, key=lambda path: _third(path) or 0):
     leaf = convert.cast(path, leaves[path], dtype)
     parts[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
-  hf_folder.write(
-    directory, texts, {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
-  )
+  tensors = {name: np.concatenate(arrays, axis=-1) for name, arrays in parts.items()}
+  hf_folder.write(folder, texts, tensors)
 
 
-def read_size(directory, *, heads=()):
-  """config.json as a `transformers.GPT2Config`; raises CheckpointError for another model's."""
-  size = convert.read_size(directory, 'gpt2', transformers.GPT2Config, ONLY)
-  _check_size(size, pathlib.Path(directory) / 'config.json', heads)
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.GPT2Config:
+  """Reads config.json.
+
+  Args:
+    folder: the folder that holds it.
+    heads: names of heads, which are checked.
+
+  Raises:
+    CheckpointError: a config that is missing, damaged, of another model or not possible.
+  """
+  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED)
+  _check_size(size, pathlib.Path(folder) / 'config.json', heads)
   return size
 
 
-def hf_name(path):
-  """'encoder/layer_3/ffn/output/kernel' -> 'transformer.h.3.mlp.c_proj.weight'."""
+def hf_name(path: str) -> str:
+  """Returns the name of the tensor that holds a leaf.
+
+  'encoder/layer_3/ffn/output/kernel' -> 'transformer.h.3.mlp.c_proj.weight'.
+  """
   module, leaf = path.rsplit('/', 1)
   layer = re.search(r'layer_(\d+)', module)
   template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
@@ -153,26 +182,26 @@ def _shapes(size, heads):
   return convert.shapes(gpt2.Gpt2, size, heads)
 
 
-def _place(path):
-  """Which third of c_attn a leaf is, or None."""
+def _third(path):
+  """Which third of c_attn a leaf is, or None if it is a tensor of its own."""
   module = path.rsplit('/', 2)[-2]
   return JOINED.index(module) if module in JOINED else None
 
 
-def _theirs(shapes):
-  """{their name: shape} of {our path: shape}."""
+def _hf_shapes(shapes):
+  """{name: shape} of their tensors, from {path: shape} of our leaves."""
   theirs = {}
   for path, shape in shapes.items():
-    joined = (*shape[:-1], len(JOINED) * shape[-1]) if _place(path) is not None else shape
+    joined = (*shape[:-1], len(JOINED) * shape[-1]) if _third(path) is not None else shape
     theirs[hf_name(path)] = joined[::-1] if path == 'classifier/kernel' else joined
   return theirs
 
 
-def _ours(path, array):
-  """A leaf from the tensor that holds it."""
-  place = _place(path)
-  if place is not None:
-    return np.split(array, len(JOINED), axis=-1)[place]
+def _leaf(path, array):
+  """The leaf in a tensor."""
+  third = _third(path)
+  if third is not None:
+    return np.split(array, len(JOINED), axis=-1)[third]
   return array.T if path == 'classifier/kernel' else array
 
 
@@ -188,8 +217,8 @@ def _check_size(size, where, heads):
     raise CheckpointError(f'{where}: {error}') from error
 
 
-def _tokenizer(pieces, merges, directory, size):
-  """{file name: text} of the tokenizer; sets the ids of <|endoftext|> in `size`."""
+def _tokenizer_files(pieces, merges, folder, size):
+  """{file name: text} of a tokenizer. Sets the ids of <|endoftext|> in `size`."""
   pieces = convert.check_vocab(list(pieces), size)
   ids = {piece: i for i, piece in enumerate(pieces)}
   if END not in ids:
@@ -204,11 +233,12 @@ def _tokenizer(pieces, merges, directory, size):
   ]
   if repeated or broken:
     raise CheckpointError(
-      f'a vocab.json cannot hold a piece twice, nor a merges.txt what is no piece: {listed(repeated + broken)}'
+      f'a vocab.json cannot hold a piece twice, and merges.txt only merges pieces into a piece: '
+      f'{listed(repeated + broken)}'
     )
-  if (directory / 'tokenizer.json').exists():
+  if (folder / 'tokenizer.json').exists():
     raise CheckpointError(
-      f'{directory / "tokenizer.json"} would be read before the new vocab.json: remove it first'
+      f'{folder / "tokenizer.json"} would be read before the new vocab.json: remove it first'
     )
   size.bos_token_id = size.eos_token_id = size.pad_token_id = ids[END]
   config = {

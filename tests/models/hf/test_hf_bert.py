@@ -1,4 +1,4 @@
-"""BERT read from a Hugging Face directory: names, shapes, spellings, and what is refused."""
+"""BERT read from a Hugging Face folder: names, shapes, spellings, and what is refused."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def test_all_faults_come_in_one_message(folder):
 
   message = refusal(bert_hf.load, folder(spoil))
   assert 'missing: bert.encoder.layer.1.output.dense.bias;' in message
-  assert 'not understood: ' in message and 'qa_outputs.weight' in message
+  assert 'unknown: ' in message and 'qa_outputs.weight' in message
   assert 'bert.encoder.layer.3.output.dense.bias' in message
   assert (
     'bert.encoder.layer.0.intermediate.dense.weight: expected shape (40, 24), found (24, 40)'
@@ -128,7 +128,7 @@ def test_long_lists_are_cut_short(folder):
   ('config', 'parts'),
   [
     ({'num_hidden_layers': 4}, ('missing: bert.encoder.layer.3.',)),
-    ({'num_hidden_layers': 2}, ('not understood: bert.encoder.layer.2.',)),
+    ({'num_hidden_layers': 2}, ('unknown: bert.encoder.layer.2.',)),
     ({'intermediate_size': 41}, ('expected shape (41, 24), found (40, 24)',)),
     ({'hidden_size': 27}, ('embeddings.word_embeddings.weight: expected shape (61, 27)',)),
     ({'vocab_size': 62}, ('word_embeddings.weight: expected shape (62, 24), found (61, 24)',)),

@@ -1,4 +1,4 @@
-"""The files of a Hugging Face directory: missing, damaged, hostile, half-written."""
+"""The files of a Hugging Face folder: missing, damaged, hostile, half-written."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""GPT-2 read from and written to a Hugging Face directory: every bit kept, every stranger refused."""
+"""GPT-2 read from and written to a Hugging Face folder: every bit kept, every wrong file refused."""
 
 import json
 import pathlib
@@ -142,7 +142,7 @@ def test_all_faults_come_in_one_message(folder):
   message = refusal(gpt2_hf.load, folder(spoil), heads=('lm', 'classifier'))
   assert 'missing: score.weight, transformer.h.1.ln_2.bias' in message
   assert "the head 'classifier' was asked for and is not there" in message
-  assert 'not understood: transformer.h.3.ln_2.bias' in message
+  assert 'unknown: transformer.h.3.ln_2.bias' in message
   assert f'{JOINED}: expected shape (24, 72), found (72, 24)' in message
 
 
@@ -215,7 +215,7 @@ def test_trees_that_are_not_the_model_are_refused(tmp_path):
   norm = params['norm']
   for part, tree in {
     'missing: norm/bias': {**params, 'norm': {'scale': norm['scale']}},
-    'not understood: pooler/bias': {**params, 'pooler': {'bias': np.zeros(3, 'f')}},
+    'unknown: pooler/bias': {**params, 'pooler': {'bias': np.zeros(3, 'f')}},
     'norm/bias: expected shape (24,), found (23,)': {
       **params,
       'norm': {**norm, 'bias': np.zeros(23, 'f')},
