@@ -1,5 +1,6 @@
 """WordPiece vocabularies: train one on a corpus, or read a published one."""
 
+import collections
 import hashlib
 import json
 import os
@@ -88,7 +89,7 @@ def _read_lowercase(path):
 
 
 def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Tokenizer:
-  """Trains a lower-cased vocabulary.
+  """Trains a lower-cased vocabulary. The same lines give the same ids in every process.
 
   Args:
     lines: the text to count.
@@ -98,15 +99,37 @@ def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Toke
   Returns:
     The tokenizer, see `from_vocab`.
   """
-  tokenizer = _with_normalizer(Tokenizer(models.WordPiece(unk_token='[UNK]')), lowercase=True)
+  lines = list(lines)
+  counts = collections.Counter()
+  normalizer = _untrained().normalizer
+  for line in lines:
+    counts.update(normalizer.normalize_str(line))
+  letters = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
+  letters = sorted(letters[:alphabet])
+  # The trainer reads words in a random order and numbers pieces of one letter as they come; ties
+  # between merges are broken by these numbers. So a first training finds which letters occur within
+  # words, and the second one gets all pieces of one letter with fixed ids.
+  single = _trained(lines, 0, letters, SPECIAL)
+  inner = sorted(piece for piece in single if piece.startswith('##') and len(piece) == 3)
+  return from_vocab(_trained(lines, vocab_size, letters, (*SPECIAL, *letters, *inner)))
+
+
+def _untrained():
+  return _with_normalizer(Tokenizer(models.WordPiece(unk_token='[UNK]')), lowercase=True)
+
+
+def _trained(lines, vocab_size, letters, first):
+  """Pieces in the order of their ids. The pieces `first` get the first ids."""
+  tokenizer = _untrained()
   trainer = trainers.WordPieceTrainer(
     vocab_size=vocab_size,
-    limit_alphabet=alphabet,
-    special_tokens=list(SPECIAL),
+    initial_alphabet=letters,
+    limit_alphabet=len(letters),
+    special_tokens=list(first),
     show_progress=False,
   )
   tokenizer.train_from_iterator(lines, trainer)
-  return from_vocab(pieces(tokenizer))
+  return pieces(tokenizer)
 
 
 def pieces(tokenizer: Tokenizer) -> list[str]:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunejax.data import corpus, pretraining, wordpiece
-from prunejax.train import kinds
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 WORDS = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS][:9000]
@@ -331,56 +330,3 @@ def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
   gap = lambda here: abs(here[random].mean() - here[~random].mean())
   within_word, a_sentence = gap(first >= 300), gap(first == FIRST)
   assert (within_word < 0.02 and a_sentence < 0.05) == matched, (within_word, a_sentence)
-
-
-# The vocabulary.
-
-
-def test_a_vocabulary_goes_to_a_file_and_back(tmp_path):
-  trained = load('train')[0]
-  assert trained.get_vocab_size() <= 120 and wordpiece.pieces(trained)[:5] == list(
-    wordpiece.SPECIAL
-  )
-  (tmp_path / 'vocab.txt').write_text(''.join(piece + '\n' for piece in wordpiece.pieces(trained)))
-  for path in (tmp_path, tmp_path / 'vocab.txt'):
-    back = wordpiece.load(path)
-    assert wordpiece.pieces(back) == wordpiece.pieces(trained)
-    assert wordpiece.fingerprint(back) == wordpiece.fingerprint(trained)
-    assert back.encode('Ba deni, foru.').ids == trained.encode('Ba deni, foru.').ids
-  assert trained.encode('ba', 'deni').type_ids[-1] == 1
-
-
-def test_a_cased_folder_stays_cased(tmp_path):
-  pieces = [*wordpiece.SPECIAL, 'The', 'the', 'apple']
-  (tmp_path / 'vocab.txt').write_text('\n'.join(pieces))  # and no line end after the last
-  (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
-  cased, ids = wordpiece.load(tmp_path), lambda words: [pieces.index(word) for word in words]
-  assert cased.get_vocab_size() == len(pieces) and not wordpiece.lowered(cased)
-  assert cased.encode('The apple Apple').ids[1:-1] == ids(['The', 'apple', '[UNK]'])
-  (tmp_path / 'tokenizer_config.json').unlink()
-  lower = wordpiece.load(tmp_path / 'vocab.txt')
-  assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
-  assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
-  assert kinds.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
-  (tmp_path / 'tokenizer_config.json').write_text('[')
-  with pytest.raises(ValueError, match='tokenizer_config.json.*JSON'):
-    wordpiece.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-  'text, match',
-  [
-    ('', 'lacks .PAD.'),
-    ('[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n', r'lacks \[MASK\]'),
-    ('\n'.join([*wordpiece.SPECIAL, 'a', 'a']) + '\n', 'repeats 1'),
-  ],
-)
-def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, match):
-  (tmp_path / 'vocab.txt').write_text(text)
-  with pytest.raises(ValueError, match=match):
-    wordpiece.load(tmp_path)
-
-
-def test_a_missing_vocabulary_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match='vocab.txt'):
-    wordpiece.load(tmp_path / 'vocab.txt')
