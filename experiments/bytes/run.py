@@ -16,7 +16,7 @@ from prunejax import models
 from prunejax.analysis import drawing
 from prunejax.analysis import tables as tabular
 from prunejax.compress import codecs
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 

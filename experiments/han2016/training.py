@@ -11,7 +11,7 @@ import optax
 import prunejax
 from experiments.han2016 import paper
 from prunejax.compress import deep, kmeans, sparse_file
-from prunejax.data import digits
+from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook
 from prunejax.train import study

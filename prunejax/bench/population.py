@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from prunejax.bench import measure, sizes, train
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 from prunejax.sweep import population, resources, stacking, wave
 from prunejax.train import configs, inputs, optimizer, sharding
 from prunejax.train import program as programs

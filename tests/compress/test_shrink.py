@@ -12,7 +12,8 @@ from shrunk_bert import HEADS, INNER, KINDS, inputs, outputs, tree, whole
 
 from prunejax import __main__ as command
 from prunejax.compress import deep, onnx_bert, shrink, sparse_file
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 from prunejax.train import export, saved_model
 
 

@@ -1,4 +1,4 @@
-"""GPT-2 read from and written to a Hugging Face directory: every bit kept, every stranger refused."""
+"""GPT-2 read from and written to a Hugging Face folder: every bit kept, every wrong file refused."""
 
 import json
 import pathlib
@@ -14,9 +14,11 @@ import transformers
 from checkpoint_cases import assert_same_bits, flat, refusal
 
 from prunejax.data import bpe
-from prunejax.models import gpt2, gpt2_hf, hf_directory
+from prunejax.models import gpt2
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf import gpt2 as gpt2_hf
 
-REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'gpt2'
+REFERENCE = pathlib.Path(__file__).parents[2] / 'reference' / 'gpt2'
 WORD = 'transformer.wte.weight'
 JOINED = 'transformer.h.0.attn.c_attn.weight'
 
@@ -140,7 +142,7 @@ def test_all_faults_come_in_one_message(folder):
   message = refusal(gpt2_hf.load, folder(spoil), heads=('lm', 'classifier'))
   assert 'missing: score.weight, transformer.h.1.ln_2.bias' in message
   assert "the head 'classifier' was asked for and is not there" in message
-  assert 'not understood: transformer.h.3.ln_2.bias' in message
+  assert 'unknown: transformer.h.3.ln_2.bias' in message
   assert f'{JOINED}: expected shape (24, 72), found (72, 24)' in message
 
 
@@ -213,7 +215,7 @@ def test_trees_that_are_not_the_model_are_refused(tmp_path):
   norm = params['norm']
   for part, tree in {
     'missing: norm/bias': {**params, 'norm': {'scale': norm['scale']}},
-    'not understood: pooler/bias': {**params, 'pooler': {'bias': np.zeros(3, 'f')}},
+    'unknown: pooler/bias': {**params, 'pooler': {'bias': np.zeros(3, 'f')}},
     'norm/bias: expected shape (24,), found (23,)': {
       **params,
       'norm': {**norm, 'bias': np.zeros(23, 'f')},
@@ -250,4 +252,4 @@ def test_params_are_what_the_model_makes_itself():
   assert jax.tree.map(lambda x: x.shape, made) == jax.tree.map(lambda x: x.shape, params)
   names = [gpt2_hf.hf_name(path) for path in flat(params)]
   assert len(names) - len(set(names)) == 3 * 2 * 2  # of three leaves in c_attn, two share its name
-  assert hf_directory.read_vocab(REFERENCE)[-1] == '<|endoftext|>'
+  assert hf_folder.read_vocab(REFERENCE)[-1] == '<|endoftext|>'

@@ -1,4 +1,4 @@
-"""BERT read from a Hugging Face directory: names, shapes, spellings, and what is refused."""
+"""BERT read from a Hugging Face folder: names, shapes, spellings, and what is refused."""
 
 import json
 import re
@@ -11,7 +11,9 @@ import pytest
 import safetensors.numpy
 from checkpoint_cases import PIECES, REFERENCE, assert_same_bits, flat, refusal
 
-from prunejax.models import bert, bert_hf, hf_model
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import convert
 
 WORD = 'bert.embeddings.word_embeddings.weight'
 QUERY = 'bert.encoder.layer.0.attention.self.query.weight'
@@ -100,7 +102,7 @@ def test_all_faults_come_in_one_message(folder):
 
   message = refusal(bert_hf.load, folder(spoil))
   assert 'missing: bert.encoder.layer.1.output.dense.bias;' in message
-  assert 'not understood: ' in message and 'qa_outputs.weight' in message
+  assert 'unknown: ' in message and 'qa_outputs.weight' in message
   assert 'bert.encoder.layer.3.output.dense.bias' in message
   assert (
     'bert.encoder.layer.0.intermediate.dense.weight: expected shape (40, 24), found (24, 40)'
@@ -126,7 +128,7 @@ def test_long_lists_are_cut_short(folder):
   ('config', 'parts'),
   [
     ({'num_hidden_layers': 4}, ('missing: bert.encoder.layer.3.',)),
-    ({'num_hidden_layers': 2}, ('not understood: bert.encoder.layer.2.',)),
+    ({'num_hidden_layers': 2}, ('unknown: bert.encoder.layer.2.',)),
     ({'intermediate_size': 41}, ('expected shape (41, 24), found (40, 24)',)),
     ({'hidden_size': 27}, ('embeddings.word_embeddings.weight: expected shape (61, 27)',)),
     ({'vocab_size': 62}, ('word_embeddings.weight: expected shape (62, 24), found (61, 24)',)),
@@ -205,7 +207,7 @@ def test_transfer_replaces_the_shared_leaves_and_names_the_fresh():
   ids = jnp.zeros((1, 4), jnp.int32)
   model = bert.Bert(size, ('classifier',), 3)
   fresh = jax.jit(model.init)(jax.random.key(0), ids, ids, ids == 0)['params']
-  tree, stayed = hf_model.transfer(params, fresh)
+  tree, stayed = convert.transfer(params, fresh)
   assert sorted(stayed) == ['classifier/bias', 'classifier/kernel']
   assert jax.tree.structure(tree) == jax.tree.structure(fresh)
   for path, leaf in flat(tree).items():
@@ -216,10 +218,10 @@ def test_transfer_replaces_the_shared_leaves_and_names_the_fresh():
 def test_transfer_refuses_other_shapes_and_strangers():
   params, _ = bert_hf.load(REFERENCE / 'classification', heads=('classifier',))
   fresh = {'classifier': {'kernel': np.zeros((24, 2), 'f'), 'bias': np.zeros(2, 'f')}}
-  message = refusal(hf_model.transfer, params, fresh)
+  message = refusal(convert.transfer, params, fresh)
   assert 'classifier/kernel is (24, 3) pre-trained and (24, 2) fresh' in message
   assert 'classifier/bias is (3,) pre-trained and (2,) fresh' in message
-  message = refusal(hf_model.transfer, {'params': params}, params)
+  message = refusal(convert.transfer, {'params': params}, params)
   assert 'no leaf to transfer' in message and 'params/embeddings/norm/bias' in message
 
 

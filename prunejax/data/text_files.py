@@ -1,11 +1,12 @@
-"""Local text as documents: a folder of plain text or WikiExtractor shards, packed or not.
+"""Documents from local files: plain text or WikiExtractor shards, compressed or not.
 
-Archives are read as streams and never unpacked to disk, so no member can be written anywhere.
+Archives are read as streams. Nothing is unpacked to disk, so no member can write a file.
 """
 
 import gzip
 import io
 import lzma
+import os
 import pathlib
 import re
 import tarfile
@@ -13,14 +14,18 @@ import zlib
 from collections.abc import Iterator
 
 SUFFIXES = ('.txt', '.text', '.gz', '.xz', '.tar', '.tgz', '')  # '' : WikiExtractor's `wiki_00`
-MOST = 2**31  # bytes of one text, unpacked: a small archive can hold far more than any memory
+MAX_BYTES = 2**31  # of one text, unpacked; a small archive can hold more than any memory
 _TAR = re.compile(r'\.(tar(\.[a-z0-9]+)?|tgz)$')
-_JUNK = re.compile(r'(^|/)\.[^./]')  # hidden files, such as what a Mac leaves in an archive
+_HIDDEN = re.compile(r'(^|/)\.[^./]')  # such as the files that macOS adds to an archive
 _DOC = re.compile(r'<doc [^>]*>\n?(.*?)</doc>', re.DOTALL)
 
 
-def files(folder):
-  """Every readable file below `folder` (or the one file it is), sorted by path. Raises FileNotFoundError when none."""
+def files(folder: str | os.PathLike) -> list[pathlib.Path]:
+  """Returns the text files below a folder, sorted by path; or the one file that `folder` is.
+
+  Raises:
+    FileNotFoundError: no such folder, or no text in it.
+  """
   folder = pathlib.Path(folder).expanduser()
   if folder.is_file():
     return [folder]
@@ -37,23 +42,29 @@ def files(folder):
   )
   if not found:
     raise FileNotFoundError(
-      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, or .tar.xz/.gz files'
+      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, '
+      'or .tar.xz/.gz files'
     )
   return found
 
 
-def documents(folder) -> Iterator[str]:
-  """Documents of a folder in a fixed order, each a string of paragraphs separated by newlines.
+def documents(folder: str | os.PathLike) -> Iterator[str]:
+  """Yields the documents of a folder in a fixed order, one paragraph a line.
 
-  A WikiExtractor shard holds many documents; any other file is one. UTF-8, with or without a byte order mark.
+  A WikiExtractor shard holds many documents; any other file is one. Text is UTF-8, with or without
+  a byte order mark.
+
+  Raises:
+    FileNotFoundError: no such folder, or no text in it.
+    ValueError: a damaged archive, or a text that is too large.
   """
   for path in files(folder):
     for raw in _members(path):
       yield from _split(raw)
 
 
-def fingerprint(folder):
-  """What identifies the folder's content for a cache: names and sizes, `[[name, bytes], ...]`."""
+def fingerprint(folder: str | os.PathLike) -> list:
+  """Returns what identifies the text of a folder: [[name, bytes], ...]."""
   folder = pathlib.Path(folder).expanduser()
   return [
     [str(p.relative_to(folder)) if p != folder else p.name, p.stat().st_size] for p in files(folder)
@@ -61,12 +72,12 @@ def fingerprint(folder):
 
 
 def _members(path):
-  """The raw bytes of each text in a file."""
+  """Yields the bytes of each text in a file."""
   try:
     if tarfile.is_tarfile(path) or _TAR.search(path.name):
       with tarfile.open(path, 'r:*') as archive:
         for member in archive:
-          if member.isfile() and not _JUNK.search(member.name):
+          if member.isfile() and not _HIDDEN.search(member.name):
             yield _whole(archive.extractfile(member), f'{path}, {member.name}')
       return
     opener = {'.gz': gzip.open, '.xz': lzma.open}.get(path.suffix, io.open)
@@ -77,13 +88,13 @@ def _members(path):
 
 
 def _whole(stream, name):
-  """All bytes of a stream, piece by piece: how many there will be is not to be believed."""
+  """All bytes of a stream. It is read in pieces, since the size it states may be wrong."""
   pieces, size = [], 0
   while piece := stream.read(2**24):
     pieces.append(piece)
     size += len(piece)
-    if size > MOST:
-      raise ValueError(f'{name}: one text of more than {MOST} bytes; split it into shards')
+    if size > MAX_BYTES:
+      raise ValueError(f'{name}: one text of more than {MAX_BYTES} bytes; split it into shards')
   return b''.join(pieces)
 
 
@@ -91,7 +102,7 @@ def _split(raw):
   text = raw.decode('utf-8-sig', errors='replace').replace('\r\n', '\n')
   shards = _DOC.findall(text)
   if not shards:
-    # A novel wraps its lines: a paragraph ends at an empty line. One long line a paragraph stays as it is.
+    # Lines of a paragraph are joined, as in a novel: a paragraph ends at an empty line.
     paragraphs = [' '.join(p.split()) for p in re.split(r'\n\s*\n', text)]
     shards = ['\n'.join(p for p in paragraphs if p)]
   for shard in shards:

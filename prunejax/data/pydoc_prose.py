@@ -1,9 +1,9 @@
-"""From a docstring to plain prose: paragraphs of whole sentences; code, tables, markup gone."""
+"""Extracts prose from docstrings: paragraphs of whole sentences, without code, tables or markup."""
 
 import inspect
 import re
 
-# Sections of names: the names go, what is said about them stays where it is prose.
+# Sections of items: the names are dropped, the descriptions stay if they are prose.
 _ITEMS = frozenset(
   (
     'parameters|other parameters|returns|return|yields|yield|receives|raises|raise|warns|'
@@ -12,7 +12,7 @@ _ITEMS = frozenset(
     'extra arguments|optional arguments|returned value|return value|parameter|argument'
   ).split('|')
 )
-# Sections that hold no prose at all.
+# Sections without prose.
 _SKIPPED = frozenset(
   (
     'see also|references|methods|bibliography|shape|signature|copyright|license|author|authors|'
@@ -97,8 +97,8 @@ _VERBS = frozenset(
 _VERB_ENDINGS = ('s', 'ed', 'ing', 'ize', 'ise', 'ate', 'ify')
 
 
-def plain(text):
-  """The words of a marked-up line: roles, links, emphasis, typographic quotes become ASCII."""
+def plain(text: str) -> str:
+  """Removes markup from a line: roles, links, emphasis; typographic signs become ASCII."""
   if not text.isascii():
     text = text.translate(_PLAIN)
   if _MARKUP.search(text):
@@ -108,28 +108,31 @@ def plain(text):
   return ' '.join(text.split())
 
 
-def sentences(text):
-  """Split one line of prose after . ! ? before a capital, keeping abbreviations whole."""
-  out, start = [], 0
+def sentences(text: str) -> list[str]:
+  """Splits a line of English prose after . ! ? before a capital, but not after abbreviations."""
+  found, start = [], 0
   for end in _SENTENCE_END.finditer(text):
     if text[end.start()] != '.' or not _ABBREVIATION.search(
       text, max(start, end.start() - 8), end.start()
     ):
-      out.append(text[start : end.end()].strip())
+      found.append(text[start : end.end()].strip())
       start = end.end()
   last = text[start:].strip()
-  return [*out, last] if last else out
+  return [*found, last] if last else found
 
 
-def is_sentence(text):
-  """True for prose: a sentence's two ends, mostly words, some function words, maybe a verb."""
+def is_sentence(text: str) -> bool:
+  """Returns whether a text looks like a sentence of English prose.
+
+  It starts and ends like one, is mostly words, and has some function words and what may be a verb.
+  """
   if not text.isascii() or text[-1:] not in '.!?:' or not (text[0].isupper() or text[0] in '"\'('):
     return False
   words = text.lower().split()
   if not 4 <= len(words) <= 80 or _REFUSED.search(text):
     return False
-  glue = sum(map(_FUNCTION_WORDS.__contains__, words))
-  if glue < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
+  function_words = sum(map(_FUNCTION_WORDS.__contains__, words))
+  if function_words < max(1, 0.15 * len(words)) or text.count('(') != text.count(')'):
     return False
   strange = len(words) - len(_WORDS.findall(text)) + len(_CAMEL.findall(text))
   return strange <= 0.2 * len(words) and any(
@@ -138,13 +141,11 @@ def is_sentence(text):
 
 
 def _blocks(doc):
-  """Lists of lines: every paragraph, list item or description that no rule has thrown out."""
+  """Yields lists of lines: each paragraph, list item or description that no rule drops."""
   lines = doc.split('\n')
-  block, indent = [], None  # the lines so far and their indentation (None: the next line decides)
-  skip_below = None  # leave out what is indented deeper (a literal block, a directive)
-  section = (
-    None  # (kind, indentation of its heading): 'underlined' | 'indented' items, or 'skipped'
-  )
+  block, indent = [], None  # the lines so far, and their indentation (None: the next line's)
+  skip_below = None  # lines that are indented deeper are skipped (a literal block, a directive)
+  section = None  # (kind, indentation of its heading); 'underlined' or 'indented' items, 'skipped'
   fence = doctest = False
   for i, line in enumerate([*lines, '']):
     words = line.strip()
@@ -231,18 +232,18 @@ def _blocks(doc):
       block.append(words)
 
 
-def paragraphs(doc):
-  """Prose paragraphs of one raw docstring, each one line of whole sentences (possibly none)."""
-  out = []
+def paragraphs(doc: str) -> list[str]:
+  """Returns the prose paragraphs of one raw docstring, each a line of whole sentences."""
+  prose = []
   for lines in _blocks(inspect.cleandoc(doc)):
     raw = ' '.join(lines)
     if len(raw) < 20:
       continue
     text = plain(raw.replace('::', ':'))
     kept = [s for s in sentences(text) if is_sentence(s)]
-    # A clause that announces code which is no longer there says nothing.
+    # A clause that announces code says nothing without the code.
     while kept and kept[-1].endswith(':'):
       kept.pop()
     if kept and sum(map(len, kept)) >= 0.5 * len(text) and not _LEGAL.search(text):
-      out.append(' '.join(kept))
-  return out
+      prose.append(' '.join(kept))
+  return prose

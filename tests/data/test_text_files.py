@@ -7,10 +7,11 @@ import tarfile
 
 import pytest
 
-from prunejax.data import text
+from prunejax.data import text_files
 
 SHARD = (
-  '<doc id="1" url="https://x.org/?curid=1" title="One">\nOne\n\nFirst line.\nSecond line.\n\n</doc>\n'
+  '<doc id="1" url="https://x.org/?curid=1" title="One">\n'
+  'One\n\nFirst line.\nSecond line.\n\n</doc>\n'
   '<doc id="2" url="https://x.org/?curid=2" title="Two">\nTwo\n\nOnly line.\n</doc>\n'
   '<doc id="3" url="https://x.org/?curid=3" title="Empty">\n\n</doc>\n'
 )
@@ -18,7 +19,7 @@ ARTICLES = ['One\nFirst line.\nSecond line.', 'Two\nOnly line.']
 
 
 def read(folder):
-  return list(text.documents(folder))
+  return list(text_files.documents(folder))
 
 
 def tar(path, members, mode):
@@ -143,7 +144,7 @@ def test_no_folder_and_no_text_say_what_is_expected(tmp_path):
 
 def test_the_fingerprint_follows_names_and_sizes(tmp_path):
   (tmp_path / 'a.txt').write_text('One.')
-  first = text.fingerprint(tmp_path)
-  assert first == text.fingerprint(tmp_path) == [['a.txt', 4]]
+  first = text_files.fingerprint(tmp_path)
+  assert first == text_files.fingerprint(tmp_path) == [['a.txt', 4]]
   (tmp_path / 'a.txt').write_text('Other.')
-  assert text.fingerprint(tmp_path) != first
+  assert text_files.fingerprint(tmp_path) != first

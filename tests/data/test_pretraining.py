@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunejax.data import corpus, pretraining, wordpiece
-from prunejax.train import families
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 WORDS = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS][:9000]
@@ -19,7 +18,7 @@ FIRST = len(wordpiece.SPECIAL)
 
 
 def distinct(lengths, sentence=5):
-  """A corpus in which every token is another one: a token's place can be read from its id."""
+  """A corpus whose tokens all differ, so that an id says where its token stands."""
   n = sum(lengths)
   documents = np.cumsum([0, *lengths])
   starts = np.zeros(n, bool)
@@ -34,7 +33,7 @@ def stream(lengths=(40, 90, 300, 33, 8, 60, 9), **recipe):
 
 
 def original(batch):
-  """input_ids as they were before anything was hidden."""
+  """input_ids before corruption."""
   ids = batch['input_ids'].copy()
   row, column = np.nonzero(batch['weights'])
   ids[row, batch['positions'][row, column]] = batch['targets'][row, column]
@@ -54,7 +53,7 @@ def segments(batch):
 
 
 def within(hits, n, p, sigmas=5):
-  """True when a count lies where a fair draw puts it, but for one draw in two million."""
+  """Whether a count is within five deviations of its mean (else: one fair draw in two million)."""
   return abs(hits - n * p) <= sigmas * math.sqrt(n * p * (1 - p)) + 1
 
 
@@ -98,7 +97,7 @@ def test_every_place_is_predicted_alike():
   batch = pretraining.batch(s, 0, 0, 4000)
   place = np.bincount(batch['positions'][batch['weights'] == 1], minlength=35)
   assert place[0] == 0
-  # [SEP] stands between the segments, at any place from 3 to 31; the others always hold text.
+  # [SEP] stands between the segments, at a position from 3 to 31; all other positions hold text.
   assert all(within(place[at], 4000, 8 / 32) for at in (1, 2, 32, 33)) and place[34] == 0
   assert place[3:32].min() > 0.6 * 1000 and within(place[1:34].sum(), 8 * 4000, 1.0)
 
@@ -183,7 +182,7 @@ def test_each_epoch_visits_each_window_once(size):
   epochs = seen[: 3 * count].reshape(3, count)
   np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (3, 1)))
   assert (epochs[0] != epochs[1]).any()
-  # An example comes from its window, slid by no more than the document leaves over.
+  # An example comes from its window, which moves only within its document.
   batch = pretraining.batch(s, 0, 0, size)
   for (a, _), window in zip(segments(batch), seen, strict=False):
     assert 0 <= a[0] - FIRST - s.windows[window] <= s.slack[window]
@@ -331,56 +330,3 @@ def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
   gap = lambda here: abs(here[random].mean() - here[~random].mean())
   within_word, a_sentence = gap(first >= 300), gap(first == FIRST)
   assert (within_word < 0.02 and a_sentence < 0.05) == matched, (within_word, a_sentence)
-
-
-# The vocabulary.
-
-
-def test_a_vocabulary_goes_to_a_file_and_back(tmp_path):
-  trained = load('train')[0]
-  assert trained.get_vocab_size() <= 120 and wordpiece.pieces(trained)[:5] == list(
-    wordpiece.SPECIAL
-  )
-  (tmp_path / 'vocab.txt').write_text(''.join(piece + '\n' for piece in wordpiece.pieces(trained)))
-  for path in (tmp_path, tmp_path / 'vocab.txt'):
-    back = wordpiece.load(path)
-    assert wordpiece.pieces(back) == wordpiece.pieces(trained)
-    assert wordpiece.fingerprint(back) == wordpiece.fingerprint(trained)
-    assert back.encode('Ba deni, foru.').ids == trained.encode('Ba deni, foru.').ids
-  assert trained.encode('ba', 'deni').type_ids[-1] == 1
-
-
-def test_a_cased_folder_stays_cased(tmp_path):
-  pieces = [*wordpiece.SPECIAL, 'The', 'the', 'apple']
-  (tmp_path / 'vocab.txt').write_text('\n'.join(pieces))  # and no line end after the last
-  (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
-  cased, ids = wordpiece.load(tmp_path), lambda words: [pieces.index(word) for word in words]
-  assert cased.get_vocab_size() == len(pieces) and not wordpiece.lowered(cased)
-  assert cased.encode('The apple Apple').ids[1:-1] == ids(['The', 'apple', '[UNK]'])
-  (tmp_path / 'tokenizer_config.json').unlink()
-  lower = wordpiece.load(tmp_path / 'vocab.txt')
-  assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
-  assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
-  assert families.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
-  (tmp_path / 'tokenizer_config.json').write_text('[')
-  with pytest.raises(ValueError, match='tokenizer_config.json.*JSON'):
-    wordpiece.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-  'text, match',
-  [
-    ('', 'lacks .PAD.'),
-    ('[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n', r'lacks \[MASK\]'),
-    ('\n'.join([*wordpiece.SPECIAL, 'a', 'a']) + '\n', 'repeats 1'),
-  ],
-)
-def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, match):
-  (tmp_path / 'vocab.txt').write_text(text)
-  with pytest.raises(ValueError, match=match):
-    wordpiece.load(tmp_path)
-
-
-def test_a_missing_vocabulary_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match='vocab.txt'):
-    wordpiece.load(tmp_path / 'vocab.txt')

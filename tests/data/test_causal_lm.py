@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunejax.data import bpe, causal, corpus
+from prunejax.data import bpe, causal_lm, corpus
 
 END = 999
 
 
 class Words:
-  """What `causal.stream` asks of a tokenizer."""
+  """A tokenizer with the two methods that `causal_lm.stream` calls."""
 
   def token_to_id(self, piece):
     return END if piece == bpe.END else None
@@ -23,14 +23,14 @@ def made(lengths, seq_len):
   tokens = np.concatenate(documents).astype(np.int32)
   cuts = np.cumsum([0, *lengths]).astype(np.int64)
   ring = np.concatenate([[*document, END] for document in documents])
-  stream = causal.stream(
-    corpus.Corpus(tokens, np.zeros(len(tokens), bool), cuts), Words(), causal.Recipe(seq_len)
+  stream = causal_lm.stream(
+    corpus.Corpus(tokens, np.zeros(len(tokens), bool), cuts), Words(), causal_lm.Recipe(seq_len)
   )
   return stream, ring
 
 
 def place(ring, row):
-  """Where in the ring a window stands; every window of these rings is found once."""
+  """Position of a window in the ring; each window occurs once in these rings."""
   around = np.concatenate([ring] * (len(row) // len(ring) + 2))
   found = [i for i in range(len(ring)) if np.array_equal(around[i : i + len(row)], row)]
   assert len(found) == 1, row
@@ -50,7 +50,7 @@ def test_an_epoch_reads_the_ring_in_windows_from_one_place(lengths, seq_len, see
   for epoch in range(2):
     places = []
     for i in range(epoch * count, (epoch + 1) * count):
-      got = causal.batch(stream, seed, i, 1)
+      got = causal_lm.batch(stream, seed, i, 1)
       row = np.append(got['input_ids'][0], got['targets'][0, -1])
       np.testing.assert_array_equal(got['targets'][0, :-1], got['input_ids'][0, 1:])
       places.append(place(ring, row))
@@ -65,16 +65,16 @@ def test_a_batch_is_a_function_of_seed_and_step():
   stream, _ = made([40, 3, 25, 60], 8)
   again, _ = made([40, 3, 25, 60], 8)
   for step in (0, 3, 1, 50):  # in any order
-    a, b = causal.batch(stream, 7, step, 4), causal.batch(again, 7, step, 4)
+    a, b = causal_lm.batch(stream, 7, step, 4), causal_lm.batch(again, 7, step, 4)
     assert all(np.array_equal(a[name], b[name]) for name in a)
   one, other, later = (
-    causal.batch(stream, 7, 0, 4),
-    causal.batch(stream, 8, 0, 4),
-    causal.batch(stream, 7, 1, 4),
+    causal_lm.batch(stream, 7, 0, 4),
+    causal_lm.batch(stream, 8, 0, 4),
+    causal_lm.batch(stream, 7, 1, 4),
   )
   assert not np.array_equal(one['input_ids'], other['input_ids'])
   assert not np.array_equal(one['input_ids'], later['input_ids'])
-  epochs = [causal.batch(stream, 7, step, 16)['input_ids'] for step in (0, 1)]
+  epochs = [causal_lm.batch(stream, 7, step, 16)['input_ids'] for step in (0, 1)]
   assert not np.array_equal(np.sort(epochs[0], 0), np.sort(epochs[1], 0)), (
     'each epoch is cut elsewhere'
   )
@@ -82,9 +82,9 @@ def test_a_batch_is_a_function_of_seed_and_step():
 
 def test_processes_share_a_batch_and_big_steps_are_small_ones():
   stream, _ = made([40, 3, 25, 60], 8)
-  whole = causal.batch(stream, 1, 5, 8)
-  parts = [causal.batch(stream, 1, 5, 8, i, 4) for i in range(4)]
-  small = [causal.batch(stream, 1, step, 2) for step in range(20, 24)]
+  whole = causal_lm.batch(stream, 1, 5, 8)
+  parts = [causal_lm.batch(stream, 1, 5, 8, i, 4) for i in range(4)]
+  small = [causal_lm.batch(stream, 1, step, 2) for step in range(20, 24)]
   for name in whole:
     np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
     np.testing.assert_array_equal(np.concatenate([part[name] for part in small]), whole[name])
@@ -101,7 +101,7 @@ def test_processes_share_a_batch_and_big_steps_are_small_ones():
 def test_every_document_ends_and_every_token_is_read():
   lengths = [5, 1, 9, 2]
   stream, ring = made(lengths, 3)  # 21 places, 7 windows
-  read = np.concatenate([causal.batch(stream, 0, i, 1)['input_ids'][0] for i in range(7)])
+  read = np.concatenate([causal_lm.batch(stream, 0, i, 1)['input_ids'][0] for i in range(7)])
   np.testing.assert_array_equal(np.sort(read), np.sort(ring))
   assert (read == END).sum() == 4
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_refused():
   words.token_to_id = lambda piece: None
   words.get_vocab_size = lambda: 5
   with pytest.raises(ValueError, match=r'5 pieces\) has no <\|endoftext\|>'):
-    causal.stream(stream.corpus, words, causal.Recipe(4))
+    causal_lm.stream(stream.corpus, words, causal_lm.Recipe(4))
 
 
 def test_documents_are_cut_whole_for_bytes(tmp_path):

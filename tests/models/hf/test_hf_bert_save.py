@@ -1,4 +1,4 @@
-"""BERT written to a Hugging Face directory: every bit kept, every wrong tree refused."""
+"""BERT written to a Hugging Face folder: every bit kept, every wrong tree refused."""
 
 import json
 import shutil
@@ -12,7 +12,8 @@ import transformers
 from checkpoint_cases import PIECES, REFERENCE, assert_same_bits, flat, refusal
 from flax import traverse_util
 
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_round_trip_keeps_every_bit(source, heads, tmp_path):
   assert_same_bits(again, params)
   names = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'intermediate_size', 'num_labels')
   assert all(getattr(size, name) == getattr(size_again, name) for name in names)
-  # The file holds the very tensors that PyTorch wrote, under the same names.
+  # The file holds the tensors that PyTorch wrote, with the same names.
   theirs = safetensors.numpy.load_file(REFERENCE / source / 'model.safetensors')
   ours = safetensors.numpy.load_file(tmp_path / 'a' / 'out' / 'model.safetensors')
   assert ours.keys() <= theirs.keys()
@@ -115,9 +116,9 @@ def test_trees_that_are_not_the_model_are_refused(tmp_path):
   leaves = flat(params)
   wrong = {
     'missing: pooler/kernel': {k: v for k, v in leaves.items() if k != 'pooler/kernel'},
-    'not understood: extra/bias': {**leaves, 'extra/bias': np.zeros(3, 'f')},
+    'unknown: extra/bias': {**leaves, 'extra/bias': np.zeros(3, 'f')},
     'pooler/bias: expected shape (24,), found (23,)': {**leaves, 'pooler/bias': np.zeros(23, 'f')},
-    'not understood: params/': {f'params/{k}': v for k, v in leaves.items()},
+    'unknown: params/': {f'params/{k}': v for k, v in leaves.items()},
   }
   for part, tree in wrong.items():
     tree = traverse_util.unflatten_dict(tree, sep='/')
