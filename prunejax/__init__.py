@@ -1,63 +1,40 @@
-"""Weight pruning as one link of an optax chain. This is the core: jax, numpy and optax only."""
+"""Weight pruning as one link of an optax chain. This is the core: jax, numpy and optax only.
 
-from prunejax.pruning import masks as masks
-from prunejax.pruning.allocations.cutoff import above as above
-from prunejax.pruning.allocations.cutoff import class_uniform as class_uniform
-from prunejax.pruning.allocations.per_output import per_output as per_output
-from prunejax.pruning.allocations.shares import by_class as by_class
-from prunejax.pruning.allocations.shares import class_distribution as class_distribution
-from prunejax.pruning.allocations.shares import erk as erk
-from prunejax.pruning.allocations.shares import global_threshold as global_threshold
-from prunejax.pruning.allocations.shares import uniform as uniform
-from prunejax.pruning.criteria.block_fisher import block_fisher as block_fisher
-from prunejax.pruning.criteria.curvature import obd as obd
-from prunejax.pruning.criteria.dynamic import regrow as regrow
-from prunejax.pruning.criteria.dynamic import rigl as rigl
-from prunejax.pruning.criteria.dynamic import sparse_evolution as sparse_evolution
-from prunejax.pruning.criteria.layerwise import sparsegpt as sparsegpt
-from prunejax.pruning.criteria.layerwise import wanda as wanda
-from prunejax.pruning.criteria.saliency import deviations as deviations
-from prunejax.pruning.criteria.saliency import platon as platon
-from prunejax.pruning.criteria.saliency import snip as snip
-from prunejax.pruning.criteria.surgeon import obs as obs
-from prunejax.pruning.criteria.weights import magnitude as magnitude
-from prunejax.pruning.criteria.weights import movement as movement
-from prunejax.pruning.criteria.weights import random as random
-from prunejax.pruning.criteria.weights import soft_movement as soft_movement
-from prunejax.pruning.criteria.weights import taylor as taylor
-from prunejax.pruning.links.codebook import share as share
-from prunejax.pruning.links.fresh_moments import reset_moments as reset_moments
-from prunejax.pruning.links.fresh_moments import with_fresh_moments as with_fresh_moments
-from prunejax.pruning.links.proximal import reweighted as reweighted
-from prunejax.pruning.links.rewinding import rewind as rewind
-from prunejax.pruning.mask_update import select_masks as select_masks
-from prunejax.pruning.masks import mask_hash as mask_hash
-from prunejax.pruning.schedules import constant as constant
-from prunejax.pruning.schedules import cubic as cubic
-from prunejax.pruning.schedules import cycle as cycle
-from prunejax.pruning.schedules import every as every
-from prunejax.pruning.schedules import iterative as iterative
-from prunejax.pruning.schedules import linear as linear
-from prunejax.pruning.schedules import one_shot as one_shot
-from prunejax.pruning.schedules import staircase as staircase
-from prunejax.pruning.schedules import until as until
-from prunejax.pruning.state import PruneState as PruneState
-from prunejax.pruning.state import check_pruned as check_pruned
-from prunejax.pruning.state import get_masks as get_masks
-from prunejax.pruning.state import nan_scores as nan_scores
-from prunejax.pruning.structures.local import block as block
-from prunejax.pruning.structures.local import columns as columns
-from prunejax.pruning.structures.local import n_m as n_m
-from prunejax.pruning.structures.local import rows as rows
-from prunejax.pruning.structures.local import unstructured as unstructured
-from prunejax.pruning.structures.tied import ffn as ffn
-from prunejax.pruning.structures.tied import heads as heads
-from prunejax.pruning.structures.tied import tied as tied
-from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
-from prunejax.pruning.transform import hold_zeros as hold_zeros
-from prunejax.pruning.transform import prune_transform as prune_transform
-from prunejax.pruning.types import Allocation as Allocation
-from prunejax.pruning.types import Criterion as Criterion
-from prunejax.pruning.types import Structure as Structure
-from prunejax.pruning.who_pays import format_report as format_report
-from prunejax.pruning.who_pays import who_pays as who_pays
+The public names are listed in `prunejax/public.py`. They are imported when the first of them is
+used, so that the command line does not load jax before it runs a verb.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from prunejax.public import *  # noqa: F403
+
+  __version__: str
+
+
+def __getattr__(name: str) -> Any:
+  if name == '__version__':
+    globals()[name] = _version()
+  elif not name.startswith('__'):
+    globals().update({key: value for key, value in vars(_public()).items() if key[0] != '_'})
+  if name not in globals():
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return globals()[name]
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *vars(_public()), '__version__'})
+
+
+def _public():
+  return importlib.import_module('prunejax.public')
+
+
+def _version():
+  from importlib import metadata
+
+  try:
+    return metadata.version('prunejax')
+  except metadata.PackageNotFoundError:  # a folder on the path, not installed
+    return '0+unknown'

@@ -34,6 +34,8 @@ ROOMS = {
     {'*'},
   ),
   'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  # The verbs. Nothing imports them but the door, __main__.
+  'cli': ({'cli', 'bench', 'train', 'analysis', 'files', ''}, set()),
 }
 
 
@@ -63,8 +65,14 @@ def test_no_forbidden_arrow(path):
       f'{path.name} imports {name}'
     )
   if path.parent == PACKAGE and path.stem not in ROOMS:
-    if path.name == '__init__.py':
-      assert all(name.startswith('prunejax.pruning') for name in imports(path))
+    inside = {name for name in imports(path) if name.startswith('prunejax.')}
+    allowed = {
+      '__init__': 'prunejax.public',
+      'public': 'prunejax.pruning',
+      '__main__': 'prunejax.cli.command',
+    }[path.stem]
+    assert all(name.startswith(allowed) for name in inside)
+    assert all(arrows(path, name)[1] is None for name in imports(path))
     return
   rooms, outside = ROOMS[path.relative_to(PACKAGE).parts[0].removesuffix('.py')]
   for name in imports(path):

@@ -13,14 +13,21 @@ import subprocess
 import sys
 import time
 
-WAIT = 'import sys; from prunejax.bench import forks; sys.exit(forks.serve())'
+# What the server runs. The command is handed in, so that no bench imports the command line.
+WAIT = (
+  'from prunejax.cli import command, extras; from prunejax.bench import forks;'
+  " forks.serve(command.main, extras.REQUIRED['train'])"
+)
 
 
-def serve():
-  """Reads [arguments, file for what it says] a line; forks, says the child's number, and later its status."""
-  from prunejax import __main__ as command
+def serve(command, preloaded):
+  """Reads [arguments, file for its output] a line; forks, prints the child's process id and its status.
 
-  for name in (*command.TRAIN, 'prunejax.train.grid', 'prunejax.train.export'):
+  Args:
+    command: arguments -> exit status, called in each child.
+    preloaded: names of modules to import before the first fork.
+  """
+  for name in (*preloaded, 'prunejax.train.grid', 'prunejax.train.export'):
     importlib.import_module(name)
   print('ready', flush=True)
   for line in sys.stdin:
@@ -30,7 +37,6 @@ def serve():
       _child(command, argv, said)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-  return 0
 
 
 def _child(command, argv, said):
@@ -39,7 +45,7 @@ def _child(command, argv, said):
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for handle, to in ((0, os.open(os.devnull, os.O_RDONLY)), (1, out), (2, out)):
       os.dup2(to, handle)
-    status = command.main(argv)
+    status = command(argv)
     sys.stdout.flush()
   finally:
     os._exit(status)
