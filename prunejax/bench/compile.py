@@ -9,6 +9,7 @@ import prunejax
 from prunejax.bench import measure, sizes, train
 
 EVENT = '/jax/core/compile/backend_compile_duration'
+TARGET_SIZES = tuple(sizes.SIZES)  # a count of compiles holds at any size
 SPARSITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
 CELLS = (
   (0.0, 1e-4, 0),

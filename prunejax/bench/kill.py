@@ -23,9 +23,10 @@ import numpy as np
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.bench import forks, measure
+from prunejax.bench import forks, measure, sizes
 from prunejax.train import preemption
 
+TARGET_SIZES = tuple(sizes.SIZES)  # a sweep has to survive at any size
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
 from configs import base

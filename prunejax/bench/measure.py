@@ -5,6 +5,7 @@ import pathlib
 import platform
 import re
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -105,6 +106,24 @@ def row(name, value, unit, target='', detail='', *, where=True):
   value = None if value is None else float(value)
   ok = meets(value, target) if target and where and value is not None else None
   return {'name': name, 'value': value, 'unit': unit, 'target': target, 'ok': ok, 'detail': detail}
+
+
+def at_size(row: dict, size: str, target_sizes: Sequence[str]) -> dict:
+  """Removes the target of a row that was measured at a size without one.
+
+  Args:
+    row: a row of `row`.
+    size: the size it was measured at.
+    target_sizes: the sizes that its target is meant for.
+
+  Returns:
+    The row; at another size without target and verdict, and its detail says for which sizes the target is meant.
+  """
+  if not row['target'] or size in target_sizes:
+    return row
+  note = f'no target at {size} ({", ".join(target_sizes)}: {row["target"]})'
+  detail = '; '.join(filter(None, (note, row['detail'])))
+  return {**row, 'target': '', 'ok': None, 'detail': detail}
 
 
 def meets(value, target) -> bool:

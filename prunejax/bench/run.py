@@ -78,6 +78,7 @@ def run(only=None, size='base', *, times=None, out=None, say=log.say):
     say(f'{name} ...')
     try:
       for row in BENCHES[name].run(size, say, times=times, out=out):
+        row = measure.at_size(row, size, getattr(BENCHES[name], 'TARGET_SIZES', ('base',)))
         part['rows'].append(row)
         _keep(out, results, part, began)
         say(

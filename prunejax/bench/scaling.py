@@ -13,6 +13,7 @@ from prunejax.bench import measure, selection, sizes
 LEAVES = 16
 SIDES = {'tiny': (16,), 'small': (256, 512, 1024), 'base': (256, 512, 1024, 2048, 4096, 8192)}
 SIDES['large'] = SIDES['base']
+TARGET_SIZES = ('base', 'large')  # both measure the same sides
 FLAT_FROM = 16 * 2**20  # smaller ones lie in the cache
 COLOURS = {'uniform': '#0072B2', 'global': '#D55E00', 'one read': '#777777'}
 

@@ -37,7 +37,7 @@ def verdict(results) -> str:
   """'11 of 12 targets met; missed: 1 in train'."""
   judged = [(bench, row['ok']) for bench, row in rows(results) if row['ok'] is not None]
   if not judged:
-    return 'no figure here has a target'
+    return f'no row has a target at size {results["size"]}'
   missed = [bench for bench, ok in judged if not ok]
   where = ', '.join(f'{missed.count(bench)} in {bench}' for bench in dict.fromkeys(missed))
   return f'{len(judged) - len(missed)} of {len(judged)} targets met' + (
@@ -79,18 +79,20 @@ def compare(paths) -> str:
   """Tables of several machines side by side, one column a file. Raises ValueError, FileNotFoundError by file."""
   files = [read(path) for path in paths]
   heads = [f'{f["machine"]["kind"]}, {f["size"]}' for f in files]
-  found = {}
+  shown, targets = {}, {}
   for column, results in enumerate(files):
     for bench, row in rows(results):
-      name = (bench, row['name'], row['unit'], row['target'])
-      found.setdefault(name, {})[column] = f'{number(row["value"])} {VERDICT[row["ok"]]}'.strip()
+      name = (bench, row['name'], row['unit'])
+      shown.setdefault(name, {})[column] = f'{number(row["value"])} {VERDICT[row["ok"]]}'.strip()
+      targets.setdefault(name, {})[row['target']] = None
   lines = [
     '| figure | unit | target | ' + ' | '.join(heads) + ' |',
     '|---' * (3 + len(heads)) + '|',
   ]
-  for (bench, name, unit, target), cells in found.items():
-    shown = ' | '.join(cells.get(column, '') for column in range(len(heads)))
-    lines.append(f'| {bench}: {name} | {unit} | {target} | {shown} |')
+  for (bench, name, unit), cells in shown.items():
+    target = ' or '.join(filter(None, targets[bench, name, unit]))
+    values = ' | '.join(cells.get(column, '') for column in range(len(heads)))
+    lines.append(f'| {bench}: {name} | {unit} | {target} | {values} |')
   return '\n'.join(lines)
 
 
