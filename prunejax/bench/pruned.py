@@ -19,7 +19,7 @@ from flax import traverse_util
 from prunejax import files
 from prunejax.bench import encoders, measure, table
 from prunejax.bench import run as benches
-from prunejax.compress import deep, sparse_file
+from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
 from prunejax.train import export, log, program, saved
 
@@ -86,8 +86,8 @@ def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say)
 def _bytes(leaves, small, forms):
   """Rows of what each form takes on a disk."""
   dense = sum(leaf.nbytes for leaf in leaves.values())
-  compact = deep.encode(leaves)
-  again = deep.decode(compact)
+  compact = deep_compression.encode(leaves)
+  again = deep_compression.decode(compact)
   far = max(float(np.max(np.abs(again[path] - leaf), initial=0)) for path, leaf in leaves.items())
   cut = sum(leaf.nbytes for leaf in small.values())
   found = [
