@@ -70,10 +70,12 @@ def _bench_model(args):
   unfit = [f'--{name}' for name in OF_THE_MACHINE if getattr(args, name) is not None]
   if unfit:
     raise ValueError(f'bench of the run {args.where!r} takes no {", ".join(unfit)}')
-  from prunejax.bench import pruned
+  from prunejax.bench import pruned_model
 
   given = {name: getattr(args, name) for name in (*OF_A_RUN, 'out')}
-  pruned.run(args.where, **{name: value for name, value in given.items() if value is not None})
+  pruned_model.run(
+    args.where, **{name: value for name, value in given.items() if value is not None}
+  )
 
 
 def _bench_machine(args):
@@ -84,6 +86,6 @@ def _bench_machine(args):
       )
   if args.times is not None and args.times < 1:
     raise ValueError(f'--times={args.times}: at least 1')
-  from prunejax.bench import run as benches
+  from prunejax.bench import suite
 
-  benches.run(args.only, args.size, times=args.times, out=args.out)
+  suite.run(args.only, args.size, times=args.times, out=args.out)

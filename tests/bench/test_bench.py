@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.bench import measure, run, scaling, sizes, table
+from prunejax.bench import measure, scaling, sizes, suite, table
 
 
 def said(capsys, argv, status=0):
@@ -97,7 +97,7 @@ def test_sizes_lie_side_by_side_in_one_line(fakes, tmp_path, capsys):
 
 
 def test_the_sizes_of_targets_are_sizes():
-  for bench in run.BENCHES.values():
+  for bench in suite.BENCHES.values():
     assert set(getattr(bench, 'TARGET_SIZES', ('base',))) <= set(sizes.SIZES)
 
 
@@ -121,7 +121,7 @@ def fakes(monkeypatch):
   )
   broken = Fake(measure.row('before', 1, 's'), MemoryError('too large'))
   kill = Fake(measure.row('hours', 1, 'h', '<= 2'), target_sizes=tuple(sizes.SIZES))
-  monkeypatch.setattr(run, 'BENCHES', {'good': good, 'broken': broken, 'kill': kill})
+  monkeypatch.setattr(suite, 'BENCHES', {'good': good, 'broken': broken, 'kill': kill})
 
 
 def test_the_whole_command(fakes, tmp_path, capsys):
@@ -165,10 +165,10 @@ def test_a_row_is_kept_as_it_comes(fakes, tmp_path, monkeypatch):
   class Stop(BaseException):
     pass
 
-  run.BENCHES['good'].rows = (measure.row('first', 1, 's'), Stop())
+  suite.BENCHES['good'].rows = (measure.row('first', 1, 's'), Stop())
   monkeypatch.setattr(Fake, 'run', lambda self, size, say, **options: _until_stop(self.rows))
   with pytest.raises(Stop):
-    run.run(['good'], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+    suite.run(['good'], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   assert table.read(tmp_path / 'x.json')['benches']['good']['rows'][0]['name'] == 'first'
 
 
@@ -208,9 +208,9 @@ def compiled_quickly():
   jax.config.update('jax_disable_most_optimizations', False)
 
 
-@pytest.mark.parametrize('name', [name for name in run.BENCHES if name not in run.BY_NAME_ONLY])
+@pytest.mark.parametrize('name', [name for name in suite.BENCHES if name not in suite.BY_NAME_ONLY])
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path, compiled_quickly):
-  results = run.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+  results = suite.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   rows = results['benches'][name]['rows']
   assert rows and all(row['value'] is not None for row in rows), rows
   assert len({row['name'] for row in rows}) == len(rows)

@@ -17,8 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.bench import encoders, measure, table
-from prunejax.bench import run as benches
+from prunejax.bench import encoders, measure, suite, table
 from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
 from prunejax.train import export, log, program, saved
@@ -52,7 +51,7 @@ def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say)
     spent = round(time.perf_counter() - began, 1)
     about = {
       'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-      'commit': benches.commit(),
+      'commit': suite.commit(),
     }
     command = (
       f'python -m prunejax bench {name} --batches={",".join(map(str, batches))} --length={length}'
