@@ -2,8 +2,8 @@
 
 The real command runs in its own process: a sweep of two runs that save every second step, as one
 program or one by one. It is killed while it starts, trains, saves a checkpoint, writes a model or
-writes the ledger, sometimes with SIGTERM instead. A process that will be killed at its start is a new
-one; any other is forked from a process that has imported everything.
+writes the ledger, sometimes with SIGTERM instead. A process that will be killed at its start is a
+new one; any other is forked from a process that has imported everything.
 """
 
 import collections
@@ -69,8 +69,8 @@ WORDS = (
 OUTPUT = 'output.txt'  # what the processes print
 SHARES = (0.2, 0.25, 0.25, 0.15, 0.15)  # of the moments below, in their order
 OPTIONS = ((), ('--one-by-one',))
-# Fields of a row that depend on how it was computed: a member that is left over continues alone, with
-# the same numbers.
+# Fields of a row that depend on how it was computed: a member that is left over continues alone,
+# with the same numbers.
 COST = ('time', 'seconds', 'device_seconds', 'members', 'batching')
 
 

@@ -114,7 +114,7 @@ def compiled(fn: Callable, *args, **options) -> jax.stages.Compiled:
 
 
 def temporary(program: jax.stages.Compiled) -> int | None:
-  """Returns the bytes that a program needs beside its inputs and outputs; None if unknown to XLA."""
+  """Returns the bytes a program needs beside its inputs and outputs; None if unknown to XLA."""
   return getattr(program.memory_analysis(), 'temp_size_in_bytes', None)
 
 

@@ -1,8 +1,8 @@
-"""What a pruned BERT is worth on this machine: the bytes of each form, the milliseconds of each, and what it computes.
+"""Measures what a pruned BERT is worth on this machine: the bytes and the time of each form.
 
-All forms are timed in one process, in turn, encoder and pooler from ids to hidden states; a ratio is to the dense
-model of the same rounds (see `measure`). What takes no less than the dense model is said to have no gain, what did not
-in a quarter of the rounds to be undecided.
+All forms are timed in one process, in turn, encoder and pooler from ids to hidden states. A ratio
+is to the dense model of the same rounds (see `measure`). A form that takes no less than the dense
+model is marked "no gain"; one that does so in a quarter of the rounds, "undecided".
 """
 
 import datetime
@@ -10,6 +10,8 @@ import json
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from os import PathLike
 
 import jax
 import jax.numpy as jnp
@@ -22,21 +24,40 @@ from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
 from prunejax.train import export, log, program, saved
 
-GAIN = 0.97  # of the dense model; less than three parts in a hundred is no gain
-ROWS = 128  # held-out examples that outputs are compared on
+GAIN = 0.97  # of the dense model; a smaller difference is no gain
+ROWS = 128  # held-out examples on which outputs are compared
 
 
-def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say):
-  """Measures the model of `where`, a work directory or a Hugging Face folder, and returns the results.
+def run(
+  where: PathLike | str,
+  *,
+  batches: Sequence[int] = (1, 8),
+  length: int | None = None,
+  rounds: int = 25,
+  out: PathLike | str | None = None,
+  say: Callable[[str], None] = log.say,
+) -> dict:
+  """Measures a saved model.
 
-  batches: examples at a time. length: tokens an example, None for the longest of the model. out: the JSON file to
-  write, its table in Markdown beside it; default runs/bench/<name>-<machine>.json. Raises ValueError for another
-  model than a BERT and for numbers that cannot be.
+  Args:
+    where: a work directory or a Hugging Face folder.
+    batches: examples at a time.
+    length: tokens an example; None for the longest of the model.
+    rounds: how often each form is timed.
+    out: the JSON file to write, with a table in Markdown beside it; None for
+      runs/bench/<name>-<machine>.json.
+    say: prints one line.
+
+  Returns:
+    The results, as in the file.
+
+  Raises:
+    ValueError: no BERT; a number out of range. OSError: there is no model.
   """
   began = time.perf_counter()
-  found = saved.load(where)
-  saved.widths(found.size)
-  longest = found.size.max_position_embeddings
+  model = saved.load(where)
+  saved.widths(model.size)
+  longest = model.size.max_position_embeddings
   length = longest if length is None else length
   if not 1 <= length <= longest:
     raise ValueError(f'--length={length}: the model has 1 to {longest} positions')
@@ -67,29 +88,34 @@ def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say)
     files.write(out.with_suffix('.md'), table.markdown(results))
 
   leaves = {
-    path: np.asarray(jax.device_get(leaf), np.float32) for path, leaf in found.leaves.items()
+    path: np.asarray(jax.device_get(leaf), np.float32) for path, leaf in model.leaves.items()
   }
-  small = export.shrunk(found)
-  say(f'{found.what} of {where}: {_zeros(leaves):.3f} of the encoder is zero')
+  small = export.shrunk(model)
+  say(f'{model.what} of {where}: {_zeros(leaves):.3f} of the encoder is zero')
   with tempfile.TemporaryDirectory() as scratch:
-    forms, lacking = encoders.forms(leaves, found.size, small, pathlib.Path(scratch))
+    forms, missing = encoders.forms(leaves, model.size, small, pathlib.Path(scratch))
     part('bytes', _bytes(leaves, small[0], forms))
-    outputs, how = _outputs(found, leaves, length, forms)
+    outputs, compared_on = _outputs(model, leaves, length, forms)
     for rows in batches:
-      part(f'batch {rows}', _times(forms, lacking, outputs, found.size, rows, length, rounds, how))
+      timed = _times(forms, outputs, _random(model.size, rows, length), rounds)
+      timed += [measure.row(name, None, '', detail=reason) for name, reason in missing]
+      timed[0]['detail'] += f'; batch {rows} x {length}; outputs compared on {compared_on}'
+      part(f'batch {rows}', timed)
   say(table.text(results))
   say(f'written: {out} and {out.with_suffix(".md").name}')
   return results
 
 
 def _bytes(leaves, small, forms):
-  """Rows of what each form takes on a disk."""
+  """Rows of the bytes of each form on disk."""
   dense = sum(leaf.nbytes for leaf in leaves.values())
-  compact = deep_compression.encode(leaves)
-  again = deep_compression.decode(compact)
-  far = max(float(np.max(np.abs(again[path] - leaf), initial=0)) for path, leaf in leaves.items())
-  cut = sum(leaf.nbytes for leaf in small.values())
-  found = [
+  coded = deep_compression.encode(leaves)
+  decoded = deep_compression.decode(coded)
+  error = max(
+    float(np.max(np.abs(decoded[path] - leaf), initial=0)) for path, leaf in leaves.items()
+  )
+  shrunk = sum(leaf.nbytes for leaf in small.values())
+  files_of = [
     ('dense, float32', dense, 'the weights alone'),
     ('dense, bfloat16', dense // 2, 'the weights alone'),
     ('sparse file, float32', len(sparse_file.encode(leaves)), 'exact'),
@@ -97,69 +123,63 @@ def _bytes(leaves, small, forms):
     ('sparse file, int8', len(sparse_file.encode(leaves, 'int8')), 'values rounded'),
     (
       'Deep Compression',
-      len(compact),
-      f'five bits a weight, weights differ by at most {far:.2g}; not trained after',
+      len(coded),
+      f'five bits a weight, weights differ by at most {error:.2g}; not trained after',
     ),
-    ('shrunk, float32', cut, 'exact'),
-    ('shrunk, bfloat16', cut // 2, 'values rounded'),
+    ('shrunk, float32', shrunk, 'exact'),
+    ('shrunk, bfloat16', shrunk // 2, 'values rounded'),
     ('shrunk, sparse file, float32', len(sparse_file.encode(small)), 'exact'),
   ]
-  found += [(form.name, form.size, form.note) for form in forms if form.size]
+  files_of += [(form.name, form.size, form.note) for form in forms if form.size]
   return [
     measure.row(
       name, size / dense, 'of dense', '', f'{size:,} bytes; {note}' + _verdict(size / dense, name)
     )
-    for name, size, note in found
+    for name, size, note in files_of
   ]
 
 
-def _times(forms, lacking, outputs, size, rows, length, rounds, how):
-  """Rows of how long each form takes for `rows` examples of `length` tokens."""
-  batch = _random(size, rows, length)
-  times = measure.interleaved(
-    {form.name: lambda f=form: f.call(batch) for form in forms}, rounds, seconds=60
-  )
-  found = []
+def _times(forms, outputs, batch, rounds):
+  """Rows of the time that each form takes for a batch."""
+  calls = {form.name: lambda form=form: form.call(batch) for form in forms}
+  times = measure.interleaved(calls, rounds, seconds=60)
+  dense = times[forms[0].name]
+  rows = []
   for form in forms:
-    ratio = measure.ratio(times[form.name], times[forms[0].name])
-    low, high = np.quantile(
-      np.divide(times[form.name].rounds, times[forms[0].name].rounds), (0.25, 0.75)
-    )
-    spread = (
-      '' if form is forms[0] else f', half of the rounds from {low:.2f} to {high:.2f} of dense'
-    )
-    detail = f'{times[form.name]}{spread}; {form.note}; {outputs[form.name]}{_verdict(ratio, form.name, high)}'
-    found.append(measure.row(form.name, ratio, 'of dense', '', detail))
-  found += [measure.row(name, None, '', detail=why) for name, why in lacking]
-  found[0]['detail'] += f'; batch {rows} x {length}; outputs compared on {how}'
-  return found
+    ratio = measure.ratio(times[form.name], dense)
+    low, high = np.quantile(np.divide(times[form.name].rounds, dense.rounds), (0.25, 0.75))
+    spread = f', half of the rounds from {low:.2f} to {high:.2f} of dense'
+    detail = f'{times[form.name]}{"" if form is forms[0] else spread}'
+    detail += f'; {form.note}; {outputs[form.name]}{_verdict(ratio, form.name, high)}'
+    rows.append(measure.row(form.name, ratio, 'of dense', '', detail))
+  return rows
 
 
-def _outputs(found, leaves, length, forms):
-  """({form: what its output is beside the dense one's}, on what)."""
-  batch, how = _held_out(found, length)
-  given = {key: batch[key] for key in ('input_ids', 'segment_ids', 'valid')}
-  logits = jax.jit(_head(found.size, leaves))
-  said, dense = {}, None
+def _outputs(model, leaves, length, forms):
+  """({form: how its output compares with the dense one's}, the examples in words)."""
+  batch, examples = _held_out(model, length)
+  arrays = {key: batch[key] for key in ('input_ids', 'segment_ids', 'valid')}
+  logits = jax.jit(_head(model.size, leaves))
+  comparisons, dense = {}, None
   for form in forms:
-    sequence, pooled = form.call(given)
+    sequence, pooled = form.call(arrays)
     values = np.asarray(logits(jnp.asarray(sequence), jnp.asarray(pooled)))
     dense = values if dense is None else dense
-    seen = given['valid'] if values.ndim == 3 else slice(None)
+    compared = arrays['valid'] if values.ndim == 3 else slice(None)
     top = values.argmax(-1)
-    text = f'logits differ by at most {np.abs(values - dense)[seen].max():.2g}'
-    text += f', same first choice at {np.mean((top == dense.argmax(-1))[seen]):.4f}'
+    text = f'logits differ by at most {np.abs(values - dense)[compared].max():.2g}'
+    text += f', same first choice at {np.mean((top == dense.argmax(-1))[compared]):.4f}'
     if 'targets' in batch and values.ndim == 3:
-      told = np.take_along_axis(top, batch['positions'], 1) == batch['targets']
-      text += f', MLM accuracy {np.sum(told * batch["weights"]) / np.sum(batch["weights"]):.4f}'
-    said[form.name] = text
-  return said, how
+      right = np.take_along_axis(top, batch['positions'], 1) == batch['targets']
+      text += f', MLM accuracy {np.sum(right * batch["weights"]) / np.sum(batch["weights"]):.4f}'
+    comparisons[form.name] = text
+  return comparisons, examples
 
 
-def _held_out(found, length):
-  """(a batch of held-out text where the run has some of this kind, else of random pieces; in words)."""
-  if found.config is not None and not found.config.data.task:
-    _, data = program.read_inputs(found.config)
+def _held_out(model, length):
+  """(batch, its examples in words): held-out text of a pre-training run, else random pieces."""
+  if model.config is not None and not model.config.data.task:
+    _, data = program.read_inputs(model.config)
     batches, rows = [], 0
     for batch in data.held_out():
       batches.append(batch)
@@ -170,7 +190,7 @@ def _held_out(found, length):
       key: np.concatenate([np.asarray(b[key]) for b in batches])[:ROWS] for key in batches[0]
     }
     return joined, f'{len(joined["input_ids"])} held-out examples'
-  return _random(found.size, 16, length), '16 examples of random pieces'
+  return _random(model.size, 16, length), '16 examples of random pieces'
 
 
 def _random(size, rows, length):
@@ -186,7 +206,7 @@ def _random(size, rows, length):
 
 
 def _head(size, leaves):
-  """(sequence, pooled) -> logits of the first head the model has, or the pooled state; always the dense one's."""
+  """(sequence, pooled) -> logits of the first head of the dense model, or the pooled state."""
   params = traverse_util.unflatten_dict(leaves, sep='/')
   if 'mlm' in params:
     words = params['embeddings']['word']['embedding']
@@ -201,6 +221,7 @@ def _head(size, leaves):
 
 
 def _zeros(leaves):
+  """Sparsity of the encoder's kernels."""
   kernels = [
     leaf
     for path, leaf in leaves.items()
@@ -212,9 +233,9 @@ def _zeros(leaves):
 
 
 def _verdict(ratio, name, high=0.0):
-  """What a ratio is worth in words; high: its upper quartile over the rounds."""
+  """A ratio in words; `high` is its upper quartile over the rounds."""
   if name in ('dense', 'dense, float32'):
     return ''
   if ratio >= GAIN:
     return '; no gain'
-  return '; undecided: the machine was too busy to tell' if high >= GAIN else ''
+  return '; undecided: the rounds differ too much' if high >= GAIN else ''

@@ -25,9 +25,9 @@ from prunejax.bench import (
 )
 from prunejax.train import log, specs
 
-# A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and TARGET_SIZES,
-# the sizes that its targets are meant for (default: base). Options: `out`, the file of results, beside
-# which a figure may be drawn, and `times`, how often `kill` kills.
+# A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and
+# TARGET_SIZES, the sizes that its targets are meant for (default: base). Options: `out`, the file
+# of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
 BENCHES = {
   'selection': selection,
   'optimizer': optimizer,
