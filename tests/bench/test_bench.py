@@ -83,7 +83,7 @@ def test_a_bench_is_judged_at_the_size_of_its_targets(size, fakes, tmp_path, cap
     assert table.verdict(results) == '1 of 1 targets met'
   results['benches'].pop('kill')
   if size != 'base':
-    assert table.verdict(results) == f'no row has a target at size {size}'
+    assert table.verdict(results) == 'no row has a target'
 
 
 def test_sizes_lie_side_by_side_in_one_line(fakes, tmp_path, capsys):
