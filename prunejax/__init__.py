@@ -1,4 +1,8 @@
-"""Weight pruning as one link of an optax chain. This is the core: jax, numpy and optax only.
+"""Weight pruning as one link of an optax chain: jax, numpy and optax are all that it imports.
+
+tx = optax.chain(
+  optax.adamw(2e-5),
+  prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.9, end=10_000)))
 
 The public names are listed in `prunejax/public.py`. They are imported when the first of them is
 used, so that the command line does not load jax before it runs a verb.
@@ -17,18 +21,16 @@ def __getattr__(name: str) -> Any:
   if name == '__version__':
     globals()[name] = _version()
   elif not name.startswith('__'):
-    globals().update({key: value for key, value in vars(_public()).items() if key[0] != '_'})
+    public = importlib.import_module('prunejax.public')
+    globals().update({key: getattr(public, key) for key in public.__all__})
   if name not in globals():
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   return globals()[name]
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *vars(_public()), '__version__'})
-
-
-def _public():
-  return importlib.import_module('prunejax.public')
+  public = importlib.import_module('prunejax.public')
+  return sorted({*globals(), *public.__all__, '__version__'})
 
 
 def _version():

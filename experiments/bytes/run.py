@@ -17,7 +17,7 @@ from prunejax.analysis import drawing
 from prunejax.analysis import tables as tabular
 from prunejax.compress import codecs
 from prunejax.models import bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 
 EMBEDDINGS = r'embeddings/.*'

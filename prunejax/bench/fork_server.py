@@ -33,7 +33,7 @@ def serve(command: Callable[[list[str]], int], preloaded: Sequence[str]):
     command: arguments -> exit status, called in each child.
     preloaded: names of modules to import before the first fork.
   """
-  for name in (*preloaded, 'prunejax.train.grid', 'prunejax.train.export'):
+  for name in (*preloaded, 'prunejax.sweep.grid', 'prunejax.train.export'):
     importlib.import_module(name)
   print('ready', flush=True)
   for line in sys.stdin:

@@ -22,7 +22,7 @@ from prunejax import files
 from prunejax.bench import encoders, measure, suite, table
 from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
-from prunejax.train import export, log, program, saved
+from prunejax.train import console, export, program, saved_model
 
 GAIN = 0.97  # of the dense model; a smaller difference is no gain
 ROWS = 128  # held-out examples on which outputs are compared
@@ -35,7 +35,7 @@ def run(
   length: int | None = None,
   rounds: int = 25,
   out: PathLike | str | None = None,
-  say: Callable[[str], None] = log.say,
+  say: Callable[[str], None] = console.say,
 ) -> dict:
   """Measures a saved model.
 
@@ -55,8 +55,8 @@ def run(
     ValueError: no BERT; a number out of range. OSError: there is no model.
   """
   began = time.perf_counter()
-  model = saved.load(where)
-  saved.widths(model.size)
+  model = saved_model.load(where)
+  saved_model.widths(model.size)
   longest = model.size.max_position_embeddings
   length = longest if length is None else length
   if not 1 <= length <= longest:

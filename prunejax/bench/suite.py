@@ -23,7 +23,7 @@ from prunejax.bench import (
   table,
   train,
 )
-from prunejax.train import log, specs
+from prunejax.train import console, specs
 
 # A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and
 # TARGET_SIZES, the sizes that its targets are meant for (default: base). Options: `out`, the file
@@ -47,7 +47,7 @@ def run(
   *,
   times: int | None = None,
   out: PathLike | str | None = None,
-  say: Callable[[str], None] = log.say,
+  say: Callable[[str], None] = console.say,
 ) -> dict:
   """Runs benches at a size.
 

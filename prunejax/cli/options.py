@@ -80,7 +80,7 @@ def worker(args: argparse.Namespace) -> tuple[int, int]:
   Raises:
     ValueError: only one of the two is known, or the index is out of range.
   """
-  from prunejax.train import workers
+  from prunejax.sweep import workers
 
   joined = bool(args.distributed or os.environ.get('JAX_COORDINATOR_ADDRESS'))
   return workers.place(args.worker, args.workers, joined=joined)

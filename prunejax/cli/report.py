@@ -69,7 +69,7 @@ def _redraw_ledger(source, out):
 def _redraw_folder(source, out):
   from prunejax import files
   from prunejax.analysis import compare
-  from prunejax.train import grid
+  from prunejax.sweep import grid
 
   study = papers.load(grid.experiment_of(source))
   if out:

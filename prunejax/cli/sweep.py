@@ -23,7 +23,8 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     ValueError, OSError: a bad argument, config value or file; a config without sweep().
   """
   workdir = options.workdir(args)
-  from prunejax.train import configs, grid
+  from prunejax.sweep import grid
+  from prunejax.train import configs
 
   config, module = configs.load(args.config, options.ROOT)
   if not hasattr(module, 'sweep'):

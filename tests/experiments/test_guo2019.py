@@ -9,7 +9,7 @@ import pytest
 from experiments.guo2019 import cells, claims, run, strength
 from prunejax import __main__ as command
 from prunejax.models import bert, bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import inputs, optimizer, program
 
 

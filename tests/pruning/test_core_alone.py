@@ -60,6 +60,7 @@ def test_prune_transform_works_with_every_extra_blocked():
 
 def test_the_namespace_is_small_and_explicit():
   public = {name for name in vars(prunejax.public) if name[0] != '_'}
+  assert public == set(prunejax.public.__all__)
   assert {'prune_transform', 'get_masks', 'magnitude', 'cubic', 'every', 'masks'} <= public
   assert len(public) <= 80
   assert public < set(dir(prunejax))
