@@ -10,7 +10,7 @@ import optax
 
 import prunejax
 from experiments.han2016 import paper
-from prunejax.compress import deep, kmeans, sparse_file
+from prunejax.compress import deep_compression, kmeans, sparse_file
 from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook
@@ -71,12 +71,19 @@ def measure(settings, root, folder, say):
     'bits': {f'{layer}/kernel': b for layer, b in bits.items()},
     'index_bits': paper.INDEX_BITS,
   }
-  coded, fixed = deep.encode(trained, **how), deep.encode(trained, entropy=False, **how)
-  read = deep.decode(coded)
+  coded, fixed = (
+    deep_compression.encode(trained, **how),
+    deep_compression.encode(trained, entropy=False, **how),
+  )
+  read = deep_compression.decode(coded)
   for name, leaf in trained.items():
     assert np.array_equal(read[name], leaf), name  # the file is the network
-  layers = {row['name'].split('/')[0]: row for row in deep.describe(coded) if 'bits' in row}
-  plain = {row['name'].split('/')[0]: row for row in deep.describe(fixed) if 'bits' in row}
+  layers = {
+    row['name'].split('/')[0]: row for row in deep_compression.describe(coded) if 'bits' in row
+  }
+  plain = {
+    row['name'].split('/')[0]: row for row in deep_compression.describe(fixed) if 'bits' in row
+  }
   for name in ('value_bits', 'gap_bits', 'entries', 'bytes'):
     out[f'layer_{name}'] = [layers[layer][name] for layer in shares]
   out['layer_bytes_fixed'] = [plain[layer]['bytes'] for layer in shares]
