@@ -11,6 +11,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 # Rooms of the package that a room may use, and packages from outside; a star stands for any. `files` is one file.
 ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
+  'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
   'models': ({'models'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
   'data': (
     {'data'},
