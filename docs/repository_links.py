@@ -1,7 +1,7 @@
 """MkDocs hook: links to files of the repository, and names of the API.
 
-Pages link to such files as they would in the repository (`../experiments/league/README.md`), so that
-links work there as well. This hook adds each linked file to the site and rewrites the link to it.
+Pages link to such files as they would in the repository, `../experiments/league/README.md`, so that
+the links work in both places. This hook adds each linked file to the site and rewrites the link.
 Markdown files become pages, whose own links are followed; other files are copied as they are.
 
 API pages name a function as users do, `::: prunejax.magnitude`. mkdocstrings reads source files, so

@@ -1,4 +1,4 @@
-"""What the README and the manual show: the README's example runs, every command parses, links exist."""
+"""The README's example runs; commands of the README and the manual parse; their links exist."""
 
 import pathlib
 import re

@@ -39,8 +39,8 @@ def refuse_outputs(name: str, layer: str, outputs: Sequence[int]) -> None:
   if len(outputs) != 1:
     raise ValueError(
       f'activations: {name!r} is the kernel of a {layer} with output axes {tuple(outputs)}; '
-      'only kernels [..., in, out] with one output axis have activations. Leave the leaf out with '
-      'where=, here and in prune_transform'
+      'only kernels [..., in, out] with one output axis have activations. '
+      'Leave the leaf out with where=, here and in prune_transform'
     )
 
 
@@ -48,6 +48,6 @@ def refuse_batch_axes(name: str, layer: str, axes: Sequence[int]) -> None:
   """Raises a ValueError for a layer that has one kernel for each index of a batch axis."""
   if axes:
     raise ValueError(
-      f'activations: {name!r} is the kernel of a {layer} with batch axes {tuple(axes)}; such layers '
-      'have no activations. Leave the leaf out with where=, here and in prune_transform'
+      f'activations: {name!r} is the kernel of a {layer} with batch axes {tuple(axes)}; such '
+      'layers have no activations. Leave the leaf out with where=, here and in prune_transform'
     )
