@@ -91,7 +91,9 @@ def activations(
         f"recorded; give that transform variable_axes={{'params': 0, '{COLLECTION}': 0}}"
       )
     kernels = named_leaves(params)
-    return {name: joined(recorded[name], kernels[name]) for name in sorted(seen) if name in kernels}
+    return {
+      name: joined(calls, kernels[name]) for name, calls in recorded.items() if name in kernels
+    }
 
   return record
 

@@ -69,6 +69,19 @@ def test_rows_of_each_dense_layer_and_of_each_call():
   assert all(x.dtype == jnp.float32 for x in rows.values())
 
 
+@pytest.mark.parametrize('lift', [nn.jit, nn.remat])
+def test_lifted_modules_are_recorded_each_time(lift):
+  class Lifted(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return lift(Block)(name='block')(x, None)[0]
+
+  params = init(Lifted())
+  for scale in (1, 2):
+    rows = observe.activations(Lifted(), scale * X)(params)
+    np.testing.assert_allclose(rows['block/dense/kernel'], scale * X.reshape(-1, 4))
+
+
 def test_paths_follow_the_tree_that_is_trained():
   variables = {'params': init(Mlp())}
   assert set(observe.activations(Mlp(), X)(variables)) == {
