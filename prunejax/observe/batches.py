@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 
 
 def value_fn(loss: Callable[[Any, Any], jax.Array], batch: Any) -> Callable[..., jax.Array]:

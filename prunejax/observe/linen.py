@@ -15,7 +15,7 @@ from prunejax.observe.batches import examples as examples
 from prunejax.observe.batches import outputs as outputs
 from prunejax.observe.batches import value_fn as value_fn
 from prunejax.observe.rows import input_rows, joined, refuse_batch_axes, refuse_outputs
-from prunejax.pruning.types import named_leaves, selects
+from prunejax.pruning.paths import matches, named_leaves
 
 COLLECTION = 'activations'
 
@@ -59,7 +59,7 @@ def activations(
       and value of `nn.MultiHeadDotProductAttention`) or with batch axes, unless `where` leaves it
       out. For a layer inside a lifted transform that drops the recorded inputs.
   """
-  chosen = selects(where)
+  chosen = matches(where, 'activations: where')
 
   def record(params):
     whole = isinstance(params, Mapping) and 'params' in params

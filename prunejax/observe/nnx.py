@@ -15,7 +15,7 @@ from flax import nnx
 
 from prunejax.observe import batches
 from prunejax.observe.rows import input_rows, joined, refuse_batch_axes, refuse_outputs
-from prunejax.pruning.types import named_leaves, selects
+from prunejax.pruning.paths import matches, named_leaves
 
 _PATCHED = threading.RLock()
 
@@ -114,7 +114,7 @@ def activations(
     ValueError: when the function runs. For a `nnx.LinearGeneral` with several output axes (query,
       key and value of `nnx.MultiHeadAttention`) or with batch axes, unless `where` leaves it out.
   """
-  chosen = selects(where)
+  chosen = matches(where, 'activations: where')
 
   def run(model, *args, **kwargs):
     return (method or type(model).__call__)(model, *args, **kwargs)

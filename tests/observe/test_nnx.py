@@ -9,7 +9,7 @@ from flax import nnx
 
 import prunejax
 from prunejax.observe import nnx as observe
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 
 X = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
 
