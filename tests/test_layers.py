@@ -31,7 +31,7 @@ ROOMS = {
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
   # export writes the forms of compress.
-  'train': ({'train', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'bench': (
     {'bench', 'sweep', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''},
