@@ -11,6 +11,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 # Rooms of the package that a room may use, and packages from outside; a star stands for any. `files` is one file.
 ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
+  'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
   'models': ({'models'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
   'data': (
     {'data'},
@@ -30,7 +31,7 @@ ROOMS = {
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
   # export writes the forms of compress.
-  'train': ({'train', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'bench': (
     {'bench', 'sweep', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''},
