@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.see2016.cells import CLASSES, SCHEMES
+from experiments.see2016.study_cells import CLASSES, SCHEMES
 from prunejax.analysis import drawing, tables
 from prunejax.analysis.verdicts import Verdict, all_of, shown, side
 

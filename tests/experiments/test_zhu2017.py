@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from experiments.zhu2017 import claims, paper, run, words
+from experiments.zhu2017 import claims, paper, study, words
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
 
 
 def planted(perplexity, seeds=3, coarse=0.0):
   """A ledger whose perplexities are `perplexity(size, sparsity)`, times a little noise."""
-  p, rows = run.PRESETS['quick'], []
+  p, rows = study.PRESETS['quick'], []
   for seed in range(seeds):
     arms = [(size, s, p.intervals[0]) for size, levels in p.sparsities.items() for s in levels]
     for size, s, interval in [*arms, ('large', p.intervals_at, p.intervals[1])]:

@@ -1,6 +1,7 @@
 """transformers.zip: Compressing Transformers with Pruning and Quantization (Cheong & Daniel 2019)."""
 
-from experiments.cheong2019 import cells, claims
+from experiments.cheong2019 import claims
+from experiments.cheong2019 import study_cells as cells
 from prunejax.train import study
 
 STUDY = study.Study(

@@ -1,6 +1,7 @@
 """Compression of Neural Machine Translation Models via Pruning (See, Luong & Manning 2016)."""
 
-from experiments.see2016 import cells, claims
+from experiments.see2016 import claims
+from experiments.see2016 import study_cells as cells
 from prunejax.train import study
 
 STUDY = study.Study(
