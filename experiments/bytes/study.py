@@ -1,8 +1,8 @@
-"""What a pruned BERT weighs: every codec's bytes of the packaged model, with and without its embeddings.
+"""Measure what a pruned BERT weighs: bytes of the packaged model by codec.
+
+No paper's experiment: a claim of "ten times smaller" can be checked against its table.
 
   python -m prunejax reproduce bytes --preset=quick
-
-No paper's experiment: the table that a claim of 'ten times smaller' has to stand beside.
 """
 
 import pathlib
@@ -12,27 +12,26 @@ import jax
 import numpy as np
 
 import prunejax
+from experiments.bytes import report
 from prunejax import models
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
 from prunejax.compress import codecs
 from prunejax.models import bert_hf
 from prunejax.pruning.types import named_leaves
 from prunejax.train import study
 
-EMBEDDINGS = r'embeddings/.*'
-PARTS = {'all': r'(?!)', 'no embeddings': EMBEDDINGS}
-SHOWN = {
-  'dense float32': '#555555',
-  'bit mask, float32': '#7b6888',
-  'sparse file, int8': '#2a9d8f',
-  'Deep Compression, 5 bits': '#d1495b',
-  'bound: mask and shared codes': '#e9a23b',
-}
+# Part of the model: regex of the leaves that are left out.
+PARTS = {'all': r'(?!)', 'no embeddings': r'embeddings/.*'}
 
 
 class Preset(NamedTuple):
-  """The sparsities of the kernels, the parts of the model, and bits of a shared weight."""
+  """One size of the study.
+
+  Attributes:
+    sparsities: fractions of the encoder's kernels that are removed.
+    parts: names from `PARTS`.
+    bits: width of a shared weight's code.
+    cost: what the preset takes, in words.
+  """
 
   sparsities: tuple
   parts: tuple
@@ -46,91 +45,59 @@ PRESETS = {
 }
 
 
-def plan(preset, root):
-  """One cell for each sparsity and part of the model. Raises ValueError for a root: the model is the package's."""
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List the cells: one for each part of the model and sparsity.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: must be empty, since the model is in the package.
+
+  Raises:
+    ValueError: if `root` is given.
+  """
   if root:
     raise ValueError(
-      f'bytes: --config.data.root={root!r}: it reads no data, only the packaged model'
+      f'--config.data.root={root}: bytes reads no data, only the packaged model; leave it out'
     )
   return [
     study.Cell(
-      {'model': 'nano', 'sparsity': s, 'part': part},
-      {'model': 'nano', 'sparsity': s, 'part': part, 'bits': preset.bits},
+      {'model': 'nano', 'sparsity': sparsity, 'part': part},
+      {'model': 'nano', 'sparsity': sparsity, 'part': part, 'bits': preset.bits},
     )
     for part in preset.parts
-    for s in preset.sparsities
+    for sparsity in preset.sparsities
   ]
 
 
-def measure(settings, root, folder, say):
-  """Bytes by codec of the model with its encoder's kernels cut to a sparsity, the smallest weights of each first."""
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Prune the packaged model's encoder by magnitude and weigh it with every codec.
+
+  Args:
+    settings: of a cell of `plan`.
+    root, folder, say: unused.
+
+  Returns:
+    {codec: bytes}, and under 'pruned_weights' the number of weights in the pruned kernels.
+  """
   del root, folder, say
   params, _ = bert_hf.load(pathlib.Path(models.__path__[0]) / 'nano')
   leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
-  chosen = {
+  kernels = {
     name: leaf
     for name, leaf in leaves.items()
     if name.startswith('encoder/') and name.endswith('/kernel')
   }
-  masks = _masks({name: np.abs(leaf) for name, leaf in chosen.items()}, settings['sparsity'])
+  scores = {name: np.abs(kernel) for name, kernel in kernels.items()}
+  masks = _select_masks(scores, settings['sparsity'])
   pruned = leaves | {
-    name: np.where(np.asarray(masks[name]), leaf, 0) for name, leaf in chosen.items()
+    name: np.where(np.asarray(masks[name]), kernel, 0) for name, kernel in kernels.items()
   }
   rows = codecs.table(pruned, leave_out=PARTS[settings['part']], bits=settings['bits'])
-  out = {f'{row["codec"]}': row['bytes'] for row in rows}
-  return out | {'pruned_weights': sum(leaf.size for leaf in chosen.values())}
+  metrics = {row['codec']: row['bytes'] for row in rows}
+  return metrics | {'pruned_weights': sum(kernel.size for kernel in kernels.values())}
 
 
-_masks = jax.jit(prunejax.select_masks)  # one program for every sparsity
-
-
-def tables(rows):
-  """One table a part: bytes by codec and sparsity, and how many times smaller than dense float32."""
-  out = []
-  for part in PARTS:
-    mine = [row for row in rows if row['part'] == part]
-    lines = []
-    for codec in mine[0]['metrics'] if mine else ():
-      if codec != 'pruned_weights':
-        line = {'codec': codec}
-        for row in mine:
-          size = row['metrics'][codec]
-          line[f'at {row["sparsity"]:g}'] = (
-            f'{size:,} ({row["metrics"]["dense float32"] / size:.1f}x)'
-          )
-        lines.append(line)
-    if mine:
-      note = f'{mine[0]["metrics"]["pruned_weights"]:,} weights are pruned, those of the kernels of the encoder. '
-      note += 'A bound is no file: the entropy of the mask, and 32 bits a value (zlib and lzma may find less in the '
-      note += 'exponents) or the entropy of the shared codes, with their codebook.'
-      out.append(tabular.records(f'Bytes of the packaged BERT: {part}', lines, note))
-  return out
-
-
-def figures(rows):
-  """{'bytes': PNG}: bytes by sparsity, one panel a part."""
-  parts = [part for part in PARTS if any(row['part'] == part for row in rows)]
-  with drawing.canvas(5 * len(parts), 4.4, len(parts)) as (figure, panels):
-    for axes, part in zip(panels, parts, strict=True):
-      mine = sorted((row for row in rows if row['part'] == part), key=lambda row: row['sparsity'])
-      for codec, colour in SHOWN.items():
-        if mine and codec in mine[0]['metrics']:
-          axes.plot(
-            [row['sparsity'] for row in mine],
-            [row['metrics'][codec] / 1000 for row in mine],
-            color=colour,
-            marker='o',
-            markeredgecolor='white',
-            ls='--' if 'bound' in codec else '-',
-            label=codec,
-          )
-      axes.set_title(part)
-      axes.set_yscale('log')
-      axes.set_xticks([row['sparsity'] for row in mine])
-      axes.set_xlabel("sparsity of the encoder's kernels")
-      axes.set_ylabel('kilobytes')
-    drawing.below(figure, *panels)
-    return {'bytes': drawing.png(figure)}
+_select_masks = jax.jit(prunejax.select_masks)  # One program serves every sparsity.
 
 
 STUDY = study.Study(
@@ -141,10 +108,8 @@ STUDY = study.Study(
   plan=plan,
   measure=measure,
   claims=lambda rows: [],
-  tables=tables,
-  figures=figures,
-  captions={
-    'bytes': 'Bytes of the packaged BERT by the sparsity of its encoder, as files and as the bound.'
-  },
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -215,5 +215,5 @@ def test_the_packaged_model_by_every_codec(tmp_path):
   )
   assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
   assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
-  with pytest.raises(ValueError, match="data.root='x': it reads no data"):
+  with pytest.raises(ValueError, match='data.root=x: bytes reads no data'):
     study.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})
