@@ -1,22 +1,31 @@
-"""Zhu & Gupta 2017, 'To prune, or not to prune': a large model pruned against a small one dense, on language modelling.
+"""Reproduce Zhu & Gupta 2017: a large model pruned against a small model left dense.
+
+*To prune, or not to prune*, on language modelling.
 
   python -m prunejax reproduce zhu2017 --preset=quick [--config.data.root=FOLDER]
 
-FOLDER holds `books/` of plain text, packed or not; without it the text is the embedded corpus.
+FOLDER holds `books/` of plain text; without it the text is the embedded corpus.
 """
 
 from typing import NamedTuple
 
-from experiments.zhu2017 import claims, training
+from experiments.zhu2017 import claims, corpus, report, training
 from prunejax.train import study
 
 
 class Preset(NamedTuple):
   """One size of the study.
 
-  sizes: {name: hidden units}. sparsities: {name: those that are trained}. begin, end: of the cubic ramp, steps.
-  intervals: steps between moves of the masks; the first is that of every arm, the others are the large model's.
-  intervals_at: the sparsity at which intervals are compared.
+  Attributes:
+    sizes: {name: hidden units}.
+    sparsities: {name: sparsities that are trained}.
+    seeds: one model of every arm each.
+    steps: of training.
+    begin, end: first and last step of the cubic ramp.
+    intervals: steps between mask updates; every arm has the first, only the large model the others.
+    intervals_at: sparsity at which intervals are compared.
+    shared: settings that every cell has.
+    cost: what the preset takes, in words.
   """
 
   sizes: dict
@@ -41,7 +50,7 @@ SHARED = {
   'length': 20,
 }
 PRESETS = {
-  # The non-zeros of large at 0.9 are those of small, at 0.7 those of medium, within 2 %.
+  # Large at 0.9 has the non-zeros of small, and at 0.7 those of medium, within 2 %.
   'quick': Preset(
     {'small': 24, 'medium': 64, 'large': 160},
     {'small': (0.0,), 'medium': (0.0, 0.8, 0.9), 'large': (0.0, 0.8, 0.85, 0.9, 0.95)},
@@ -81,30 +90,40 @@ PRESETS = {
 }
 
 
-def plan(preset, root):
-  """One cell for each size, sparsity, interval and seed; all of a seed before the next, so that a part says something.
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List one cell for each size, sparsity, interval and seed.
 
-  Raises ValueError, FileNotFoundError for a root without text.
+  All cells of a seed come before the next seed's, so that a part of the ledger can be judged.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: folder of plain text, or '' for the embedded corpus.
+
+  Raises:
+    ValueError, FileNotFoundError: if `root` holds no or too little text.
   """
-  p = preset
-  training.words.load(root, p.shared['most_words'], p.shared['vocabulary'])
-  arms = [(size, s, p.intervals[0]) for size, levels in p.sparsities.items() for s in levels]
-  arms += [('large', p.intervals_at, interval) for interval in p.intervals[1:]]
-  shared = {
-    **p.shared,
-    'text': 'books' if root else 'pydoc',
-    'steps': p.steps,
-    'begin': p.begin,
-    'end': p.end,
-  }
-  return [
-    study.Cell(
-      {'size': size, 'sparsity': s, 'interval': interval, 'seed': seed},
-      {**shared, 'hidden': p.sizes[size], 'sparsity': s, 'interval': interval, 'seed': seed},
-    )
-    for seed in p.seeds
-    for size, s, interval in arms
+  corpus.load(root, preset.shared['most_words'], preset.shared['vocabulary'])
+  arms = [
+    (size, sparsity, preset.intervals[0])
+    for size, sparsities in preset.sparsities.items()
+    for sparsity in sparsities
   ]
+  arms += [('large', preset.intervals_at, interval) for interval in preset.intervals[1:]]
+  shared = {
+    **preset.shared,
+    'text': 'books' if root else 'pydoc',
+    'steps': preset.steps,
+    'begin': preset.begin,
+    'end': preset.end,
+  }
+  cells = []
+  for seed in preset.seeds:
+    for size, sparsity, interval in arms:
+      variant = {'sparsity': sparsity, 'interval': interval, 'seed': seed}
+      cells.append(
+        study.Cell({'size': size, **variant}, {**shared, 'hidden': preset.sizes[size], **variant})
+      )
+  return cells
 
 
 STUDY = study.Study(
@@ -114,12 +133,9 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=training.measure,
-  claims=claims.check,
-  tables=claims.tables,
-  figures=claims.figures,
-  captions={
-    'perplexity': 'Held-out perplexity against non-zero parameters, ours and those of the paper on the Penn Treebank; '
-    'numbers beside points are sparsities, bars reach over the seeds.',
-  },
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)
