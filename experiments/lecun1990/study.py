@@ -1,13 +1,13 @@
-"""Optimal Brain Damage on digits (LeCun, Denker & Solla, 1990)."""
+"""Reproduce Optimal Brain Damage on digits (LeCun, Denker & Solla, 1990).
 
-import functools
+  python -m prunejax reproduce lecun1990 --preset=quick [--config.data.root=FOLDER]
+
+FOLDER holds `mnist/`; without it the images are scikit-learn's digits.
+"""
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from experiments.lecun1990 import claims, figures, net
+from experiments.lecun1990 import claims, deletion, report
 from prunejax.data import digits
 from prunejax.train import study
 
@@ -15,9 +15,20 @@ METHODS = ('obd', 'magnitude', 'random')
 
 
 class Preset(NamedTuple):
-  """seeds; first examples of the training and test set, None for all; steps of training, and of retraining after each
-  of the sparsities `cuts`; sparsities at which the loss is looked at without retraining; examples
-  that the curvature is averaged over. What is deleted at random is not retrained.
+  """One size of the study. Weights deleted at random are never retrained.
+
+  Attributes:
+    cost: what the preset takes, in words.
+    seeds: one trained network each.
+    train, test: use the first examples of the training and the test set; None for all.
+    wide: maps of the first layer.
+    steps: of training.
+    retrain: steps of retraining after each of `cuts`.
+    rate: first learning rate.
+    batch: examples in a batch.
+    curve: sparsities at which the loss is measured without retraining.
+    cuts: sparsities with retraining, in turn.
+    curvature: examples over which the curvature is averaged.
   """
 
   cost: str
@@ -49,86 +60,31 @@ PRESETS = {
     curvature=20,
   ),
   'quick': Preset('about two minutes on one core'),
-  # The quadratic form is of a minimum, and a thousand steps are not one.
+  # The quadratic form describes a minimum, and a thousand steps do not reach one.
   'long': Preset(
     'about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000
   ),
 }
 
 
-def plan(p, root):
-  name = digits.load(root, p.train, p.test).name
-  return [
-    study.Cell(
-      {'digits': name, 'method': method, 'seed': seed},
-      {
-        'digits': name,
-        'method': method,
-        'seed': seed,
-        **{k: v for k, v in p._asdict().items() if k not in ('cost', 'seeds')},
-      },
-    )
-    for seed in p.seeds
-    for method in METHODS
-  ]
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List one cell for each seed and method.
 
+  Args:
+    preset: a value of `PRESETS`.
+    root: folder that holds `mnist/`, or '' for scikit-learn's digits.
 
-@functools.cache
-def trained(root, seed, train, test, wide, steps, rate, batch):
-  """(data, trained parameters)."""
-  found = digits.load(root, train, test)
-  params = net.init(seed, found.train_images.shape[1], wide)
-  everything = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-  key = jax.random.key(1000 + seed)
-  return found, net.train(
-    key, params, everything, found.train_images, found.train_labels, steps, rate, batch=batch
-  )
-
-
-def measure(s, root, folder, say):
-  """Losses and accuracies against the sparsity, without retraining and with it."""
-  found, params = trained(
-    root, s['seed'], *(s[k] for k in ('train', 'test', 'wide', 'steps', 'rate', 'batch'))
-  )
-  both = ((found.train_images, found.train_labels), (found.test_images, found.test_labels))
-  look = lambda p: [float(v) for part in both for v in net.seen(p, *part)]
-  names = ('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy')
-  bend, cuts = both[0][0][: s['curvature']], s['cuts'] if s['method'] != 'random' else ()
-  first = net.scores(params, bend, s['seed'], method=s['method'])
-  # The quadratic model is the paper's for its own order; for the others it would say as little.
-  cost = net.saliency(params, bend) if s['method'] == 'obd' else None
-  out = {
-    'weights': sum(w.size for w in jax.tree.leaves(params)),
-    'curve': list(s['curve']),
-    'cuts': [0.0, *cuts],
-  }
-
-  plain, predicted = [], []
-  for sparsity in s['curve']:
-    pruned, masks = net.cut(params, first, jnp.float32(sparsity))
-    plain.append(look(pruned))
-    if cost is not None:
-      gone = jax.tree.map(lambda mask, c: jnp.sum(jnp.where(mask, 0, c)), masks, cost)
-      predicted.append(float(sum(jax.tree.leaves(gone))))
-      if sparsity == claims.JUDGED:
-        rise = net.alone(params, masks, *both[0])
-        out |= {'alone': rise, 'saturated': float(net.saturated(params, both[0][0]))}
-  again, now = [look(params)], params
-  for i, sparsity in enumerate(cuts):
-    scores = net.scores(now, bend, s['seed'], method=s['method'])
-    now, masks = net.cut(now, scores, jnp.float32(sparsity))
-    key = jax.random.key(2000 + 100 * s['seed'] + i)
-    now = net.train(key, now, masks, *both[0], s['retrain'], s['rate'], batch=s['batch'])
-    again.append(look(now))
-  if not np.isfinite(again + plain).all():
-    raise FloatingPointError('a loss is not finite')
-  for kind, lines in (('plain', plain), ('retrained', again)):
-    out |= {
-      f'{kind}_{name}': [round(v, 5) for v in column]
-      for name, column in zip(names, np.transpose(lines).tolist(), strict=True)
-    }
-  out['predicted_train_loss'] = [round(again[0][0] + rise, 5) for rise in predicted]
-  return out
+  Raises:
+    ValueError, FileNotFoundError: for missing or damaged data.
+  """
+  name = digits.load(root, preset.train, preset.test).name
+  numbers = {k: v for k, v in preset._asdict().items() if k not in ('cost', 'seeds')}
+  cells = []
+  for seed in preset.seeds:
+    for method in METHODS:
+      labels = {'digits': name, 'method': method, 'seed': seed}
+      cells.append(study.Cell(labels, {**labels, **numbers}))
+  return cells
 
 
 STUDY = study.Study(
@@ -137,15 +93,10 @@ STUDY = study.Study(
   source='LeCun, Denker & Solla, NIPS 2 (1990)',
   presets=PRESETS,
   plan=plan,
-  measure=measure,
+  measure=deletion.measure,
   claims=claims.claims,
-  tables=claims.shown,
-  figures=figures.figures,
-  captions={
-    'deleted': 'Loss on the training set against the share of weights deleted, none retrained: by saliency, by '
-    'magnitude and at random (the paper: figure 1a).',
-    'predicted': 'Saliency order: the loss that the quadratic model predicts beside the loss measured (figure 1b).',
-    'retrained': 'With retraining after each cut: loss on train and test by saliency and by magnitude (figure 2).',
-  },
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)
