@@ -247,7 +247,8 @@ def _train(args, overrides):
 
 
 def _sweep(args, overrides):
-  from prunejax.train import configs, grid
+  from prunejax.sweep import grid
+  from prunejax.train import configs
 
   config, module = configs.load(args.config, ROOT)
   if not hasattr(module, 'sweep'):
@@ -293,7 +294,7 @@ def _reproduce(args, overrides):
 
 
 def _worker(args):
-  from prunejax.train import workers
+  from prunejax.sweep import workers
 
   joined = bool(args.distributed or os.environ.get('JAX_COORDINATOR_ADDRESS'))
   return workers.place(args.worker, args.workers, joined=joined)
@@ -302,7 +303,7 @@ def _worker(args):
 def _report(args, overrides):
   from prunejax import files
   from prunejax.analysis import compare
-  from prunejax.train import grid
+  from prunejax.sweep import grid
 
   del overrides
   places = [place for place in (args.workdir, args.ledger, *args.where) if place]

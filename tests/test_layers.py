@@ -29,12 +29,16 @@ ROOMS = {
   'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors', 'onnx'}),
   'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
+  # export writes the forms of compress.
+  'train': ({'train', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  'sweep': ({'sweep', 'train', 'analysis', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'bench': (
-    {'bench', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''},
+    {'bench', 'sweep', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''},
     {'*'},
   ),
-  'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
 }
+# Files whose place in another room is still to be found, and what they use beyond their room's rule.
+ON_THE_WAY = {'train/study.py': {'analysis', 'sweep'}, 'train/features.py': {'analysis'}}
 
 
 def imports(path):
@@ -67,6 +71,7 @@ def test_no_forbidden_arrow(path):
       assert all(name.startswith('prunejax.pruning') for name in imports(path))
     return
   rooms, outside = ROOMS[path.relative_to(PACKAGE).parts[0].removesuffix('.py')]
+  rooms = rooms | ON_THE_WAY.get(path.relative_to(PACKAGE).as_posix(), set())
   for name in imports(path):
     room, package = arrows(path, name)
     assert room is None or room in rooms, f'{path.name} imports {name}'

@@ -16,7 +16,7 @@ from experiments.bytes import report
 from prunejax import models
 from prunejax.compress import codecs
 from prunejax.models import bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 
 # Part of the model: regex of the leaves that are left out.

@@ -12,7 +12,7 @@ from experiments.cheong2019 import shared_weights
 from experiments.translation import decoding, task, training
 from prunejax.models.transformer_nmt import Transformer
 from prunejax.pruning import masks
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 
 JUMPS = 9

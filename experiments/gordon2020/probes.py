@@ -14,7 +14,8 @@ from prunejax import files
 from prunejax.analysis import ledger, overlap
 from prunejax.models import bert, hf_directory
 from prunejax.pruning import types
-from prunejax.train import features, grid, inputs, kinds, log
+from prunejax.sweep import grid
+from prunejax.train import console, families, features, inputs
 
 VERSION = 2  # of the measures: another one measures anew
 TOKENS = 25_000  # of held-out text; the paper caps its vectors at 300,000, twelve layers each
@@ -58,7 +59,7 @@ def shown(rows):
   return probe_report.shown(rows)
 
 
-def measure(cells, folder, *, experiment, preset, say=log.say):
+def measure(cells, folder, *, experiment, preset, say=console.say):
   """Measures what the ledger of `folder` lacks, one row a measurement, and returns the new rows.
 
   cells: the plan of the grid, whose configs say where the text is. A model that is not there (a folder that was
@@ -247,7 +248,7 @@ class Models:
     self.weights = functools.lru_cache(4)(self._weights)
     self.masks = functools.lru_cache(32)(lambda cell: overlap.from_zeros(self.weights(cell)))
     self.text = functools.lru_cache(1)(self._text)
-    self.read = functools.lru_cache(1)(lambda size: features.reader(kinds.make(size, ())))
+    self.read = functools.lru_cache(1)(lambda size: features.reader(families.make(size, ())))
 
   def path(self, cell):
     """The local folder of a cell's model."""
@@ -255,7 +256,7 @@ class Models:
 
   def tree(self, cell):
     """Its parameters without heads, a nested dict."""
-    return kinds.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
+    return families.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
 
   def _weights(self, cell):
     """{path: weights} of the leaves that the grid prunes."""
@@ -265,8 +266,8 @@ class Models:
 
   def sized(self, cell):
     """Its size, as JSON."""
-    kind = kinds.in_folder(self.path(cell))
-    return kinds.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
+    kind = families.in_folder(self.path(cell))
+    return families.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
       use_diff=False
     )
 
@@ -274,7 +275,7 @@ class Models:
     """Held-out batches of plain text, those of a pre-training cell."""
     config = self.configs[cell]
     c = config.data
-    kind = kinds.in_folder(self.path(cell))
+    kind = families.in_folder(self.path(cell))
     data = inputs.pretraining_data(
       kind.words.load(self.path(cell)),
       c.corpus,
@@ -338,7 +339,7 @@ def _words(models, masks):
 
 
 def _heads(models, masks):
-  count = kinds.parsed(models.sized(next(iter(masks.values())))).num_attention_heads
+  count = families.parsed(models.sized(next(iter(masks.values())))).num_attention_heads
   return measures.of_heads({float(s): models.masks(cell) for s, cell in masks.items()}, count)
 
 

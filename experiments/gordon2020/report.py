@@ -18,7 +18,8 @@ from prunejax.analysis import (
 )
 from prunejax.analysis import compare as two
 from prunejax.analysis import cost as took
-from prunejax.train import grid, log
+from prunejax.sweep import grid
+from prunejax.train import console
 
 TITLE = 'Compressing BERT: weight pruning and transfer'
 SOURCE = 'Gordon, Duh & Andrews 2020, arXiv:2002.08307'
@@ -30,13 +31,13 @@ CAPTIONS = {
 }
 
 
-def write_report(folder, say=log.say):
+def write_report(folder, say=console.say):
   """The report of a work directory, written into it, from its ledger and nothing else but what its cells left."""
   folder = files.path(folder)
   return redraw(folder / 'ledger.jsonl', folder, work=folder, say=say)
 
 
-def redraw(path, out, *, work=None, say=log.say):
+def redraw(path, out, *, work=None, say=console.say):
   """Every table, figure and verdict of the ledger at `path`, and report.html and report.md, into the folder `out`.
 
   work: the work directory, if there is one; then what pruning took from each leaf and what the grid cost are shown too.
@@ -79,7 +80,7 @@ def redraw(path, out, *, work=None, say=log.say):
   return written
 
 
-def compare(first, second, out, say=log.say):
+def compare(first, second, out, say=console.say):
   """Two ledgers or work directories of this experiment side by side, as one report in the folder `out`."""
   rows = [two.read(where) for where in (first, second)]
   checks = [claims.check(side, chances(side)) for side in rows]
@@ -168,7 +169,7 @@ def learned_only(rows, chance):
   return [row for row in rows if row.get('task') not in left_out]
 
 
-def of_work(folder, rows, say=log.say):
+def of_work(folder, rows, say=console.say):
   """Tables of what a work directory holds beside its ledger: who pays, and what the grid took."""
   pays, spent = who_pays(folder, rows), took.read(folder)
   shown = [pays] if pays else []

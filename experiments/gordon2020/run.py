@@ -3,8 +3,9 @@
 from experiments.gordon2020 import presets, probes
 from experiments.gordon2020.arms import plan
 from experiments.gordon2020.report import compare, redraw, write_report
-from prunejax.train import cost, distributed, grid, log
-from prunejax.train import reuse as reusing
+from prunejax.sweep import estimate, grid
+from prunejax.sweep import reuse as reusing
+from prunejax.train import console, distributed
 
 __all__ = ['compare', 'plan', 'redraw', 'reproduce', 'write_report']
 PAPER = 'gordon2020'
@@ -20,7 +21,7 @@ def reproduce(
   worker=(0, 1),
   one_by_one=False,
   reuse='',
-  say=log.say,
+  say=console.say,
   **part,
 ):
   """Runs what the ledger lacks, then writes the report.
@@ -34,7 +35,7 @@ def reproduce(
   cells = grid.share(whole, worker)
   if dry_run:
     title = f'{PAPER} {preset}: {presets.PRESETS[preset]().cost}'
-    say(cost.table([(cell.labels, cell.config) for cell in cells], title=title))
+    say(estimate.table([(cell.labels, cell.config) for cell in cells], title=title))
     if workdir:
       say(
         f'{len(grid.missing(cells, workdir))} of {len(cells)} cells are missing from the ledger of {workdir}'

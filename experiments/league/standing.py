@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from experiments.league import arms
 from prunejax.analysis import statistics
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import low_rank
 
 DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and all that its folder holds.
@@ -84,7 +84,7 @@ def numbers(method, asked, sparsity):
   if method != 'low_rank':
     return round((1 - sparsity) * PRUNED)
   return sum(
-    many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items()
+    many * int(low_rank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items()
   )
 
 

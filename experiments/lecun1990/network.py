@@ -10,7 +10,7 @@ import optax
 
 import prunejax
 from prunejax.pruning.criteria import hessian_diagonal
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 
 CLASSES = 10
 

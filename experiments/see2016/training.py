@@ -10,7 +10,7 @@ import prunejax
 from experiments.translation import decoding, task, training
 from prunejax.models import seq2seq
 from prunejax.pruning import masks
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 
 # The paper's classes of weights.

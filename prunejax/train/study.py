@@ -16,8 +16,9 @@ import safetensors.numpy
 from prunejax import files
 from prunejax.analysis import compare as two
 from prunejax.analysis import ledger, report, tables
-from prunejax.train import cost, distributed, grid, log, parents, specs
-from prunejax.train import reuse as reusing
+from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import reuse as reusing
+from prunejax.train import console, distributed, specs
 
 COLUMNS = (
   'cell',
@@ -88,7 +89,7 @@ def reproduce(
   worker=(0, 1),
   one_by_one=False,
   reuse='',
-  say=log.say,
+  say=console.say,
   **part,
 ):
   """Runs what the ledger lacks, then writes the report, see `prunejax reproduce --help`. Raises ValueError."""
@@ -127,7 +128,7 @@ def reproduce(
   return write_report(study, folder, say) if distributed.first() else None
 
 
-def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
+def run(cells, measure, folder, *, experiment, preset, root='', say=console.say):
   """Measures every cell that the ledger of `folder` does not hold; returns the rows of these cells, in their order."""
   folder = files.path(folder)
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
@@ -136,7 +137,9 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
   began = time.perf_counter()
   for count, cell in enumerate(left):
     spent = time.perf_counter() - began
-    pace = f'  about {log.clock(spent / count * (len(left) - count))} left in all' if count else ''
+    pace = (
+      f'  about {console.clock(spent / count * (len(left) - count))} left in all' if count else ''
+    )
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
     row = {
@@ -176,12 +179,12 @@ def kept(folder, settings, make):
   return made
 
 
-def write_report(study, folder, say=log.say):
+def write_report(study, folder, say=console.say):
   """The report of a work directory, from its ledger and nothing else."""
   return redraw(study, files.path(folder) / 'ledger.jsonl', folder, say=say)
 
 
-def redraw(study, path, out, *, work=None, say=log.say):
+def redraw(study, path, out, *, work=None, say=console.say):
   """report.html, report.md and every figure of the ledger at `path`, into the folder `out`. Raises ValueError."""
   del work
   every = ledger.read(path)
@@ -211,7 +214,7 @@ def redraw(study, path, out, *, work=None, say=log.say):
   return written
 
 
-def compare(study, first, second, out, say=log.say):
+def compare(study, first, second, out, say=console.say):
   """Two ledgers or work directories of one study side by side, as one report in the folder `out`."""
   sides = [[row for row in two.read(where) if not row.get('failed')] for where in (first, second)]
   names = [files.path(where).name for where in (first, second)]
@@ -281,7 +284,7 @@ def facts(rows):
     'cells': len(rows),
     'seeds': ', '.join(map(str, seeds)) or '-',
     'device': ', '.join(devices),
-    'time': log.clock(seconds),
+    'time': console.clock(seconds),
   }
 
 
@@ -309,7 +312,7 @@ def _cells(study, preset, overrides, from_scratch, part):
       ]
   if len(cells) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
     known = {_key(cell): cell for cell in every}  # a student's teacher has another sparsity
-    cells = [known[k] for k in parents.with_read(map(_key, cells), known)]
+    cells = [known[k] for k in dependencies.with_read(map(_key, cells), known)]
   flags = {'names': '--tasks', 'scale': '--scale', 'rates': '--rates', 'families': '--arms'}
   for name, value in {**part, 'from_scratch': from_scratch or None}.items():
     if value is not None:
@@ -334,7 +337,7 @@ def _share(cells, worker):
 def _plan(study, preset, cells, workdir):
   took = getattr(study.presets[preset], 'cost', '')
   if any(isinstance(cell, grid.Cell) for cell in cells):
-    text = cost.table(
+    text = estimate.table(
       [(cell.labels, cell.config) for cell in cells], title=f'{study.name} {preset}: {took}'
     )
   else:

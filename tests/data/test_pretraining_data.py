@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunejax.data import corpus, pretraining, wordpiece
-from prunejax.train import kinds
+from prunejax.train import families
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 WORDS = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS][:9000]
@@ -361,7 +361,7 @@ def test_a_cased_folder_stays_cased(tmp_path):
   lower = wordpiece.load(tmp_path / 'vocab.txt')
   assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
   assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
-  assert kinds.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
+  assert families.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
   (tmp_path / 'tokenizer_config.json').write_text('[')
   with pytest.raises(ValueError, match='tokenizer_config.json.*JSON'):
     wordpiece.load(tmp_path)

@@ -10,7 +10,7 @@ from experiments.guo2019 import claims, strength, study
 from experiments.guo2019 import study_cells as cells
 from prunejax import __main__ as command
 from prunejax.models import bert, bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import inputs, optimizer, program
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.translation import corpus, decoding, task, training
 from prunejax.models import seq2seq, transformer_nmt
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 
 MODELS = {
   'lstm': seq2seq.Seq2Seq(30, 8, 2),

@@ -20,7 +20,8 @@ import tiny_runs
 from prunejax.analysis import ledger
 from prunejax.data import corpus, glue, pydoc, text, wordpiece
 from prunejax.models import bert_hf, hf_directory
-from prunejax.train import checkpoint, grid, loop
+from prunejax.sweep import grid
+from prunejax.train import checkpoint, loop
 
 ROOMS = ('prunejax', 'configs', 'experiments')
 FILES = sorted(path for room in ROOMS for path in (tiny_runs.ROOT / room).rglob('*.py'))

@@ -12,19 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.train import (
-  configs,
-  log,
-  loop,
-  measured,
-  optimizer,
-  parents,
-  sharding,
-  stack,
-  wave,
-  waves,
-  workdir,
-)
+from prunejax.sweep import dependencies, planning, resources, stacking, wave
+from prunejax.train import configs, console, loop, optimizer, sharding, workdir
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
@@ -59,7 +48,7 @@ def groups(left, done, folder, prepare, one_by_one=False):
     k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0]
     for k, cell in left.items()
   }
-  at = waves.stages({k: cell.parent for k, cell in left.items()}, kinds, taught)
+  at = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, taught)
   room = collections.Counter()
   for (kind, _), count in collections.Counter((kinds[k], at[k]) for k in left).items():
     room[kind] = max(room[kind], count)
@@ -70,7 +59,7 @@ def groups(left, done, folder, prepare, one_by_one=False):
       {k: name for name, plan in under_way(folder).items() for k in plan['members']},
     )
     for k in ready:
-      alone = parents.failed(left[k], done) or left[k].config.population.members == 1
+      alone = dependencies.failed(left[k], done) or left[k].config.population.members == 1
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
@@ -91,7 +80,7 @@ def batching(config):
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
 
-def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
+def train(runs, folder, *, settle, say=console.say, title='', goes_on=None, room=0):
   """Trains runs of one `program_key`, in as many waves as memory asks for.
 
   Args:
@@ -119,7 +108,7 @@ def train(runs, folder, *, settle, say=log.say, title='', goes_on=None, room=0):
     engine = compiled(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
   else:
     engine, plans = fitted(runs, program, alone, room)
-  if (part := stack.part_of_batch(engine.mesh)) != (0, 1):
+  if (part := stacking.part_of_batch(engine.mesh)) != (0, 1):
     runs = [run._replace(data=loop.read_inputs(run.config, part)[1]) for run in runs]
   known = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
@@ -146,9 +135,9 @@ def fitted(runs, program, alone, room=0):
   asked, mesh = config.population, _mesh(config, len(runs))
   read = [wave.stream(run) for run in runs]
   streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
-  limit = asked.memory * GIB or SHARE * measured.free_bytes()
+  limit = asked.memory * GIB or SHARE * resources.free_bytes()
   fits = lambda engine: (
-    measured.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
+    resources.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
   )
   made = [
     e
@@ -161,11 +150,11 @@ def fitted(runs, program, alone, room=0):
   else:
     count = max(count, room)
     build = lambda width: compiled(runs[0], program, alone, width, streams(width), mesh)
-    _, engine = waves.fit(
+    _, engine = planning.fit(
       count,
       mesh.shape['members'],
       build,
-      lambda engine: measured.held(engine.step),
+      lambda engine: resources.held(engine.step),
       limit,
       most=asked.members,
       least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
@@ -191,14 +180,14 @@ def compiled(run, program, alone, width, streams, mesh):
   how, rules = batching(config), tuple(config.mesh.rules)
   key = (*_family(run, mesh), width, streams)
   if key not in _ENGINES:
-    shapes, shardings = stack.abstract(alone, width), stack.shard(alone, mesh, rules)
+    shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
     everywhere, examples = (
       NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
     )
     placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
     step = (
       jax.jit(
-        stack.make_step(program.step.__wrapped__, how, mesh),
+        stacking.make_step(program.step.__wrapped__, how, mesh),
         donate_argnums=0,
         out_shardings=(shardings, everywhere),
       )
@@ -215,10 +204,10 @@ def compiled(run, program, alone, width, streams, mesh):
       jax.jit(
         lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings
       ),
-      jax.jit(stack.put, donate_argnums=0, out_shardings=shardings),
-      jax.jit(stack.take, out_shardings=single),
+      jax.jit(stacking.put, donate_argnums=0, out_shardings=shardings),
+      jax.jit(stacking.take, out_shardings=single),
       jax.jit(
-        lambda state: stack.removed(state, optimizer.where(config)), out_shardings=everywhere
+        lambda state: stacking.removed(state, optimizer.where(config)), out_shardings=everywhere
       ),
       shapes,
       shardings,
@@ -243,6 +232,6 @@ def _batch(run):
 
 def _mesh(config, count):
   shape = (config.population.mesh, config.mesh.data, config.mesh.model)
-  mesh = stack.make_mesh(*shape, count=count, batch_size=config.batch_size)
+  mesh = stacking.make_mesh(*shape, count=count, batch_size=config.batch_size)
   sharding.check_batch(mesh, config.batch_size)
   return mesh

@@ -12,17 +12,19 @@ import numpy as np
 
 import prunejax
 from prunejax import files
+from prunejax.sweep import stacking
 from prunejax.train import (
   checkpoint,
   configs,
+  console,
   distributed,
+  finite,
   inputs,
-  log,
   loop,
+  metrics_log,
   optimizer,
   preemption,
   sharding,
-  stack,
   workdir,
 )
 
@@ -128,8 +130,8 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     state, start = _begin(engine, program, live, manager, home, spent, say, title)
     for place, run in live.items():
       board, lies = run.config.log.tensorboard, run.folder if distributed.first() else None
-      writers[place] = log.Log(
-        lies, run.title, run.config.steps, start=start, tensorboard=board, say=log.silent
+      writers[place] = metrics_log.Log(
+        lies, run.title, run.config.steps, start=start, tensorboard=board, say=console.silent
       )
     charge(live)
     finish_those_at(start)
@@ -140,7 +142,7 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
     )
     every = every or math.ceil(stop / SAVES)
     batches, which = _batches(live, plan['streams'])
-    pending, told_at, silence = [], (start, time.perf_counter()), log.Silence()
+    pending, told_at, silence = [], (start, time.perf_counter()), metrics_log.Silence()
     with preemption.notice() as told:
       for step, batch in zip(
         range(start, stop), inputs.prefetch(batches, start, stop), strict=True
@@ -149,7 +151,7 @@ def train(engine, program, members, plan, folder, *, settle, say, title, cost=0.
           [which[place] if place in live else -1 for place in range(plan['width'])], np.int32
         )
         rows = sharding.place(rows, engine.everywhere)
-        state, metrics = engine.step(state, stack.put_batches(batch, engine.mesh), rows)
+        state, metrics = engine.step(state, stacking.put_batches(batch, engine.mesh), rows)
         pending.append(metrics)
         at = step + 1
         if step == start:
@@ -273,7 +275,7 @@ def _failures(pending, live, history, at, opt_state):
   for place in live:
     mine = {name: column[:, place] for name, column in table.items()}
     try:
-      log.check_finite(mine, at, prunejax.nan_scores(opt_state, place))
+      finite.check_finite(mine, at, prunejax.nan_scores(opt_state, place))
       history[place].append(mine)
     except FloatingPointError as error:
       failed.append((place, error))
@@ -305,7 +307,7 @@ def _write(engine, state, live, due, writers, history, step):
 def _line(head, shown, alive, members, pace):
   """One line of a whole wave."""
   loss = [row['loss'] for row in shown.values()]
-  text = f'{head}  {pace}loss {log.number(np.mean(loss))} (worst {log.number(max(loss))})'
+  text = f'{head}  {pace}loss {console.number(np.mean(loss))} (worst {console.number(max(loss))})'
   sparsity = [row['sparsity'] for row in shown.values() if 'sparsity' in row]
   text += f'  sparsity {min(sparsity):.2f} to {max(sparsity):.2f}' if sparsity else ''
   return f'{text}  {alive} of {members} members train'
@@ -315,7 +317,7 @@ def _pace(since, at, stop):
   if at <= since[0]:
     return ''
   rate = (at - since[0]) / max(time.perf_counter() - since[1], 1e-9)
-  return f'{rate:.1f} steps/s  left {log.clock((stop - at) / rate)}  '
+  return f'{rate:.1f} steps/s  left {console.clock((stop - at) / rate)}  '
 
 
 def _due(config, every, at):

@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import types
+from prunejax.pruning import paths
 from prunejax.train import sharding
 
 BATCHING = ('map', 'vmap')
@@ -175,8 +175,8 @@ def take(stacked, i):
 def removed(stacked, where):
   """What is pruned of each member's leaves that `where` matches: (int32 zeros of the masks [leaves, members], sizes of
   the leaves)."""
-  found = types.named_leaves(prunejax.get_masks(stacked['opt_state'], stacked['params']))
-  masks = [mask for name, mask in found.items() if types.selects(where)(name, mask)]
+  found = paths.named_leaves(prunejax.get_masks(stacked['opt_state'], stacked['params']))
+  masks = [mask for name, mask in found.items() if paths.matches(where)(name, mask)]
   counts = [jnp.sum(~mask, axis=range(1, mask.ndim), dtype=jnp.int32) for mask in masks]
   return jnp.stack(counts), jnp.array([mask[0].size for mask in masks])
 

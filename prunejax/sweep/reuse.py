@@ -2,7 +2,8 @@
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import grid, inputs, log
+from prunejax.sweep import grid
+from prunejax.train import console, inputs
 
 
 def rows(other) -> dict:
@@ -19,7 +20,7 @@ def rows(other) -> dict:
   return found
 
 
-def take(cells, folder, other, *, experiment, preset, say=log.say):
+def take(cells, folder, other, *, experiment, preset, say=console.say):
   """Copies the rows and models of those `cells` that `folder` lacks and `other`, a work directory, has; how many.
 
   A cell is the same where its hash is, which tells every number of its config and of those it starts from. It does

@@ -1,27 +1,17 @@
-"""Where a run's numbers go: a console line, metrics.jsonl, TensorBoard."""
+"""The metrics of a run: rows of metrics.jsonl, TensorBoard files, and a line on the console."""
 
 import contextlib
 import json
 import math
 import os
 import pathlib
-import sys
 import tempfile
 import time
 
-import jax
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from prunejax import files
-
-
-def clock(seconds) -> str:
-  """'1:02:03', '4:05'."""
-  seconds = max(int(round(seconds)), 0)
-  hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
-  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
-
+from prunejax.train import console
 
 PATIENCE = 30.0  # seconds of silence after which a run that goes on says so
 
@@ -70,7 +60,7 @@ class Log:
     """A line for a person, and no row, where there has been none for a while. loss: of that step, an array."""
     if self._file is not None and self._silence.over():
       pace = self._pace(self._rate(step), step)
-      self.say(f'{self.title}  train {step}/{self.steps}  {pace}loss {number(float(loss))}')
+      self.say(f'{self.title}  train {step}/{self.steps}  {pace}loss {console.number(float(loss))}')
 
   def write(self, step, kind, values):
     """One row of numbers: to the file and the board, and as a line a person can read."""
@@ -89,12 +79,12 @@ class Log:
       for name, value in values.items():
         self._board.add_scalar(f'{kind}/{name}', value, step)
     self._mirror.sync()
-    shown = '  '.join(f'{name} {number(value)}' for name, value in values.items())
+    shown = '  '.join(f'{name} {console.number(value)}' for name, value in values.items())
     self.say(f'{self.title}  {kind} {step}/{self.steps}  {self._pace(rate, step)}{shown}')
     self._silence.broken()
 
   def _pace(self, rate, step):
-    return f'{rate:.1f} steps/s  left {clock((self.steps - step) / rate)}  ' if rate else ''
+    return f'{rate:.1f} steps/s  left {console.clock((self.steps - step) / rate)}  ' if rate else ''
 
   def _rate(self, step):
     if self._since is None or step <= self._since[0]:
@@ -145,48 +135,3 @@ def _kept(path, start, steps):
   rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
   return [line for line, row in rows if not again(row)]
-
-
-def finite_means(pending, at, nan_scores=()):
-  """Means of the metrics of the last steps, the newest being step `at`. Raises FloatingPointError for the first NaN."""
-  if not pending:
-    return {}
-  table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
-  check_finite(table, at, nan_scores)
-  return {k: v.mean() for k, v in table.items()}
-
-
-def check_finite(table, at, nan_scores=()):
-  """Raises FloatingPointError for the first step that is not finite. table: {name: [steps]}, the last being `at`.
-
-  nan_scores: {leaf: step} of pruning scores that were NaN (`prunejax.nan_scores`). A step earlier than that of the
-  loss, or without one, is the cause.
-  """
-  bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
-  step = at - len(bad) + int(bad.argmax()) + 1 if bad.any() else at + 1
-  early = sorted((first, name) for name, first in dict(nan_scores).items() if first < step)
-  if early:
-    more = f' and of {len(early) - 1} more leaves' if early[1:] else ''
-    raise FloatingPointError(
-      f'scores of {early[0][1]!r}{more} are NaN at step {early[0][0]}, so no mask can rest on them; nothing was saved'
-      ' after the last good checkpoint (what is the criterion of its prune group made of?)'
-    )
-  if bad.any():
-    raise FloatingPointError(
-      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
-      ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
-    )
-
-
-def number(value) -> str:
-  """Four significant digits, no noise."""
-  return f'{value:.4g}' if abs(value) < 1e4 else f'{value:.3e}'
-
-
-def silent(line):
-  """Says nothing: for the processes of a run that do not print."""
-
-
-def say(line):
-  """Prints a line at once, also into a pipe."""
-  print(line, flush=True, file=sys.stdout)

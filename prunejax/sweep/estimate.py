@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax import files
-from prunejax.train import inputs, kinds, objectives, program
+from prunejax.train import families, inputs, objectives, program
 
 GIB = 2**30
 
@@ -40,8 +40,8 @@ def table(cells, title) -> str:
 def of(config):
   """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
   size = size_of(config)
-  kind = kinds.of_size(size)
-  shapes = _shapes(size.to_json_string(use_diff=False), kinds.heads(kind, config.data.task))
+  kind = families.of_size(size)
+  shapes = _shapes(size.to_json_string(use_diff=False), families.heads(kind, config.data.task))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   predictions = 0 if config.data.task else kind.predictions(config.data)
   width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
@@ -61,7 +61,7 @@ def of(config):
 @functools.lru_cache(maxsize=16)
 def _shapes(size, heads):
   """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
-  model = kinds.make(size, heads)
+  model = families.make(size, heads)
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
   return jax.eval_shape(
     lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank
@@ -71,8 +71,8 @@ def _shapes(size, heads):
 def size_of(config):
   """The size of a run's model; a folder of `init` that is not there (yet) counts as the packaged model, or as what
   `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run will train."""
-  kind = kinds.named(kinds.name_of(config), 'model.kind')
-  if kind is kinds.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
+  kind = families.named(families.name_of(config), 'model.kind')
+  if kind is families.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
@@ -81,8 +81,8 @@ def size_of(config):
     )
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
-    return kinds.in_folder(folder).files.read_size(folder)
-  told = kind is kinds.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
-  return kinds.fresh_size(
+    return families.in_folder(folder).files.read_size(folder)
+  told = kind is families.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
+  return families.fresh_size(
     kind, config.model, config.data.vocab_size if told else kind.config().vocab_size
   )

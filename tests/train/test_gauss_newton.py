@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 from jax.flatten_util import ravel_pytree
 
-from prunejax.train import configs, loop, objectives, residuals
+from prunejax.train import configs, gauss_newton, loop, objectives
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
@@ -55,16 +55,16 @@ def test_the_square_of_their_derivative_is_the_second_derivative_of_the_loss(nam
 
 def test_many_outputs_are_a_few_sums_whose_squares_are_right_on_average():
   few = {'a': DRAW(2, 3), 'b': DRAW(4)}
-  np.testing.assert_array_equal(residuals.sketched(few, jax.random.key(0)), ravel_pytree(few)[0])
-  size, keys = residuals.MOST + 6, jax.random.split(jax.random.key(1), 2000)
-  signs = jax.vmap(lambda key: jax.jacfwd(lambda o: residuals.sketched(o, key))(jnp.zeros(size)))(
-    keys
-  )
-  assert signs.shape == (2000, residuals.SKETCH, size)
+  np.testing.assert_array_equal(gauss_newton.sketched(few, jax.random.key(0)), ravel_pytree(few)[0])
+  size, keys = gauss_newton.MOST + 6, jax.random.split(jax.random.key(1), 2000)
+  signs = jax.vmap(
+    lambda key: jax.jacfwd(lambda o: gauss_newton.sketched(o, key))(jnp.zeros(size))
+  )(keys)
+  assert signs.shape == (2000, gauss_newton.SKETCH, size)
   mean = jnp.mean(jnp.einsum('kso,ksp->kop', signs, signs), 0)
   # An entry off the diagonal has a deviation of 1 / sqrt(SKETCH) a key; five of the mean's for thousands of entries.
   assert np.allclose(np.diag(mean), 1, atol=1e-5)
-  assert abs(mean - jnp.eye(size)).max() < 5 / np.sqrt(residuals.SKETCH * 2000)
+  assert abs(mean - jnp.eye(size)).max() < 5 / np.sqrt(gauss_newton.SKETCH * 2000)
 
 
 @pytest.mark.slow

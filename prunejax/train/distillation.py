@@ -11,7 +11,7 @@ import json
 import jax
 import numpy as np
 
-from prunejax.train import inputs, kinds
+from prunejax.train import families, inputs
 
 PREFIX = 'teacher_'  # of the arrays of a batch
 
@@ -27,9 +27,9 @@ def with_soft_targets(config, source, data):
     return data
   check(config, data.task)
   folder = folder_of(c.teacher)
-  kind = kinds.of_size(source.size)
+  kind = families.of_size(source.size)
   fail = lambda what: _fail(c.teacher, what)
-  if kinds.in_folder(folder) is not kind:
+  if families.in_folder(folder) is not kind:
     fail(f'is of another kind than the model, {source.size.model_type!r}')
   size = kind.files.read_size(folder)
   if kind.words.load(folder).get_vocab() != source.tokenizer.get_vocab():
@@ -40,9 +40,9 @@ def with_soft_targets(config, source, data):
     fail(
       f'has {size.max_position_embeddings} positions, fewer than data.seq_len={config.data.seq_len}'
     )
-  heads = kinds.heads(kind, data.task)
+  heads = families.heads(kind, data.task)
   outputs = len(data.task.classes) if data.task else 1
-  size = kinds.read_only(kind, size)
+  size = families.read_only(kind, size)
   for field in kind.dropout:
     setattr(size, field, 0.0)
   try:
@@ -89,7 +89,7 @@ def folder_of(teacher):
 @functools.lru_cache(maxsize=8)
 def _said(size, heads, outputs):
   """(params, batch) -> {head: logits}, compiled once a size."""
-  model = kinds.make(size, heads, outputs)
+  model = families.make(size, heads, outputs)
 
   def said(params, batch):
     places = (batch['positions'],) if 'mlm' in heads else ()

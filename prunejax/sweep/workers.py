@@ -6,7 +6,7 @@ together in this way, are one worker's, and no worker waits.
 
 import os
 
-from prunejax.train import parents
+from prunejax.sweep import dependencies
 
 FLAGS = '--worker=I --workers=N, with I from 0 to N - 1'
 
@@ -70,7 +70,7 @@ def share(cells, keys, mine):
     return list(cells)
   load, chosen = [0] * count, []
   heavy = lambda family: -sum(cells[i].config.steps for i in family)
-  links = [{cell.parent, *(key for key, _ in parents.reads(cell))} for cell in cells]
+  links = [{cell.parent, *(key for key, _ in dependencies.reads(cell))} for cell in cells]
   for family in sorted(families(links, keys), key=heavy):
     least = load.index(min(load))
     load[least] -= heavy(family)

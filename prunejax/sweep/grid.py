@@ -16,17 +16,8 @@ import jax
 
 from prunejax import files
 from prunejax.analysis import ledger
-from prunejax.train import (
-  configs,
-  distributed,
-  inputs,
-  log,
-  loop,
-  measured,
-  parents,
-  population,
-  workers,
-)
+from prunejax.sweep import dependencies, population, resources, workers
+from prunejax.train import configs, console, distributed, inputs, loop
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
@@ -67,7 +58,7 @@ def key(cell):
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
 
 
-def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
+def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say):
   """Runs every cell that the ledger of `folder` does not hold, and returns all rows of these cells, in their order.
 
   Cells that share a program run together, stage by stage, each after the one it starts from; with `one_by_one` every
@@ -75,13 +66,13 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
   the others go on. What this took is told in a file of `folder`/cost.
   """
   folder = files.path(folder)
-  say = say if distributed.first() else log.silent
+  say = say if distributed.first() else console.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
   cells = {key(cell): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
-  if again := parents.without_model(cells, left, done, folder):
+  if again := dependencies.without_model(cells, left, done, folder):
     say(
       f'{len(again)} of the done run again: cells that are left start from their models, which are not here'
     )
@@ -135,10 +126,13 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
     say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
     began = time.perf_counter()
     try:
-      if broken := parents.failed(cells[k], done):
+      if broken := dependencies.failed(cells[k], done):
         raise FloatingPointError(f'the cell it starts from or is taught by, {broken}, failed')
       outcome = loop.train(
-        parents.resolved(cells[k].config, folder), folder / 'cells' / k, title=title[k], say=say
+        dependencies.resolved(cells[k].config, folder),
+        folder / 'cells' / k,
+        title=title[k],
+        say=say,
       )
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
@@ -147,7 +141,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=log.say):
 
   def prepare(k):
     return population.prepare(
-      k, title[k], parents.resolved(cells[k].config, folder), folder / 'cells' / k
+      k, title[k], dependencies.resolved(cells[k].config, folder), folder / 'cells' / k
     )
 
   with _cost(folder, one_by_one) as cost:
@@ -177,7 +171,7 @@ def _of_other_text(cells, done, left) -> int:
 def _cost(folder, one_by_one):
   """Around the runs of one command: leaves what they took in a file of `folder`/cost, which the report adds up."""
   took, began = {'how': 'one by one' if one_by_one else 'together', 'cells': 0}, time.perf_counter()
-  with measured.compiles() as told:
+  with resources.compiles() as told:
     try:
       yield took
     finally:
@@ -203,7 +197,7 @@ def share(cells, worker):
   return workers.share(cells, [key(cell) for cell in cells], worker)
 
 
-def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say=log.say):
+def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say=console.say):
   """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
 
   Of several workers, (index, count), each runs its share; returns the rows of that share.
@@ -335,4 +329,4 @@ class _Pace:
     mean = sum(s for _, s in self.spent.values()) / sum(n for n, _ in self.spent.values())
     rate = {stage: s / n for stage, (n, s) in self.spent.items()}
     seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work.values())
-    return f'  about {log.clock(seconds)} left in all'
+    return f'  about {console.clock(seconds)} left in all'

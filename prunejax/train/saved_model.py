@@ -7,7 +7,7 @@ from flax import traverse_util
 import prunejax
 from prunejax import files
 from prunejax.models import bert, hf_directory
-from prunejax.train import checkpoint, configs, kinds, loop, optimizer, sharding
+from prunejax.train import checkpoint, configs, families, loop, optimizer, sharding
 
 
 class Saved(NamedTuple):
@@ -56,14 +56,14 @@ def widths(size) -> list:
 
 
 def _folder(folder, config, what):
-  kind = kinds.in_folder(folder)
+  kind = families.in_folder(folder)
   if config is None:
     name = (hf_directory.read_config(folder).get('architectures') or [''])[0]
     heads = next(
       (heads for heads, known in kind.files.ARCHITECTURES.items() if known == name), kind.heads
     )
   else:
-    heads = kinds.heads(kind, config.data.task)
+    heads = families.heads(kind, config.data.task)
   params, size = kind.files.load(folder, heads=heads)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
   return Saved(params, size, tokenizer, config, what)
