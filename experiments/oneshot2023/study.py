@@ -1,36 +1,27 @@
-"""One-shot pruning without recovery: SparseGPT (Frantar & Alistarh, 2023), Wanda (Sun et al., 2023) and oBERT (Kurtic
-et al., 2022) on the small BERT of the package.
+"""Prune the packaged BERT in one shot, without recovery, by the methods of three papers.
+
+SparseGPT (Frantar & Alistarh, 2023), Wanda (Sun et al., 2023) and oBERT (Kurtic et al., 2022).
+
+  python -m prunejax reproduce oneshot2023 --preset=quick
 """
 
-import functools
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-
-import prunejax
-from configs import pretrain
-from experiments.oneshot2023 import claims
-from prunejax.train import evaluate, optimizer, program, study
-
-WHERE = r'encoder/.*/kernel'
-FISHER = {
-  'block': 8,
-  'gradients': 16,
-}  # of the paper's 50 and 1024: what a few minutes on a shared core allow
-# method: (criterion, allocation, moves of the masks)
-METHODS = {
-  'magnitude': (prunejax.magnitude, prunejax.uniform, 1),
-  'wanda': (prunejax.wanda, prunejax.per_output, 1),
-  'sparsegpt': (prunejax.sparsegpt, prunejax.uniform, 1),
-  'fisher 1': (functools.partial(prunejax.block_fisher, **FISHER), prunejax.global_threshold, 1),
-  'fisher 4': (functools.partial(prunejax.block_fisher, **FISHER), prunejax.global_threshold, 4),
-}
+from experiments.oneshot2023 import claims, oneshot, report
+from prunejax.train import study
 
 
 class Preset(NamedTuple):
-  """batches: held-out batches of 128 sequences; calibration: sequences."""
+  """One size of the study.
+
+  Attributes:
+    methods: names from `oneshot.METHODS`.
+    sparsities: fractions of the encoder's kernels that are removed.
+    seeds: of the draws of calibration sequences.
+    batches: held-out batches of 128 sequences.
+    calibration: sequences that a method sees.
+    cost: what the preset takes, in words.
+  """
 
   methods: tuple
   sparsities: tuple
@@ -46,83 +37,33 @@ PRESETS = {
     ('magnitude', 'wanda', 'sparsegpt'), (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'two CPU minutes'
   ),
   'fisher': Preset(
-    ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'not run yet; minutes'
+    ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'some CPU minutes'
   ),
 }
 
 
-def plan(preset, root):
-  """One cell a method, pattern, sparsity and draw of the calibration sequences; magnitude needs no such draw."""
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List one cell for each method, pattern, sparsity and draw of the calibration sequences.
+
+  Magnitude sees no calibration sequences and has one cell. The block Fisher is run at 0.7 and above
+  and not as 2:4.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: unused; model and text are in the package.
+  """
+  del root
   cells = []
   for method in preset.methods:
-    costly = method.startswith('fisher')
-    patterns = [('unstructured', s) for s in preset.sparsities if s >= 0.7 or not costly]
-    patterns += [] if costly else [('2:4', 0.5)]
+    fisher = method.startswith('fisher')
+    patterns = [('unstructured', s) for s in preset.sparsities if s >= 0.7 or not fisher]
+    patterns += [] if fisher else [('2:4', 0.5)]
     for pattern, sparsity in patterns:
       for seed in preset.seeds[:1] if method == 'magnitude' else preset.seeds:
         labels = {'method': method, 'pattern': pattern, 'sparsity': sparsity, 'seed': seed}
-        fisher = FISHER if costly else {}
         sizes = {'batches': preset.batches, 'calibration': preset.calibration}
-        cells.append(study.Cell(labels, {**labels, **sizes, **fisher}))
+        cells.append(study.Cell(labels, {**labels, **sizes, **(oneshot.FISHER if fisher else {})}))
   return cells
-
-
-def measure(settings, root, folder, say):
-  """Held-out loss just after pruning, and that of the dense model."""
-  del root, folder, say
-  data, made, params, dense = _start(settings['batches'], settings['calibration'])
-  prune, moves = _pruner(
-    settings['method'], settings['pattern'], settings['batches'], settings['calibration']
-  )
-  batch, new = data.train(settings['seed']), params
-  for move in range(1, moves + 1):
-    new, spoilt = prune(new, batch, settings['sparsity'] * move / moves)
-    if bool(spoilt):
-      raise FloatingPointError('a score or a change is not finite')
-  loss = evaluate.pretraining(made.measure, new, data.held_out())['loss']
-  got = prunejax.masks.sparsity(new, WHERE)['total']
-  return {'loss': loss, 'dense_loss': dense, 'got': got}
-
-
-@functools.cache
-def _start(batches, calibration):
-  """(data, program, weights, dense loss) of the packaged model."""
-  config = pretrain.get_config('nano')
-  config.unlock()
-  config.eval.batches, config.batch_size = batches, calibration
-  source, data = program.read_inputs(config)
-  tx = optimizer.make(config)
-  made = program.build(config, source, data, tx)
-  loaded = program.pretrained(
-    config, source, made, program.abstract_state(config, made, tx)['params']
-  )
-  params = program.initial_state(config, made, tx, loaded)['params']
-  return data, made, params, evaluate.pretraining(made.measure, params, data.held_out())['loss']
-
-
-@functools.cache
-def _pruner(method, pattern, batches, calibration):
-  """(compiled (params, batch, sparsity) -> (params, whether something is NaN), moves of the masks)."""
-  criterion, allocation, moves = METHODS[method]
-  made = _start(batches, calibration)[1]
-  structure = prunejax.n_m(2, 4) if pattern == '2:4' else prunejax.unstructured()
-
-  @jax.jit
-  def prune(params, batch, sparsity):
-    tx = prunejax.prune_transform(
-      criterion(),
-      prunejax.constant(sparsity),
-      allocation=allocation(),
-      structure=structure,
-      where=WHERE,
-    )
-    told = made.observe(lambda p: p, batch, jax.random.key(0))
-    updates, state = tx.update(
-      jax.tree.map(jnp.zeros_like, params), tx.init(params), params, **told
-    )
-    return optax.apply_updates(params, updates), jnp.any(state.prune_nan > 0)
-
-  return prune, moves
 
 
 STUDY = study.Study(
@@ -131,12 +72,10 @@ STUDY = study.Study(
   source='Frantar & Alistarh 2023 (SparseGPT), Sun et al. 2023 (Wanda), Kurtic et al. 2022 (oBERT)',
   presets=PRESETS,
   plan=plan,
-  measure=measure,
-  claims=claims.verdicts_of,
-  tables=claims.tables_of,
-  figures=claims.figures_of,
-  captions={
-    'loss': 'Held-out loss just after pruning, mean over draws of the calibration set. Dashed: dense.'
-  },
+  measure=oneshot.measure,
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

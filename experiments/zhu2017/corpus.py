@@ -1,4 +1,4 @@
-"""Read text as word numbers in the Penn Treebank manner: lower case, N for numbers, <unk>, <eos>."""
+"""Read text as word numbers, as in the Penn Treebank: lower case, N for numbers, <unk>, <eos>."""
 
 import collections
 import functools
