@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from experiments.bytes import run
+from experiments.bytes import study
 from prunejax.analysis import ledger
 from prunejax.compress import codecs, deep_compression, read_sparse, sparse_file
 
@@ -207,7 +207,7 @@ def test_the_table_of_bytes_and_its_bounds():
 
 
 def test_the_packaged_model_by_every_codec(tmp_path):
-  run.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
+  study.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
   [row] = ledger.read(tmp_path / 'w' / 'ledger.jsonl')
   found = row['metrics']
   assert (
@@ -217,5 +217,5 @@ def test_the_packaged_model_by_every_codec(tmp_path):
   )
   assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
   assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
-  with pytest.raises(ValueError, match="data.root='x': it reads no data"):
-    run.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})
+  with pytest.raises(ValueError, match='data.root=x: bytes reads no data'):
+    study.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments.guo2019 import cells, claims, run, strength
+from experiments.guo2019 import claims, strength, study
+from experiments.guo2019 import study_cells as cells
 from prunejax import __main__ as command
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
@@ -94,8 +95,8 @@ def test_of_several_strengths_the_best_is_judged_and_all_are_shown():
   better = [{**row, 'strength': 2.0} for row in rows if row['arm'] == 'rpp']
   rest = [row for row in rows if row['arm'] != 'rpp']
   assert claims.claims([*worse, *better, *rest]) == claims.claims(rows)
-  first, second = run.shown([*worse, *better, *rest])
-  assert len(run.shown(rows)) == 1 and len(second.rows) == 2 * len(cells.SPARSITIES)
+  first, second = study.shown([*worse, *better, *rest])
+  assert len(study.shown(rows)) == 1 and len(second.rows) == 2 * len(cells.SPARSITIES)
   assert {row[first.head.index('strength')] for row in first.rows} == {'-', '2'}
   plan = cells.plan(cells.PRESETS['long'], {})
   assert all(cell.labels['strength'] > 0 for cell in plan if cell.labels['arm'] == 'l1')
@@ -129,4 +130,4 @@ def test_smoke_by_the_real_command(tmp_path, capsys):
   for row in rows:
     assert abs(row['metrics']['sparsity'] - row['sparsity']) < 1e-4
   assert 'undecided' in capsys.readouterr().out
-  assert run.shown(rows)[0].rows and run.figures(rows)['scores'][:4] == b'\x89PNG'
+  assert study.shown(rows)[0].rows and study.figures(rows)['scores'][:4] == b'\x89PNG'

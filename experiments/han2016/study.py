@@ -1,8 +1,11 @@
-"""Han et al. 2015 and 2016: pruning with retraining, shared weights, Huffman coding; LeNets, and files of real bytes.
+"""Reproduce Han et al. 2015 and 2016: pruning with retraining, and Deep Compression.
+
+LeNets are pruned, their weights shared, Huffman coded, and written as files.
 
   python -m prunejax reproduce han2016 --preset=quick [--config.data.root=FOLDER]
 
-FOLDER holds `mnist/`, the four idx files; without it the digits are scikit-learn's, drawn larger for the same nets.
+FOLDER holds `mnist/`, the four idx files; without it the images are scikit-learn's digits, enlarged
+to 28 x 28.
 """
 
 from typing import NamedTuple
@@ -12,10 +15,17 @@ from prunejax.train import study
 
 
 class Preset(NamedTuple):
-  """One size of the study; every value is for (scikit-learn's digits, MNIST) where it is a pair.
+  """One size of the study. A pair of values is for (scikit-learn's digits, MNIST).
 
-  steps, retrain, rounds, centroids: of LeNet-300-100, and as the same with `conv_` of LeNet-5. scales: multiples of the
-  paper's kept shares, 0 for no pruning but as much more training. bits: of the codes in the comparisons.
+  Attributes:
+    seeds, conv_seeds: of LeNet-300-100 and of LeNet-5.
+    steps, retrain: steps of training and retraining of LeNet-300-100.
+    conv_steps, conv_retrain: the same of LeNet-5.
+    centroids: steps of training the centroids.
+    rounds: of retraining.
+    scales: multiples of the paper's kept fractions that are compared.
+    bits: widths of the codes that are compared.
+    cost: what the preset takes, in words.
   """
 
   seeds: tuple
@@ -56,7 +66,10 @@ PRESETS = {
     rounds=4,
     scales=(),
     bits=(),
-    cost="the papers' own settings of both nets alone, trained for longer; some half an hour on one CPU core",
+    cost=(
+      "only the papers' own settings of both networks, trained for longer; some half an hour on "
+      'one CPU core'
+    ),
   ),
   'long': Preset(
     seeds=(0, 1, 2, 3, 4),
@@ -87,40 +100,48 @@ PRESETS = {
 }
 
 
-def plan(preset, root):
-  """The paper's own setting of both nets, then LeNet-300-100 otherwise; a cell's parents are kept for the next.
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List the cells: the papers' own settings of both networks, then the comparisons.
 
-  Raises FileNotFoundError, ValueError for a root that holds no MNIST.
+  Cells that start from the same trained or pruned network share it, see `training.measure`. A cell
+  of scale 0 is not pruned and trains on for as many steps instead.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: folder that holds `mnist/`, or '' for scikit-learn's digits.
+
+  Raises:
+    FileNotFoundError, ValueError: if `root` holds no MNIST.
   """
-  p, mnist = preset, int(bool(root))
+  mnist = int(bool(root))
   data = training.images(root).name
   fixed = {'data': data, 'batch': 128, 'learning_rate': 2e-3, 'centroid_rate': 5e-4, 'decay': 1e-5}
   cells = []
 
   def add(net, seed, scale, bits, init='linear'):
-    conv = 'conv_' if net == 'lenet-5' else ''
-    own = {'net': net, 'seed': seed, 'scale': scale, 'bits': bits, 'init': init}
-    how = {
-      'steps': getattr(p, f'{conv}steps')[mnist],
-      'retrain': getattr(p, f'{conv}retrain')[mnist],
-      'rounds': p.rounds,
-      'centroids': p.centroids if bits else 0,
+    prefix = 'conv_' if net == 'lenet-5' else ''
+    labels = {'net': net, 'seed': seed, 'scale': scale, 'bits': bits, 'init': init}
+    lengths = {
+      'steps': getattr(preset, f'{prefix}steps')[mnist],
+      'retrain': getattr(preset, f'{prefix}retrain')[mnist],
+      'rounds': preset.rounds,
+      'centroids': preset.centroids if bits else 0,
     }
-    cells.append(study.Cell(own, fixed | own | how))
+    cells.append(study.Cell(labels, fixed | labels | lengths))
 
-  for seed in p.seeds:
+  for seed in preset.seeds:
     add('lenet-300-100', seed, 1.0, 'paper')
     add('lenet-300-100', seed, 0.0, 0)
-  for seed in p.conv_seeds:
+  for seed in preset.conv_seeds:
     add('lenet-5', seed, 1.0, 'paper')
-  for seed in p.seeds:
-    for scale in (1.0, *p.scales):
+  for seed in preset.seeds:
+    for scale in (1.0, *preset.scales):
       add('lenet-300-100', seed, scale, 0)
-    for bits in p.bits:
+    for bits in preset.bits:
       add('lenet-300-100', seed, 0.0, bits)
       for init in paper.INITS:
         add('lenet-300-100', seed, 1.0, bits, init)
-    for scale in p.scales[1:]:
+    for scale in preset.scales[1:]:
       add('lenet-300-100', seed, scale, 4)
   return cells
 
@@ -128,12 +149,15 @@ def plan(preset, root):
 STUDY = study.Study(
   name='han2016',
   title='Learning both Weights and Connections; Deep Compression',
-  source='Han, Pool, Tran & Dally, NIPS 2015, arXiv 1506.02626; Han, Mao & Dally, ICLR 2016, arXiv 1510.00149',
+  source=(
+    'Han, Pool, Tran & Dally, NIPS 2015, arXiv 1506.02626; Han, Mao & Dally, ICLR 2016, arXiv '
+    '1510.00149'
+  ),
   presets=PRESETS,
   plan=plan,
   measure=training.measure,
-  claims=claims.judge,
-  tables=report.tables_of,
+  claims=claims.claims,
+  tables=report.tables,
   figures=report.figures,
   captions=report.CAPTIONS,
 )

@@ -5,7 +5,8 @@ python -m prunejax reproduce guo2019 --preset=quick
 
 import numpy as np
 
-from experiments.guo2019 import cells, claims
+from experiments.guo2019 import claims
+from experiments.guo2019 import study_cells as cells
 from prunejax.analysis import drawing, statistics, tables
 from prunejax.train import study
 

@@ -1,4 +1,4 @@
-"""Translation: data, models and decoding."""
+"""What the papers on translation share: data, models, training and decoding."""
 
 import functools
 
@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunejax.data import translation as data
-from prunejax.data.translation_task import task
+from experiments.translation import corpus, decoding, task, training
 from prunejax.models import seq2seq, transformer_nmt
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import translation
 
 MODELS = {
   'lstm': seq2seq.Seq2Seq(30, 8, 2),
@@ -63,13 +61,13 @@ def test_padding_does_not_leak_and_no_decoder_looks_ahead(name):
 @pytest.mark.parametrize('name', MODELS)
 def test_greedy_is_the_argmax_of_the_whole_model_step_by_step(name):
   model, params, apply = built(name)
-  found = np.asarray(translation.greedy(model, params, SOURCE, 3))
+  decoded = np.asarray(decoding.greedy(model, params, SOURCE, 3))
   words = TARGET.copy()
   for t in range(3):  # the model sees no later word, so what stands there is of no matter
     scores = np.array(apply(SOURCE, words))[:, t]
-    scores[:, : data.EOS] = -np.inf
-    best = np.where((words[:, 1 : t + 1] == data.EOS).any(1), data.PAD, scores.argmax(-1))
-    np.testing.assert_array_equal(found[:, t], best)
+    scores[:, : corpus.EOS] = -np.inf
+    best = np.where((words[:, 1 : t + 1] == corpus.EOS).any(1), corpus.PAD, scores.argmax(-1))
+    np.testing.assert_array_equal(decoded[:, t], best)
     words[:, t + 1] = best
 
 
@@ -120,9 +118,9 @@ def written(
 
 
 def test_multi30k_leaves_out_lines_empty_on_a_side(tmp_path):
-  found = data.multi30k(written(tmp_path), 'train')
-  assert found == data.Pairs(['a dog .', 'two cats'], ['ein hund .', 'zwei katzen'])
-  assert data.multi30k(tmp_path, 'train', 'de', 'en').source == ['ein hund .', 'zwei katzen']
+  pairs = corpus.multi30k(written(tmp_path), 'train')
+  assert pairs == corpus.Pairs(['a dog .', 'two cats'], ['ein hund .', 'zwei katzen'])
+  assert corpus.multi30k(tmp_path, 'train', 'de', 'en').source == ['ein hund .', 'zwei katzen']
 
 
 @pytest.mark.parametrize(
@@ -138,52 +136,52 @@ def test_multi30k_leaves_out_lines_empty_on_a_side(tmp_path):
       ValueError,
       r'train\.lc\.norm\.tok\.en 3 and train\.lc\.norm\.tok\.de 1',
     ),
-    ({'en': '\n', 'de': '\n'}, ('train',), ValueError, 'no line has words on both sides'),
+    ({'en': '\n', 'de': '\n'}, ('train',), ValueError, 'no line has words in both languages'),
     ({'de': 'ein h\udcfcnd\n'}, ('train',), ValueError, r'train\.lc\.norm\.tok\.de.* is not UTF-8'),
   ],
 )
 def test_wrong_files_get_one_clear_error(tmp_path, files, call, error, words):
   with pytest.raises(error, match=words):
-    data.multi30k(written(tmp_path, **files), *call)
+    corpus.multi30k(written(tmp_path, **files), *call)
 
 
 def test_cipher_is_its_rules():
-  assert data.encipher('the cat sees a horse .') == 'efruben rffren png .'
-  assert data.encipher('of it') == 'vg bs'
+  assert corpus.encipher('the cat sees a horse .') == 'efruben rffren png .'
+  assert corpus.encipher('of it') == 'vg bs'
 
 
 def test_pieces_come_back_as_the_words_they_were():
   lines = ['a dog runs .', 'two dogs run , run .', 'über 12 hunde']
-  tokenizer = data.vocabulary(lines * 3, 80)
-  ids = data.encoded(tokenizer, lines)
-  rows = data.padded([[*row, data.EOS, 9] for row in ids], 40)
-  assert data.decoded(tokenizer, rows) == lines
-  assert translation.bleu(lines, lines) == pytest.approx(100)
-  assert [tokenizer.token_to_id(piece) for piece in data.SPECIAL] == [
-    data.PAD,
-    data.BOS,
-    data.EOS,
-    data.UNK,
+  tokenizer = corpus.vocabulary(lines * 3, 80)
+  ids = corpus.encode(tokenizer, lines)
+  rows = corpus.pad([[*row, corpus.EOS, 9] for row in ids], 40)
+  assert corpus.decode(tokenizer, rows) == lines
+  assert decoding.bleu(lines, lines) == pytest.approx(100)
+  assert [tokenizer.token_to_id(piece) for piece in corpus.SPECIAL] == [
+    corpus.PAD,
+    corpus.BOS,
+    corpus.EOS,
+    corpus.UNK,
   ]
   with pytest.raises(ValueError, match='size=10'):
-    data.vocabulary(lines, 10)
+    corpus.vocabulary(lines, 10)
 
 
 def test_buckets_hold_every_pair_that_fits_once():
   source, target = [[5] * n for n in (2, 3, 6, 9)], [[6] * n for n in (2, 5, 2, 2)]
-  small, large = data.buckets(source, target, ((4, 4), (8, 8)))
+  small, large = corpus.buckets(source, target, ((4, 4), (8, 8)))
   np.testing.assert_array_equal(small.source, [[5, 5, 2, 0]])
   np.testing.assert_array_equal(small.target, [[1, 6, 6, 2, 0]])
   assert large.source.shape == (2, 8) and large.target.shape == (2, 9)
   with pytest.raises(ValueError, match='4 sources and 3 targets'):
-    data.buckets(source, target[:3], ((4, 4),))
+    corpus.buckets(source, target[:3], ((4, 4),))
 
 
 def test_an_epoch_shows_no_pair_twice():
   rows = np.arange(50)[:, None]
   groups = list(
-    data.epoch(
-      [data.Batch(rows, rows), data.Batch(rows + 100, rows)], 3, 4, np.random.default_rng(0)
+    corpus.epoch(
+      [corpus.Batch(rows, rows), corpus.Batch(rows + 100, rows)], 3, 4, np.random.default_rng(0)
     )
   )
   seen = np.concatenate([group.source.ravel() for group in groups])
@@ -199,10 +197,10 @@ def test_a_task_of_real_files_is_judged_on_what_fits(tmp_path):
     en='a dog\n' + 'a ' * 40 + '\n',
     de='ein hund\n' + 'ein ' * 40 + '\n',
   )
-  found = task(str(tmp_path), words=64, bounds=((20, 20),))
-  assert found.name == 'multi30k en-de' and found.test == data.Pairs(['a dog'], ['ein hund'])
-  assert len(found.filled[0].source) == 20
+  loaded = task.load(str(tmp_path), words=64, bounds=((20, 20),))
+  assert loaded.name == 'multi30k en-de' and loaded.test == corpus.Pairs(['a dog'], ['ein hund'])
+  assert len(loaded.buckets[0].source) == 20
   with pytest.raises(ValueError, match='no bucket holds 4 batches of 8'):
-    translation.fit(
-      None, {}, found.filled, steps=1, rate=1e-3, warmup=1, batch=8, seed=0, together=4
+    training.fit(
+      None, {}, loaded.buckets, steps=1, rate=1e-3, warmup=1, batch=8, seed=0, together=4
     )
