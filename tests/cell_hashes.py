@@ -1,0 +1,45 @@
+"""The hash of every cell of every preset of every experiment, in the order in which the cells run.
+
+`python tests/cell_hashes.py` writes those of today to tests/reference/cell_hashes.json. A hash that changes makes a
+stranger of its row in every ledger and of its folder in every work directory.
+"""
+
+import hashlib
+import json
+
+import redrawn
+
+PATH = redrawn.ROOT / 'tests' / 'reference' / 'cell_hashes.json'
+NAMES = sorted({path.parent.name for path in (redrawn.ROOT / 'experiments').glob('*/results*')})
+
+
+def of(name):
+  """{preset: {'cells': how many, 'first': hash of the first, 'hashes': sha256 of all, 'labels': sha256 of all}}."""
+  module = redrawn.experiment(name)
+  if name == 'gordon2020':
+    from experiments.gordon2020 import arms, presets
+
+    names, plan = presets.PRESETS, lambda preset: arms.plan(preset, {})
+  else:
+    study = module.STUDY
+    names = study.presets
+    plan = lambda preset: study.plan(names[preset], {} if study.measure is None else '')
+  return {preset: _summary(plan(preset)) for preset in names}
+
+
+def _summary(cells):
+  from prunejax.train import study
+
+  keys, labels = [study._key(cell) for cell in cells], [cell.labels for cell in cells]
+  return {'cells': len(cells), 'first': keys[0], 'hashes': _digest(keys), 'labels': _digest(labels)}
+
+
+def _digest(values):
+  return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+if __name__ == '__main__':
+  import sys
+
+  sys.path.insert(0, str(redrawn.ROOT))
+  PATH.write_text(json.dumps({name: of(name) for name in NAMES}, indent=1) + '\n')
