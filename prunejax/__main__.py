@@ -301,7 +301,7 @@ def _worker(args):
 
 def _report(args, overrides):
   from prunejax import files
-  from prunejax.analysis import compare
+  from prunejax.report import compare
   from prunejax.train import grid
 
   del overrides

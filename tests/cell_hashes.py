@@ -28,9 +28,9 @@ def of(name):
 
 
 def _summary(cells):
-  from prunejax.train import study
+  from prunejax.sweep import study
 
-  keys, labels = [study._key(cell) for cell in cells], [cell.labels for cell in cells]
+  keys, labels = [study.key(cell) for cell in cells], [cell.labels for cell in cells]
   return {'cells': len(cells), 'first': keys[0], 'hashes': _digest(keys), 'labels': _digest(labels)}
 
 

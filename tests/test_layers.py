@@ -27,13 +27,14 @@ ROOMS = {
   ),
   # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes whole or not at all.
   'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors', 'onnx'}),
-  'analysis': ({'analysis', 'files'}, {'numpy', 'matplotlib'}),
+  'report': ({'report', 'files'}, {'numpy', 'scipy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
   'bench': (
-    {'bench', 'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''},
+    {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
     {'*'},
   ),
-  'train': ({'train', 'analysis', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  'sweep': ({'sweep', 'train', 'report', 'files'}, {'*'}),
+  'train': ({'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
 }
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 import prunejax
 from prunejax import models
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
 from prunejax.compress import codecs
 from prunejax.models import bert_hf
 from prunejax.pruning.types import named_leaves
-from prunejax.train import study
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
+from prunejax.sweep import study
 
 EMBEDDINGS = r'embeddings/.*'
 PARTS = {'all': r'(?!)', 'no embeddings': EMBEDDINGS}

@@ -14,7 +14,8 @@ from prunejax.data.translation_task import task
 from prunejax.models.transformer_nmt import Transformer
 from prunejax.pruning import masks
 from prunejax.pruning.types import named_leaves
-from prunejax.train import study, translation
+from prunejax.sweep import study
+from prunejax.train import translation
 
 JUMPS = 9
 START = 0.5 / 0.86  # the paper's first sparsity as a share of its last

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prunejax.analysis import drawing, tables
-from prunejax.analysis.verdicts import Verdict, all_of, shown, side
+from prunejax.report import drawing, tables
+from prunejax.report.verdicts import Verdict, all_of, shown, side
 
 PAPER = {
   'bits': 4,

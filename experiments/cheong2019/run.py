@@ -1,7 +1,7 @@
 """transformers.zip: Compressing Transformers with Pruning and Quantization (Cheong & Daniel 2019)."""
 
 from experiments.cheong2019 import cells, claims
-from prunejax.train import study
+from prunejax.sweep import study
 
 STUDY = study.Study(
   name='cheong2019',

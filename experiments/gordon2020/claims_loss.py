@@ -1,7 +1,7 @@
 """The claims that speak of losses: in pre-training, on the training set, and what follows from them."""
 
 from experiments.gordon2020 import judging
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 
 def loss_rises(data):

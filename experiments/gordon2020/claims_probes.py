@@ -3,7 +3,7 @@
 import math
 
 from experiments.gordon2020 import judging, paper_movement
-from prunejax.analysis import arms, controls, probed, statistics
+from prunejax.report import arms, controls, probed, statistics
 
 DIFFERENT = (
   paper_movement.MOST_DIFFERENT

@@ -1,7 +1,7 @@
 """The claims that set the dev scores of two arms against each other."""
 
 from experiments.gordon2020 import judging
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 
 def low_sparsity_is_free(data):

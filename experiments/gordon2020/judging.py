@@ -13,8 +13,8 @@ the level 1 - 0.01 / k, so that a long list finds none by luck.
 import math
 from typing import NamedTuple
 
-from prunejax.analysis import arms, statistics
-from prunejax.analysis.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
+from prunejax.report import arms, statistics
+from prunejax.report.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
 
 LEVEL = 0.99  # of every interval a verdict rests on
 SEED_LEVEL = 0.9  # of the interval over the means of the seeds, which must agree

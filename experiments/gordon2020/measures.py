@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from prunejax.analysis import embeddings, heads, movement, overlap
+from prunejax.report import embeddings, heads, movement, overlap
 
 FEW = 0.6  # the sparsity of the paper's Figure 3b
 WORDS = 'embeddings/word/embedding'

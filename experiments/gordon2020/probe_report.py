@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from experiments.gordon2020 import paper_movement as paper
-from prunejax.analysis import (
+from prunejax.report import (
   arms,
   drift,
   drift_figures,

@@ -11,9 +11,9 @@ from flax import traverse_util
 
 from experiments.gordon2020 import measures, probe_report
 from prunejax import files
-from prunejax.analysis import ledger, overlap
 from prunejax.models import bert, hf_directory
 from prunejax.pruning import types
+from prunejax.report import ledger, overlap
 from prunejax.train import features, grid, inputs, kinds, log
 
 VERSION = 2  # of the measures: another one measures anew

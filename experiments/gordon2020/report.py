@@ -2,22 +2,22 @@
 
 from experiments.gordon2020 import claims, judging, paper, probe_report
 from prunejax import files
-from prunejax.analysis import (
+from prunejax.report import (
   arms,
   beside,
   controls,
+  document,
   equivalence,
   figures,
   ledger,
   rates,
   regime_figure,
   regimes,
-  report,
   statistics,
   tables,
 )
-from prunejax.analysis import compare as two
-from prunejax.analysis import cost as took
+from prunejax.report import compare as two
+from prunejax.report import cost as took
 from prunejax.train import grid, log
 
 TITLE = 'Compressing BERT: weight pruning and transfer'
@@ -61,7 +61,7 @@ def redraw(path, out, *, work=None, say=log.say):
   drawn |= figures_of_probes
   if prunable := controls.prunability(rows):
     drawn['prunability'] = prunable
-  written = report.write(
+  written = document.write(
     out,
     rows,
     verdicts,
@@ -89,7 +89,7 @@ def compare(first, second, out, say=log.say):
     ('Verdicts', [two.verdicts(*checks)]),
     ('Differences', [two.settings(*rows), two.differences(*rows)]),
   ]
-  written = report.write(
+  written = document.write(
     out,
     [],
     [],

@@ -6,8 +6,8 @@ python -m prunejax reproduce guo2019 --preset=quick
 import numpy as np
 
 from experiments.guo2019 import cells, claims
-from prunejax.analysis import drawing, statistics, tables
-from prunejax.train import study
+from prunejax.report import drawing, statistics, tables
+from prunejax.sweep import study
 
 COLOURS = {'rpp': '#c0392b', 'nip': '#2471a3', 'l1': '#b7950b', 'dense': '#555555'}
 

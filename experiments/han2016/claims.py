@@ -1,7 +1,7 @@
 """What the two papers say, judged on the ledger: accuracies in points of 100, rates of real bytes."""
 
 from experiments.han2016 import paper
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 MARGIN = (
   0.25  # points of accuracy: a loss below is 'no loss'; the papers' own nets gain 0.03 to 0.06

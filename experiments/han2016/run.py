@@ -8,7 +8,7 @@ FOLDER holds `mnist/`, the four idx files; without it the digits are scikit-lear
 from typing import NamedTuple
 
 from experiments.han2016 import claims, paper, report, training
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

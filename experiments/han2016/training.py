@@ -14,7 +14,7 @@ from prunejax.compress import deep, kmeans, sparse_file
 from prunejax.data import digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook as sharing
-from prunejax.train import study
+from prunejax.sweep import study
 
 WIDEST = 2**8  # one program for every width of the codebooks
 EVALUATED = 500  # images at a time

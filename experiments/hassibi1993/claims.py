@@ -1,7 +1,7 @@
 """The paper's claims over ledger rows, and its table beside ours."""
 
 from experiments.hassibi1993 import paper
-from prunejax.analysis import statistics, tables, verdicts
+from prunejax.report import statistics, tables, verdicts
 
 PROBLEMS = tuple(paper.TABLE)
 POINT = 0.0051  # half a per cent: two nets are as accurate as each other

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.hassibi1993 import paper
 from experiments.hassibi1993.claims import PROBLEMS, pick
-from prunejax.analysis import drawing
+from prunejax.report import drawing
 
 COLOURS = {'obs': '#c0392b', 'obd': '#2471a3', 'magnitude': '#7d8b33'}
 NAMES = {'obs': 'OBS', 'obd': 'OBD', 'magnitude': 'magnitude'}

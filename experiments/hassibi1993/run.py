@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.hassibi1993 import claims, figures, net, xor
 from prunejax.data import monks
-from prunejax.train import study
+from prunejax.sweep import study
 
 HIDDEN = {1: 3, 2: 2, 3: 2}
 ROWS = max(

@@ -13,9 +13,9 @@ import numpy as np
 
 from experiments.league import standing
 from prunejax import files
-from prunejax.analysis import ledger
 from prunejax.compress import sparse_file
 from prunejax.pruning.links import low_rank as lowrank
+from prunejax.report import ledger
 from prunejax.train import configs, export, grid, log, loop, optimizer, rivals, saved, sharding
 
 EVERY = 4  # a dense step after so many of the method

@@ -2,7 +2,7 @@
 
 import math
 
-from prunejax.analysis import statistics, tables, verdicts
+from prunejax.report import statistics, tables, verdicts
 
 FACTOR = 1.5  # a predicted loss is right within this factor
 SAME = 1.1  # a loss is nearly unchanged up to this factor

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.lecun1990.claims import NAMES, by
-from prunejax.analysis import drawing
+from prunejax.report import drawing
 
 COLOURS = {'obd': '#c0392b', 'magnitude': '#2471a3', 'random': '#7f8c8d'}
 

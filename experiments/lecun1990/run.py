@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.lecun1990 import claims, figures, net
 from prunejax.data import digits
-from prunejax.train import study
+from prunejax.sweep import study
 
 METHODS = ('obd', 'magnitude', 'random')
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prunejax.analysis import drawing, tables, verdicts
+from prunejax.report import drawing, tables, verdicts
 
 NAMES = {
   'magnitude': 'magnitude',

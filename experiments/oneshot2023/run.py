@@ -12,7 +12,8 @@ import optax
 import prunejax
 from configs import pretrain
 from experiments.oneshot2023 import claims
-from prunejax.train import evaluate, optimizer, program, study
+from prunejax.sweep import study
+from prunejax.train import evaluate, optimizer, program
 
 WHERE = r'encoder/.*/kernel'
 FISHER = {

@@ -13,7 +13,8 @@ from prunejax.data.translation_task import task
 from prunejax.models import seq2seq
 from prunejax.pruning import masks
 from prunejax.pruning.types import named_leaves
-from prunejax.train import study, translation
+from prunejax.sweep import study
+from prunejax.train import translation
 
 CLASSES = {
   'source embedding': r'source/embedding/embedding',

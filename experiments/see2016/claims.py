@@ -3,8 +3,8 @@
 import numpy as np
 
 from experiments.see2016.cells import CLASSES, SCHEMES
-from prunejax.analysis import drawing, tables
-from prunejax.analysis.verdicts import Verdict, all_of, shown, side
+from prunejax.report import drawing, tables
+from prunejax.report.verdicts import Verdict, all_of, shown, side
 
 LOSS = 0.05  # of dense BLEU: what 'very little loss' may be, our reading
 BAND = 0.02  # of dense BLEU: what 'matches' may miss, our reading

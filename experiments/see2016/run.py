@@ -1,7 +1,7 @@
 """Compression of Neural Machine Translation Models via Pruning (See, Luong & Manning 2016)."""
 
 from experiments.see2016 import cells, claims
-from prunejax.train import study
+from prunejax.sweep import study
 
 STUDY = study.Study(
   name='see2016',

@@ -8,7 +8,7 @@ FOLDER holds `books/` of plain text, packed or not; without it the text is the e
 from typing import NamedTuple
 
 from experiments.zhu2017 import claims, training
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax import files
-from prunejax.analysis import ledger
 from prunejax.bench import forks, measure
+from prunejax.report import ledger
 from prunejax.train import preemption
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

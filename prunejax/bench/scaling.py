@@ -7,8 +7,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from prunejax.analysis import figures
 from prunejax.bench import measure, selection, sizes
+from prunejax.report import figures
 
 LEAVES = 16
 SIDES = {'tiny': (16,), 'small': (256, 512, 1024), 'base': (256, 512, 1024, 2048, 4096, 8192)}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.analysis import features
+from prunejax.report import features
 
 LAYERS = r'embeddings|layer_\d+'  # names of the modules whose outputs are hidden states
 

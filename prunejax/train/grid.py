@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.train import (
   configs,
   distributed,

@@ -6,7 +6,7 @@ import pytest
 import synthetic_ledger as synthetic
 
 from experiments.gordon2020 import claims, paper
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 NAMES = [claim.__name__ for claim in claims.CLAIMS if claim not in claims.PROBES]
 ON_TASKS = [name for name in NAMES if name != 'loss_rises']

@@ -5,7 +5,7 @@ import synthetic_ledger as synthetic
 from report_page import problems
 
 from experiments.gordon2020 import claims, report
-from prunejax.analysis import movement_figures
+from prunejax.report import movement_figures
 
 NAMES = [claim.__name__ for claim in claims.PROBES]
 GRID = synthetic.make()
@@ -150,7 +150,7 @@ def test_figures_of_tasks_with_unlike_rates():
 
 
 def test_a_sweep_over_the_corpus_alone_has_a_report(tmp_path):
-  from prunejax.analysis import ledger
+  from prunejax.report import ledger
 
   for row in corpus({'0.1': 0.2, '1': 0.5}):
     ledger.append(tmp_path / 'rows.jsonl', row)
@@ -163,7 +163,7 @@ def test_a_sweep_over_the_corpus_alone_has_a_report(tmp_path):
 
 
 def test_a_whole_report_of_everything_stands_alone(tmp_path):
-  from prunejax.analysis import ledger
+  from prunejax.report import ledger
 
   switched = [
     {**row, 'cell': row['cell'] + 's', 'arm': 'switch:histogram'}

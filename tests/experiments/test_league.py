@@ -9,9 +9,9 @@ import pytest
 
 from experiments.league import arms, claims, prices, run, standing
 from prunejax.__main__ import main
-from prunejax.analysis import ledger
 from prunejax.models import bert_hf
 from prunejax.pruning import types
+from prunejax.report import ledger
 from prunejax.train import grid, inputs, optimizer, parents
 
 LEAD = {

@@ -12,9 +12,9 @@ import tiny_runs
 from flax import traverse_util
 
 from experiments.gordon2020 import measures, paper_movement, probe_report, probes
-from prunejax.analysis import ledger, movement, overlap, probed, tables
 from prunejax.data import wordpiece
 from prunejax.models import bert, bert_hf, gpt2_hf
+from prunejax.report import ledger, movement, overlap, probed, tables
 from prunejax.train import features, grid, inputs, kinds
 
 LEVELS = (0.3, 0.6)

@@ -8,8 +8,8 @@ from experiments.cheong2019 import claims as cheong
 from experiments.cheong2019 import sharing
 from experiments.see2016 import claims as see
 from prunejax.__main__ import main
-from prunejax.analysis import ledger
 from prunejax.compress import kmeans
+from prunejax.report import ledger
 
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])

@@ -17,9 +17,9 @@ import pytest
 import tensorstore
 import tiny_runs
 
-from prunejax.analysis import ledger
 from prunejax.data import corpus, glue, pydoc, text, wordpiece
 from prunejax.models import bert_hf, hf_directory
+from prunejax.report import ledger
 from prunejax.train import checkpoint, grid, loop
 
 ROOMS = ('prunejax', 'configs', 'experiments')

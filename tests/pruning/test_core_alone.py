@@ -57,6 +57,6 @@ def test_prune_transform_works_with_every_extra_blocked():
 
 def test_the_namespace_is_small_and_explicit():
   public = {name for name in vars(prunejax) if name[0] != '_'}
-  submodules = {'analysis', 'compress', 'data', 'models', 'pruning', 'train'}
+  submodules = {'compress', 'data', 'models', 'pruning', 'report', 'sweep', 'train'}
   assert {'prune_transform', 'get_masks', 'magnitude', 'cubic', 'every', 'masks'} <= public
   assert len(public - submodules) <= 80

@@ -5,7 +5,7 @@ import pytest
 import synthetic_ledger as synthetic
 
 from experiments.gordon2020 import paper
-from prunejax.analysis import arms, beside, controls, rates, tables
+from prunejax.report import arms, beside, controls, rates, tables
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('glue/cola', 'pydoc/who'))
 

@@ -9,7 +9,7 @@ from report_page import problems
 
 from experiments.gordon2020 import claims
 from prunejax import __main__ as command
-from prunejax.analysis import compare, ledger
+from prunejax.report import compare, ledger
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {'sparsities': (0.5, 0.9), 'tasks': ('pydoc/order',)}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.gordon2020 import paper
-from prunejax.analysis import equivalence, regimes
+from prunejax.report import equivalence, regimes
 
 
 def one_task(values):
@@ -174,7 +174,7 @@ def test_the_planted_ends_are_found():
 
 
 def test_the_figure_of_the_ends_needs_curves():
-  from prunejax.analysis import regime_figure
+  from prunejax.report import regime_figure
 
   assert regime_figure.figure(synthetic.make(seeds=1), paper.TABLE1).startswith(b'\x89PNG')
   assert regime_figure.figure([]) is None

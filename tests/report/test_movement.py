@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunejax.analysis import drift, embeddings, features, heads, movement
+from prunejax.report import drift, embeddings, features, heads, movement
 
 
 def rank_by_counting(weights):

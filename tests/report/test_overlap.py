@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.analysis import overlap
+from prunejax.report import overlap
 
 
 def drawn(seed, shape=(7, 9), share=0.5):

@@ -11,9 +11,9 @@ import pytest
 import synthetic_ledger as synthetic
 from report_page import Page, problems
 
-import prunejax.analysis
+import prunejax.report
 from experiments.gordon2020 import claims, paper
-from prunejax.analysis import beside, cost, figures, report, statistics, tables
+from prunejax.report import beside, cost, document, figures, statistics, tables
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -32,7 +32,7 @@ def written(tmp_path_factory):
     'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)]),
   }
   verdicts = claims.check(ROWS)
-  paths = report.write(
+  paths = document.write(
     workdir,
     ROWS,
     verdicts,
@@ -137,7 +137,7 @@ def test_files_are_named_and_no_draft_stays(written):
 
 
 def test_standard_tables_and_figures_are_the_default(tmp_path):
-  paths = report.write(tmp_path, ROWS[:12], [], title='t')
+  paths = document.write(tmp_path, ROWS[:12], [], title='t')
   assert set(paths) == {
     'report.html',
     'report.md',
@@ -150,12 +150,12 @@ def test_standard_tables_and_figures_are_the_default(tmp_path):
 
 
 def test_an_empty_ledger_still_makes_a_report(tmp_path):
-  report.write(tmp_path, [], claims.check([]), title='nothing yet')
+  document.write(tmp_path, [], claims.check([]), title='nothing yet')
   assert 'undecided' in (tmp_path / 'report.html').read_text()
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
-  report.write(tmp_path, ROWS, [], title='first', figures={})
+  document.write(tmp_path, ROWS, [], title='first', figures={})
   before = (tmp_path / 'report.html').read_bytes()
 
   def full(handle):
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(ValueError, match='cannot write .*No space left on device; the folder must'):
-    report.write(tmp_path, ROWS, [], title='second', figures={})
+    document.write(tmp_path, ROWS, [], title='second', figures={})
   assert (tmp_path / 'report.html').read_bytes() == before
   assert not list(tmp_path.glob('.*'))
 
@@ -171,7 +171,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 def test_a_workdir_that_is_a_file_is_one_clear_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match='cannot write'):
-    report.write(tmp_path / 'file', ROWS, [], title='t', figures={})
+    document.write(tmp_path / 'file', ROWS, [], title='t', figures={})
 
 
 def test_table1_has_the_papers_columns_and_numbers():
@@ -248,12 +248,12 @@ def test_every_curve_has_its_own_colour_and_mark():
 def test_rows_of_two_presets_are_refused(tmp_path):
   rows = [*ROWS, {**ROWS[0], 'preset': 'mini'}]
   with pytest.raises(ValueError, match='several grids'):
-    report.write(tmp_path, rows, [], title='t')
+    document.write(tmp_path, rows, [], title='t')
   assert not list(tmp_path.iterdir())
 
 
-def test_analysis_imports_no_jax_pandas_or_scipy():
-  folder = pathlib.Path(prunejax.analysis.__file__).parent
+def test_report_imports_no_jax_and_no_pandas():
+  folder = pathlib.Path(prunejax.report.__file__).parent
   names = set()
   for path in folder.glob('*.py'):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -263,9 +263,9 @@ def test_analysis_imports_no_jax_pandas_or_scipy():
         names |= {'.'.join(f'{node.module}.{alias.name}'.split('.')[:2]) for alias in node.names}
   assert {'numpy', 'matplotlib'} <= names
   roots = {name.partition('.')[0] for name in names}
-  assert not roots & {'jax', 'jaxlib', 'pandas', 'scipy', 'flax', 'optax', 'experiments', 'configs'}
+  assert not roots & {'jax', 'jaxlib', 'pandas', 'flax', 'optax', 'experiments', 'configs'}
   assert {name for name in names if name.startswith('prunejax')} == {
-    'prunejax.analysis',
+    'prunejax.report',
     'prunejax.files',
   }
 

@@ -9,7 +9,7 @@ import synthetic_ledger as synthetic
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 floats = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 

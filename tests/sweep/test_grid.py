@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.train import configs, cost, grid, loop, parents, population
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.gordon2020 import presets, run
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.train import grid
 
 ARMS = {'dense', 'pruned', 'deleted', 'after', 'random'}

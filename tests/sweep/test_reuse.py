@@ -7,7 +7,7 @@ import pytest
 
 from experiments.gordon2020 import run as gordon
 from experiments.hassibi1993 import run as hassibi
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.train import grid, reuse
 from tests import tiny_runs
 

@@ -14,8 +14,8 @@ import tiny_runs
 
 from experiments.gordon2020 import presets, run
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.data import corpus, wordpiece
+from prunejax.report import ledger
 from prunejax.train import grid, inputs, parents, workers
 
 

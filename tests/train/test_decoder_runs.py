@@ -13,8 +13,8 @@ from checkpoint_cases import flat
 import prunejax
 from experiments.gordon2020 import run as gordon2020
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.models import gpt2, gpt2_hf
+from prunejax.report import ledger
 from prunejax.train import cost, features, grid, inputs, kinds, loop, optimizer
 
 GPT2 = {'model__kind': 'gpt2', 'data__vocab_size': 300, 'prune__weights__where': gpt2.PRUNABLE}

@@ -15,7 +15,7 @@ import pytest
 import tiny_runs
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.train import export, grid, loop, workdir
 
 
@@ -263,7 +263,7 @@ def test_nothing_else_opens_files_of_a_work_directory():
     package / 'train' / name
     for name in ('workdir.py', 'grid.py', 'export.py', 'checkpoint.py', 'loop.py')
   ]
-  watched += [package / 'analysis' / 'report.py', *package.glob('train/population*.py')]
+  watched += [package / 'report' / 'document.py', *package.glob('train/population*.py')]
   banned = (
     'read_text(',
     'write_text(',

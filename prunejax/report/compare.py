@@ -4,7 +4,7 @@ import functools
 import math
 
 from prunejax import files
-from prunejax.analysis import arms, drawing, equivalence, ledger, statistics, tables
+from prunejax.report import arms, drawing, equivalence, ledger, statistics, tables
 
 # Keys that change no number.
 QUIET = (

@@ -14,8 +14,8 @@ import numpy as np
 import safetensors.numpy
 
 from prunejax import files
-from prunejax.analysis import compare as two
-from prunejax.analysis import ledger, report, tables
+from prunejax.report import compare as two
+from prunejax.report import document, ledger, tables
 from prunejax.train import cost, distributed, grid, log, parents, specs
 from prunejax.train import reuse as reusing
 
@@ -117,7 +117,7 @@ def reproduce(
   else:
     run(mine, study.measure, folder, experiment=study.name, preset=preset, root=root, say=say)
   done = ledger.done(ledger.read(folder / 'ledger.jsonl'))
-  left = sum(_key(cell) not in done for cell in cells)
+  left = sum(key(cell) not in done for cell in cells)
   if left:
     return say(f'{left} cells are left to other workers; the last one to end writes the report')
   if study.after and whole and distributed.first():
@@ -131,7 +131,7 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
   """Measures every cell that the ledger of `folder` does not hold; returns the rows of these cells, in their order."""
   folder = files.path(folder)
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
-  left = [cell for cell in cells if _key(cell) not in done]
+  left = [cell for cell in cells if key(cell) not in done]
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
   began = time.perf_counter()
   for count, cell in enumerate(left):
@@ -140,7 +140,7 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
     row = {
-      'cell': _key(cell),
+      'cell': key(cell),
       'experiment': experiment,
       'preset': preset,
       **cell.labels,
@@ -157,7 +157,7 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say):
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     ledger.append(folder / 'ledger.jsonl', row)
     done[row['cell']] = row
-  return [done[_key(cell)] for cell in cells]
+  return [done[key(cell)] for cell in cells]
 
 
 def kept(folder, settings, make):
@@ -193,7 +193,7 @@ def redraw(study, path, out, *, work=None, say=log.say):
     {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
   ]
   shown += [tables.records('Cells that failed', failed)] if failed else []
-  written = report.write(
+  written = document.write(
     out,
     [],
     verdicts,
@@ -216,7 +216,7 @@ def compare(study, first, second, out, say=log.say):
   sides = [[row for row in two.read(where) if not row.get('failed')] for where in (first, second)]
   names = [files.path(where).name for where in (first, second)]
   checks = [study.claims(side) for side in sides]
-  written = report.write(
+  written = document.write(
     out,
     [],
     [],
@@ -289,10 +289,10 @@ def _cells(study, preset, overrides, from_scratch, part):
   if study.measure is not None:
     root = overrides.pop('data.root', '')
     if overrides:
-      key = next(iter(overrides))
-      near = specs.suggest(key, ['data.root'])
+      name = next(iter(overrides))
+      near = specs.suggest(name, ['data.root'])
       raise ValueError(
-        f'--config.{key}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
+        f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
     cells = study.plan(study.presets[preset], root)
   else:
@@ -308,19 +308,20 @@ def _cells(study, preset, overrides, from_scratch, part):
         cell for cell in cells if cell.labels.get(label) in wanted or label not in cell.labels
       ]
   if len(cells) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
-    known = {_key(cell): cell for cell in every}  # a student's teacher has another sparsity
-    cells = [known[k] for k in parents.with_read(map(_key, cells), known)]
+    known = {key(cell): cell for cell in every}  # a student's teacher has another sparsity
+    cells = [known[k] for k in parents.with_read(map(key, cells), known)]
   flags = {'names': '--tasks', 'scale': '--scale', 'rates': '--rates', 'families': '--arms'}
   for name, value in {**part, 'from_scratch': from_scratch or None}.items():
     if value is not None:
       flag = flags.get(name, '--' + name.replace('_', '-'))
       raise ValueError(f'{flag}: {study.name} has no such part; it takes --seeds and --sparsities')
-  if len({_key(cell) for cell in cells}) < len(cells):
+  if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'{study.name} {preset}: two cells have the same settings')
   return cells, root
 
 
-def _key(cell):
+def key(cell):
+  """The hash that names a cell."""
   return grid.key(cell) if isinstance(cell, grid.Cell) else ledger.cell_hash(cell.settings)
 
 
@@ -342,5 +343,5 @@ def _plan(study, preset, cells, workdir):
     text = '\n'.join([f'{study.name} {preset}: {len(cells)} cells; {took}', *lines])
   if workdir:
     done = ledger.done(ledger.read(files.path(workdir) / 'ledger.jsonl'))
-    text += f'\n{sum(_key(cell) not in done for cell in cells)} of {len(cells)} cells are missing from {workdir}'
+    text += f'\n{sum(key(cell) not in done for cell in cells)} of {len(cells)} cells are missing from {workdir}'
   return text

@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 
-from prunejax.analysis import arms, drawing, probed, statistics
+from prunejax.report import arms, drawing, probed, statistics
 
 CAPTIONS = {
   'figure2b': 'Figure 2b: cosine similarity of the hidden states to those of the dense model, by sparsity and by '

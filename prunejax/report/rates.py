@@ -6,7 +6,7 @@ the mean over seeds at one rate stands beside it: the rate that is best on avera
 
 import math
 
-from prunejax.analysis import arms, statistics, tables
+from prunejax.report import arms, statistics, tables
 
 
 def fixed(rows):

@@ -2,7 +2,7 @@
 
 import math
 
-from prunejax.analysis import arms, drawing, regimes, statistics
+from prunejax.report import arms, drawing, regimes, statistics
 
 CAPTION = (
   'The ends of the regimes: how far each curve has risen, its margin (dotted), where it crosses it (line) with the '

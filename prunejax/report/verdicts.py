@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = 'reproduced', 'not reproduced', 'undecided'
 

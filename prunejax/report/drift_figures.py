@@ -1,7 +1,7 @@
 """Feature drift beside the scores: what `drift` judges, read from probe rows and drawn."""
 
-from prunejax.analysis import drawing, probed, statistics
-from prunejax.analysis.mask_figures import short, style
+from prunejax.report import drawing, probed, statistics
+from prunejax.report.mask_figures import short, style
 
 CAPTIONS = {
   'drift': 'Drift of the features as a rule to stop: score less the dense one, against the cosine similarity of the '

@@ -4,7 +4,7 @@ import html as escape
 import math
 from typing import NamedTuple
 
-from prunejax.analysis import arms, statistics
+from prunejax.report import arms, statistics
 
 NAMES = arms.NAMES
 ARMS = {**{name: arm for arm, name in NAMES.items()}, **{arm: arm for arm in NAMES}}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.analysis import arms, statistics, tables
+from prunejax.report import arms, statistics, tables
 
 AS_DENSE, WORSE, BETTER, CANNOT_TELL = 'as dense', 'worse', 'better', 'cannot tell'
 MARGIN = 0.01  # of score, a fraction; the paper's own 0 % rows differ by 0.005

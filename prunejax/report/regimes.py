@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.analysis import statistics, tables
+from prunejax.report import statistics, tables
 
 SCORE, LOSS, FIT = (
   0.01,

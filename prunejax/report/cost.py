@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from prunejax import files
-from prunejax.analysis import tables
+from prunejax.report import tables
 
 WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after the other'}
 

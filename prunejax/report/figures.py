@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from prunejax.analysis import arms, drawing, statistics
+from prunejax.report import arms, drawing, statistics
 
 STYLE, COLOURS, MARKERS, CURVES = drawing.STYLE, arms.COLOURS, arms.MARKERS, arms.CURVES
 

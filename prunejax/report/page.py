@@ -6,7 +6,7 @@ import html
 import math
 import struct
 
-from prunejax.analysis import tables as tabular
+from prunejax.report import tables as tabular
 
 MARKS = {'reproduced': 'yes', 'not reproduced': 'no', 'undecided': 'open'}
 # Light whatever the system says: the figures are. Printed, long tables wrap and nothing is cut at a page's end.

@@ -1,9 +1,9 @@
 """A report in two forms, one self-contained report.html and the same as report.md, with its figures beside it."""
 
 from prunejax import files
-from prunejax.analysis import figures as drawing
-from prunejax.analysis import page, statistics
-from prunejax.analysis import tables as tabular
+from prunejax.report import figures as drawing
+from prunejax.report import page, statistics
+from prunejax.report import tables as tabular
 
 CAPTIONS = {
   'figure1': 'Figure 1: average dev score and train loss against sparsity; bars are 95 % bootstrap intervals '

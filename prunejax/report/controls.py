@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from prunejax.analysis import arms, drawing, equivalence, regimes, statistics, tables
+from prunejax.report import arms, drawing, equivalence, regimes, statistics, tables
 
 RISE = regimes.LOSS  # nats of pre-train loss that end what a share of the corpus can spare
 HEAD = ('pre-train loss', 'score', 'train loss', 'p, same score', 'p, different', 'pairs')

@@ -6,7 +6,7 @@ paper: {arm: {sparsity: {'loss': number or None, 'tasks': {task: (points, train 
 
 import math
 
-from prunejax.analysis import arms, statistics, tables
+from prunejax.report import arms, statistics, tables
 
 # What a paper's task is called in a ledger, whatever road its data came by: the last part of the name.
 GLUE = {

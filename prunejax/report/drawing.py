@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from prunejax.analysis import arms, statistics
+from prunejax.report import arms, statistics
 
 try:
   import matplotlib

@@ -6,7 +6,7 @@ over the sparsities in metrics['sparsity'].
 
 import numpy as np
 
-from prunejax.analysis import statistics
+from prunejax.report import statistics
 
 LABELS = ('arm', 'sparsity', 'task', 'learning_rate', 'seed', 'epochs', 'against')
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prunejax.analysis import arms, drawing, probed
-from prunejax.analysis.mask_figures import estimates, over_epochs, short, style
+from prunejax.report import arms, drawing, probed
+from prunejax.report.mask_figures import estimates, over_epochs, short, style
 
 CAPTIONS = {
   'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
