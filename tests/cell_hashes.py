@@ -9,27 +9,19 @@ import json
 
 import redrawn
 
+from prunejax.sweep import study
+
 PATH = redrawn.ROOT / 'tests' / 'reference' / 'cell_hashes.json'
 NAMES = sorted({path.parent.name for path in (redrawn.ROOT / 'experiments').glob('*/results*')})
 
 
 def of(name):
   """{preset: {'cells': how many, 'first': hash of the first, 'hashes': sha256 of all, 'labels': sha256 of all}}."""
-  module = redrawn.experiment(name)
-  if name == 'gordon2020':
-    from experiments.gordon2020 import arms, presets
-
-    names, plan = presets.PRESETS, lambda preset: arms.plan(preset, {})
-  else:
-    study = module.STUDY
-    names = study.presets
-    plan = lambda preset: study.plan(names[preset], {} if study.measure is None else '')
-  return {preset: _summary(plan(preset)) for preset in names}
+  declared = redrawn.experiment(name).STUDY
+  return {preset: _summary(study.cells(declared, preset)) for preset in declared.presets}
 
 
 def _summary(cells):
-  from prunejax.sweep import study
-
   keys, labels = [study.key(cell) for cell in cells], [cell.labels for cell in cells]
   return {'cells': len(cells), 'first': keys[0], 'hashes': _digest(keys), 'labels': _digest(labels)}
 

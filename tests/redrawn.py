@@ -41,11 +41,11 @@ def redraw(ledger, out, path=None):
   for line in said:
     if found := re.match(r'(not reproduced|reproduced|undecided) +([^:]+): ', line):
       verdicts[found[2]] = found[1]
-  tables = dict(read_tables(out / 'report.md'))
-  tables = {title: t for title, t in tables.items() if not title.startswith('The ledger: ')}
+  text = (out / 'report.md').read_text()
+  tables = dict(read_tables(text.partition('\n## Tables\n')[2]))
   return {
     'verdicts': verdicts,
-    'evidence': read_evidence(tables.pop('What held', [])),
+    'evidence': read_evidence(text),
     'tables': {title: numbers(lines) for title, lines in tables.items()},
     'figures': {path.stem: figures[_identity(path)] for path in sorted(out.glob('*.png'))},
   }
@@ -59,10 +59,10 @@ def experiment(name):
   raise AssertionError(f'experiments/{name} has no study.py')
 
 
-def read_tables(path):
+def read_tables(text):
   """[(title, [cells of each row])] of the Markdown tables in a report, in their order."""
   tables, title = [], ''
-  for line in path.read_text().split('\n'):
+  for line in text.split('\n'):
     if line.startswith('**') and line.endswith('**'):
       title = line.strip('*')
     elif line.startswith('|---'):
@@ -72,9 +72,11 @@ def read_tables(path):
   return tables
 
 
-def read_evidence(lines):
-  """{claim: the numbers of its evidence} from the table of the verdicts."""
-  return {line[0].split(':')[0].strip(): numbers([line[2:]])[0] for line in lines}
+def read_evidence(text):
+  """{claim: the numbers of its evidence} from the section that holds the evidence."""
+  section = text.partition('\n## Evidence\n')[2].partition('\n## ')[0]
+  claims = [part.partition('\n') for part in section.split('\n### ')[1:]]
+  return {heading.split(':')[0]: ' '.join(NUMBER.findall(body)) for heading, _, body in claims}
 
 
 def numbers(lines):

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from prunejax.bench import measure, selection, sizes
-from prunejax.report import figures
+from prunejax.report import drawing
 
 LEAVES = 16
 SIDES = {'tiny': (16,), 'small': (256, 512, 1024), 'base': (256, 512, 1024, 2048, 4096, 8192)}
@@ -81,7 +81,7 @@ def _words(weights):
 
 def draw(curves, title) -> bytes:
   """PNG of {name: {weights: Times}}: time a weight against the number of weights, the spread of rounds as bars."""
-  with matplotlib.rc_context(figures.STYLE):
+  with matplotlib.rc_context(drawing.STYLE):
     figure = Figure(figsize=(6.4, 4.2), facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()

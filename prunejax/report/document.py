@@ -1,77 +1,101 @@
-"""A report in two forms, one self-contained report.html and the same as report.md, with its figures beside it."""
+"""Writes a report: report.html, which stands alone, report.md with the same content, and its figures."""
 
 from prunejax import files
-from prunejax.report import figures as drawing
-from prunejax.report import page, statistics
+from prunejax.report import page, verdicts
 from prunejax.report import tables as tabular
-
-CAPTIONS = {
-  'figure1': 'Figure 1: average dev score and train loss against sparsity; bars are 95 % bootstrap intervals '
-  f'over seeds ({statistics.FEW}).',
-  'figure2a': 'Figure 2a: held-out pre-train loss against dev score after information deletion, one least-squares line '
-  'a task.',
-  'pretrain_loss': 'Held-out pre-train loss against sparsity, by magnitude and at random.',
-  'learning_curve': 'The learning curve of the model that everything here starts from.',
-}
 
 
 def write(
-  workdir, rows, verdicts, *, title, meta=None, tables=None, figures=None, captions=None, lists=()
-):
-  """Writes report.html, report.md, table1.md, table1.txt and every figure into workdir; {name: path}.
+  folder,
+  checks=(),
+  *,
+  title: str,
+  meta=None,
+  tables=(),
+  figures=None,
+  captions=None,
+  lists=(),
+  cells=None,
+  colours=None,
+) -> dict:
+  """Writes report.html, report.md, tables.md, tables.txt and every figure into a folder.
 
-  verdicts: tuples with name, claim, verdict, evidence (and figures: names of those it rests on).
-  meta: {word: value} for the head. tables: `tables.Table`s, table1 of the rows by default.
-  figures: {name: PNG bytes}, `figures.standard(rows)` by default. captions: {name: text}, beside those known here.
-  lists: (heading, tables) that stand before the figures. Each file appears whole or not at all; ValueError in one line
-  when the folder or disk refuses.
+  Each file appears whole or not at all; report.html comes last.
+
+  Args:
+    folder: where to write; it is made.
+    checks: `verdicts.Verdict`s.
+    title: of the report.
+    meta: {word: value} for the line under the title.
+    tables: `tables.Table`s.
+    figures: {name: bytes of a PNG}; the first is the main figure, beside the verdicts.
+    captions: {name of a figure: text}.
+    lists: (heading, tables) that stand before the figures, such as a comparison.
+    cells: a `tables.Table` of every cell, which report.html folds away and report.md leaves out.
+    colours: {text of a cell: CSS colour}.
+
+  Returns:
+    {name: path} of the files.
+
+  Raises:
+    ValueError: the folder or the disk refuses a file.
   """
-  rows = statistics.one_grid(list(rows))
-  shown = [tabular.table1(rows)] if tables is None else list(tables)
-  drawn = drawing.standard(rows) if figures is None else dict(figures)
-  named = {**CAPTIONS, **(captions or {})}
-  known = {
+  checks, shown, figures = list(checks), list(tables), dict(figures or {})
+  content = {
     'title': title,
     'meta': meta or {},
     'tables': shown,
-    'figures': drawn,
-    'captions': named,
+    'figures': figures,
+    'captions': captions or {},
     'lists': lists,
   }
-  workdir, verdicts = files.path(workdir), list(verdicts)
-  parts = {f'{page.slug(name)}.png': data for name, data in drawn.items()}
+  parts = {f'{page.slug(name)}.png': png for name, png in figures.items()}
   if shown:
-    parts['table1.md'] = '\n'.join(map(tabular.markdown, shown)).encode()
-    parts['table1.txt'] = '\n'.join(map(tabular.text, shown)).encode()
-  parts['report.md'] = markdown(verdicts, **known).encode()
-  parts['report.html'] = page.render(
-    rows, verdicts, **known
-  ).encode()  # last: it stands only when all it shows stands
-  return {name: _replace(workdir / name, data) for name, data in parts.items()}
+    parts['tables.md'] = _joined(tabular.markdown, shown)
+    parts['tables.txt'] = _joined(tabular.text, shown)
+  parts['report.md'] = markdown(checks, **content).encode()
+  parts['report.html'] = page.render(checks, **content, cells=cells, colours=colours).encode()
+  folder = files.path(folder)
+  return {name: _replace(folder / name, data) for name, data in parts.items()}
 
 
-def markdown(verdicts, *, title, meta, tables, figures, captions, lists=()):
-  """The report without its cells as Markdown; figures are the files beside it."""
+def markdown(checks, *, title, meta, tables, figures, captions, lists=()) -> str:
+  """The report without its cells as Markdown; figures are files beside it."""
+  images = [_image(name, captions) for name in figures]
   parts = [f'# {title}', ' · '.join(f'{k}: {v}' for k, v in meta.items())]
-  if verdicts:
-    parts += ['## Claims', tabular.markdown(verdict_table(verdicts))]
-  for name, shown in lists:
-    parts += [f'## {name}', *map(tabular.markdown, shown)]
-  if figures:
-    text = {name: ' '.join(captions.get(name, name.replace('_', ' ')).split()) for name in figures}
-    parts += [
-      '## Figures',
-      *[f'![{text[name]}]({page.slug(name)}.png)\n\n*{text[name]}*' for name in figures],
-    ]
+  if checks:
+    parts += ['## Claims', tabular.markdown(verdict_table(checks)), *images[:1]]
+    images = images[1:]
+  for heading, shown in lists:
+    parts += [f'## {heading}', *map(tabular.markdown, shown)]
+  if checks:
+    parts += ['## Evidence', *map(_evidence, checks)]
+  if images:
+    parts += ['## Figures', *images]
   if tables:
     parts += ['## Tables', *map(tabular.markdown, tables)]
   return '\n\n'.join(part.strip() for part in parts if part.strip()) + '\n'
 
 
-def verdict_table(verdicts):
-  """Claim, verdict and evidence as a table."""
-  lines = tuple((f'{v.name.replace("_", " ")}: {v.claim}', v.verdict, v.evidence) for v in verdicts)
-  return tabular.Table('What held', ('claim', 'verdict', 'evidence'), lines)
+def verdict_table(checks) -> tabular.Table:
+  """Claim, verdict and the number that decides, one line a claim."""
+  lines = tuple((v.claim, v.verdict, verdicts.deciding(v)) for v in checks)
+  return tabular.Table('What held', ('claim', 'verdict', 'decided by'), lines)
+
+
+def _evidence(verdict):
+  shown = [f'### {page.words(verdict.name)}: {verdict.verdict}', verdict.claim]
+  shown += [tabular.markdown(table) for table in verdict.tables]
+  return '\n\n'.join(part.strip() for part in [*shown, verdict.evidence] if part)
+
+
+def _image(name, captions):
+  caption = ' '.join(captions.get(name, page.words(name)).split())
+  return f'![{caption}]({page.slug(name)}.png)\n\n*{caption}*'
+
+
+def _joined(form, shown):
+  return '\n'.join(map(form, shown)).encode()
 
 
 def _replace(path, data):
@@ -79,6 +103,7 @@ def _replace(path, data):
     files.write(path, data)
   except OSError as error:
     raise ValueError(
-      f'cannot write {path}: {error.strerror or error}; the folder must be writable and the disk must have room'
+      f'cannot write {path}: {error.strerror or error}; '
+      'the folder must be writable and the disk must have room'
     ) from None
   return path

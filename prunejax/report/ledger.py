@@ -110,6 +110,17 @@ def done(rows):
   return {row['cell'] for row in rows}
 
 
+def one_grid(rows):
+  """The rows, after a look that they are one experiment's one preset; else ValueError."""
+  grids = {(row.get('experiment'), row.get('preset')) for row in rows}
+  if len(grids) > 1:
+    raise ValueError(
+      f'rows of several grids cannot share a table, got {sorted(map(str, grids))}; '
+      'give the rows of one experiment and preset'
+    )
+  return rows
+
+
 def _beside(path):
   return path.with_suffix('.d')
 

@@ -1,50 +1,71 @@
-"""The page of a report as one string of HTML: nothing outside it is needed to read it, on a screen or on paper."""
+"""Renders a report as one HTML page that stands alone, on a screen of any width and on paper."""
 
 import base64
 import collections
 import html
-import math
 import struct
 
 from prunejax.report import tables as tabular
+from prunejax.report import verdicts
 
-MARKS = {'reproduced': 'yes', 'not reproduced': 'no', 'undecided': 'open'}
-# Light whatever the system says: the figures are. Printed, long tables wrap and nothing is cut at a page's end.
+MARKS = {
+  verdicts.REPRODUCED: 'yes',
+  verdicts.NOT_REPRODUCED: 'no',
+  verdicts.UNDECIDED: 'open',
+}
+# Light whatever the system says, since the figures are. On paper everything unfolds, long tables
+# wrap, and no row or figure is cut by the end of a page.
 STYLE = """
-:root{color-scheme:light;--ink:#1d1d1f;--soft:#55585f;--line:#d9dbe0;--card:#f6f7f9;
+:root{color-scheme:light;--ink:#1d1d1f;--soft:#55585f;--line:#d9dbe0;
 --yes:#00694a;--no:#a83600;--open:#55585f}
 *{box-sizing:border-box}
 body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff;
-max-width:1120px;margin:0 auto;padding:2rem 1.2rem 4rem;overflow-wrap:break-word}
-h1{font-size:1.7rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.25rem;margin:2.4rem 0 .8rem}
-a{color:#0a58a6}.note,.meta,figcaption{color:var(--soft);font-size:.88rem}
-nav{font-size:.92rem;margin:.9rem 0}nav.inside{font-size:.85rem}
-.badges{display:flex;flex-wrap:wrap;gap:.5rem;margin:1.2rem 0}
-.badge{border:1.5px solid currentColor;border-radius:999px;padding:.12rem .7rem;font-size:.85rem;
-font-weight:600;text-decoration:none;display:inline-block;max-width:100%}
+max-width:1180px;margin:0 auto;padding:1.2rem 1.2rem 4rem;overflow-wrap:break-word}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 .2rem}h2{font-size:1.25rem;margin:2.4rem 0 .8rem}
+h3{font-size:1rem;margin:1rem 0 .3rem}
+a{color:#0a58a6}.note,.meta,figcaption{color:var(--soft);font-size:.88rem}.meta{margin:0}
+nav{font-size:.92rem;margin:.5rem 0}nav.inside{font-size:.85rem}
+.badge{border:1.5px solid currentColor;border-radius:999px;padding:.02rem .6rem;font-size:.8rem;
+font-weight:600;display:inline-block;white-space:nowrap}
 .yes{color:var(--yes)}.no{color:var(--no)}.open{color:var(--open)}
-.claim{background:var(--card);border-left:4px solid currentColor;border-radius:4px;
-padding:.7rem 1rem;margin:.7rem 0}
-.claim p{margin:.25rem 0;color:var(--ink)}.claim .note{color:var(--soft)}
 figure{margin:1.6rem 0}figure img{max-width:100%;height:auto;display:block}
+figure.main{margin:.6rem 0}figure.main img{max-height:42vh;width:auto}
+.verdicts{width:100%;font-size:.88rem;line-height:1.35}.verdicts td{white-space:normal}
+.verdicts td:nth-child(2){white-space:nowrap}
+.verdicts a{color:inherit;text-decoration-color:#9a9da5}
 .table{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;
 font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
-th,td{padding:.28rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap;vertical-align:top}
+th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap;
+vertical-align:top}
 td.long{white-space:normal;min-width:16rem;overflow-wrap:anywhere}th{border-bottom:2px solid #9a9da5}
-.arm{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
+.series{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
-summary{cursor:pointer;font-weight:600;margin:1rem 0 .4rem}
+details{border-bottom:1px solid var(--line);padding:.15rem 0}
+summary{cursor:pointer;padding:.25rem 0}details>*:not(summary){margin-left:1.1rem}
+@media(max-width:640px){body{padding:.8rem .7rem 3rem}.verdicts thead{display:none}
+.verdicts tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
+.verdicts td{display:block;border:0;padding:.05rem 0}details>*:not(summary){margin-left:0}}
 @media print{@page{size:A4 landscape;margin:12mm}body{font-size:10pt;max-width:none;padding:0}
-nav,details{display:none}.table{overflow:visible}table{font-size:7.5pt}th,td{white-space:normal;padding:.15rem .35rem}
-td.long{min-width:0}thead{display:table-header-group}tr,figure,.claim{break-inside:avoid}h2{break-after:avoid}
-figure img{max-height:165mm;width:auto}a{color:inherit;text-decoration:none}.claim{background:none}}
+nav,.cells{display:none}.table{overflow:visible}table{font-size:7.5pt}
+th,td{white-space:normal;padding:.15rem .35rem}td.long{min-width:0}
+details{border:0}details::details-content{content-visibility:visible;height:auto;opacity:1}
+thead{display:table-header-group}tr,figure{break-inside:avoid}h2,h3,summary{break-after:avoid}
+figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:85mm}
+a{color:inherit;text-decoration:none}}
 """
 
 
-def render(rows, verdicts, *, title, meta, tables, figures, captions, lists=()):
-  """The whole page. lists: (heading, `tables.Table`s) that stand before the figures, such as a comparison."""
+def render(
+  checks, *, title, meta, tables, figures, captions, lists=(), cells=None, colours=None
+) -> str:
+  """The whole page; the arguments are those of `document.write`.
+
+  The first screen shows the main figure, which is the first, and the verdicts. The evidence of each
+  verdict and the cells unfold.
+  """
   parts, contents = [], []
+  show = lambda table: tabular.html(table, colours)
 
   def section(name, inside):
     anchor = f'section-{slug(name.lower())}'
@@ -52,147 +73,105 @@ def render(rows, verdicts, *, title, meta, tables, figures, captions, lists=()):
     parts.append(f'<h2 id="{anchor}">{safe(name)}</h2>')
     parts.extend(inside)
 
-  if verdicts:
-    section('Claims', [_badges(verdicts), *[_claim(v, figures) for v in verdicts]])
+  drawn = [_figure(name, png, captions.get(name)) for name, png in figures.items()]
+  first = []
+  if checks:
+    first = [*drawn[:1], _counts(checks), _verdicts(checks)]
+    first = [part.replace('<figure ', '<figure class="main" ', 1) for part in first]
   for name, shown in lists:
-    section(name, [tabular.html(table) for table in shown])
-  if figures:
-    names = [link(slug(name), _words(name)) for name in figures]
-    drawn = [_figure(name, data, captions.get(name)) for name, data in figures.items()]
-    section('Figures', [_inside(names), *drawn])
+    section(name, map(show, shown))
+  if checks:
+    section('Evidence', [_evidence(verdict, figures, show) for verdict in checks])
+  rest = dict(list(figures.items())[len(drawn[:1]) if checks else 0 :])
+  if rest:
+    names = [link(slug(name), words(name)) for name in rest]
+    section('Figures', [_inside(names), *drawn[len(drawn) - len(rest) :]])
   if tables:
     names = [link(f'table-{i}', table.title) for i, table in enumerate(tables)]
-    shown = [f'<div id="table-{i}">{tabular.html(table)}</div>' for i, table in enumerate(tables)]
+    shown = [f'<div id="table-{i}">{show(table)}</div>' for i, table in enumerate(tables)]
     section('Tables', [_inside(names), *shown])
-  if rows:
-    section('Cells', [_cost(rows), _cells(rows)])
+  if cells:
+    summary = f'<summary>{safe(cells.title)}</summary>'
+    section('Cells', [f'<details class="cells">{summary}{show(cells)}</details>'])
+  facts = ' · '.join(f'{safe(k)}: {safe(v)}' for k, v in meta.items())
   head = [
     f'<h1>{safe(title)}</h1>',
-    _head(rows, meta),
+    f'<p class="meta">{facts}</p>',
     f'<nav>Contents: {" · ".join(contents)}</nav>',
   ]
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     f'<title>{safe(title)}</title><style>{STYLE}</style></head>\n<body>\n'
-    + '\n'.join([*head, *parts])
+    + '\n'.join([*head, *first, *parts])
     + '\n</body></html>\n'
   )
 
 
-def duration(seconds):
-  """'2 h 05 min', '6 min 50 s', '12 s'."""
-  hours, rest = divmod(round(seconds), 3600)
-  minutes, seconds = divmod(rest, 60)
-  return (
-    f'{hours} h {minutes:02d} min'
-    if hours
-    else f'{minutes} min {seconds:02d} s'
-    if minutes
-    else f'{seconds} s'
-  )
-
-
-def safe(value):
+def safe(value) -> str:
   """Text as HTML."""
   return html.escape(str(value), quote=True)
 
 
-def slug(name):
-  """A name as an anchor and as a file's name."""
+def slug(name) -> str:
+  """A name as an anchor and as the name of a file."""
   return ''.join(c if c.isalnum() or c in '-_.' else '-' for c in str(name))
 
 
-def link(anchor, text):
+def words(name) -> str:
+  """A name of code as words: 'loss_rises' is 'loss rises'."""
+  return str(name).replace('_', ' ')
+
+
+def link(anchor, text) -> str:
   """A link within the page."""
   return f'<a href="#{safe(anchor)}">{safe(text)}</a>'
-
-
-def _words(name):
-  return str(name).replace('_', ' ')
 
 
 def _inside(links):
   return f'<nav class="inside">{" · ".join(links)}</nav>' if len(links) > 1 else ''
 
 
-def _head(rows, meta):
-  seeds = sorted({str(row['seed']) for row in rows}, key=lambda seed: (len(seed), seed))
-  facts = {**meta, 'cells': len(rows), 'seeds': ', '.join(seeds) or '-'} if rows else meta
-  return '<p class="meta">' + ' · '.join(f'{safe(k)}: {safe(v)}' for k, v in facts.items()) + '</p>'
+def _badge(word):
+  return f'<span class="badge {MARKS.get(word, "open")}">{safe(word)}</span>'
 
 
-def _badges(verdicts):
-  return (
-    '<div class="badges">'
-    + ''.join(
-      f'<a class="badge {MARKS.get(v.verdict, "open")}" href="#{safe(slug(v.name))}">'
-      f'{safe(_words(v.name))}: {safe(v.verdict)}</a>'
-      for v in verdicts
-    )
-    + '</div>'
-  )
+def _counts(checks):
+  counts = collections.Counter(verdict.verdict for verdict in checks)
+  told = ', '.join(f'{counts[word]} {word}' for word in MARKS if counts[word])
+  return f'<p class="meta">Of {len(checks)} claims: {told}.</p>'
 
 
-def _claim(verdict, figures):
-  shown = [
-    link(slug(name), _words(name)) for name in getattr(verdict, 'figures', ()) if name in figures
+def _verdicts(checks):
+  lines = [
+    f'<tr><td>{link(slug(v.name), v.claim)}</td><td>{_badge(v.verdict)}</td>'
+    f'<td>{safe(verdicts.deciding(v))}</td></tr>'
+    for v in checks
   ]
-  mark = MARKS.get(verdict.verdict, 'open')
+  head = '<tr><th>claim</th><th>verdict</th><th>decided by</th></tr>'
   return (
-    f'<div class="claim {mark}" id="{safe(slug(verdict.name))}">'
-    f'<span class="badge {mark}">{safe(verdict.verdict)}</span>'
-    f'<p><strong>{safe(verdict.claim)}</strong></p><p>{safe(verdict.evidence)}</p>'
-    + (f'<p class="note">Shown in {", ".join(shown)}</p>' if shown else '')
-    + '</div>'
+    '<div class="table" id="section-claims" tabindex="0" role="region" aria-label="What held">'
+    f'<table class="verdicts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
   )
 
 
-def _figure(name, data, caption):
-  caption = safe(caption or _words(name))
-  width, height = (
-    round(v / 1.5) for v in struct.unpack('>II', data[16:24])
-  )  # drawn at 150 dots an inch
+def _evidence(verdict, figures, show):
+  links = [link(slug(name), words(name)) for name in verdict.figures if name in figures]
+  parts = [show(table) for table in verdict.tables]
+  parts += [f'<p>{safe(verdict.evidence)}</p>'] if verdict.evidence else []
+  parts += [f'<p class="note">Shown in {", ".join(links)}</p>'] if links else []
+  return (
+    f'<details id="{safe(slug(verdict.name))}"><summary>{_badge(verdict.verdict)} '
+    f'{safe(verdict.claim)}</summary>{"".join(parts)}</details>'
+  )
+
+
+def _figure(name, png, caption):
+  caption = safe(caption or words(name))
+  # Figures are drawn at 150 dots an inch.
+  width, height = (round(v / 1.5) for v in struct.unpack('>II', png[16:24]))
   return (
     f'<figure id="{safe(slug(name))}"><img alt="{caption}" width="{width}" height="{height}" '
-    f'src="data:image/png;base64,{base64.b64encode(data).decode()}"><figcaption>{caption}</figcaption></figure>'
+    f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    f'<figcaption>{caption}</figcaption></figure>'
   )
-
-
-def _cost(rows):
-  seconds = sum(row.get('seconds') or 0 for row in rows)
-  devices = collections.Counter(str(row.get('device', '-')) for row in rows)
-  versions = {f'{k} {v}' for row in rows for k, v in (row.get('versions') or {}).items()}
-  where = ', '.join(f'{name} ({count} cells)' for name, count in sorted(devices.items()))
-  return (
-    f'<p class="note">{len(rows)} cells, {duration(seconds)} of device time in all, on {safe(where)}. '
-    f'{safe(", ".join(sorted(versions)))}</p>'
-  )
-
-
-def _cells(rows):
-  def line(row):
-    numbers = {k: v for k, v in (row.get('metrics') or {}).items() if _number(v)}
-    return {
-      'cell': row['cell'],
-      'stage': row['stage'],
-      'arm': row['arm'],
-      'sparsity': row['sparsity'],
-      'task': row.get('task') or '-',
-      'learning rate': row.get('learning_rate'),
-      'seed': row['seed'],
-      'metrics': ', '.join(f'{k} {v:.4g}' for k, v in numbers.items()),
-      'masks': str(row.get('mask_hash') or '-')[:12],
-      'bytes': row.get('bytes'),
-      'seconds': row.get('seconds'),
-      'device': row.get('device'),
-      'from': row.get('parent'),
-      'written': row.get('time'),
-    }
-
-  table = tabular.records(f'The ledger: {len(rows)} cells', [line(row) for row in rows])
-  return f'<details><summary>Every cell</summary>{tabular.html(table)}</details>'
-
-
-def _number(value):
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""What a ledger says to a claim: reproduced, not reproduced, or undecided where seeds or differences do not suffice."""
+"""Verdicts on the claims of a paper: reproduced, not reproduced, or undecided."""
 
 import math
 from typing import NamedTuple
@@ -9,19 +9,42 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED = 'reproduced', 'not reproduced', 'undecid
 
 
 class Verdict(NamedTuple):
-  """A claim of a paper, what our ledger says to it, the numbers that say so, and the names of figures that show it."""
+  """What a ledger says to one claim of a paper.
+
+  name: of the claim, one word with underscores.
+  claim: the claim in a sentence.
+  verdict: REPRODUCED, NOT_REPRODUCED or UNDECIDED.
+  evidence: what the verdict rests on, in words and numbers; the notes where `tables` holds the numbers.
+  figures: names of the figures that show it.
+  number: the one number that decides, with its interval and unit.
+  tables: `tables.Table`s with the numbers of the evidence.
+  """
 
   name: str
   claim: str
   verdict: str
   evidence: str
   figures: tuple = ()
+  number: str = ''
+  tables: tuple = ()
 
 
-def side(values, threshold=0.0, level=0.95):
-  """+1 where the mean of `values` (one a seed) is clear above `threshold`, -1 clear below, else 0.
+def deciding(verdict: Verdict) -> str:
+  """The number that decides a verdict, or the first clause of its evidence where none is named."""
+  return verdict.number or verdict.evidence.split('; ')[0].removesuffix('.')
 
-  Clear: the wider of the bootstrap and Student's interval lies on one side. Fewer than two values are never clear.
+
+def side(values, threshold: float = 0.0, level: float = 0.95) -> int:
+  """Tells on which side of a threshold the mean of some values lies.
+
+  Args:
+    values: one number a seed.
+    threshold: what the mean is compared with.
+    level: of the interval, the wider of the bootstrap and Student's.
+
+  Returns:
+    +1 where the interval lies above the threshold, -1 where it lies below, else 0. Fewer than two
+    values have no interval and give 0.
   """
   estimate = statistics.cautious(values, level=level)
   if not math.isfinite(estimate.low):
@@ -29,19 +52,20 @@ def side(values, threshold=0.0, level=0.95):
   return int(estimate.low > threshold) - int(estimate.high < threshold)
 
 
-def word(yes, no=False):
-  """The verdict of two findings; undecided when neither holds."""
+def word(yes: bool, no: bool = False) -> str:
+  """The verdict of two findings: REPRODUCED if `yes`, NOT_REPRODUCED if `no`, else UNDECIDED."""
   return REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
 
 
-def all_of(sides):
-  """The verdict of several: reproduced when each is +1, not reproduced when one is -1."""
+def all_of(sides) -> str:
+  """The verdict of several `side`s: REPRODUCED if each is +1, NOT_REPRODUCED if any is -1."""
   sides = list(sides)
   return word(bool(sides) and all(s > 0 for s in sides), any(s < 0 for s in sides))
 
 
-def shown(values, form='.3f', scale=1.0, level=0.95):
-  """'0.912 [0.905, 0.919]': the mean and its cautious interval, for evidence."""
-  e = statistics.cautious([scale * v for v in values], level=level)
-  reach = f' [{e.low:{form}}, {e.high:{form}}]' if math.isfinite(e.low) else ''
-  return f'{e.mean:{form}}{reach}'
+def shown(values, form: str = '.3f', scale: float = 1.0, level: float = 0.95) -> str:
+  """The mean of some values and its interval as text: '0.912 [0.905, 0.919]'."""
+  estimate = statistics.cautious([scale * v for v in values], level=level)
+  if not math.isfinite(estimate.low):
+    return f'{estimate.mean:{form}}'
+  return f'{estimate.mean:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]'

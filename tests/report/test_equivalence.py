@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.gordon2020 import paper
-from prunejax.report import equivalence, regimes
+from experiments.gordon2020.analysis import as_dense, regimes
+from prunejax.report import equivalence
 
 
 def one_task(values):
@@ -76,7 +77,7 @@ def test_equivalence_is_claimed_wrongly_as_seldom_as_it_says():
 def test_the_table_names_every_arm_and_sparsity_and_leaves_strangers_out():
   rows = synthetic.make(sparsities=(0.1, 0.9))
   odd = [{**row, 'arm': 'switch:x'} for row in rows if row['arm'] == 'pruned']
-  table = equivalence.table(rows + odd)
+  table = as_dense.table(rows + odd)
   assert [line[1] for line in table.rows] == ['0.1', '0.9'] * 4
   assert {line[-1] for line in table.rows if line[1] == '0.9'} == {'worse'}
   assert table.rows[0][-1] == 'as dense' and '±1 points' in table.note
@@ -174,7 +175,7 @@ def test_the_planted_ends_are_found():
 
 
 def test_the_figure_of_the_ends_needs_curves():
-  from prunejax.report import regime_figure
+  from experiments.gordon2020.analysis import regime_figure
 
   assert regime_figure.figure(synthetic.make(seeds=1), paper.TABLE1).startswith(b'\x89PNG')
   assert regime_figure.figure([]) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunejax.report import drift, embeddings, features, heads, movement
+from experiments.gordon2020.analysis import drift, embeddings, heads, likeness, movement
 
 
 def rank_by_counting(weights):
@@ -177,11 +177,11 @@ def test_likeness_is_a_mean_over_valid_tokens():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 3, 4, 5, 6))  # layers, batch, length, hidden
   valid = rng.random((4, 5)) < 0.7
-  total = features.add(
-    features.add(None, features.likeness(a[:, :2], b[:, :2], valid[:2])),
-    features.likeness(a[:, 2:], b[:, 2:], valid[2:]),
+  total = likeness.add(
+    likeness.add(None, likeness.likeness(a[:, :2], b[:, :2], valid[:2])),
+    likeness.likeness(a[:, 2:], b[:, 2:], valid[2:]),
   )
-  mean, sd = features.summary(total)
+  mean, sd = likeness.summary(total)
   for layer in range(3):
     each = [
       np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y)
@@ -194,14 +194,14 @@ def test_likeness_is_a_mean_over_valid_tokens():
 
 def test_cosine_of_the_same_the_opposite_and_nothing():
   a = np.random.default_rng(0).normal(size=(4, 5))
-  assert features.cosine(a, 3 * a) == pytest.approx(1) and features.cosine(a, -a) == pytest.approx(
+  assert likeness.cosine(a, 3 * a) == pytest.approx(1) and likeness.cosine(a, -a) == pytest.approx(
     -1
   )
-  assert features.cosine(a, 0 * a).tolist() == [0] * 4
+  assert likeness.cosine(a, 0 * a).tolist() == [0] * 4
   with pytest.raises(ValueError, match='cannot be compared'):
-    features.cosine(a, a[:2])
+    likeness.cosine(a, a[:2])
   with pytest.raises(ValueError, match='no valid token'):
-    features.summary(None)
+    likeness.summary(None)
 
 
 COSINES = {0.3: 0.98, 0.5: 0.9, 0.7: 0.7, 0.9: 0.3}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.report import overlap
+from experiments.gordon2020.analysis import mask_overlap
 
 
 def drawn(seed, shape=(7, 9), share=0.5):
@@ -24,9 +24,12 @@ def test_difference_counts_every_entry():
   count = sum(
     bool(p) != bool(q) for path in a for p, q in zip(a[path].flat, b[path].flat, strict=True)
   )
-  assert overlap.difference(a, b) == count / (63 + 15)
-  assert overlap.difference(a, a) == 0 and overlap.difference(a, {k: ~v for k, v in a.items()}) == 1
-  assert overlap.differing(a, b)['y'][1] == 15
+  assert mask_overlap.difference(a, b) == count / (63 + 15)
+  assert (
+    mask_overlap.difference(a, a) == 0
+    and mask_overlap.difference(a, {k: ~v for k, v in a.items()}) == 1
+  )
+  assert mask_overlap.differing(a, b)['y'][1] == 15
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ def test_difference_counts_every_entry():
 def test_chance_is_that_of_all_possible_masks(size, first, second):
   fixed = set(range(first))
   common = [len(fixed & set(chosen)) for chosen in itertools.combinations(range(size), second)]
-  mean, variance = overlap.chance(size, first, second)
+  mean, variance = mask_overlap.chance(size, first, second)
   assert mean == pytest.approx(np.mean(common)) and variance == pytest.approx(
     np.var(common), abs=1e-12
   )
@@ -43,7 +46,7 @@ def test_chance_is_that_of_all_possible_masks(size, first, second):
 
 def test_common_sums_matrices_and_judges_against_chance():
   a, b = {'x': drawn(0), 'y': drawn(1, (4, 5), 0.2)}, {'x': drawn(2), 'y': drawn(3, (4, 5), 0.7)}
-  got, parts = overlap.common(a, b), overlap.by_matrix(a, b)
+  got, parts = mask_overlap.common(a, b), mask_overlap.by_matrix(a, b)
   assert (
     got.observed
     == sum(int((a[p] & b[p]).sum()) for p in a)
@@ -63,25 +66,29 @@ def test_random_masks_lie_within_chance_and_equal_ones_far_above():
   z = []
   for _ in range(200):
     a, b = ({'x': rng.permutation(np.arange(600) < 240)} for _ in range(2))
-    z.append(overlap.common(a, b).z)
+    z.append(mask_overlap.common(a, b).z)
   assert abs(np.mean(z)) < 0.25 and 0.85 < np.std(z) < 1.15
-  same = overlap.common(a, a)
+  same = mask_overlap.common(a, a)
   assert (
     same.ratio == pytest.approx(600 / 240) and same.jaccard == same.agreement == 1 and same.z > 20
   )
   inside = {'x': a['x'] & (np.arange(600) % 3 > 0)}
   assert (
-    overlap.common(a, inside).agreement == 1 and overlap.common(a, {'x': ~a['x']}).agreement < 0
+    mask_overlap.common(a, inside).agreement == 1
+    and mask_overlap.common(a, {'x': ~a['x']}).agreement < 0
   )
 
 
 def test_where_chance_has_no_choice_there_is_no_z():
   a = {'x': np.ones((3, 3), bool)}
   none = {'x': np.zeros((3, 3), bool)}
-  assert math.isnan(overlap.common(a, a).z) and math.isnan(overlap.common(a, a).agreement)
-  assert overlap.common(a, a).ratio == 1
-  assert math.isnan(overlap.common(none, none).ratio) and overlap.common(none, none).jaccard == 1
-  assert all(math.isnan(v) for v in overlap.nesting(none, a))
+  assert math.isnan(mask_overlap.common(a, a).z) and math.isnan(mask_overlap.common(a, a).agreement)
+  assert mask_overlap.common(a, a).ratio == 1
+  assert (
+    math.isnan(mask_overlap.common(none, none).ratio)
+    and mask_overlap.common(none, none).jaccard == 1
+  )
+  assert all(math.isnan(v) for v in mask_overlap.nesting(none, a))
 
 
 def test_nesting():
@@ -89,9 +96,9 @@ def test_nesting():
     'x': np.random.default_rng(4).normal(size=(30, 20)),
     'y': np.random.default_rng(5).normal(size=50),
   }
-  masks = {s: overlap.magnitude(weights, s) for s in (0.2, 0.5, 0.9)}
-  assert overlap.nesting(masks[0.9], masks[0.5]) == (1.0, 0.5)
-  share, expected = overlap.nesting(masks[0.2], masks[0.5])
+  masks = {s: mask_overlap.magnitude(weights, s) for s in (0.2, 0.5, 0.9)}
+  assert mask_overlap.nesting(masks[0.9], masks[0.5]) == (1.0, 0.5)
+  share, expected = mask_overlap.nesting(masks[0.2], masks[0.5])
   assert share == pytest.approx(0.5 / 0.8) and expected == 0.5
 
 
@@ -115,7 +122,9 @@ def naive(weights, sparsity):
 def test_magnitude_masks_are_those_of_a_sort(seed, size, sparsity, ties):
   weights = np.random.default_rng(seed).normal(size=size).astype(np.float32)
   weights = np.round(weights) if ties else weights
-  assert np.array_equal(overlap.magnitude({'w': weights}, sparsity)['w'], naive(weights, sparsity))
+  assert np.array_equal(
+    mask_overlap.magnitude({'w': weights}, sparsity)['w'], naive(weights, sparsity)
+  )
 
 
 @pytest.mark.parametrize('sparsity', [0.37, 0.9])
@@ -131,20 +140,21 @@ def test_magnitude_masks_are_those_that_the_optimizer_draws(sparsity):
   )
   state = tx.init(params)
   _, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
-  ours = overlap.magnitude(params, sparsity)
+  ours = mask_overlap.magnitude(params, sparsity)
   for path, mask in prunejax.get_masks(state, params).items():
     assert np.array_equal(ours[path], np.asarray(mask)), path
 
 
 def test_kept_is_exact_beyond_float32():
   assert (
-    overlap.kept(10**8, 0.9) == 10**7 and overlap.kept(23_440_896, 0.3) == 23_440_896 - 7_032_269
+    mask_overlap.kept(10**8, 0.9) == 10**7
+    and mask_overlap.kept(23_440_896, 0.3) == 23_440_896 - 7_032_269
   )
-  assert overlap.kept(5, 0.5) == 2 and overlap.kept(0, 0.5) == 0
+  assert mask_overlap.kept(5, 0.5) == 2 and mask_overlap.kept(0, 0.5) == 0
 
 
 def test_from_zeros():
-  assert overlap.from_zeros({'x': np.array([0.0, -0.0, 1e-30, -2.0])})['x'].tolist() == [
+  assert mask_overlap.from_zeros({'x': np.array([0.0, -0.0, 1e-30, -2.0])})['x'].tolist() == [
     False,
     False,
     True,
@@ -162,6 +172,6 @@ def test_from_zeros():
 )
 def test_unlike_masks_are_refused(a, b, words):
   with pytest.raises(ValueError, match=words):
-    overlap.common(a, b)
+    mask_overlap.common(a, b)
   with pytest.raises(ValueError, match='from 0 to 1'):
-    overlap.magnitude(a, 1.5)
+    mask_overlap.magnitude(a, 1.5)

@@ -13,7 +13,8 @@ from report_page import Page, problems
 
 import prunejax.report
 from experiments.gordon2020 import claims, paper
-from prunejax.report import beside, cost, document, figures, statistics, tables
+from experiments.gordon2020.analysis import beside_paper, score_figures, scoring, table1
+from prunejax.report import cost, document, tables
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -23,13 +24,13 @@ PNG = b'\x89PNG\r\n\x1a\n'
 def written(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('work') / 'new' / 'folder'
   shown = [
-    tables.table1(ROWS),
-    beside.differences(ROWS, paper.TABLE1),
+    table1.table(ROWS),
+    beside_paper.differences(ROWS, paper.TABLE1),
     tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}]),
   ]
   drawn = {
-    **figures.standard(ROWS, chance=0.5),
-    'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)]),
+    **score_figures.standard(ROWS, chance=0.5),
+    'learning_curve': score_figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)]),
   }
   verdicts = claims.check(ROWS)
   paths = document.write(
@@ -94,7 +95,7 @@ def test_markdown_tells_the_same(written):
 
 def test_an_arm_has_its_colour_in_tables():
   page = tables.html(tables.records('T', [{'arm': tables.NAMES['deleted'], 'x': 'y' * 80}]))
-  assert f'background:{figures.COLOURS["deleted"]}' in page and '<td class="long">' in page
+  assert f'background:{score_figures.COLOURS["deleted"]}' in page and '<td class="long">' in page
 
 
 def test_report_holds_every_table_figure_verdict_and_cell(written):
@@ -175,7 +176,7 @@ def test_a_workdir_that_is_a_file_is_one_clear_error(tmp_path):
 
 
 def test_table1_has_the_papers_columns_and_numbers():
-  table = tables.table1(ROWS)
+  table = table1.table(ROWS)
   assert table.head == (
     'arm',
     'sparsity',
@@ -187,7 +188,7 @@ def test_table1_has_the_papers_columns_and_numbers():
   )
   lines = {line[:2]: line for line in table.rows}
   assert len(lines) == 2 + 4 * 4
-  scores = statistics.points(ROWS)['pruned', 0.7]
+  scores = scoring.points(ROWS)['pruned', 0.7]
   got = lines['pruned in pre-training', '0.7']
   mean = 50 * (scores['pydoc/who', 0] + scores['pydoc/who', 1])
   half = 50 * abs(scores['pydoc/who', 0] - scores['pydoc/who', 1])
@@ -198,7 +199,7 @@ def test_table1_has_the_papers_columns_and_numbers():
 
 
 def test_one_seed_shows_no_interval():
-  table = tables.table1([row for row in ROWS if row['seed'] == 0])
+  table = table1.table([row for row in ROWS if row['seed'] == 0])
   assert all('± -' in line[-1] for line in table.rows)
 
 
@@ -206,7 +207,7 @@ def test_scores_other_than_accuracy_are_named():
   rows = [
     {**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row for row in ROWS
   ]
-  assert 'pydoc/who: pearson' in tables.table1(rows).note
+  assert 'pydoc/who: pearson' in table1.table(rows).note
 
 
 def test_the_same_cells_stand_in_text_markdown_and_html():
@@ -225,7 +226,12 @@ def test_the_same_cells_stand_in_text_markdown_and_html():
 
 
 @pytest.mark.parametrize(
-  'draw', [lambda rows: figures.figure1(rows, chance=0.5), figures.figure2a, figures.pretrain_loss]
+  'draw',
+  [
+    lambda rows: score_figures.figure1(rows, chance=0.5),
+    score_figures.figure2a,
+    score_figures.pretrain_loss,
+  ],
 )
 @pytest.mark.parametrize('rows', [ROWS, ROWS[:5], []], ids=['grid', 'few', 'none'])
 def test_figures_are_pngs_of_a_readable_size(draw, rows):
@@ -235,14 +241,18 @@ def test_figures_are_pngs_of_a_readable_size(draw, rows):
 
 
 def test_figures_depend_on_the_rows_and_nothing_else():
-  assert figures.figure2a(ROWS) == figures.figure2a(ROWS) != figures.figure2a(ROWS[:30])
-  several = figures.learning_curve({'a': [(0, 1.0)], 'b': [(0, 2.0), (5, 1.0)]})
+  assert (
+    score_figures.figure2a(ROWS)
+    == score_figures.figure2a(ROWS)
+    != score_figures.figure2a(ROWS[:30])
+  )
+  several = score_figures.learning_curve({'a': [(0, 1.0)], 'b': [(0, 2.0), (5, 1.0)]})
   assert several.startswith(PNG)
 
 
 def test_every_curve_has_its_own_colour_and_mark():
-  assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
-  assert len(set(figures.MARKERS.values())) == len(figures.CURVES)
+  assert len(set(score_figures.COLOURS.values())) == len(score_figures.COLOURS)
+  assert len(set(score_figures.MARKERS.values())) == len(score_figures.CURVES)
 
 
 def test_rows_of_two_presets_are_refused(tmp_path):

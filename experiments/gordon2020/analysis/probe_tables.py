@@ -4,67 +4,78 @@ import math
 
 import numpy as np
 
-from experiments.gordon2020 import paper_movement as paper
-from prunejax.report import (
+from experiments.gordon2020 import paper
+from experiments.gordon2020.analysis import (
   arms,
   drift,
   drift_figures,
   mask_figures,
   movement_figures,
-  probed,
+  probe_rows,
   regimes,
-  statistics,
-  tables,
 )
+from prunejax.report import statistics, tables
 
 CAPTIONS = {**mask_figures.CAPTIONS, **movement_figures.CAPTIONS, **drift_figures.CAPTIONS}
 THRESHOLDS = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 
 
-def shown(rows, scored=None):
-  """(tables, figures): a list of `tables.Table` and {name: PNG bytes}; nothing is drawn that has no probe rows.
+def shown(rows, scored):
+  """The tables that the probe rows among `rows` can fill.
 
-  scored: the rows whose scores drift is held against, those of tasks that were learned; all by default.
+  Args:
+    rows: finished ledger rows.
+    scored: the rows whose scores feature drift is held against, those of tasks that were learned.
   """
-  rows = [row for row in rows if not row.get('failed')]
-  have = {row['probe'] for row in rows if row['stage'] == 'probe'}
-  epochs = any(row['stage'] == 'probe' for row in probed.of_epochs(rows))
-  theirs = {
-    name: dict(zip(paper.EPOCHS, line, strict=True)) for name, line in paper.FIGURE4.items()
+  have = _measured(rows)
+  tables_of = {
+    'difference': mask_difference,
+    'movement': table2,
+    'weights': table3,
+    'heads': of_heads,
+    'overlap': overlaps,
   }
-  found, figures = [], {}
+  drifts = drift_figures.of(rows, scored) if 'features' in have else ()
+  first = stopping(*drifts, scored) if all(drifts) and drifts else []
+  return first + [table(rows) for name, table in tables_of.items() if name in have]
+
+
+def figures(rows, scored):
+  """{name: PNG} of the figures that the probe rows among `rows` can fill; arguments as for `shown`."""
+  have = _measured(rows)
+  drawn = {}
   if 'features' in have:
-    cosines, differences = drift_figures.of(rows, rows if scored is None else scored)
-    figures['figure2b'] = mask_figures.figure2b(rows)
-    if cosines and differences:
-      figures['drift'] = drift_figures.figure(cosines, differences)
-      found += stopping(cosines, differences, rows if scored is None else scored)
+    drawn['figure2b'] = mask_figures.figure2b(rows)
+    drifts = drift_figures.of(rows, scored)
+    if all(drifts):
+      drawn['drift'] = drift_figures.figure(*drifts)
   if 'difference' in have:
-    figures['figure3a'] = mask_figures.figure3a(rows, most=paper.MOST_DIFFERENT)
-    found.append(mask_difference(rows))
-    if epochs:
-      figures['figure3b'] = mask_figures.figure3b(rows)
+    drawn['figure3a'] = mask_figures.figure3a(rows, most=paper.MOST_DIFFERENT)
+    if any(row['stage'] == 'probe' for row in probe_rows.of_epochs(rows)):
+      drawn['figure3b'] = mask_figures.figure3b(rows)
   if 'movement' in have:
-    figures['figure4'] = movement_figures.figure4(rows, theirs, paper.MATRICES)
-    figures['figure6'] = movement_figures.figure6(rows)
-    found.append(table2(rows))
-  if 'weights' in have:
-    found.append(table3(rows))
-  if 'words' in have or 'embeddings' in have:
-    figures['figure8'] = movement_figures.figure8(rows)
+    theirs = {
+      name: dict(zip(paper.EPOCHS, line, strict=True)) for name, line in paper.FIGURE4.items()
+    }
+    drawn['figure4'] = movement_figures.figure4(rows, theirs, paper.MATRICES)
+    drawn['figure6'] = movement_figures.figure6(rows)
+  if have & {'words', 'embeddings'}:
+    drawn['figure8'] = movement_figures.figure8(rows)
   if 'heads' in have:
-    figures['heads'] = mask_figures.heads(rows)
-    found.append(of_heads(rows))
+    drawn['heads'] = mask_figures.heads(rows)
   if 'overlap' in have:
-    figures['overlap'] = mask_figures.overlap(rows)
-    found.append(overlaps(rows))
-  return found, figures
+    drawn['overlap'] = mask_figures.overlap(rows)
+  return drawn
+
+
+def _measured(rows):
+  return {row['probe'] for row in rows if row['stage'] == 'probe'}
 
 
 def table2(rows):
   """Table 2: movement in magnitude order while a dense model is fine-tuned, task by task and rate by rate."""
   lines = []
-  for (task, rate, epochs), found in grouped(probed.of(rows, 'movement'), ('dense', 'before')):
+  for (task, rate, epochs), found in grouped(probe_rows.of(rows, 'movement'), ('dense', 'before')):
     name = paper.task(task)
     theirs = paper.TABLE2.get(rate, {}).get(name)
     if epochs:
@@ -99,8 +110,8 @@ def table2(rows):
 def grouped(rows, order):
   """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order`, then by epochs."""
   groups = {}
-  plain = [{**row, 'epochs': None} for row in probed.first_of(rows, order)]
-  for row in [*plain, *probed.of_epochs(rows)]:
+  plain = [{**row, 'epochs': None} for row in probe_rows.first_of(rows, order)]
+  for row in [*plain, *probe_rows.of_epochs(rows)]:
     groups.setdefault((row['task'], row['learning_rate'], row['epochs'] or 0), []).append(
       row['metrics']
     )
@@ -109,7 +120,7 @@ def grouped(rows, order):
 
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
-  found, lines, zero = [row['metrics'] for row in probed.of(rows, 'weights')], [], 'about 0'
+  found, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
   # Both ends once they look the same are one; a zero has no sign.
   span = lambda values, form: ' to '.join(
     dict.fromkeys(f'{round(v, int(form[1])) + 0.0:{form}}' for v in values)
@@ -140,7 +151,9 @@ def table3(rows):
 def mask_difference(rows):
   """Figure 3 as a table: the largest mask difference of each task, and what chance would give there."""
   lines = []
-  for (task, rate, epochs), found in grouped(probed.of(rows, 'difference'), ('before', 'dense')):
+  for (task, rate, epochs), found in grouped(
+    probe_rows.of(rows, 'difference'), ('before', 'dense')
+  ):
     line = {
       'task': task,
       'learning rate': f'{rate:g}',
@@ -170,10 +183,10 @@ def of_heads(rows):
   """The head figure as a table: lowest, mean and highest share of a head, and its spread against chance."""
   lines = []
   table = {
-    name: probed.over(probed.of(rows, 'heads'), name)
+    name: probe_rows.over(probe_rows.of(rows, 'heads'), name)
     for name in ('expected', 'lowest', 'highest', 'deviation', 'sd')
   }
-  mean = lambda name, key: statistics.mean(probed.by_seed(table[name][key]).values())
+  mean = lambda name, key: statistics.mean(probe_rows.by_seed(table[name][key]).values())
   for key in sorted(table['lowest'], key=arms.order):
     lines.append(
       {
@@ -193,16 +206,16 @@ def of_heads(rows):
 
 def overlaps(rows):
   """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is the mean over pairs."""
-  found = probed.of(rows, 'overlap')
+  found = probe_rows.of(rows, 'overlap')
   names = ('ratio', 'agreement', 'jaccard', 'z')
-  ratio, agreement, jaccard, z = (probed.over(found, name, mask_figures.pair) for name in names)
+  ratio, agreement, jaccard, z = (probe_rows.over(found, name, mask_figures.pair) for name in names)
   known = dict.fromkeys([*mask_figures.PAIRS, *sorted(key for key, _ in ratio)])
   names = [name for name in known if any(key == name for key, _ in ratio)]
   lines = []
   for name in names:
     for s in sorted(s for key, s in ratio if key == name):
       of = lambda table, key=(name, s): statistics.bootstrap(
-        probed.by_seed(table.get(key, {})).values()
+        probe_rows.by_seed(table.get(key, {})).values()
       )
       lines.append(
         {

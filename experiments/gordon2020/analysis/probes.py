@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from flax import traverse_util
 
-from experiments.gordon2020 import measures, probe_report
+from experiments.gordon2020.analysis import hidden_states, mask_overlap, measures
 from prunejax import files
 from prunejax.models import bert, hf_directory
 from prunejax.pruning import types
-from prunejax.report import ledger, overlap
-from prunejax.train import features, grid, inputs, kinds, log
+from prunejax.report import ledger
+from prunejax.train import grid, inputs, kinds, log
 
 VERSION = 2  # of the measures: another one measures anew
 TOKENS = 25_000  # of held-out text; the paper caps its vectors at 300,000, twelve layers each
@@ -53,9 +53,10 @@ class Probe(NamedTuple):
     return list(dict.fromkeys(flat))
 
 
-def shown(rows):
-  """(tables, figures) from ledger rows, probes and others: a list of `tables.Table`, {name: PNG bytes}."""
-  return probe_report.shown(rows)
+def after(cells, folder, preset, done, say):
+  """What the study does once its grid is done: measures the models."""
+  del done
+  measure(cells, folder, experiment='gordon2020', preset=preset, say=say)
 
 
 def measure(cells, folder, *, experiment, preset, say=log.say):
@@ -245,9 +246,9 @@ class Models:
   def __init__(self, folder, configs):
     self.folder, self.configs = folder, configs
     self.weights = functools.lru_cache(4)(self._weights)
-    self.masks = functools.lru_cache(32)(lambda cell: overlap.from_zeros(self.weights(cell)))
+    self.masks = functools.lru_cache(32)(lambda cell: mask_overlap.from_zeros(self.weights(cell)))
     self.text = functools.lru_cache(1)(self._text)
-    self.read = functools.lru_cache(1)(lambda size: features.reader(kinds.make(size, ())))
+    self.read = functools.lru_cache(1)(lambda size: hidden_states.reader(kinds.make(size, ())))
 
   def path(self, cell):
     """The local folder of a cell's model."""
@@ -287,13 +288,13 @@ class Models:
       eval_batches=config.eval.batches,
       eval_size=config.eval.batch_size,
     )
-    return features.text(data.held_out(), TOKENS)
+    return hidden_states.text(data.held_out(), TOKENS)
 
 
 def _features(models, dense, others):
   read, batches, theirs = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
   found = {
-    float(s): features.compare(read, models.tree(cell), theirs, batches)
+    float(s): hidden_states.compare(read, models.tree(cell), theirs, batches)
     for s, cell in others.items()
   }
   out = {
@@ -318,7 +319,7 @@ def _difference(models, before, after, masks, sparsities):
 def _overlap(models, first, second, sparsities=()):
   levels = sorted(sparsities or (first if isinstance(first, dict) else second), key=float)
   at = lambda which, s: (
-    overlap.magnitude(models.weights(which), float(s))
+    mask_overlap.magnitude(models.weights(which), float(s))
     if isinstance(which, str)
     else models.masks(which[s])
   )

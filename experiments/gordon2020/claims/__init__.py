@@ -1,13 +1,13 @@
 """The paper's claims as named checks over ledger rows, each with its verdict; judging.py has the rules."""
 
-from experiments.gordon2020 import judging
-from experiments.gordon2020.claims_loss import (
+from experiments.gordon2020.claims.judging import LEVEL, MARGIN, NOTHING, Grid, Verdict, grid
+from experiments.gordon2020.claims.loss import (
   deletion_explains_the_middle,
   deletion_fits_but_does_not_transfer,
   deletion_follows_loss,
   loss_rises,
 )
-from experiments.gordon2020.claims_probes import (
+from experiments.gordon2020.claims.probes import (
   features_follow,
   heads_are_not_singled_out,
   large_weights_move_less,
@@ -15,14 +15,13 @@ from experiments.gordon2020.claims_probes import (
   more_text_less_prunable,
   order_moves_little,
 )
-from experiments.gordon2020.claims_tasks import (
+from experiments.gordon2020.claims.tasks import (
   accuracy_falls,
   deletion_recovers,
   finetuning_first_does_not_help,
   low_sparsity_is_free,
   magnitude_beats_random,
 )
-from experiments.gordon2020.judging import LEVEL, MARGIN, NOTHING, Grid, Verdict, grid
 
 __all__ = ['CLAIMS', 'LEVEL', 'MARGIN', 'NOTHING', 'Grid', 'Verdict', 'by_task', 'check', 'grid']
 
@@ -48,21 +47,19 @@ PROBES = CLAIMS[-6:]  # these rest on probes of models and masks, or on a sweep 
 OF_MODELS = (loss_rises, *PROBES)  # these speak of no task, or of all together
 
 
-def check(rows, chance=None):
+def check(data):
   """The verdicts over all learned tasks together, in the order of CLAIMS."""
-  data = judging.grid(rows, chance)
   return [claim(data) for claim in CLAIMS]
 
 
-def by_task(rows, chance=None):
+def by_task(data):
   """{task: verdicts} of the claims that speak of tasks, each task by itself."""
-  rows = list(rows)
-  tasks = sorted({row['task'] for row in rows if row['stage'] == 'finetune'})
-  one = lambda task: judging.grid(
-    [row for row in rows if row.get('task') in (task, None, '')], chance
-  )
-  return {
-    task: [claim(data) for claim in CLAIMS if claim not in OF_MODELS]
+  tasks = sorted({row['task'] for row in data.rows if row['stage'] == 'finetune'})
+  parts = {
+    task: grid([row for row in data.rows if row.get('task') in (task, None, '')], data.chance)
     for task in tasks
-    for data in [one(task)]
+  }
+  return {
+    task: [claim(part) for claim in CLAIMS if claim not in OF_MODELS]
+    for task, part in parts.items()
   }

@@ -2,12 +2,12 @@
 
 import math
 
-from experiments.gordon2020 import judging, paper_movement
-from prunejax.report import arms, controls, probed, statistics
+from experiments.gordon2020 import paper
+from experiments.gordon2020.analysis import arms, controls, probe_rows, scoring
+from experiments.gordon2020.claims import judging
+from prunejax.report import statistics
 
-DIFFERENT = (
-  paper_movement.MOST_DIFFERENT
-)  # share of mask entries; the paper stays below it everywhere
+DIFFERENT = paper.MOST_DIFFERENT  # share of mask entries; the paper stays below it everywhere
 MOVED = 0.05  # of a matrix's size; the paper's largest mean is 0.0412
 SPREAD = 0.1  # deviation of the share pruned over heads, above which some heads are singled out; the threshold is ours
 LARGE = 25  # of 100 bins of starting magnitude, the largest
@@ -19,9 +19,11 @@ def masks_change_little(data):
   Of several learning rates the largest difference counts. Reproduced: at every sparsity the interval lies below 0.06.
   Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
-  rows = probed.first_of(probed.of(data.probes, 'difference'), ('before', 'dense'))  # as Figure 3a
+  rows = probe_rows.first_of(
+    probe_rows.of(data.probes, 'difference'), ('before', 'dense')
+  )  # as Figure 3a
   diffs, start, chance = (
-    {s: _largest(place) for (_, s), place in sorted(probed.over(rows, name, _one).items())}
+    {s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())}
     for name in ('pruned', 'start', 'chance')
   )
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
@@ -92,11 +94,11 @@ def heads_are_not_singled_out(data):
 
   Reproduced: at each sparsity the interval lies below 0.1. Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
-  rows = [row for row in probed.of(data.probes, 'heads') if row['arm'] == 'pruned']
+  rows = [row for row in probe_rows.of(data.probes, 'heads') if row['arm'] == 'pruned']
   spread, chance = (
     {
       s: _largest(place)
-      for (_, s), place in sorted(probed.over(rows, name, _one).items())
+      for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())
       if 0.3 <= s <= judging.HIGH
     }
     for name in ('deviation', 'sd')
@@ -127,19 +129,21 @@ def features_follow(data):
   """
   rows = [
     row
-    for row in probed.of(data.probes, 'features')
+    for row in probe_rows.of(data.probes, 'features')
     if row['arm'] == 'pruned' and not row.get('against')
   ]
   mean = lambda metrics, i: statistics.mean(
     metrics['cosine'][i][1:]
   )  # as Figure 2b: the embeddings' sum is no layer
-  cosine = {s: _largest(place) for (_, s), place in sorted(probed.over(rows, mean, _one).items())}
+  cosine = {
+    s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, mean, _one).items())
+  }
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
   means = [statistics.mean(cosine[s].values()) for s in levels]
   even = all(b <= a + 0.01 for a, b in zip(means, means[1:], strict=False))
   side = judging.side(fall, 0.0)
-  tasks = statistics.tasks_of(data.scores)
+  tasks = scoring.tasks_of(data.scores)
   lines = {task: _line(data, cosine, task, judging.share(tasks)) for task in tasks}
   follow = bool(tasks) and all(
     line.n >= 3 and line.low > 0 and line.r >= 0.8 for line in lines.values()
@@ -212,8 +216,8 @@ def _largest(place):
 
 
 def _moved(data, value):
-  rows = probed.first_of(
-    probed.of(data.probes, 'movement'), ('dense', 'before')
+  rows = probe_rows.first_of(
+    probe_rows.of(data.probes, 'movement'), ('dense', 'before')
   )  # as Table 2 and Figure 4
   found = {}
   for row in rows:

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from prunejax.report import embeddings, heads, movement, overlap
+from experiments.gordon2020.analysis import embeddings, heads, mask_overlap, movement
 
 FEW = 0.6  # the sparsity of the paper's Figure 3b
 WORDS = 'embeddings/word/embedding'
@@ -31,16 +31,18 @@ def fine_tuned(before, after, masks, sparsities):
   """
   out = {'sparsity': list(sparsities), 'pruned': [], 'start': [], 'chance': [], 'kinds': {}}
   for s in sparsities:
-    ours, theirs = overlap.magnitude(after, s), overlap.magnitude(before, s)
-    start = overlap.differing(ours, theirs)
-    pruned = overlap.differing(ours, masks[s]) if s in masks else None
-    out['start'].append(few(overlap.share(start.values())))
-    out['pruned'].append(few(overlap.share(pruned.values())) if pruned else None)
+    ours, theirs = mask_overlap.magnitude(after, s), mask_overlap.magnitude(before, s)
+    start = mask_overlap.differing(ours, theirs)
+    pruned = mask_overlap.differing(ours, masks[s]) if s in masks else None
+    out['start'].append(few(mask_overlap.share(start.values())))
+    out['pruned'].append(few(mask_overlap.share(pruned.values())) if pruned else None)
     sizes = [leaf.size for leaf in after.values()]
-    alike = [2 * k * (n - k) / n for n in sizes for k in [overlap.kept(n, s)]]
+    alike = [2 * k * (n - k) / n for n in sizes for k in [mask_overlap.kept(n, s)]]
     out['chance'].append(few(sum(alike) / sum(sizes)))
     for kind, paths in kinds(after).items():
-      out['kinds'].setdefault(kind, []).append(few(overlap.share([start[path] for path in paths])))
+      out['kinds'].setdefault(kind, []).append(
+        few(mask_overlap.share([start[path] for path in paths]))
+      )
   return out
 
 
@@ -77,8 +79,10 @@ def spread(leaves):
 
 def shared(pairs, sparsities):
   """Weights kept by both of two mask trees, against chance; lists over sparsities. pairs: (masks, masks) of each."""
-  found = [overlap.common(a, b) for a, b in pairs]
-  lists = {name: [few(getattr(one, name), 6) for one in found] for name in overlap.Common._fields}
+  found = [mask_overlap.common(a, b) for a, b in pairs]
+  lists = {
+    name: [few(getattr(one, name), 6) for one in found] for name in mask_overlap.Common._fields
+  }
   return {'sparsity': list(sparsities), **lists}
 
 
@@ -86,7 +90,8 @@ def nested(masks):
   """Nesting of masks {sparsity: masks} over neighbouring sparsities: lists, each with what chance would give."""
   levels = sorted(masks)
   found = [
-    overlap.nesting(masks[high], masks[low]) for low, high in zip(levels, levels[1:], strict=False)
+    mask_overlap.nesting(masks[high], masks[low])
+    for low, high in zip(levels, levels[1:], strict=False)
   ]
   return {
     'denser': levels[:-1],

@@ -6,7 +6,8 @@ the mean over seeds at one rate stands beside it: the rate that is best on avera
 
 import math
 
-from prunejax.report import arms, statistics, tables
+from experiments.gordon2020.analysis import arms, scoring
+from prunejax.report import ledger, statistics, tables
 
 
 def fixed(rows):
@@ -18,7 +19,7 @@ def fixed(rows):
   for row in rows:
     if row['stage'] == 'finetune' and row['arm'] == 'dense':
       scores.setdefault(row['task'], {}).setdefault(row['learning_rate'], {})[row['seed']] = (
-        statistics.score(row)
+        scoring.score(row)
       )
   if not scores:
     return {}
@@ -52,7 +53,7 @@ def several(rows):
   seen = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      place = row['task'], row['arm'], statistics.level_of(row), row['seed']
+      place = row['task'], row['arm'], scoring.level_of(row), row['seed']
       if seen.setdefault(place, row['learning_rate']) != row['learning_rate']:
         return True
   return False
@@ -66,11 +67,11 @@ def table(rows, *, level=0.95, seed=0):
   the one rate is the one that suits dense. '-' where d_one is under half a point and a share says nothing. Places that
   lack one of the rates of their task are left out: the best of one is no match for the best of four.
   """
-  rows = _whole(arms.standard(statistics.one_grid(rows)))
+  rows = _whole(arms.standard(ledger.one_grid(rows)))
   rates = fixed(rows)
-  best, one = statistics.points(rows), statistics.points(at(rows, rates))
-  tasks = statistics.tasks_of(best)
-  average = statistics.averages(best), statistics.averages(one)
+  best, one = scoring.points(rows), scoring.points(at(rows, rates))
+  tasks = scoring.tasks_of(best)
+  average = scoring.averages(best), scoring.averages(one)
   estimate = lambda values: statistics.cautious(values, level=level, seed=seed)
   lines = []
   for key in sorted(best, key=arms.order):
@@ -128,9 +129,9 @@ def table(rows, *, level=0.95, seed=0):
 
 def _whole(rows):
   """The rows without fine-tuning in places, (task, arm, sparsity), that lack one of the learning rates of the task."""
-  have = statistics.rates_of(rows)
+  have = scoring.rates_of(rows)
   full = {task: set.union(*places.values()) for task, places in have.items()}
-  here = lambda row: have[row['task']][row['arm'], statistics.level_of(row)]
+  here = lambda row: have[row['task']][row['arm'], scoring.level_of(row)]
   return [row for row in rows if row['stage'] != 'finetune' or here(row) == full[row['task']]]
 
 

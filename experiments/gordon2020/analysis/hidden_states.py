@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.report import features
+from experiments.gordon2020.analysis import likeness
 
 LAYERS = r'embeddings|layer_\d+'  # names of the modules whose outputs are hidden states
 
@@ -81,8 +81,8 @@ def compare(read, ours, theirs, batches):
   total = None
   for batch in batches:
     a, b = (np.asarray(read(params, batch)) for params in (ours, theirs))
-    total = features.add(total, features.likeness(a, b, batch['valid']))
-  return *features.summary(total), total.tokens
+    total = likeness.add(total, likeness.likeness(a, b, batch['valid']))
+  return *likeness.summary(total), total.tokens
 
 
 def _outputs(tree, path=''):

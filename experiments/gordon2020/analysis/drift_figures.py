@@ -1,7 +1,8 @@
 """Feature drift beside the scores: what `drift` judges, read from probe rows and drawn."""
 
-from prunejax.report import drawing, probed, statistics
-from prunejax.report.mask_figures import short, style
+from experiments.gordon2020.analysis import probe_rows, scoring
+from experiments.gordon2020.analysis.mask_figures import short, style
+from prunejax.report import drawing, statistics
 
 CAPTIONS = {
   'drift': 'Drift of the features as a rule to stop: score less the dense one, against the cosine similarity of the '
@@ -14,9 +15,9 @@ def of(rows, scored, arm='pruned'):
   alike = lambda metrics, i: statistics.mean(
     metrics['cosine'][i][1:]
   )  # over layers, the embeddings' sum apart
-  found = probed.over(probed.of(rows, 'features', arm=arm), alike)
+  found = probe_rows.over(probe_rows.of(rows, 'features', arm=arm), alike)
   cosines = {s: statistics.mean(place.values()) for (_, s), place in sorted(found.items())}
-  scores = statistics.points([row for row in scored if row['arm'] in (arm, 'dense')])
+  scores = scoring.points([row for row in scored if row['arm'] in (arm, 'dense')])
   dense, differences = scores.get(('dense', 0.0), {}), {}
   for (name, s), place in sorted(scores.items()):
     if name == arm:

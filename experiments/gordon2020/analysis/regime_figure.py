@@ -2,7 +2,8 @@
 
 import math
 
-from prunejax.report import arms, drawing, regimes, statistics
+from experiments.gordon2020.analysis import arms, regimes
+from prunejax.report import drawing, statistics
 
 CAPTION = (
   'The ends of the regimes: how far each curve has risen, its margin (dotted), where it crosses it (line) with the '

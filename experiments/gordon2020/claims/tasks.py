@@ -1,6 +1,6 @@
 """The claims that set the dev scores of two arms against each other."""
 
-from experiments.gordon2020 import judging
+from experiments.gordon2020.claims import judging
 from prunejax.report import statistics
 
 

@@ -13,7 +13,8 @@ the level 1 - 0.01 / k, so that a long list finds none by luck.
 import math
 from typing import NamedTuple
 
-from prunejax.report import arms, statistics
+from experiments.gordon2020.analysis import arms, scoring
+from prunejax.report import ledger, statistics
 from prunejax.report.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
 
 LEVEL = 0.99  # of every interval a verdict rests on
@@ -27,33 +28,57 @@ ZERO = 'zero'  # in the place of an arm's name, see `against`
 
 
 class Grid(NamedTuple):
-  """What the checks read: scores and losses by (arm, sparsity), and the tasks left out."""
+  """The quantities of a whole grid that claims, tables and figures read.
 
-  scores: dict  # {(arm, sparsity): {(task, seed): dev score}}, learned tasks only
-  losses: (
-    dict  # {(arm, sparsity): {('pretrain', seed): held-out loss: MLM + NSP, or the next token's}}
-  )
-  floors: dict  # {task: the better of chance and the mean of the fresh models}
-  left_out: dict  # {task: why}
-  train: dict  # as scores: loss over the training set
-  probes: tuple  # the rows of stage 'probe'
-  corpus: tuple  # the rows of the arms 'corpus:SHARE'
+  rows: every finished ledger row.
+  standard: the rows of the paper's own arms, dense and fresh among them.
+  comparable: those, at learning rates that all arms and sparsities of the task have.
+  learned: those, without the tasks that the dense model has not learned.
+  chance: {task: score of the constant answer}, where the rows tell it.
+  scores: {(arm, sparsity): {(task, seed): dev score}}, learned tasks only.
+  train: as scores: loss over the training set.
+  losses: {(arm, sparsity): {('pretrain', seed): held-out loss}}, of MLM + NSP or of the next token.
+  floors: {task: the better of chance and the mean of the fresh models}.
+  left_out: {task not learned: why}.
+  probes: the rows of stage 'probe'.
+  corpus: the rows of the arms 'corpus:SHARE'.
+  """
+
+  rows: tuple
+  standard: tuple
+  comparable: tuple
+  learned: tuple
+  chance: dict
+  scores: dict
+  train: dict
+  losses: dict
+  floors: dict
+  left_out: dict
+  probes: tuple
+  corpus: tuple
 
 
 def grid(rows, chance=None):
-  """Sorts ledger rows for the checks; chance: {task: score of a constant answer}, if known.
+  """Computes the quantities of a grid from its ledger rows.
 
-  Arms that the paper does not have (switches, sweeps) are left out, whatever their names.
+  Args:
+    rows: finished rows of one experiment and preset.
+    chance: {task: score of a constant answer}; by default the rows tell it.
   """
-  rows = statistics.one_grid(rows)
-  probes = tuple(row for row in rows if row['stage'] == 'probe')
-  corpus = tuple(row for row in rows if row['arm'].startswith('corpus:'))
-  rows = statistics.comparable(arms.standard(rows))
-  scores = statistics.points(rows)
+  rows = ledger.one_grid(list(rows))
+  if chance is None:
+    chance = {
+      row['task']: row['metrics']['majority']
+      for row in rows
+      if 'majority' in row.get('metrics', {})
+    }
+  standard = arms.standard(rows)
+  # The best of four learning rates is no match for the best of one.
+  comparable = scoring.comparable(standard)
+  scores = scoring.points(comparable)
   floors, left_out = {}, {}
-  for task in statistics.tasks_of(scores):
-    floor, reason = _floor(scores, task, (chance or {}).get(task))
-    floors[task] = floor
+  for task in scoring.tasks_of(scores):
+    floors[task], reason = _floor(scores, task, chance.get(task))
     if reason:
       left_out[task] = reason
 
@@ -63,8 +88,20 @@ def grid(rows, chance=None):
     }
     return {key: place for key, place in kept.items() if place}
 
-  train = learned(statistics.points(rows, statistics.train_loss))
-  return Grid(learned(scores), statistics.pretrain(rows), floors, left_out, train, probes, corpus)
+  return Grid(
+    rows=tuple(rows),
+    standard=tuple(standard),
+    comparable=tuple(comparable),
+    learned=tuple(row for row in comparable if row.get('task') not in left_out),
+    chance=chance,
+    scores=learned(scores),
+    train=learned(scoring.points(comparable, scoring.train_loss)),
+    losses=scoring.pretrain(comparable),
+    floors=floors,
+    left_out=left_out,
+    probes=tuple(row for row in rows if row['stage'] == 'probe'),
+    corpus=tuple(row for row in rows if row['arm'].startswith('corpus:')),
+  )
 
 
 def _floor(scores, task, chance):
@@ -96,7 +133,7 @@ def against(data, arm, other, wanted, *, alive=False, of=None):
     if name != arm or not wanted(s):
       continue
     theirs = (
-      statistics.zero(table, arm)
+      scoring.zero(table, arm)
       if other == ZERO
       else table.get((other, 0.0 if other == 'dense' else s), {})
     )

@@ -4,9 +4,16 @@ import math
 
 import numpy as np
 
-from prunejax.report import arms, drawing, statistics
+from experiments.gordon2020.analysis import arm_curves, arms, scoring
+from prunejax.report import drawing, ledger, statistics
 
-STYLE, COLOURS, MARKERS, CURVES = drawing.STYLE, arms.COLOURS, arms.MARKERS, arms.CURVES
+CAPTIONS = {
+  'figure1': 'Figure 1: average dev score and train loss against sparsity. Bars are 95 % bootstrap '
+  f'intervals over seeds ({statistics.FEW}).',
+  'figure2a': 'Figure 2a: held-out pre-train loss against dev score after information deletion, '
+  'one least-squares line a task.',
+  'pretrain_loss': 'Held-out pre-train loss against sparsity, by magnitude and at random.',
+}
 
 
 def figure1(rows, *, chance=None):
@@ -15,13 +22,13 @@ def figure1(rows, *, chance=None):
   Error bars: 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score
   of constant answers, drawn as a thin line when given.
   """
-  rows = arms.standard(statistics.one_grid(rows))
-  scores = drawing.scaled(statistics.averages(statistics.points(rows)), 100)
-  losses = statistics.averages(statistics.points(rows, statistics.train_loss))
-  tasks = statistics.tasks_of(statistics.points(rows))
+  rows = arms.standard(ledger.one_grid(rows))
+  scores = arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
+  losses = scoring.averages(scoring.points(rows, scoring.train_loss))
+  tasks = scoring.tasks_of(scoring.points(rows))
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
-    drawing.curves(left, scores, arms.CURVES)
-    drawing.curves(right, losses, arms.CURVES)
+    arm_curves.draw(left, scores, arms.CURVES)
+    arm_curves.draw(right, losses, arms.CURVES)
     if chance is not None:
       left.axhline(100 * chance, color='#aaaaaa', linewidth=1)
       left.text(
@@ -45,17 +52,17 @@ def figure2a(rows):
 
   A dot is one seed at one sparsity, 0 included; each line is fitted to the dots drawn.
   """
-  rows = arms.standard(statistics.one_grid(rows))
-  scores, losses = statistics.points(rows), statistics.pretrain(rows)
+  rows = arms.standard(ledger.one_grid(rows))
+  scores, losses = scoring.points(rows), scoring.pretrain(rows)
   with drawing.canvas(7.2, 5, 1) as (figure, (axes,)):
-    for index, task in enumerate(statistics.tasks_of(scores)):
+    for index, task in enumerate(scoring.tasks_of(scores)):
       colour, marker = arms.SERIES[index % len(arms.SERIES)], 'os^XDvP'[index % 7]
       places = {s: place for (arm, s), place in scores.items() if arm == 'deleted' and s}
-      places[0.0] = statistics.zero(scores, 'deleted')
+      places[0.0] = scoring.zero(scores, 'deleted')
       dots = [
         (loss['pretrain', seed], 100 * value)
         for s, place in sorted(places.items())
-        for loss in [losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')]
+        for loss in [losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')]
         for (name, seed), value in place.items()
         if name == task and ('pretrain', seed) in loss
       ]
@@ -89,32 +96,11 @@ def figure2a(rows):
 
 def pretrain_loss(rows, metric='loss'):
   """Held-out pre-train loss against sparsity: by magnitude and at random (Table 1's column)."""
-  losses = statistics.pretrain(statistics.one_grid(rows), metric)
+  losses = scoring.pretrain(ledger.one_grid(rows), metric)
   by_seed = {key: {seed: v for (_, seed), v in place.items()} for key, place in losses.items()}
   with drawing.canvas(6.4, 4.6, 1) as (figure, (axes,)):
-    drawing.curves(axes, by_seed, ('pruned', 'random'))
+    arm_curves.draw(axes, by_seed, ('pruned', 'random'))
     axes.set(title='Pre-training', ylabel=f'held-out {_words(metric)}')
-    drawing.below(figure, axes)
-    return drawing.png(figure)
-
-
-def learning_curve(points, *, label='held-out loss', title='Learning curve'):
-  """A loss against steps; points: rows of (step, loss), or {name: such rows} for several."""
-  curves = points if isinstance(points, dict) else {label: points}
-  with drawing.canvas(6.4, 4.2, 1) as (figure, (axes,)):
-    for index, (name, rows) in enumerate(curves.items()):
-      pairs = np.asarray([tuple(row)[:2] for row in rows], float).reshape(-1, 2)
-      marker = 'o' if len(pairs) <= 30 else ''
-      axes.plot(
-        pairs[:, 0],
-        pairs[:, 1],
-        marker=marker,
-        markersize=4,
-        label=name,
-        color=arms.SERIES[index % len(arms.SERIES)],
-      )
-    axes.set(title=title, xlabel='step', ylabel='loss')
-    axes.xaxis.set_major_formatter(lambda v, _: f'{v / 1000:g}k' if abs(v) >= 1000 else f'{v:g}')
     drawing.below(figure, axes)
     return drawing.png(figure)
 

@@ -9,13 +9,14 @@ import math
 
 import numpy as np
 
-from prunejax.report import arms, drawing, equivalence, regimes, statistics, tables
+from experiments.gordon2020.analysis import arms, as_dense, regimes, scoring
+from prunejax.report import drawing, equivalence, statistics, tables
 
 RISE = regimes.LOSS  # nats of pre-train loss that end what a share of the corpus can spare
 HEAD = ('pre-train loss', 'score', 'train loss', 'p, same score', 'p, different', 'pairs')
 
 
-def switches(rows, *, level=0.95, margin=equivalence.MARGIN):
+def switches(rows, *, level=0.95, margin=as_dense.MARGIN):
   """The effect of each switch: 'switch:NAME' minus 'pruned' at the same sparsity, task and seed."""
   named = {f'switch:{name}': name for name in arms.family(rows, 'switch')}
   rows = _at_rates_of(rows, named)
@@ -34,14 +35,14 @@ def switches(rows, *, level=0.95, margin=equivalence.MARGIN):
   )
 
 
-def others(rows, *, level=0.95, margin=equivalence.MARGIN):
+def others(rows, *, level=0.95, margin=as_dense.MARGIN):
   """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus dense, pruned and deleted."""
   rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune')]
   known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'before' is where 'after' begins
   rows = _at_rates_of(
     rows, {row['arm'] for row in rows if row['arm'] not in known and ':' not in row['arm']}
   )
-  scores, losses = statistics.points(rows), statistics.pretrain(rows)
+  scores, losses = scoring.points(rows), scoring.pretrain(rows)
   lines = []
   for arm, s in sorted(
     key for key in {**scores, **losses} if key[0] not in known and ':' not in key[0]
@@ -92,7 +93,7 @@ def corpus(rows, *, level=0.95):
   """Each share of the corpus: what pruning costs a model that was pre-trained on so much of it, and where it begins."""
   lines = []
   for share, place in _shares(rows):
-    losses, scores = statistics.pretrain(place), statistics.points(place)
+    losses, scores = scoring.pretrain(place), scoring.points(place)
     arm = place[0]['arm']
     dense_loss, dense_score = losses.get((arm, 0.0), {}), scores.get((arm, 0.0), {})
     end = end_of(place, level=level)
@@ -218,7 +219,7 @@ def share_of(text):
 def end_of(place, *, level=0.95):
   """The `regimes.Crossing` at which the loss of one share's rows has risen by RISE over its dense model."""
   losses = {
-    key: {seed: v for (_, seed), v in p.items()} for key, p in statistics.pretrain(place).items()
+    key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(place).items()
   }
   arm = place[0]['arm']
   rise = {
@@ -233,9 +234,9 @@ def _end(end):
 
 
 def _against(rows, named, level, margin):
-  scores, losses = statistics.points(rows), statistics.pretrain(rows)
-  train = statistics.points(rows, statistics.train_loss)
-  reached = statistics.pretrain(rows, 'sparsity')
+  scores, losses = scoring.points(rows), scoring.pretrain(rows)
+  train = scoring.points(rows, scoring.train_loss)
+  reached = scoring.pretrain(rows, 'sparsity')
   lines = []
   for arm, s in sorted({key for key in (*scores, *losses) if key[0] in named}):
     other = 'pruned', s

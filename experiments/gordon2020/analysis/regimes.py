@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.gordon2020.analysis import scoring
 from prunejax.report import statistics, tables
 
 SCORE, LOSS, FIT = (
@@ -104,11 +105,11 @@ def rising(line):
 
 def curves(rows):
   """{name of an end: (Curve, margin)} from ledger rows; see `table` for what the names mean."""
-  scores = statistics.averages(statistics.points(rows))
-  train = statistics.averages(statistics.points(rows, statistics.train_loss))
+  scores = scoring.averages(scoring.points(rows))
+  train = scoring.averages(scoring.points(rows, scoring.train_loss))
   losses = {
     key: {seed: v for (_, seed), v in place.items()}
-    for key, place in statistics.pretrain(rows).items()
+    for key, place in scoring.pretrain(rows).items()
   }
 
   def rise(table, arm, sign, other='dense'):

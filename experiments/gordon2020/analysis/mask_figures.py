@@ -3,7 +3,8 @@
 import matplotlib
 import numpy as np
 
-from prunejax.report import arms, drawing, probed, statistics
+from experiments.gordon2020.analysis import arms, probe_rows, scoring
+from prunejax.report import drawing, statistics
 
 CAPTIONS = {
   'figure2b': 'Figure 2b: cosine similarity of the hidden states to those of the dense model, by sparsity and by '
@@ -31,12 +32,12 @@ PAIRS = {
 
 def figure2b(rows):
   """Mean cosine similarity of features to the dense model: by sparsity (left), by layer (right)."""
-  found = probed.of(rows, 'features')
+  found = probe_rows.of(rows, 'features')
   ours = [row for row in found if row['arm'] != 'dense']
-  table = probed.over(ours, lambda metrics, i: statistics.mean(metrics['cosine'][i][1:]))
+  table = probe_rows.over(ours, lambda metrics, i: statistics.mean(metrics['cosine'][i][1:]))
   floor = [row['metrics']['cosine'][0] for row in found if row['arm'] == 'dense']
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
-    lines = probed.curves(table)
+    lines = probe_rows.curves(table)
     estimates(
       left, {arms.name(arm): curve for arm, curve in lines.items()}, [_arm(arm) for arm in lines]
     )
@@ -52,11 +53,11 @@ def figure2b(rows):
           by_level.setdefault(s, []).append(layers)
     shades = matplotlib.colormaps['viridis'](np.linspace(0.9, 0.05, max(len(by_level), 1)))
     for shade, s in zip(shades, sorted(by_level), strict=False):
-      layers = probed.mean_lists(by_level[s])
+      layers = probe_rows.mean_lists(by_level[s])
       right.plot(range(len(layers)), layers, marker='o', markersize=4, color=shade)
       right.text(len(layers) - 0.93, layers[-1], f'{s:g}', color=shade, va='center', fontsize=9)
     if floor:
-      level = probed.mean_lists(floor)
+      level = probe_rows.mean_lists(floor)
       left.axhline(
         level[1:].mean(),
         color=arms.colour('dense'),
@@ -79,20 +80,20 @@ def figure2b(rows):
 
 def figure3a(rows, *, most=None):
   """Mask difference by sparsity, a line for each task and learning rate. most: a level to draw, the paper's bound."""
-  found = probed.first_of(probed.of(rows, 'difference'), ('before', 'dense'))
+  found = probe_rows.first_of(probe_rows.of(rows, 'difference'), ('before', 'dense'))
   rates = sorted({row['learning_rate'] for row in found})
   key = lambda row: (row['task'], row['learning_rate'])
-  tasks = probed.tasks(found)
+  tasks = probe_rows.tasks(found)
   titles = {
     'pruned': 'Against the pre-training mask',
     'start': 'Against the mask before fine-tuning',
   }
   with drawing.canvas(11, 4.6, 2) as (figure, panels):
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
-      table = probed.over(
+      table = probe_rows.over(
         found, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key
       )
-      lines = probed.curves(table)
+      lines = probe_rows.curves(table)
       named = {
         short(t) + (f', rate {r:g}' if len(rates) > 1 else ''): curve
         for (t, r), curve in lines.items()
@@ -120,11 +121,13 @@ def figure3a(rows, *, most=None):
 
 def figure3b(rows, at=0.6):
   """Over epochs of dense fine-tuning: mask difference to its start at one sparsity, and dev score once pruned there."""
-  found = probed.of_epochs(probed.of(rows, 'difference'))
+  found = probe_rows.of_epochs(probe_rows.of(rows, 'difference'))
   scored = [
-    row for row in probed.of_epochs(rows) if row['stage'] == 'finetune' and row['sparsity'] == at
+    row
+    for row in probe_rows.of_epochs(rows)
+    if row['stage'] == 'finetune' and row['sparsity'] == at
   ]
-  tasks = sorted({*probed.tasks(found), *probed.tasks(scored)})
+  tasks = sorted({*probe_rows.tasks(found), *probe_rows.tasks(scored)})
   places = {}
   for row in found:
     levels = [round(s, 6) for s in row['metrics']['sparsity']]
@@ -133,7 +136,7 @@ def figure3b(rows, at=0.6):
       places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * value
   scores = {}
   for row in scored:
-    scores.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * statistics.score(row)
+    scores.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * scoring.score(row)
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     for axes, table in ((left, places), (right, scores)):
       over_epochs(axes, table, tasks)
@@ -146,14 +149,14 @@ def figure3b(rows, at=0.6):
 
 def heads(rows):
   """Share of each attention head pruned by sparsity: mean, lowest, highest; beside it less what its matrices lose."""
-  found = probed.of(rows, 'heads')
+  found = probe_rows.of(rows, 'heads')
   names = ('expected', 'mean', 'lowest', 'highest', 'sd')
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     for k, arm in enumerate(
       sorted({row['arm'] for row in found}, key=lambda a: arms.order((a, 0)))
     ):
       mine = [row for row in found if row['arm'] == arm]
-      tables = {name: probed.curves(probed.over(mine, name))[arm] for name in names}
+      tables = {name: probe_rows.curves(probe_rows.over(mine, name))[arm] for name in names}
       levels = np.array(sorted(tables['mean']))
       pick = {name: np.array([tables[name][s].mean for s in levels]) for name in names}
       for axes, less in ((left, 0), (right, pick['expected'])):
@@ -183,8 +186,8 @@ def heads(rows):
 
 def overlap(rows):
   """Agreement of masks beyond chance, one line a kind of pair (left); nesting over sparsity (right)."""
-  table = probed.over(probed.of(rows, 'overlap'), 'agreement', pair)
-  lines = probed.curves(table)
+  table = probe_rows.over(probe_rows.of(rows, 'overlap'), 'agreement', pair)
+  lines = probe_rows.curves(table)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     known = [name for name in PAIRS if name in lines]
     estimates(
@@ -199,13 +202,13 @@ def overlap(rows):
     left.set(xlim=(0, 1), ylim=(-0.05, 1.02))
     found = [
       {**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
-      for row in probed.of(rows, 'nesting')
+      for row in probe_rows.of(rows, 'nesting')
     ]
-    nests = probed.curves(probed.over(found, 'nested'))
+    nests = probe_rows.curves(probe_rows.over(found, 'nested'))
     estimates(
       right, {arms.name(arm): curve for arm, curve in nests.items()}, [_arm(arm) for arm in nests]
     )
-    for curve in list(probed.curves(probed.over(found, 'expected')).values())[
+    for curve in list(probe_rows.curves(probe_rows.over(found, 'expected')).values())[
       :1
     ]:  # it is the same for every arm
       estimates(right, {'by chance': curve}, [{'color': '#888888', 'marker': '.'}], ':')

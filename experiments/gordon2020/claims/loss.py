@@ -1,6 +1,7 @@
 """The claims that speak of losses: in pre-training, on the training set, and what follows from them."""
 
-from experiments.gordon2020 import judging
+from experiments.gordon2020.analysis import scoring
+from experiments.gordon2020.claims import judging
 from prunejax.report import statistics
 
 
@@ -43,7 +44,7 @@ def deletion_follows_loss(data):
   the paper's own CoLA has -0.88 with all its points, and so has a step; r stands beside the verdict. Not reproduced:
   on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
   """
-  tasks = statistics.tasks_of(data.scores)
+  tasks = scoring.tasks_of(data.scores)
   lines = {task: _line(data, task, judging.LEVEL) for task in tasks}
   known = {task: line for task, line in lines.items() if line}
   every = (
@@ -145,8 +146,8 @@ def deletion_fits_but_does_not_transfer(data):
 def _line(data, task, level):
   x, y, seeds = [], [], []
   places = {s: place for (arm, s), place in data.scores.items() if arm == 'deleted' and s}
-  for s, place in sorted({0.0: statistics.zero(data.scores, 'deleted'), **places}.items()):
-    losses = data.losses.get(('pruned', s), {}) if s else statistics.zero(data.losses, 'pruned')
+  for s, place in sorted({0.0: scoring.zero(data.scores, 'deleted'), **places}.items()):
+    losses = data.losses.get(('pruned', s), {}) if s else scoring.zero(data.losses, 'pruned')
     both = [
       (losses['pretrain', seed], score, seed)
       for (name, seed), score in place.items()

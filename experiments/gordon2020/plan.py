@@ -1,7 +1,7 @@
 """The cells of a preset: what each arm is, and what it starts from."""
 
 from configs import nano
-from experiments.gordon2020 import extra, presets
+from experiments.gordon2020 import families, presets
 from experiments.gordon2020.cells import HELD, QUIET, Cells, drawn, gradual
 from prunejax.data import tasks
 from prunejax.train import configs, specs
@@ -50,10 +50,7 @@ def plan(
   Raises:
     ValueError: an unknown preset, or a part that no grid has.
   """
-  if preset not in presets.PRESETS:
-    near = specs.suggest(preset, presets.PRESETS)
-    raise ValueError(f'no preset {preset!r}{near}; known: {", ".join(presets.PRESETS)}')
-  p = _part(presets.PRESETS[preset](), names, sparsities, seeds, scale, families, rates)
+  p = _part(preset, names, sparsities, seeds, scale, families, rates)
   for name, flag in OWN.items():
     if name in overrides:
       raise ValueError(
@@ -65,9 +62,7 @@ def plan(
   if from_scratch:
     if p.pretrain.init != 'nano':
       start = p.pretrain.init or 'a model of its own'
-      raise ValueError(
-        f'--from-scratch trains the small model; preset {preset!r} starts from {start!r}'
-      )
+      raise ValueError(f'--from-scratch trains the small model; this preset starts from {start!r}')
     teacher = nano.get_config()
     teacher.data.update(
       corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache
@@ -108,9 +103,9 @@ def _of_seed(cells, seed):
           _of_task(cells, seed, task, rate, models, start)
     for family in ('controls', 'switches', 'epochs'):
       if family in p.families:
-        getattr(extra, family)(cells, seed, models['dense', 0.0])
+        getattr(families, family)(cells, seed, models['dense', 0.0])
   if 'corpus' in p.families:
-    extra.corpus(cells, seed)
+    families.corpus(cells, seed)
 
 
 def _of_task(cells, seed, task, rate, models, start):

@@ -6,7 +6,8 @@ paper: {arm: {sparsity: {'loss': number or None, 'tasks': {task: (points, train 
 
 import math
 
-from prunejax.report import arms, statistics, tables
+from experiments.gordon2020.analysis import arms, scoring
+from prunejax.report import ledger, statistics, tables
 
 # What a paper's task is called in a ledger, whatever road its data came by: the last part of the name.
 GLUE = {
@@ -30,10 +31,10 @@ def task_of(task):
 
 def differences(rows, paper, *, level=0.95, seed=0):
   """Each arm at each sparsity minus its own 0 %: average score, pre-train loss, average train loss."""
-  rows = arms.standard(statistics.one_grid(rows))
-  scores = statistics.averages(statistics.points(rows))
-  train = statistics.averages(statistics.points(rows, statistics.train_loss))
-  losses = statistics.pretrain(rows)
+  rows = arms.standard(ledger.one_grid(rows))
+  scores = scoring.averages(scoring.points(rows))
+  train = scoring.averages(scoring.points(rows, scoring.train_loss))
+  losses = scoring.pretrain(rows)
   lines = []
   for arm, s in sorted(scores, key=arms.order):
     if s == 0 or arm not in paper:
@@ -47,7 +48,7 @@ def differences(rows, paper, *, level=0.95, seed=0):
         f'{s:g}',
         *_sides(
           scores[arm, s],
-          statistics.zero(scores, arm),
+          scoring.zero(scores, arm),
           _less(there, zero, 'average'),
           100,
           '.1f',
@@ -56,7 +57,7 @@ def differences(rows, paper, *, level=0.95, seed=0):
         ),
         *_sides(
           source,
-          statistics.zero(losses, arms.SOURCE[arm]),
+          scoring.zero(losses, arms.SOURCE[arm]),
           _less(there, zero, 'loss'),
           1,
           '.2f',
@@ -65,7 +66,7 @@ def differences(rows, paper, *, level=0.95, seed=0):
         ),
         *_sides(
           train.get((arm, s)),
-          statistics.zero(train, arm),
+          scoring.zero(train, arm),
           _less(there, zero, 'average_train_loss'),
           1,
           '.2f',
@@ -91,11 +92,11 @@ def differences(rows, paper, *, level=0.95, seed=0):
 
 def by_task(rows, paper, *, level=0.95, seed=0):
   """Tasks that the paper has too, each by itself: accuracy as it stands and against dense, and train loss."""
-  rows = arms.standard(statistics.one_grid(rows))
-  scores, train = statistics.points(rows), statistics.points(rows, statistics.train_loss)
+  rows = arms.standard(ledger.one_grid(rows))
+  scores, train = scoring.points(rows), scoring.points(rows, scoring.train_loss)
   estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
   lines = []
-  for task in statistics.tasks_of(scores):
+  for task in scoring.tasks_of(scores):
     name = task_of(task)
     mine = lambda table, key, task=task: {
       p: v for p, v in table.get(key, {}).items() if p[0] == task
@@ -105,7 +106,7 @@ def by_task(rows, paper, *, level=0.95, seed=0):
       if name not in known.get(s, {'tasks': {}})['tasks'] or not (here := mine(scores, (arm, s))):
         continue
       accuracy, loss = known[s]['tasks'][name]
-      zero = {pair: v for pair, v in statistics.zero(scores, arm).items() if pair[0] == task}
+      zero = {pair: v for pair, v in scoring.zero(scores, arm).items() if pair[0] == task}
       value, fit = estimate(here.values()), estimate(mine(train, (arm, s)).values())
       change = _sides(here, zero, accuracy - known[0.0]['tasks'][name][0], 100, '.1f', level, seed)
       lines.append(
@@ -140,10 +141,10 @@ def slopes(rows, paper, theirs, *, level=0.95):
 
   theirs: {task: how many of the paper's points its line goes through}, the densest ones; its others are left out there.
   """
-  rows = arms.standard(statistics.one_grid(rows))
-  scores, losses = statistics.points(rows), statistics.pretrain(rows)
+  rows = arms.standard(ledger.one_grid(rows))
+  scores, losses = scoring.points(rows), scoring.pretrain(rows)
   lines, there = [], {task: _of_paper(paper, task, count, level) for task, count in theirs.items()}
-  for task in statistics.tasks_of(scores):
+  for task in scoring.tasks_of(scores):
     line = _of_ours(scores, losses, task, level)
     other = there.pop(task_of(task), None)
     lines.append(
@@ -170,7 +171,7 @@ def _of_ours(scores, losses, task, level):
   for arm, s in sorted(scores):
     if arm != 'deleted' and (own or (arm, s) != ('dense', 0.0)):
       continue
-    place = losses.get(('pruned', s), {}) if s else statistics.zero(losses, 'pruned')
+    place = losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')
     both = [
       (place['pretrain', seed], value)
       for (name, seed), value in scores[arm, s].items()

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from prunejax.report import arms, drawing, probed
-from prunejax.report.mask_figures import estimates, over_epochs, short, style
+from experiments.gordon2020.analysis import arms, probe_rows
+from experiments.gordon2020.analysis.mask_figures import estimates, over_epochs, short, style
+from prunejax.report import drawing
 
 CAPTIONS = {
   'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
@@ -20,13 +21,13 @@ def figure4(rows, paper=None, matrices=None):
   paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in %} over the paper's
     layers, drawn in grey.
   """
-  found = probed.of(rows, 'movement')
-  epochs = probed.of_epochs(found)
+  found = probe_rows.of(rows, 'movement')
+  epochs = probe_rows.of_epochs(found)
   places = {}
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']
-  plain = fastest(probed.first_of(found, ('dense', 'before')))
-  tasks, named = probed.tasks(found), rates_of(plain)
+  plain = fastest(probe_rows.first_of(found, ('dense', 'before')))
+  tasks, named = probe_rows.tasks(found), rates_of(plain)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
       left.plot(
@@ -41,14 +42,14 @@ def figure4(rows, paper=None, matrices=None):
         color='#888888',
         fontsize=8,
       )
-    over_epochs(left, places, probed.tasks(epochs))
+    over_epochs(left, places, probe_rows.tasks(epochs))
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
       if not mine:  # measured over epochs alone
         continue
       for place, kind in enumerate(kinds):
-        layers = 100 * probed.mean_lists([row[kind] for row in mine if kind in row])
+        layers = 100 * probe_rows.mean_lists([row[kind] for row in mine if kind in row])
         at = place + 0.12 * (k - (len(tasks) - 1) / 2)
         look, label = style(k), None if place else named[task]
         right.plot([at] * len(layers), layers, 'o', markersize=3.5, alpha=0.6, color=look['color'])
@@ -83,13 +84,13 @@ def figure4(rows, paper=None, matrices=None):
 
 def figure6(rows):
   """Mean movement by starting magnitude percentile, one line a task, at its highest learning rate."""
-  found = fastest(probed.first_of(probed.of(rows, 'movement'), ('dense', 'before')))
+  found = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
   named = rates_of(found)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
-    for k, task in enumerate(probed.tasks(found)):
+    for k, task in enumerate(probe_rows.tasks(found)):
       curves = 100 * np.array(
         [
-          probed.mean_lists([row['metrics']['by_magnitude']])
+          probe_rows.mean_lists([row['metrics']['by_magnitude']])
           for row in found
           if row['task'] == task
         ]
@@ -113,9 +114,9 @@ def figure8(rows):
   """Magnitudes of the word embeddings (left), share pruned by kind of token (middle) and by dimension (right)."""
   maps = [
     np.array(row['metrics']['map']) * row['metrics']['unit'] / 1000
-    for row in probed.of(rows, 'embeddings')
+    for row in probe_rows.of(rows, 'embeddings')
   ]
-  words = probed.of(rows, 'words', arm='pruned')
+  words = probe_rows.of(rows, 'words', arm='pruned')
   with drawing.canvas(13, 4.6, 3) as (figure, (left, middle, right)):
     if maps:
       image = left.imshow(
@@ -130,10 +131,10 @@ def figure8(rows):
     )
     for k, kind in enumerate(('word starts', 'inner pieces')):
       of_kind = [row for row in words if kind in row['metrics']['kinds']]
-      table = probed.over(
+      table = probe_rows.over(
         of_kind, lambda m, i, kind=kind: m['kinds'][kind][i] - m['sparsity'][i], lambda row: ''
       )
-      for curve in probed.curves(table).values():
+      for curve in probe_rows.curves(table).values():
         estimates(middle, {kind: curve}, [style(k)])
     middle.set(
       title='Kind of token',
@@ -142,7 +143,9 @@ def figure8(rows):
     )
     middle.axhline(0, color='#aaaaaa', linewidth=1)
     bands = [
-      probed.curves(probed.over(words, lambda m, i, q=q: m['dimensions'][i][q])).get('pruned', {})
+      probe_rows.curves(probe_rows.over(words, lambda m, i, q=q: m['dimensions'][i][q])).get(
+        'pruned', {}
+      )
       for q in range(5)
     ]
     if levels := sorted(bands[0]):
