@@ -1,5 +1,6 @@
 """Compressing BERT (Gordon, Duh & Andrews 2020) as a study: its cells, its claims, its report."""
 
+import functools
 import pathlib
 
 from experiments.gordon2020 import claims, presets
@@ -26,4 +27,5 @@ STUDY = study.Study(
   colours={text: arms.colour(arm) for arm, name in arms.NAMES.items() for text in (arm, name)},
   earlier_costs=str(pathlib.Path(__file__).parent / 'cost.jsonl'),
 )
+cells = functools.partial(study.cells, STUDY)
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

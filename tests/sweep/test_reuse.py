@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from experiments.gordon2020 import run as gordon
+from experiments.gordon2020 import study as gordon
 from experiments.hassibi1993 import run as hassibi
 from prunejax.report import ledger
 from prunejax.train import grid, reuse

@@ -18,7 +18,7 @@ def verdicts(rows, chance=None):
 
 def check(rows, chance=None):
   """The verdicts on scores and losses; those on probes have tests of their own."""
-  return [v for v in claims.check(rows, chance) if v.name in NAMES]
+  return [v for v in claims.check(claims.grid(rows, chance)) if v.name in NAMES]
 
 
 def opposite(arm, sparsity):
@@ -180,7 +180,7 @@ def test_arms_that_the_paper_does_not_have_change_no_verdict():
       'metrics': {'mask_difference': 0.9},
     }
   ]
-  assert claims.check(rows + odd) == claims.check(rows)
+  assert claims.check(claims.grid(rows + odd)) == claims.check(claims.grid(rows))
   assert verdicts(rows + odd + probe)
 
 
@@ -240,7 +240,7 @@ def test_one_seed_decides_nothing():
 
 
 def test_no_rows_decide_nothing():
-  for found in claims.check([]):
+  for found in claims.check(claims.grid([])):
     assert found.verdict == 'undecided' and found.evidence
 
 
@@ -296,7 +296,7 @@ def test_a_task_at_the_fresh_level_is_undecided_whatever_it_shows():
   for found in check(rows):
     if found.name in ON_TASKS:
       assert found.verdict == 'undecided' and claims.NOTHING in found.evidence, found
-  for found in claims.by_task(rows).values():
+  for found in claims.by_task(claims.grid(rows)).values():
     assert [v.name for v in found] == ON_TASKS
     assert {v.verdict for v in found} == {'undecided'}
 
@@ -307,11 +307,11 @@ def test_chance_counts_where_fresh_does_not():
     'undecided',
     'reproduced',
   }
-  found = claims.check(rows, dict.fromkeys(synthetic.TASKS, 0.84))
+  found = claims.check(claims.grid(rows, dict.fromkeys(synthetic.TASKS, 0.84)))
   assert [v.name for v in found if v.verdict == 'reproduced'] == ['loss_rises']
   unknown = [row for row in rows if row['arm'] != 'fresh']
   assert set(verdicts(unknown).values()) == {'undecided', 'reproduced'}
-  assert 'neither a fresh model nor chance' in claims.check(unknown)[0].evidence
+  assert 'neither a fresh model nor chance' in claims.check(claims.grid(unknown))[0].evidence
   known = dict.fromkeys(synthetic.TASKS, 0.5)
   assert verdicts(unknown, known) == dict.fromkeys(NAMES, 'reproduced')
 
@@ -323,11 +323,11 @@ def test_one_dead_task_is_left_out_of_the_others():
   got = check(alive + dead)
   assert {v.verdict for v in got} == {'reproduced'}
   assert all('dead left out' in v.evidence for v in got if v.name in ON_TASKS)
-  assert {v.verdict for v in claims.by_task(alive + dead)['dead']} == {'undecided'}
+  assert {v.verdict for v in claims.by_task(claims.grid(alive + dead))['dead']} == {'undecided'}
 
 
 def test_evidence_holds_the_numbers():
-  found = {v.name: v.evidence for v in claims.check(synthetic.make(noise=0.0))}
+  found = {v.name: v.evidence for v in claims.check(claims.grid(synthetic.make(noise=0.0)))}
   assert 'over 9 pairs, 3 seeds' in found['low_sparsity_is_free']
   assert '0.4: -1.2 [-1.2, -1.2]' in found['low_sparsity_is_free']
   assert 'margin 2 points' in found['low_sparsity_is_free']

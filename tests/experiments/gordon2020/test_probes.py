@@ -11,12 +11,20 @@ import pytest
 import tiny_runs
 from flax import traverse_util
 
-from experiments.gordon2020 import measures, paper, probe_report, probes
-from experiments.gordon2020.analysis import mask_overlap, movement, probe_rows
+from experiments.gordon2020 import paper
+from experiments.gordon2020.analysis import (
+  hidden_states,
+  mask_overlap,
+  measures,
+  movement,
+  probe_rows,
+  probe_tables,
+  probes,
+)
 from prunejax.data import wordpiece
 from prunejax.models import bert, bert_hf, gpt2_hf
 from prunejax.report import ledger, tables
-from prunejax.train import features, grid, inputs, kinds
+from prunejax.train import grid, inputs, kinds
 
 LEVELS = (0.3, 0.6)
 TASKS = ('glue/cola', 'glue/sst2')
@@ -232,7 +240,7 @@ def test_hidden_states_are_what_the_layers_say():
     'valid': np.arange(8) < np.array([[8], [5], [2]]),
   }
   model = bert.Bert(size, ())
-  states = features.reader(model)(params, batch)
+  states = hidden_states.reader(model)(params, batch)
   assert states.shape == (3, 3, 8, 16) and states.dtype == jnp.float32
   embed, *_ = bert.initializers('fan_in', size)
   for i, shape in enumerate(bert.widths(size)):
@@ -244,7 +252,7 @@ def test_hidden_states_are_what_the_layers_say():
   )
   assert np.allclose(plain['sequence'], states[-1], atol=1e-5)
   with pytest.raises(ValueError, match='no module of Bert'):
-    features.hidden_states(model, params, batch, 'block_.*')
+    hidden_states.hidden_states(model, params, batch, 'block_.*')
 
 
 def test_plain_text_has_its_words_back():
@@ -261,11 +269,11 @@ def test_plain_text_has_its_words_back():
     eval_size=8,
   )
   hidden = list(make(0.3).held_out())
-  chosen = features.text(hidden, 10**9)
+  chosen = hidden_states.text(hidden, 10**9)
   blank = source().tokenizer.token_to_id('[MASK]')
   assert len(chosen) == 2 and any((batch['input_ids'] == blank).any() for batch in hidden)
   assert not any((batch['input_ids'] == blank).any() for batch in chosen)
-  assert len(features.text(hidden, 1)) == 1
+  assert len(hidden_states.text(hidden, 1)) == 1
 
 
 def test_a_missing_model_is_told_and_the_rest_is_measured(grid_of, tmp_path, monkeypatch):
@@ -292,10 +300,10 @@ def test_the_ledger_alone_redraws_everything(grid_of, tmp_path):
   folder, *_ = grid_of
   (tmp_path / 'ledger.jsonl').write_bytes((folder / 'ledger.jsonl').read_bytes())
   rows = ledger.read(tmp_path / 'ledger.jsonl')
-  found, figures = probes.shown(rows)
+  found, figures = probe_tables.shown(rows, rows), probe_tables.figures(rows, rows)
   assert (
     set(figures)
-    == set(probe_report.CAPTIONS)
+    == set(probe_tables.CAPTIONS)
     == {
       'figure2b',
       'figure3a',
@@ -321,7 +329,7 @@ def test_the_ledger_alone_redraws_everything(grid_of, tmp_path):
 
 
 def test_nothing_is_drawn_without_probes():
-  assert probes.shown([]) == ([], {})
+  assert probe_tables.shown([], []) == [] and probe_tables.figures([], []) == {}
 
 
 def test_the_later_of_two_rows_counts():

@@ -4,7 +4,7 @@ import pytest
 import synthetic_ledger as synthetic
 from report_page import problems
 
-from experiments.gordon2020 import claims, report
+from experiments.gordon2020 import claims, study
 from experiments.gordon2020.analysis import movement_figures
 
 NAMES = [claim.__name__ for claim in claims.PROBES]
@@ -12,7 +12,7 @@ GRID = synthetic.make()
 
 
 def verdicts(rows):
-  return {v.name: v.verdict for v in claims.check(rows) if v.name in NAMES}
+  return {v.name: v.verdict for v in claims.check(claims.grid(rows)) if v.name in NAMES}
 
 
 def corpus(rise, seeds=3):
@@ -31,7 +31,7 @@ def corpus(rise, seeds=3):
 def test_planted_probes_are_reproduced():
   rows = GRID + synthetic.probes() + corpus({'0.1': 0.2, '1': 0.5})
   assert verdicts(rows) == dict.fromkeys(NAMES, 'reproduced')
-  assert all(v.evidence and v.figures for v in claims.check(rows))
+  assert all(v.evidence and v.figures for v in claims.check(claims.grid(rows)))
 
 
 def test_planted_opposites_are_not_reproduced():
@@ -111,8 +111,12 @@ def test_layer_0_is_no_layer_of_the_features():
   for row in rows:
     if row['probe'] == 'features':
       row['metrics']['cosine'] = [[1.0, *layers[1:]] for layers in row['metrics']['cosine']]
-  assert [v.evidence for v in claims.check(GRID + rows) if v.name == 'features_follow'] == [
-    v.evidence for v in claims.check(GRID + synthetic.probes()) if v.name == 'features_follow'
+  assert [
+    v.evidence for v in claims.check(claims.grid(GRID + rows)) if v.name == 'features_follow'
+  ] == [
+    v.evidence
+    for v in claims.check(claims.grid(GRID + synthetic.probes()))
+    if v.name == 'features_follow'
   ]
 
 
@@ -129,7 +133,9 @@ def test_layer_0_is_no_layer_of_the_features():
   ],
 )
 def test_an_end_beyond_what_was_measured_is_a_bound(rises, expected):
-  found = next(v for v in claims.check(corpus(rises)) if v.name == 'more_text_less_prunable')
+  found = next(
+    v for v in claims.check(claims.grid(corpus(rises))) if v.name == 'more_text_less_prunable'
+  )
   assert found.verdict == expected and ('>= 0.80' in found.evidence) == (0.01 in rises.values())
 
 
@@ -154,8 +160,8 @@ def test_a_sweep_over_the_corpus_alone_has_a_report(tmp_path):
 
   for row in corpus({'0.1': 0.2, '1': 0.5}):
     ledger.append(tmp_path / 'rows.jsonl', row)
-  written = report.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
-  assert set(written) == {'report.html', 'report.md', 'table1.md', 'table1.txt', 'prunability.png'}
+  written = study.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
+  assert set(written) == {'report.html', 'report.md', 'tables.md', 'tables.txt', 'prunability.png'}
   page = written['report.html'].read_text()
   assert (
     problems(page) == [] and 'Does prunability depend' in page and 'Where the three' not in page
@@ -172,7 +178,7 @@ def test_a_whole_report_of_everything_stands_alone(tmp_path):
   ]
   for row in GRID + switched + synthetic.probes() + corpus({'0.1': 0.2, '1': 0.5}):
     ledger.append(tmp_path / 'rows.jsonl', row)
-  report.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
+  study.redraw(tmp_path / 'rows.jsonl', tmp_path / 'out', say=lambda line: None)
   page = (tmp_path / 'out' / 'report.html').read_text()
   assert problems(page) == []
   shown = (
