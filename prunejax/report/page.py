@@ -20,19 +20,19 @@ STYLE = """
 --yes:#00694a;--no:#a83600;--open:#55585f}
 *{box-sizing:border-box}
 body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--ink);background:#fff;
-max-width:1180px;margin:0 auto;padding:1.2rem 1.2rem 4rem;overflow-wrap:break-word}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 .2rem}h2{font-size:1.25rem;margin:2.4rem 0 .8rem}
+max-width:1180px;margin:0 auto;padding:.8rem 1.2rem 4rem;overflow-wrap:break-word}
+h1{font-size:1.4rem;line-height:1.2;margin:0}h2{font-size:1.25rem;margin:2.4rem 0 .8rem}
 h3{font-size:1rem;margin:1rem 0 .3rem}
 a{color:#0a58a6}.note,.meta,figcaption{color:var(--soft);font-size:.88rem}.meta{margin:0}
-nav{font-size:.92rem;margin:.5rem 0}nav.inside{font-size:.85rem}
+nav{font-size:.88rem;margin:0}nav.inside{margin:.5rem 0}
 .badge{border:1.5px solid currentColor;border-radius:999px;padding:.02rem .6rem;font-size:.8rem;
 font-weight:600;display:inline-block;white-space:nowrap}
 .yes{color:var(--yes)}.no{color:var(--no)}.open{color:var(--open)}
 figure{margin:1.6rem 0}figure img{max-width:100%;height:auto;display:block}
-figure.main{margin:.6rem 0}figure.main img{max-height:42vh;width:auto}
-.verdicts{width:100%;font-size:.88rem;line-height:1.35}.verdicts td{white-space:normal}
-.verdicts td:nth-child(2){white-space:nowrap}
-.verdicts a{color:inherit;text-decoration-color:#9a9da5}
+figure.main{margin:.3rem 0}figure.main img{max-height:36vh;width:auto}
+.verdicts{width:100%;font-size:.84rem;line-height:1.3}.verdicts th,.verdicts td{padding:.14rem .5rem}
+.verdicts td:first-child{white-space:normal}.verdicts .badge{font-size:.72rem;padding:0 .5rem}
+.verdicts a{color:inherit;text-decoration:none}.verdicts a:hover{text-decoration:underline}
 .table{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;
 font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
@@ -45,13 +45,14 @@ details{border-bottom:1px solid var(--line);padding:.15rem 0}
 summary{cursor:pointer;padding:.25rem 0}details>*:not(summary){margin-left:1.1rem}
 @media(max-width:640px){body{padding:.8rem .7rem 3rem}.verdicts thead{display:none}
 .verdicts tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
-.verdicts td{display:block;border:0;padding:.05rem 0}details>*:not(summary){margin-left:0}}
+.verdicts td{display:block;border:0;padding:.05rem 0;white-space:normal}details>*:not(summary){margin-left:0}}
 @media print{@page{size:A4 landscape;margin:12mm}body{font-size:10pt;max-width:none;padding:0}
 nav,.cells{display:none}.table{overflow:visible}table{font-size:7.5pt}
 th,td{white-space:normal;padding:.15rem .35rem}td.long{min-width:0}
 details{border:0}details::details-content{content-visibility:visible;height:auto;opacity:1}
 thead{display:table-header-group}tr,figure{break-inside:avoid}h2,h3,summary{break-after:avoid}
-figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:85mm}
+figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:70mm}
+.verdicts{font-size:8pt}.verdicts td:nth-child(3){white-space:nowrap}
 a{color:inherit;text-decoration:none}}
 """
 

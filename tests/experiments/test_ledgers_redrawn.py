@@ -28,6 +28,15 @@ def test_a_ledger_draws_the_same_tables_verdicts_and_figures(ledger, tmp_path):
     assert redrawn.same(here['figures'][name], panels), name
 
 
+def test_the_committed_report_is_that_of_its_ledger(tmp_path):
+  redrawn.redraw('gordon2020/results-mini.jsonl', tmp_path)
+  here, there = (
+    [redrawn.numbers(lines) for _, lines in redrawn.read_tables(path.read_text())]
+    for path in (tmp_path / 'report.md', redrawn.ROOT / 'experiments/gordon2020/mini/report.md')
+  )
+  assert len(here) > 25 and here == there
+
+
 def test_every_ledger_has_a_reference():
   assert {redrawn.reference(name).name for name in redrawn.LEDGERS} == {
     path.name for path in redrawn.REFERENCE.iterdir()

@@ -8,8 +8,8 @@ from experiments.gordon2020.analysis import arm_curves, arms, scoring
 from prunejax.report import drawing, ledger, statistics
 
 CAPTIONS = {
-  'figure1': 'Figure 1: average dev score and train loss against sparsity. Bars are 95 % bootstrap '
-  f'intervals over seeds ({statistics.FEW}).',
+  'figure1': 'Figure 1: average dev score and train loss against sparsity, with 95 % bootstrap '
+  'intervals over seeds.',
   'figure2a': 'Figure 2a: held-out pre-train loss against dev score after information deletion, '
   'one least-squares line a task.',
   'pretrain_loss': 'Held-out pre-train loss against sparsity, by magnitude and at random.',

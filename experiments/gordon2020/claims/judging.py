@@ -1,29 +1,30 @@
-"""How a claim is judged: which numbers count, what is clear of a threshold, what stays undecided.
+"""The rules by which a claim is judged.
 
-Every check compares a number with a threshold through `statistics.cautious` (the wider of the
-bootstrap and Student's 99 % interval) over (task, seed) pairs, and says *undecided* unless at
-least two seeds stand behind it and the interval lies clear of the threshold on one side. 99 and
-not 95, because a dozen claims are judged at once. Tasks of one seed share a checkpoint and are not
-independent, so the 90 % interval over the means of the seeds alone must be clear as well.
-Tasks that the dense model has not learned are left out: a model that learned nothing has nothing
-to delete. Where a claim speaks of several sparsities, a refutation by one among k of them needs
-the level 1 - 0.01 / k, so that a long list finds none by luck.
+A check compares a number with a threshold over (task, seed) pairs by the 99 % interval of
+`statistics.cautious`, the wider of the bootstrap and Student's. 99 and not 95, since a dozen claims
+are judged at once. The check says *undecided* unless two seeds stand behind the number and the
+interval lies on one side of the threshold. Tasks of one seed share a checkpoint and are not
+independent, so the 90 % interval over the means of the seeds must lie on the same side.
+
+A task that the dense model has not learned is left out: such a model has nothing to delete. Where a
+claim speaks of k sparsities, one of them refutes it only at the level 1 - 0.01 / k, so that a long
+list finds none by luck.
 """
 
 import math
 from typing import NamedTuple
 
 from experiments.gordon2020.analysis import arms, scoring
-from prunejax.report import ledger, statistics
-from prunejax.report.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
+from prunejax.report import ledger, statistics, tables
+from prunejax.report.verdicts import UNDECIDED, Verdict, word
 
 LEVEL = 0.99  # of every interval a verdict rests on
-SEED_LEVEL = 0.9  # of the interval over the means of the seeds, which must agree
-MARGIN = 0.02  # what counts as no loss of accuracy; the paper's AVG loses 0.005 at 0.4
+SEED_LEVEL = 0.9  # of the interval over the means of the seeds
+MARGIN = 0.02  # loss of accuracy that counts as none; the paper's AVG loses 0.005 at 0.4
 LEARNED = 0.02  # how far above its floor a dense model must be for its task to count
 FIT = 0.05  # nats of train loss within which a model fits as well as a dense one
 LOW, MEDIUM, HIGH = 0.4, 0.5, 0.7  # the paper's regimes (section 4)
-NOTHING = 'a model that learned nothing has nothing to delete'
+NOTHING = 'A model that learned nothing has nothing to delete'
 ZERO = 'zero'  # in the place of an arm's name, see `against`
 
 
@@ -104,6 +105,19 @@ def grid(rows, chance=None):
   )
 
 
+class Series(NamedTuple):
+  """A quantity at several sparsities, one line of the evidence of a claim.
+
+  what: the quantity with its unit.
+  values: {sparsity: {(task, seed): number}}.
+  scale: 100 for fractions that are shown as points or per cent, 1 for nats.
+  """
+
+  what: str
+  values: dict
+  scale: int = 100
+
+
 def _floor(scores, task, chance):
   pick = lambda arm: {p: v for p, v in scores.get((arm, 0.0), {}).items() if p[0] == task}
   dense, fresh = pick('dense'), pick('fresh')
@@ -123,10 +137,19 @@ def _floor(scores, task, chance):
 
 
 def against(data, arm, other, wanted, *, alive=False, of=None):
-  """{sparsity: {(task, seed): arm - other}} at the sparsities wanted; dense is the same model at every one.
+  """The differences of two arms at each sparsity, paired by task and seed.
 
-  other: an arm; ZERO is the arm's own 0, a dense model trained as long as the arm, or `dense` where there is none.
-  of: data.scores by default, or data.train. alive: without the pairs that both stand at their task's floor.
+  Args:
+    data: a `Grid`.
+    arm: the arm whose sparsities count.
+    other: an arm; 'dense' is the same model at every sparsity. ZERO is the 0 of `arm`, a dense model
+      trained as long as the arm, or 'dense' where there is none.
+    wanted: sparsity -> whether it counts.
+    alive: leave out the pairs in which both arms stand at the floor of their task.
+    of: `data.scores` by default, or `data.train`.
+
+  Returns:
+    {sparsity: {(task, seed): arm - other}}.
   """
   table, result = data.scores if of is None else of, {}
   for name, s in sorted(table):
@@ -148,17 +171,21 @@ def against(data, arm, other, wanted, *, alive=False, of=None):
   return result
 
 
-def side(diffs, threshold, level=LEVEL):
-  """+1 clear above, -1 clear below, 0 when an interval straddles or the seeds are too few.
+def side(values, threshold, level=LEVEL):
+  """Tells on which side of a threshold {(task, seed): number} lies.
 
-  Tasks of one seed share a checkpoint, so the means of the seeds must be clear by themselves as well.
+  Returns:
+    +1 where both intervals, over pairs and over the means of the seeds, lie above the threshold, -1
+    where both lie below, else 0. Fewer than two seeds give 0.
   """
-  seeds = sorted({seed for _, seed in diffs})
-  if len(seeds) < 2 or len(diffs) < 4 and max(diffs.values()) == min(diffs.values()) != threshold:
-    return 0  # two or three numbers that happen to be equal tell nothing of how far others may lie
-  means = [statistics.mean([d for pair, d in diffs.items() if pair[1] == seed]) for seed in seeds]
+  seeds = sorted({seed for _, seed in values})
+  # Two or three equal numbers say nothing about how far others may lie.
+  few = len(values) < 4 and max(values.values(), default=0) == min(values.values(), default=0)
+  if len(seeds) < 2 or few and max(values.values()) != threshold:
+    return 0
+  means = [statistics.mean([d for pair, d in values.items() if pair[1] == seed]) for seed in seeds]
   both = (
-    statistics.cautious(diffs.values(), level=level),
+    statistics.cautious(values.values(), level=level),
     statistics.cautious(means, level=SEED_LEVEL),
   )
   above, below = (all(e.low > threshold for e in both), all(e.high < threshold for e in both))
@@ -166,45 +193,121 @@ def side(diffs, threshold, level=LEVEL):
 
 
 def agreed(diffs, threshold):
-  """(clear above, clear below) of the average over sparsities, unless one of them contradicts."""
-  pairs = {p for d in diffs.values() for p in d}
-  means = {p: statistics.mean([d[p] for d in diffs.values() if p in d]) for p in pairs}
-  mean = side(dict(sorted(means.items())), threshold)
-  each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]  # doubt comes cheap
+  """(above, below): on which side the average over sparsities lies, unless one sparsity contradicts."""
+  mean = side(over_sparsities(diffs), threshold)
+  # One sparsity casts doubt at a lower level than it would take to refute.
+  each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]
   return mean > 0 and -1 not in each, mean < 0 and 1 not in each
 
 
+def over_sparsities(diffs):
+  """{(task, seed): mean over the sparsities that have the pair}."""
+  pairs = sorted({p for d in diffs.values() for p in d})
+  return {p: statistics.mean([d[p] for d in diffs.values() if p in d]) for p in pairs}
+
+
 def share(parts, error=1 - LEVEL):
-  """The level at which one among so many parts may be found by luck no oftener than `error`."""
+  """The level at which one of so many parts is found by luck no oftener than `error`."""
   return 1 - error / max(len(parts), 1)
 
 
-def listed(what, diffs, scale):
-  """The mean at each sparsity with its interval as text; pairs and seeds once, where they are the same at each."""
-  form = '+.1f' if scale == 100 else '+.3f'
-  diffs = {s: place for s, place in diffs.items() if place}
-  counts = [
-    f'{len(place)} pairs, {len({seed for _, seed in place})} seeds' for place in diffs.values()
-  ]
-  same = len(set(counts)) == 1
-  parts = []
-  for count, (s, place) in zip(counts, diffs.items(), strict=True):
-    e = statistics.cautious(place.values(), level=LEVEL)
-    reach = f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else ''
-    parts.append(f'{s:g}: {scale * e.mean:{form}}{reach}' + ('' if same else f' ({count})'))
-  over = f' over {counts[0]}' if same else ''
-  return f'{what}, {LEVEL:.0%} interval{over}, at ' + ', '.join(parts) if parts else ''
+def interval(values, scale=100, form=''):
+  """The mean of {(task, seed): number} with its interval as text; '' for no values."""
+  if not values:
+    return ''
+  e = statistics.cautious(values.values(), level=LEVEL)
+  form = form or ('+.1f' if scale == 100 else '+.3f')
+  ends = tables.span(e.low, e.high, scale, form)
+  return f'{scale * e.mean:{form}}' + (f' {ends}' if ends != '-' else '')
 
 
-def verdict(data, name, claim, yes, no, evidence, note, *, figures=('figure1',), of_tasks=True):
-  """The Verdict; a claim about tasks stays undecided where no task was learned."""
-  word = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
-  if of_tasks and not data.scores:
-    word, evidence = UNDECIDED, NOTHING if data.left_out else ''
-  left = '; '.join(f'{task} left out: {why}' for task, why in data.left_out.items())
-  said = [
-    evidence or 'no rows to compare',
-    note if evidence not in ('', NOTHING) else '',
-    left if of_tasks else '',
-  ]
-  return Verdict(name, claim, word, '. '.join(part for part in said if part) + '.', figures)
+def at(diffs, s, unit, scale=100):
+  """The number that decides a claim as text, at one sparsity: '-1.7 [-4.7, +1.4] points at 0.4'."""
+  return f'{interval(diffs[s], scale)} {unit} at {s:g}' if diffs.get(s) else ''
+
+
+def average(diffs, unit, scale=100):
+  """The number that decides a claim as text, averaged over sparsities."""
+  levels = sorted(diffs)
+  return (
+    f'{interval(over_sparsities(diffs), scale)} {unit} over {levels[0]:g} to {levels[-1]:g}'
+    if levels
+    else ''
+  )
+
+
+def by_sparsity(*series):
+  """() or a table with a line for each `Series` and a column for each sparsity."""
+  series = [s._replace(values={k: v for k, v in s.values.items() if v}) for s in series]
+  levels = sorted({s for line in series for s in line.values})
+  lines = []
+  for line in series:
+    counts = {s: _count(place) for s, place in line.values.items()}
+    same = len(set(counts.values())) == 1
+    cells = [
+      interval(line.values[s], line.scale) + ('' if same else f' ({counts[s]})')
+      if s in line.values
+      else '-'
+      for s in levels
+    ]
+    if line.values:
+      lines.append((line.what, next(iter(counts.values())) if same else 'in each', *cells))
+  head = ('', 'over', *(f'{s:g}' for s in levels))
+  note = f'Mean [{LEVEL:.0%} interval] at each sparsity.'
+  return (tables.Table('By sparsity', head, tuple(lines), note),) if lines else ()
+
+
+def alone(what, values, scale):
+  """() or a table of one number that has no sparsity."""
+  if not values:
+    return ()
+  head = ('', 'over', f'mean [{LEVEL:.0%} interval]')
+  return (
+    tables.Table('In numbers', head, ((what, _count(values), interval(values, scale, '+.2f')),)),
+  )
+
+
+def verdict(
+  data,
+  name,
+  claim,
+  yes,
+  no,
+  *,
+  number='',
+  evidence=(),
+  rule='',
+  figures=('figure1',),
+  of_tasks=True,
+):
+  """Makes a Verdict.
+
+  Args:
+    data: a `Grid`.
+    name, claim, number, figures: of the Verdict.
+    yes, no: whether the claim is reproduced, and whether it is not.
+    evidence: tables; () where no row speaks of the claim.
+    rule: the threshold and what else the tables do not say.
+    of_tasks: whether the claim speaks of tasks; then it is undecided where none was learned.
+  """
+  dead = of_tasks and not data.scores
+  if dead:
+    number, evidence, rule = '', (), NOTHING if data.left_out else ''
+  note = rule if evidence or dead and rule else 'No rows to compare'
+  notes = [note[:1].upper() + note[1:]]
+  if of_tasks:
+    notes += [f'{task} left out: {why}' for task, why in data.left_out.items()]
+  text = '; '.join(note for note in notes if note)
+  return Verdict(
+    name=name,
+    claim=claim,
+    verdict=UNDECIDED if dead else word(yes, no),
+    evidence=f'{text}.' if text else '',
+    figures=figures,
+    number=number,
+    tables=evidence,
+  )
+
+
+def _count(values):
+  return f'{len(values)} pairs, {len({seed for _, seed in values})} seeds'

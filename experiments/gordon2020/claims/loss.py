@@ -2,7 +2,8 @@
 
 from experiments.gordon2020.analysis import scoring
 from experiments.gordon2020.claims import judging
-from prunejax.report import statistics
+from experiments.gordon2020.claims.judging import Series
+from prunejax.report import statistics, tables
 
 
 def loss_rises(data):
@@ -29,8 +30,8 @@ def loss_rises(data):
     'Pre-training loss rises with sparsity.',
     shown and not broken,
     broken,
-    judging.listed('loss - dense loss', rise, 1),
-    '',
+    number=judging.at(rise, levels[-1], 'nats', 1) if levels else '',
+    evidence=judging.by_sparsity(Series('pruned - dense, pre-train loss (nats)', rise, 1)),
     figures=('pretrain_loss',),
     of_tasks=False,
   )
@@ -45,20 +46,24 @@ def deletion_follows_loss(data):
   on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
   """
   tasks = scoring.tasks_of(data.scores)
-  lines = {task: _line(data, task, judging.LEVEL) for task in tasks}
-  known = {task: line for task, line in lines.items() if line}
+  known = {task: line for task in tasks for line in [_line(data, task, judging.LEVEL)] if line}
   every = (
     bool(tasks)
     and len(known) == len(tasks)
     and all(line.high < 0 and line.r <= -0.8 for line in known.values())
   )
   broken = any(_line(data, task, judging.share(known)).low > 0 for task in known)
-  text = '; '.join(
-    f'{task}: {100 * line.slope:+.2f} points a nat '
-    f'[{100 * line.low:+.2f}, {100 * line.high:+.2f}], r {line.r:+.3f}, '
-    f'{line.n} sparsities'
+  lines = tuple(
+    (
+      task,
+      f'{100 * line.slope:+.2f} {tables.span(line.low, line.high, 100, "+.2f")}',
+      f'{line.r:+.3f}',
+      str(line.n),
+    )
     for task, line in known.items()
   )
+  head = ('task', f'points a nat [{judging.LEVEL:.0%} interval]', 'r', 'sparsities')
+  weakest = max(known, key=lambda task: known[task].r, default=None)
   missing = [task for task in tasks if task not in known]
   return judging.verdict(
     data,
@@ -66,10 +71,15 @@ def deletion_follows_loss(data):
     'Accuracy after information deletion falls with pre-training loss, task by task.',
     every and not broken,
     broken,
-    text,
-    f'no line for {", ".join(missing)}: two seeds, four sparsities and a loss that moves are needed'
-    if missing
-    else '',
+    number=f'r {known[weakest].r:+.3f} on {weakest}, the weakest of {len(known)}' if known else '',
+    evidence=(tables.Table('A line a task', head, lines),) if lines else (),
+    rule='r at most -0.8 and a slope below zero'
+    + (
+      f'; no line for {", ".join(missing)}, '
+      'which needs two seeds, four sparsities and a loss that moves'
+      if missing
+      else ''
+    ),
     figures=('figure2a',),
   )
 
@@ -89,7 +99,7 @@ def deletion_explains_the_middle(data):
   rests = {s: place for s, place in rests.items() if place}
   fell = judging.agreed(falls, 0.0)[1]
   above, below = judging.agreed(rests, 0.0)
-  note = '' if fell or not falls else '. Pruned is not clear below dense there: no fall to explain'
+  note = '' if fell or not falls else 'pruned is not clear below dense there: no fall to explain'
   return judging.verdict(
     data,
     'deletion_explains_the_middle',
@@ -97,16 +107,13 @@ def deletion_explains_the_middle(data):
     'their zeros again: the loss of information is the main cause.',
     fell and below,
     fell and above,
-    judging.listed('deleted - its own 0 %', left, 100),
-    '; '.join(
-      part
-      for part in (
-        judging.listed('pruned - dense', falls, 100),
-        judging.listed('the first less half of the second', rests, 100),
-      )
-      if part
-    )
-    + note,
+    number=judging.average(rests, 'points'),
+    evidence=judging.by_sparsity(
+      Series('deleted - its own 0 % (points)', left),
+      Series('pruned - dense (points)', falls),
+      Series('the first less half of the second (points)', rests),
+    ),
+    rule=note,
   )
 
 
@@ -124,11 +131,8 @@ def deletion_fits_but_does_not_transfer(data):
   up, down = (
     judging.agreed({s: diffs[s] for s in fit}, -judging.MARGIN / 2) if fit else (False, False)
   )
-  note = (
-    f'; they fit at {", ".join(f"{s:g}" for s in fit)}'
-    if fit
-    else '; they are not known to fit at any of them'
-  )
+  levels = ', '.join(f'{s:g}' for s in fit)
+  note = f'they fit at {levels}' if fit else 'they are not known to fit at any of them'
   return judging.verdict(
     data,
     'deletion_fits_but_does_not_transfer',
@@ -136,10 +140,12 @@ def deletion_fits_but_does_not_transfer(data):
     'their accuracy on new examples.',
     down,
     up,
-    judging.listed('deleted - its own 0 %', diffs, 100),
-    judging.listed('train loss, deleted - its own 0 %', fits, 1)
-    + f'; fit to within {judging.FIT:g} nats'
-    + note,
+    number=judging.average({s: diffs[s] for s in fit}, 'points'),
+    evidence=judging.by_sparsity(
+      Series('deleted - its own 0 % (points)', diffs),
+      Series('train loss, deleted - its own 0 % (nats)', fits, 1),
+    ),
+    rule=f'fit to within {judging.FIT:g} nats; {note}',
   )
 
 

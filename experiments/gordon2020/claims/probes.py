@@ -5,7 +5,8 @@ import math
 from experiments.gordon2020 import paper
 from experiments.gordon2020.analysis import arms, controls, probe_rows, scoring
 from experiments.gordon2020.claims import judging
-from prunejax.report import statistics
+from experiments.gordon2020.claims.judging import Series
+from prunejax.report import statistics, tables
 
 DIFFERENT = paper.MOST_DIFFERENT  # share of mask entries; the paper stays below it everywhere
 MOVED = 0.05  # of a matrix's size; the paper's largest mean is 0.0412
@@ -28,8 +29,7 @@ def masks_change_little(data):
   )
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
   broken = any(judging.side(d, DIFFERENT, judging.share(diffs)) > 0 for d in diffs.values())
-  told = [judging.listed('to the masks before fine-tuning', start, 100)]
-  told += [judging.listed('two random masks', chance, 100)] if chance else []
+  largest = max(diffs, key=lambda s: statistics.mean(diffs[s].values()), default=None)
   return judging.verdict(
     data,
     'masks_change_little',
@@ -37,8 +37,15 @@ def masks_change_little(data):
     'of their entries.',
     every and not broken,
     broken,
-    judging.listed('per cent different', diffs, 100),
-    '; '.join(part for part in told if part),
+    number=judging.at(diffs, largest, '%'),
+    evidence=judging.by_sparsity(
+      Series('to the masks of pre-training (%)', diffs),
+      Series('to the masks before fine-tuning (%)', start),
+      Series('two random masks (%)', chance),
+    )
+    if diffs
+    else (),
+    rule=f'threshold {100 * DIFFERENT:g} %; decided by the largest difference',
     figures=('figure3a',),
     of_tasks=False,
   )
@@ -57,8 +64,9 @@ def order_moves_little(data):
     'Fine-tuning moves a weight by 0 to 4 % of its matrix in the order of magnitudes.',
     side < 0,
     side > 0,
-    _told('per cent of the matrix', moved, 100),
-    f'threshold {100 * MOVED:g} %' if moved else '',
+    number=_number(moved, '% of the matrix'),
+    evidence=judging.alone('movement (% of the matrix)', moved, 100),
+    rule=f'threshold {100 * MOVED:g} %',
     figures=('figure4',),
     of_tasks=False,
   )
@@ -82,8 +90,8 @@ def large_weights_move_less(data):
     'In fine-tuning large weights move less in that order than small ones.',
     side < 0,
     side > 0,
-    _told('per cent of the matrix, largest quarter - others', moved, 100),
-    '',
+    number=_number(moved, '% of the matrix'),
+    evidence=judging.alone('largest quarter - others (% of the matrix)', moved, 100),
     figures=('figure6',),
     of_tasks=False,
   )
@@ -103,6 +111,7 @@ def heads_are_not_singled_out(data):
     }
     for name in ('deviation', 'sd')
   )
+  largest = max(spread, key=lambda s: statistics.mean(spread[s].values()), default=None)
   every = bool(spread) and all(judging.side(d, SPREAD) < 0 for d in spread.values())
   broken = any(judging.side(d, SPREAD, judging.share(spread)) > 0 for d in spread.values())
   return judging.verdict(
@@ -111,10 +120,14 @@ def heads_are_not_singled_out(data):
     'Pruning by magnitude singles out no attention heads.',
     every and not broken,
     broken,
-    judging.listed('deviation over heads of the per cent pruned', spread, 100),
-    judging.listed('by chance', chance, 100) + f'; threshold {100 * SPREAD:g} points, ours'
+    number=judging.at(spread, largest, 'points of deviation'),
+    evidence=judging.by_sparsity(
+      Series('deviation over heads of the share pruned (points)', spread),
+      Series('by chance (points)', chance),
+    )
     if spread
-    else '',
+    else (),
+    rule=f'threshold {100 * SPREAD:g} points, which is ours; decided by the largest deviation',
     figures=('heads',),
     of_tasks=False,
   )
@@ -149,19 +162,22 @@ def features_follow(data):
     line.n >= 3 and line.low > 0 and line.r >= 0.8 for line in lines.values()
   )
   broken = side > 0 or any(line.high < 0 for line in lines.values() if line.n >= 3)
-  text = '; '.join(
-    f'{task}: {100 * line.slope:+.1f} points a unit of cosine, r {line.r:+.3f}'
-    for task, line in lines.items()
-    if math.isfinite(line.r)
+  known = {task: line for task, line in lines.items() if math.isfinite(line.r)}
+  shown = tuple(
+    (task, f'{100 * line.slope:+.1f}', f'{line.r:+.3f}') for task, line in known.items()
   )
+  head = ('task', 'points a unit of cosine', 'r')
+  of_tasks = (tables.Table('Deletion score on cosine, a line a task', head, shown),)
+  weakest = min(known, key=lambda task: known[task].r, default=None)
   return judging.verdict(
     data,
     'features_follow',
     "The features leave the dense model's as sparsity rises, and accuracy falls with them.",
     len(levels) >= 3 and side < 0 and even and follow and not broken,
     broken,
-    judging.listed('mean cosine', cosine, 1),
-    text,
+    number=f'r {known[weakest].r:+.3f} on {weakest}, the weakest of {len(known)}' if known else '',
+    evidence=judging.by_sparsity(Series('mean cosine', cosine, 1)) + (of_tasks if shown else ()),
+    rule='r at least 0.8 and a slope above zero on every task',
     figures=('figure2b',),
     of_tasks=False,
   )
@@ -187,17 +203,19 @@ def more_text_less_prunable(data):
   change = statistics.paired(ends[most], ends[few]) if ends and most > few else {}
   side = judging.side(change, 0.0)
   what = f'sparsity spared, share {most:g} - share {few:g}'
+  each = tuple(
+    (f'{share:g}', f'{">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}')
+    for share, place in sorted(ends.items())
+  )
+  of_shares = (tables.Table('Each share', ('share of the corpus', 'sparsity spared'), each),)
   return judging.verdict(
     data,
     'more_text_less_prunable',
     'A model pre-trained on more text can be pruned less, as the authors guess.',
     side < 0 and most not in beyond,
     side > 0 and few not in beyond,
-    _told(what, change, 1),
-    '; '.join(
-      f'share {share:g}: {">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}'
-      for share, place in sorted(ends.items())
-    ),
+    number=f'{judging.interval(change, 1, "+.2f")} of sparsity' if change else '',
+    evidence=judging.alone(what, change, 1) + (of_shares if change else ()),
     figures=('prunability',),
     of_tasks=False,
   )
@@ -238,11 +256,5 @@ def _line(data, cosine, task, level):
   return statistics.fit(x, y, level=level)
 
 
-def _told(what, diffs, scale):
-  if not diffs:
-    return ''
-  e = statistics.cautious(diffs.values(), level=judging.LEVEL)
-  form = '+.2f'
-  reach = f' [{scale * e.low:{form}}, {scale * e.high:{form}}]' if math.isfinite(e.low) else ''
-  seeds = len({seed for _, seed in diffs})
-  return f'{what}, {judging.LEVEL:.0%} interval: {scale * e.mean:{form}}{reach} ({e.n} pairs, {seeds} seeds)'
+def _number(values, unit):
+  return f'{judging.interval(values, 100, "+.2f")} {unit}' if values else ''

@@ -327,13 +327,16 @@ def test_one_dead_task_is_left_out_of_the_others():
 
 
 def test_evidence_holds_the_numbers():
-  found = {v.name: v.evidence for v in claims.check(claims.grid(synthetic.make(noise=0.0)))}
-  assert 'over 9 pairs, 3 seeds' in found['low_sparsity_is_free']
-  assert '0.4: -1.2 [-1.2, -1.2]' in found['low_sparsity_is_free']
-  assert 'margin 2 points' in found['low_sparsity_is_free']
-  assert '0.9: +1.800' in found['loss_rises']
-  assert '-12.00 points a nat' in found['deletion_follows_loss']
-  assert 'r -1.000' in found['deletion_follows_loss']
+  found = {v.name: v for v in claims.check(claims.grid(synthetic.make(noise=0.0)))}
+  free = found['low_sparsity_is_free']
+  (table,) = free.tables
+  line = dict(zip(table.head, table.rows[0], strict=True))
+  assert line['over'] == '9 pairs, 3 seeds' and line['0.4'] == '-1.2 [-1.2, -1.2]'
+  assert 'margin 2 points' in free.evidence.lower()
+  assert free.number == '-1.2 [-1.2, -1.2] points at 0.4'
+  assert found['loss_rises'].number.startswith('+1.800 [+1.800, +1.800] nats at 0.9')
+  (table,) = found['deletion_follows_loss'].tables
+  assert {line[1:3] for line in table.rows} == {('-12.00 [-12.00, -12.00]', '-1.000')}
 
 
 def test_pairs_at_the_floor_say_nothing_about_fine_tuning_first():
