@@ -228,12 +228,10 @@ def at(diffs, s, unit, scale=100):
 
 def average(diffs, unit, scale=100):
   """The number that decides a claim as text, averaged over sparsities."""
-  levels = sorted(diffs)
-  return (
-    f'{interval(over_sparsities(diffs), scale)} {unit} over {levels[0]:g} to {levels[-1]:g}'
-    if levels
-    else ''
-  )
+  if len(diffs) < 2:
+    return at(diffs, next(iter(diffs), None), unit, scale)
+  number = interval(over_sparsities(diffs), scale)
+  return f'{number} {unit} over {min(diffs):g} to {max(diffs):g}'
 
 
 def by_sparsity(*series):

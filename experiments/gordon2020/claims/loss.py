@@ -140,7 +140,8 @@ def deletion_fits_but_does_not_transfer(data):
     'their accuracy on new examples.',
     down,
     up,
-    number=judging.average({s: diffs[s] for s in fit}, 'points'),
+    number=judging.average({s: diffs[s] for s in fit}, 'points')
+    or judging.at(fits, min(fits, default=None), 'nats of train loss', 1),
     evidence=judging.by_sparsity(
       Series('deleted - its own 0 % (points)', diffs),
       Series('train loss, deleted - its own 0 % (nats)', fits, 1),
