@@ -33,16 +33,10 @@ def get_config(arg=''):
   c.batch_size = 32  # examples a step, over all devices
   c.accumulate = 1  # micro-batches a step
   c.init = ''  # source of weights, size and vocabulary: '' (fresh), 'nano' (in the package), a Hugging Face folder
-  c.pretrained = (
-    True  # False: only size and vocabulary come from `init`, the weights are drawn fresh
-  )
+  c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
-  c.keep_latent = (
-    False  # with zero_pruned=False: also those under the masks as they are, workdir/latent
-  )
-  c.view = (
-    'plain'  # what the model sees: plain, apply (no gradient to pruned weights), straight_through
-  )
+  c.keep_latent = False  # with zero_pruned=False: save the unmasked weights too, workdir/latent
+  c.view = 'plain'  # weights that the model sees: plain, apply (masked), straight_through
 
   c.model = config_dict.create(
     kind='bert',  # of a fresh model: bert, gpt2 (a decoder); with `init` the folder's config.json decides
@@ -103,9 +97,7 @@ def get_config(arg=''):
     temperature=2.0,  # softens both distributions
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
-  c.hold_zeros = (
-    False  # weights that are zero at the start stay zero: a pruned checkpoint stays pruned
-  )
+  c.hold_zeros = False  # weights that are zero at the start stay zero
 
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left

@@ -1,63 +1,138 @@
-"""Weight pruning as one link of an optax chain. This is the core: jax, numpy and optax only."""
+"""Weight pruning as one link of an optax chain: jax, numpy and optax are all that it imports.
 
-from prunejax.pruning import masks as masks
-from prunejax.pruning.allocations.cutoff import above as above
-from prunejax.pruning.allocations.cutoff import class_uniform as class_uniform
-from prunejax.pruning.allocations.per_output import per_output as per_output
-from prunejax.pruning.allocations.shares import by_class as by_class
-from prunejax.pruning.allocations.shares import class_distribution as class_distribution
-from prunejax.pruning.allocations.shares import erk as erk
-from prunejax.pruning.allocations.shares import global_threshold as global_threshold
-from prunejax.pruning.allocations.shares import uniform as uniform
-from prunejax.pruning.criteria.block_fisher import block_fisher as block_fisher
-from prunejax.pruning.criteria.curvature import obd as obd
-from prunejax.pruning.criteria.dynamic import regrow as regrow
-from prunejax.pruning.criteria.dynamic import rigl as rigl
-from prunejax.pruning.criteria.dynamic import sparse_evolution as sparse_evolution
-from prunejax.pruning.criteria.layerwise import sparsegpt as sparsegpt
-from prunejax.pruning.criteria.layerwise import wanda as wanda
-from prunejax.pruning.criteria.saliency import deviations as deviations
-from prunejax.pruning.criteria.saliency import platon as platon
-from prunejax.pruning.criteria.saliency import snip as snip
-from prunejax.pruning.criteria.surgeon import obs as obs
-from prunejax.pruning.criteria.weights import magnitude as magnitude
-from prunejax.pruning.criteria.weights import movement as movement
-from prunejax.pruning.criteria.weights import random as random
-from prunejax.pruning.criteria.weights import soft_movement as soft_movement
-from prunejax.pruning.criteria.weights import taylor as taylor
-from prunejax.pruning.links.codebook import share as share
-from prunejax.pruning.links.fresh_moments import reset_moments as reset_moments
-from prunejax.pruning.links.fresh_moments import with_fresh_moments as with_fresh_moments
-from prunejax.pruning.links.proximal import reweighted as reweighted
-from prunejax.pruning.links.rewinding import rewind as rewind
-from prunejax.pruning.mask_update import select_masks as select_masks
-from prunejax.pruning.masks import mask_hash as mask_hash
-from prunejax.pruning.schedules import constant as constant
-from prunejax.pruning.schedules import cubic as cubic
-from prunejax.pruning.schedules import cycle as cycle
-from prunejax.pruning.schedules import every as every
-from prunejax.pruning.schedules import iterative as iterative
-from prunejax.pruning.schedules import linear as linear
-from prunejax.pruning.schedules import one_shot as one_shot
-from prunejax.pruning.schedules import staircase as staircase
-from prunejax.pruning.schedules import until as until
-from prunejax.pruning.state import PruneState as PruneState
-from prunejax.pruning.state import check_pruned as check_pruned
-from prunejax.pruning.state import get_masks as get_masks
-from prunejax.pruning.state import nan_scores as nan_scores
-from prunejax.pruning.structures.local import block as block
-from prunejax.pruning.structures.local import columns as columns
-from prunejax.pruning.structures.local import n_m as n_m
-from prunejax.pruning.structures.local import rows as rows
-from prunejax.pruning.structures.local import unstructured as unstructured
-from prunejax.pruning.structures.tied import ffn as ffn
-from prunejax.pruning.structures.tied import heads as heads
-from prunejax.pruning.structures.tied import tied as tied
-from prunejax.pruning.transform import gradient_from_updates as gradient_from_updates
-from prunejax.pruning.transform import hold_zeros as hold_zeros
-from prunejax.pruning.transform import prune_transform as prune_transform
-from prunejax.pruning.types import Allocation as Allocation
-from prunejax.pruning.types import Criterion as Criterion
-from prunejax.pruning.types import Structure as Structure
-from prunejax.pruning.who_pays import format_report as format_report
-from prunejax.pruning.who_pays import who_pays as who_pays
+tx = optax.chain(
+  optax.adamw(2e-5),
+  prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.9, end=10_000)))
+"""
+# ruff: noqa: I001 (grouped by question, not by module)
+
+# The link, its state, and the masks in it.
+from prunejax.pruning.transform import gradient_from_updates, hold_zeros, prune_transform
+from prunejax.pruning.state import PruneState, check_pruned, get_masks, nan_scores
+from prunejax.pruning import masks
+from prunejax.pruning.masks import mask_hash
+from prunejax.pruning.mask_update import select_masks
+from prunejax.pruning.who_pays import format_report, who_pays
+
+# SCORE: how much does each weight matter?
+from prunejax.pruning.types import Criterion
+from prunejax.pruning.criteria import (
+  block_fisher,
+  deviations,
+  magnitude,
+  movement,
+  obd,
+  obs,
+  platon,
+  random,
+  regrow,
+  rigl,
+  snip,
+  soft_movement,
+  sparse_evolution,
+  sparsegpt,
+  taylor,
+  wanda,
+)
+
+# WHEN: how sparse at a step, and do masks move at it?
+from prunejax.pruning.schedules import Schedule, When
+from prunejax.pruning.schedules import (
+  constant,
+  cubic,
+  cycle,
+  iterative,
+  linear,
+  one_shot,
+  staircase,
+)
+from prunejax.pruning.schedules import every, until
+
+# WHO PAYS: how many units does each leaf keep?
+from prunejax.pruning.types import Allocation
+from prunejax.pruning.allocations import (
+  above,
+  by_class,
+  class_distribution,
+  class_uniform,
+  erk,
+  global_threshold,
+  per_output,
+  uniform,
+)
+
+# TOGETHER: which weights are removed as one?
+from prunejax.pruning.types import Structure
+from prunejax.pruning.structures import block, columns, ffn, heads, n_m, rows, tied, unstructured
+
+# Links beside pruning.
+from prunejax.pruning.links.codebook import share
+from prunejax.pruning.links.fresh_moments import reset_moments, with_fresh_moments
+from prunejax.pruning.links.proximal import reweighted
+from prunejax.pruning.links.rewind import rewind
+
+__all__ = [
+  'Allocation',
+  'Criterion',
+  'PruneState',
+  'Schedule',
+  'Structure',
+  'When',
+  'above',
+  'block',
+  'block_fisher',
+  'by_class',
+  'check_pruned',
+  'class_distribution',
+  'class_uniform',
+  'columns',
+  'constant',
+  'cubic',
+  'cycle',
+  'deviations',
+  'erk',
+  'every',
+  'ffn',
+  'format_report',
+  'get_masks',
+  'global_threshold',
+  'gradient_from_updates',
+  'heads',
+  'hold_zeros',
+  'iterative',
+  'linear',
+  'magnitude',
+  'mask_hash',
+  'masks',
+  'movement',
+  'n_m',
+  'nan_scores',
+  'obd',
+  'obs',
+  'one_shot',
+  'per_output',
+  'platon',
+  'prune_transform',
+  'random',
+  'regrow',
+  'reset_moments',
+  'rewind',
+  'reweighted',
+  'rigl',
+  'rows',
+  'select_masks',
+  'share',
+  'snip',
+  'soft_movement',
+  'sparse_evolution',
+  'sparsegpt',
+  'staircase',
+  'taylor',
+  'tied',
+  'uniform',
+  'unstructured',
+  'until',
+  'wanda',
+  'who_pays',
+  'with_fresh_moments',
+]

@@ -247,7 +247,8 @@ def _train(args, overrides):
 
 
 def _sweep(args, overrides):
-  from prunejax.train import configs, grid
+  from prunejax.sweep import grid
+  from prunejax.train import configs
 
   config, module = configs.load(args.config, ROOT)
   if not hasattr(module, 'sweep'):
@@ -293,7 +294,7 @@ def _reproduce(args, overrides):
 
 
 def _worker(args):
-  from prunejax.train import workers
+  from prunejax.sweep import workers
 
   joined = bool(args.distributed or os.environ.get('JAX_COORDINATOR_ADDRESS'))
   return workers.place(args.worker, args.workers, joined=joined)
@@ -302,7 +303,7 @@ def _worker(args):
 def _report(args, overrides):
   from prunejax import files
   from prunejax.report import compare
-  from prunejax.train import grid
+  from prunejax.sweep import grid
 
   del overrides
   places = [place for place in (args.workdir, args.ledger, *args.where) if place]
@@ -380,18 +381,12 @@ def _experiment(paper):
   from prunejax.train import specs
 
   sys.path.insert(0, str(ROOT))
-  # TODO: look for study.py alone once gordon2020 has one.
-  modules = {
-    path.parent.name: path.stem
-    for name in ('run.py', 'study.py')
-    for path in (ROOT / 'experiments').glob(f'*/{name}')
-  }
-  known = sorted(modules)
+  known = sorted(p.parent.name for p in (ROOT / 'experiments').glob('*/run.py'))
   if paper not in known:
     raise ValueError(
       f'no experiment {paper!r}{specs.suggest(paper, known)}; known: {", ".join(known) or "none here"}'
     )
-  return importlib.import_module(f'experiments.{paper}.{modules[paper]}')
+  return importlib.import_module(f'experiments.{paper}.run')
 
 
 def _workdir(args):

@@ -17,14 +17,8 @@ import cases_proximal
 import cases_tied
 import numpy as np
 
-from prunejax.pruning import schedules as schedule
-from prunejax.pruning.allocations import cutoff
-from prunejax.pruning.allocations import shares as allocation
-from prunejax.pruning.criteria import curvature, surgeon
-from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning import allocations, criteria, schedules, structures
 from prunejax.pruning.links import proximal
-from prunejax.pruning.structures import local as structure
-from prunejax.pruning.structures import tied
 
 
 class Case(NamedTuple):
@@ -127,11 +121,11 @@ def group_numbers(m):
 
 
 STRUCTURES = {
-  'unstructured': Case(structure.unstructured, grid(lambda shape: (1,) * len(shape))),
-  'n_m': Case(lambda: structure.n_m(2, 4), group_numbers(4)),
-  'block': Case(lambda: structure.block(3, 5), grid(lambda s: (1,) * (len(s) - 2) + (3, 5))),
-  'rows': Case(structure.rows, grid(lambda s: (*s[:-2], 1, s[-1]))),
-  'columns': Case(lambda: structure.columns(3), grid(lambda s: (*s[:-1], 3))),
+  'unstructured': Case(structures.unstructured, grid(lambda shape: (1,) * len(shape))),
+  'n_m': Case(lambda: structures.n_m(2, 4), group_numbers(4)),
+  'block': Case(lambda: structures.block(3, 5), grid(lambda s: (1,) * (len(s) - 2) + (3, 5))),
+  'rows': Case(structures.rows, grid(lambda s: (*s[:-2], 1, s[-1]))),
+  'columns': Case(lambda: structures.columns(3), grid(lambda s: (*s[:-1], 3))),
 }
 
 
@@ -226,16 +220,16 @@ def histogram_cut(score, share, bins):
 
 
 ALLOCATIONS = {
-  'uniform': Case(allocation.uniform, local(lambda name, sparsity: sparsity)),
+  'uniform': Case(allocations.uniform, local(lambda name, sparsity: sparsity)),
   'by_class': Case(
-    lambda: allocation.by_class(TABLE, relative=True),
+    lambda: allocations.by_class(TABLE, relative=True),
     local(lambda name, s: Fraction(str(TABLE[first_match(name, TABLE)])) * Fraction(str(s))),
   ),
-  'global_threshold': Case(allocation.global_threshold, global_keep),
-  'class_distribution': Case(lambda: allocation.class_distribution(CLASSES), class_keep),
-  'erk': Case(allocation.erk, erk_keep),
+  'global_threshold': Case(allocations.global_threshold, global_keep),
+  'class_distribution': Case(lambda: allocations.class_distribution(CLASSES), class_keep),
+  'erk': Case(allocations.erk, erk_keep),
   'histogram': Case(
-    lambda: allocation.histogram(64, 0.0),
+    lambda: allocations.histogram(64, 0.0),
     lambda units, shapes, s: {
       name: int(np.sum(u > histogram_cut(u, s, 64))) for name, u in units.items()
     },
@@ -245,10 +239,10 @@ ALLOCATIONS = {
 
 CUTOFFS = {
   'above': Case(
-    lambda: cutoff.above(TABLE, relative=True),
+    lambda: allocations.above(TABLE, relative=True),
     cases_dynamic.cut(lambda name, s: np.float32(TABLE[first_match(name, TABLE)]) * np.float32(s)),
   ),
-  'class_uniform': Case(lambda: cutoff.class_uniform(CLASSES), class_uniform_keep),
+  'class_uniform': Case(lambda: allocations.class_uniform(CLASSES), class_uniform_keep),
 }
 ALL_ALLOCATIONS = ALLOCATIONS | CUTOFFS
 
@@ -266,37 +260,33 @@ def ramp(power, initial):
 
 
 SCHEDULES = {
-  'cubic': Case(lambda: schedule.cubic(0.8, begin=4, end=13, initial=0.1), ramp(3, 0.1)),
-  'linear': Case(lambda: schedule.linear(0.8, begin=4, end=13), ramp(1, 0.0)),
-  'constant': Case(lambda: schedule.constant(0.8), lambda t: 0.8),
-  'one_shot': Case(lambda: schedule.one_shot(0.8, at=5), lambda t: 0.8 if t >= 5 else 0.0),
+  'cubic': Case(lambda: schedules.cubic(0.8, begin=4, end=13, initial=0.1), ramp(3, 0.1)),
+  'linear': Case(lambda: schedules.linear(0.8, begin=4, end=13), ramp(1, 0.0)),
+  'constant': Case(lambda: schedules.constant(0.8), lambda t: 0.8),
+  'one_shot': Case(lambda: schedules.one_shot(0.8, at=5), lambda t: 0.8 if t >= 5 else 0.0),
   'staircase': Case(
-    lambda: schedule.staircase(0.5, 0.8, steps=3, jumps=4, begin=2),
+    lambda: schedules.staircase(0.5, 0.8, steps=3, jumps=4, begin=2),
     lambda t: 0.0 if t < 2 else 0.5 + 0.3 * min(4, (t - 2) // 3) / 4,
   ),
   **cases_dynamic.schedules(Case),
 }
 PREDICATES = {
-  'every': Case(lambda: schedule.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
-  'until': Case(lambda: schedule.until(6, schedule.every(2)), lambda t: t in (0, 2, 4, 6)),
+  'every': Case(lambda: schedules.every(4, begin=3, until=13), lambda t: t in (3, 7, 11)),
+  'until': Case(lambda: schedules.until(6, schedules.every(2)), lambda t: t in (0, 2, 4, 6)),
 }
 LAYERWISE, PER_OUTPUT = cases_layerwise.tables(Case)
-# Criteria by the module that makes them.
-CRITERIA_OF = {
-  criteria: CRITERIA,
+ALL_CRITERIA = {
+  **CRITERIA,
   **cases_dynamic.rows(Case),
-  curvature: {name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
-  surgeon: {name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
+  **{name: Case(*row) for name, row in cases_curvature.CURVATURE.items()},
+  **{name: Case(*row) for name, row in cases_curvature.SURGEON.items()},
   **LAYERWISE,
 }
-ALL_CRITERIA = {name: case for table in CRITERIA_OF.values() for name, case in table.items()}
+# Every public factory of a package, by name.
 TABLES = {
-  **CRITERIA_OF,
-  **PER_OUTPUT,
-  structure: STRUCTURES,
-  tied: cases_tied.TIED,
-  allocation: ALLOCATIONS,
-  cutoff: CUTOFFS,
-  schedule: SCHEDULES | PREDICATES,
+  criteria: ALL_CRITERIA,
+  allocations: ALL_ALLOCATIONS | PER_OUTPUT,
+  structures: STRUCTURES | cases_tied.TIED,
+  schedules: SCHEDULES | PREDICATES,
   proximal: cases_proximal.RUNS,
 }

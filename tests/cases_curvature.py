@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning.criteria import curvature, surgeon
+from prunejax.pruning import criteria
 
 ROWS, STEP, ALPHA = 3, 1e-3, 1e-2
 
@@ -63,5 +63,5 @@ def obs_scores(params, grads, **_):
 
 
 # Factory, twin, extra arguments, relative tolerance of float32 against float64.
-CURVATURE = {'obd': (curvature.obd, obd_scores, told, 1e-4)}
-SURGEON = {'obs': (lambda: surgeon.obs(alpha=ALPHA), obs_scores, told, 1e-4)}
+CURVATURE = {'obd': (criteria.obd, obd_scores, told, 1e-4)}
+SURGEON = {'obs': (lambda: criteria.obs(alpha=ALPHA), obs_scores, told, 1e-4)}

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import optax
 
-from prunejax.pruning import schedules as schedule
-from prunejax.pruning.criteria import dynamic, saliency
-from prunejax.pruning.criteria import weights as criteria
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning import criteria
+from prunejax.pruning.paths import named_leaves
+from prunejax.pruning.schedules import cycle, iterative
 
 
 def snip_scores(params, grads):
@@ -105,27 +104,23 @@ def cycled(t):
 
 
 def rows(Case):
-  """{module: {name: Case}} of the modules of this file, and what it adds to the tables of others."""
+  """{name: Case} of the criteria of this file."""
   quarter = 0.3 / 2 * (1 + math.cos(math.pi * 2 / 8))
   return {
-    saliency: {
-      'snip': Case(saliency.snip, snip_scores),
-      'platon': Case(saliency.platon, platon_scores),
-      'deviations': Case(saliency.deviations, deviation_scores),
-    },
-    dynamic: {
-      'gradient': Case(dynamic.gradient, steepest),
-      'noise': Case(lambda: dynamic.noise(5), noise_scores),
-      'regrow': Case(
-        lambda: dynamic.regrow(criteria.magnitude(), dynamic.gradient(), 0.4),
-        regrow_scores(steepest, 0.4),
-        some_masks,
-      ),
-      'rigl': Case(lambda: dynamic.rigl(0.3, end=8), regrow_scores(steepest, quarter), some_masks),
-      'sparse_evolution': Case(
-        lambda: dynamic.sparse_evolution(0.3, seed=5), regrow_scores(noise_scores, 0.3), some_masks
-      ),
-    },
+    'snip': Case(criteria.snip, snip_scores),
+    'platon': Case(criteria.platon, platon_scores),
+    'deviations': Case(criteria.deviations, deviation_scores),
+    'gradient': Case(criteria.gradient, steepest),
+    'noise': Case(lambda: criteria.noise(5), noise_scores),
+    'regrow': Case(
+      lambda: criteria.regrow(criteria.magnitude(), criteria.gradient(), 0.4),
+      regrow_scores(steepest, 0.4),
+      some_masks,
+    ),
+    'rigl': Case(lambda: criteria.rigl(0.3, end=8), regrow_scores(steepest, quarter), some_masks),
+    'sparse_evolution': Case(
+      lambda: criteria.sparse_evolution(0.3, seed=5), regrow_scores(noise_scores, 0.3), some_masks
+    ),
   }
 
 
@@ -136,8 +131,8 @@ def soft(Case):
 def schedules(Case):
   return {
     'iterative': Case(
-      lambda: schedule.iterative(0.8, rounds=4, steps=3, begin=2),
+      lambda: iterative(0.8, rounds=4, steps=3, begin=2),
       lambda t: 0.0 if t < 2 else 1 - 0.2 ** (min(4, (t - 2) // 3 + 1) / 4),
     ),
-    'cycle': Case(lambda: schedule.cycle(0.8, steps=3, begin=2, end=14), cycled),
+    'cycle': Case(lambda: cycle(0.8, steps=3, begin=2, end=14), cycled),
   }

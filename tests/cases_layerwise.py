@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from prunejax.pruning.allocations import per_output
-from prunejax.pruning.criteria import block_fisher, layerwise
+from prunejax.pruning import allocations, criteria
 
 ROWS, EXAMPLES = 40, 6
 
@@ -112,17 +111,11 @@ def fisher_moved(w, mask, g, block=4, damp=0.05):
 
 
 def tables(Case):
-  """{module: {factory: case}}."""
+  """({name: Case} of criteria, {name: Case} of allocations)."""
   return {
-    layerwise: {
-      'wanda': Case(layerwise.wanda, wanda_scores, activations),
-      'sparsegpt': Case(layerwise.sparsegpt, sparsegpt_scores, activations),
-    },
-    block_fisher: {
-      'block_fisher': Case(
-        lambda: block_fisher.block_fisher(4, damp=0.05), fisher_scores, slopes, 1e-5
-      ),
-    },
+    'wanda': Case(criteria.wanda, wanda_scores, activations),
+    'sparsegpt': Case(criteria.sparsegpt, sparsegpt_scores, activations),
+    'block_fisher': Case(lambda: criteria.block_fisher(4, damp=0.05), fisher_scores, slopes, 1e-5),
   }, {
-    per_output: {'per_output': Case(per_output.per_output, None)},
+    'per_output': Case(allocations.per_output, None),
   }

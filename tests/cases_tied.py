@@ -4,7 +4,7 @@ weight, as a pair of name and number in an object array}, written leaf by leaf.
 
 import numpy as np
 
-from prunejax.pruning.structures import tied
+from prunejax.pruning import structures
 
 SHAPES = {
   'layer_0/attention/query/kernel': (10, 12),
@@ -101,7 +101,7 @@ class Tied:
 
 ATTENTION = {name: shape for name, shape in SHAPES.items() if 'key' not in name}
 TIED = {
-  'heads': Tied(lambda: tied.heads(4), ATTENTION, head_of),
-  'ffn': Tied(tied.ffn, BLOCK, neuron_of),
-  'tied': Tied(lambda: tied.tied(TABLE), FREE, free_of, ('stack/up', 'stack/bias')),
+  'heads': Tied(lambda: structures.heads(4), ATTENTION, head_of),
+  'ffn': Tied(structures.ffn, BLOCK, neuron_of),
+  'tied': Tied(lambda: structures.tied(TABLE), FREE, free_of, ('stack/up', 'stack/bias')),
 }

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning import mask_update
 from prunejax.pruning.selection import groups
 from prunejax.train import sharding
 
@@ -293,7 +293,7 @@ def streamed():
 
   def select(scores, asked, old):
     chosen = lambda allocation: (
-      pipeline.select(groups.plain(scores), asked, allocation, old=old).masks
+      mask_update.select(groups.plain(scores), asked, allocation, old=old).masks
     )
     return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
 

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.train import optimizer, stack
+from prunejax.sweep import stacking
+from prunejax.train import optimizer
 from prunejax.train.step import make_train_step
 
 TOLERANCE = 2e-5  # of a batched step on CPU: sums over rows are added in another order
@@ -84,14 +85,20 @@ def members_of(count, width, when, criterion):
 @functools.cache
 def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.magnitude):
   step, jitted, alone, batches = members_of(members, width, when, criterion)
-  mesh = stack.make_mesh(*mesh, count=members, batch_size=8, devices=jax.devices()[: np.prod(mesh)])
-  shapes, shardings = stack.abstract(alone[0], members), stack.shard(alone[0], mesh, RULES)
+  mesh = stacking.make_mesh(
+    *mesh, count=members, batch_size=8, devices=jax.devices()[: np.prod(mesh)]
+  )
+  shapes, shardings = stacking.abstract(alone[0], members), stacking.shard(alone[0], mesh, RULES)
   state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  put = jax.jit(stack.put)
+  put = jax.jit(stacking.put)
   for i, one in enumerate(alone):
     state = put(state, one, i)
-  args = jax.device_put(state, shardings), stack.put_batches(batches, mesh), jnp.arange(members) % 2
-  stacked = stack.make_step(step, batching, mesh)
+  args = (
+    jax.device_put(state, shardings),
+    stacking.put_batches(batches, mesh),
+    jnp.arange(members) % 2,
+  )
+  stacked = stacking.make_step(step, batching, mesh)
   compiled = jax.jit(stacked, out_shardings=(shardings, None)).lower(*args).compile()
   return Toy(step, jitted, alone, stacked, compiled, *args)
 
@@ -135,7 +142,7 @@ def check_meshes():
     state, _ = run(one, steps=5)
     assert state['params']['up'].sharding.spec == jax.P('members', None, 'model')
     for i, alone in enumerate(one.alone):
-      want, mine = run_alone(one, alone, i, steps=5)[0], jax.device_get(stack.take(state, i))
+      want, mine = run_alone(one, alone, i, steps=5)[0], jax.device_get(stacking.take(state, i))
       jax.tree.map(close, mine['params'], want['params'])
       jax.tree.map(np.testing.assert_array_equal, masks(mine), masks(want))
 
@@ -148,16 +155,16 @@ def check_make_mesh():
     (2, -1, 2, 9): (2, 2, 2),
     (-1, -1, 1, 1): (1, 8, 1),
   }.items():
-    mesh = stack.make_mesh(members, data, model, count=count, batch_size=8)
+    mesh = stacking.make_mesh(members, data, model, count=count, batch_size=8)
     assert tuple(mesh.shape.values()) == want, (mesh.shape, want)
-    assert stack.part_of_batch(mesh) == (0, 1)
+    assert stacking.part_of_batch(mesh) == (0, 1)
 
 
 def check_grid(folder, cells):
   """A sweep over eight devices has the masks of one device exactly, and its losses nearly."""
   import tiny_runs
 
-  from prunejax.train import grid
+  from prunejax.sweep import grid
 
   changes = [change for change, _, _ in cells]
   rows = grid.sweep(tiny_runs.config(), changes, folder, name='x', say=lambda line: None)

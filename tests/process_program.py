@@ -18,7 +18,8 @@ import tiny_runs
 
 import prunejax
 from prunejax import __main__ as command
-from prunejax.pruning import placement as layout
+from prunejax.pruning import placement
+from prunejax.pruning.paths import path_name
 from prunejax.train import distributed, loop, preemption, sharding
 
 RULES = (
@@ -91,10 +92,8 @@ def masks_of_one_device():
       name: prunejax.get_masks(state['opt_state'][name], state['params'][name]) for name in chains
     }
     ends.append({'params': state['params'], 'masks': masks})
-  over, alone = (
-    {sharding.path_of(path): x for path, x in jax.tree.leaves_with_path(end)} for end in ends
-  )
-  same = lambda name: layout.on_host(over[name]).tobytes() == np.asarray(alone[name]).tobytes()
+  over, alone = ({path_name(path): x for path, x in jax.tree.leaves_with_path(end)} for end in ends)
+  same = lambda name: placement.on_host(over[name]).tobytes() == np.asarray(alone[name]).tobytes()
   told(
     'masks',
     differ=[name for name in over if not same(name)],

@@ -14,8 +14,8 @@ import numpy as np
 import prunejax
 from prunejax import models
 from prunejax.compress import codecs
-from prunejax.models import bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.models.hf import bert as bert_hf
+from prunejax.pruning.paths import named_leaves
 from prunejax.report import drawing
 from prunejax.report import tables as tabular
 from prunejax.sweep import study

@@ -13,7 +13,7 @@ from experiments.cheong2019 import sharing
 from prunejax.data.translation_task import task
 from prunejax.models.transformer_nmt import Transformer
 from prunejax.pruning import masks
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import study
 from prunejax.train import translation
 

@@ -7,7 +7,7 @@ import numpy as np
 from prunejax.compress import kmeans
 from prunejax.models import transformer_nmt
 from prunejax.pruning.masks import from_zeros
-from prunejax.pruning.types import compiled, named_leaves
+from prunejax.pruning.paths import compiled, named_leaves
 
 WHERE = transformer_nmt.PRUNABLE
 EMBEDDING = r'embeddings/.*'

@@ -1,6 +1,7 @@
 """How a cell of the grid is made: one run of pre-training or of fine-tuning, and what it starts from."""
 
-from prunejax.train import configs, grid
+from prunejax.sweep import grid
+from prunejax.train import configs
 
 ONCE = {'prune.weights.when': 'every(1, until=0)'}
 QUIET = {'log.who_pays': False}  # nothing pruned, or nothing but chance decides

@@ -6,7 +6,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from configs import finetune, pretrain
-from prunejax.train import configs, grid
+from prunejax.sweep import grid
+from prunejax.train import configs
 
 METHODS = {
   'rpp': 'reweighted proximal pruning',

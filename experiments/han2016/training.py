@@ -11,9 +11,9 @@ import optax
 import prunejax
 from experiments.han2016 import paper
 from prunejax.compress import deep, kmeans, sparse_file
-from prunejax.data import digits
+from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
-from prunejax.pruning.links import codebook as sharing
+from prunejax.pruning.links import codebook
 from prunejax.sweep import study
 
 WIDEST = 2**8  # one program for every width of the codebooks
@@ -209,8 +209,8 @@ def _shared(kernels, bits, init, seed):
   for layer, kernel in kernels.items():
     centroids, of = kmeans.fit(kernel[kernel != 0], 2 ** bits[layer] - 1, init, seed)
     books[layer] = np.pad(centroids, (0, WIDEST - len(centroids)))
-    codes[layer] = sharing.codes_of(kernel, of)
-    out[f'{layer}/kernel'] = np.asarray(sharing.share(books[layer], codes[layer]))
+    codes[layer] = codebook.codes_of(kernel, of)
+    out[f'{layer}/kernel'] = np.asarray(codebook.share(books[layer], codes[layer]))
   return books, codes, out
 
 
@@ -218,7 +218,7 @@ def _shared(kernels, bits, init, seed):
 def _centroid_step(free, state, codes, images, labels, rate):
   def loss(free):
     books, biases = free
-    kernels = sharing.share(books, codes)
+    kernels = codebook.share(books, codes)
     return _loss(
       {layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels},
       images,
@@ -237,5 +237,5 @@ def _centroids(s, data, pruned, books, codes):
   for x, y in _batches(data, s['batch'], s['centroids'], s['seed'] + 2000):
     free, state = _centroid_step(free, state, codes, x, y, s['centroid_rate'])
   books, biases = free
-  kernels = sharing.share(books, codes)
+  kernels = codebook.share(books, codes)
   return flat({layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels})

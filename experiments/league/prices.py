@@ -14,16 +14,17 @@ import numpy as np
 from experiments.league import standing
 from prunejax import files
 from prunejax.compress import sparse_file
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import low_rank
 from prunejax.report import ledger
-from prunejax.train import configs, export, grid, log, loop, optimizer, rivals, saved, sharding
+from prunejax.sweep import grid
+from prunejax.train import configs, console, export, loop, optimizer, rivals, saved_model, sharding
 
 EVERY = 4  # a dense step after so many of the method
 AGAIN = 4  # times more that a move is timed where there are few
 STAGE = 'price'
 
 
-def rows(cells, folder, preset, done, say=log.say):
+def rows(cells, folder, preset, done, say=console.say):
   """Measures the methods of a league that `done`, {cell: row}, lacks, and adds their rows to the ledger of `folder`.
 
   cells: of the plan; each method is timed as it runs at the sparsity nearest to `standing.PRICED`, with its first seed.
@@ -104,7 +105,7 @@ def size(folder, method, sparsity):
   """
   if not files.exists(folder / 'model' / 'config.json'):
     return None
-  found = saved.load(folder)
+  found = saved_model.load(folder)
   leaves = {name: np.asarray(leaf) for name, leaf in found.leaves.items()}
   if method == 'heads_and_neurons':
     leaves = export.shrunk(found)[0]
@@ -112,9 +113,9 @@ def size(folder, method, sparsity):
     parts = {}
     for name, leaf in leaves.items():
       if leaf.shape in standing.SHAPES and name.startswith('encoder'):
-        rank = int(lowrank.rank_for(leaf.shape, sparsity))
+        rank = int(low_rank.rank_for(leaf.shape, sparsity))
         parts |= dict(
-          zip((f'{name}.left', f'{name}.right'), lowrank.factors(leaf, rank), strict=True)
+          zip((f'{name}.left', f'{name}.right'), low_rank.factors(leaf, rank), strict=True)
         )
       else:
         parts[name] = leaf

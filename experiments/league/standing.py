@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from experiments.league import arms
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import low_rank
 from prunejax.report import statistics
 
 DENSE = 'dense'
@@ -84,7 +84,7 @@ def numbers(method, asked, sparsity):
   if method != 'low_rank':
     return round((1 - sparsity) * PRUNED)
   return sum(
-    many * int(lowrank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items()
+    many * int(low_rank.rank_for(shape, asked)) * sum(shape) for shape, many in SHAPES.items()
   )
 
 

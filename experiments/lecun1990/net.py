@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.pruning.criteria import hessian_diagonal as diagonal
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.criteria import hessian_diagonal
+from prunejax.pruning.paths import named_leaves
 
 CLASSES = 10
 
@@ -124,7 +124,9 @@ def scores(params, images, seed, *, method):
 def saliency(params, images):
   """h_kk w_k^2 / 2 as one tree: what each weight's removal is predicted to cost."""
   outputs = (len(images), lambda p, i: apply(p, images[i][None])[0])
-  return jax.tree.map(lambda h, w: h * w**2 / 2, diagonal.gauss_newton(outputs, params), params)
+  return jax.tree.map(
+    lambda h, w: h * w**2 / 2, hessian_diagonal.gauss_newton(outputs, params), params
+  )
 
 
 @jax.jit

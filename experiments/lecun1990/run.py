@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.lecun1990 import claims, figures, net
-from prunejax.data import digits
+from prunejax.data import handwritten_digits as digits
 from prunejax.sweep import study
 
 METHODS = ('obd', 'magnitude', 'random')

@@ -12,7 +12,7 @@ import prunejax
 from prunejax.data.translation_task import task
 from prunejax.models import seq2seq
 from prunejax.pruning import masks
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import study
 from prunejax.train import translation
 

@@ -7,7 +7,8 @@ import re
 
 import numpy as np
 
-from prunejax.data import pydoc, text
+from prunejax.data import pydoc
+from prunejax.data import text_files as text
 
 UNKNOWN, END = '<unk>', '<eos>'
 SENTENCE = re.compile(r'(?<=[.!?])\s+|\n')

@@ -12,7 +12,7 @@ from jax.experimental import sparse
 from prunejax.bench import measure
 from prunejax.compress import onnx_bert
 from prunejax.models import bert
-from prunejax.train import saved
+from prunejax.train import saved_model
 
 
 class Form(NamedTuple):
@@ -99,7 +99,9 @@ def _onnx(name, leaves, size, scratch):
   from onnxruntime import quantization
 
   plain, small = (scratch / f'{name}-{kind}.onnx' for kind in ('float32', 'int8'))
-  onnx_bert.write(plain, _encoder(leaves), saved.widths(size), size.hidden_act, size.layer_norm_eps)
+  onnx_bert.write(
+    plain, _encoder(leaves), saved_model.widths(size), size.hidden_act, size.layer_norm_eps
+  )
   logging.disable(
     logging.WARNING
   )  # it would advise steps for models that were exported from elsewhere

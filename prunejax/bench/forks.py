@@ -20,7 +20,7 @@ def serve():
   """Reads [arguments, file for what it says] a line; forks, says the child's number, and later its status."""
   from prunejax import __main__ as command
 
-  for name in (*command.TRAIN, 'prunejax.train.grid', 'prunejax.train.export'):
+  for name in (*command.TRAIN, 'prunejax.sweep.grid', 'prunejax.train.export'):
     importlib.import_module(name)
   print('ready', flush=True)
   for line in sys.stdin:

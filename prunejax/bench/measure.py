@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from prunejax.train import grid
-from prunejax.train.measured import free_bytes
+from prunejax.sweep import grid
+from prunejax.sweep.resources import free_bytes
 
 GIB = 2**30
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from prunejax.bench import measure, sizes, train
-from prunejax.models import bert_hf
-from prunejax.train import configs, inputs, measured, optimizer, population, sharding, stack, wave
+from prunejax.models.hf import bert as bert_hf
+from prunejax.sweep import population, resources, stacking, wave
+from prunejax.train import configs, inputs, optimizer, sharding
 from prunejax.train import program as programs
 
 SPARSITIES, RATES = np.arange(10) / 10, (2e-5, 3e-5, 4e-5, 5e-5)
@@ -27,14 +28,14 @@ def run(size, say, **options):
   )
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
   chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
-  ways = (chosen,) if size == 'tiny' else stack.BATCHING
+  ways = (chosen,) if size == 'tiny' else stacking.BATCHING
   calls, masked, waves, held = {}, {}, {}, {}
   for way in ways:
     say(f'  compiling {len(cells)} members, {way}')
     calls[way], masked[way], engine, members = _together(
       [_cell(shape, way, *cell) for cell in cells]
     )
-    held[way] = measured.held(engine.step)
+    held[way] = resources.held(engine.step)
     waves[way] = len(cells) / members
   say('  compiling one run')
   calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
@@ -77,7 +78,7 @@ def run(size, say, **options):
     )
     yield measure.row(
       f'{words[way]}: memory a member',
-      held[way] / (len(cells) / waves[way]) / measured.held(compiled),
+      held[way] / (len(cells) / waves[way]) / resources.held(compiled),
       'x that of one run',
       '<= 1.1' if way == chosen else '',
       f'{held[way] / measure.GIB:.2f} GiB in all',
@@ -122,10 +123,12 @@ def _together(runs):
   box, rows = [state], np.zeros(engine.width, np.int32)
 
   def step(first=False):
-    began = jax.tree.map(lambda x: x * 0 if stack.is_common(x) else x, box[0]) if first else box[0]
+    began = (
+      jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, box[0]) if first else box[0]
+    )
     batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
     box[0], metrics = engine.step(
-      began, stack.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
+      began, stacking.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
     )
     return metrics
 

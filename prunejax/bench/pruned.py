@@ -21,13 +21,13 @@ from prunejax.bench import encoders, measure, table
 from prunejax.bench import run as benches
 from prunejax.compress import deep, sparse_file
 from prunejax.models import bert
-from prunejax.train import export, log, program, saved
+from prunejax.train import console, export, program, saved_model
 
 GAIN = 0.97  # of the dense model; less than three parts in a hundred is no gain
 ROWS = 128  # held-out examples that outputs are compared on
 
 
-def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say):
+def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=console.say):
   """Measures the model of `where`, a work directory or a Hugging Face folder, and returns the results.
 
   batches: examples at a time. length: tokens an example, None for the longest of the model. out: the JSON file to
@@ -35,8 +35,8 @@ def run(where, *, batches=(1, 8), length=None, rounds=25, out=None, say=log.say)
   model than a BERT and for numbers that cannot be.
   """
   began = time.perf_counter()
-  found = saved.load(where)
-  saved.widths(found.size)
+  found = saved_model.load(where)
+  saved_model.widths(found.size)
   longest = found.size.max_position_embeddings
   length = longest if length is None else length
   if not 1 <= length <= longest:

@@ -21,7 +21,7 @@ from prunejax.bench import (
   table,
   train,
 )
-from prunejax.train import log, specs
+from prunejax.train import console, specs
 
 # A bench is a module with `run(size, say, **options)`, a generator (or list) of `measure.row`s. Options: `out`, the
 # file of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
@@ -38,7 +38,7 @@ BENCHES = {
 BY_NAME_ONLY = ('kill',)  # hours, not minutes
 
 
-def run(only=None, size='base', *, times=None, out=None, say=log.say):
+def run(only=None, size='base', *, times=None, out=None, say=console.say):
   """Runs the benches `only` (default: all but the longest) at a size, and returns the results.
 
   Args:

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes
-from prunejax.pruning import mask_update as pipeline
-from prunejax.pruning.criteria import weights as criteria
+from prunejax.pruning import criteria, mask_update
 from prunejax.pruning.selection import groups
 
 SPARSITIES = (0.5, 0.9)
@@ -87,7 +86,7 @@ def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
   magnitudes = lambda weights: criteria.magnitude().score((), weights)
   return lambda weights, sparsity: (
-    pipeline.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
+    mask_update.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
   )
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prunejax.data import prose, pydoc
+from prunejax.data import pydoc
+from prunejax.data import pydoc_prose as prose
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')

@@ -1,19 +1,57 @@
-"""The extra arguments of an update that are functions of the parameters, as a criterion may call them."""
+"""Extra arguments of `tx.update` that a criterion may need, and how they reach it."""
 
 import jax
 
-from prunejax.pruning.types import is_hole, named_leaves, path_name
+from prunejax.pruning.paths import is_hole, named_leaves, path_name
 
+# What each argument is, for the error that asks for it.
+ARGUMENTS = {
+  'grad': (
+    'the raw gradient, a tree like params. Call tx.update(grads, opt_state, params, grad=grads).'
+    ' Inside optax.MultiSteps, wrap the chain in prunejax.gradient_from_updates(...) instead: it'
+    ' passes the accumulated gradient'
+  ),
+  'value_fn': 'value_fn(params) -> loss, the loss on the batch',
+  'examples': 'examples=(n, loss(params, i)), the loss of each of n examples alone',
+  'outputs': 'outputs=(n, f(params, i)), the outputs of each of n examples, a vector',
+  'activations': 'activations(params) -> {path of a kernel: [rows, in]}, what went into each kernel',
+}
 FUNCTIONS = ('value_fn', 'activations', 'examples', 'outputs')
 
 
+def check_needs(needs: frozenset[str], given: dict, origin: str):
+  """Refuses an update that lacks an argument which its criterion needs.
+
+  Args:
+    needs: `Criterion.needs`.
+    given: the extra arguments of `tx.update`, by name.
+    origin: the name of the caller, for the error.
+
+  Raises:
+    ValueError: an argument is missing; the error says what to pass and where to get it.
+  """
+  for name in sorted(needs):
+    if given.get(name) is None:
+      source = '' if name == 'grad' else '; prunejax.observe makes it of a Flax model'
+      raise ValueError(
+        f'{origin}: the criterion needs {name}= in tx.update: {ARGUMENTS.get(name, name)}{source}'
+      )
+
+
 def completed(extra: dict, chosen, params) -> dict:
-  """`extra` with its functions of the parameters as functions of `chosen`, the leaves that a link prunes and the only
-  ones that its criterion sees; all others are as they are in `params`.
+  """Makes functions of all parameters into functions of the pruned ones.
+
+  Args:
+    extra: extra arguments by name; those in `FUNCTIONS` take all of `params`.
+    chosen: params with `optax.MaskedNode` where the link does not prune.
+    params: all parameters; leaves that are not chosen keep these values.
+
+  Returns:
+    `extra`, its functions taking trees like `chosen`.
   """
   if any(is_hole(leaf) for leaf in jax.tree.leaves(params, is_leaf=is_hole)):
     return {
-      name: _hidden(name, value) if name in FUNCTIONS else value for name, value in extra.items()
+      name: _refused(name, value) if name in FUNCTIONS else value for name, value in extra.items()
     }
   holes = [is_hole(leaf) for leaf in jax.tree.leaves(chosen, is_leaf=is_hole)]
   if not any(holes):
@@ -37,20 +75,12 @@ def completed(extra: dict, chosen, params) -> dict:
   return out
 
 
-def _hidden(name, value):
-  """A function of parameters of which this link sees a part: an error where a criterion calls it, nothing else."""
-
-  def call(*args, **kwargs):
-    raise ValueError(
-      f'{name}= is a function of all parameters, and optax.masked or optax.partition hides some from this link: leave'
-      ' them away, and choose the leaves with where= of prune_transform'
-    )
-
-  return value if value is None else (value[0], call) if isinstance(value, tuple) else call
-
-
 def aligned(grad, chosen):
-  """`grad` (any tree that has the chosen leaves) shaped like `chosen`, or None."""
+  """Returns the leaves of `grad` that are chosen, in a tree like `chosen`, or None for None.
+
+  Raises:
+    ValueError: `grad` lacks a chosen leaf.
+  """
   if grad is None:
     return None
   given = named_leaves(grad)
@@ -63,8 +93,15 @@ def aligned(grad, chosen):
   return treedef.unflatten([given[path_name(path)] for path, _ in leaves])
 
 
-def required(extra, name, who, what):
-  """An extra argument of tx.update. Raises ValueError that says who asks for it, and for what."""
-  if extra.get(name) is None:
-    raise ValueError(f'{who} needs {what}: call tx.update(grads, opt_state, params, {name}=...)')
-  return extra[name]
+def _refused(name, value):
+  """An argument that fails when called: this link sees only a part of the parameters."""
+
+  def call(*args, **kwargs):
+    raise ValueError(
+      f'{name}= is a function of all parameters, and optax.masked or optax.partition hides some of'
+      ' them from this link: do without it, and choose the leaves with where= of prune_transform'
+    )
+
+  if value is None:
+    return None
+  return (value[0], call) if isinstance(value, tuple) else call

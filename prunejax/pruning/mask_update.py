@@ -1,4 +1,4 @@
-"""scores -> pool -> allocate -> select -> expand: the way from a criterion's scores to masks."""
+"""From a criterion's scores to masks: pool, allocate, select, expand."""
 
 from typing import Any, NamedTuple
 
@@ -6,191 +6,171 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jax_core
 
-from prunejax.pruning import placement as layout
-from prunejax.pruning.allocations import shares as allocations
-from prunejax.pruning.selection import groups
-from prunejax.pruning.selection import search as selection
-from prunejax.pruning.selection.groups import Scores
-from prunejax.pruning.structures import local as structures
+from prunejax.pruning import placement, selection
+from prunejax.pruning.allocations import uniform
+from prunejax.pruning.selection import Scores
+from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Structure, Units
 
-# Reading these again costs less than storing what they gave.
+# Operations that cost less to repeat than their results cost to store.
 _CHEAP = frozenset(
-  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne lt le gt ge and or not'
-  ' broadcast_in_dim reshape squeeze stop_gradient copy jit pjit add_any'.split()
+  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne lt le'
+  ' gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit add_any'.split()
 )
 
 
 class Selected(NamedTuple):
-  """`masks` {path: bool}; `kept` {name: int32 units, a vector over the slices of a stacked leaf};
-  `nan` {path: bool}, true where a score of the leaf is NaN; `memory` of an allocation that has one.
+  """New masks.
+
+  Attributes:
+    masks: {path: bool, shaped like the scores}.
+    units: {unit name: bool units kept}.
+    nan: {path: bool scalar, True if a score of the leaf is NaN}.
   """
 
   masks: dict[str, Any]
-  kept: dict[str, Any]
+  units: dict[str, Any]
   nan: dict[str, Any]
-  memory: Any = None
 
 
 def select_masks(
-  scores: dict,
+  scores: dict[str, jax.Array],
   sparsity,
   *,
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   stacked=(),
-) -> dict:
-  """Masks {path: bool} for scores {path: array} at a sparsity: pool, allocate, select, expand.
+) -> dict[str, jax.Array]:
+  """Computes masks for scores at a sparsity.
 
-  Leaves named in `stacked` hold one layer in each slice of axis 0; each slice is cut alone.
+  Args:
+    scores: {path: scores}, higher is kept.
+    sparsity: the fraction removed, in [0, 1); may be traced.
+    allocation: who pays; default `uniform()`.
+    structure: what goes together; default `unstructured()`.
+    stacked: paths of leaves that hold one layer in each slice of axis 0; each slice is cut alone.
+
+  Returns:
+    {path: bool}, True = kept.
   """
-  return select(groups.plain(scores, stacked), sparsity, allocation, structure).masks
+  return select(selection.plain(scores), sparsity, allocation, structure, stacked=stacked).masks
 
 
 def select(
-  scores: Scores, sparsity, allocation=None, structure=None, old=None, memory=None
+  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=()
 ) -> Selected:
-  """Masks at a sparsity for scores that are read again and again rather than stored.
+  """Computes masks for scores that are read again and again rather than stored.
 
-  `old`, masks {path: bool}: among scores of 0.0, weights that are kept so far go before those that
-  are pruned already. `memory`: what the allocation decided before, of one that has a memory; None, nothing yet.
+  Args:
+    scores: see `selection.Scores`.
+    sparsity: the fraction removed; may be traced.
+    allocation: who pays; default `uniform()`.
+    structure: what goes together; default `unstructured()`.
+    old: the masks so far, {path: bool}. Of scores of 0.0, those of weights kept so far rank above
+      those of weights that are pruned already.
+    stacked: see `select_masks`.
   """
-  allocation = allocations.uniform() if allocation is None else allocation
-  structure = structures.unstructured() if structure is None else structure
+  allocation = uniform() if allocation is None else allocation
+  structure = unstructured() if structure is None else structure
+  stacked = frozenset(stacked)
 
-  def chosen(sources, sparsity, old, memory):
-    found = scores._replace(sources=sources)
-    stored = allocation.choose is not None or not structure.single
-    return (_pooled if stored else _single)(found, sparsity, allocation, structure, old, memory)
+  def masks_of(sources, sparsity, old):
+    read = scores._replace(sources=sources)
+    if structure.single:
+      return _select_weights(read, sparsity, allocation, old, stacked)
+    return _select_units(read, sparsity, allocation, structure, old, stacked)
 
-  return layout.automatic(
-    chosen, scores.read(scores.sources), scores.sources, sparsity, old, memory
+  example = scores.read(scores.sources)
+  return placement.automatic(masks_of, example, scores.sources, sparsity, old)
+
+
+def pooled_units(scores: dict, structure: Structure, stacked=frozenset()) -> Units:
+  """Returns the units that an allocation shares out, from scores in memory."""
+  pooled = structure.pool(scores)
+  shapes = {name: score.shape for name, score in scores.items()}
+  if structure.members is not None:
+    members = structure.members(shapes)
+    shapes = {unit: shape for unit, (_, shape) in members.items()}
+    stacked = _stacked_units(members, stacked)
+  return Units(pooled, selection.plain(pooled), shapes, structure.cost, frozenset(stacked))
+
+
+def check(
+  leaves: dict[str, jax.ShapeDtypeStruct],
+  allocation: Allocation,
+  structure: Structure,
+  stacked=frozenset(),
+):
+  """Raises the ValueError of an allocation or structure that does not fit the leaves."""
+  jax.eval_shape(
+    lambda scores: allocation.allocate(pooled_units(scores, structure, stacked), 0.0), leaves
   )
 
 
-def _single(scores, sparsity, allocation, structure, old, memory):
-  read = scores.read(scores.sources)
-  if old is not None and sum(score.size for score in read.values()) <= groups.FEW:
-    scores, old = groups.plain(_aged(read, old), scores.stacked), None
-  elif not _cheap(scores):
-    scores = groups.plain(read, scores.stacked)
-  unsigned = (
-    scores
-    if old is None
-    else scores._replace(
-      # -0.0 is no lower than 0.0: which of two zeros goes is for the old masks to say.
-      read=lambda sources: {
-        name: jnp.where(s == 0, jnp.zeros_like(s), s) for name, s in scores.read(sources).items()
-      }
-    )
-  )
-  # What an allocation counts leaf by leaf has to know as well which of two zeros goes first.
-  aged = (
-    scores
-    if old is None
-    else scores._replace(
-      read=lambda sources: _aged(scores.read(sources[0]), sources[1]), sources=(scores.sources, old)
-    )
-  )
-  units = _units(unsigned if allocation.find is not None else aged, structure)
-  of = groups.blocks(unsigned)
-  like = units.scores
-  if not of.problems:
-    return Selected(
-      {name: jnp.ones(s.shape, bool) for name, s in like.items()},
-      allocation.keep(units, sparsity),
-      {name: jnp.zeros((), bool) for name in like},
-      memory,
-    )
-  found, memory = _found(allocation, units, of, sparsity, memory)
-  masks, stay = selection.masks(of, found.edge, like, old, allocation.find is not None)
-  nan = {name: jnp.any(flags) for name, flags in groups.by_name(of, found.nan, unsigned).items()}
-  return Selected(masks, groups.by_name(of, found.edge.above + stay, unsigned), nan, memory)
+def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
+  """Every weight is a unit."""
+  if not _is_cheap(scores):
+    scores = selection.plain(scores.read(scores.sources))
+  # An allocation that counts scores has to know, too, which of two zeros ranks higher.
+  ranked = scores
+  if old is not None:
+    ranked = Scores(lambda both: _aged(scores.read(both[0]), both[1]), (scores.sources, old))
+  example = ranked.read(ranked.sources)
+  shapes = {name: score.shape for name, score in example.items()}
+  allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
+  if _are_masks(allocated):
+    return Selected(allocated, allocated, _nan(scores.read(scores.sources)))
+  masks, nan = selection.select(scores, allocated, old)
+  return Selected(masks, masks, nan)
 
 
-def _pooled(scores, sparsity, allocation, structure, old, memory):
+def _select_units(scores, sparsity, allocation, structure, old, stacked) -> Selected:
+  """Units are pooled and stored."""
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
-  units = pooled_units(ranked, structure, scores.stacked)
-  nan = {name: jnp.any(jnp.isnan(score)) for name, score in read.items()}
-  if allocation.choose is not None:
-    keep = allocation.choose(units, sparsity)
-    return Selected(structure.expand(keep, ranked), allocation.keep(units, sparsity), nan, memory)
-  of = groups.blocks(units.again)
-  if of.problems:
-    found, memory = _found(allocation, units, of, sparsity, memory)
-    keep, _ = selection.masks(of, found.edge, units.scores)
-    kept = groups.by_name(of, found.edge.above + found.edge.needed, units.again)
-  else:
-    keep, kept = (
-      {name: jnp.ones(s.shape, bool) for name, s in units.scores.items()},
-      allocation.keep(units, sparsity),
-    )
-  return Selected(structure.expand(keep, ranked), kept, nan, memory)
+  units = pooled_units(ranked, structure, stacked)
+  kept = allocation.allocate(units, sparsity)
+  if not _are_masks(kept):
+    kept = selection.select(units.read, kept).masks
+  return Selected(structure.expand(kept, ranked), kept, _nan(read))
 
 
-def _found(allocation, units, of, sparsity, memory) -> tuple[selection.Found, Any]:
-  if allocation.find is not None:
-    return allocation.find(units, of, sparsity), memory
-  if allocation.remember is None:
-    return selection.edges(of, groups.in_order(of, allocation.keep(units, sparsity))), memory
-  kept, memory = allocation.remember(
-    units, sparsity, allocation.init(units.parts()) if memory is None else memory
-  )
-  return selection.edges(of, groups.in_order(of, kept)), memory
+def _are_masks(allocated) -> bool:
+  return any(isinstance(name, str) for name in allocated)
 
 
-def pooled_units(scores: dict, structure, stacked=()) -> Units:
-  """The units that an allocation shares out, from scores in memory."""
-  pooled, shapes = structure.pool(scores), _shapes(scores)
-  if structure.members is not None:
-    of = structure.members(shapes)
-    shapes, stacked = {unit: shape for unit, (_, shape) in of.items()}, _stacked_units(of, stacked)
-  return Units(pooled, groups.plain(pooled, stacked), shapes, structure.cost)
+def _nan(scores):
+  return {name: jnp.any(jnp.isnan(score)) for name, score in scores.items()}
 
 
-def _stacked_units(of, stacked):
-  """The units whose leaves stack layers. Raises ValueError where some do and others do not."""
-  found = {unit: [name in stacked for name in names] for unit, (names, _) in of.items()}
-  for unit, layers in found.items():
-    if any(layers) != all(layers):
+def _stacked_units(members, stacked) -> frozenset:
+  """The units whose leaves stack layers; ValueError where some leaves do and others do not."""
+  flags = {unit: [name in stacked for name in names] for unit, (names, _) in members.items()}
+  for unit, layered in flags.items():
+    if any(layered) != all(layered):
       raise ValueError(
-        f'the units {unit!r} lie in leaves of which only some are stacked: {list(of[unit][0])}'
+        f'the units {unit!r} lie in leaves of which only some are stacked: {list(members[unit][0])}'
       )
-  return frozenset(unit for unit, layers in found.items() if all(layers))
+  return frozenset(unit for unit, layered in flags.items() if all(layered))
 
 
-def kept_units(scores: dict, sparsity, allocation, structure, stacked=()):
-  """(units, units kept by name): what an allocation decides, before anything is selected."""
-  units = pooled_units(scores, structure, stacked)
-  return units, allocation.keep(units, sparsity)
+def _is_cheap(scores: Scores) -> bool:
+  """True if `read` is elementwise throughout; a random draw or a matrix product is made once."""
 
-
-def _units(scores: Scores, structure):
-  read = scores.read(scores.sources)
-  return Units(read, scores, _shapes(read), structure.cost)
-
-
-def _shapes(scores):
-  return {name: score.shape for name, score in scores.items()}
-
-
-def _cheap(scores: Scores) -> bool:
-  """True if `read` is elementwise all through: a random draw or a matrix product is made once."""
-
-  def plain(jaxpr):
+  def is_plain(jaxpr):
     return all(
       eqn.primitive.name in _CHEAP
-      and all(plain(inner) for inner in jax_core.jaxprs_in_params(eqn.params))
+      and all(is_plain(inner) for inner in jax_core.jaxprs_in_params(eqn.params))
       for eqn in jaxpr.eqns
     )
 
-  return plain(jax.make_jaxpr(scores.read)(scores.sources).jaxpr)
+  return is_plain(jax.make_jaxpr(lambda: scores.read(scores.sources))().jaxpr)
 
 
 def _aged(scores: dict, old: dict) -> dict:
-  """Float32 scores with every zero as 0.0 where the weight is kept so far and as -0.0, which ranks below
-  it, where it is pruned already.
+  """Float32 scores whose zeros are 0.0 where the weight is kept so far, and -0.0 where it is pruned.
+
+  -0.0 ranks below 0.0.
   """
   floats = {name: score.astype(jnp.float32) for name, score in scores.items()}
   return {name: jnp.where(s == 0, jnp.where(old[name], 0.0, -0.0), s) for name, s in floats.items()}

@@ -1,4 +1,4 @@
-"""What one does with masks: boolean pytrees shaped like params, True = kept."""
+"""Functions of masks: boolean pytrees shaped like params, True = kept."""
 
 import hashlib
 
@@ -6,29 +6,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning.paths import is_prunable, matches, named_leaves, select
 from prunejax.pruning.placement import on_host
-from prunejax.pruning.types import is_prunable, named_leaves, select, selects
 
 
 def apply(params, masks):
-  """`params` with pruned weights at 0.0, in their own dtypes; pruned weights get no gradient."""
+  """Returns `params` with pruned weights at 0.0, in their own dtypes.
+
+  Pruned weights get no gradient.
+  """
   return jax.tree.map(lambda p, mask: jnp.where(mask, p, jnp.zeros_like(p)), params, masks)
 
 
 def straight_through(params, masks):
-  """The values of `apply`, but the gradient passes to every weight (Bengio et al., 2013)."""
-  # The value is p or 0; the gradient is that of the second term, whose value is 0 also where p is infinite.
+  """Returns the values of `apply`, while the gradient passes to every weight (Bengio et al., 2013)."""
+  # The second term has the gradient of p and the value 0, also where p is infinite.
   through = lambda p: jnp.where(jnp.isfinite(p), p - jax.lax.stop_gradient(p), 0)
   return jax.tree.map(lambda p, mask: jnp.where(mask, p, through(p)), params, masks)
 
 
 def from_zeros(params, where='.*'):
-  """Masks read back from the zeros of `params`; True throughout for leaves outside `where` (a regex
-  on the path, or a predicate) and for those that are no floating-point numbers.
+  """Reads masks back from the zeros of `params`.
+
+  Args:
+    params: any tree of arrays.
+    where: as in `prune_transform`. Other leaves, and leaves of other dtypes, are True throughout.
+
+  Raises:
+    ValueError: `where` matches no floating-point leaf.
   """
   select(params, where, origin='masks.from_zeros')
   chosen = {
-    name: is_prunable(leaf) and selects(where)(name, leaf)
+    name: is_prunable(leaf) and matches(where)(name, leaf)
     for name, leaf in named_leaves(params).items()
   }
   treedef = jax.tree.structure(params)
@@ -41,14 +50,18 @@ def from_zeros(params, where='.*'):
 
 
 def sparsity(masks, where='.*') -> dict:
-  """{'total': fraction removed, 'leaves': {path: fraction}, 'removed': int, 'weights': int} over
-  the leaves that `where` matches.
+  """Counts what is removed.
 
-  Floating-point leaves count their zeros as removed, so params do as well. Counts are exact Python
-  integers.
+  Args:
+    masks: masks, or params: zeros of floating-point leaves count as removed.
+    where: as in `prune_transform`; the leaves to count.
+
+  Returns:
+    {'total': fraction removed, 'leaves': {path: fraction}, 'removed': int, 'weights': int}. Counts
+    are exact Python integers.
   """
   chosen = lambda name, leaf: (
-    (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and selects(where)(name, leaf)
+    (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and matches(where)(name, leaf)
   )
   leaves = {name: leaf for name, leaf in named_leaves(masks).items() if chosen(name, leaf)}
   return _fractions(
@@ -58,33 +71,40 @@ def sparsity(masks, where='.*') -> dict:
 
 
 def overlap(a, b) -> dict:
-  """Kept in both, as a fraction of what either keeps (1 if neither keeps anything); in all and by
-  leaf.
+  """Counts the weights kept in both, as a fraction of those kept in either.
+
+  Returns:
+    {'total', 'leaves', 'both', 'weights'}; the fraction is 1 where neither keeps anything.
   """
   return _compare(a, b, lambda x, y: (int(_count(x & y)), int(_count(x | y))), 'both', empty=1.0)
 
 
 def difference(a, b) -> dict:
-  """Entries that differ, as a fraction of all entries: Gordon et al., 2020, table 2's measure; in
-  all and by leaf.
+  """Counts the entries that differ, as a fraction of all entries (Gordon et al., 2020, table 2).
+
+  Returns:
+    {'total', 'leaves', 'differ', 'weights'}.
   """
   return _compare(a, b, lambda x, y: (int(_count(x != y)), jnp.size(x)), 'differ')
 
 
 def union(a, b):
-  """Kept in either."""
+  """Returns the masks of the weights kept in either."""
   return jax.tree.map(jnp.logical_or, a, b)
 
 
 def nested(inner, outer) -> bool:
-  """True if every weight that `inner` keeps is kept by `outer` too."""
+  """Returns True if every weight that `inner` keeps is kept by `outer` too."""
   pairs = _pairs(inner, outer)
   return not any(bool(jnp.any(x & ~y)) for x, y in pairs.values())
 
 
 def pack(masks, axis: int = -1):
-  """Masks as uint8, eight to a byte along `axis` (first weight in the highest bit), rank kept;
-  choose an axis that no mesh divides.
+  """Packs masks to uint8, eight to a byte along `axis`, the first weight in the highest bit.
+
+  Args:
+    masks: the masks.
+    axis: an axis that no mesh divides.
   """
   return jax.tree.map(
     lambda mask: mask.astype(jnp.uint8) if mask.ndim == 0 else jnp.packbits(mask, axis=axis), masks
@@ -92,7 +112,13 @@ def pack(masks, axis: int = -1):
 
 
 def unpack(packed, like, axis: int = -1):
-  """The masks that `pack` made; `like` is any tree of arrays with the shapes of the masks."""
+  """Returns the masks that `pack` made.
+
+  Args:
+    packed: what `pack` returned.
+    like: a tree of arrays with the shapes of the masks.
+    axis: the axis of `pack`.
+  """
 
   def opened(bits, leaf):
     shape = jnp.shape(leaf)
@@ -104,8 +130,12 @@ def unpack(packed, like, axis: int = -1):
 
 
 def mask_hash(masks) -> str:
-  """sha256 (hex) of paths, shapes and bits in order of path: equal for equal masks whatever the
-  device, mesh or tree class.
+  """Hashes paths, shapes and bits, in order of path.
+
+  Equal masks have equal hashes, whatever the device, the mesh or the class of the tree.
+
+  Returns:
+    The sha256, hexadecimal.
   """
   digest = hashlib.sha256()
   for name, mask in sorted(named_leaves(masks).items()):
@@ -116,7 +146,7 @@ def mask_hash(masks) -> str:
 
 
 def _count(flags):
-  # One number a row is below 2^31 for any array; their sum is taken where integers have no limit.
+  # A row's count is below 2^31 for any array; rows are summed where integers have no limit.
   rows = on_host(
     jnp.sum(flags, axis=-1, dtype=jnp.int32) if jnp.ndim(flags) else jnp.asarray(flags, jnp.int32)
   )

@@ -1,50 +1,135 @@
-"""WHEN: step -> sparsity, and step -> do masks move now? Both are plain functions of an int32 step,
-which may be traced.
+"""WHEN: how sparse is the model at a step, and do masks move at it?
 
-A schedule of this file carries the step from which it rests, `end`, and its last sparsity, `final`
-(None if only known at run time): `prune_transform` moves masks at `end` whatever `when` says, so
-the target is reached even if `end` is no multiple of the interval.
+A `Schedule` answers the first question and a `When` the second. Both are called with an int32 step,
+counted from 0, which may be traced. Plain functions of the step, optax schedules among them, are
+accepted in the place of either.
 """
 
+import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Number = float | int | jax.Array
 
-def cubic(sparsity, begin=0, end=None, initial=0.0):
-  """s + (initial - s) (1 - (t - begin) / (end - begin))^3 from begin to end, 0 before, s after (Zhu
-  & Gupta, 2017, eq. 1).
+# What a spec string may name, as in 'cubic(0.9, end=10000)' and 'every(10)'.
+__all__ = [
+  'constant',
+  'cubic',
+  'cycle',
+  'every',
+  'iterative',
+  'linear',
+  'one_shot',
+  'staircase',
+  'until',
+]
+
+
+# A dataclass and not a NamedTuple: `jax.jit(cubic(0.9, end=10))` has to work, and jit takes no tuple.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+  """Step -> sparsity, the fraction removed.
+
+  Attributes:
+    value: the function of the step, to a float32 scalar.
+    begin: the first step with a sparsity above 0.
+    end: the step from which the sparsity stays as it is, or None if that is not known. Masks move
+      at `end` whatever `when` says, so that the target is reached even if `end` is no multiple of
+      the interval. Where `end` is None they move at every step at which the value has just changed
+      and then rests.
+    final: the sparsity from `end` on, or None if it is known only at run time.
+  """
+
+  value: Callable[[Any], Any]
+  begin: Any = 0
+  end: Any = None
+  final: float | None = None
+
+  def __call__(self, step):
+    return self.value(step)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class When:
+  """Step -> do masks move at this step?
+
+  Attributes:
+    due: the function of the step, to a bool scalar.
+    begin: the first step at which masks may move.
+    last: the last step at which masks may move, or None if there is no last one or it is not known.
+  """
+
+  due: Callable[[Any], Any]
+  begin: Any = 0
+  last: Any = None
+
+  def __call__(self, step):
+    return self.due(step)
+
+
+def cubic(
+  sparsity: Number, begin: int = 0, end: int | None = None, initial: Number = 0.0
+) -> Schedule:
+  """Gradual pruning (Zhu & Gupta, 2017, equation 1).
+
+  s + (initial - s) (1 - (t - begin) / (end - begin))^3 from `begin` to `end`, 0 before `begin`.
+
+  Args:
+    sparsity: s, the sparsity from `end` on, in [0, 1).
+    begin: the first step with a sparsity.
+    end: the step at which s is reached.
+    initial: the sparsity at `begin`.
+
+  Raises:
+    ValueError: a value is out of range, or `end` is missing.
   """
   return _ramp('cubic', sparsity, begin, end, initial, 3)
 
 
-def linear(sparsity, begin=0, end=None, initial=0.0):
-  """From `initial` at begin to `sparsity` at end in a straight line; 0 before begin."""
+def linear(
+  sparsity: Number, begin: int = 0, end: int | None = None, initial: Number = 0.0
+) -> Schedule:
+  """A straight line from `initial` at step `begin` to `sparsity` at step `end`, 0 before `begin`.
+
+  Arguments and errors are those of `cubic`.
+  """
   return _ramp('linear', sparsity, begin, end, initial, 1)
 
 
-def constant(sparsity):
-  """The same sparsity at every step."""
-  return _schedule(
-    lambda step: jnp.broadcast_to(_sparsity(sparsity), jnp.shape(step)), 'constant', sparsity, 0
-  )
+def constant(sparsity: Number) -> Schedule:
+  """The same sparsity at every step.
+
+  Raises:
+    ValueError: the sparsity is outside [0, 1).
+  """
+  value = lambda step: jnp.broadcast_to(_float32(sparsity), jnp.shape(step))
+  return _schedule('constant', value, 0, 0, sparsity)
 
 
-def one_shot(sparsity, at=0):
-  """0 before step `at`, `sparsity` from there on."""
+def one_shot(sparsity: Number, at: int = 0) -> Schedule:
+  """0 before step `at`, `sparsity` from step `at` on.
+
+  Raises:
+    ValueError: the sparsity is outside [0, 1), or `at` is no step.
+  """
   _check_steps('one_shot', at=at)
-  return _schedule(
-    lambda step: jnp.where(step >= at, _sparsity(sparsity), 0), 'one_shot', sparsity, at
-  )
+  value = lambda step: jnp.where(step >= at, _float32(sparsity), 0)
+  return _schedule('one_shot', value, at, at, sparsity)
 
 
-def staircase(start, final, steps, jumps, begin=0):
-  """`start` at step begin, then `jumps` equal jumps, one every `steps` steps, to `final`.
+def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int = 0) -> Schedule:
+  """`start` at step `begin`, then `jumps` equal jumps to `final`, one every `steps` steps.
 
-  `staircase(0.5, 0.86, steps=1001, jumps=9)` is Cheong & Daniel's (2019): 50 %, then nine equal
-  jumps to 86 %.
+  `staircase(0.5, 0.86, steps=1001, jumps=9)` is the schedule of Cheong & Daniel (2019).
+
+  Raises:
+    ValueError: a value is out of range, or `start` is above `final`.
   """
   _check_steps('staircase', begin=begin)
   _check_sparsity('staircase start', start)
@@ -53,185 +138,225 @@ def staircase(start, final, steps, jumps, begin=0):
     _check_count('staircase', name, value)
   _check_order('staircase', 'start', start, 'final', final)
 
-  def sparsity_at(step):
+  def value(step):
     taken = jnp.clip((step - begin) // steps, 0, jumps)
-    rise = (_sparsity(final) - _sparsity(start)) * (taken.astype(jnp.float32) / jumps)
-    level = jnp.where(taken == jumps, _sparsity(final), _sparsity(start) + rise)
+    rise = (_float32(final) - _float32(start)) * (taken.astype(jnp.float32) / jumps)
+    level = jnp.where(taken == jumps, _float32(final), _float32(start) + rise)
     return jnp.where(step >= begin, level, 0)
 
-  return _schedule(sparsity_at, 'staircase final', final, begin + steps * jumps)
+  return _schedule('staircase final', value, begin, begin + steps * jumps, final)
 
 
-def iterative(sparsity, rounds, steps, begin=0):
-  """Rounds of pruning: one at step `begin` and one every `steps` steps from there, each removing the same share of what
-  is left, the last reaching `sparsity`: 1 - (1 - sparsity)^(r / rounds) after round r (Han et al., 2015; Frankle &
-  Carbin, 2019). Masks move with `every(steps, begin)`.
+def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Schedule:
+  """Rounds of pruning that each remove the same share of what is left.
+
+  Round r, at step `begin` + (r - 1) `steps`, brings the sparsity to
+  1 - (1 - sparsity)^(r / rounds) (Han et al., 2015; Frankle & Carbin, 2019). Masks move with
+  `every(steps, begin)`.
+
+  Raises:
+    ValueError: a value is out of range.
   """
   _check_steps('iterative', begin=begin)
   _check_sparsity('iterative', sparsity)
   for name, value in (('rounds', rounds), ('steps', steps)):
     _check_count('iterative', name, value)
 
-  def sparsity_at(step):
+  def value(step):
     done = jnp.clip((step - begin) // steps + 1, 0, rounds)
-    left = (1 - _sparsity(sparsity)) ** (done.astype(jnp.float32) / rounds)
-    return jnp.where(step >= begin, jnp.where(done == rounds, _sparsity(sparsity), 1 - left), 0)
+    left = (1 - _float32(sparsity)) ** (done.astype(jnp.float32) / rounds)
+    level = jnp.where(done == rounds, _float32(sparsity), 1 - left)
+    return jnp.where(step >= begin, level, 0)
 
-  return _schedule(sparsity_at, 'iterative', sparsity, begin + steps * (rounds - 1))
+  return _schedule('iterative', value, begin, begin + steps * (rounds - 1), sparsity)
 
 
-def cycle(sparsity, steps, begin, end):
-  """AC/DC (Peste et al., 2021): dense before `begin`, then phases of `steps` steps in turn sparse and dense, and sparse
-  for good from `end` on. Masks move with `every(steps, begin)`; what was pruned comes back at 0.
+def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
+  """Phases of `steps` steps that are sparse and dense in turn (AC/DC; Peste et al., 2021).
 
-  ValueError if `end` is not a whole number of phases after `begin`.
+  Dense before `begin`, sparse for good from `end` on. Masks move with `every(steps, begin)`.
+  Weights that come back start at 0.
+
+  Raises:
+    ValueError: a value is out of range, or `end` is no whole number of phases after `begin`.
   """
   _check_steps('cycle', begin=begin, end=end)
   _check_count('cycle', 'steps', steps)
-  if all(_known(value) for value in (steps, begin, end)) and (end < begin or (end - begin) % steps):
+  known = all(_is_known(value) for value in (steps, begin, end))
+  if known and (end < begin or (end - begin) % steps):
     raise ValueError(
       f'cycle: end={end} must be begin={begin} plus a whole number of phases of steps={steps}'
     )
 
-  def sparsity_at(step):
+  def value(step):
     phase = (step - begin) // steps
-    return jnp.where((step >= end) | ((step >= begin) & (phase % 2 == 0)), _sparsity(sparsity), 0)
+    sparse = (step >= end) | ((step >= begin) & (phase % 2 == 0))
+    return jnp.where(sparse, _float32(sparsity), 0)
 
-  return _schedule(sparsity_at, 'cycle', sparsity, end)
+  return _schedule('cycle', value, begin, end, sparsity)
 
 
-def every(n, begin=0, until=None):
-  """Masks move at begin, begin + n, begin + 2n, ... and, if given, not after step `until`."""
+def every(n: int, begin: int = 0, until: int | None = None) -> When:
+  """Masks move at steps begin, begin + n, begin + 2n, ..., and not after step `until`.
+
+  Raises:
+    ValueError: `n` is no positive integer, or the steps are out of order.
+  """
   _check_steps('every', begin=begin)
-  if _known(n) and not (float(n).is_integer() and n >= 1):
+  if _is_known(n) and not (float(n).is_integer() and n >= 1):
     raise ValueError(f'every: n={n!r} must be a whole number of steps of at least 1')
   if until is not None:
     _check_steps('every', until=until)
-    if _known(begin) and _known(until) and begin > until:
+    if _is_known(begin) and _is_known(until) and begin > until:
       raise ValueError(f'every: begin={begin} is after until={until}')
 
   def due(step):
     now = (step >= begin) & ((step - begin) % n == 0)
     return now if until is None else now & (step <= until)
 
-  due.begin, due.until = begin, until
-  return due
+  return When(due, begin, until)
 
 
-def until(last, when=None):
-  """`when` (default: every step), but not after step `last`; then masks stay as they are."""
-  _check_steps('until', last=last)
-  when = every(1) if when is None else when
-  begin, inner = getattr(when, 'begin', None), getattr(when, 'until', None)
-  if begin is not None and _known(begin) and _known(last) and begin > last:
-    raise ValueError(
-      f'until: the masks of its `when` move from step {begin} on, which is after last={last}'
-    )
-  due = lambda step: when(step) & (step <= last)
-  due.begin, due.until = begin, last
-  if inner is not None:
-    due.until = min(last, inner) if _known(last) and _known(inner) else jnp.minimum(last, inner)
-  return due
+def until(last: int, when: When | Callable | None = None) -> When:
+  """`when` (default: every step), but not after step `last`: masks then stay as they are.
 
-
-def _forced_step(origin, schedule, when):
-  """The schedule's end, if masks may move before it: there they move whatever the interval, so that the target is
-  reached. None for one that has no end, or asks for all it ever will by the first step at which `when` lets masks move.
+  Raises:
+    ValueError: `when` first moves masks after step `last`.
   """
-  end, begin, last = (
-    getattr(schedule, 'end', None),
-    getattr(when, 'begin', None),
-    getattr(when, 'until', None),
-  )
-  static = lambda *values: all(isinstance(value, (int, float, np.number)) for value in values)
-  if static(end, last) and last < end:
+  _check_steps('until', last=last)
+  when = every(1) if when is None else as_when(when)
+  if _is_known(when.begin) and _is_known(last) and when.begin > last:
     raise ValueError(
-      f'{origin}: masks or ranks stop moving after step {last}, before the schedule reaches its target at step {end}'
+      f'until: `when` first moves masks at step {when.begin}, which is after last={last}'
     )
-  begin = 0 if begin is None else begin
-  return None if end is None or (static(end, begin) and end <= begin) else end
+  lasts = [last] if when.last is None else [last, when.last]
+  known = all(_is_known(value) for value in lasts)
+  earliest = min(lasts) if known else functools.reduce(jnp.minimum, lasts)
+  return When(lambda step: when(step) & (step <= last), when.begin, earliest)
 
 
-def _ramp(name, sparsity, begin, end, initial, power):
+def as_schedule(schedule: Schedule | Callable) -> Schedule:
+  """Returns `schedule` as a `Schedule`; of a plain function only the value is known."""
+  whole = _unwrapped(schedule)
+  return whole if isinstance(whole, Schedule) else Schedule(schedule)
+
+
+def as_when(when: When | Callable) -> When:
+  """Returns `when` as a `When`; a plain function of the step may move masks at any step."""
+  whole = _unwrapped(when)
+  return whole if isinstance(whole, When) else When(when)
+
+
+def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], jax.Array]:
+  """Returns the function step -> do masks move?: at the steps of `when`, and at the target.
+
+  Args:
+    origin: the name of the caller, for the error.
+    schedule: the sparsity. Its `end` moves masks too, if that comes after the first step of `when`.
+    when: the regular moves.
+
+  Raises:
+    ValueError: `when` stops before the schedule reaches its target.
+  """
+  end, begin, last = schedule.end, when.begin, when.last
+  if end is None:
+    return lambda step: when(step) | ((step > begin) & _arrives(schedule, step))
+  if _are_numbers(end, last) and last < end:
+    raise ValueError(
+      f'{origin}: `when` stops after step {last}, before the schedule reaches its target at step'
+      f' {end}'
+    )
+  if _are_numbers(end, begin) and end <= begin:
+    return when
+  return lambda step: when(step) | (step == end)
+
+
+def _arrives(schedule, step):
+  """True at a step at which the sparsity has changed and does not change at the next step."""
+  now = schedule(step)
+  return (now != schedule(step - 1)) & (now == schedule(step + 1))
+
+
+def _unwrapped(function):
+  """What a `functools.partial` without arguments stands for, at any depth."""
+  while isinstance(function, functools.partial) and not (function.args or function.keywords):
+    function = function.func
+  return function
+
+
+def _ramp(name, sparsity, begin, end, initial, power) -> Schedule:
   if end is None:
     raise ValueError(
-      f'{name}: end= is missing: the step at which the sparsity is reached, as in {name}(0.9, begin=0, end=10_000)'
+      f'{name}: end= is missing: the step at which the sparsity is reached, as in'
+      f' {name}(0.9, begin=0, end=10_000)'
     )
   _check_steps(name, begin=begin, end=end)
-  if _known(begin) and _known(end) and begin > end:
+  if _is_known(begin) and _is_known(end) and begin > end:
     raise ValueError(f'{name}: begin={begin} is after end={end}')
   _check_sparsity(name, sparsity)
   _check_sparsity(f'{name} initial', initial)
   _check_order(name, 'initial', initial, 'sparsity', sparsity)
 
-  def sparsity_at(step):
-    left = jnp.clip(
-      jnp.asarray(end - step, jnp.float32) / jnp.maximum(jnp.asarray(end - begin, jnp.float32), 1),
-      0,
-      1,
-    )
-    target = _sparsity(sparsity)
-    level = target + (_sparsity(initial) - target) * left**power
+  def value(step):
+    length = jnp.maximum(jnp.asarray(end - begin, jnp.float32), 1)
+    left = jnp.clip(jnp.asarray(end - step, jnp.float32) / length, 0, 1)
+    target = _float32(sparsity)
+    level = target + (_float32(initial) - target) * left**power
     return jnp.where(step >= end, target, jnp.where(step >= begin, level, 0))
 
-  return _schedule(sparsity_at, name, sparsity, end)
+  return _schedule(name, value, begin, end, sparsity)
 
 
-def _schedule(sparsity_at, name, final, end):
+def _schedule(name, value, begin, end, final) -> Schedule:
   _check_sparsity(name, final)
-  sparsity_at.end = end
-  sparsity_at.final = float(final) if _known(final) else None
-  return sparsity_at
+  return Schedule(value, begin, end, float(final) if _is_known(final) else None)
 
 
-def _sparsity(value):
+def _float32(value):
   return jnp.asarray(value, jnp.float32)
 
 
-def _known(value) -> bool:
-  """True for numbers of Python and numpy. A jax array may be traced, so it is data and is never
-  compared here.
-  """
+def _is_known(value) -> bool:
+  """True for numbers of Python and numpy; a jax array may be traced and is never compared."""
   return not isinstance(value, jax.Array)
 
 
+def _are_numbers(*values) -> bool:
+  return all(isinstance(value, (int, float, np.number)) for value in values)
+
+
 def _check_sparsity(name, value):
-  if not _known(value):
+  if not _is_known(value):
     return
-  if (
-    isinstance(value, (bool, str))
-    or not isinstance(value, (int, float, np.number, np.ndarray))
-    or np.ndim(value)
-  ):
+  is_number = isinstance(value, (int, float, np.number, np.ndarray)) and not np.ndim(value)
+  if isinstance(value, bool) or not is_number:
     raise ValueError(
       f'{name}: sparsity={value!r} must be a number, the fraction removed in [0, 1), or a jax array'
     )
   if not (value >= 0 and np.float32(value) < 1):
     raise ValueError(
-      f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is 0.9'
+      f'{name}: sparsity={float(value)} is outside [0, 1); it is the fraction removed, so 90 % is'
+      ' 0.9'
     )
 
 
 def _check_count(name, key, value):
-  if _known(value) and not (float(value).is_integer() and value >= 1):
+  if _is_known(value) and not (float(value).is_integer() and value >= 1):
     raise ValueError(f'{name}: {key}={value!r} must be a whole number of at least 1')
 
 
 def _check_order(name, low_name, low, high_name, high):
-  if _known(low) and _known(high) and isinstance(high, (int, float, np.number)) and low > high:
+  if _are_numbers(low, high) and low > high:
     raise ValueError(
-      f'{name}: {low_name}={low} is above {high_name}={high}; a sparsity that falls would revive weights'
+      f'{name}: {low_name}={low} is above {high_name}={high}; a sparsity that falls would revive'
+      ' weights'
     )
 
 
 def _check_steps(name, **steps):
   for key, value in steps.items():
-    if not _known(value):
+    if not _is_known(value):
       continue
-    whole = (
-      isinstance(value, (int, float, np.number))
-      and not isinstance(value, bool)
-      and math.isfinite(value)
-    )
-    if not whole or not float(value).is_integer() or value < 0:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and float(value).is_integer() and value >= 0):
       raise ValueError(f'{name}: {key}={value!r} must be a step, a whole number of at least 0')

@@ -5,39 +5,49 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prunejax.pruning.paths import named_leaves, path_name
 from prunejax.pruning.placement import on_host
-from prunejax.pruning.types import named_leaves, path_name
 
 
 class PruneState(NamedTuple):
-  """Steps taken (int32), masks shaped like params (bool, True = kept, `MaskedNode` where nothing is
-  pruned), the criterion's own state, for each pruned leaf the first step, counted from 1, in which
-  one of its scores was NaN (int32 [leaves], 0 = never), and the memory of an allocation that has one.
+  """The state of a pruning link.
+
+  Attributes:
+    prune_count: steps taken, int32.
+    prune_mask: masks shaped like params: bool, True = kept, `optax.MaskedNode` where nothing is
+      pruned.
+    prune_criterion: the state of the criterion.
+    prune_nan: int32 [pruned leaves]: the first step, counted from 1, in which a score of the leaf
+      was NaN; 0 = never.
   """
 
   prune_count: Any
   prune_mask: Any
   prune_criterion: Any
   prune_nan: Any = ()
-  prune_allocation: Any = ()
 
 
 class LatentPruneState(PruneState):
-  """The state of a link with `zero_pruned=False`: same fields, but pruned weights live on under the
-  mask.
-  """
+  """The state of a link with `zero_pruned=False`: pruned weights live on under the mask."""
 
 
 def get_masks(opt_state, params):
-  """Boolean masks shaped like `params`, True = kept, from every pruning link at any depth of
-  `opt_state`.
+  """Returns the masks of all pruning links in an optimizer state.
 
-  True throughout for a leaf nobody prunes; where several links prune one leaf, a weight stays only
-  if all keep it. ValueError if a mask is for a leaf that `params` lacks or that has another shape:
-  the state of another model.
+  Args:
+    opt_state: an optimizer state that has pruning links at any depth.
+    params: the parameters.
+
+  Returns:
+    Bool shaped like `params`, True = kept: True throughout for a leaf that nobody prunes. Where
+    several links prune one leaf, a weight is kept only if all of them keep it.
+
+  Raises:
+    ValueError: a mask is for a leaf that `params` lacks or that has another shape, so the state is
+      that of another model.
   """
   shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
-  found = {}
+  masks = {}
   for state in prune_states(opt_state):
     for name, mask in named_leaves(state.prune_mask).items():
       if shapes.get(name) != jnp.shape(mask):
@@ -49,28 +59,44 @@ def get_masks(opt_state, params):
             else f'have no such leaf (they have {list(shapes)[:6]})'
           )
         )
-      found[name] = found[name] & mask if name in found else jnp.asarray(mask)
-  fill = lambda path, leaf: (
-    found.get(path_name(path), None)
-    if path_name(path) in found
-    else jnp.ones(jnp.shape(leaf), bool)
-  )
-  return jax.tree_util.tree_map_with_path(fill, params)
+      masks[name] = masks[name] & mask if name in masks else jnp.asarray(mask)
+
+  def mask_of(path, leaf):
+    name = path_name(path)
+    return masks[name] if name in masks else jnp.ones(jnp.shape(leaf), bool)
+
+  return jax.tree_util.tree_map_with_path(mask_of, params)
 
 
 def prune_states(opt_state) -> list[PruneState]:
-  """Every state of a pruning link inside an optimizer state, in order."""
+  """Returns every state of a pruning link inside an optimizer state, in order."""
   is_state = lambda node: isinstance(node, PruneState)
   return [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
 
 
-def nan_scores(opt_state, member: int | None = None) -> dict:
-  """{path: step} of every leaf that had a NaN among its scores when masks moved; steps count from 1.
+def removed_weights(opt_state) -> dict[str, jax.Array]:
+  """Returns {path: bool, True where a weight is removed} of the leaves that links set to zero."""
+  removed = {}
+  for state in prune_states(opt_state):
+    if not isinstance(state, LatentPruneState):
+      for name, mask in named_leaves(state.prune_mask).items():
+        removed[name] = removed[name] | ~mask if name in removed else ~mask
+  return removed
 
-  From that step on its weights are NaN (see `prune_transform`): an error, whatever the loss says.
-  `member` is the place of a run in a state of several, stacked on a first axis.
+
+def nan_scores(opt_state, member: int | None = None) -> dict[str, int]:
+  """Names every leaf that had a NaN among its scores when masks moved.
+
+  From that step on the weights of the leaf are NaN (see `prune_transform`).
+
+  Args:
+    opt_state: an optimizer state that has pruning links at any depth.
+    member: the index of one run in a state that stacks several runs on a first axis.
+
+  Returns:
+    {path: first such step, counted from 1}.
   """
-  found = {}
+  first_steps = {}
   for state in prune_states(opt_state):
     nan = on_host(state.prune_nan)
     nan = nan if member is None or not nan.size else nan[member]
@@ -78,18 +104,26 @@ def nan_scores(opt_state, member: int | None = None) -> dict:
       named_leaves(state.prune_mask) if nan.size else (), nan.tolist(), strict=True
     ):
       if step:
-        found[name] = min(step, found.get(name, step))
-  return found
+        first_steps[name] = min(step, first_steps.get(name, step))
+  return first_steps
 
 
 def check_pruned(params, opt_state) -> None:
-  """Raises a ValueError that names the first leaf with a pruned weight other than 0.0: the pruning
-  link was not the last of its chain; and one where there is no pruning link at all.
+  """Checks that every pruned weight is exactly 0.0.
+
+  Args:
+    params: the parameters after `optax.apply_updates`.
+    opt_state: an optimizer state that has pruning links at any depth.
+
+  Raises:
+    ValueError: a pruned weight is not 0.0, so the pruning link was not the last of its chain; the
+      error names the first such leaf. Or the state has no pruning link.
   """
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
     raise ValueError(
-      'check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning link'
+      'check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning'
+      ' link'
     )
   for state in states:
     if isinstance(state, LatentPruneState):
@@ -97,17 +131,17 @@ def check_pruned(params, opt_state) -> None:
     for name, mask in named_leaves(state.prune_mask).items():
       if name not in weights or jnp.shape(weights[name]) != jnp.shape(mask):
         raise ValueError(
-          f'opt_state has a mask of shape {jnp.shape(mask)} for {name!r}, and params have no such leaf'
+          f'opt_state has a mask of shape {jnp.shape(mask)} for {name!r}, and params have no such'
+          ' leaf'
         )
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
-      if alive and name in (spoilt := nan_scores(opt_state)):
+      if alive and name in (first_steps := nan_scores(opt_state)):
         raise ValueError(
-          f'{name!r} is NaN since step {spoilt[name]}, when one of its scores was: see nan_scores'
+          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see nan_scores'
         )
       if alive:
         raise ValueError(
           f'{name!r} has {alive} pruned weights that are not zero: prune_transform must be '
-          'the last link of its optax.chain, '
-          'after the optimizer and weight decay, and nothing may change params after '
-          'optax.apply_updates'
+          'the last link of its optax.chain, after the optimizer and weight decay, and nothing may '
+          'change params after optax.apply_updates'
         )

@@ -1,27 +1,36 @@
 """Who pays: what a recipe would remove from each leaf, before anything is trained."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import arguments as extra
-from prunejax.pruning import mask_update as pipeline
-from prunejax.pruning.allocations import shares as allocations
+from prunejax.pruning import mask_update, selection
+from prunejax.pruning.allocations import uniform
+from prunejax.pruning.arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
+from prunejax.pruning.paths import named_leaves, select
 from prunejax.pruning.placement import on_host
-from prunejax.pruning.selection.groups import plain
-from prunejax.pruning.structures import local as structures
-from prunejax.pruning.types import named_leaves, select
+from prunejax.pruning.structures import unstructured
+from prunejax.pruning.types import Allocation, Criterion, Structure
 
 COLLAPSE = 0.99
 
 
 class Payer(NamedTuple):
-  """One leaf of the report, or the total: `asked` and `got` are sparsities, `cutoff` the lowest
-  unit score kept (None if none is, or if groups within the leaf have thresholds of their own).
+  """One leaf of the report, or the total.
+
+  Attributes:
+    leaf: its path.
+    weights: the number of its weights.
+    kept: the number of weights kept.
+    asked: the sparsity that the allocation asks of it.
+    got: its sparsity.
+    cutoff: the lowest unit score kept; None if no unit is kept, or if groups of units within the
+      leaf have thresholds of their own.
+    warning: a text, or ''.
   """
 
   leaf: str
@@ -34,89 +43,97 @@ class Payer(NamedTuple):
 
 
 def who_pays(
-  params, criterion, sparsity, allocation=None, structure=None, where='.*', grad=None, **asked
+  params,
+  criterion: Criterion,
+  sparsity: float,
+  allocation: Allocation | None = None,
+  structure: Structure | None = None,
+  where='.*',
+  grad=None,
+  **extra: Any,
 ) -> list[Payer]:
-  """One row a leaf and a last row 'total' for `params` pruned now at `sparsity` (a number in [0,
-  1)); `grad` and the other extra arguments of `tx.update` (`examples`, `activations`, ...) where the criterion
-  needs them.
+  """Reports what would be removed from each leaf if `params` were pruned now.
+
+  Args:
+    params: the parameters.
+    criterion: as in `prune_transform`.
+    sparsity: the fraction removed, in [0, 1).
+    allocation: as in `prune_transform`.
+    structure: as in `prune_transform`.
+    where: as in `prune_transform`.
+    grad: the raw gradient, where the criterion needs it.
+    **extra: the other extra arguments of `tx.update` that the criterion needs.
+
+  Returns:
+    One row a leaf, and a last row 'total'. `format_report` prints them.
+
+  Raises:
+    ValueError: a value is out of range, or an argument that the criterion needs is missing.
   """
   if not 0 <= sparsity < 1:
     raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
-  allocation = allocations.uniform() if allocation is None else allocation
-  structure = structures.unstructured() if structure is None else structure
+  allocation = uniform() if allocation is None else allocation
+  structure = unstructured() if structure is None else structure
   if np.float32(sparsity) > np.float32(structure.cost):
     raise ValueError(
       f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}'
     )
+  check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   chosen = select(params, where, origin='who_pays')
-  grad = extra.aligned(grad, chosen)
+  grad = aligned(grad, chosen)
 
   @jax.jit
   def plan(chosen, grad, params):
     given = {
-      **extra.completed(asked, chosen, params),
+      **completed(extra, chosen, params),
       'grad': grad,
       'step': jnp.zeros([], jnp.int32),
+      'sparsity': jnp.float32(sparsity),
+      'due': jnp.array(True),
     }
     memory = criterion.update(criterion.init(chosen), chosen, **given)
-    memory = memory if criterion.prepare is None else criterion.prepare(memory, chosen, **given)
+    if criterion.prepare is not None:
+      memory = criterion.prepare(memory, chosen, **given)
     scores = named_leaves(criterion.score(memory, chosen, **given))
-    found = pipeline.select(plain(scores), sparsity, allocation, structure)
-    return structure.pool(scores), found.kept, found.masks
+    selected = mask_update.select(selection.plain(scores), sparsity, allocation, structure)
+    return structure.pool(scores), selected.units, selected.masks
 
-  units, kept, masks = plan(chosen, grad, params)
-  got = sparsity_of(masks)
-  of = (
-    structure.members({name: mask.shape for name, mask in masks.items()})
-    if structure.members
-    else {}
-  )
-  unit_of = {name: unit for unit, (names, _) in of.items() for name in names}
+  unit_scores, unit_masks, masks = plan(chosen, grad, params)
+  members = {}
+  if structure.members is not None:
+    members = structure.members({name: mask.shape for name, mask in masks.items()})
+  unit_of = {name: unit for unit, (names, _) in members.items() for name in names}
+  removed = sparsity_of(masks)
   rows = []
   for name, mask in masks.items():
-    weights, removed = mask.size, got['leaves'][name]
     unit = unit_of.get(name, name)
-    values = on_host(units[unit]).astype(np.float32).ravel()
-    stays = int(kept[unit])
-    asked = (1 - stays / max(values.size, 1)) * structure.cost
-    ranked = stays and allocation.choose is None  # one threshold a leaf
-    cutoff = (
-      float(np.partition(values, values.size - stays)[values.size - stays]) if ranked else None
-    )
-    bad = int(np.isnan(values).sum())
+    scores = on_host(unit_scores[unit]).astype(np.float32).ravel()
+    kept = on_host(unit_masks[unit]).ravel()
+    share = removed['leaves'][name]
     rows.append(
       Payer(
         name,
-        weights,
-        weights - round(removed * weights),
-        asked,
-        removed,
-        cutoff,
-        _warning(removed, stays, bad),
+        mask.size,
+        mask.size - round(share * mask.size),
+        (1 - int(kept.sum()) / max(kept.size, 1)) * structure.cost,
+        share,
+        _cutoff(scores, kept),
+        _warning(share, int(kept.sum()), int(np.isnan(scores).sum())),
       )
     )
   total = sum(row.weights for row in rows)
   warned = sum(bool(row.warning) for row in rows)
-  rows.append(
-    Payer(
-      'total',
-      total,
-      total - got['removed'],
-      float(sparsity),
-      got['total'],
-      None,
-      f'{warned} leaves warned of' if warned else '',
-    )
-  )
+  warning = f'warnings on {warned} leaves' if warned else ''
+  kept = total - removed['removed']
+  rows.append(Payer('total', total, kept, float(sparsity), removed['total'], None, warning))
   return rows
 
 
 def format_report(rows: list[Payer]) -> str:
-  """The rows as a text table, one line each."""
+  """Formats the rows of `who_pays` as a text table, one line each."""
   width = max(len(row.leaf) for row in rows)
-  lines = [
-    f'{"leaf":<{width}}  {"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
-  ]
+  heads = f'{"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
+  lines = [f'{"leaf":<{width}}  {heads}']
   for row in rows:
     cutoff = '-' if row.cutoff is None else f'{row.cutoff:.3e}'
     line = f'{row.leaf:<{width}}  {row.weights:>13,}  {row.kept:>13,}'
@@ -126,26 +143,32 @@ def format_report(rows: list[Payer]) -> str:
 
 
 def to_dict(rows: list[Payer]) -> dict:
-  """The rows as JSON-able data: {'leaves': [...], 'total': {...}, 'warnings': [...]}; a cut-off
-  that is not finite becomes None.
+  """Turns the rows of `who_pays` into data for JSON.
+
+  Returns:
+    {'leaves': [...], 'total': {...}, 'warnings': [...]}; a cut-off that is not finite becomes None.
   """
-  plain = [
-    {
-      **row._asdict(),
-      'cutoff': row.cutoff if row.cutoff is not None and math.isfinite(row.cutoff) else None,
-    }
-    for row in rows
-  ]
+  finite = lambda value: value if value is not None and math.isfinite(value) else None
+  as_data = [{**row._asdict(), 'cutoff': finite(row.cutoff)} for row in rows]
   return {
-    'leaves': plain[:-1],
-    'total': plain[-1],
+    'leaves': as_data[:-1],
+    'total': as_data[-1],
     'warnings': [f'{row.leaf}: {row.warning}' for row in rows[:-1] if row.warning],
   }
 
 
-def _warning(removed, units_kept, bad):
-  if bad:
-    return f'{bad} scores are NaN'
+def _cutoff(scores, kept) -> float | None:
+  """The lowest score kept, unless a unit that is not kept has a higher one."""
+  if not kept.any():
+    return None
+  lowest = np.min(scores[kept])
+  highest_removed = np.max(scores[~kept], initial=-np.inf)
+  return None if highest_removed > lowest else float(lowest)
+
+
+def _warning(removed, units_kept, nan_scores):
+  if nan_scores:
+    return f'{nan_scores} scores are NaN'
   if not units_kept:
     return 'nothing is left'
   return f'more than {COLLAPSE:.0%} removed' if removed > COLLAPSE else ''

@@ -15,10 +15,10 @@ import safetensors.numpy
 
 from prunejax import files
 from prunejax.report import compare as comparing
-from prunejax.report import cost as spent
-from prunejax.report import document, ledger, tables
-from prunejax.train import cost, distributed, grid, log, parents, specs
-from prunejax.train import reuse as reusing
+from prunejax.report import cost, document, ledger, tables
+from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import reuse as reusing
+from prunejax.train import console, distributed, specs
 
 # Columns of a ledger row that every cell has; the others are the labels of the cell.
 COLUMNS = (
@@ -121,7 +121,7 @@ def reproduce(
   worker=(0, 1),
   one_by_one=False,
   reuse='',
-  say=log.say,
+  say=console.say,
   **part,
 ):
   """Runs the cells that the ledger lacks, then writes the report.
@@ -213,7 +213,7 @@ def key(cell) -> str:
   return grid.key(cell) if isinstance(cell, grid.Cell) else ledger.cell_hash(cell.settings)
 
 
-def run(cells, measure, folder, *, experiment, preset, root='', say=log.say) -> list:
+def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
   """Measures every cell that the ledger of `folder` lacks.
 
   Returns:
@@ -226,7 +226,9 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=log.say) -> 
   began = time.perf_counter()
   for count, cell in enumerate(left):
     spent = time.perf_counter() - began
-    pace = f'  about {log.clock(spent / count * (len(left) - count))} left in all' if count else ''
+    pace = (
+      f'  about {console.clock(spent / count * (len(left) - count))} left in all' if count else ''
+    )
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
     row = {
@@ -270,13 +272,13 @@ def kept(folder, settings, make) -> dict:
   return arrays
 
 
-def write_report(study: Study, folder, say=log.say) -> dict:
+def write_report(study: Study, folder, say=console.say) -> dict:
   """Writes the report of a work directory into it."""
   folder = files.path(folder)
   return redraw(study, folder / 'ledger.jsonl', folder, work=folder, say=say)
 
 
-def redraw(study: Study, path, out, *, work=None, say=log.say) -> dict:
+def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
   """Draws the report of a ledger.
 
   Args:
@@ -305,10 +307,10 @@ def redraw(study: Study, path, out, *, work=None, say=log.say) -> dict:
   shown += [tables.records('Cells that failed', failed)] if failed else []
   if work is not None:
     shown += study.tables_of_folder(rows, work) if study.tables_of_folder else []
-    if parts := spent.read(work):
+    if parts := cost.read(work):
       path = study.earlier_costs
-      before = spent.measured(path, rows[-1]['preset']) if path else []
-      shown.append(spent.table(parts, before))
+      before = cost.measured(path, rows[-1]['preset']) if path else []
+      shown.append(cost.table(parts, before))
       printed.append(shown[-1])
   written = document.write(
     out,
@@ -329,7 +331,7 @@ def redraw(study: Study, path, out, *, work=None, say=log.say) -> dict:
   return written
 
 
-def compare(study: Study, first, second, out, say=log.say) -> dict:
+def compare(study: Study, first, second, out, say=console.say) -> dict:
   """Writes a report of two ledgers or work directories, A and B, side by side into `out`."""
   sides = [comparing.read(where) for where in (first, second)]
   names = [
@@ -400,7 +402,7 @@ def facts(rows) -> dict:
     'cells': len(rows),
     'seeds': ', '.join(map(str, seeds)) or '-',
     'device': ', '.join(devices) or '-',
-    'time': log.clock(seconds),
+    'time': console.clock(seconds),
   }
 
 
@@ -436,7 +438,7 @@ def _chosen(study, preset, every, part):
     ]
   if len(chosen) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
     known = {key(cell): cell for cell in every}  # the teacher of a student has another sparsity
-    chosen = [known[k] for k in parents.with_read(map(key, chosen), known)]
+    chosen = [known[k] for k in dependencies.with_read(map(key, chosen), known)]
   return chosen
 
 
@@ -452,7 +454,7 @@ def _plan(study, preset, cells, workdir):
   title = f'{study.name} {preset}'
   price = getattr(_preset(study, preset), 'cost', '')
   if any(isinstance(cell, grid.Cell) for cell in cells):
-    text = cost.table([(cell.labels, cell.config) for cell in cells], title=f'{title}: {price}')
+    text = estimate.table([(cell.labels, cell.config) for cell in cells], title=f'{title}: {price}')
   else:
     lines = [describe(cell.labels) for cell in cells]
     text = '\n'.join([f'{title}: {len(cells)} cells; {price}', *lines])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.train import sharding
+from prunejax.pruning.paths import path_name
 
 GOLDEN = 0x9E3779B9
 SMALL = 2**20  # bytes; up to here numpy is done before a program is compiled
@@ -15,9 +15,7 @@ def sums(tree) -> dict:
   """{path: total} of every leaf of a tree of arrays."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   numbers = jax.device_get([total_here(x) if _small(x) else total(x) for _, x in leaves])
-  return {
-    sharding.path_of(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)
-  }
+  return {path_name(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)}
 
 
 @jax.jit

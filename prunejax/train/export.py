@@ -10,10 +10,10 @@ from flax import traverse_util
 
 from prunejax import files
 from prunejax.compress import deep, onnx_bert, shrink, sparse_file
-from prunejax.train import kinds, log, saved, specs
+from prunejax.train import console, families, saved_model, specs
 
 
-def export(folder, out, dtype='float32', to='hf', say=log.say):
+def export(folder, out, dtype='float32', to='hf', say=console.say):
   """Writes the model of `folder`, a work directory or a Hugging Face folder, to `out`; pruned weights are zeros.
 
   to: 'hf', a Hugging Face folder (a shrunk model is padded to one width for all layers); 'shrunk', one with heads and
@@ -33,14 +33,14 @@ def export(folder, out, dtype='float32', to='hf', say=log.say):
     raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
   if to not in FOLDERS and files.exists(out):
     raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
-  found = saved.load(folder)
+  found = saved_model.load(folder)
   more = write(found, out, dtype)
   say(f'{found.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
 
 def shrunk(found):
   """(leaves, size) of a Saved whose idle heads and inner neurons are cut out."""
-  parts = saved.widths(found.size)
+  parts = saved_model.widths(found.size)
   leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in found.leaves.items()}
   leaves, heads, inner = shrink.shrink(leaves, parts[0][1], found.size.hidden_act)
   size = copy.deepcopy(found.size)
@@ -52,7 +52,7 @@ def shrunk(found):
 def _hf(found, out, dtype):
   size, params, more = found.size, found.params, ''
   if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
-    parts = saved.widths(size)
+    parts = saved_model.widths(size)
     inner = max(*(part[2] for part in parts), 1)
     leaves = shrink.pad(found.leaves, parts[0][1], size.num_attention_heads, inner)
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
@@ -72,7 +72,7 @@ def _shrunk(found, out, dtype):
 
 
 def _save(out, params, size, tokenizer, dtype):
-  files.deliver(out, lambda here: kinds.save(here, params, size, tokenizer, dtype))
+  files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
 
 
 def _sparse(found, out, dtype):
@@ -109,7 +109,7 @@ def _delivered(out, data, leaves, again, exact):
 
 def _onnx(found, out, dtype):
   del dtype
-  parts = saved.widths(found.size)
+  parts = saved_model.widths(found.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
     onnx_bert.write(here, _arrays(found), parts, found.size.hidden_act, found.size.layer_norm_eps)

@@ -10,7 +10,7 @@ import tokenizers
 
 from prunejax import files
 from prunejax.data import corpus, finetuning, pretraining, pydoc, tasks, wordpiece
-from prunejax.train import kinds
+from prunejax.train import families
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -69,20 +69,20 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
   model and `vocab` or a trained one."""
   if init:
     folder = folder_of(init)
-    of = kinds.in_folder(folder)
+    of = families.in_folder(folder)
     tokenizer = of.words.load(vocab or folder)
     size = of.files.read_size(folder)
   else:
-    folder, of = None, kinds.KINDS[kind]
+    folder, of = None, families.KINDS[kind]
     tokenizer = (
       of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
     )
-    size = kinds.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
+    size = families.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
       f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model {size.vocab_size}'
     )
-  return Source(kinds.read_only(of, size), tokenizer, folder)
+  return Source(families.read_only(of, size), tokenizer, folder)
 
 
 def trained(spec, vocab_size, root, cache, words=wordpiece):

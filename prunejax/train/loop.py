@@ -7,16 +7,18 @@ import jax
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import placement as layout
-from prunejax.pruning import who_pays as report
+from prunejax.pruning import placement
+from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import (
   checkpoint,
   configs,
+  console,
   distributed,
   evaluate,
+  families,
+  finite,
   inputs,
-  kinds,
-  log,
+  metrics_log,
   optimizer,
   preemption,
   sharding,
@@ -60,11 +62,11 @@ LEAST = {
   'population.memory': 0.0,
   'mesh.model': 1,
   'data.vocab_size': 1,
-  **{f'model.{key}': 1 for key in kinds.SIZE_KEYS},
+  **{f'model.{key}': 1 for key in families.SIZE_KEYS},
 }
 
 
-def train(config, folder, *, title='', say=log.say):
+def train(config, folder, *, title='', say=console.say):
   """Trains one run and returns its result.
 
   Args:
@@ -82,7 +84,7 @@ def train(config, folder, *, title='', say=log.say):
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
   """
   began = time.perf_counter()
-  say = say if distributed.first() else log.silent
+  say = say if distributed.first() else console.silent
   tx = optimizer.make(config)
   check(config)
   folder = workdir.owned(folder, configs.identity(config))
@@ -122,7 +124,7 @@ def train(config, folder, *, title='', say=log.say):
       config.log.tensorboard,
       folder if distributed.first() else None,
     )
-    writer = log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
+    writer = metrics_log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
     try:
       with preemption.notice() as told:
         state = _loop(
@@ -148,16 +150,16 @@ def finish(
   metrics = scores(state, data, program, place)
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   writer.write(config.steps, 'eval', metrics)
-  params = jax.tree.map(layout.on_host, program.view(state['params'], masks))
+  params = jax.tree.map(placement.on_host, program.view(state['params'], masks))
   if config.keep_model and distributed.first():
     files.deliver(
-      folder / 'model', lambda out: kinds.save(out, params, source.size, source.tokenizer)
+      folder / 'model', lambda out: families.save(out, params, source.size, source.tokenizer)
     )
   if config.keep_latent:
-    latent = jax.tree.map(layout.on_host, state['params'])  # every process has a part of it
+    latent = jax.tree.map(placement.on_host, state['params'])  # every process has a part of it
     if distributed.first():
       files.deliver(
-        folder / 'latent', lambda out: kinds.save(out, latent, source.size, source.tokenizer)
+        folder / 'latent', lambda out: families.save(out, latent, source.size, source.tokenizer)
       )
   result = {
     'metrics': metrics,
@@ -187,7 +189,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       jax.block_until_ready(metrics)
       writer.start(at)
     if due(config.log.every) or due(config.checkpoint.every):
-      means = log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
+      means = finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       if due(config.log.every):
         pending = []
         shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
@@ -199,7 +201,7 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
     if manager and due(config.checkpoint.every):
       checkpoint.save(manager, state, config.to_json_best_effort())
     if told():
-      log.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
+      finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
       checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
       raise preemption.Preempted(
         f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}'
@@ -208,14 +210,14 @@ def _loop(config, state, data, program, mesh, writer, manager, folder, told):
       writer.write(
         at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh))
       )
-  log.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
+  finite.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
   return state
 
 
 def scores(state, data, program, place=lambda batch: batch):
   """Held-out scores of a state; of a task also the loss on what it was trained on."""
   measure = lambda params, batch: jax.tree.map(
-    layout.on_host, program.measure(params, place(batch))
+    placement.on_host, program.measure(params, place(batch))
   )
   params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
   if not data.task:
@@ -232,7 +234,7 @@ def check(config):
   for key, value, known in (
     ('view', config.view, list(VIEWS)),
     ('model.dtype', config.model.dtype, list(DTYPES)),
-    ('model.kind', kinds.name_of(config), list(kinds.KINDS)),
+    ('model.kind', families.name_of(config), list(families.KINDS)),
     ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
     ('data.pairs', config.data.pairs, ['matched', 'first']),
     ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
@@ -265,16 +267,15 @@ def who_pays(config, program, params, batch, folder, say):
   """Prints and saves, before training, what the schedule's end will take from each leaf."""
   rng = jax.random.key(config.seed)
   gradient = lambda: program.gradient(params, batch, rng)
-  # Functions of a batch of which every process holds a part would have to be compiled with the batch inside.
-  observed = lambda: {} if jax.process_count() > 1 else program.observe(lambda p: p, batch, rng)
+  observed = lambda: program.observe(lambda p: p, batch, rng)
   for name, group in optimizer.groups(config).items():
-    try:
-      rows = optimizer.who_pays(group, f'prune.{name}', params, config.steps, gradient, observed)
-    except ValueError as error:
-      if jax.process_count() == 1 or not optimizer.asks_for_more(error):
-        raise
-      say(f'prune.{name}: who pays is not known before masks first move: {error}')
+    key = f'prune.{name}'
+    needs = sorted(optimizer.pieces(group, key)[0].needs - {'grad'})
+    if needs and jax.process_count() > 1:
+      # Each process holds a part of the batch, which would have to be compiled into the program.
+      say(f'{key}: who pays is not known before masks first move: it needs {", ".join(needs)}')
       continue
-    say(report.format_report(rows))
+    rows = optimizer.who_pays(group, key, params, config.steps, gradient, observed)
+    say(format_report(rows))
     if distributed.first():
-      files.write(folder / f'who_pays_{name}.json', json.dumps(report.to_dict(rows), indent=1))
+      files.write(folder / f'who_pays_{name}.json', json.dumps(to_dict(rows), indent=1))

@@ -1,13 +1,14 @@
 """What a step minimises, and what a held-out batch is measured by. Each takes a model and returns pure functions.
 
-The last of them is residuals(params, batch) -> outputs that curve as the loss does without a teacher, see residuals.py.
+The last of them is residuals(params, batch) -> outputs that curve as the loss does without a teacher;
+see gauss_newton.py.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from prunejax.train import residuals
+from prunejax.train import gauss_newton
 
 
 def _inputs(batch):
@@ -18,7 +19,7 @@ def distillation(temperature=2.0, weight=0.5):
   """The soft part of an objective, for its argument `soft` (Hinton, Vinyals & Dean 2015).
 
   A loss becomes weight T^2 KL(teacher at T || model at T) + (1 - weight) loss, both distributions being the softmax of
-  logits / T, for each head that the batch holds the teacher's logits of, as 'teacher_<head>' (train/teacher.py).
+  logits / T, for each head that the batch holds the teacher's logits of, as 'teacher_<head>' (train/distillation.py).
 
   Returns: soft(loss, out, batch, weights={}) -> (loss, metrics with 'teacher_kl', the divergence at T). out: {head:
   logits}. weights: {head: weights of its positions}, where not all count alike.
@@ -83,7 +84,7 @@ def pretraining(model, soft=_hard):
   def curved(params, batch):
     out, weights = terms(params, batch, deterministic=True)[0], batch['weights']
     shares = weights / jnp.maximum(weights.sum(), 1)
-    return residuals.of_softmax(out['mlm'], shares), residuals.of_softmax(
+    return gauss_newton.of_softmax(out['mlm'], shares), gauss_newton.of_softmax(
       out['nsp'], 1 / len(out['nsp'])
     )
 
@@ -114,7 +115,7 @@ def causal(model, soft=_hard):
 
   def curved(params, batch):
     out, lm = terms(params, batch, deterministic=True)
-    return residuals.of_softmax(out, 1 / lm.size)
+    return gauss_newton.of_softmax(out, 1 / lm.size)
 
   return loss_fn, sums, curved
 
@@ -144,7 +145,9 @@ def finetuning(model, regression=False, soft=_hard):
     loss, out = terms(params, batch, deterministic=True)
     per = 1 / len(loss)
     return (
-      residuals.of_square(out[:, 0]) * per**0.5 if regression else residuals.of_softmax(out, per)
+      gauss_newton.of_square(out[:, 0]) * per**0.5
+      if regression
+      else gauss_newton.of_softmax(out, per)
     )
 
   return loss_fn, predict, curved

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prunejax.train import residuals
+from prunejax.train import gauss_newton
 
 
 def of(model, loss_fn, curved=None):
@@ -35,7 +35,7 @@ def of(model, loss_fn, curved=None):
       outputs = lambda params, i: curved(seen(params), example(i))
       told['outputs'] = (
         count,
-        lambda params, i: residuals.sketched(outputs(params, i), jax.random.fold_in(rng, i)),
+        lambda params, i: gauss_newton.sketched(outputs(params, i), jax.random.fold_in(rng, i)),
       )
     return told
 

@@ -13,24 +13,14 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.pruning import schedules as schedule
-from prunejax.pruning.allocations import cutoff, per_output
-from prunejax.pruning.allocations import shares as allocation
-from prunejax.pruning.criteria import block_fisher, curvature, dynamic, layerwise, saliency, surgeon
-from prunejax.pruning.criteria import weights as criteria
-from prunejax.pruning.links import fresh_moments as regrowth
-from prunejax.pruning.links import proximal, rewinding
-from prunejax.pruning.structures import local as structure
-from prunejax.pruning.structures import tied
-from prunejax.train import rivals, sharding, specs
+from prunejax.pruning import allocations, criteria, schedules, structures
+from prunejax.pruning.links import proximal
+from prunejax.pruning.links.fresh_moments import with_fresh_moments
+from prunejax.pruning.links.rewind import rewind
+from prunejax.pruning.paths import path_name
+from prunejax.train import rivals, specs
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
-# Where a config's spec strings find their factories.
-CRITERIA = (criteria, saliency, dynamic, curvature, surgeon, layerwise, block_fisher)
-BATCH = (curvature, surgeon, layerwise, block_fisher)
-SCHEDULES = (schedule,)
-ALLOCATIONS = (allocation, cutoff, per_output)
-STRUCTURES = (structure, tied)
 FRACTIONS = rivals.FRACTIONS
 
 
@@ -68,9 +58,9 @@ def make(config):
   last += rivals.low_rank(config, inject)
   dense, pruning = optax.named_chain(*links), optax.named_chain(*last)
   if c.rewind:
-    return rewinding.rewind(dense, pruning, when=_rewinds(config), to=c.rewind_to)
+    return rewind(dense, pruning, when=_rewinds(config), to=c.rewind_to)
   if c.fresh_moments:
-    return regrowth.with_fresh_moments(dense, pruning)
+    return with_fresh_moments(dense, pruning)
   return optax.named_chain(*links, *last)
 
 
@@ -98,12 +88,12 @@ def check(config):
     raise ValueError(f'accumulate={config.accumulate}: {parts}')
   for name, group in config.prune.items():
     criterion, planned, *_ = pieces(group, f'prune.{name}')
-    if planned and config.view == 'apply' and getattr(criterion.score, 'dense_gradient', False):
+    if planned and config.view == 'apply' and criterion.dense_gradient:
       raise ValueError(
         f'prune.{name}.criterion={group.criterion!r} needs the gradient of pruned weights, and view=apply gives them'
         ' none: use view=straight_through or, with zero_pruned=True, view=plain'
       )
-    end = getattr(planned(), 'end', None) if planned else None
+    end = planned().end if planned else None
     if end is not None and end >= config.steps:
       raise ValueError(
         f'prune.{name}.schedule={group.schedule!r} reaches its target at step {end}, but steps={config.steps}'
@@ -156,7 +146,7 @@ def horizon(config):
 def _rewinds(config):
   text = config.optimizer.rewind
   try:
-    return specs.parse(text, SCHEDULES, 'optimizer.rewind')()
+    return specs.parse(text, schedules, 'optimizer.rewind')()
   except (ValueError, TypeError) as error:
     raise ValueError(f'optimizer.rewind={text!r}: {error}') from error
 
@@ -172,12 +162,10 @@ def told(config, error):
 
 
 def looks_further(config):
-  """Whether a criterion of the config asks for more of a batch than its gradient."""
-  names = {f.__name__ for f in BATCH}
-  read = lambda name, group: (
-    specs.parse(group.criterion, CRITERIA, f'prune.{name}.criterion').factory.__module__
+  """Whether a criterion of the config needs more of a batch than its gradient."""
+  return any(
+    pieces(group, f'prune.{name}')[0].needs - {'grad'} for name, group in groups(config).items()
   )
-  return any(read(name, group) in names for name, group in groups(config).items())
 
 
 def where(config):
@@ -191,13 +179,13 @@ def pieces(group, key):
     re.compile(group.where)
   except re.error as error:
     raise ValueError(f'{key}.where={group.where!r} is not a regular expression: {error}') from error
-  planned = specs.parse(group.schedule, SCHEDULES, f'{key}.schedule') if group.schedule else None
+  planned = specs.parse(group.schedule, schedules, f'{key}.schedule') if group.schedule else None
   built = {'schedule': planned} if planned else {}
   for name, module in (
-    ('criterion', CRITERIA),
-    ('when', SCHEDULES),
-    ('allocation', ALLOCATIONS),
-    ('structure', STRUCTURES),
+    ('criterion', criteria),
+    ('when', schedules),
+    ('allocation', allocations),
+    ('structure', structures),
   ):
     built[name] = specs.parse(group[name], module, f'{key}.{name}')
   made = {}
@@ -212,7 +200,7 @@ def pieces(group, key):
 def link(group, key):
   """One `prune_transform` whose sparsities and seed are injected, so that they are data."""
   _, planned, when, allocate, structured = pieces(group, key)
-  scored = specs.parse(group.criterion, CRITERIA, f'{key}.criterion')
+  scored = specs.parse(group.criterion, criteria, f'{key}.criterion')
   fractions, static = split(planned)
   seed = {k: float(v) for k, v in scored.arguments.items() if k == 'seed'}
   fixed = {k: v for k, v in scored.arguments.items() if k != 'seed'}
@@ -241,7 +229,7 @@ def split(planned):
 def compiled_part(group, key):
   """The group as plain data without its sparsities and its seed: equal for groups that share a program."""
   _, planned, *_ = pieces(group, key)
-  criterion = specs.parse(group.criterion, CRITERIA, f'{key}.criterion')
+  criterion = specs.parse(group.criterion, criteria, f'{key}.criterion')
   kept = {k: v for k, v in criterion.arguments.items() if k != 'seed'}
   return {
     **group.to_dict(),
@@ -257,17 +245,9 @@ def who_pays(group, key, params, step, gradient, observed=dict):
   criterion, planned, _, allocate, structured = pieces(group, key)
   asked = float(planned()(step))
   parts = (params, criterion, asked, allocate, structured, group.where)
-  try:
+  if not criterion.needs:
     return prunejax.who_pays(*parts)
-  except ValueError as error:
-    if not asks_for_more(error):
-      raise
   return prunejax.who_pays(*parts, grad=gradient(), **observed())
-
-
-def asks_for_more(error):
-  """True for the error of a criterion that lacks an extra argument of the update."""
-  return re.search(r'\b(grad|value_fn|examples|outputs|activations)=', str(error)) is not None
 
 
 def inject(build, numbers):
@@ -320,5 +300,5 @@ def learning_rate(config, step):
 
 def _decays(params):
   return jax.tree_util.tree_map_with_path(
-    lambda path, _: not re.fullmatch(NO_DECAY, sharding.path_of(path)), params
+    lambda path, _: not re.fullmatch(NO_DECAY, path_name(path)), params
   )

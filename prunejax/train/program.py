@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.data import tasks
-from prunejax.models import hf_directory, hf_model
-from prunejax.train import inputs, kinds, objectives, observe, optimizer, rivals, teacher
+from prunejax.models.hf import convert as hf_model
+from prunejax.models.hf import folder as hf_directory
+from prunejax.train import distillation, families, inputs, objectives, observe, optimizer, rivals
 from prunejax.train.step import VIEWS, make_train_step
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -46,9 +47,9 @@ def read_inputs(config, part=(0, 1)):
     c.corpus,
     root,
     cache,
-    kind=kinds.name_of(config),
+    kind=families.name_of(config),
   )
-  kind = kinds.of_size(source.size)
+  kind = families.of_size(source.size)
   for field in kind.dropout:
     setattr(source.size, field, config.model.dropout)
   if c.seq_len > source.size.max_position_embeddings:
@@ -57,7 +58,7 @@ def read_inputs(config, part=(0, 1)):
     )
   shared = dict(root=root, cache=cache, seed=config.seed)
   shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
-  teacher.check(config)
+  distillation.check(config)
   if c.task:
     data = inputs.finetuning_data(
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
@@ -65,7 +66,7 @@ def read_inputs(config, part=(0, 1)):
   else:
     how = dict(eval_batches=config.eval.batches, part=part, how=kind.examples)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, kind.recipe(c), **how, **shared)
-  return source, teacher.with_soft_targets(config, source, data)
+  return source, distillation.with_soft_targets(config, source, data)
 
 
 def program_key(config, source=None):
@@ -106,7 +107,7 @@ def build(config, source, data, tx) -> Program:
   """The compiled functions of a run, made once for each `program_key`."""
   key = program_key(config, source)
   if key not in _PROGRAMS:
-    heads = kinds.heads(kinds.of_size(source.size), data.task)
+    heads = families.heads(families.of_size(source.size), data.task)
     outputs, regression = _outputs(config.data.task) or (1, False)
     sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
     model, draw, loss_fn, measure, curved = _model(
@@ -125,10 +126,10 @@ def build(config, source, data, tx) -> Program:
 @functools.lru_cache(maxsize=16)
 def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
   """(model, draw, loss_fn, measure, residuals), shared by programs that differ in their optimizer. size: its JSON."""
-  model = kinds.make(size, heads, outputs, DTYPES[dtype], initializer)
+  model = families.make(size, heads, outputs, DTYPES[dtype], initializer)
   tuned = heads == ('classifier',)
   taught = {'soft': objectives.distillation(*soft)} if soft else {}
-  made = objectives.finetuning if tuned else kinds.of_size(model.size).objective
+  made = objectives.finetuning if tuned else families.of_size(model.size).objective
   objective = made(model, regression, **taught) if tuned else made(model, **taught)
   return (
     model,
@@ -168,7 +169,7 @@ def pretrained(config, source, program, shapes):
   classes = hf_directory.read_config(source.folder).get('architectures') or ()
   tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
-  loaded, _ = kinds.of_size(source.size).files.load(source.folder, heads=heads)
+  loaded, _ = families.of_size(source.size).files.load(source.folder, heads=heads)
   if (
     'classifier' in loaded
     and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape

@@ -6,8 +6,8 @@ data: one program for all.
 
 import re
 
-from prunejax.pruning import schedules as schedule
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning import schedules
+from prunejax.pruning.links import low_rank as low_rank_links
 from prunejax.pruning.links import proximal
 from prunejax.train import specs
 
@@ -67,7 +67,7 @@ def low_rank(config, inject):
     )
   planned, when = _planned(config.low_rank)
   numbers, fixed = _split(planned)
-  build = lambda **numbers: lowrank.low_rank(
+  build = lambda **numbers: low_rank_links.low_rank(
     planned.factory(**numbers, **fixed), when, where=config.low_rank.where
   )
   return [('low_rank', inject(build, numbers))]
@@ -88,7 +88,7 @@ def _planned(group):
     ) from error
   made = {}
   for name in ('schedule', 'when'):
-    spec = made[name] = specs.parse(group[name], schedule, f'low_rank.{name}')
+    spec = made[name] = specs.parse(group[name], schedules, f'low_rank.{name}')
     try:
       made[f'{name}()'] = spec()
     except (ValueError, TypeError) as error:

@@ -2,11 +2,12 @@
 
 import functools
 import math
-import re
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prunejax.pruning.paths import matches_end, path_name
 
 
 def make_mesh(data=-1, model=1, devices=None) -> Mesh:
@@ -20,11 +21,6 @@ def make_mesh(data=-1, model=1, devices=None) -> Mesh:
   return Mesh(np.array(devices).reshape(data, model), ('data', 'model'))
 
 
-def path_of(path) -> str:
-  """'params/encoder/layer_0/ffn/output/kernel' for a JAX key path."""
-  return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
 def shard(tree, mesh, rules=()):
   """A tree of NamedSharding for a tree of shapes.
 
@@ -34,10 +30,12 @@ def shard(tree, mesh, rules=()):
   Raises ValueError when an axis is unknown or does not divide the dimension.
   """
 
+  matched = [(matches_end(pattern, 'mesh.rules'), axes) for pattern, axes in rules]
+
   def place(path, leaf):
-    name = path_of(path)
-    for pattern, axes in rules:
-      if re.search(f'(?:^|/)(?:{pattern})$', name) and len(axes) == len(leaf.shape):
+    name = path_name(path)
+    for matches, axes in matched:
+      if matches(name) and len(axes) == len(leaf.shape):
         for size, axis in zip(leaf.shape, axes, strict=True):
           parts = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
           if not set(parts) <= set(mesh.shape) or size % math.prod(
@@ -57,9 +55,9 @@ def check_rules(rules):
   for rule in rules:
     try:
       pattern, axes = rule
-      re.compile(pattern)
+      matches_end(pattern, 'mesh.rules')
       tuple(axes)
-    except (TypeError, ValueError, re.error) as error:
+    except (TypeError, ValueError) as error:
       raise ValueError(
         f"mesh.rules: {rule!r} is no rule ({error}); expected (regex, axes), as ('ffn/output/kernel', ('model', None))"
       ) from None

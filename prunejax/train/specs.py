@@ -50,7 +50,7 @@ def parse(text, module, key) -> Spec:
     bound = inspect.signature(factory).bind(*args, **kwargs)
   except TypeError as error:
     raise ValueError(
-      f'{key}={text!r}: {error}; expected {node.func.id}{inspect.signature(factory)}'
+      f'{key}={text!r}: {error}; expected {node.func.id}{_plain_signature(factory)}'
     ) from error
   bound.apply_defaults()  # so that two spellings of one method are equal
   arguments = {}
@@ -61,13 +61,33 @@ def parse(text, module, key) -> Spec:
 
 
 def factories(module):
-  """{name: function} of the public functions defined in a module, or in any of a tuple of them."""
+  """{name: function} of the factories that a module lists in `__all__`, or all of a tuple of modules.
+
+  A module without a list offers the public functions that it defines.
+  """
   return {
     name: value
     for one in (module if isinstance(module, tuple) else (module,))
     for name, value in vars(one).items()
-    if inspect.isfunction(value) and value.__module__ == one.__name__ and not name.startswith('_')
+    if inspect.isfunction(value) and name in _listed(one)
   }
+
+
+def _listed(module):
+  if hasattr(module, '__all__'):
+    return module.__all__
+  return [
+    name
+    for name, value in vars(module).items()
+    if getattr(value, '__module__', None) == module.__name__ and not name.startswith('_')
+  ]
+
+
+def _plain_signature(factory):
+  """The signature without annotations, as a person would type the call."""
+  signature = inspect.signature(factory)
+  plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+  return signature.replace(parameters=plain, return_annotation=signature.empty)
 
 
 def suggest(word, known):

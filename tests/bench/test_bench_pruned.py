@@ -8,7 +8,7 @@ import shrunk_bert
 
 from prunejax import __main__ as command
 from prunejax.bench import pruned
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 
 
 @pytest.fixture(scope='module')

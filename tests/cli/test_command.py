@@ -12,7 +12,8 @@ import safetensors.numpy
 import tiny_runs
 
 from prunejax import __main__ as command
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 from prunejax.train import loop
 
 PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]

@@ -10,7 +10,8 @@ import pytest
 import tiny_runs
 
 from prunejax import __main__ as command
-from prunejax.train import preemption, workers
+from prunejax.sweep import workers
+from prunejax.train import preemption
 
 LAUNCH = tiny_runs.ROOT / 'launch'
 FAKE = """#!/bin/bash

@@ -8,7 +8,7 @@ import pytest
 from sklearn import cluster
 
 from prunejax.compress import kmeans
-from prunejax.pruning.links import codebook as sharing
+from prunejax.pruning.links import codebook
 
 
 def best(values, k):
@@ -83,11 +83,11 @@ def test_the_gradient_of_a_centroid_is_the_sum_over_its_cluster():
   rng = np.random.default_rng(2)
   weights = np.where(rng.random((6, 5)) < 0.5, rng.normal(size=(6, 5)), 0).astype(np.float32)
   centroids, codes = kmeans.fit(weights[weights != 0], 3)
-  codes = {'w': sharing.codes_of(weights, codes)}
+  codes = {'w': codebook.codes_of(weights, codes)}
   slope = rng.normal(size=(6, 5)).astype(np.float32)
-  loss = lambda books: (sharing.share(books, codes)['w'] * slope).sum()
+  loss = lambda books: (codebook.share(books, codes)['w'] * slope).sum()
   grad = jax.grad(loss)({'w': centroids})['w']
   wanted = [slope[(codes['w'] == c)].sum(dtype=np.float64) for c in range(3)]
   np.testing.assert_allclose(grad, wanted, rtol=1e-5)
-  view = np.asarray(sharing.share({'w': centroids}, codes)['w'])
+  view = np.asarray(codebook.share({'w': centroids}, codes)['w'])
   assert ((view == 0) == (weights == 0)).all() and len(np.unique(view[weights != 0])) == 3

@@ -12,8 +12,9 @@ from shrunk_bert import HEADS, INNER, KINDS, inputs, outputs, tree, whole
 
 from prunejax import __main__ as command
 from prunejax.compress import deep, onnx_bert, shrink, sparse_file
-from prunejax.models import bert, bert_hf
-from prunejax.train import export, saved
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.train import export, saved_model
 
 
 def by_runtime(path, rows=2, length=7):
@@ -96,7 +97,7 @@ def test_onnx_runtime_has_our_logits_at_any_length_and_pruned_weights_are_zeros(
     t.name: onnx.numpy_helper.to_array(t)
     for t in onnx.load(folder / f'{which}.onnx').graph.initializer
   }
-  leaves = saved.load(folder / which).leaves
+  leaves = saved_model.load(folder / which).leaves
   assert all(np.array_equal(stored[path], leaf) for path, leaf in leaves.items() if path in stored)
   assert sum('kernel' in name for name in stored) == sum(
     bool(v.size) for p, v in leaves.items() if 'kernel' in p
@@ -110,7 +111,7 @@ def test_files_hold_the_model(models, capsys, to, read):
   _, folder = models
   assert command.main(['export', str(folder / 'whole'), f'--out={folder / to}', f'--to={to}']) == 0
   assert 'zeros are zeros' in capsys.readouterr().out
-  again, leaves = read(folder / to), saved.load(folder / 'whole').leaves
+  again, leaves = read(folder / to), saved_model.load(folder / 'whole').leaves
   assert again.keys() == leaves.keys()
   for path, leaf in leaves.items():
     assert not np.any(again[path][leaf == 0])
@@ -160,7 +161,7 @@ def test_wrong_widths_and_models_are_refused(models, monkeypatch):
   with pytest.raises(ValueError, match='more than 11'):
     shrink.pad(leaves, 4, 4, 11)
   with pytest.raises(ValueError, match="'gpt2'.*only a bert"):
-    saved.widths(transformers.GPT2Config())
+    saved_model.widths(transformers.GPT2Config())
   for wrong in ([1, 2], [1, 2, 5], [1, 2, -1], [1, 2, 1.0]):
     size.heads_per_layer = wrong
     with pytest.raises(ValueError, match='heads_per_layer=.*expected 3 whole numbers'):

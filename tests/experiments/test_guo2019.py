@@ -8,8 +8,9 @@ import pytest
 
 from experiments.guo2019 import cells, claims, run, strength
 from prunejax import __main__ as command
-from prunejax.models import bert, bert_hf
-from prunejax.pruning.types import named_leaves
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import inputs, optimizer, program
 
 

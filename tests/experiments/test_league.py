@@ -9,10 +9,11 @@ import pytest
 
 from experiments.league import arms, claims, prices, run, standing
 from prunejax.__main__ import main
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning import types
 from prunejax.report import ledger
-from prunejax.train import grid, inputs, optimizer, parents
+from prunejax.sweep import dependencies, grid
+from prunejax.train import inputs, optimizer
 
 LEAD = {
   'dense': 0.1,
@@ -117,7 +118,7 @@ def test_a_part_has_the_models_that_it_reads():
   found = [
     cell
     for cell in every
-    if grid.key(cell) in parents.with_read(found, {grid.key(c): c for c in every})
+    if grid.key(cell) in dependencies.with_read(found, {grid.key(c): c for c in every})
   ]
   more = [
     tuple(cell.labels[k] for k in ('method', 'stage', 'seed')) for cell in found if cell not in part

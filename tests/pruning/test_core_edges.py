@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.pruning import masks
-from prunejax.pruning import who_pays as report
-from prunejax.pruning.links import low_rank as lowrank
-from prunejax.pruning.links import proximal
+from prunejax.pruning import masks, who_pays
+from prunejax.pruning.links import low_rank, proximal
 from prunejax.pruning.selection import counts
 
 LEAVES = {'a': (4, 6), 'b': (3, 5)}
@@ -57,12 +55,12 @@ def test_equal_weights_have_a_deviation_of_one(size, value):
 
 
 def test_until_knows_what_its_when_says():
-  with pytest.raises(ValueError, match='move from step 10 on, which is after last=5'):
+  with pytest.raises(ValueError, match='first moves masks at step 10, which is after last=5'):
     prunejax.until(5, prunejax.every(1, begin=10))
   for last, inner in ((25, 10), (10, 25)):
-    assert prunejax.until(last, prunejax.every(1, until=inner)).until == 10
+    assert prunejax.until(last, prunejax.every(1, until=inner)).last == 10
   with pytest.raises(
-    ValueError, match='stop moving after step 10, before the schedule reaches its target at step 20'
+    ValueError, match='stops after step 10, before the schedule reaches its target at step 20'
   ):
     prunejax.prune_transform(
       prunejax.magnitude(),
@@ -78,7 +76,7 @@ def test_until_knows_what_its_when_says():
   'make',
   [
     lambda when: prunejax.prune_transform(prunejax.magnitude(), prunejax.constant(0.5), when),
-    lambda when: lowrank.low_rank(prunejax.constant(0.5), when),
+    lambda when: low_rank.low_rank(prunejax.constant(0.5), when),
   ],
 )
 def test_masks_of_a_constant_move_when_they_are_told(when, make):
@@ -208,7 +206,7 @@ def test_what_is_not_zero_since_a_score_was_nan_is_told_as_that():
 
 
 def test_who_pays_has_no_one_threshold_where_each_row_has_its_own():
-  rows = report.who_pays(
+  rows = who_pays.who_pays(
     {'w': jnp.array([[1.0, 10], [2, 20], [3, 30], [4, 40]])},
     prunejax.magnitude(),
     0.5,

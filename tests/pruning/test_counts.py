@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax.pruning.selection import bracket, counts, groups, survey
+from prunejax.pruning import selection
+from prunejax.pruning.selection import bracket, counts, survey
 from prunejax.pruning.types import Units
 
 # Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
@@ -34,11 +35,13 @@ def test_allocations_are_exact_over_more_weights_than_int32_counts(which):
     name: types.SimpleNamespace(size=rows * columns) for name, (rows, columns) in SHAPES.items()
   }
   share = jax.jit(
-    lambda sparsity: allocation.keep(Units(abstract(), groups.plain(abstract()), SHAPES), sparsity)
+    lambda sparsity: allocation.allocate(
+      Units(abstract(), selection.plain(abstract()), SHAPES), sparsity
+    )
   )
   assert TOTAL > 2**35
   for sparsity in SPARSITIES:
-    keep = {name: int(kept) for name, kept in share(jnp.float32(sparsity)).items()}
+    keep = {name: int(kept) for (name,), kept in share(jnp.float32(sparsity)).items()}
     assert keep == cases.ALLOCATIONS[which].oracle(sizes, SHAPES, sparsity), sparsity
     if which == 'erk':
       assert sum(keep.values()) == cases.kept(TOTAL, sparsity)
@@ -47,7 +50,8 @@ def test_allocations_are_exact_over_more_weights_than_int32_counts(which):
 def test_erk_of_vectors_too_large_for_its_shares_still_keeps_the_number_asked():
   leaves = {f'table_{i}': jax.ShapeDtypeStruct((2**31 - 1 - i,), jnp.float32) for i in range(3)}
   shapes = {name: leaf.shape for name, leaf in leaves.items()}
-  keep = prunejax.erk().keep(Units(leaves, groups.plain(leaves), shapes), jnp.float32(0.9))
+  units = Units(leaves, selection.plain(leaves), shapes)
+  keep = prunejax.erk().allocate(units, jnp.float32(0.9))
   assert sum(int(kept) for kept in keep.values()) == cases.kept(3 * (2**31 - 1) - 3, 0.9)
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from toy import grads_of, make_params
 
 import prunejax
-from prunejax.pruning.types import named_leaves, path_name
+from prunejax.pruning.paths import named_leaves, path_name
 
 # Several kinds of state: trees like params, factored ones, holes, wrappers, numbers beside them.
 OPTIMIZERS = {

@@ -2,8 +2,6 @@
 of `cases.py`.
 """
 
-import inspect
-
 import cases
 import jax
 import jax.numpy as jnp
@@ -12,9 +10,10 @@ import optax
 import pytest
 
 import prunejax
-from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning import mask_update, selection
+from prunejax.pruning.paths import named_leaves
 from prunejax.pruning.selection import counts
-from prunejax.pruning.types import named_leaves
+from prunejax.train import specs
 
 SPARSITIES = (0.0, 0.1, 0.35, 0.5)
 # Every factor beside the plain ones, and pairs that take each factor out of its usual company.
@@ -37,12 +36,7 @@ def tree(seed=0):
 
 @pytest.mark.parametrize('module', cases.TABLES, ids=lambda module: module.__name__.split('.')[-1])
 def test_every_public_factory_has_a_case(module):
-  public = {
-    name
-    for name, value in vars(module).items()
-    if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_'
-  }
-  assert public == set(cases.TABLES[module])
+  assert set(specs.factories(module)) == set(cases.TABLES[module])
 
 
 @pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
@@ -54,9 +48,9 @@ def test_masks_match_the_oracle_are_exact_and_nest(pair):
 
   @jax.jit
   def select(scores, sparsity):
-    units, keep = pipeline.kept_units(scores, sparsity, allocation, structure)
-    masks = pipeline.select_masks(scores, sparsity, allocation=allocation, structure=structure)
-    return units.scores, keep, masks
+    selected = mask_update.select(selection.plain(scores), sparsity, allocation, structure)
+    keep = {name: jnp.sum(kept) for name, kept in selected.units.items()}
+    return structure.pool(scores), keep, selected.masks
 
   expected_units = {name: cases.pooled(together, score) for name, score in scores.items()}
   before = None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax.pruning.criteria import block_fisher
+from prunejax.pruning.criteria.block_fisher import _in_blocks, _out_of_blocks, _size_of
 from prunejax.train import observe
 
 
@@ -93,7 +93,7 @@ def test_what_is_left_of_each_fisher_block_moves_for_all_that_goes_in_it_togethe
 
 
 def test_blocks_divide_the_input_axis_where_they_can_and_come_back():
-  assert [block_fisher._size_of(n, 50) for n in (768, 3072, 128, 49, 101, 7)] == [
+  assert [_size_of(n, 50) for n in (768, 3072, 128, 49, 101, 7)] == [
     48,
     48,
     32,
@@ -103,9 +103,7 @@ def test_blocks_divide_the_input_axis_where_they_can_and_come_back():
   ]
   for shape in ((101, 3), (2, 101, 3), (101,)):
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    np.testing.assert_array_equal(
-      block_fisher._out_of_blocks(block_fisher._in_blocks(jnp.asarray(w), 50), shape), w
-    )
+    np.testing.assert_array_equal(_out_of_blocks(_in_blocks(jnp.asarray(w), 50), shape), w)
 
 
 def test_what_is_lacking_or_wrong_is_said_with_the_leaf():
@@ -115,16 +113,16 @@ def test_what_is_lacking_or_wrong_is_said_with_the_leaf():
     ValueError, match=r"wanda\(\): no activations go into 'embedding'.*where=.*'kernel'"
   ):
     prunejax.wanda().score((), params, activations=lambda _: known)
-  with pytest.raises(ValueError, match=r'sparsegpt\(\) needs activations='):
-    prunejax.sparsegpt().score((), params)
+  with pytest.raises(ValueError, match=r'needs activations= in tx.update: activations\(params\)'):
+    prunejax.who_pays(params, prunejax.sparsegpt(), 0.5)
   with pytest.raises(ValueError, match=r"'kernel' have shape \(5, 3\), its kernel \(4, 3\)"):
     prunejax.wanda().score(
       (), {'kernel': params['kernel']}, activations=lambda _: {'kernel': jnp.ones((5, 3))}
     )
   with pytest.raises(ValueError, match=r"sparsegpt\(\): 'bias' has shape \(3,\)"):
     prunejax.sparsegpt(accumulate=True).init({'bias': jnp.ones(3)})
-  with pytest.raises(ValueError, match=r'block_fisher\(\) needs examples='):
-    prunejax.block_fisher().score(prunejax.block_fisher().init(params), params)
+  with pytest.raises(ValueError, match=r'needs examples= in tx.update: examples=\(n, loss'):
+    prunejax.who_pays(params, prunejax.block_fisher(), 0.5)
   for wrong in ({'block': 0}, {'gradients': 2.5}, {'damp': 0.0}, {'source': 'batches'}):
     with pytest.raises(ValueError, match=f'block_fisher: {next(iter(wrong))}='):
       prunejax.block_fisher(**wrong)

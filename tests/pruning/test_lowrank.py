@@ -11,7 +11,7 @@ import pytest
 import toy
 
 import prunejax
-from prunejax.pruning.links import low_rank as lowrank
+from prunejax.pruning.links import low_rank
 
 SHAPE = (12, 8)
 
@@ -37,7 +37,7 @@ def rank_of(matrix):
 
 @pytest.mark.parametrize('shape', [(12, 8), (128, 512), (30522, 768)])
 def test_the_rank_is_the_largest_that_the_non_zeros_pay_for(shape):
-  of = jax.jit(lambda s: lowrank.rank_for(shape, s))
+  of = jax.jit(lambda s: low_rank.rank_for(shape, s))
   for s in (0.0, 0.1, 0.5, 0.7, 0.9, 0.99):
     rank = int(of(jnp.float32(s)))
     assert rank == rank_oracle(shape, s)
@@ -49,7 +49,7 @@ def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_betwe
   params = {'w': {'kernel': kernel()}, 'b': jnp.ones(3)}
   tx = optax.chain(
     optax.sgd(0.1),
-    lowrank.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'),
+    low_rank.low_rank(prunejax.one_shot(0.5, at=1), prunejax.every(4), where='.*kernel'),
   )
   step = jax.jit(tx.update)
   state, plain = tx.init(params), np.float64(params['w']['kernel'])
@@ -64,9 +64,9 @@ def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_betwe
     near = best(free, 2)
     if t == 0:
       np.testing.assert_allclose(now, plain - 0.1 * np.float64(grads['w']['kernel']), atol=1e-6)
-      assert lowrank.ranks(state) == {}
+      assert low_rank.ranks(state) == {}
     else:
-      assert rank_of(now) == 2 and lowrank.ranks(state) == {'w/kernel': 2} == {
+      assert rank_of(now) == 2 and low_rank.ranks(state) == {'w/kernel': 2} == {
         'w/kernel': rank_oracle(SHAPE, 0.5)
       }
     if t in (1, 4):  # the schedule's end, and `when`
@@ -74,15 +74,15 @@ def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_betwe
     if t in (2, 3, 5, 6):  # one step of power iteration is nearly as near as the nearest
       assert np.linalg.norm(now - free) < 1.03 * np.linalg.norm(near - free)
     np.testing.assert_allclose(params['b'], params['b'])
-  left, right = lowrank.factors(now, 2)
+  left, right = low_rank.factors(now, 2)
   assert (left.size + right.size) == 2 * sum(SHAPE)
   np.testing.assert_allclose(left @ right, now, atol=1e-5)
-  assert lowrank.numbers(params, lowrank.ranks(state)) == 2 * sum(SHAPE) + 3
+  assert low_rank.numbers(params, low_rank.ranks(state)) == 2 * sum(SHAPE) + 3
 
 
 def test_members_of_one_program_have_ranks_of_their_own():
   def run(sparsity, w):
-    tx = lowrank.low_rank(prunejax.constant(sparsity), prunejax.every(2))
+    tx = low_rank.low_rank(prunejax.constant(sparsity), prunejax.every(2))
     params, state = {'kernel': w}, tx.init({'kernel': w})
     for t in range(2):
       updates, state = tx.update(toy.grads_of(params, t), state, params)
@@ -98,7 +98,7 @@ def test_members_of_one_program_have_ranks_of_their_own():
 
 def test_wrong_use_gets_one_line():
   with pytest.raises(ValueError, match=r"low_rank: 'b' has shape \(3,\); only a kernel"):
-    lowrank.low_rank(prunejax.constant(0.5)).init({'b': jnp.ones(3)})
+    low_rank.low_rank(prunejax.constant(0.5)).init({'b': jnp.ones(3)})
   with pytest.raises(ValueError, match='low_rank: tx.update needs params'):
-    tx = lowrank.low_rank(prunejax.constant(0.5))
+    tx = low_rank.low_rank(prunejax.constant(0.5))
     tx.update({}, tx.init({'w': kernel()}))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import prunejax
 from prunejax import masks
-from prunejax.pruning import who_pays as report
+from prunejax.pruning import who_pays
 
 PARAMS = {'a': jnp.array([1.0, -2.0, jnp.inf, 4.0]), 'b': [jnp.array([[0.5, -1.5]], jnp.bfloat16)]}
 MASKS = {'a': jnp.array([True, False, False, True]), 'b': [jnp.array([[False, True]])]}
@@ -108,7 +108,7 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
   assert (big.warning, small.warning) == ('', 'nothing is left')
   text = prunejax.format_report(rows)
   assert len(text.splitlines()) == 4 and 'nothing is left' in text
-  plain = report.to_dict(rows)
+  plain = who_pays.to_dict(rows)
   assert json.loads(json.dumps(plain))['warnings'] == ['small: nothing is left']
 
   zero = jax.tree.map(jnp.zeros_like, params)
@@ -117,7 +117,7 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
   assert structured[0].asked == structured[0].got == structured[1].got == 0.25
   with pytest.raises(ValueError, match='sparsity=0.9 is more than this structure can remove, 0.5'):
     prunejax.who_pays(params, prunejax.magnitude(), 0.9, **paired)
-  with pytest.raises(ValueError, match='taylor.. needs the raw gradient'):
+  with pytest.raises(ValueError, match='needs grad= in tx.update: the raw gradient'):
     prunejax.who_pays(params, prunejax.taylor(), 0.5, where='big')
   broken = {**params, 'big': params['big'].at[0, 0].set(jnp.nan)}
   assert (

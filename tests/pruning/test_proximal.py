@@ -195,7 +195,7 @@ def test_one_program_for_any_strength():
   [
     (
       lambda: prunejax.reweighted(-1.0),
-      'reweighted: strength=-1.0 must be a finite number from 0 on',
+      'reweighted: strength=-1.0 must be finite and non-negative',
     ),
     (lambda: prunejax.reweighted(1.0, every=0), 'every=0 must be at least 1'),
     (lambda: prunejax.reweighted(1.0, eps=0.0), 'eps=0.0 must be above 0'),

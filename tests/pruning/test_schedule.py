@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax.pruning import schedules as schedule
+from prunejax.pruning import schedules
 
 STEPS = np.arange(20, dtype=np.int32)
 
@@ -63,14 +63,14 @@ BAD = [
   (lambda: prunejax.staircase(0.9, 0.5, steps=10, jumps=2), 'start=0.9 is above final=0.5'),
   (lambda: prunejax.staircase(0.5, 0.9, steps=0, jumps=2), 'steps=0 must be a whole number'),
   (
-    lambda: schedule.iterative(0.9, rounds=0, steps=5),
+    lambda: schedules.iterative(0.9, rounds=0, steps=5),
     'iterative: rounds=0 must be a whole number',
   ),
   (
-    lambda: schedule.cycle(0.9, steps=5, begin=3, end=10),
+    lambda: schedules.cycle(0.9, steps=5, begin=3, end=10),
     'end=10 must be begin=3 plus a whole number',
   ),
-  (lambda: schedule.cycle(0.9, steps=5, begin=8, end=3), 'end=3 must be begin=8'),
+  (lambda: schedules.cycle(0.9, steps=5, begin=8, end=3), 'end=3 must be begin=8'),
   (lambda: prunejax.every(0), 'n=0 must be a whole number of steps'),
   (lambda: prunejax.every(5, begin=9, until=3), 'begin=9 is after until=3'),
   (lambda: prunejax.until(-1), 'last=-1 must be a step'),

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.pruning import mask_update as pipeline
+from prunejax.pruning import mask_update
 from prunejax.pruning.selection import counts, groups
 from prunejax.pruning.selection import search as selection
 
@@ -255,7 +255,7 @@ def test_of_two_zeros_in_any_leaf_the_kept_one_stays(allocation, monkeypatch):
   leaves = {'a1': ((9, 7), 0.2), 'a2': ((5, 8), 0.9), 'b': ((6, 11), 0.6)}
   scores = {name: np.float32(draw.random(shape) < 0.2) for name, (shape, _) in leaves.items()}
   old = {name: jnp.asarray(draw.random(shape) < share) for name, (shape, share) in leaves.items()}
-  run = lambda: pipeline.select(groups.plain(scores), jnp.float32(0.6), allocation, None, old)
+  run = lambda: mask_update.select(groups.plain(scores), jnp.float32(0.6), allocation, None, old)
   few = run()
   monkeypatch.setattr(groups, 'FEW', -1)
   monkeypatch.setattr(groups, 'SMALL', 8)

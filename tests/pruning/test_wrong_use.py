@@ -39,7 +39,7 @@ BAD = [
   ),
   (
     lambda: prune(when=prunejax.every(1, until=1)),
-    'stop moving after step 1, before .* target at step 2',
+    'stops after step 1, before .* target at step 2',
   ),
   (
     lambda: prune(allocation=prunejax.by_class({'enc.*': 0.5})).init(make_params()),
@@ -54,8 +54,14 @@ BAD = [
   (lambda: prunejax.block(0, 4), r'block\(0, 4\)'),
   (lambda: prune(criterion=prunejax.magnitude), 'is no Criterion; is a call missing'),
   (lambda: prunejax.prune_transform(prunejax.magnitude(), 0.5), 'schedule=0.5 must be a function'),
-  (lambda: update_with(prune(criterion=prunejax.taylor())), 'taylor.. needs the raw gradient'),
-  (lambda: update_with(prune(criterion=prunejax.movement())), 'movement.. needs the raw gradient'),
+  (
+    lambda: update_with(prune(criterion=prunejax.taylor())),
+    'criterion needs grad= in tx.update: the raw gradient',
+  ),
+  (
+    lambda: update_with(prune(criterion=prunejax.movement())),
+    'criterion needs grad= in tx.update: the raw gradient',
+  ),
   (lambda: update_with(prune(), grad={'enc': jnp.ones(3)}), "grad= has no leaf 'enc/kernel'"),
   (lambda: prune().update(make_params(), prune().init(make_params())), 'tx.update needs params'),
   (

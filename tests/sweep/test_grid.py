@@ -7,7 +7,8 @@ import pytest
 import tiny_runs
 
 from prunejax.report import ledger
-from prunejax.train import configs, cost, grid, loop, parents, population
+from prunejax.sweep import dependencies, estimate, grid, population
+from prunejax.train import configs, loop
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -205,7 +206,7 @@ def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
 
 def test_what_a_grid_would_cost(swept):
   config = tiny_runs.config(model__hidden_size=128, steps=100)
-  text = cost.table([(LABELS, config), (LABELS, config)], 'two cells')
+  text = estimate.table([(LABELS, config), (LABELS, config)], 'two cells')
   row = text.splitlines()[2].split()
   assert row[:4] == ['pretrain', 'pruned', '2', '200']
   measured = swept[1][0]['bytes'] // 4
@@ -213,13 +214,13 @@ def test_what_a_grid_would_cost(swept):
     (swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text()
   )
   folder = swept[0] / 'cells' / swept[1][0]['cell'] / 'model'
-  counted = cost.of(tiny_runs.config(init=str(folder)))
+  counted = estimate.of(tiny_runs.config(init=str(folder)))
   assert (
     counted['parameters'] == measured
     and counted['bytes'] > 17 * measured
     and size['vocab_size'] < 120
   )
-  assert cost.of(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+  assert estimate.of(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
 
 
 def test_overrides_of_a_sweep_leave_its_config_alone():
@@ -236,11 +237,11 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   )
   cells, done = {grid.key(c): c for c in (teacher, student)}, {grid.key(teacher): {}}
   left = {grid.key(student): student}
-  assert parents.without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
+  assert dependencies.without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
   model = tmp_path / 'cells' / grid.key(teacher) / 'model'
   model.mkdir(parents=True)
   (model / 'config.json').write_text('{}')
-  assert parents.without_model(cells, left, done, tmp_path) == set()
+  assert dependencies.without_model(cells, left, done, tmp_path) == set()
 
 
 def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):

@@ -18,7 +18,8 @@ from jax.extend.core import jaxprs_in_params
 import prunejax
 from prunejax import __main__ as command
 from prunejax.report import ledger
-from prunejax.train import grid, log, loop, measured, population, preemption, stack, waves
+from prunejax.sweep import grid, planning, population, resources, stacking
+from prunejax.train import loop, metrics_log, preemption
 
 CHANGES = [
   {},
@@ -117,7 +118,7 @@ def test_waves_share_one_program_that_memory_was_measured_of(swept):
   )
   (engine,) = engines
   state = sum(x.nbytes for x in jax.tree.leaves(engine.blank()))
-  assert engine.width == 3 and state < measured.held(engine.step) < 20 * state
+  assert engine.width == 3 and state < resources.held(engine.step) < 20 * state
 
 
 def test_progress_is_one_line_for_all_members(swept):
@@ -136,7 +137,7 @@ def test_progress_is_one_line_for_all_members(swept):
 
 
 def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch):
-  monkeypatch.setattr(log, 'PATIENCE', 0.0)
+  monkeypatch.setattr(metrics_log, 'PATIENCE', 0.0)
   quiet = {'log__every': 0, 'checkpoint__every': 0, 'steps': 8}
   _, lines = sweep(tmp_path / 'wave', CHANGES[:3], config=quiet)
   told = [line for line in lines if '3 of 3 members train' in line]
@@ -239,7 +240,7 @@ def inside(jaxpr, name, conds=0):
   return found
 
 
-@pytest.fixture(scope='module', params=stack.BATCHING)
+@pytest.fixture(scope='module', params=stacking.BATCHING)
 def toy(request):
   return request.param, population_cases.toy(3, request.param, criterion=population_cases.slow)
 
@@ -278,7 +279,7 @@ def test_a_stack_is_its_members(toy):
   together, metrics = population_cases.run(toy, steps=5)
   for i, state in enumerate(toy.alone):
     state, told = population_cases.run_alone(toy, state, i, steps=5)
-    mine = stack.take(together, i)
+    mine = stacking.take(together, i)
     tight = np.testing.assert_array_equal if batching == 'map' else population_cases.close
     jax.tree.map(tight, mine['params'], state['params'])
     tight(metrics['loss'][i], told['loss'])
@@ -292,9 +293,9 @@ def test_a_counter_that_depends_on_a_member_is_refused(toy):
     state, metrics = toy.step(state, batch)
     return {**state, 'step': state['step'] + jnp.int32(metrics['loss'] > 0)}, metrics
 
-  mesh = stack.make_mesh(1, count=3, batch_size=8)
+  mesh = stacking.make_mesh(1, count=3, batch_size=8)
   with pytest.raises(ValueError, match='out_axes'):
-    jax.eval_shape(stack.make_step(odd, 'vmap', mesh), toy.state, toy.batches, toy.rows)
+    jax.eval_shape(stacking.make_step(odd, 'vmap', mesh), toy.state, toy.batches, toy.rows)
 
 
 # What goes together, and how much of it.
@@ -304,7 +305,7 @@ def test_stages_follow_parents_and_wait_for_their_kind():
   parents = {'a': None, 'b': 'a', 'fresh': None, 'other': None, 'late': 'b', 'orphan': 'gone'}
   kinds = {'a': 'pre', 'b': 'tune', 'fresh': 'tune', 'other': 'pre', 'late': 'tune', 'orphan': 'x'}
   want = {'a': 0, 'b': 1, 'fresh': 2, 'other': 0, 'late': 2, 'orphan': 0}
-  assert waves.stages(parents, kinds) == want and waves.stages({}, {}) == {}
+  assert planning.stages(parents, kinds) == want and planning.stages({}, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_waves_are_as_few_as_memory_allows(count, unit, limit, how, width, built
   asked = []
   build = lambda n: asked.append(n) or n
   assert (
-    waves.fit(count, unit, build, lambda n: 10 + 10 * n, limit, **how) == (width, width)
+    planning.fit(count, unit, build, lambda n: 10 + 10 * n, limit, **how) == (width, width)
     and asked == built
   )
 

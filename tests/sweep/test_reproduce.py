@@ -8,7 +8,7 @@ from experiments.gordon2020 import presets
 from experiments.gordon2020 import study as gordon
 from prunejax import __main__ as command
 from prunejax.report import ledger
-from prunejax.train import grid
+from prunejax.sweep import grid
 
 ARMS = {'dense', 'pruned', 'deleted', 'after', 'random'}
 EXTRA = {'permuted', 'unmasked', 'after epochs'}

@@ -8,7 +8,7 @@ import pytest
 from experiments.gordon2020 import study as gordon
 from experiments.hassibi1993 import run as hassibi
 from prunejax.report import ledger
-from prunejax.train import grid, reuse
+from prunejax.sweep import grid, reuse
 from tests import tiny_runs
 
 LABELS = {

@@ -18,8 +18,8 @@ from experiments.gordon2020.analysis import probes
 from prunejax import __main__ as command
 from prunejax.data import corpus, wordpiece
 from prunejax.report import ledger
-from prunejax.sweep import study
-from prunejax.train import grid, inputs, parents, workers
+from prunejax.sweep import dependencies, grid, study, workers
+from prunejax.train import inputs
 
 
 class Distill(NamedTuple):
@@ -64,7 +64,9 @@ def test_every_cell_is_one_workers_with_all_it_starts_from(seed, count):
   for share in shares:
     assert share == [cell for cell in cells if cell in share]  # in the grid's order
     names = [keys[cells.index(cell)] for cell in share]
-    assert all(key in names[:i] for i, cell in enumerate(share) for key, _ in parents.reads(cell))
+    assert all(
+      key in names[:i] for i, cell in enumerate(share) for key, _ in dependencies.reads(cell)
+    )
 
 
 def test_the_steps_are_spread():

@@ -14,9 +14,11 @@ import prunejax
 from experiments.gordon2020 import study as gordon2020
 from experiments.gordon2020.analysis import hidden_states
 from prunejax import __main__ as command
-from prunejax.models import gpt2, gpt2_hf
+from prunejax.models import gpt2
+from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.report import ledger
-from prunejax.train import cost, grid, inputs, kinds, loop, optimizer
+from prunejax.sweep import estimate, grid
+from prunejax.train import families, inputs, loop, optimizer
 
 GPT2 = {'model__kind': 'gpt2', 'data__vocab_size': 300, 'prune__weights__where': gpt2.PRUNABLE}
 TASK = {'data__task': 'glue/cola', 'hold_zeros': True, 'prune__weights__schedule': ''}
@@ -132,11 +134,11 @@ def test_features_of_every_layer(born):
 def test_dry_cost_counts_a_decoder():
   config = tiny_runs.config(**GPT2)
   config.update(steps=1, batch_size=1)
-  size = kinds.KINDS['gpt2'].config(
+  size = families.KINDS['gpt2'].config(
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
   shapes = gpt2_hf._shapes(size, ('lm',))
-  told = cost.of(config)
+  told = estimate.of(config)
   assert told['parameters'] == sum(int(np.prod(s)) for s in shapes.values())
   kernels = (
     4 * 16 * 16 + 2 * 16 * 32

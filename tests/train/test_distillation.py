@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from prunejax.train import configs, grid, loop, objectives, program, waves
+from prunejax.sweep import grid, planning
+from prunejax.train import configs, loop, objectives, program
 
 RNG = np.random.default_rng(0)
 
@@ -126,7 +127,7 @@ def test_what_is_another_program_and_what_waits_for_its_teacher():
   assert key(taught()) != key(tiny_runs.config())
   cell = lambda config: grid.key(grid.Cell({}, config))
   assert cell(taught()) != cell(taught(**{'distill.teacher': 'nano'}))
-  at = waves.stages({'a': None, 'b': None, 'c': 'a'}, {'a': 1, 'b': 2, 'c': 3}, {'b': 'c'})
+  at = planning.stages({'a': None, 'b': None, 'c': 'a'}, {'a': 1, 'b': 2, 'c': 3}, {'b': 'c'})
   assert at == {'a': 0, 'b': 2, 'c': 1}
 
 

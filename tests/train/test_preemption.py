@@ -11,7 +11,8 @@ import pytest
 import tiny_runs
 
 from prunejax import __main__ as command
-from prunejax.train import grid, loop, preemption
+from prunejax.sweep import grid
+from prunejax.train import loop, preemption
 
 PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
 

@@ -11,8 +11,9 @@ import pytest
 import tiny_runs
 
 from configs import base
-from prunejax.pruning.links import low_rank as lowrank
-from prunejax.train import configs, grid, optimizer, program
+from prunejax.pruning.links import low_rank
+from prunejax.sweep import grid
+from prunejax.train import configs, optimizer, program
 
 OFF = {'prune.weights.schedule': ''}
 RPP = {'prox.penalty': 'reweighted(0.5, every=2, eps=0.1, end=4)', 'prox.where': '.*kernel', **OFF}
@@ -60,7 +61,7 @@ def test_a_penalty_after_the_step_makes_zeros_in_its_leaves_and_one_in_the_loss_
 
 def test_low_rank_is_the_last_link():
   weights, state = trained(optimizer.make(config(LOW)))
-  assert lowrank.ranks(state) == {'a/kernel': 1}
+  assert low_rank.ranks(state) == {'a/kernel': 1}
   assert np.linalg.matrix_rank(np.float64(weights['a']['kernel']), tol=1e-4) == 1
 
 

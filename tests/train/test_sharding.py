@@ -19,6 +19,7 @@ PROGRAM = """
 import json, pathlib, sys
 import jax
 import tiny_runs
+from prunejax.pruning.paths import path_name
 from prunejax.train import loop, optimizer, sharding
 
 home, folder, rules = sys.argv[1], pathlib.Path(sys.argv[2]), eval(sys.argv[3])
@@ -35,7 +36,7 @@ source, data = loop.read_inputs(config)
 tx = optimizer.make(config)
 abstract = loop.abstract_state(config, loop.build(config, source, data, tx), tx)
 placed = sharding.shard(abstract, sharding.make_mesh(4, 2), rules)
-split = [sharding.path_of(p) for p, s in jax.tree_util.tree_leaves_with_path(placed) if any(s.spec)]
+split = [path_name(p) for p, s in jax.tree_util.tree_leaves_with_path(placed) if any(s.spec)]
 print(json.dumps({'split': split}))
 """
 

@@ -11,8 +11,18 @@ import tiny_runs
 
 import prunejax
 from configs import base
-from prunejax.models import bert, bert_hf
-from prunejax.train import checkpoint, configs, log, loop, objectives, optimizer, sharding, workdir
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.train import (
+  checkpoint,
+  configs,
+  loop,
+  metrics_log,
+  objectives,
+  optimizer,
+  sharding,
+  workdir,
+)
 from prunejax.train import program as programs
 from prunejax.train.step import make_train_step
 
@@ -79,7 +89,7 @@ def test_a_finished_run_is_not_run_again():
 
 
 def test_tensorboard_files_are_written_when_asked(tmp_path):
-  writer = log.Log(tmp_path, 'x', 10, tensorboard=True, say=lambda line: None)
+  writer = metrics_log.Log(tmp_path, 'x', 10, tensorboard=True, say=lambda line: None)
   writer.write(5, 'train', {'loss': 1.5, 'odd': float('nan')})
   writer.close()
   assert [p.stat().st_size > 0 for p in (tmp_path / 'tensorboard').iterdir()] == [True]

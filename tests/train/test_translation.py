@@ -10,7 +10,7 @@ import pytest
 from prunejax.data import translation as data
 from prunejax.data.translation_task import task
 from prunejax.models import seq2seq, transformer_nmt
-from prunejax.pruning.types import named_leaves
+from prunejax.pruning.paths import named_leaves
 from prunejax.train import translation
 
 MODELS = {

@@ -243,10 +243,10 @@ def test_a_disk_that_refuses_the_first_file(tmp_path, capsys, monkeypatch, numbe
 
 def test_a_disk_that_fills_up_while_training(tmp_path, capsys, monkeypatch):
   """The first rows fit, a later one does not; with room again the run goes on."""
-  from prunejax.train import log
+  from prunejax.train import metrics_log
 
   tiny_runs.finished('pruned')
-  honest = log.Log.write
+  honest = metrics_log.Log.write
 
   def full(self, step, kind, values):
     if step > 6:
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_while_training(tmp_path, capsys, monkeypatch):
   argv = tiny_runs.argv('train', tmp_path / 'run') + [
     f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()
   ]
-  monkeypatch.setattr(log.Log, 'write', full)
+  monkeypatch.setattr(metrics_log.Log, 'write', full)
   refused(capsys, argv, 'No space left on device', 'metrics.jsonl')
   monkeypatch.undo()
   assert command.main(argv) == 0

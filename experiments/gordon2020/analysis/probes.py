@@ -11,10 +11,12 @@ from flax import traverse_util
 
 from experiments.gordon2020.analysis import hidden_states, mask_overlap, measures
 from prunejax import files
-from prunejax.models import bert, hf_directory
+from prunejax.models import bert
+from prunejax.models.hf import folder as hf_directory
 from prunejax.pruning import types
 from prunejax.report import ledger
-from prunejax.train import grid, inputs, kinds, log
+from prunejax.sweep import grid
+from prunejax.train import console, families, inputs
 
 VERSION = 2  # of the measures: another one measures anew
 TOKENS = 25_000  # of held-out text; the paper caps its vectors at 300,000, twelve layers each
@@ -59,7 +61,7 @@ def after(cells, folder, preset, done, say):
   measure(cells, folder, experiment='gordon2020', preset=preset, say=say)
 
 
-def measure(cells, folder, *, experiment, preset, say=log.say):
+def measure(cells, folder, *, experiment, preset, say=console.say):
   """Measures what the ledger of `folder` lacks, one row a measurement, and returns the new rows.
 
   cells: the plan of the grid, whose configs say where the text is. A model that is not there (a folder that was
@@ -248,7 +250,7 @@ class Models:
     self.weights = functools.lru_cache(4)(self._weights)
     self.masks = functools.lru_cache(32)(lambda cell: mask_overlap.from_zeros(self.weights(cell)))
     self.text = functools.lru_cache(1)(self._text)
-    self.read = functools.lru_cache(1)(lambda size: hidden_states.reader(kinds.make(size, ())))
+    self.read = functools.lru_cache(1)(lambda size: hidden_states.reader(families.make(size, ())))
 
   def path(self, cell):
     """The local folder of a cell's model."""
@@ -256,7 +258,7 @@ class Models:
 
   def tree(self, cell):
     """Its parameters without heads, a nested dict."""
-    return kinds.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
+    return families.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
 
   def _weights(self, cell):
     """{path: weights} of the leaves that the grid prunes."""
@@ -266,8 +268,8 @@ class Models:
 
   def sized(self, cell):
     """Its size, as JSON."""
-    kind = kinds.in_folder(self.path(cell))
-    return kinds.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
+    kind = families.in_folder(self.path(cell))
+    return families.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
       use_diff=False
     )
 
@@ -275,7 +277,7 @@ class Models:
     """Held-out batches of plain text, those of a pre-training cell."""
     config = self.configs[cell]
     c = config.data
-    kind = kinds.in_folder(self.path(cell))
+    kind = families.in_folder(self.path(cell))
     data = inputs.pretraining_data(
       kind.words.load(self.path(cell)),
       c.corpus,
@@ -339,7 +341,7 @@ def _words(models, masks):
 
 
 def _heads(models, masks):
-  count = kinds.parsed(models.sized(next(iter(masks.values())))).num_attention_heads
+  count = families.parsed(models.sized(next(iter(masks.values())))).num_attention_heads
   return measures.of_heads({float(s): models.masks(cell) for s, cell in masks.items()}, count)
 
 

@@ -1,53 +1,105 @@
-"""SCORE, second order: Optimal Brain Damage."""
+"""Second-order scores of small nets: Optimal Brain Damage and Optimal Brain Surgeon."""
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-from prunejax.pruning.arguments import required
-from prunejax.pruning.criteria import hessian_diagonal as diagonal
+from prunejax.pruning.criteria import hessian_diagonal
+from prunejax.pruning.criteria.hessian_diagonal import wide
+from prunejax.pruning.criteria.inverse_hessian import inverse_hessian, removal, rows, saliency
+from prunejax.pruning.criteria.weights import stateless
 from prunejax.pruning.types import Criterion
 
-# What each estimate asks of tx.update, and what that is.
-NEEDS = {
-  'hessian': ('value_fn', 'value_fn(params) -> loss'),
-  'levenberg_marquardt': (
-    'outputs',
-    'outputs=(n, f(params, i) -> the outputs of example i, a vector)',
-  ),
-  'hutchinson': ('value_fn', 'value_fn(params) -> loss'),
-  'fisher': ('examples', 'examples=(n, f(params, i) -> the loss of example i)'),
+# What each estimate of the diagonal asks of `tx.update`.
+DIAGONAL_NEEDS = {
+  'hessian': 'value_fn',
+  'levenberg_marquardt': 'outputs',
+  'hutchinson': 'value_fn',
+  'fisher': 'examples',
 }
+INVERSE_NEEDS = {'gauss_newton': 'outputs', 'fisher': 'examples'}
+MOST_WEIGHTS = 2**14  # under one inverse Hessian: 1 GiB of float32
 
 
-def obd(estimate: str = 'hessian', probes: int = 32, seed=0) -> Criterion:
-  """h_kk w_k^2 / 2, what the loss rises by when a weight goes (Optimal Brain Damage; LeCun et al., 1990).
+def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion:
+  """h_kk w_k^2 / 2, what the loss rises by when weight k is removed (OBD; LeCun et al., 1990, eq. 5).
 
-  `estimate` of the diagonal h, see `diagonal`: 'hessian', exact, and 'hutchinson', the mean of `probes` random ones
-  drawn from `seed` and the step, need `value_fn=`; 'levenberg_marquardt' needs `outputs=` of half a mean squared
-  error; 'fisher' needs `examples=`. Away from a minimum h may be negative, where the formula says
-  nothing: it counts as 0. Raises ValueError for another estimate or no probes.
+  Where h is negative, away from a minimum, the formula says nothing: h counts as 0.
+
+  Args:
+    estimate: of the diagonal h of the Hessian, see `hessian_diagonal`. 'hessian' is exact and
+      'hutchinson' is the mean of `probes` random probes; both need `value_fn=`.
+      'levenberg_marquardt' needs `outputs=` of half a mean squared error, and 'fisher' needs
+      `examples=`.
+    probes: of 'hutchinson', at least 1.
+    seed: of 'hutchinson', which draws from it and the step.
+
+  Raises:
+    ValueError: another estimate, or no probes.
   """
-  if estimate not in NEEDS:
-    raise ValueError(f'obd: estimate={estimate!r}; accepted: {", ".join(NEEDS)}')
+  if estimate not in DIAGONAL_NEEDS:
+    raise ValueError(f'obd: estimate={estimate!r}; accepted: {", ".join(DIAGONAL_NEEDS)}')
   if not (isinstance(probes, int) and probes >= 1):
     raise ValueError(f'obd: probes={probes!r}; accepted: a whole number from 1')
+  source = DIAGONAL_NEEDS[estimate]
 
-  def score(state, params, *, step=0, **extra):
-    name, what = NEEDS[estimate]
-    given = required(extra, name, f'obd({estimate!r})', what)
+  def score(params, *, step=0, **arguments):
+    given = arguments[source]
     if estimate == 'hutchinson':
       key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
-      curve = diagonal.hutchinson(given, params, key, probes)
+      diagonal = hessian_diagonal.hutchinson(given, params, key, probes)
     else:
-      of = {
-        'hessian': diagonal.hessian,
-        'levenberg_marquardt': diagonal.gauss_newton,
-        'fisher': diagonal.fisher,
+      diagonal_of = {
+        'hessian': hessian_diagonal.hessian,
+        'levenberg_marquardt': hessian_diagonal.gauss_newton,
+        'fisher': hessian_diagonal.fisher,
       }
-      curve = of[estimate](given, params)
-    # A NaN stays one: jnp.maximum passes it on, so that no mask rests on it unseen.
-    return jax.tree.map(
-      lambda h, w: jnp.maximum(h, 0) * jnp.square(w.astype(h.dtype)) / 2, curve, params
-    )
+      diagonal = diagonal_of[estimate](given, params)
+    # jnp.maximum passes on a NaN, so no mask rests on one unseen.
+    rise = lambda h, w: jnp.maximum(h, 0) * jnp.square(w.astype(h.dtype)) / 2
+    return jax.tree.map(rise, diagonal, params)
 
-  return Criterion(lambda params: (), lambda state, params, **_: state, score)
+  return stateless(score, needs=frozenset({source}))
+
+
+def obs(estimate: str = 'fisher', alpha: float = 1e-4) -> Criterion:
+  """w_q^2 / (2 [H^-1]_qq) over all pruned leaves together (OBS; Hassibi & Stork, 1993, eq. 5).
+
+  The survivors are moved to make up for what is removed; weights that are removed at once are made
+  up for together. H = alpha I + (1/n) sum of X X'. A weight at exactly 0 counts as removed before:
+  it stays at 0 and has no part in H.
+
+  Args:
+    estimate: of H. 'gauss_newton' takes as X the derivatives of each output, of `outputs=` and half
+      a mean squared error, as the paper does. 'fisher' takes the gradients of the loss of one
+      example, of `examples=`.
+    alpha: above 0; the paper has 1e-8 to 1e-4.
+
+  Raises:
+    ValueError: another estimate, an alpha that is not positive, or more than 16,384 weights.
+  """
+  if estimate not in INVERSE_NEEDS:
+    raise ValueError(f'obs: estimate={estimate!r}; accepted: {", ".join(INVERSE_NEEDS)}')
+  if not alpha > 0:
+    raise ValueError(f'obs: alpha={alpha!r}; accepted: above 0 (the paper: 1e-8 to 1e-4)')
+  source = INVERSE_NEEDS[estimate]
+
+  def inverse(params, arguments):
+    weights, _ = ravel_pytree(wide(params))
+    if weights.size > MOST_WEIGHTS:
+      raise ValueError(
+        f'obs: {weights.size} weights under one H; accepted: up to {MOST_WEIGHTS}, choose fewer'
+        ' with where='
+      )
+    return weights, inverse_hessian(*rows(arguments[source], params), alpha, weights != 0)
+
+  def score(params, **arguments):
+    weights, inv = inverse(params, arguments)
+    return ravel_pytree(wide(params))[1](saliency(inv, weights))
+
+  def compensate(state, params, masks, **arguments):
+    weights, inv = inverse(params, arguments)
+    removed = ~ravel_pytree(masks)[0].astype(bool)
+    return ravel_pytree(wide(params))[1](removal(inv, weights, removed))
+
+  return stateless(score, compensate=compensate, needs=frozenset({source}))

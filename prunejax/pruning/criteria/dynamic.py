@@ -1,9 +1,10 @@
-"""SCORE of dynamic sparse training: masks move, the number of weights stays (SET, RigL).
+"""Scores of dynamic sparse training: masks move while the number of weights stays (SET, RigL).
 
-`regrow` is a product of two criteria, what stays and what comes back; the named methods are such products.
+`regrow` is a product of two criteria: one says what stays, the other what comes back. The named
+methods are such products.
 """
 
-import zlib
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,63 +12,51 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import placement as layout
-from prunejax.pruning.criteria import weights as criteria
-from prunejax.pruning.criteria.weights import _required, _stateless
-from prunejax.pruning.selection import counts
-from prunejax.pruning.selection import search as selection
-from prunejax.pruning.types import Criterion, named_leaves, path_name
+from prunejax.pruning import placement
+from prunejax.pruning.criteria.weights import magnitude, random, stateless, uniform_draw
+from prunejax.pruning.paths import named_leaves, with_leaves
+from prunejax.pruning.selection import counts, plain, select
+from prunejax.pruning.types import Criterion
 
-_TOP = np.uint32(0x7F800000)  # the bits of infinity
+_INFINITY = np.uint32(0x7F800000)  # its bits
 
 
 def gradient() -> Criterion:
-  """|g|: what would move most if it were there (RigL; Evci et al., 2020). Needs `grad=`, of pruned weights as well.
+  """|g|: the weights that would move most if they were there (RigL; Evci et al., 2020).
 
-  Where every pruned weight's gradient is exactly 0 and a kept one's is not, the view has cut it off: scores are then
-  NaN, which `prune_transform` reports, and no mask rests on them.
+  Needs `grad=`, of pruned weights as well. Scores are float32. They are NaN, which
+  `prune_transform` reports, where the gradient of every pruned weight is exactly 0 and that of a
+  kept one is not: the view has then cut off the gradient.
   """
 
   def score(params, *, grad, masks=None, **_):
-    found = jax.tree.map(
-      lambda w, g: jnp.abs(g.astype(jnp.float32)), params, _required(grad, 'gradient')
-    )
+    scores = jax.tree.map(lambda w, g: jnp.abs(g.astype(jnp.float32)), params, grad)
     if masks is None:
-      return found
-    some = lambda choose: jnp.stack(
-      [
-        jnp.any(choose(s, mask))
-        for s, mask in zip(jax.tree.leaves(found), jax.tree.leaves(masks), strict=True)
-      ]
-    ).any()
-    gone, seen, live = (
-      some(lambda s, m: ~m),
-      some(lambda s, m: ~m & (s != 0)),
-      some(lambda s, m: m & (s != 0)),
-    )
-    return jax.tree.map(lambda s: jnp.where(gone & ~seen & live, jnp.nan, s), found)
+      return scores
+    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(masks), strict=True))
+    any_of = lambda flags: jnp.stack([jnp.any(flags(s, mask)) for s, mask in pairs]).any()
+    pruned = any_of(lambda s, mask: ~mask)
+    pruned_have_gradient = any_of(lambda s, mask: ~mask & (s != 0))
+    kept_have_gradient = any_of(lambda s, mask: mask & (s != 0))
+    cut_off = pruned & ~pruned_have_gradient & kept_have_gradient
+    return jax.tree.map(lambda s: jnp.where(cut_off, jnp.nan, s), scores)
 
-  made = _stateless(score)
-  made.score.dense_gradient = True
-  return made
+  return stateless(score, needs=frozenset({'grad'}), dense_gradient=True)
 
 
-def noise(seed=0) -> Criterion:
+def noise(seed: int = 0) -> Criterion:
   """A uniform draw in [0, 1) that is new at every step, from `seed`, the step and the leaf's path."""
 
   def score(params, *, step, **_):
     key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
+    return jax.tree_util.tree_map_with_path(lambda path, w: uniform_draw(key, path, w), params)
 
-    def draw(path, w):
-      place = zlib.crc32(path_name(path).encode())
-      return layout.like(jax.random.uniform(jax.random.fold_in(key, place), w.shape), w)
-
-    return jax.tree_util.tree_map_with_path(draw, params)
-
-  return _stateless(score)
+  return stateless(score)
 
 
 class RegrowState(NamedTuple):
+  """The states of the criteria `keep`, `grow` and `first`."""
+
   regrow_keep: Any
   regrow_grow: Any
   regrow_first: Any
@@ -78,18 +67,32 @@ class _Ranked(NamedTuple):
 
 
 def regrow(
-  keep: Criterion, grow: Criterion, fraction, end=None, first: Criterion | None = None
+  keep: Criterion,
+  grow: Criterion,
+  fraction: float,
+  end: int | None = None,
+  first: Criterion | None = None,
 ) -> Criterion:
-  """Drop and regrow (Evci et al., 2020, alg. 1): of each leaf's kept weights the lowest floor(f n) by `keep` go, and as
-  many as the schedule leaves room for come by `grow`, from all that are not kept.
+  """Drop and regrow (Evci et al., 2020, algorithm 1).
 
-  f is `fraction`, or with `end` the paper's fraction / 2 (1 + cos(pi t / end)), 0 from step `end` on. Both scores must
-  be at least 0. A leaf that is whole so far is cut by `first` (default: `keep`). For single weights, since a mean of
-  such scores means nothing. ValueError for a fraction not in [0, 1].
+  Of the n kept weights of each leaf the floor(f n) lowest by `keep` are removed. The places that
+  the schedule leaves are then filled by `grow`, from all weights that are not kept. Its scores rank
+  single weights, so the structure must be `unstructured()`.
+
+  Args:
+    keep: scores of kept weights, at least 0.
+    grow: scores of weights that may come back, at least 0.
+    fraction: f, in [0, 1].
+    end: with `end`, f at step t is fraction / 2 (1 + cos(pi t / end)), and 0 from step `end` on.
+    first: scores a leaf that is whole so far; default `keep`.
+
+  Raises:
+    ValueError: `fraction` is outside [0, 1], or `end` is no step above 0.
   """
   if not 0 <= fraction <= 1:
     raise ValueError(
-      f'regrow: fraction={fraction!r}, the share of the kept weights that go, is not in [0, 1]'
+      f'regrow: fraction={fraction!r}, the share of the kept weights that is removed, is not in'
+      ' [0, 1]'
     )
   if end is not None and not end > 0:
     raise ValueError(f'regrow: end={end!r} must be a step above 0')
@@ -98,9 +101,9 @@ def regrow(
   def init(params):
     return RegrowState(*(part.init(params) for part in parts))
 
-  def update(state, params, **extra):
+  def update(state, params, **arguments):
     return RegrowState(
-      *(part.update(its, params, **extra) for part, its in zip(parts, state, strict=True))
+      *(part.update(inner, params, **arguments) for part, inner in zip(parts, state, strict=True))
     )
 
   def share(step):
@@ -108,63 +111,86 @@ def regrow(
       return jnp.float32(fraction)
     return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / end, 1.0).astype(jnp.float32)))
 
-  def score(state, params, *, step, masks=None, stacked=(), **extra):
-    given = {**extra, 'step': step, 'masks': masks} | ({'stacked': stacked} if stacked else {})
-    ask = lambda i: parts[i].score(state[i], params, **given)
+  def score(state, params, *, step, masks=None, stacked=(), **arguments):
+    given = {**arguments, 'step': step, 'masks': masks} | ({'stacked': stacked} if stacked else {})
+    scores_of = lambda i: parts[i].score(state[i], params, **given)
     if masks is None:
-      return ask(2)
-    stay, come, start, kept = (named_leaves(tree) for tree in (ask(0), ask(1), ask(2), masks))
-    rank = lambda *a: _Ranked(_rank(*a, stacked))
-    ranked = layout.automatic(rank, stay, stay, come, start, kept, share(step)).scores
-    return jax.tree.unflatten(jax.tree.structure(params), [ranked[name] for name in stay])
+      return scores_of(2)
+    stay, come, start, kept = map(named_leaves, (scores_of(0), scores_of(1), scores_of(2), masks))
+    rank = lambda *trees: _Ranked(_ranked(*trees, stacked))
+    ranked = placement.automatic(rank, stay, stay, come, start, kept, share(step))
+    return with_leaves(params, ranked.scores)
 
-  score.single = True
-  score.dense_gradient = getattr(grow.score, 'dense_gradient', False)
-  return Criterion(init, update, score)
+  return Criterion(
+    init,
+    update,
+    score,
+    needs=frozenset().union(*(part.needs for part in parts)),
+    single_weights=True,
+    dense_gradient=grow.dense_gradient,
+  )
 
 
-def rigl(fraction=0.3, end=None, first='random', seed=0) -> Criterion:
-  """`regrow(magnitude(), gradient(), fraction, end)` (Evci et al., 2020): what comes back is what has the largest
-  gradient. The first masks are drawn at random from `seed`, or with first='magnitude' made by magnitude.
+def rigl(
+  fraction: float = 0.3, end: int | None = None, first: str = 'random', seed: int = 0
+) -> Criterion:
+  """RigL (Evci et al., 2020): `regrow(magnitude(), gradient(), fraction, end)`.
 
-  In the paper fraction is 0.3, `end` three quarters of training, the allocation `erk()`, the schedule `constant`, and
-  masks move with `every(100, until=end)`. The view must let the gradient through to pruned weights.
+  In the paper `fraction` is 0.3, `end` is three quarters of training, the allocation is `erk()`,
+  the schedule is `constant`, and masks move with `every(100, until=end)`. The view must let the
+  gradient through to pruned weights.
+
+  Args:
+    fraction: see `regrow`.
+    end: see `regrow`.
+    first: how the first masks are made: 'random' draws them from `seed`; or 'magnitude'.
+    seed: an integer.
+
+  Raises:
+    ValueError: a value is out of range.
   """
-  return regrow(criteria.magnitude(), gradient(), fraction, end, _first(first, seed))
+  return regrow(magnitude(), gradient(), fraction, end, _first(first, seed))
 
 
-def sparse_evolution(fraction=0.3, end=None, first='random', seed=0) -> Criterion:
-  """`regrow(magnitude(), noise(seed), fraction, end)`: SET (Mocanu et al., 2018), what comes back is drawn anew. The
-  weights nearest to 0 go, whatever their sign; the paper counts each sign by itself.
+def sparse_evolution(
+  fraction: float = 0.3, end: int | None = None, first: str = 'random', seed: int = 0
+) -> Criterion:
+  """SET (Mocanu et al., 2018): `regrow(magnitude(), noise(seed), fraction, end)`.
+
+  The weights nearest to 0 are removed, whatever their sign; the paper counts each sign by itself.
+  Arguments and errors are those of `rigl`.
   """
-  return regrow(criteria.magnitude(), noise(seed), fraction, end, _first(first, seed))
+  return regrow(magnitude(), noise(seed), fraction, end, _first(first, seed))
 
 
 def _first(first, seed):
   if first not in ('random', 'magnitude'):
     raise ValueError(f"first={first!r}: expected 'random' or 'magnitude'")
-  return criteria.random(seed) if first == 'random' else criteria.magnitude()
+  return random(seed) if first == 'random' else magnitude()
 
 
-def _rank(stay, come, start, kept, share, stacked=()):
-  """Scores of which the highest are what stays, by `stay`, and then everything else by `come`."""
-  inside = lambda name: tuple(range(1, kept[name].ndim)) if name in stacked else None
-  alive = {name: jnp.sum(mask, inside(name), dtype=jnp.int32) for name, mask in kept.items()}
-  leave = {name: counts.share(alive[name], share) for name in kept}
+def _ranked(stay, come, start, kept, share, stacked=()):
+  """Scores whose highest are the survivors by `stay`, and then all other weights by `come`.
+
+  A leaf that is whole so far, or such a slice of a stacked leaf, is scored by `start`.
+  """
+  layer_axes = lambda name: tuple(range(1 if name in stacked else 0, kept[name].ndim))
+  layer_size = lambda name: math.prod(kept[name].shape[axis] for axis in layer_axes(name))
+  count = lambda name: jnp.sum(kept[name], layer_axes(name), dtype=jnp.int32, keepdims=True)
+  alive = {name: count(name) for name in kept}
+  survivors = {name: alive[name] - counts.share(alive[name], share) for name in kept}
   known = {name: jnp.where(kept[name], score, -jnp.inf) for name, score in stay.items()}
-  survive = selection.top(known, {name: alive[name] - leave[name] for name in kept}, stacked)
-  out = {}
+  shaped = lambda name: survivors[name] if name in stacked else jnp.reshape(survivors[name], ())
+  survive = select(plain(known), {(name,): shaped(name) for name in kept}).masks
+  ranked = {}
   for name, mask in kept.items():
-    # Candidates take the negative numbers in their own order: exact, and below every survivor.
-    bits = jnp.minimum(
-      lax.bitcast_convert_type(come[name].astype(jnp.float32), jnp.uint32), _TOP - np.uint32(1)
-    )
-    below = lax.bitcast_convert_type((_TOP - bits) | np.uint32(1 << 31), jnp.float32)
+    # Candidates become negative numbers in their own order, exactly: below every survivor.
+    bits = lax.bitcast_convert_type(come[name].astype(jnp.float32), jnp.uint32)
+    bits = _INFINITY - jnp.minimum(bits, _INFINITY - np.uint32(1))
+    below = lax.bitcast_convert_type(bits | np.uint32(1 << 31), jnp.float32)
     score = jnp.where(survive[name] & mask, stay[name], below)
-    spoilt = jnp.isnan(come[name]) | (mask & jnp.isnan(stay[name]))
-    score = jnp.where(spoilt, jnp.nan, score)
-    whole = alive[name] == mask.size // alive[name].size
-    out[name] = jnp.where(
-      whole.reshape(*whole.shape, *[1] * (mask.ndim - whole.ndim)), start[name], score
-    )
-  return out
+    is_nan = jnp.isnan(come[name]) | (mask & jnp.isnan(stay[name]))
+    score = jnp.where(is_nan, jnp.nan, score)
+    whole = alive[name] == layer_size(name)
+    ranked[name] = jnp.where(whole, start[name], score)
+  return ranked

@@ -1,7 +1,8 @@
-"""The diagonal of the Hessian by four estimates: a tree shaped like params, float32 or wider.
+"""The diagonal of the Hessian by four estimates: trees shaped like params, float32 or wider.
 
-Holes of `params` (leaves that nobody prunes) stay holes. A weight that stands in several places is one variable: its
-curvature is that of all its places together, cross terms between them included, which LeCun et al. (1990, eq. 6) drop.
+`optax.MaskedNode` in `params`, for leaves that nobody prunes, stays. A weight that is used in several
+places is one variable: its curvature is that of all its uses together, with the cross terms between
+them, which LeCun et al. (1990, eq. 6) drop.
 """
 
 import zlib
@@ -10,31 +11,41 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from prunejax.pruning.types import path_name
+from prunejax.pruning.paths import path_name
 
 
 def wide(tree):
-  """The tree in float32, or float64 where it is that already."""
+  """Returns the tree in float32, or in float64 where it is that already."""
   return jax.tree.map(lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32)), tree)
 
 
 def hessian(value_fn, params):
-  """Exact: d2 E / d w_k^2 of value_fn(params) -> scalar E, one Hessian-vector product a weight (for small nets).
+  """Computes d2 E / d w_k^2 exactly, with one Hessian-vector product a weight: for small nets.
 
-  LeCun et al. propagate it back at the cost of one gradient, but leave out cross terms between the units of a layer.
+  LeCun et al. propagate it back at the cost of one gradient, but leave out cross terms between the
+  units of a layer.
+
+  Args:
+    value_fn: params -> scalar E.
+    params: any tree.
   """
-  flat, shaped = ravel_pytree(wide(params))
-  slope = jax.grad(lambda w: value_fn(shaped(w)))
+  flat, unravel = ravel_pytree(wide(params))
+  slope = jax.grad(lambda w: value_fn(unravel(w)))
 
   def entry(k):
     return jax.jvp(slope, (flat,), (jnp.zeros_like(flat).at[k].set(1),))[1][k]
 
-  return shaped(jax.lax.map(entry, jnp.arange(flat.size), batch_size=min(flat.size, 64)))
+  return unravel(jax.lax.map(entry, jnp.arange(flat.size), batch_size=min(flat.size, 64)))
 
 
 def gauss_newton(outputs, params):
-  """(1/n) sum_i |d o_i / d w_k|^2 for outputs = (n, o(params, i) -> [outputs]): the curvature of half the mean squared
-  error without its f'' terms, never negative (LeCun et al., 1990, sec. 2.2, the Levenberg-Marquardt form).
+  """Computes (1/n) sum_i |d o_i / d w_k|^2 (LeCun et al., 1990, sec. 2.2, Levenberg-Marquardt form).
+
+  This is the curvature of half the mean squared error without its f'' terms; it is never negative.
+
+  Args:
+    outputs: (n, o(params, i) -> [outputs]).
+    params: any tree.
   """
   count, fn = outputs
 
@@ -42,35 +53,45 @@ def gauss_newton(outputs, params):
     out, pull = jax.vjp(lambda p: fn(p, i), p)
     add = lambda total, one: (jax.tree.map(lambda t, j: t + j**2, total, pull(one)[0]), None)
     ones = jnp.eye(out.size, dtype=out.dtype).reshape(-1, *out.shape)
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), ones)[
-      0
-    ]  # output by output, for memory
+    # Output by output, to hold one gradient at a time.
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, p), ones)[0]
 
   return _mean(count, params, squares)
 
 
 def fisher(examples, params):
-  """(1/n) sum_i (d E_i / d w_k)^2 for examples = (n, E(params, i) -> scalar): the empirical Fisher information."""
+  """Computes (1/n) sum_i (d E_i / d w_k)^2, the empirical Fisher information.
+
+  Args:
+    examples: (n, E(params, i) -> scalar).
+    params: any tree.
+  """
   count, fn = examples
   return _mean(count, params, lambda p, i: jax.tree.map(jnp.square, jax.grad(fn)(p, i)))
 
 
-def hutchinson(value_fn, params, key, probes):
-  """The mean of v * H v over `probes` Rademacher vectors v (Hutchinson, 1990): unbiased, exact where H is diagonal.
+def hutchinson(value_fn, params, key, probes: int):
+  """Computes the mean of v * H v over Rademacher vectors v (Hutchinson, 1990).
 
-  key: of jax.random; each leaf draws by its path.
+  The estimate has no bias, and is exact where H is diagonal.
+
+  Args:
+    value_fn: params -> scalar.
+    params: any tree.
+    key: of jax.random; each leaf draws by its path.
+    probes: the number of vectors.
   """
   params = wide(params)
   slope = jax.grad(value_fn)
 
+  def draw(key, path, w):
+    leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
+    return jax.random.rademacher(leaf_key, w.shape, w.dtype)
+
   def probe(total, key):
-    draw = lambda path, w: jax.random.rademacher(
-      jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), w.shape, w.dtype
-    )
-    v = jax.tree_util.tree_map_with_path(draw, params)
-    return jax.tree.map(
-      lambda t, x, hx: t + x * hx, total, v, jax.jvp(slope, (params,), (v,))[1]
-    ), None
+    v = jax.tree_util.tree_map_with_path(lambda path, w: draw(key, path, w), params)
+    product = jax.jvp(slope, (params,), (v,))[1]
+    return jax.tree.map(lambda t, x, hx: t + x * hx, total, v, product), None
 
   total, _ = jax.lax.scan(
     probe, jax.tree.map(jnp.zeros_like, params), jax.random.split(key, probes)
@@ -79,7 +100,7 @@ def hutchinson(value_fn, params, key, probes):
 
 
 def _mean(count, params, squares):
-  # One example at a time: all of them side by side would be as many copies of the weights.
+  # One example at a time: all at once would be as many copies of the weights.
   params = wide(params)
   add = lambda total, i: (jax.tree.map(jnp.add, total, squares(params, i)), None)
   total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), jnp.arange(count))

@@ -1,7 +1,7 @@
-"""The inverse Hessian of a small net, and the step that makes up for what is removed (Hassibi & Stork, 1993).
+"""The inverse Hessian of a small net, and the step that makes up for removed weights.
 
-Vectors hold all weights of a net, float32 or, with x64 enabled, float64: at alpha = 1e-8 the recursion needs the
-latter.
+Hassibi & Stork (1993). Vectors hold all weights of a net, float32 or, with x64 enabled, float64: at
+alpha = 1e-8 the recursion needs float64.
 """
 
 import jax
@@ -12,41 +12,60 @@ from prunejax.pruning.criteria.hessian_diagonal import wide
 
 
 def rows(pair, params):
-  """(X [rows, weights], n): the derivatives of a pair (n, f(params, i) -> scalar or [outputs]), a row an output."""
+  """Computes the derivatives that H is a sum of.
+
+  Args:
+    pair: (n, f(params, i) -> scalar or [outputs]).
+    params: any tree.
+
+  Returns:
+    X [rows, weights], a row an output of an example, and n.
+  """
   count, fn = pair
-  flat, shaped = ravel_pytree(wide(params))
-  one = jax.jacrev(lambda w, i: jnp.ravel(fn(shaped(w), i)))
-  found = jax.lax.map(lambda i: one(flat, i), jnp.arange(count), batch_size=min(count, 64))
-  return found.reshape(-1, flat.size), count
+  flat, unravel = ravel_pytree(wide(params))
+  one = jax.jacrev(lambda w, i: jnp.ravel(fn(unravel(w), i)))
+  x = jax.lax.map(lambda i: one(flat, i), jnp.arange(count), batch_size=min(count, 64))
+  return x.reshape(-1, flat.size), count
 
 
-def inverse_hessian(x, count, alpha, alive=True):
-  """(alpha I + X'X / count)^-1 by Sherman and Morrison, a row of X at a time (Hassibi & Stork, 1993).
+def inverse_hessian(x, count: int, alpha: float, alive=True):
+  """Computes (alpha I + X'X / count)^-1 by Sherman and Morrison, one row of X at a time.
 
-  x: [rows, weights]. Weights that are not `alive`, bool [weights], take no part: alpha is all that H has of them.
+  Args:
+    x: X [rows, weights].
+    count: the number of examples.
+    alpha: the multiple of the identity.
+    alive: bool [weights]; of other weights H has `alpha` alone.
+
+  Returns:
+    [weights, weights].
   """
   x = jnp.where(alive, x, 0)
 
   def add(inv, row):
-    across = inv @ row
-    return inv - jnp.outer(across, across) / (count + row @ across), None
+    product = inv @ row
+    return inv - jnp.outer(product, product) / (count + row @ product), None
 
   return jax.lax.scan(add, jnp.eye(x.shape[1], dtype=x.dtype) / alpha, x)[0]
 
 
 def saliency(inverse, weights):
-  """L_q = w_q^2 / (2 [H^-1]_qq), [weights]: what the error rises by when weight q alone goes and the others make up."""
+  """Computes L_q = w_q^2 / (2 [H^-1]_qq), [weights].
+
+  L_q is what the error rises by when weight q is removed and the others make up for it.
+  """
   return jnp.square(weights) / (2 * jnp.diagonal(inverse))
 
 
-def removal(inverse, weights, gone):
-  """-H^-1[:,Q] (H^-1[Q,Q])^-1 w_Q, [weights]: the step that takes the weights Q = `gone` to 0 at the least cost."""
-  # Q has a size that only data knows; outside it the system is the identity with nothing on the right.
-  block = jnp.where(gone[:, None] & gone, inverse, jnp.diag(~gone).astype(inverse.dtype))
-  # Scaled to a unit diagonal: where a weight has next to no curvature its entries are as large as 1/alpha.
+def removal(inverse, weights, removed):
+  """Computes -H^-1[:,Q] (H^-1[Q,Q])^-1 w_Q, [weights], with Q the `removed` weights.
+
+  This step brings the weights Q to 0 at the least cost.
+  """
+  # The size of Q is known to the data alone. Outside Q the system is the identity, and 0 on the right.
+  block = jnp.where(removed[:, None] & removed, inverse, jnp.diag(~removed).astype(inverse.dtype))
+  # A unit diagonal: where a weight has next to no curvature, entries are as large as 1/alpha.
   scale = jnp.sqrt(jnp.diagonal(block))
-  pull = (
-    jnp.linalg.solve(block / (scale[:, None] * scale), jnp.where(gone, weights, 0) / scale) / scale
-  )
-  step = -inverse @ pull
-  return jnp.where(gone, -weights, step)
+  right = jnp.where(removed, weights, 0) / scale
+  pull = jnp.linalg.solve(block / (scale[:, None] * scale), right) / scale
+  return jnp.where(removed, -weights, -inverse @ pull)

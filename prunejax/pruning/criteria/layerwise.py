@@ -1,9 +1,10 @@
-"""SCORE (layer by layer): how much of a layer's output does each weight carry, on the activations that go into it?
+"""Layer-by-layer scores: how much of a layer's output does each weight carry on the layer's inputs?
 
-A kernel W [in, out] takes rows X [rows, in] to X W. `activations`, an extra argument of `tx.update`, is a function
-(params) -> {path of W: X}; `train.observe` makes it of a Flax model. X may have the leading axes of a kernel
-[..., in, out]. Only X^T X matters, which `accumulate` sums over all steps so far, one more forward pass each; without
-it, the batch of the step in which masks move is all the calibration there is.
+A kernel W [in, out] turns rows X [rows, in] into X W. The extra argument `activations` is a function
+(params) -> {path of W: X}; `prunejax.observe` makes it of a Flax model. X may have the leading axes
+of a kernel [..., in, out]. Only X^T X matters. With `accumulate` it is summed over all steps so far,
+at the cost of one more forward pass a step. Without it, the batch of the step in which masks move is
+all the calibration there is.
 """
 
 from typing import Any, NamedTuple
@@ -12,45 +13,56 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prunejax.pruning.selection.groups import map_kinds
-from prunejax.pruning.types import Criterion, named_leaves
+from prunejax.pruning.leaf_kinds import map_kinds
+from prunejax.pruning.paths import named_leaves, with_leaves
+from prunejax.pruning.types import Criterion
 
 
 class Calibration(NamedTuple):
-  """What is known of a layer's inputs, by path, float32: sums of squares [..., in], or a matrix [..., in, in]."""
+  """Statistics of each kernel's inputs: {path: float32 [..., in] or [..., in, in]}."""
 
   layer_inputs: Any
 
 
 class Ready(NamedTuple):
-  """What score and compensation are made from, by path."""
+  """What score and compensation are made from: {path: array}."""
 
   layer_ready: Any
 
 
 def wanda(accumulate: bool = False) -> Criterion:
-  """|W_ij| ||X_i||_2 (Sun et al., 2023, eq. 1), float32. Needs `activations=`.
+  """|W_ij| ||X_i||_2 (Wanda; Sun et al., 2023, eq. 1), float32.
 
-  The paper compares inside each output: that is `allocation=per_output()`.
+  Needs `activations=`. The paper compares weights within each output: `allocation=per_output()`.
+
+  Args:
+    accumulate: sum the inputs of all steps so far.
   """
   squares = lambda x: jnp.sum(x * x, axis=-2)
 
   def score(ready, w):
     return jnp.abs(w.astype(jnp.float32)) * jnp.sqrt(ready)[..., None]
 
-  return _criterion(
-    'wanda', accumulate, lambda shape: shape[:-1], squares, lambda total: total, score
-  )
+  return _criterion('wanda', accumulate, lambda shape: shape[:-1], squares, lambda s: s, score)
 
 
 def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) -> Criterion:
-  """w_i^2 / U_ii^2, with U the upper Cholesky factor of H^-1 = U^T U and H = X^T X + damp mean(diag(X^T X)) I, and the
-  sweep that moves the survivors (Frantar & Alistarh, 2023, algorithm 1). Needs `activations=`.
+  """w_i^2 / U_ii^2, and the sweep that moves the survivors (SparseGPT; Frantar & Alistarh, 2023, alg. 1).
 
-  U_ii^2 is the i-th diagonal of the inverse of H without the inputs before i, which the sweep has done with. All masks
-  are chosen before the sweep, by any allocation and structure; the paper's code chooses them every 128 inputs, of
-  weights that the sweep has moved. `block` inputs are swept before the rest is brought up to date, which changes the
-  cost, not the result. Everything float32. ValueError for damp <= 0 or block < 1.
+  U is the upper Cholesky factor of H^-1 = U^T U, with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2 is
+  the i-th diagonal of the inverse of H without the inputs before i, which the sweep has done with.
+  All masks are chosen before the sweep, by any allocation and structure; the paper's code chooses
+  them every 128 inputs, of weights that the sweep has moved. Everything is float32. Needs
+  `activations=`.
+
+  Args:
+    damp: the damping, above 0.
+    block: the inputs that are swept before the rest is brought up to date. It changes the cost, not
+      the result.
+    accumulate: sum the inputs of all steps so far.
+
+  Raises:
+    ValueError: `damp` or `block` is not positive.
   """
   if not damp > 0:
     raise ValueError(
@@ -70,28 +82,35 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
     w = w.astype(jnp.float32)
     return swept(w, mask, upper) - w
 
-  size = lambda shape: (*shape[:-1], shape[-2])
-  return _criterion(
-    'sparsegpt', accumulate, size, gram, lambda total: _factor(total, damp), score, compensate
-  )
+  gram_shape = lambda shape: (*shape[:-1], shape[-2])
+  factor = lambda gram: _factor(gram, damp)
+  return _criterion('sparsegpt', accumulate, gram_shape, gram, factor, score, compensate)
 
 
-def _criterion(label, accumulate, size, of_rows, of_total, score_of, compensate_of=None):
-  """The way from activations to scores, leaf by leaf.
+def _criterion(
+  label, accumulate, statistics_shape, statistics_of, ready_of, score_of, compensate_of=None
+) -> Criterion:
+  """Makes a criterion of functions of single leaves.
 
-  size: shape of a kernel -> shape of what is kept of its inputs; of_rows: X -> that; of_total: that -> what
-  score_of(., w) and compensate_of(., w, mask) need.
+  Args:
+    label: the name of the criterion, for errors.
+    accumulate: sum the statistics of all steps so far.
+    statistics_shape: shape of a kernel -> shape of the statistics of its inputs.
+    statistics_of: X -> statistics.
+    ready_of: statistics -> ready.
+    score_of: (ready, w) -> scores.
+    compensate_of: (ready, w, mask) -> changes, or None.
   """
 
   def init(params):
-    return Calibration(
-      {n: jnp.zeros(size(w.shape), jnp.float32) for n, w in _kernels(label, params).items()}
-      if accumulate
-      else {}
-    )
+    if not accumulate:
+      return Calibration({})
+    kernels = _kernels(label, params)
+    zeros = {n: jnp.zeros(statistics_shape(w.shape), jnp.float32) for n, w in kernels.items()}
+    return Calibration(zeros)
 
   def seen(params, activations):
-    return {name: of_rows(x) for name, x in _inputs(label, params, activations).items()}
+    return {name: statistics_of(x) for name, x in _inputs(label, params, activations).items()}
 
   def update(state, params, *, activations=None, **_):
     if not accumulate:
@@ -99,20 +118,28 @@ def _criterion(label, accumulate, size, of_rows, of_total, score_of, compensate_
     return Calibration(jax.tree.map(jnp.add, state.layer_inputs, seen(params, activations)))
 
   def prepare(state, params, *, activations=None, **_):
-    total = state.layer_inputs if accumulate else seen(params, activations)
-    return Ready(map_kinds(of_total, total))
+    statistics = state.layer_inputs if accumulate else seen(params, activations)
+    return Ready(map_kinds(ready_of, statistics))
 
-  def ready(state, params, extra):
-    return (state if isinstance(state, Ready) else prepare(state, params, **extra)).layer_ready
+  def ready(state, params, arguments):
+    return (state if isinstance(state, Ready) else prepare(state, params, **arguments)).layer_ready
 
-  def score(state, params, **extra):
-    return _like(params, map_kinds(score_of, ready(state, params, extra), _kernels(label, params)))
+  def score(state, params, **arguments):
+    given = ready(state, params, arguments), _kernels(label, params)
+    return with_leaves(params, map_kinds(score_of, *given))
 
-  def compensate(state, params, masks, **extra):
-    given = ready(state, params, extra), named_leaves(params), named_leaves(masks)
-    return _like(params, map_kinds(compensate_of, *given))
+  def compensate(state, params, masks, **arguments):
+    given = ready(state, params, arguments), named_leaves(params), named_leaves(masks)
+    return with_leaves(params, map_kinds(compensate_of, *given))
 
-  return Criterion(init, update, score, compensate if compensate_of else None, prepare)
+  return Criterion(
+    init,
+    update,
+    score,
+    compensate if compensate_of else None,
+    prepare,
+    needs=frozenset({'activations'}),
+  )
 
 
 def _kernels(label, params):
@@ -120,48 +147,37 @@ def _kernels(label, params):
   for name, w in kernels.items():
     if len(w.shape) < 2:
       raise ValueError(
-        f'{label}(): {name!r} has shape {tuple(w.shape)} and is no kernel [in, out]; leave it out with '
-        'where=, a regex of the kernels to prune'
+        f'{label}(): {name!r} has shape {tuple(w.shape)} and is no kernel [in, out]; leave it out'
+        ' with where=, a regex of the kernels to prune'
       )
   return kernels
 
 
 def _inputs(label, params, activations):
-  """{path: float32 [..., rows, in]} for every kernel. Raises ValueError naming the leaf that has none."""
-  if activations is None:
-    raise ValueError(
-      f'{label}() needs activations=, a function (params) -> {{path of a kernel: [rows, in]}}, in tx.update; '
-      'prunejax.train.observe makes it of a Flax model'
-    )
-  found, out = activations(params), {}
+  """{path: float32 [..., rows, in]} for every kernel; ValueError naming a leaf that has none."""
+  given, inputs = activations(params), {}
   for name, w in _kernels(label, params).items():
-    if name not in found:
-      some = ', '.join(map(repr, list(found)[:3]))
+    if name not in given:
+      kernels = ', '.join(map(repr, list(given)[:3])) or '(there are none)'
       raise ValueError(
-        f'{label}(): no activations go into {name!r}, which is then no dense layer (an embedding?); '
-        f'leave it out with where=, a regex of kernels such as {some or "(there are none)"}'
+        f'{label}(): no activations go into {name!r}, so it is no dense layer (an embedding?);'
+        f' leave it out with where=, a regex of kernels such as {kernels}'
       )
-    x = jnp.asarray(found[name]).astype(jnp.float32)
+    x = jnp.asarray(given[name]).astype(jnp.float32)
     if x.ndim != w.ndim or x.shape[-1] != w.shape[-2]:
       raise ValueError(
-        f'{label}(): activations of {name!r} have shape {x.shape}, its kernel {tuple(w.shape)}; '
-        '[rows, in] for [in, out] is needed'
+        f'{label}(): activations of {name!r} have shape {x.shape}, its kernel {tuple(w.shape)};'
+        ' [rows, in] for [in, out] is needed'
       )
-    out[name] = x
-  return out
-
-
-def _like(params, named):
-  return jax.tree.unflatten(
-    jax.tree.structure(params), [named[name] for name in named_leaves(params)]
-  )
+    inputs[name] = x
+  return inputs
 
 
 def _factor(gram, damp):
   """U, upper triangular, with U^T U the inverse of the damped matrix [..., in, in].
 
-  A Cholesky factor from the last input to the first is R with H = R R^T, R upper triangular; so U = R^-1, and H^-1
-  itself, which would lose digits, is never formed.
+  A Cholesky factor from the last input to the first is R with H = R R^T, R upper triangular; so
+  U = R^-1, and H^-1, which would lose digits, is never formed.
   """
   mean = jnp.mean(jnp.diagonal(gram, axis1=-2, axis2=-1), axis=-1)[..., None, None]
   eye = jnp.eye(gram.shape[-1], dtype=jnp.float32)
@@ -172,29 +188,29 @@ def _factor(gram, damp):
 
 
 def _swept(w, mask, upper, block):
-  """W [in, out] after the sweep: input after input, what a pruned weight carried goes to the inputs behind it."""
+  """W [in, out] after the sweep: what a pruned weight carried moves to the inputs after it."""
   length, outputs = w.shape
   size = min(block, length)
   more = -length % size
   w = jnp.pad(w, ((0, more), (0, 0)))
-  gone = jnp.pad(~mask, ((0, more), (0, 0)))
-  upper = jnp.pad(
-    upper, ((0, more), (0, more))
-  )  # the rows added are never pruned, so nothing divides by their zeros
+  removed = jnp.pad(~mask, ((0, more), (0, 0)))
+  # The padded rows are never pruned, so nothing is divided by their zeros.
+  upper = jnp.pad(upper, ((0, more), (0, more)))
 
   def sweep(w, start):
     rows = lax.dynamic_slice_in_dim(upper, start, size)
     square = lax.dynamic_slice_in_dim(rows, start, size, 1)
-    went = lax.dynamic_slice_in_dim(gone, start, size)
+    gone = lax.dynamic_slice_in_dim(removed, start, size)
 
     def one(i, carry):
       slab, errors = carry
-      error = jnp.where(went[i], slab[i] / jnp.where(square[i, i] > 0, square[i, i], 1), 0)
+      pivot = jnp.where(square[i, i] > 0, square[i, i], 1)
+      error = jnp.where(gone[i], slab[i] / pivot, 0)
       return slab - square[i][:, None] * error, errors.at[i].set(error)
 
     first = lax.dynamic_slice_in_dim(w, start, size), jnp.zeros((size, outputs), jnp.float32)
     _, errors = lax.fori_loop(0, size, one, first)
-    # Rows of U are zero before their own input, so those already swept stay as they are.
+    # Rows of U are 0 before their own input, so inputs already swept stay as they are.
     return w - jnp.matmul(rows.T, errors, precision=lax.Precision.HIGHEST), None
 
   w, _ = lax.scan(sweep, w, jnp.arange(0, length, size))

@@ -1,0 +1,1 @@
+"""Optax links that stand beside pruning: penalties, low rank, rewinding, moments made new, codebooks."""

@@ -1,4 +1,7 @@
-"""Trained quantisation: a view whose parameters are the codebooks of shared weights (Han et al., 2016, section 3)."""
+"""Trained quantisation: a view whose parameters are the codebooks of shared weights.
+
+Han et al. (2016, section 3).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,24 +11,36 @@ PRUNED = -1
 
 
 def share(codebooks, codes):
-  """Weights codebook[code], leaf by leaf, and 0.0 where the code is -1 (pruned), as a tree like `codes`.
+  """Computes weights from codebooks: codebook[code], and 0.0 where the code is -1 (pruned).
 
-  codebooks: tree of [k]; codes: tree of the same leaves, int of the shape of the weights. The gradient of a centroid is
-  the sum of the gradients of the weights of its cluster (equation 3), so any optax chain trains the codebooks.
+  The gradient of a centroid is the sum of the gradients of the weights of its cluster (equation 3),
+  so any optax chain trains the codebooks.
+
+  Args:
+    codebooks: a tree of [k].
+    codes: a tree with the same leaves, integers of the shape of the weights.
+
+  Returns:
+    Weights, a tree like `codes`, in the dtypes of the codebooks.
   """
 
   def weights(codebook, code):
-    return jnp.where(
-      code >= 0,
-      jnp.take(codebook, jnp.maximum(code, 0), mode='clip'),
-      jnp.zeros((), codebook.dtype),
-    )
+    values = jnp.take(codebook, jnp.maximum(code, 0), mode='clip')
+    return jnp.where(code >= 0, values, jnp.zeros((), codebook.dtype))
 
   return jax.tree.map(weights, codebooks, codes)
 
 
-def codes_of(weights, codes):
-  """Codes int32 of the shape of `weights`, -1 where one is 0.0, from the codes of its other entries in order."""
+def codes_of(weights, codes) -> np.ndarray:
+  """Puts the codes of the non-zero weights in their places.
+
+  Args:
+    weights: any array.
+    codes: the codes of its non-zero entries, in order.
+
+  Returns:
+    int32 of the shape of `weights`, -1 where a weight is 0.0.
+  """
   weights = np.asarray(weights)
   out = np.full(weights.shape, PRUNED, np.int32)
   out[weights != 0] = codes

@@ -1,9 +1,11 @@
-"""Low rank as a rival of pruning at equal bytes: a link that keeps kernels at the rank which as many numbers pay for.
+"""Low rank as a rival of pruning at equal bytes.
 
-A kernel [in, out] of rank r is two factors of r (in + out) numbers; `rank_for` says which r the non-zeros of a pruned
-kernel would buy. Like a pruning link it is the last of its chain and acts by its update.
+A kernel [in, out] of rank r is two factors of r (in + out) numbers. `rank_for` finds the rank whose
+factors store as many numbers as the pruned kernel has non-zeros. Like a pruning link, this link is
+the last of its chain and acts by its update.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +14,19 @@ import numpy as np
 import optax
 
 from prunejax.pruning import schedules
+from prunejax.pruning.paths import is_hole, named_leaves, select
 from prunejax.pruning.selection import counts
-from prunejax.pruning.types import is_hole, named_leaves, select
+
+EVERY_STEP = schedules.every(1)
 
 
 class LowRankState(NamedTuple):
-  """Steps taken (int32), and for each chosen kernel the rank it is held at (int32 [1]) and a basis of its rows (float32
-  [out, min(in, out)], columns from the rank on 0), by path. A rank of min(in, out) is a kernel as it is.
+  """The state of `low_rank`.
+
+  Attributes:
+    lowrank_count: steps taken, int32.
+    lowrank_ranks: {path: rank of the kernel, int32 [1]}; min(in, out) is a kernel as it is.
+    lowrank_basis: {path: basis of its rows, float32 [out, min(in, out)], columns from the rank on 0}.
   """
 
   lowrank_count: Any
@@ -26,22 +34,32 @@ class LowRankState(NamedTuple):
   lowrank_basis: dict
 
 
-def rank_for(shape, sparsity):
-  """The largest rank at which r (in + out) numbers are no more than the non-zeros kept of [in, out] at `sparsity`.
+def rank_for(shape, sparsity) -> jax.Array:
+  """Computes the largest rank whose factors store at most the non-zeros of a pruned kernel.
 
-  At sparsity 0 it is min(in, out): the kernel as it is. `sparsity` may be traced; the result is an int32 scalar.
+  Args:
+    shape: (in, out).
+    sparsity: of the pruned kernel; may be traced.
+
+  Returns:
+    int32. At sparsity 0 it is min(in, out): the kernel as it is.
   """
   rows, columns = shape
   kept = counts.narrow(counts.kept(rows * columns, sparsity))
   full = min(rows, columns)
-  return jnp.where(
-    jnp.asarray(sparsity) > 0, jnp.minimum(kept // (rows + columns), full), full
-  ).astype(jnp.int32)
+  rank = jnp.minimum(kept // (rows + columns), full)
+  return jnp.where(jnp.asarray(sparsity) > 0, rank, full).astype(jnp.int32)
 
 
 def truncated(kernel, rank):
-  """(the nearest matrix of that rank, basis of its rows [out, min(in, out)]): Eckart & Young, 1936. `rank` may be
-  traced.
+  """Computes the nearest matrix of a rank (Eckart & Young, 1936).
+
+  Args:
+    kernel: [in, out].
+    rank: an integer; may be traced.
+
+  Returns:
+    The matrix, float32 [in, out], and a basis of its rows [out, min(in, out)].
   """
   left, values, right = jnp.linalg.svd(kernel.astype(jnp.float32), full_matrices=False)
   kept = jnp.arange(values.size) < rank
@@ -49,19 +67,28 @@ def truncated(kernel, rank):
 
 
 def low_rank(
-  schedule,
-  when=schedules.every(1),  # noqa: B008 (a pure function)
+  schedule: schedules.Schedule | Callable,
+  when: schedules.When | Callable = EVERY_STEP,
   *,
   where='.*',
 ) -> optax.GradientTransformationExtraArgs:
-  """A last link that brings kernels to the rank `rank_for(shape, schedule(step))` and holds them there.
+  """Makes a last link that holds kernels at the rank `rank_for(shape, schedule(step))`.
 
-  If `when(step)`, or step is the schedule's `end`, w + update becomes its truncated singular value decomposition. At
-  the other steps it is brought back to its rank by one step of block power iteration from the basis it had (Halko et
-  al., 2011, without the random start): two thin QR decompositions. Ranks are data: one program for any sparsity.
-  `where`: as in `prune_transform`; ValueError for a leaf that is not 2-D.
+  When ranks move, w + update becomes its truncated singular value decomposition. At other steps it
+  is brought back to its rank by one step of block power iteration from the last basis (Halko et al.,
+  2011, without the random start): two thin QR decompositions. Ranks are data, so one program serves
+  any sparsity.
+
+  Args:
+    schedule: as in `prune_transform`.
+    when: as in `prune_transform`.
+    where: as in `prune_transform`.
+
+  Raises:
+    ValueError: `when` ends before the schedule does; from `init`, a leaf is not 2-D.
   """
-  end = schedules._forced_step('low_rank', schedule, when)
+  schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
+  ranks_move = schedules.moves('low_rank', schedule, when)
 
   def init(params):
     chosen = _chosen(params, where)
@@ -76,30 +103,71 @@ def low_rank(
         'low_rank: tx.update needs params, as in tx.update(grads, opt_state, params)'
       )
     step, treedef = state.lowrank_count, jax.tree.structure(params)
-    due = when(step) if end is None else when(step) | (step == end)
-    moves = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
+    due = ranks_move(step)
+    updates = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
     ranks, basis = {}, {}
     for name, w in _chosen(params, where).items():
-      both = jnp.promote_types(w.dtype, moves[name].dtype)
-      target = w.astype(jnp.float32) + moves[name].astype(jnp.float32)
+      dtype = jnp.promote_types(w.dtype, updates[name].dtype)
+      target = w.astype(jnp.float32) + updates[name].astype(jnp.float32)
       before = state.lowrank_ranks[name][0]
       asked = jnp.where(due, jnp.minimum(rank_for(w.shape, schedule(step)), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
       now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
-      moves[name] = jnp.where(
-        act == 0, moves[name].astype(both), (now - w.astype(jnp.float32)).astype(both)
-      )
+      change = (now - w.astype(jnp.float32)).astype(dtype)
+      updates[name] = jnp.where(act == 0, updates[name].astype(dtype), change)
       ranks[name] = asked[None]
-    return treedef.unflatten(moves.values()), LowRankState(optax.safe_increment(step), ranks, basis)
+    state = LowRankState(optax.safe_increment(step), ranks, basis)
+    return treedef.unflatten(updates.values()), state
 
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _held(kernel, rank, basis):
-  """One step of block power iteration: the kernel on the range of what it makes of `basis`."""
+def ranks(opt_state) -> dict[str, int]:
+  """Returns {path: rank} of the kernels that links hold below their full rank.
+
+  Args:
+    opt_state: an optimizer state that has the links at any depth.
+  """
+  is_state = lambda node: isinstance(node, LowRankState)
+  states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+  held = [
+    (name, int(rank[0]), state.lowrank_basis[name].shape[-1])
+    for state in states
+    for name, rank in state.lowrank_ranks.items()
+  ]
+  return {name: rank for name, rank, full in held if rank < full}
+
+
+def factors(kernel, rank: int):
+  """Factors the nearest matrix of a rank: what is stored of a kernel.
+
+  Returns:
+    left [in, rank] and right [rank, out], float32, whose product is that matrix.
+  """
+  left, values, right = np.linalg.svd(np.asarray(kernel, np.float64), full_matrices=False)
+  root = np.sqrt(values[:rank])
+  return np.float32(left[:, :rank] * root), np.float32(root[:, None] * right[:rank])
+
+
+def numbers(params, held: dict[str, int]) -> int:
+  """Counts the numbers to store.
+
+  Args:
+    params: any tree.
+    held: {path: rank}, see `ranks`; of these kernels the two factors are stored, of other leaves
+      all entries.
+  """
+  return sum(
+    held[name] * sum(w.shape) if name in held else int(np.prod(np.shape(w)))
+    for name, w in named_leaves(params).items()
+  )
+
+
+def _power_step(kernel, rank, basis):
+  """One step of block power iteration: the kernel on the range of its product with `basis`."""
   kept = jnp.arange(basis.shape[1]) < rank
   left, _ = jnp.linalg.qr(kernel @ basis)
-  left = jnp.where(kept, left, 0)  # columns of 0 have a direction by chance
+  left = jnp.where(kept, left, 0)  # QR gives a zero column an arbitrary direction
   rows = left.T @ kernel
   right, _ = jnp.linalg.qr(rows.T)
   return left @ rows, jnp.where(kept, right, 0)
@@ -108,46 +176,17 @@ def _held(kernel, rank, basis):
 _ACTS = (
   lambda kernel, rank, basis: (kernel, basis),
   lambda kernel, rank, basis: truncated(kernel, rank),
-  _held,
+  _power_step,
 )
 
 
 def _chosen(params, where):
-  chosen = {
-    name: w
-    for name, w in named_leaves(select(params, where, origin='low_rank')).items()
-    if not is_hole(w)
-  }
+  leaves = named_leaves(select(params, where, origin='low_rank'))
+  chosen = {name: w for name, w in leaves.items() if not is_hole(w)}
   for name, w in chosen.items():
     if len(w.shape) != 2:
       raise ValueError(
-        f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: see where='
+        f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: leave'
+        ' the leaf out with where='
       )
   return chosen
-
-
-def ranks(opt_state) -> dict:
-  """{path: rank} of the kernels that links of an optimizer state, at any depth, hold below their full rank."""
-  is_state = lambda node: isinstance(node, LowRankState)
-  found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
-  held = [
-    (name, int(rank[0]), state.lowrank_basis[name].shape[-1])
-    for state in found
-    for name, rank in state.lowrank_ranks.items()
-  ]
-  return {name: rank for name, rank, full in held if rank < full}
-
-
-def factors(kernel, rank: int):
-  """(left [in, rank], right [rank, out]) float32 whose product is the nearest matrix of that rank: what is stored."""
-  left, values, right = np.linalg.svd(np.asarray(kernel, np.float64), full_matrices=False)
-  root = np.sqrt(values[:rank])
-  return np.float32(left[:, :rank] * root), np.float32(root[:, None] * right[:rank])
-
-
-def numbers(params, held: dict) -> int:
-  """Numbers to store: of a kernel in `held` ({path: rank}, see `ranks`) its two factors, of any other leaf all."""
-  return sum(
-    held[name] * sum(w.shape) if name in held else int(np.prod(np.shape(w)))
-    for name, w in named_leaves(params).items()
-  )

@@ -1,7 +1,8 @@
-"""Penalties on the size of weights: proximal steps after the optimizer (exact zeros), or terms of the gradient.
+"""Penalties on the size of weights: proximal steps after the optimizer, or terms of the gradient.
 
-Reweighted proximal pruning (Guo et al., 2019) keeps the penalty out of the gradient and so out of Adam's moments: the
-optimizer makes its step, u = w + update, and then each weight moves towards zero by a threshold of its own.
+A proximal step gives exact zeros. Reweighted proximal pruning (Guo et al., 2019) keeps the penalty
+out of the gradient and so out of Adam's moments: the optimizer makes its step, u = w + update, and
+then each weight moves towards zero by a threshold of its own.
 """
 
 from typing import Any, NamedTuple
@@ -11,12 +12,16 @@ import jax.numpy as jnp
 import optax
 
 from prunejax.pruning.allocations.shares import NUMBER
-from prunejax.pruning.types import is_hole, select
+from prunejax.pruning.paths import is_hole, select
 
 
 class ProximalState(NamedTuple):
-  """Steps taken (int32), and the factor alpha of each weight (float32 shaped like params, `MaskedNode` where nothing
-  is shrunk); () for a link whose weights all have the factor 1.
+  """The state of a proximal link.
+
+  Attributes:
+    prox_count: steps taken, int32.
+    prox_alpha: the factor of each weight, float32 shaped like params, `MaskedNode` where nothing is
+      shrunk; () for a link whose weights all have the factor 1.
   """
 
   prox_count: Any
@@ -30,18 +35,29 @@ class PenaltyState(NamedTuple):
 
 
 def shrink(u, threshold):
-  """prox of threshold |.|: sign(u) max(|u| - threshold, 0), elementwise (ISTA; Daubechies et al., 2004)."""
+  """Computes sign(u) max(|u| - threshold, 0), the proximal operator of threshold |.|.
+
+  Elementwise (ISTA; Daubechies et al., 2004).
+  """
   return jnp.where(jnp.abs(u) <= threshold, jnp.zeros_like(u), u - jnp.sign(u) * threshold)
 
 
 def soft_threshold(
   strength, rate=1.0, *, end=None, where='.*'
 ) -> optax.GradientTransformationExtraArgs:
-  """A link after the optimizer: w <- shrink(w + update, strength x rate), the step of ISTA.
+  """Makes a link after the optimizer: w <- shrink(w + update, strength x rate), the step of ISTA.
 
-  `strength` >= 0, a number, maybe traced. `rate` is the learning rate of the optimizer before it, a number or a
-  function of the step (from 0); the penalty whose optimum is sought is then strength x |w|_1. From step `end` on it
-  lets updates pass. `where`: as in `prune_transform`. Weights that reach zero do so exactly, by an update -w.
+  Weights that reach zero do so exactly, by an update -w.
+
+  Args:
+    strength: at least 0; may be traced. The penalty of the optimum is strength x |w|_1 if `rate` is
+      the learning rate of the optimizer.
+    rate: a number, or a function of the step (from 0).
+    end: the step from which updates pass as they are, or None.
+    where: as in `prune_transform`.
+
+  Raises:
+    ValueError: a value is out of range.
   """
   return _proximal('soft_threshold', strength, rate, None, 0.0, end, where)
 
@@ -49,10 +65,22 @@ def soft_threshold(
 def reweighted(
   strength, rate=1.0, *, every=100, eps=1e-3, end=None, where='.*'
 ) -> optax.GradientTransformationExtraArgs:
-  """`soft_threshold` with a factor for each weight, w_i <- shrink(u_i, strength x rate x alpha_i): Guo et al., 2019.
+  """Makes `soft_threshold` with a factor for each weight (reweighted proximal pruning; Guo et al., 2019).
 
-  alpha_i is 1 at first, and 1 / (|w_i| + eps) of the weight at steps every, 2 x every, ... (Candes et al., 2008):
-  small weights are driven to zero, large ones are left nearly as they are. ValueError for every < 1 or eps <= 0.
+  w_i <- shrink(u_i, strength x rate x alpha_i). alpha_i is 1 at first, and 1 / (|w_i| + eps) of the
+  weight at steps `every`, 2 x `every`, ... (Candes et al., 2008): small weights are driven to zero,
+  large ones stay nearly as they are.
+
+  Args:
+    strength: see `soft_threshold`.
+    rate: see `soft_threshold`.
+    every: steps between two new factors, at least 1.
+    eps: above 0.
+    end: see `soft_threshold`.
+    where: as in `prune_transform`.
+
+  Raises:
+    ValueError: a value is out of range.
   """
   if isinstance(every, int) and every < 1:
     raise ValueError(f'reweighted: every={every} must be at least 1 step')
@@ -64,16 +92,24 @@ def reweighted(
 
 
 def l1_penalty(strength, *, end=None, where='.*') -> optax.GradientTransformationExtraArgs:
-  """A link BEFORE the optimizer: strength x sign(w) is added to the gradient, as from strength x |w|_1 in the loss.
+  """Makes a link BEFORE the optimizer that adds strength x sign(w) to the gradient.
 
-  No weight becomes exactly zero, and under Adam the term is divided by the gradient's own size. `strength` >= 0 may be
-  traced; from step `end` on gradients pass as they are.
+  That is the gradient of strength x |w|_1 in the loss. No weight becomes exactly zero, and Adam
+  divides the term by the size of the gradient.
+
+  Args:
+    strength: at least 0; may be traced.
+    end: the step from which gradients pass as they are, or None.
+    where: as in `prune_transform`.
+
+  Raises:
+    ValueError: a value is out of range.
   """
   return _penalty('l1_penalty', jnp.sign, strength, end, where)
 
 
 def l2_penalty(strength, *, end=None, where='.*') -> optax.GradientTransformationExtraArgs:
-  """As `l1_penalty`, of strength / 2 x |w|_2^2: strength x w is added to the gradient."""
+  """Makes `l1_penalty` for strength / 2 x |w|_2^2: strength x w is added to the gradient."""
   return _penalty('l2_penalty', lambda w: w, strength, end, where)
 
 
@@ -124,7 +160,7 @@ def _leaves(name, updates, params, where):
 
 
 def _landing(w, update, threshold):
-  """The update after which the weight is where the proximal operator puts it, exactly so at zero."""
+  """The update that brings the weight to the value of the proximal operator, exactly so at zero."""
   both = jnp.promote_types(w.dtype, update.dtype)
   wide = jnp.promote_types(both, jnp.float32)
   u = w.astype(wide) + update.astype(wide)
@@ -158,6 +194,6 @@ def _until(end, step, value):
 
 def _check(name, strength, end):
   if isinstance(strength, NUMBER) and not 0 <= strength < float('inf'):
-    raise ValueError(f'{name}: strength={strength} must be a finite number from 0 on')
+    raise ValueError(f'{name}: strength={strength} must be finite and non-negative')
   if isinstance(end, int) and end < 1:
     raise ValueError(f'{name}: end={end} must be at least 1 step, or None for no end')

@@ -1,13 +1,11 @@
-"""TOGETHER: which weights are kept or pruned as one. A unit's score is the mean score of its
-weights, so units of any size compare.
-"""
+"""Structures whose units lie within one leaf: n:m groups, blocks, rows, columns."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning.selection import counts
-from prunejax.pruning.selection.groups import map_kinds, order_key
+from prunejax.pruning.leaf_kinds import map_kinds
+from prunejax.pruning.selection import counts, order_key
 from prunejax.pruning.types import Structure
 
 
@@ -17,12 +15,18 @@ def unstructured() -> Structure:
 
 
 def n_m(n: int, m: int) -> Structure:
-  """At most n of every m weights in a row along the input axis (-2) of [..., in, out] kernels
-  (Mishra et al., 2021: 2:4).
+  """At most n of every m weights in a row along the input axis (2:4 in Mishra et al., 2021).
 
-  The unit is a group of m: pruning it removes its m - n lowest scores, ties keeping the lower
-  position. So a schedule fills a leaf group by group, and at sparsity (m - n) / m, the most that
-  n:m can remove, every group is n:m. ValueError if m does not divide the axis.
+  The unit is a group of m along axis -2 of a kernel [..., in, out]. Pruning it removes its m - n
+  lowest scores; ties keep the lower position. So a schedule fills a leaf group by group, and at
+  sparsity (m - n) / m, the most that n:m can remove, every group is n:m.
+
+  Args:
+    n: the weights of a group that may stay.
+    m: the size of a group.
+
+  Raises:
+    ValueError: not 0 < n < m. When the link is initialised: m does not divide the axis.
   """
   if not (_is_size(n) and _is_size(m) and n < m):
     raise ValueError(f'n_m({n!r}, {m!r}): n and m must be integers with 0 < n < m, as in n_m(2, 4)')
@@ -64,8 +68,12 @@ def n_m(n: int, m: int) -> Structure:
 
 
 def block(rows: int, columns: int) -> Structure:
-  """Blocks of rows x columns on the last two axes; blocks at the edge are smaller where the size
-  does not divide the axis.
+  """Blocks of rows x columns on the last two axes.
+
+  Blocks at the edge are smaller where the size does not divide the axis.
+
+  Raises:
+    ValueError: a size is no positive integer.
   """
   if not (_is_size(rows) and _is_size(columns)):
     raise ValueError(
@@ -77,15 +85,21 @@ def block(rows: int, columns: int) -> Structure:
 
 
 def rows(size: int = 1) -> Structure:
-  """Whole input rows (axis -2: all weights that one input feeds), `size` neighbours at a time."""
+  """Whole input rows: all weights that one input feeds, `size` neighbours on axis -2 at a time.
+
+  Raises:
+    ValueError: `size` is no positive integer.
+  """
   if not _is_size(size):
     raise ValueError(f'rows({size!r}): the number of neighbouring rows must be a positive integer')
   return _blocks(f'rows({size})', lambda shape: (*shape[:-2], size, shape[-1]))
 
 
 def columns(size: int = 1) -> Structure:
-  """Whole output columns (the last axis: all weights of one output unit or filter), `size`
-  neighbours at a time.
+  """Whole output columns: all weights of one output unit, `size` neighbours on the last axis at a time.
+
+  Raises:
+    ValueError: `size` is no positive integer.
   """
   if not _is_size(size):
     raise ValueError(
@@ -115,7 +129,7 @@ def _blocks(label, sizes_of) -> Structure:
 
 
 def _block_sizes(shape, sizes):
-  """Weights in each block, float32; those at the far edges hold what is left."""
+  """The number of weights in each block, float32; blocks at the far edges may be smaller."""
   weights = np.ones((), np.float32)
   for length, size in zip(shape, sizes, strict=True):
     ends = np.minimum(np.arange(0, length, size) + size, length)
@@ -124,12 +138,13 @@ def _block_sizes(shape, sizes):
 
 
 def _block_mean(score, sizes, weights):
-  """Mean over blocks, or -0.0 (below every other zero) where a block is -0.0 throughout: pruned
-  already.
+  """The mean over blocks, or -0.0 where a block is -0.0 throughout.
+
+  -0.0 marks weights that are pruned already and ranks below every other zero.
   """
   gone = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32) == np.uint32(1 << 31)
   alive = counts.count_blocks((~gone).astype(jnp.int32), sizes) > 0
-  # XLA divides by a constant by multiplying with its reciprocal, off by one bit: hide that it is one.
+  # Hidden from XLA, which would multiply by the reciprocal of a constant and be off by one bit.
   weights = lax.optimization_barrier(jnp.asarray(weights, jnp.float32))
   return jnp.where(alive, counts.block_sum(score, sizes) / weights, -0.0)
 

@@ -1,8 +1,9 @@
-"""TOGETHER, across leaves: a unit may be a slice of each of several matrices, as an attention head is.
+"""Structures whose units lie across leaves: a unit is a slice of each of several matrices.
 
-A unit's score is, as everywhere, the mean score of its weights. Allocations see units by the name of what they are
-slices of ('encoder/layer_3/attention/heads'), not by leaf: `uniform` takes the same share of heads in each layer,
-`global_threshold` compares all heads of the model, and regexes of `by_class` match these names.
+An attention head is such a unit. Allocations see units by the name of what they are slices of
+('encoder/layer_3/attention/heads'), not by leaf: `uniform` removes the same share of heads in each
+layer, `global_threshold` compares all heads of the model, and regexes of `by_class` match these
+names.
 """
 
 import math
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning.leaf_kinds import map_kinds
+from prunejax.pruning.paths import compiled
 from prunejax.pruning.selection import counts
-from prunejax.pruning.selection.groups import map_kinds
-from prunejax.pruning.types import Structure, compiled
+from prunejax.pruning.types import Structure
 
-FOREIGN = 'the slices of a model with other names are told by tied({regex: (unit, axis, size)})'
+FOREIGN = 'for a model with other names write tied({regex: (unit, axis, size)})'
 
 
 def tied(table) -> Structure:
@@ -34,11 +36,17 @@ def tied(table) -> Structure:
 
 
 def heads(size: int) -> Structure:
-  """Attention heads of width `size`: their columns of query, key and value with their biases, their rows of output.
+  """Attention heads: columns of query, key and value with their biases, and rows of the output.
 
-  For leaves named as models/bert.py and models/gpt2.py name them, .../attention/{query,key,value}/{kernel,bias} and
-  .../attention/output/kernel; the units are '.../attention/heads'. Biases, and any of the four matrices, may be left
-  out with where=; the output's bias belongs to no head.
+  Leaves are named as in `prunejax.models`: .../attention/{query,key,value}/{kernel,bias} and
+  .../attention/output/kernel. The unit name is '.../attention/heads'. Biases, and any of the four
+  matrices, may be left out with where=. The output's bias belongs to no head.
+
+  Args:
+    size: the width of a head.
+
+  Raises:
+    ValueError: as `tied` raises.
   """
   _check_size('heads', size)
   rows = [
@@ -52,10 +60,16 @@ def heads(size: int) -> Structure:
 
 
 def ffn(size: int = 1) -> Structure:
-  """Inner neurons of a feed-forward block, `size` neighbours at a time: a column of intermediate with its bias and the
-  row of output.
+  """Inner neurons of a feed-forward block: a column of intermediate, its bias, and a row of output.
 
-  For leaves named .../ffn/{intermediate,output}/kernel and .../ffn/intermediate/bias; the units are '.../ffn/neurons'.
+  Leaves are named .../ffn/{intermediate,output}/kernel and .../ffn/intermediate/bias. The unit name
+  is '.../ffn/neurons'.
+
+  Args:
+    size: the neighbours that go together.
+
+  Raises:
+    ValueError: as `tied` raises.
   """
   _check_size('ffn', size)
   rows = [

@@ -22,9 +22,12 @@ from experiments.gordon2020.analysis import (
   probes,
 )
 from prunejax.data import wordpiece
-from prunejax.models import bert, bert_hf, gpt2_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.report import ledger, tables
-from prunejax.train import grid, inputs, kinds
+from prunejax.sweep import grid
+from prunejax.train import families, inputs
 
 LEVELS = (0.3, 0.6)
 TASKS = ('glue/cola', 'glue/sst2')
@@ -393,7 +396,7 @@ def test_a_decoder_is_measured_like_an_encoder(tmp_path):
   leaves = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
   for name, s in (('a', 0.0), ('b', 0.5)):
     tree = traverse_util.unflatten_dict(pruned(leaves, s), sep='/')
-    kinds.save(tmp_path / 'cells' / name / 'model', tree, made.size, made.tokenizer)
+    families.save(tmp_path / 'cells' / name / 'model', tree, made.size, made.tokenizer)
   models = probes.Models(tmp_path, {'a': tiny_runs.config(pruned=False)})
   masks = {'masks': {'0.5': 'b'}}
   assert probes.MEASURES['heads'](models, **masks)['expected'] == [0.5]

@@ -1,0 +1,88 @@
+"""What a grid would take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from prunejax import files
+from prunejax.train import families, inputs, objectives, program
+
+GIB = 2**30
+
+
+def table(cells, title) -> str:
+  """A text table of `(labels, config)` pairs, one line a stage, arm and task, and the sums."""
+  groups = {}
+  for labels, config in cells:
+    groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(
+      config
+    )
+  head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
+  head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
+  lines, total = [title, head], [0, 0, 0.0]
+  for (stage, arm, task), configs in groups.items():
+    parts = [of(config) for config in configs]
+    steps, flops = sum(c.steps for c in configs), sum(p['flops'] for p in parts)
+    most = max(parts, key=lambda p: p['bytes'])
+    lines.append(
+      f'{stage:<10}{arm:<10}{task:<18}{len(configs):>6}{steps:>12,}{most["parameters"]:>14,}'
+      f'{most["bytes"] / GIB:>12.2f}{flops:>11.2e}'
+    )
+    total = [total[0] + len(configs), total[1] + steps, total[2] + flops]
+  lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
+  lines.append(
+    'memory, estimated: weights, gradient, two moments, masks, and the activations of one micro-batch'
+  )
+  return '\n'.join(lines)
+
+
+def of(config):
+  """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
+  size = size_of(config)
+  kind = families.of_size(size)
+  shapes = _shapes(size.to_json_string(use_diff=False), families.heads(kind, config.data.task))
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  predictions = 0 if config.data.task else kind.predictions(config.data)
+  width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
+  rows, length = config.batch_size // config.accumulate, config.data.seq_len
+  # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
+  kept = (
+    length * (12 * size.hidden_size + 2 * kind.width(size))
+    + 2 * size.num_attention_heads * length**2
+  )
+  activations = rows * (
+    size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4
+  )
+  flops = objectives.flops(size, shapes, length, predictions) * config.batch_size * config.steps
+  return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes(size, heads):
+  """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
+  model = families.make(size, heads)
+  blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  return jax.eval_shape(
+    lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank
+  )
+
+
+def size_of(config):
+  """The size of a run's model; a folder of `init` that is not there (yet) counts as the packaged model, or as what
+  `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run will train."""
+  kind = families.named(families.name_of(config), 'model.kind')
+  if kind is families.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
+    small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
+    folder = inputs.NANO if small else None
+  else:
+    folder = (
+      files.path(config.init) if config.init and not config.init.startswith('cell:') else None
+    )
+  if folder is not None and files.exists(folder / 'config.json'):
+    folder = files.local(folder)
+    return families.in_folder(folder).files.read_size(folder)
+  told = kind is families.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
+  return families.fresh_size(
+    kind, config.model, config.data.vocab_size if told else kind.config().vocab_size
+  )

@@ -1,0 +1,332 @@
+"""A grid of runs, each once: what the ledger holds is done, what is killed goes on.
+
+Runs that differ in numbers only are members of one program (population.py); the others run one after the other.
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import platform
+import time
+import uuid
+from typing import Any, NamedTuple
+
+import jax
+
+from prunejax import files
+from prunejax.report import ledger
+from prunejax.sweep import dependencies, population, resources, workers
+from prunejax.train import configs, console, distributed, inputs, loop
+
+PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
+# The columns of a row that were measured; the others say which cell of which grid it is.
+MEASURED = (
+  'versions',
+  'device',
+  'metrics',
+  'mask_hash',
+  'bytes',
+  'seconds',
+  'steps',
+  'device_seconds',
+  'members',
+  'batching',
+  'time',
+  'text',
+)
+
+
+class Cell(NamedTuple):
+  """One run of a grid.
+
+  labels: what sets it apart, the columns of its ledger row (stage, arm, sparsity, task, learning_rate, seed).
+  config: its ConfigDict. An `init` of 'cell:<hash>' is the model of another cell, 'cell:<hash>/latent' its weights
+    with those under the masks.
+  parent: the hash of the cell it starts from, or None.
+  """
+
+  labels: dict
+  config: Any
+  parent: str | None = None
+
+
+def key(cell):
+  """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
+  flat = configs.counted(cell.config)
+  quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
+  return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
+
+
+def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say):
+  """Runs every cell that the ledger of `folder` does not hold, and returns all rows of these cells, in their order.
+
+  Cells that share a program run together, stage by stage, each after the one it starts from; with `one_by_one` every
+  cell runs by itself, in order. A cell whose loss is not finite is written to the ledger as failed, with its reason;
+  the others go on. What this took is told in a file of `folder`/cost.
+  """
+  folder = files.path(folder)
+  say = say if distributed.first() else console.silent
+  distributed.together('grid')  # all read the same ledger: the first has written what it had to
+  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  cells = {key(cell): cell for cell in cells}
+  left = {k: cell for k, cell in cells.items() if k not in done}
+  say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
+  if again := dependencies.without_model(cells, left, done, folder):
+    say(
+      f'{len(again)} of the done run again: cells that are left start from their models, which are not here'
+    )
+    left = {k: cell for k, cell in cells.items() if k in left or k in again}
+    done = {k: row for k, row in done.items() if k not in again}
+    for k in again if distributed.first() else ():
+      files.remove(
+        folder / 'cells' / k
+      )  # a result without its model would be taken for the run itself
+    distributed.together('again')
+  if odd := _of_other_text(
+    {k: cell for k, cell in cells.items() if k in done}, done, left.values()
+  ):
+    say(
+      f'{odd} of the done have read another text than the cells that are left will: versions of the libraries'
+      ' that pydoc is taken from, or the files below data.root, have changed'
+    )
+  title = {
+    k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)
+  }
+  pace = _Pace(left)
+
+  def settle(k, outcome, seconds, **facts):
+    """The row of a cell that ended, with the result of its run or the reason why there is none."""
+    cell = cells[k]
+    row = {
+      'cell': k,
+      'experiment': experiment,
+      'preset': preset,
+      **cell.labels,
+      'config': public(cell.config),
+    }
+    row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
+    if isinstance(outcome, FloatingPointError):
+      row |= {'metrics': {}, 'failed': str(outcome), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
+    else:
+      row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
+      row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
+      row['text'] = inputs.text_of(cells[k].config.data)
+    row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
+    row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    done[k] = row
+    if distributed.first():
+      ledger.append(folder / 'ledger.jsonl', row)
+      files.remove(
+        folder / 'cells' / k / 'checkpoints'
+      )  # the result is in the ledger, the model beside it
+    pace.took(k, seconds)
+
+  def alone(k):
+    say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
+    began = time.perf_counter()
+    try:
+      if broken := dependencies.failed(cells[k], done):
+        raise FloatingPointError(f'the cell it starts from or is taught by, {broken}, failed')
+      outcome = loop.train(
+        dependencies.resolved(cells[k].config, folder),
+        folder / 'cells' / k,
+        title=title[k],
+        say=say,
+      )
+    except FloatingPointError as error:
+      say(f'{title[k]}  failed: {error}')
+      outcome = error
+    settle(k, outcome, time.perf_counter() - began, members=1)
+
+  def prepare(k):
+    return population.prepare(
+      k, title[k], dependencies.resolved(cells[k].config, folder), folder / 'cells' / k
+    )
+
+  with _cost(folder, one_by_one) as cost:
+    for runs, how in population.groups(left, done, folder, prepare, one_by_one):
+      if isinstance(runs, str):
+        alone(runs)
+      else:
+        most = max(run.config.steps for run in runs)
+        say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
+        population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
+      cost['cells'] += 1 if isinstance(runs, str) else len(runs)
+  return [done[k] for k in cells]
+
+
+def _of_other_text(cells, done, left) -> int:
+  """How many of the done cells read another text than those `left` with their corpus or task will read now."""
+  name = lambda cell: cell.config.data.task or cell.config.data.corpus
+  now = {name(cell): cell.config.data for cell in left}
+  now = {name: inputs.text_of(data) for name, data in now.items()}
+  return sum(
+    done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
+    for k, cell in cells.items()
+  )
+
+
+@contextlib.contextmanager
+def _cost(folder, one_by_one):
+  """Around the runs of one command: leaves what they took in a file of `folder`/cost, which the report adds up."""
+  took, began = {'how': 'one by one' if one_by_one else 'together', 'cells': 0}, time.perf_counter()
+  with resources.compiles() as told:
+    try:
+      yield took
+    finally:
+      seconds = time.perf_counter() - began
+      took |= {
+        'compiles': told.count,
+        'compile_seconds': round(told.seconds, 2),
+        'seconds': round(seconds, 2),
+      }
+      took |= {'device': device(), 'device_seconds': round(seconds * jax.device_count(), 2)}
+      if took['cells'] and distributed.first():
+        files.write(folder / 'cost' / f'{uuid.uuid4().hex[:12]}.json', json.dumps(took))
+
+
+def missing(cells, folder) -> list:
+  """Those of the cells that the ledger of `folder` does not hold."""
+  done = ledger.done(ledger.read(files.path(folder) / 'ledger.jsonl'))
+  return [cell for cell in cells if key(cell) not in done]
+
+
+def share(cells, worker):
+  """The cells of `worker`, (index, count), in their order; see workers.py."""
+  return workers.share(cells, [key(cell) for cell in cells], worker)
+
+
+def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say=console.say):
+  """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
+
+  Of several workers, (index, count), each runs its share; returns the rows of that share.
+  """
+  if not changes:
+    raise ValueError(f'sweep() of {name} yields nothing')
+  cells = []
+  for change in changes:
+    one = configs.override(config.copy_and_resolve_references(), change)
+    stage = 'finetune' if one.data.task else 'pretrain'
+    labels = {
+      'stage': stage,
+      'task': one.data.task,
+      'learning_rate': one.optimizer.learning_rate,
+      'seed': one.seed,
+    }
+    cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
+  if len({key(cell) for cell in cells}) < len(cells):
+    raise ValueError(f'sweep() of {name} yields the same cell twice')
+  mine = share(cells, worker)
+  folder = claim(folder, {'sweep': name})
+  return run(mine, folder, experiment='sweep', preset=name, one_by_one=one_by_one, say=say)
+
+
+def claim(folder, what):
+  """Marks `folder` as the work directory of one grid. Raises ValueError when it is another's.
+
+  A folder that holds nothing but a ledger of that paper and preset is gone on with: it was copied there to be.
+  """
+  folder = files.path(folder)
+  path = folder / 'grid.json'
+  if files.exists(path):
+    theirs = files.read_json(path)
+    if theirs != what:
+      raise ValueError(
+        f'the work directory {str(folder)!r} belongs to {_words(theirs)}, not to {_words(what)};'
+        ' nothing was written: take another --workdir'
+      )
+    return folder
+  try:
+    strange = files.names(folder) and not _brought(folder, what)
+    if strange and not files.exists(path):  # asked again: another worker may be starting here
+      raise ValueError(
+        f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir, or one with'
+        f' nothing but a ledger.jsonl of {_words(what)}'
+      )
+    mine = files.create(path, json.dumps(what)) if distributed.first() else True
+  except OSError as error:
+    raise OSError(
+      f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}'
+    ) from error
+  return folder if mine else claim(folder, what)
+
+
+def _brought(folder, what):
+  """Whether `folder` holds a ledger alone, of the paper and preset of `what`."""
+  if files.names(folder) != ['ledger.jsonl'] or 'paper' not in what:
+    return False
+  found = {
+    (row.get('experiment'), row.get('preset')) for row in ledger.read(folder / 'ledger.jsonl')
+  }
+  return found == {(what['paper'], what.get('preset'))}
+
+
+def experiment_of(folder):
+  """The paper whose grid lies in `folder`. Raises FileNotFoundError, ValueError."""
+  path = files.path(folder) / 'grid.json'
+  if not files.exists(path):
+    raise FileNotFoundError(
+      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
+    )
+  what = files.read_json(path)
+  if 'paper' not in what:
+    raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')
+  return what['paper']
+
+
+def describe(labels):
+  """'finetune pruned 0.50 pydoc/order seed 0'."""
+  words = [labels.get('stage', ''), labels.get('arm', '')]
+  words += [f'{labels["sparsity"]:.2f}'] if 'sparsity' in labels else []
+  words += [labels.get('task') or '', f'seed {labels.get("seed", 0)}']
+  words += [f'{k}={v}' for k, v in labels.get('overrides', {}).items()]
+  return ' '.join(word for word in words if word)
+
+
+def versions():
+  """{package: version} and Python's."""
+  return {'python': platform.python_version(), **{p: _version(p) for p in PACKAGES}}
+
+
+def _version(package):
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'not installed'  # prunejax itself, when it is run from a checkout
+
+
+def device():
+  """'cpu x1', 'NVIDIA H200 x1'."""
+  return f'{jax.devices()[0].device_kind} x{jax.device_count()}'
+
+
+def public(config):
+  """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
+  quiet = ('data.root', 'data.cache', 'population.')
+  return {k: v for k, v in configs.flat(config).items() if not k.startswith(quiet)}
+
+
+def _words(what):
+  return ', '.join(f'{k} {v}' for k, v in what.items())
+
+
+class _Pace:
+  """Time left, from the seconds a step took so far at each stage."""
+
+  def __init__(self, left):
+    self.work = {k: (cell.labels['stage'], cell.config.steps) for k, cell in left.items()}
+    self.spent = {}
+
+  def took(self, k, seconds):
+    stage, count = self.work.pop(k)
+    steps, total = self.spent.get(stage, (0, 0.0))
+    self.spent[stage] = (steps + count, total + seconds)
+
+  def left(self):
+    if not self.spent:
+      return ''
+    mean = sum(s for _, s in self.spent.values()) / sum(n for n, _ in self.spent.values())
+    rate = {stage: s / n for stage, (n, s) in self.spent.items()}
+    seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work.values())
+    return f'  about {console.clock(seconds)} left in all'

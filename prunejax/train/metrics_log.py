@@ -1,0 +1,137 @@
+"""The metrics of a run: rows of metrics.jsonl, TensorBoard files, and a line on the console."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import tempfile
+import time
+
+from tensorboardX import SummaryWriter
+
+from prunejax import files
+from prunejax.train import console
+
+PATIENCE = 30.0  # seconds of silence after which a run that goes on says so
+
+
+class Silence:
+  """How long nothing has been said. `over()` is true after `PATIENCE` seconds, and starts the wait anew."""
+
+  def __init__(self):
+    self.broken()
+
+  def broken(self):
+    self._since = time.perf_counter()
+
+  def over(self):
+    if time.perf_counter() - self._since < PATIENCE:
+      return False
+    self.broken()
+    return True
+
+
+class Log:
+  """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew.
+
+  Without a folder it writes nothing: one process of a run is enough.
+  """
+
+  def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
+    self.title, self.steps, self.say, self._since, self._file = title, steps, say, None, None
+    self._silence = Silence()
+    if folder is None:
+      return
+    folder = files.path(folder)
+    self._mirror = _Mirror(folder)
+    here = self._mirror.here / 'metrics.jsonl'
+    files.write(here, ''.join(_kept(folder / 'metrics.jsonl', start, steps)))
+    self._file = open(here, 'a', encoding='utf-8')
+    self._board = (
+      SummaryWriter(os.fspath(self._mirror.here / 'tensorboard')) if tensorboard else None
+    )
+
+  def start(self, step):
+    """The clock of the rate starts here, after the first step has compiled."""
+    self._since = (step, time.perf_counter())
+
+  def alive(self, step, loss):
+    """A line for a person, and no row, where there has been none for a while. loss: of that step, an array."""
+    if self._file is not None and self._silence.over():
+      pace = self._pace(self._rate(step), step)
+      self.say(f'{self.title}  train {step}/{self.steps}  {pace}loss {console.number(float(loss))}')
+
+  def write(self, step, kind, values):
+    """One row of numbers: to the file and the board, and as a line a person can read."""
+    if self._file is None:
+      return
+    values = {name: float(v) for name, v in values.items()}
+    rate = self._rate(step)
+    row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
+    # NaN is not JSON; null is.
+    clean = {
+      k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+    }
+    self._file.write(json.dumps(clean) + '\n')
+    self._file.flush()
+    if self._board:
+      for name, value in values.items():
+        self._board.add_scalar(f'{kind}/{name}', value, step)
+    self._mirror.sync()
+    shown = '  '.join(f'{name} {console.number(value)}' for name, value in values.items())
+    self.say(f'{self.title}  {kind} {step}/{self.steps}  {self._pace(rate, step)}{shown}')
+    self._silence.broken()
+
+  def _pace(self, rate, step):
+    return f'{rate:.1f} steps/s  left {console.clock((self.steps - step) / rate)}  ' if rate else ''
+
+  def _rate(self, step):
+    if self._since is None or step <= self._since[0]:
+      return None
+    return (step - self._since[0]) / max(time.perf_counter() - self._since[1], 1e-9)
+
+  def close(self):
+    if self._file is None:
+      return
+    self._file.close()
+    if self._board:
+      self._board.close()
+    self._mirror.close()
+
+
+class _Mirror:
+  """A local folder whose files come to an object store from time to time and at the end; a local one is itself."""
+
+  def __init__(self, folder):
+    self.folder, self._due, self._sent = folder, 0.0, {}
+    self._scratch = tempfile.TemporaryDirectory() if files.remote(folder) else None
+    self.here = files.path(self._scratch.name) if self._scratch else folder
+
+  def sync(self):
+    """Sends what has grown, unless it was sent a moment ago. A store that refuses is asked again later."""
+    if self._scratch and time.monotonic() >= self._due:
+      began = time.monotonic()
+      with contextlib.suppress(OSError):
+        self._send()
+      took = time.monotonic() - began
+      self._due = began + took + max(15.0, 20 * took)
+
+  def _send(self):
+    for path in sorted(pathlib.Path(self.here).rglob('*')):
+      if path.is_file() and self._sent.get(path) != (size := path.stat().st_size):
+        files.write(self.folder / path.relative_to(self.here).as_posix(), path.read_bytes())
+        self._sent[path] = size
+
+  def close(self):
+    if self._scratch:
+      self._send()
+      self._scratch.cleanup()
+
+
+def _kept(path, start, steps):
+  """The rows that a run going on at step `start` will not write: a killed one wrote more, and half a one."""
+  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
+  rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+  again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
+  return [line for line, row in rows if not again(row)]

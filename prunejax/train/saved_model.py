@@ -1,0 +1,95 @@
+"""What a run left, or a Hugging Face folder holds: weights, size, vocabulary."""
+
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+
+import prunejax
+from prunejax import files
+from prunejax.models import bert
+from prunejax.models.hf import folder as hf_directory
+from prunejax.train import checkpoint, configs, families, loop, optimizer, sharding
+
+
+class Saved(NamedTuple):
+  """params: the tree, pruned weights as zeros. tokenizer: None for a folder without one. config: that of the run, None
+  for a folder. what: in words.
+  """
+
+  params: Any
+  size: Any
+  tokenizer: Any
+  config: Any
+  what: str
+
+  @property
+  def leaves(self) -> dict:
+    """{path: array}."""
+    return traverse_util.flatten_dict(self.params, sep='/')
+
+
+def load(where) -> Saved:
+  """The model of a work directory, the finished one or that of the newest checkpoint, or of a Hugging Face folder.
+
+  Raises FileNotFoundError where there is none.
+  """
+  folder = files.path(where)
+  if not files.exists(folder / 'config.json'):
+    raise FileNotFoundError(
+      f'{str(folder)!r} holds no run: expected the --workdir of a train command, or a Hugging Face folder'
+    )
+  plain = files.read_json(folder / 'config.json')
+  if 'steps' not in plain:
+    return _folder(files.local(folder), None, 'the model')
+  config = configs.stored(plain)
+  if files.exists(folder / 'model' / 'config.json'):
+    return _folder(files.local(folder / 'model'), config, 'the finished model')
+  return _checkpoint(config, folder)
+
+
+def widths(size) -> list:
+  """[(heads, numbers a head, inner neurons)] of each layer of a BERT. Raises ValueError for another kind."""
+  if size.model_type != 'bert':
+    raise ValueError(
+      f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX'
+    )
+  return bert.widths(size)
+
+
+def _folder(folder, config, what):
+  kind = families.in_folder(folder)
+  if config is None:
+    name = (hf_directory.read_config(folder).get('architectures') or [''])[0]
+    heads = next(
+      (heads for heads, known in kind.files.ARCHITECTURES.items() if known == name), kind.heads
+    )
+  else:
+    heads = families.heads(kind, config.data.task)
+  params, size = kind.files.load(folder, heads=heads)
+  tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
+  return Saved(params, size, tokenizer, config, what)
+
+
+def _checkpoint(config, folder):
+  """The newest checkpoint that can be read."""
+  if not files.exists(folder / 'checkpoints'):
+    raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
+  tx = optimizer.make(config)
+  source, data = loop.read_inputs(config)
+  program = loop.build(config, source, data, tx)
+  abstract = loop.abstract_state(config, program, tx)
+  shardings = sharding.shard(abstract, sharding.make_mesh(), ())
+  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
+  state, damaged = checkpoint.restore(manager, abstract, shardings)
+  manager.close()
+  if state is None:
+    raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
+  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  params, step = program.view(state['params'], masks), int(state['step'])
+  return Saved(
+    params,
+    source.size,
+    source.tokenizer,
+    config,
+    f'the checkpoint of step {step} of {config.steps}',
+  )
