@@ -381,12 +381,18 @@ def _experiment(paper):
   from prunejax.train import specs
 
   sys.path.insert(0, str(ROOT))
-  known = sorted(p.parent.name for p in (ROOT / 'experiments').glob('*/run.py'))
+  # TODO: look for study.py alone once gordon2020 has one.
+  modules = {
+    path.parent.name: path.stem
+    for name in ('run.py', 'study.py')
+    for path in (ROOT / 'experiments').glob(f'*/{name}')
+  }
+  known = sorted(modules)
   if paper not in known:
     raise ValueError(
       f'no experiment {paper!r}{specs.suggest(paper, known)}; known: {", ".join(known) or "none here"}'
     )
-  return importlib.import_module(f'experiments.{paper}.run')
+  return importlib.import_module(f'experiments.{paper}.{modules[paper]}')
 
 
 def _workdir(args):

@@ -13,7 +13,7 @@ from experiments.gordon2020.analysis import hidden_states, mask_overlap, measure
 from prunejax import files
 from prunejax.models import bert
 from prunejax.models.hf import folder as hf_directory
-from prunejax.pruning import types
+from prunejax.pruning import paths
 from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import console, families, inputs
@@ -263,7 +263,7 @@ class Models:
   def _weights(self, cell):
     """{path: weights} of the leaves that the grid prunes."""
     leaves = traverse_util.flatten_dict(self.tree(cell), sep='/')
-    chosen = types.selects(bert.PRUNABLE)
+    chosen = paths.matches(bert.PRUNABLE)
     return {path: leaf for path, leaf in leaves.items() if chosen(path, leaf)}
 
   def sized(self, cell):
