@@ -1,7 +1,7 @@
 """What the ledger says to the claims of Guo et al. 2019. Only the abstract was read; the rest is second hand."""
 
 from experiments.guo2019.study_cells import METHODS
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 SMALL = {'pydoc/order': 0.02, 'pydoc/words': 0.02}  # a loss of accuracy that counts as none
 NEGLIGIBLE = 0.05  # nats of pre-training loss

@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.guo2019 import claims
 from experiments.guo2019 import study_cells as cells
-from prunejax.analysis import drawing, statistics, tables
-from prunejax.train import study
+from prunejax.report import drawing, statistics, tables
+from prunejax.sweep import study
 
 COLOURS = {'rpp': '#c0392b', 'nip': '#2471a3', 'l1': '#b7950b', 'dense': '#555555'}
 

@@ -1,8 +1,8 @@
 """What a reader asks of the league, judged on the ledger; its tables and figures."""
 
 from experiments.league import arms, standing
-from prunejax.analysis import drawing, statistics, verdicts
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing, statistics, verdicts
+from prunejax.report import tables as tabular
 
 BEST = arms.BASELINE
 # Where a measure is judged: pruned by 0.8 and more the packaged model is near chance in its tasks after so few steps

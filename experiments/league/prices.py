@@ -13,9 +13,9 @@ import numpy as np
 
 from experiments.league import standing
 from prunejax import files
-from prunejax.analysis import ledger
 from prunejax.compress import sparse_file
 from prunejax.pruning.links import low_rank
+from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import configs, console, export, loop, optimizer, rivals, saved_model, sharding
 

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from experiments.league import arms
-from prunejax.analysis import statistics
 from prunejax.pruning.links import low_rank
+from prunejax.report import statistics
 
 DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and all that its folder holds.

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
 
 def _compare(first, second, out):
   from prunejax import files
-  from prunejax.analysis import compare
+  from prunejax.report import compare
 
   papers_of = [_paper_of(compare.read(source), source) for source in (first, second)]
   if papers_of[0] != papers_of[1]:
@@ -59,7 +59,7 @@ def _compare(first, second, out):
 
 
 def _redraw_ledger(source, out):
-  from prunejax.analysis import compare
+  from prunejax.report import compare
 
   if not out:
     raise ValueError(f'report of the ledger {source!r} needs --out=FOLDER')
@@ -68,7 +68,7 @@ def _redraw_ledger(source, out):
 
 def _redraw_folder(source, out):
   from prunejax import files
-  from prunejax.analysis import compare
+  from prunejax.report import compare
   from prunejax.sweep import grid
 
   study = papers.load(grid.experiment_of(source))

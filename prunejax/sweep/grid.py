@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import dependencies, population, resources, workers
 from prunejax.train import configs, console, distributed, inputs, loop
 

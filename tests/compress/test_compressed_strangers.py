@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.bytes import study
-from prunejax.analysis import ledger
 from prunejax.compress import codecs, deep_compression, read_sparse, sparse_file
+from prunejax.report import ledger
 
 RNG = np.random.default_rng(0)
 KERNEL = (RNG.normal(size=(40, 30)) * (RNG.random((40, 30)) < 0.1)).astype(np.float32)

@@ -17,10 +17,10 @@ import pytest
 import tensorstore
 import tiny_runs
 
-from prunejax.analysis import ledger
 from prunejax.data import corpus, glue, pydoc, text_files, wordpiece
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
+from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import checkpoint, loop
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
 

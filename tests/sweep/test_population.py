@@ -17,7 +17,7 @@ from jax.extend.core import jaxprs_in_params
 
 import prunejax
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid, planning, population, resources, stacking
 from prunejax.train import loop, metrics_log, preemption
 

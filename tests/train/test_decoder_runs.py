@@ -11,13 +11,14 @@ import tiny_runs
 from checkpoint_cases import flat
 
 import prunejax
-from experiments.gordon2020 import run as gordon2020
+from experiments.gordon2020 import study as gordon2020
+from experiments.gordon2020.analysis import hidden_states
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.models import gpt2
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.report import ledger
 from prunejax.sweep import estimate, grid
-from prunejax.train import families, features, inputs, loop, optimizer
+from prunejax.train import families, inputs, loop, optimizer
 
 GPT2 = {'model__kind': 'gpt2', 'data__vocab_size': 300, 'prune__weights__where': gpt2.PRUNABLE}
 TASK = {'data__task': 'glue/cola', 'hold_zeros': True, 'prune__weights__schedule': ''}
@@ -124,9 +125,9 @@ def test_features_of_every_layer(born):
   config = tiny_runs.config(**{**GPT2, 'init': str(born.folder / 'model')})
   source, data = loop.read_inputs(config)
   params, _ = gpt2_hf.load(born.folder / 'model')
-  batches = features.text(data.held_out(), 100)
-  read = features.reader(gpt2.Gpt2(source.size, ()))
-  mean, _, tokens = features.compare(read, params, params, batches)
+  batches = hidden_states.text(data.held_out(), 100)
+  read = hidden_states.reader(gpt2.Gpt2(source.size, ()))
+  mean, _, tokens = hidden_states.compare(read, params, params, batches)
   assert len(mean) == 2 and np.allclose(mean, 1, atol=1e-5) and tokens >= 100
 
 
@@ -151,7 +152,7 @@ def test_runs_of_bert_are_called_what_they_were():
     row['cell']
     for row in ledger.read(tiny_runs.ROOT / 'experiments' / 'gordon2020' / 'results.jsonl')
   }
-  assert stored <= {grid.key(cell) for cell in gordon2020.plan('quick', {})}
+  assert stored <= {grid.key(cell) for cell in gordon2020.cells('quick', {})}
   from prunejax.train import configs
 
   assert 'kind' not in configs.identity(tiny_runs.config())['model']

@@ -15,7 +15,7 @@ import pytest
 import tiny_runs
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import export, loop, workdir
 
@@ -263,7 +263,7 @@ def test_nothing_else_opens_files_of_a_work_directory():
   watched = [
     package / 'train' / name for name in ('workdir.py', 'export.py', 'checkpoint.py', 'loop.py')
   ]
-  watched += [package / 'analysis' / 'report.py']
+  watched += [package / 'report' / 'document.py']
   watched += set(package.glob('sweep/*.py')) - {package / 'sweep' / 'resources.py'}  # reads /proc
   banned = (
     'read_text(',
