@@ -1,4 +1,4 @@
-"""The stored reference, and what the tests of checkpoints all ask."""
+"""The stored reference, and helpers shared by the tests of checkpoints."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from prunejax.models import hf_directory
+from prunejax.models.hf import folder as hf_folder
 
 REFERENCE = pathlib.Path(__file__).parent / 'reference' / 'bert'
 PIECES = (REFERENCE / 'vocab.txt').read_text().split()
@@ -26,8 +26,8 @@ def assert_same_bits(a, b):
 
 
 def refusal(call, *args, **kwargs):
-  """The one line with which `call` turns its arguments down."""
-  with pytest.raises(hf_directory.CheckpointError) as caught:
+  """The message of the CheckpointError that `call` raises; it is one line."""
+  with pytest.raises(hf_folder.CheckpointError) as caught:
     call(*args, **kwargs)
   message = str(caught.value)
   assert '\n' not in message

@@ -5,7 +5,8 @@ import numpy as np
 import transformers
 from flax import traverse_util
 
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 SIZE = dict(
   vocab_size=40,

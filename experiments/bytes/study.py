@@ -15,7 +15,7 @@ import prunejax
 from experiments.bytes import report
 from prunejax import models
 from prunejax.compress import codecs
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import study
 

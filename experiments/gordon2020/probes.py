@@ -12,7 +12,8 @@ from flax import traverse_util
 from experiments.gordon2020 import measures, probe_report
 from prunejax import files
 from prunejax.analysis import ledger, overlap
-from prunejax.models import bert, hf_directory
+from prunejax.models import bert
+from prunejax.models.hf import folder as hf_directory
 from prunejax.pruning import types
 from prunejax.sweep import grid
 from prunejax.train import console, families, features, inputs

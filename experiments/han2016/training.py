@@ -10,8 +10,8 @@ import optax
 
 import prunejax
 from experiments.han2016 import paper
-from prunejax.compress import deep, kmeans, sparse_file
-from prunejax.data import digits
+from prunejax.compress import deep_compression, kmeans, sparse_file
+from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook
 from prunejax.train import study
@@ -101,9 +101,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     'bits': {f'{layer}/kernel': width for layer, width in bits.items()},
     'index_bits': paper.INDEX_BITS,
   }
-  coded = deep.encode(shared, **coding)
-  fixed = deep.encode(shared, entropy=False, **coding)
-  decoded = deep.decode(coded)
+  coded = deep_compression.encode(shared, **coding)
+  fixed = deep_compression.encode(shared, entropy=False, **coding)
+  decoded = deep_compression.decode(coded)
   for name, leaf in shared.items():
     assert np.array_equal(decoded[name], leaf), name  # The file holds the network exactly.
   coded_layers, fixed_layers = _by_layer(coded), _by_layer(fixed)
@@ -170,7 +170,9 @@ _logits = jax.jit(lenet.apply)
 
 def _by_layer(file):
   """{layer: what `deep.describe` says of its kernel}."""
-  return {row['name'].split('/')[0]: row for row in deep.describe(file) if 'bits' in row}
+  return {
+    row['name'].split('/')[0]: row for row in deep_compression.describe(file) if 'bits' in row
+  }
 
 
 def _loss(params, images, labels, decay):

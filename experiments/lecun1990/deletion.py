@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.lecun1990 import claims, network
-from prunejax.data import digits
+from prunejax.data import handwritten_digits as digits
 
 
 def measure(settings: dict, root: str, folder, say) -> dict:

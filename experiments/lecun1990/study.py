@@ -8,7 +8,7 @@ FOLDER holds `mnist/`; without it the images are scikit-learn's digits.
 from typing import NamedTuple
 
 from experiments.lecun1990 import claims, deletion, report
-from prunejax.data import digits
+from prunejax.data import handwritten_digits as digits
 from prunejax.train import study
 
 METHODS = ('obd', 'magnitude', 'random')

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prunejax.data import prose, pydoc
+from prunejax.data import pydoc, pydoc_prose
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')
@@ -250,7 +250,7 @@ def _read_lines(path):
 def _short_sentences(longest, cache):
   for entry in pydoc.entries(cache):
     for paragraph in entry.paragraphs:
-      for sentence in prose.sentences(paragraph):
+      for sentence in pydoc_prose.sentences(paragraph):
         if len(sentence) < 12 * longest and sentence.isascii():
           words = _WORD.findall(sentence.lower())
           if 4 <= len(words) <= longest:

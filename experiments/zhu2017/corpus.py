@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prunejax.data import pydoc, text
+from prunejax.data import pydoc, text_files
 
 UNKNOWN, END = '<unk>', '<eos>'
 SENTENCE = re.compile(r'(?<=[.!?])\s+|\n')
@@ -31,7 +31,9 @@ def read(root: str, most: int) -> tuple[list[str], list[str]]:
     documents = [document.text for document in pydoc.documents()]
   else:
     folder = pathlib.Path(root).expanduser()
-    documents = list(text.documents(folder / 'books' if (folder / 'books').is_dir() else folder))
+    documents = list(
+      text_files.documents(folder / 'books' if (folder / 'books').is_dir() else folder)
+    )
   # Passages, not documents: a few novels then give as even a sample as thousands of modules.
   passages = [passage for document in documents for passage in _passages(document)]
   order = np.random.default_rng(0).permutation(len(passages))

@@ -1,22 +1,33 @@
-"""Byte-level BPE vocabularies (Radford et al. 2019): train one on a corpus, or read a published one."""
+"""Byte-level BPE vocabularies (Radford et al. 2019): train one, or read a published one."""
 
 import hashlib
 import json
+import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-MOST = 2**28  # bytes of a file
-END = '<|endoftext|>'  # the only special token: it stands between documents, between two texts, and at padding
-EXPECTED = 'expected a folder with vocab.json and merges.txt, or with tokenizer.json, or that file, of a GPT-2'
+MAX_BYTES = 2**28  # of one file
+# The only special token. It stands between documents, between two texts, and in padding.
+END = '<|endoftext|>'
+EXPECTED = "expected GPT-2's vocab.json and merges.txt, or its tokenizer.json"
 
 
-def from_parts(pieces, merges) -> Tokenizer:
-  """GPT-2's tokenizer. pieces: in the order of their ids; merges: [(left, right), ...] in the order of their rank.
+def from_parts(pieces: Sequence[str], merges: Iterable[tuple[str, str]]) -> Tokenizer:
+  """Builds GPT-2's tokenizer.
 
-  Raises ValueError for pieces without <|endoftext|> or without a letter for each byte, and for merges of no pieces.
+  Args:
+    pieces: the pieces in the order of their ids.
+    merges: [(left, right), ...] in the order of their rank.
+
+  Returns:
+    A byte-level BPE tokenizer, <|endoftext|> its only special token.
+
+  Raises:
+    ValueError: pieces that repeat, that lack <|endoftext|> or the letter of a byte; merges of
+      pieces that do not exist.
   """
   ids = {piece: i for i, piece in enumerate(pieces)}
   if len(ids) != len(pieces):
@@ -25,96 +36,119 @@ def from_parts(pieces, merges) -> Tokenizer:
     )
   if END not in ids:
     raise ValueError(f'a vocabulary of {len(ids)} pieces lacks {END}: {EXPECTED}')
-  lacking = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in ids]
-  if lacking:
+  missing = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in ids]
+  if missing:
     raise ValueError(
-      f'a vocabulary of {len(ids)} pieces has no letter for {len(lacking)} of the 256 bytes: {EXPECTED}'
+      f'a vocabulary of {len(ids)} pieces lacks letters for {len(missing)} of the 256 bytes: '
+      f'{EXPECTED}'
     )
   try:
     model = models.BPE(ids, [tuple(pair) for pair in merges])
   except Exception as error:  # tokenizers raises plain Exception
     raise ValueError(f'merges that do not fit {len(ids)} pieces: {error}') from error
-  return _dress(Tokenizer(model))
+  return _with_byte_level(Tokenizer(model))
 
 
-def load(path) -> Tokenizer:
-  """Reads a folder with vocab.json and merges.txt or with tokenizer.json, or the latter by itself."""
+def load(path: str | os.PathLike) -> Tokenizer:
+  """Reads a published vocabulary.
+
+  Args:
+    path: a folder with vocab.json and merges.txt or with tokenizer.json, or a tokenizer.json.
+
+  Returns:
+    The tokenizer, see `from_parts`.
+
+  Raises:
+    FileNotFoundError: a file that is missing.
+    ValueError: a file that is damaged, too large, or holds another kind of tokenizer.
+  """
   path = pathlib.Path(path)
   if path.is_dir() and (path / 'vocab.json').is_file():
-    pieces = _in_order(_json(path / 'vocab.json'), path / 'vocab.json')
-    return _named(path, from_parts, pieces, _merges(path / 'merges.txt'))
+    pieces = _ordered(_read_json(path / 'vocab.json'), path / 'vocab.json')
+    return _naming(path, from_parts, pieces, _read_merges(path / 'merges.txt'))
   path = path / 'tokenizer.json' if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'no vocabulary {str(path)!r}: {EXPECTED}')
-  whole = _json(path)
+  content = _read_json(path)
   try:
-    model, added = (
-      whole['model'],
-      {token['content']: token['id'] for token in whole.get('added_tokens') or ()},
-    )
-    before = whole.get('pre_tokenizer') or {}
+    model = content['model']
+    added = {token['content']: token['id'] for token in content.get('added_tokens') or ()}
+    splitter = content.get('pre_tokenizer') or {}
     if (
       model.get('type', 'BPE') != 'BPE'
-      or before.get('type') != 'ByteLevel'
-      or before.get('add_prefix_space')
+      or splitter.get('type') != 'ByteLevel'
+      or splitter.get('add_prefix_space')
     ):
-      raise ValueError('it is no byte-level BPE')
-    if whole.get('normalizer'):
-      raise ValueError(f'it has a normalizer, {whole["normalizer"].get("type")}')
+      raise ValueError('it is not byte-level BPE')
+    if content.get('normalizer'):
+      raise ValueError(f'it has the normalizer {content["normalizer"].get("type")}')
     merges = [pair.split(' ') if isinstance(pair, str) else pair for pair in model['merges']]
     if any(len(pair) != 2 for pair in merges):
-      raise ValueError('a merge is not of two pieces')
-    pieces = _in_order({**model['vocab'], **added}, path)
+      raise ValueError('a merge does not have two pieces')
+    pieces = _ordered({**model['vocab'], **added}, path)
   except (KeyError, TypeError, AttributeError, ValueError) as error:
-    raise ValueError(f'{str(path)!r} is no tokenizer of GPT-2 ({error}): {EXPECTED}') from error
-  return _named(path, from_parts, pieces, merges)
+    raise ValueError(f'{str(path)!r} is not a GPT-2 tokenizer ({error}): {EXPECTED}') from error
+  return _naming(path, from_parts, pieces, merges)
 
 
-def train(lines: Iterable[str], vocab_size) -> Tokenizer:
-  """A vocabulary of `vocab_size` pieces: <|endoftext|>, the 256 bytes, and what is merged most often."""
+def train(lines: Iterable[str], vocab_size: int) -> Tokenizer:
+  """Trains a vocabulary: <|endoftext|>, the 256 bytes, and the commonest merges.
+
+  The same lines give the same ids in every process.
+
+  Args:
+    lines: the text to count.
+    vocab_size: number of pieces, at least 257.
+
+  Returns:
+    The tokenizer, see `from_parts`.
+
+  Raises:
+    ValueError: a `vocab_size` below 257.
+  """
   if vocab_size < 257:
     raise ValueError(
-      f'data.vocab_size={vocab_size}: expected at least 257, <|endoftext|> and the 256 bytes'
+      f'data.vocab_size={vocab_size}: expected at least 257, for <|endoftext|> and the 256 bytes'
     )
-  tokenizer = _dress(Tokenizer(models.BPE()))
-  alphabet = pre_tokenizers.ByteLevel.alphabet()
+  tokenizer = _with_byte_level(Tokenizer(models.BPE()))
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
     special_tokens=[END],
-    initial_alphabet=sorted(alphabet),
+    initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
   )
   tokenizer.train_from_iterator(lines, trainer)
   return from_parts(*parts(tokenizer))
 
 
-def parts(tokenizer):
-  """(pieces in the order of ids, merges [(left, right), ...]), as vocab.json and merges.txt hold them."""
+def parts(tokenizer: Tokenizer) -> tuple[list[str], list[tuple[str, str]]]:
+  """Returns (pieces in the order of ids, merges in the order of rank), as the files hold them."""
   model = json.loads(tokenizer.to_str())['model']
   vocab = tokenizer.get_vocab()
   return sorted(vocab, key=vocab.get), [tuple(pair) for pair in model['merges']]
 
 
-def is_one(tokenizer) -> bool:
-  """Whether a tokenizer is of this kind."""
+def is_byte_level(tokenizer: Tokenizer) -> bool:
+  """Returns whether a tokenizer is byte-level BPE, and not WordPiece."""
   return isinstance(tokenizer.model, models.BPE)
 
 
-def fingerprint(tokenizer) -> str:
-  """16 hex digits that change with any piece, its id or a merge."""
+def fingerprint(tokenizer: Tokenizer) -> str:
+  """Returns 16 hex digits that change with any piece, id or merge."""
   return hashlib.sha256(json.dumps(parts(tokenizer)).encode()).hexdigest()[:16]
 
 
-def _dress(tokenizer):
+def _with_byte_level(tokenizer):
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.add_special_tokens([AddedToken(END, normalized=False, special=True)])
   return tokenizer
 
 
-def _json(path):
+def _read_json(path):
+  """A JSON object as a dict."""
   try:
-    value = json.loads(_text(path))
+    value = json.loads(_read_text(path))
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
   if not isinstance(value, dict):
@@ -122,18 +156,18 @@ def _json(path):
   return value
 
 
-def _in_order(ids, path):
-  """Pieces in the order of their ids, which are 0, 1, 2, ..."""
+def _ordered(ids, path):
+  """The pieces of {piece: id} in the order of their ids, which must be 0, 1, 2, ..."""
   if sorted(i for i in ids.values() if type(i) is int) != list(range(len(ids))):
-    raise ValueError(f'{str(path)!r}: its ids are not 0, 1, 2, ...')
+    raise ValueError(f'{str(path)!r}: the ids of its pieces are not 0, 1, 2, ...')
   return sorted(ids, key=ids.get)
 
 
-def _merges(path):
+def _read_merges(path):
   if not path.is_file():
     raise FileNotFoundError(f'{str(path)!r} is missing: {EXPECTED}')
   merges = []
-  for number, line in enumerate(_text(path).split('\n'), 1):
+  for number, line in enumerate(_read_text(path).split('\n'), 1):
     line = line.removesuffix('\r')
     if not line or (number == 1 and line.startswith('#version')):
       continue
@@ -143,18 +177,20 @@ def _merges(path):
   return merges
 
 
-def _text(path):
-  """A text file, its size looked at before its bytes."""
-  if path.stat().st_size > MOST:
-    raise ValueError(f'{str(path)!r} has {path.stat().st_size} bytes: expected at most {MOST}')
+def _read_text(path):
+  """A UTF-8 file; its size is checked before its bytes are read."""
+  size = path.stat().st_size
+  if size > MAX_BYTES:
+    raise ValueError(f'{str(path)!r} has {size} bytes: expected at most {MAX_BYTES}')
   try:
     return path.read_bytes().decode('utf-8')
   except UnicodeDecodeError as error:
     raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
 
 
-def _named(path, make, *given):
+def _naming(path, function: Callable, *args):
+  """Calls a function; its ValueError gets the path in front."""
   try:
-    return make(*given)
+    return function(*args)
   except ValueError as error:
     raise ValueError(f'{str(path)!r}: {error}') from error

@@ -1,4 +1,4 @@
-"""Text to token arrays, once: tokenised, split by document, cached as memory-mapped .npy files."""
+"""From text to token arrays: split by document, tokenised once, cached as .npy files."""
 
 import hashlib
 import json
@@ -6,11 +6,13 @@ import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from prunejax.data import bpe, pydoc, text, wordpiece
+from prunejax.data import bpe, pydoc, text_files, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
@@ -19,7 +21,13 @@ _SENTENCE = re.compile(r'(?<=[.!?])["\')]*\s+(?=["\'(]*[A-Z0-9])')
 
 
 class Source(NamedTuple):
-  """One part of a spec: how often its training documents are read, and which share of them."""
+  """One part of a corpus spec.
+
+  Attributes:
+    name: 'pydoc', 'tfds:NAME', or a folder or file below the root.
+    repeat: how often the training documents are read.
+    share: the share of the training documents that is read.
+  """
 
   name: str
   repeat: int = 1
@@ -29,9 +37,10 @@ class Source(NamedTuple):
 class Corpus(NamedTuple):
   """One split of a tokenised corpus.
 
-  tokens: uint16 or int32 [n], all documents end to end.
-  starts: bool [n], True where a sentence starts (with byte-level BPE: a document).
-  documents: int64 [d + 1], offsets of the documents in `tokens`.
+  Attributes:
+    tokens: uint16 or int32 [n], all documents end to end.
+    starts: bool [n], True where a sentence starts; with byte-level BPE, where a document starts.
+    documents: int64 [d + 1], offsets of the documents in `tokens`.
   """
 
   tokens: np.ndarray
@@ -39,84 +48,114 @@ class Corpus(NamedTuple):
   documents: np.ndarray
 
 
-def cache_dir(path=None) -> pathlib.Path:
-  """The folder of caches: `path`, else $PRUNEJAX_CACHE, else ~/.cache/prunejax."""
+def cache_dir(path: str | os.PathLike | None = None) -> pathlib.Path:
+  """Returns the folder of caches: `path`, else $PRUNEJAX_CACHE, else ~/.cache/prunejax."""
   return pathlib.Path(path or os.environ.get('PRUNEJAX_CACHE') or '~/.cache/prunejax').expanduser()
 
 
-def load(spec, split, tokenizer, *, root=None, cache=None) -> Corpus:
-  """One split of the sources that `spec` names, tokenised.
+def load(
+  spec: str,
+  split: str,
+  tokenizer: Tokenizer,
+  *,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+) -> Corpus:
+  """Reads and tokenises one split of a corpus, or maps it from the cache.
 
   Args:
-    spec: sources joined by '+', each with an optional repeat: 'pydoc', 'wikipedia+pydoc*4', 'tfds:lm1b'. A name
-      other than 'pydoc' and 'tfds:...' is a folder (or archive) of text below `root`. 'wikipedia@0.1' is a tenth of
-      the training documents, drawn once: those of a smaller share are among those of a larger one.
+    spec: sources joined by '+', such as 'pydoc', 'wikipedia+pydoc*4' or 'tfds:lm1b'. Any name but
+      'pydoc' and 'tfds:...' is a folder or file of text below `root`. 'pydoc*4' reads the training
+      documents four times. 'wikipedia@0.1' reads a tenth of the training documents, drawn once; a
+      smaller share is part of a larger one.
     split: 'train', 'validation' or 'test', split by document.
-    tokenizer: a `tokenizers.Tokenizer`.
+    tokenizer: WordPiece or byte-level BPE.
     root: folder of local text, or TFDS's data folder.
     cache: folder of caches, see `cache_dir`.
 
+  Returns:
+    The tokens.
+
   Raises:
-    FileNotFoundError, ValueError: naming the source and what would be accepted.
+    FileNotFoundError: text that is missing.
+    ValueError: another split; a spec or a text that cannot be read; fewer than three documents.
   """
   if split not in SPLITS:
     raise ValueError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
   parts = []
   for name, repeat, share in sources(spec):
     folder = _tokenised(name, tokenizer, root, cache)
-    part = _checked(folder, split)
+    part = _from_cache(folder, split)
     if split == 'train' and share < 1:
       part = _sample(part, share)
     parts += [part] * (repeat if split == 'train' else 1)
   return _join(parts) if len(parts) > 1 else parts[0]
 
 
-def _checked(folder, split):
-  """A split from the cache; nothing is read yet, the files are mapped. Raises ValueError for what is no corpus."""
-  kinds = {'tokens': (np.uint16, np.int32), 'starts': (np.bool_,), 'documents': (np.int64,)}
+def _from_cache(folder, split):
+  """Maps one split into memory. Raises ValueError for damaged files."""
+  dtypes = {'tokens': (np.uint16, np.int32), 'starts': (np.bool_,), 'documents': (np.int64,)}
   arrays = {}
-  for field, accepted in kinds.items():
+  for field, accepted in dtypes.items():
     path = folder / f'{split}.{field}.npy'
     try:
-      # Without pickles; a shape that the file does not have room for cannot be mapped.
+      # A pickle is refused. So is a shape larger than the file, which cannot be mapped.
       array = arrays[field] = np.load(path, mmap_mode='r', allow_pickle=False)
       if array.ndim != 1 or array.dtype not in accepted:
-        raise ValueError(f'{array.dtype} of {array.ndim} axes')
+        raise ValueError(f'an array of {array.dtype} with {array.ndim} axes')
     except (ValueError, EOFError, OSError) as error:
       raise ValueError(
-        f'{path} is damaged ({error}): delete {str(folder)!r} and it is made again'
+        f'{path} is damaged ({error}): delete {str(folder)!r} to have it made again'
       ) from None
   part = Corpus(**arrays)
-  cuts = part.documents
+  offsets = part.documents
   if (
     len(part.starts) != len(part.tokens)
-    or not len(cuts)
-    or cuts[0] != 0
-    or cuts[-1] != len(part.tokens)
+    or not len(offsets)
+    or offsets[0] != 0
+    or offsets[-1] != len(part.tokens)
   ):
     raise ValueError(
-      f'{str(folder)!r} is damaged ({split} does not fit together): delete it and it is made again'
+      f'{str(folder)!r} is damaged (the arrays of {split} differ in length): '
+      'delete it to have it made again'
     )
   return part
 
 
-def sources(spec) -> list[Source]:
-  """'a+b@0.5*3' -> [Source('a', 1, 1.0), Source('b', 3, 0.5)]. Raises ValueError for what is no such spec."""
-  found = []
+def sources(spec: str) -> list[Source]:
+  """Parses a spec: 'a+b@0.5*3' is [Source('a', 1, 1.0), Source('b', 3, 0.5)].
+
+  Raises:
+    ValueError: a spec that does not parse, with examples of specs that do.
+  """
+  parsed = []
   for part in str(spec).split('+'):
     match = _SOURCE.fullmatch(part.strip())
     repeat, share = (int(match['repeat'] or 1), float(match['share'] or 1)) if match else (0, 0)
     if not (repeat > 0 and 0 < share <= 1):
       raise ValueError(
-        f"data.corpus={spec!r}: expected sources joined by '+', such as 'pydoc' or 'wikipedia+pydoc*4', each with an"
-        " optional share in (0, 1], such as 'wikipedia@0.1'"
+        f"data.corpus={spec!r}: expected sources joined by '+', such as 'pydoc' or "
+        "'wikipedia+pydoc*4', each with an optional share in (0, 1], such as 'wikipedia@0.1'"
       )
-    found.append(Source(match['name'], repeat, share))
-  return found
+    parsed.append(Source(match['name'], repeat, share))
+  return parsed
 
 
-def lines(spec, *, root=None, cache=None, limit=40_000_000):
-  """Paragraphs of the training documents, up to `limit` characters a source, for training a vocabulary."""
+def lines(
+  spec: str,
+  *,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+  limit: int = 40_000_000,
+) -> Iterator[str]:
+  """Yields the paragraphs of the training documents, to train a vocabulary on.
+
+  Args:
+    spec: sources, see `load`.
+    root: folder of local text, or TFDS's data folder.
+    cache: folder of caches, see `cache_dir`.
+    limit: characters of one source after which no further document is read.
+  """
   for name, *_ in sources(spec):
     left = limit
     for split, document in _documents(name, root, cache):
@@ -126,26 +165,29 @@ def lines(spec, *, root=None, cache=None, limit=40_000_000):
 
 
 def _documents(name, root, cache):
-  """(split, text) of every document of one source. One document in a hundred is validation, one is test."""
+  """Yields (split, text) of each document of one source.
+
+  Of a hundred documents one is to validate and one to test; pydoc has splits of its own.
+  """
   if name == 'pydoc':
     for document in pydoc.documents(cache):
       yield pydoc.split_of(document.name), document.text
     return
   if name.startswith('tfds:'):
-    from prunejax.data import tfds  # half a second, and most runs have no use for it
+    from prunejax.data import tfds  # takes half a second to import, and most runs do not need it
 
     stream = tfds.documents(name.removeprefix('tfds:'), root, 'train')
   else:
-    stream = text.documents(_folder(name, root))
+    stream = text_files.documents(_folder(name, root))
   for i, document in enumerate(stream):
-    # The first two documents after a start are held out, so that the smallest folder has all three splits.
+    # The second and third document are held out, so that three documents have all three splits.
     yield {1: 'validation', 2: 'test'}.get(i % 100, 'train'), document
 
 
 def _folder(name, root):
   if root is None or str(root) == '':
     raise FileNotFoundError(
-      f'data.corpus={name!r} is a folder of local text: say where with data.root=FOLDER'
+      f'data.corpus={name!r} is a folder of local text: name the folder above it, data.root=FOLDER'
     )
   return pathlib.Path(root).expanduser() / name
 
@@ -153,20 +195,28 @@ def _folder(name, root):
 def _fingerprint(name, root, cache):
   if name == 'pydoc':
     return pydoc.signature()
-  return [name, str(root)] if name.startswith('tfds:') else text.fingerprint(_folder(name, root))
+  return (
+    [name, str(root)] if name.startswith('tfds:') else text_files.fingerprint(_folder(name, root))
+  )
 
 
-def key(spec, root=None, cache=None, extra=''):
-  """A file name that changes with the sources, their content and `extra`."""
+def key(
+  spec: str,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+  extra: str = '',
+) -> str:
+  """Returns a file name that changes with the sources of a spec, their content and `extra`."""
   content = json.dumps(
     [FORMAT, [[name, _fingerprint(name, root, cache)] for name, *_ in sources(spec)], extra]
   )
-  return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{hashlib.sha256(content.encode()).hexdigest()[:16]}'
+  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+  return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{digest}'
 
 
 def _tokenised(name, tokenizer, root, cache):
-  """The folder with the tokens of one source, made when it is not there."""
-  words = bpe if bpe.is_one(tokenizer) else wordpiece
+  """The folder with the tokens of one source, which is made if it does not exist."""
+  words = bpe if bpe.is_byte_level(tokenizer) else wordpiece
   folder = cache_dir(cache) / 'tokens' / key(name, root, cache, words.fingerprint(tokenizer))
   if (folder / 'meta.json').exists():
     return folder
@@ -174,22 +224,23 @@ def _tokenised(name, tokenizer, root, cache):
   for split in SPLITS:
     if not len(arrays[split].tokens):
       raise ValueError(
-        f'data.corpus={name!r}: no document for the {split} split; expected at least three documents'
+        f'data.corpus={name!r}: no document for the {split} split; '
+        'expected at least three documents'
       )
   folder.parent.mkdir(parents=True, exist_ok=True)
-  # Written beside and renamed: a killed build leaves nothing that looks finished. Several processes may build at once,
-  # each in a place of its own; the first one's stays.
+  # The folder is renamed when it is complete: a build that was killed leaves nothing under this
+  # name. Of several processes that build at once, the first one's folder stays.
   with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-    made = pathlib.Path(scratch) / 'made'
-    made.mkdir()
+    complete = pathlib.Path(scratch) / 'complete'
+    complete.mkdir()
     for split, corpus in arrays.items():
       for field, array in corpus._asdict().items():
-        np.save(made / f'{split}.{field}.npy', array)
-    (made / 'meta.json').write_text(
+        np.save(complete / f'{split}.{field}.npy', array)
+    (complete / 'meta.json').write_text(
       json.dumps({'source': name, 'tokens': len(arrays['train'].tokens)})
     )
     try:
-      made.rename(folder)
+      complete.rename(folder)
     except OSError:
       if not (folder / 'meta.json').exists():
         raise
@@ -197,24 +248,25 @@ def _tokenised(name, tokenizer, root, cache):
 
 
 def _encode(documents, tokenizer, group=512):
-  """Tokenises (split, text) pairs into a dict of Corpus.
+  """Tokenises (split, text) pairs, `group` at a time; returns {split: Corpus}.
 
-  Sentence by sentence for WordPiece; for byte-level BPE, to which a space or a line end is text, each document whole.
+  WordPiece encodes sentence by sentence. Byte-level BPE encodes whole documents, since white space
+  is text to it.
   """
-  cut_up = (lambda text: [text]) if bpe.is_one(tokenizer) else _sentences
+  segments = (lambda text: [text]) if bpe.is_byte_level(tokenizer) else _sentences
   dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32
   tokens, starts, offsets = ({s: [] for s in SPLITS} for _ in range(3))
   total = dict.fromkeys(SPLITS, 0)
 
   def flush(pending):
-    sentences = [(i, s) for i, (_, d) in enumerate(pending) for s in cut_up(d)]
-    encoded = tokenizer.encode_batch_fast([s for _, s in sentences], add_special_tokens=False)
+    sentences = [(i, s) for i, (_, d) in enumerate(pending) for s in segments(d)]
+    encodings = tokenizer.encode_batch_fast([s for _, s in sentences], add_special_tokens=False)
     ids = [[] for _ in pending]
     first = [[] for _ in pending]
-    for (i, _), code in zip(sentences, encoded, strict=True):
-      if code.ids:
-        ids[i].extend(code.ids)
-        first[i].extend([True] + [False] * (len(code.ids) - 1))
+    for (i, _), encoding in zip(sentences, encodings, strict=True):
+      if encoding.ids:
+        ids[i].extend(encoding.ids)
+        first[i].extend([True] + [False] * (len(encoding.ids) - 1))
     for (split, _), document, flags in zip(pending, ids, first, strict=True):
       if len(document) < 8:  # too short for two segments
         continue
@@ -231,16 +283,18 @@ def _encode(documents, tokenizer, group=512):
       pending = []
   flush(pending)
   join = lambda arrays, dtype: np.concatenate(arrays) if arrays else np.zeros(0, dtype)
-  cut = lambda split: np.array([0, *offsets[split]], np.int64)
-  return {s: Corpus(join(tokens[s], dtype), join(starts[s], bool), cut(s)) for s in SPLITS}
+  return {
+    s: Corpus(join(tokens[s], dtype), join(starts[s], bool), np.array([0, *offsets[s]], np.int64))
+    for s in SPLITS
+  }
 
 
 def _sample(part, share):
-  """The first `share` of the documents in an order drawn once for all shares, put back in their own order."""
+  """A share of the documents, in their own order; a smaller share is part of a larger one."""
   count = len(part.documents) - 1
-  chosen = np.sort(np.random.default_rng(count).permutation(count)[: max(1, round(share * count))])
-  lengths = np.diff(part.documents)[chosen]
-  spans = [slice(a, a + n) for a, n in zip(part.documents[chosen], lengths, strict=True)]
+  drawn = np.sort(np.random.default_rng(count).permutation(count)[: max(1, round(share * count))])
+  lengths = np.diff(part.documents)[drawn]
+  spans = [slice(a, a + n) for a, n in zip(part.documents[drawn], lengths, strict=True)]
   pick = lambda array: np.concatenate([array[span] for span in spans])
   return Corpus(
     pick(part.tokens), pick(part.starts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,69 +1,81 @@
-"""Labelled examples as a model reads them; a batch is a pure function of (seed, step)."""
+"""Labelled examples as token ids. A batch is a pure function of (seed, step)."""
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 
 from prunejax.data import bpe
+from prunejax.data.examples import Examples
 
 
-class _Form(NamedTuple):
-  """How a kind of model reads one text, and two. The last special piece pads."""
+class _Format(NamedTuple):
+  """How a model family reads one text, and two. The last special piece pads."""
 
   special: tuple
   single: str
   pair: str
 
 
-_BERT = _Form(
+_BERT = _Format(
   ('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1'
 )
-_DECODER = _Form((bpe.END,), '$A:0', f'$A:0 {bpe.END}:0 $B:0')
+_DECODER = _Format((bpe.END,), '$A:0', f'$A:0 {bpe.END}:0 $B:0')
 
 
-def encode(examples, tokenizer, seq_len):
-  """Texts in ids, the longer of a pair cut first: [CLS] a [SEP] (b [SEP]) with WordPiece, a (<|endoftext|> b) with
-  byte-level BPE, where a decoder reads the class off the last token.
+def encode(
+  examples: Examples, tokenizer: tokenizers.Tokenizer, seq_len: int
+) -> dict[str, np.ndarray]:
+  """Turns texts into ids of fixed length.
+
+  A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A byte-level BPE
+  tokenizer gives `a` or `a <|endoftext|> b`: a decoder reads the class off the last token. What is
+  too long is cut, the longer text of a pair first. An empty text becomes one padding token that is
+  valid.
+
+  Args:
+    examples: n labelled examples.
+    tokenizer: of either kind; its own truncation and padding stay as they are.
+    seq_len: tokens of an example.
 
   Returns:
-    dict: input_ids, segment_ids int32 and valid bool [n, seq_len]; label [n] as it came. An empty text is one token
-    of padding that counts.
+    dict of arrays: `input_ids` and `segment_ids` int32 [n, seq_len], `valid` bool [n, seq_len],
+    `label` [n] as it came.
+
   Raises:
-    ValueError: a tokenizer without [CLS], [SEP] or [PAD], or without <|endoftext|>; no examples; a seq_len without
-      room.
+    ValueError: no examples; a `seq_len` too small for the special tokens and one token of each
+      text; a tokenizer without [CLS], [SEP] and [PAD], or without <|endoftext|>.
   """
-  pair = examples.b is not None
-  form = _DECODER if bpe.is_one(tokenizer) else _BERT
+  is_pair = examples.b is not None
+  form = _DECODER if bpe.is_byte_level(tokenizer) else _BERT
   ids = {piece: tokenizer.token_to_id(piece) for piece in form.special}
-  lacking = [piece for piece, number in ids.items() if number is None]
-  if lacking:
+  missing = [piece for piece, number in ids.items() if number is None]
+  if missing:
     raise ValueError(
-      f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(lacking)}'
+      f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(missing)}'
     )
-  shown = (
-    re.sub(r':\d', '', form.pair if pair else form.single).replace('$A', 'a').replace('$B', 'b')
-  )
-  if seq_len < len(shown.split()):
-    raise ValueError(f'seq_len={seq_len} has no room for {shown!r}')
+  layout = re.sub(r':\d', '', form.pair if is_pair else form.single)
+  layout = layout.replace('$A', 'a').replace('$B', 'b')
+  if seq_len < len(layout.split()):
+    raise ValueError(f'seq_len={seq_len} has no room for {layout!r}')
   if not examples.a:
     raise ValueError('no examples to encode')
-  own = tokenizers.Tokenizer.from_str(
-    tokenizer.to_str()
-  )  # truncation and padding are state: leave the caller's alone
-  own.post_processor = tokenizers.processors.TemplateProcessing(
+  # Truncation and padding are state of a tokenizer: only a copy is changed.
+  copy = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+  copy.post_processor = tokenizers.processors.TemplateProcessing(
     single=form.single,
     pair=form.pair,
-    special_tokens=[(p, ids[p]) for p in form.special if p in form.pair],
+    special_tokens=[(piece, ids[piece]) for piece in form.special if piece in form.pair],
   )
-  own.enable_truncation(seq_len, strategy='longest_first')
-  own.enable_padding(pad_id=ids[form.special[-1]], pad_token=form.special[-1], length=seq_len)
-  rows = own.encode_batch(
-    list(zip(examples.a, examples.b, strict=True)) if pair else list(examples.a)
+  copy.enable_truncation(seq_len, strategy='longest_first')
+  copy.enable_padding(pad_id=ids[form.special[-1]], pad_token=form.special[-1], length=seq_len)
+  encodings = copy.encode_batch(
+    list(zip(examples.a, examples.b, strict=True)) if is_pair else list(examples.a)
   )
-  column = lambda name, dtype: np.array([getattr(r, name) for r in rows], dtype)
+  column = lambda name, dtype: np.array([getattr(e, name) for e in encodings], dtype)
   valid = column('attention_mask', bool)
   valid[:, 0] = True
   return {
@@ -74,11 +86,11 @@ def encode(examples, tokenizer, seq_len):
   }
 
 
-def subset(arrays, count, seed):
-  """`count` examples drawn by `seed`, in their own order; all when there are no more."""
+def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np.ndarray]:
+  """Draws `count` examples by `seed` and keeps their order; returns all if there are fewer."""
   n = len(arrays['label'])
-  which = np.sort(np.random.default_rng([seed, n]).permutation(n)[:count])
-  return {name: column[which] for name, column in arrays.items()}
+  chosen = np.sort(np.random.default_rng([seed, n]).permutation(n)[:count])
+  return {name: column[chosen] for name, column in arrays.items()}
 
 
 @functools.lru_cache(4)
@@ -86,28 +98,58 @@ def _permutation(count, seed, epoch):
   return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def batch(arrays, seed, step, batch_size, process=0, processes=1):
-  """Rows of one step: each epoch is a fresh permutation, and a batch may straddle two of them.
+def batch(
+  arrays: dict[str, np.ndarray],
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: int = 0,
+  processes: int = 1,
+) -> dict[str, np.ndarray]:
+  """Returns the rows of one step.
 
-  `batch_size` counts the rows of all processes together; each gets its own batch_size / processes.
+  Each epoch is a new permutation. A batch may end one epoch and begin the next.
+
+  Args:
+    arrays: what `encode` returned, n rows.
+    seed: seed of the order of examples.
+    step: number of the step, from 0.
+    batch_size: rows of all processes together.
+    process: index of this process.
+    processes: number of processes.
+
+  Returns:
+    The same columns with batch_size / processes rows.
+
+  Raises:
+    ValueError: a batch that does not divide among the processes.
   """
   if batch_size % processes:
     raise ValueError(f'batch_size={batch_size} does not divide among {processes} processes')
-  count, mine = len(arrays['label']), batch_size // processes
-  at = step * batch_size + process * mine + np.arange(mine)
-  which = np.empty(mine, np.int64)
-  for epoch in np.unique(at // count):
-    here = at // count == epoch
-    which[here] = _permutation(count, seed, int(epoch))[at[here] % count]
-  return {name: column[which] for name, column in arrays.items()}
+  count, rows = len(arrays['label']), batch_size // processes
+  position = step * batch_size + process * rows + np.arange(rows)
+  chosen = np.empty(rows, np.int64)
+  for epoch in np.unique(position // count):
+    of_epoch = position // count == epoch
+    chosen[of_epoch] = _permutation(count, seed, int(epoch))[position[of_epoch] % count]
+  return {name: column[chosen] for name, column in arrays.items()}
 
 
-def eval_batches(arrays, batch_size):
-  """Every row once, in order; float32 'real' [batch_size] is 0 at what fills the last batch."""
+def eval_batches(arrays: dict[str, np.ndarray], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+  """Yields every row once, in order.
+
+  Args:
+    arrays: what `encode` returned, n rows.
+    batch_size: rows of a batch.
+
+  Yields:
+    The same columns with `batch_size` rows, and `real` float32 [batch_size], which is 0 for the
+    repeated rows that fill the last batch.
+  """
   count = len(arrays['label'])
   for first in range(0, count, batch_size):
-    at = np.arange(first, first + batch_size)
+    position = np.arange(first, first + batch_size)
     yield {
-      **{name: column[np.minimum(at, count - 1)] for name, column in arrays.items()},
-      'real': (at < count).astype(np.float32),
+      **{name: column[np.minimum(position, count - 1)] for name, column in arrays.items()},
+      'real': (position < count).astype(np.float32),
     }

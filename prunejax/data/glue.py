@@ -1,5 +1,6 @@
-"""The GLUE tasks (Wang et al. 2019, arXiv:1804.07461) as rows of one table, read from TSV folders."""
+"""The GLUE tasks (Wang et al. 2019, arXiv:1804.07461): one table row each, read from TSV files."""
 
+import os
 import pathlib
 import warnings
 from typing import NamedTuple
@@ -8,26 +9,37 @@ import numpy as np
 
 from prunejax.data.examples import Examples, nearest
 
-MOST = 2**31  # bytes of a table; GLUE's largest has 80 million
+MAX_BYTES = 2**31  # of one table; GLUE's largest has 80 million
 
 
 class Row(NamedTuple):
-  """One task: its files, the columns that hold texts and label, its classes, its metrics.
+  """One task: its files, its columns, its classes and its metrics.
 
-  A column is a name in the file's header, or a number (from 0) in a file without one, which
-  then has `columns` of them. `classes` are in the order of their numbers (as in TFDS and
-  Hugging Face); None: the label is a score from 0 to 5.
+  A column is a name in the header of the file. In a file without a header it is a number, from 0.
+
+  Attributes:
+    folder: the folder of the task below glue/.
+    texts: the columns of the one or two texts.
+    classes: names of the classes in the order of their numbers, as in TFDS and Hugging Face; None
+      if the label is a score from 0 to 5.
+    metrics: names of the metrics, the main one first.
+    features: TFDS's names of the texts.
+    label: the column of the label.
+    digits: whether the files write labels as numbers, and not as names of classes.
+    columns: number of columns; set if the files have no header.
+    ragged: whether the published file has a few incomplete rows, which are left out by convention.
+    files: (split, file name) pairs.
   """
 
   folder: str
   texts: tuple[str | int, ...]
   classes: tuple[str, ...] | None
   metrics: tuple[str, ...]
-  features: tuple[str, ...]  # TFDS's names of the same texts
+  features: tuple[str, ...]
   label: str | int = 'label'
-  digits: bool = True  # the files say 0, 1 and not the classes' names
-  columns: int | None = None  # set where the files have no header
-  ragged: bool = False  # the published file has a few rows cut short, which everybody leaves out
+  digits: bool = True
+  columns: int | None = None
+  ragged: bool = False
   files: tuple[tuple[str, str], ...] = (('train', 'train.tsv'), ('validation', 'dev.tsv'))
 
 
@@ -86,25 +98,36 @@ TASKS = {
 }
 
 
-def row(task):
-  """The table's row of a task; ValueError names the nearest task for any other name."""
+def row(task: str) -> Row:
+  """Returns the row of a task. Raises ValueError, with the nearest name, for an unknown task."""
   if task not in TASKS:
     raise ValueError(f'unknown GLUE task {task!r}: {nearest(task, tuple(TASKS))}')
   return TASKS[task]
 
 
-def path_of(root, task, split):
-  """The file of one split. `root` is the folder that holds glue/, or that folder itself."""
-  this = row(task)
-  files = dict(this.files)
+def path_of(root: str | os.PathLike, task: str, split: str) -> pathlib.Path:
+  """Returns the file of one split.
+
+  Args:
+    root: the folder that holds glue/, or glue/ itself.
+    task: a name in `TASKS`.
+    split: a split of the task.
+
+  Raises:
+    ValueError: an unknown task or split.
+    FileNotFoundError: a folder or file that is missing.
+  """
+  task_row = row(task)
+  files = dict(task_row.files)
   if split not in files:
     raise ValueError(f'GLUE task {task!r} has no split {split!r}: {nearest(split, tuple(files))}')
   root = pathlib.Path(root).expanduser()
-  folders = (root / 'glue' / this.folder, root / this.folder)
+  folders = (root / 'glue' / task_row.folder, root / task_row.folder)
   folder = next((f for f in folders if f.is_dir()), None)
   if folder is None:
     raise FileNotFoundError(
-      f'GLUE task {task!r}: no folder {folders[0]} and none {folders[1]} (looked below root {str(root)!r})'
+      f'GLUE task {task!r}: neither {folders[0]} nor {folders[1]} is a folder '
+      f'(looked below root {str(root)!r})'
     )
   path = folder / files[split]
   if not path.is_file():
@@ -115,54 +138,64 @@ def path_of(root, task, split):
   return path
 
 
-def read(root, task, split):
-  """Examples of one split: label int32 [n] (class numbers) or float32 [n] (scores).
+def read(root: str | os.PathLike, task: str, split: str) -> Examples:
+  """Reads one split from its TSV file.
 
-  Raises FileNotFoundError for a missing folder or file, ValueError (file, line, what was found
-  and expected) for what is wrong in it.
+  Args:
+    root: the folder that holds glue/, or glue/ itself.
+    task: a name in `TASKS`.
+    split: a split of the task.
+
+  Returns:
+    Examples with label int32 [n] (numbers of classes) or float32 [n] (scores).
+
+  Raises:
+    FileNotFoundError: a folder or file that is missing.
+    ValueError: an unknown task or split; a damaged file, with its line.
   """
-  this, path = row(task), path_of(root, task, split)
+  task_row, path = row(task), path_of(root, task, split)
   try:
-    if path.stat().st_size > MOST:
-      raise ValueError(f'{path}: {path.stat().st_size} bytes; expected at most {MOST}')
+    if path.stat().st_size > MAX_BYTES:
+      raise ValueError(f'{path}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}')
     lines = path.read_bytes().decode('utf-8-sig').rstrip('\r\n').split('\n')
   except UnicodeDecodeError as e:
     raise ValueError(f'{path}: not UTF-8 text (byte {e.start})') from None
-  # Quotes are letters here: a field is whatever stands between two tabs.
+  # Quotes are ordinary characters here: a field is all that stands between two tabs.
   rows = [line.removesuffix('\r').split('\t') for line in lines]
-  first, names, width = 1, None, this.columns
+  first_line, header, width = 1, None, task_row.columns
   if width is None:
-    names, width, rows, first = rows[0], len(rows[0]), rows[1:], 2
-    lacking = [c for c in (*this.texts, this.label) if c not in names]
-    if lacking and lines != ['']:
-      raise ValueError(f'{path}, line 1: no column {lacking[0]!r} in the header; found {names}')
+    header, width, rows, first_line = rows[0], len(rows[0]), rows[1:], 2
+    missing = [c for c in (*task_row.texts, task_row.label) if c not in header]
+    if missing and lines != ['']:
+      raise ValueError(f'{path}, line 1: no column {missing[0]!r} in the header; found {header}')
   if not rows or lines == ['']:
     raise ValueError(f'{path}: empty, no examples of GLUE task {task!r}')
-  texts = [names.index(c) if names else c for c in this.texts]
-  label = names.index(this.label) if names else this.label
+  texts = [header.index(c) if header else c for c in task_row.texts]
+  label = header.index(task_row.label) if header else task_row.label
 
-  numbers = range(first, first + len(rows))
+  numbers = range(first_line, first_line + len(rows))
   broken = [n for n, fields in zip(numbers, rows, strict=True) if len(fields) != width]
-  if broken and not (this.ragged and len(broken) <= max(1, len(rows) // 1000)):
+  if broken and not (task_row.ragged and len(broken) <= max(1, len(rows) // 1000)):
     raise ValueError(
-      f'{path}, line {broken[0]}: {len(rows[broken[0] - first])} columns, expected {width}'
-      + (f' ({names})' if names else '')
+      f'{path}, line {broken[0]}: {len(rows[broken[0] - first_line])} columns, expected {width}'
+      + (f' ({header})' if header else '')
     )
   if broken:
     warnings.warn(
-      f'{path}: {len(broken)} cut rows left out, the first at line {broken[0]}', stacklevel=2
+      f'{path}: {len(broken)} incomplete rows left out, the first at line {broken[0]}',
+      stacklevel=2,
     )
-  kept = [(n, fields) for n, fields in zip(numbers, rows, strict=True) if len(fields) == width]
-  labels = _labels(this, path, [(n, fields[label]) for n, fields in kept])
-  a, *b = ([fields[c].strip() for _, fields in kept] for c in texts)
+  complete = [(n, fields) for n, fields in zip(numbers, rows, strict=True) if len(fields) == width]
+  labels = _labels(task_row, path, [(n, fields[label]) for n, fields in complete])
+  a, *b = ([fields[c].strip() for _, fields in complete] for c in texts)
   return Examples(a, b[0] if b else None, labels)
 
 
-def _labels(this, path, written):
-  """Numbers for what the label column says; one outside the task is an error with its line."""
-  if this.classes is None:
-    scores = np.full(len(written), np.nan, np.float32)
-    for i, (line, text) in enumerate(written):
+def _labels(task_row, path, cells):
+  """Numbers of the labels in (line, text) `cells`; a label outside the task raises ValueError."""
+  if task_row.classes is None:
+    scores = np.full(len(cells), np.nan, np.float32)
+    for i, (line, text) in enumerate(cells):
       try:
         scores[i] = float(text)
       except ValueError:
@@ -170,9 +203,10 @@ def _labels(this, path, written):
       if not 0 <= scores[i] <= 5:
         raise ValueError(f'{path}, line {line}: score {text!r}; accepted: a number from 0 to 5')
     return scores
-  accepted = [str(i) for i in range(len(this.classes))] if this.digits else list(this.classes)
+  classes = task_row.classes
+  accepted = [str(i) for i in range(len(classes))] if task_row.digits else list(classes)
   number = {text: i for i, text in enumerate(accepted)}
-  for line, text in written:
+  for line, text in cells:
     if text not in number:
       raise ValueError(f'{path}, line {line}: label {text!r}; accepted: {", ".join(accepted)}')
-  return np.array([number[text] for _, text in written], np.int32)
+  return np.array([number[text] for _, text in cells], np.int32)

@@ -1,18 +1,19 @@
 """The three MONK's problems (Thrun et al., 1991): six attributes, 432 points, one rule each.
 
-The published training sets were drawn once and cannot be drawn again; without the files a random subset of the same
-size stands in, and `source` says so.
+The published training sets are random subsets that only their files contain. Without the files,
+`load` draws other subsets of the same size and says so in `source`.
 """
 
 import itertools
+import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-VALUES = (3, 3, 2, 3, 4, 2)  # of the attributes a1 to a6, counted from 1
-TRAIN = {1: 124, 2: 169, 3: 122}
-NOISE = {1: 0, 2: 0, 3: 6}  # labels turned round in the published training set
+VALUES = (3, 3, 2, 3, 4, 2)  # attribute i has the values 1 to VALUES[i]
+TRAIN = {1: 124, 2: 169, 3: 122}  # size of the published training set of each problem
+NOISE = {1: 0, 2: 0, 3: 6}  # labels that are wrong in it
 RULES = {
   1: lambda a: (a[:, 0] == a[:, 1]) | (a[:, 4] == 1),
   2: lambda a: np.sum(a == 1, axis=1) == 2,
@@ -21,7 +22,15 @@ RULES = {
 
 
 class Monk(NamedTuple):
-  """train_x, test_x float32 [n, 17], the attributes one-hot; train_y, test_y int32 [n], 0 or 1; where they are from."""
+  """One problem.
+
+  Attributes:
+    source: 'published files', or how the training set was drawn.
+    train_x: float32 [n, 17], the six attributes one-hot.
+    train_y: int32 [n], 0 or 1.
+    test_x: float32 [432, 17].
+    test_y: int32 [432].
+  """
 
   source: str
   train_x: np.ndarray
@@ -30,10 +39,21 @@ class Monk(NamedTuple):
   test_y: np.ndarray
 
 
-def load(problem, root='', seed=0) -> Monk:
-  """MONK `problem` 1, 2 or 3 from `root`/monks/monks-N.train and .test, or generated where no root is given.
+def load(problem: int, root: str | os.PathLike = '', seed: int = 0) -> Monk:
+  """Reads or draws one of the problems.
 
-  Raises ValueError for another problem or a damaged file, FileNotFoundError for a missing one.
+  Args:
+    problem: 1, 2 or 3.
+    root: folder with monks/monks-N.train and monks/monks-N.test; without one, a training set is
+      drawn.
+    seed: seed of a training set that is drawn.
+
+  Returns:
+    The problem.
+
+  Raises:
+    ValueError: another problem; a damaged file.
+    FileNotFoundError: a file that is missing.
   """
   if problem not in RULES:
     raise ValueError(f"MONK's problem {problem!r}: accepted: 1, 2, 3")
@@ -45,32 +65,42 @@ def load(problem, root='', seed=0) -> Monk:
     return Monk('published files', one_hot(train), train_y, one_hot(test), test_y)
   points, rng = every_point(), np.random.default_rng([seed, problem])
   labels = RULES[problem](points).astype(np.int32)
-  chosen = np.sort(rng.permutation(len(points))[: TRAIN[problem]])
-  noisy = labels[chosen]
-  noisy[rng.permutation(len(chosen))[: NOISE[problem]]] ^= 1
-  return Monk(
-    f'generated subset, seed {seed}', one_hot(points[chosen]), noisy, one_hot(points), labels
-  )
+  drawn = np.sort(rng.permutation(len(points))[: TRAIN[problem]])
+  train_labels = labels[drawn]
+  train_labels[rng.permutation(len(drawn))[: NOISE[problem]]] ^= 1
+  source = f'generated subset, seed {seed}'
+  return Monk(source, one_hot(points[drawn]), train_labels, one_hot(points), labels)
 
 
-def every_point():
-  """int32 [432, 6]: all values of the attributes, the last the fastest, as in the published test files."""
+def every_point() -> np.ndarray:
+  """Returns all points, int32 [432, 6], in the order of the published test files.
+
+  The last attribute varies fastest.
+  """
   return np.array(list(itertools.product(*(range(1, n + 1) for n in VALUES))), np.int32)
 
 
-def one_hot(points):
-  """float32 [n, 17] of attributes int [n, 6]."""
+def one_hot(points: np.ndarray) -> np.ndarray:
+  """Encodes attributes int [n, 6] as float32 [n, 17]."""
   return np.concatenate(
     [np.eye(n, dtype=np.float32)[points[:, i] - 1] for i, n in enumerate(VALUES)], axis=1
   )
 
 
-def read(path):
-  """(attributes int32 [n, 6], labels int32 [n]) of a published file: label, a1 ... a6, name on each line."""
+def read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a published file, with a label, six attributes and a name on each line.
+
+  Returns:
+    (attributes int32 [n, 6], labels int32 [n]).
+
+  Raises:
+    FileNotFoundError: a missing file.
+    ValueError: an empty file, or a damaged line, with its number.
+  """
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(
-      f"MONK's problems: no file {path}; leave the root empty for generated training sets"
+      f"MONK's problems: no file {path}; an empty root generates the training sets"
     )
   rows = []
   for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
@@ -88,7 +118,7 @@ def read(path):
     ):
       raise ValueError(
         f'{path}, line {number}: {line.strip()!r}; expected a label 0 or 1 and six attributes '
-        f'from 1 to {VALUES}'
+        f'from 1 to {VALUES}, in this order'
       )
     rows.append([label, *values])
   if not rows:

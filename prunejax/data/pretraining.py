@@ -1,35 +1,41 @@
-"""BERT's pre-training examples (Devlin et al. 2019, appendix A.1-A.2), made on the fly from token arrays.
+"""BERT's pre-training examples (Devlin et al. 2019, appendix A), drawn from token arrays.
 
-A batch is a pure function of (corpus, recipe, seed, step): nothing to store, nothing to rewind. The global batch is
-drawn whole and each process keeps its rows, so the examples do not change with the number of processes.
+A batch is a pure function of (corpus, recipe, seed, step). Nothing is stored and nothing is
+rewound. The global batch is drawn whole and each process keeps its rows, so the examples do not
+change with the number of processes.
 
-Two things differ from the published script, both for short sequences: segments run on to the token budget instead of
-stopping at a sentence's end, and a window without a sentence boundary is cut at a word boundary. So a segment B may
-begin within a sentence, and then the one that comes from elsewhere has to as well: how B begins would tell what it is.
+Two things differ from the published script, both for the sake of short sequences. Segments go on to
+the token budget instead of ending with a sentence. A window without a sentence boundary is divided
+at a word boundary. So segment B may start within a sentence. A random B must then start within a
+sentence too, or the start of B would give away whether B is random.
 """
 
 import functools
 from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from prunejax.data import corpus as corpus_lib
 from prunejax.data import wordpiece
 
-DRAWS = 8  # windows elsewhere, one of which has a place that is wanted
+DRAWS = 8  # windows drawn to find one in which a random segment B can start as the true one does
 
 
 class Recipe(NamedTuple):
   """How examples are made.
 
-  seq_len: tokens an example, special ones included.
-  rate: share of tokens to predict (BERT: 0.15). Of those 80 % become [MASK], 10 % a random piece, 10 % stay.
-  max_predictions: cap on predictions, the static width of `positions` (BERT: 20 at 128).
-  next_sentence: share of pairs whose second segment comes from elsewhere (BERT: 0.5).
-  short: share of examples cut to a random length (BERT: 0.1).
-  matched: a B from elsewhere begins as the true one does, with a sentence or at a word within one. False: with the
-    first sentence of its window, or its first token where it has none, which may lie within a word. In windows of few
-    tokens, many of which begin no sentence, that tells the two apart; in windows of 128 it hardly does.
+  Attributes:
+    seq_len: tokens of an example, special ones included.
+    rate: share of tokens to predict (BERT: 0.15). Of those, 80 % become [MASK], 10 % a random
+      piece, and 10 % stay.
+    max_predictions: most predictions of an example, the width of `positions` (BERT: 20 at 128).
+    next_sentence: share of examples whose segment B is random, from another document (BERT: 0.5).
+    short: share of examples cut to a random length (BERT: 0.1).
+    matched: whether a random B starts as the true one does: with a sentence, or with a word within
+      one. If False, it starts with the first sentence of its window, or with the first token of a
+      window without one, which may lie within a word. That gives random segments away in short
+      windows, many of which start no sentence; in windows of 128 tokens it hardly does.
   """
 
   seq_len: int = 128
@@ -41,22 +47,44 @@ class Recipe(NamedTuple):
 
 
 class Stream(NamedTuple):
-  """A corpus ready to draw from: see `stream`."""
+  """A corpus from which batches are drawn, see `stream`.
+
+  Attributes:
+    corpus: the tokens.
+    recipe: how examples are made.
+    windows: int64 [n], first token of each window.
+    slack: int64 [n], how far each window can move forward within its document.
+    ends: int64 [n], end of the document of each window.
+    word_start: bool [vocabulary], False for pieces within a word such as '##ing'.
+    ids: ids of [CLS], [SEP], [MASK] and of the first ordinary piece.
+  """
 
   corpus: corpus_lib.Corpus
   recipe: Recipe
-  windows: np.ndarray  # int64 [n], first token of each window
-  slack: np.ndarray  # int64 [n], how far a window may slide inside its document
-  ends: np.ndarray  # int64 [n], end of the window's document
-  word_start: np.ndarray  # bool [vocabulary], False for pieces such as '##ing'
-  ids: tuple  # of [CLS], [SEP], [MASK], and the first ordinary piece
+  windows: np.ndarray
+  slack: np.ndarray
+  ends: np.ndarray
+  word_start: np.ndarray
+  ids: tuple
 
 
-def stream(corpus, tokenizer, recipe) -> Stream:
-  """Cuts every document into windows of the token budget. Raises ValueError for a recipe that cannot hold."""
+def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> Stream:
+  """Divides every document into windows of the token budget, which is `seq_len` - 3.
+
+  Args:
+    corpus: one split of a tokenised corpus.
+    tokenizer: the WordPiece tokenizer of the corpus.
+    recipe: how examples are made.
+
+  Returns:
+    What `batch` draws from.
+
+  Raises:
+    ValueError: a `seq_len` below 8; a `rate` outside (0, 1).
+  """
   if recipe.seq_len < 8:
     raise ValueError(
-      f'data.seq_len={recipe.seq_len}: expected at least 8 (three are [CLS] and two [SEP])'
+      f'data.seq_len={recipe.seq_len}: expected at least 8, of which three are special'
     )
   if not 0 < recipe.rate < 1:
     raise ValueError(f'data.predict={recipe.rate}: expected a share of tokens between 0 and 1')
@@ -77,46 +105,59 @@ def stream(corpus, tokenizer, recipe) -> Stream:
   )
 
 
-def batch(stream: Stream, seed, step, batch_size, process=0, processes=1):
-  """The examples of one step.
+def batch(
+  stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
+) -> dict[str, np.ndarray]:
+  """Draws the examples of one step.
+
+  Args:
+    stream: what `stream` returned.
+    seed: seed of the examples and of their order.
+    step: number of the step, from 0.
+    batch_size: examples of all processes together.
+    process: index of this process.
+    processes: number of processes.
 
   Returns:
-    dict of arrays: input_ids, segment_ids int32 and valid bool [b, seq_len]; positions, targets int32 and weights
-    float32 [b, max_predictions] (weight 0 pads); is_random int32 [b], 1 when segment B does not follow A. b is
-    batch_size / processes.
+    dict of arrays, b = batch_size / processes: `input_ids` and `segment_ids` int32 and `valid` bool
+    [b, seq_len]; `positions` and `targets` int32 and `weights` float32 [b, max_predictions], weight
+    0 at padding; `is_random` int32 [b], 1 if segment B does not follow A.
   """
   recipe, rng = stream.recipe, np.random.default_rng([seed, step])
-  which = order(len(stream.windows), seed, step * batch_size, batch_size)
+  window = order(len(stream.windows), seed, step * batch_size, batch_size)
   budget = recipe.seq_len - 3
-  start = stream.windows[which] + (rng.random(batch_size) * (stream.slack[which] + 1)).astype(
-    np.int64
-  )
-  length = np.minimum(stream.ends[which] - start, budget)
+  shift = (rng.random(batch_size) * (stream.slack[window] + 1)).astype(np.int64)
+  start = stream.windows[window] + shift
+  length = np.minimum(stream.ends[window] - start, budget)
   short = rng.random(batch_size) < recipe.short
   length = np.where(short, np.minimum(rng.integers(4, budget + 1, batch_size), length), length)
-  cut = _boundary(stream, start, length, rng)
+  first_length = _first_length(stream, start, length, rng)
   is_random = rng.random(batch_size) < recipe.next_sentence
-  second, second_length = start + cut, length - cut
+  second, second_length = start + first_length, length - first_length
   rows = np.flatnonzero(is_random) if recipe.matched else np.arange(batch_size)
-  place, room = (_like if recipe.matched else _elsewhere)(stream, which[rows], second[rows], rng)
-  second[rows] = np.where(is_random[rows], place, second[rows])
+  draw = _matched_start if recipe.matched else _sentence_start
+  other, room = draw(stream, window[rows], second[rows], rng)
+  second[rows] = np.where(is_random[rows], other, second[rows])
   second_length[rows] = np.where(
     is_random[rows], np.minimum(second_length[rows], room), second_length[rows]
   )
-  arrays = _assemble(stream, start, cut, second, second_length, rng)
+  arrays = _assemble(stream, start, first_length, second, second_length, rng)
   arrays['is_random'] = is_random.astype(np.int32)
   mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
   return {name: array[mine] for name, array in arrays.items()}
 
 
-def order(count, seed, first, size):
-  """Window numbers of examples first .. first + size: each epoch is a fresh permutation."""
-  at = np.arange(first, first + size)
-  out = np.empty(size, np.int64)
-  for epoch in np.unique(at // count):
-    rows = at // count == epoch
-    out[rows] = _permutation(count, seed, int(epoch))[at[rows] % count]
-  return out
+def order(count: int, seed: int, first: int, size: int) -> np.ndarray:
+  """Returns the windows of examples `first` to `first + size - 1`, int64 [size].
+
+  Each epoch is a new permutation of the `count` windows.
+  """
+  example = np.arange(first, first + size)
+  windows = np.empty(size, np.int64)
+  for epoch in np.unique(example // count):
+    rows = example // count == epoch
+    windows[rows] = _permutation(count, seed, int(epoch))[example[rows] % count]
+  return windows
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,91 +165,99 @@ def _permutation(count, seed, epoch):
   return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
-def _boundary(stream, start, length, rng):
-  """Where segment A ends, [b]: a sentence boundary of the window at random, else a word boundary, else the middle."""
+def _first_length(stream, start, length, rng):
+  """Lengths of segments A, [b].
+
+  A ends at a random sentence boundary of the window; without one, at a random word boundary;
+  without one, in the middle.
+  """
   offset = np.arange(stream.recipe.seq_len - 3)
-  at = np.minimum(start[:, None] + offset, len(stream.corpus.tokens) - 1)
+  position = np.minimum(start[:, None] + offset, len(stream.corpus.tokens) - 1)
   inside = (offset >= 2) & (offset <= length[:, None] - 2)
-  sentence = stream.corpus.starts[at] & inside
-  word = stream.word_start[stream.corpus.tokens[at]] & inside
-  key = rng.random(at.shape)
+  sentence = stream.corpus.starts[position] & inside
+  word = stream.word_start[stream.corpus.tokens[position]] & inside
+  key = rng.random(position.shape)
   key = np.where(
     sentence, 2 + key, np.where(word, 1 + key, np.where(offset == length[:, None] // 2, 0.5, 0))
   )
   return key.argmax(axis=1)
 
 
-def _elsewhere(stream, which, true, rng):
-  """A place in another document, at a sentence start when there is one, and the tokens left there: two int arrays [b].
+def _sentence_start(stream, window, true_start, rng):
+  """Draws where random segments B start: (position, tokens to the end of the document), int [b].
 
-  It is the same document only when the corpus has nothing else.
+  Each is in another document than `window`, unless the corpus has only one. It is the first
+  sentence of a random window, or the first token of a window in which no sentence starts.
   """
-  del true
-  other = _others(stream, which, rng)
-  at, room = _places(stream, other)
-  place = stream.windows[other] + (stream.corpus.starts[at] & room).argmax(axis=-1)
-  return place, stream.ends[other] - place
+  del true_start
+  other = _other_windows(stream, window, rng)
+  position, near = _positions(stream, other)
+  start = stream.windows[other] + (stream.corpus.starts[position] & near).argmax(axis=-1)
+  return start, stream.ends[other] - start
 
 
-def _like(stream, which, true, rng):
-  """As `_elsewhere`, but a place of the kind of `true`, int [b], where the segment that follows begins.
+def _matched_start(stream, window, true_start, rng):
+  """As `_sentence_start`, but each starts as the true segment B does, at `true_start` int [b].
 
-  The kinds are the start of a sentence, of a word within one, and a place within a word. By lot among the places of the
-  first of DRAWS windows that has one; where none has, any of the first window's that starts a word.
+  A segment starts with a sentence, with a word within a sentence, or within a word. The first of
+  DRAWS random windows with such positions gives one of them at random. If there is none, the first
+  window gives one that starts a word.
   """
-  rows = np.arange(len(which))
+  rows = np.arange(len(window))
 
-  def kind(at):
-    found = stream.word_start[stream.corpus.tokens[at]].astype(np.uint8)
-    found[stream.corpus.starts[at]] = 2
-    return found
+  def boundary(position):  # 2: a sentence starts, 1: a word starts, 0: within a word
+    level = stream.word_start[stream.corpus.tokens[position]].astype(np.uint8)
+    level[stream.corpus.starts[position]] = 2
+    return level
 
-  other = _others(stream, which[:, None], rng, (len(which), DRAWS))
-  at, room = _places(stream, other)
-  fits = room & (kind(at) == kind(true)[:, None, None])
-  window = fits.any(axis=2).argmax(axis=1)
-  other, at, room, fits = (x[rows, window] for x in (other, at, room, fits))
-  fits |= ~fits.any(axis=1, keepdims=True) & room & (kind(at) > 0)
-  place = at[rows, np.where(fits, rng.random(fits.shape), -1).argmax(axis=1)]
-  return place, stream.ends[other] - place
+  other = _other_windows(stream, window[:, None], rng, (len(window), DRAWS))
+  position, near = _positions(stream, other)
+  fits = near & (boundary(position) == boundary(true_start)[:, None, None])
+  draw = fits.any(axis=2).argmax(axis=1)
+  other, position, near, fits = (x[rows, draw] for x in (other, position, near, fits))
+  fits |= ~fits.any(axis=1, keepdims=True) & near & (boundary(position) > 0)
+  start = position[rows, np.where(fits, rng.random(fits.shape), -1).argmax(axis=1)]
+  return start, stream.ends[other] - start
 
 
-def _others(stream, which, rng, shape=None):
-  """Windows of other documents than those of the windows `which`, of their shape or of `shape`."""
+def _other_windows(stream, window, rng, shape=None):
+  """Random windows of other documents than those of `window`; of its shape, or of `shape`."""
   first, last = (
-    np.searchsorted(stream.ends, stream.ends[which], side) for side in ('left', 'right')
+    np.searchsorted(stream.ends, stream.ends[window], side) for side in ('left', 'right')
   )
   own = np.where(last - first < len(stream.windows), last - first, 0)
   other = rng.integers(0, len(stream.windows) - own, shape)
   return np.where(other >= first, other + own, other)
 
 
-def _places(stream, windows):
-  """(tokens of each window, those in the first half of what is left of its document), both [..., seq_len - 3]."""
+def _positions(stream, windows):
+  """(positions of the tokens of windows, whether a segment may start there), [..., seq_len - 3].
+
+  It may in the first half of what the document still has, so that the segment is not too short.
+  """
   offset = np.arange(stream.recipe.seq_len - 3)
-  begin, end = stream.windows[windows][..., None], stream.ends[windows][..., None]
-  return np.minimum(begin + offset, len(stream.corpus.tokens) - 1), offset < np.maximum(
-    (end - begin) // 2, 1
-  )
+  start, end = stream.windows[windows][..., None], stream.ends[windows][..., None]
+  position = np.minimum(start + offset, len(stream.corpus.tokens) - 1)
+  return position, offset < np.maximum((end - start) // 2, 1)
 
 
-def _assemble(stream, start, first_len, second, second_len, rng):
+def _assemble(stream, first, first_length, second, second_length, rng):
   """[CLS] A [SEP] B [SEP], then 80/10/10 corruption at the predicted positions."""
   recipe, tokens = stream.recipe, stream.corpus.tokens
   cls, sep, blank, ordinary = stream.ids
   column = np.arange(recipe.seq_len)
-  first_len, second_len = first_len[:, None], second_len[:, None]
-  in_first = (column >= 1) & (column <= first_len)
-  in_second = (column >= first_len + 2) & (column < first_len + 2 + second_len)
-  at = np.where(in_first, start[:, None] + column - 1, second[:, None] + column - first_len - 2)
+  first_length, second_length = first_length[:, None], second_length[:, None]
+  in_first = (column >= 1) & (column <= first_length)
+  in_second = (column >= first_length + 2) & (column < first_length + 2 + second_length)
+  at = np.where(in_first, first[:, None] + column - 1, second[:, None] + column - first_length - 2)
   text = in_first | in_second
-  valid = column < first_len + second_len + 3
+  valid = column < first_length + second_length + 3
   ids = np.where(
     text, tokens[np.clip(at, 0, len(tokens) - 1)].astype(np.int32), np.where(valid, sep, 0)
   )
   ids[:, 0] = cls
 
-  # The `wanted` text positions with the smallest random keys, in order of position.
+  # Of the text positions, the `wanted` ones with the smallest random keys, in order.
   key = np.where(text, rng.random(ids.shape), 2.0)
   wanted = np.clip(np.rint(text.sum(axis=1) * recipe.rate), 1, recipe.max_predictions).astype(
     np.int64
@@ -220,18 +269,17 @@ def _assemble(stream, start, first_len, second, second_len, rng):
   positions = np.where(real, positions, 0)
   targets = np.where(real, np.take_along_axis(ids, positions, axis=1), 0)
 
-  luck = rng.random(positions.shape)
-  anything = rng.integers(ordinary, len(stream.word_start), positions.shape)
-  written = np.where(luck < 0.8, blank, np.where(luck < 0.9, anything, targets))
-  corrupt = np.concatenate(
-    [ids, np.zeros((len(ids), 1), ids.dtype)], axis=1
-  )  # the last column takes the padding
-  np.put_along_axis(corrupt, np.where(real, positions, recipe.seq_len), written, axis=1)
+  draw = rng.random(positions.shape)
+  random_piece = rng.integers(ordinary, len(stream.word_start), positions.shape)
+  replacement = np.where(draw < 0.8, blank, np.where(draw < 0.9, random_piece, targets))
+  # What pads the positions is written to one more column.
+  corrupt = np.concatenate([ids, np.zeros((len(ids), 1), ids.dtype)], axis=1)
+  np.put_along_axis(corrupt, np.where(real, positions, recipe.seq_len), replacement, axis=1)
   pad = recipe.max_predictions - positions.shape[1]
   widen = lambda x, dtype: np.pad(x, ((0, 0), (0, pad))).astype(dtype)
   return {
     'input_ids': corrupt[:, :-1].astype(np.int32),
-    'segment_ids': (valid & (column > first_len + 1)).astype(np.int32),
+    'segment_ids': (valid & (column > first_length + 1)).astype(np.int32),
     'valid': valid,
     'positions': widen(positions, np.int32),
     'targets': widen(targets, np.int32),

@@ -1,4 +1,4 @@
-"""The embedded corpus: English prose of docstrings, the standard library's and the dependencies'."""
+"""The embedded corpus: English prose from the docstrings of Python and of installed libraries."""
 
 import ast
 import gzip
@@ -14,14 +14,15 @@ import sys
 import sysconfig
 import tempfile
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from prunejax.data import prose
+from prunejax.data import pydoc_prose
 
 FORMAT = 2
-MOST = 2**29  # characters of a cached corpus, unpacked
-# import name -> distribution, in corpus order. The list is fixed, so that machines differ only
-# by versions and by what is missing.
+MAX_CHARACTERS = 2**29  # of a cached corpus, unpacked
+# {import name: distribution}, in the order of the corpus. The list is fixed: two machines differ
+# only by the versions of libraries and by libraries that are missing.
 LIBRARIES = {
   'stdlib': None,
   'numpy': 'numpy',
@@ -69,7 +70,7 @@ LIBRARIES = {
   'tree': 'dm-tree',
   'filelock': 'filelock',
 }
-# Tests, vendored copies, generated code; `modular_*` is what `modeling_*` repeats.
+# Tests, vendored copies and generated code are left out; `modeling_*` repeats `modular_*`.
 _LEFT_OUT = re.compile(
   r'(^|/)(tests?|testing|_tests?|idlelib|lib2to3|ensurepip|site-packages|turtledemo|_vendor|'
   r'vendored?|_?externals?|__pycache__|config-[^/]*)/|(^|/)(test_[^/]*|[^/]*_tests?|conftest|'
@@ -82,7 +83,14 @@ _HASH_WORDS = re.compile(r'[^a-z]+')
 
 
 class Entry(NamedTuple):
-  """The prose of one docstring; `summary`: the first paragraph opens with the docstring's own."""
+  """The prose of one docstring.
+
+  Attributes:
+    document: name of the module.
+    library: import name of the library.
+    summary: whether the first paragraph starts as the docstring does.
+    paragraphs: the prose, one string a paragraph.
+  """
 
   document: str
   library: str
@@ -91,7 +99,13 @@ class Entry(NamedTuple):
 
 
 class Document(NamedTuple):
-  """A module's prose: `text` is one paragraph a line."""
+  """The prose of one module.
+
+  Attributes:
+    name: name of the module.
+    library: import name of the library.
+    text: the prose, one paragraph a line.
+  """
 
   name: str
   library: str
@@ -99,7 +113,7 @@ class Document(NamedTuple):
 
 
 def _sources(library):
-  """(module name, path) of every source file of a library, sorted, nothing imported."""
+  """Yields (module name, path) of each source file of a library, sorted. Imports nothing."""
   if library == 'stdlib':
     roots, prefix = [sysconfig.get_path('stdlib')], ''
   else:
@@ -120,10 +134,10 @@ def _sources(library):
 
 
 def _docstrings(path):
-  """Docstrings of one source file in file order; none for a file that cannot be read.
+  """Yields the docstrings of one source file in order; none of a file that cannot be read.
 
-  Whole syntax trees take half a minute for 120 MB of source. A docstring is a string that
-  follows the colon of a header (or opens the file), so only those literals go through `ast`.
+  Whole syntax trees take half a minute for 120 MB of source. A docstring is a string that follows
+  the colon of a header or opens the file, so only such literals go through `ast`.
   """
   try:
     source = path.read_text(encoding='utf-8')
@@ -133,7 +147,7 @@ def _docstrings(path):
     try:
       yield ast.literal_eval(literal[1])
     except (SyntaxError, ValueError):
-      continue  # not a literal after all, such as the tail of another string
+      continue  # not a literal, but for example the end of another string
 
 
 def _key(text):
@@ -142,42 +156,54 @@ def _key(text):
   ).digest()
 
 
-def build(libraries=None):
-  """Read the corpus from source files: a fixed order, no paragraph twice (case and digits aside)."""
-  seen, built = set(), []
+def build(libraries: Iterable[str] | None = None) -> list[Entry]:
+  """Reads the corpus from source files, in a fixed order.
+
+  No paragraph comes twice; two that differ only in case, digits or punctuation count as one.
+
+  Args:
+    libraries: import names in `LIBRARIES`; None for all.
+
+  Returns:
+    The prose, one entry a docstring.
+  """
+  seen, entries_read = set(), []
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # invalid escapes in other people's files
     for library in LIBRARIES if libraries is None else libraries:
       for module, path in _sources(library):
-        built += _read(module, library, path, seen)
-  return built
+        entries_read += _read(module, library, path, seen)
+  return entries_read
 
 
 def _read(module, library, path, seen):
-  """Entries of one source file; `seen` gathers what the corpus has: docstrings, sentences."""
-  found = []
+  """The entries of one source file; `seen` collects the docstrings and sentences of the corpus."""
+  file_entries = []
   for doc in _docstrings(path):
     if doc in seen:
       continue
     seen.add(doc)
     kept, summary = [], False
-    for i, paragraph in enumerate(prose.paragraphs(doc)):
-      keys = [(_key(s), len(s)) for s in prose.sentences(paragraph)]
+    for i, paragraph in enumerate(pydoc_prose.paragraphs(doc)):
+      keys = [(_key(s), len(s)) for s in pydoc_prose.sentences(paragraph)]
       whole = keys[0][0] if len(keys) == 1 else _key(paragraph)
       old = sum(n for k, n in keys if k in seen)
       new = whole not in seen and 2 * old <= sum(n for _, n in keys)
       seen.add(whole)
       seen.update(k for k, _ in keys)
       if new:
-        summary = summary or i == 0 and prose.plain(doc[:400]).startswith(paragraph[:20])
+        summary = summary or i == 0 and pydoc_prose.plain(doc[:400]).startswith(paragraph[:20])
         kept.append(paragraph)
     if kept:
-      found.append(Entry(module, library, summary, tuple(kept)))
-  return found
+      file_entries.append(Entry(module, library, summary, tuple(kept)))
+  return file_entries
 
 
-def signature(libraries=None):
-  """Hex key of a corpus: format number, Python's version, every library's version or absence."""
+def signature(libraries: Iterable[str] | None = None) -> str:
+  """Returns 16 hex digits that identify a corpus by the versions that it was read from.
+
+  They cover the format number, the version of Python, and the version or absence of each library.
+  """
   versions = {}
   for library in LIBRARIES if libraries is None else libraries:
     try:
@@ -191,25 +217,28 @@ def signature(libraries=None):
   return hashlib.sha256(json.dumps([FORMAT, versions], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def default_cache():
-  """$PRUNEJAX_CACHE, else ~/.cache/prunejax."""
+def default_cache() -> pathlib.Path:
+  """Returns $PRUNEJAX_CACHE, or ~/.cache/prunejax if that is not set."""
   return pathlib.Path(
     os.environ.get('PRUNEJAX_CACHE') or pathlib.Path('~/.cache/prunejax').expanduser()
   )
 
 
-def entries(cache_dir=None):
-  """Docstring by docstring; from the cache, else built and cached.
+def entries(cache_dir: str | os.PathLike | None = None) -> list[Entry]:
+  """Returns the corpus, one entry a docstring, from the cache or else from source files.
 
-  A damaged cache or a read-only folder costs time and a warning, nothing else.
+  A damaged cache or a read-only folder gives a warning; the corpus is then read again.
+
+  Args:
+    cache_dir: folder of the cache; None for `default_cache`.
   """
   path = pathlib.Path(cache_dir or default_cache()) / f'pydoc-{signature()}.json.gz'
   if path.exists():
     try:
       with gzip.open(path, 'rt', encoding='utf-8') as f:
-        text = f.read(MOST + 1)
-      if len(text) > MOST:
-        raise ValueError(f'more than {MOST} characters')
+        text = f.read(MAX_CHARACTERS + 1)
+      if len(text) > MAX_CHARACTERS:
+        raise ValueError(f'more than {MAX_CHARACTERS} characters')
       return [Entry(d, lib, s, tuple(p)) for d, lib, s, p in json.loads(text)]
     except (OSError, EOFError, ValueError, TypeError, RecursionError) as e:
       warnings.warn(
@@ -218,8 +247,8 @@ def entries(cache_dir=None):
   print(
     'pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr
   )
-  built = build()
-  print(format_statistics(statistics(_documents(built))), file=sys.stderr)
+  corpus = build()
+  print(format_statistics(statistics(_documents(corpus))), file=sys.stderr)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
@@ -228,7 +257,7 @@ def entries(cache_dir=None):
         os.fdopen(handle, 'wb') as raw,
         gzip.GzipFile(fileobj=raw, mode='wb', compresslevel=4, mtime=0) as f,
       ):
-        f.write(json.dumps(built).encode())
+        f.write(json.dumps(corpus).encode())
       os.replace(part, path)
     except BaseException:
       os.unlink(part)
@@ -237,17 +266,30 @@ def entries(cache_dir=None):
     warnings.warn(
       f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2
     )
-  return built
+  return corpus
 
 
-def split_of(name):
-  """'train' (90 %), 'validation' (5 %) or 'test' (5 %), by the sha256 of a document's name."""
+def split_of(name: str) -> str:
+  """Returns the split of a document, by the sha256 of its name.
+
+  'train' gets 90 % of all documents, 'validation' and 'test' 5 % each.
+  """
   part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') % 100
   return 'train' if part < 90 else 'validation' if part < 95 else 'test'
 
 
-def documents(cache_dir=None, split=None):
-  """One Document a module, in corpus order; `split` keeps one of 'train', 'validation', 'test'."""
+def documents(
+  cache_dir: str | os.PathLike | None = None, split: str | None = None
+) -> list[Document]:
+  """Returns the corpus, one document a module.
+
+  Args:
+    cache_dir: folder of the cache; None for `default_cache`.
+    split: 'train', 'validation' or 'test'; None for all.
+
+  Raises:
+    ValueError: another split.
+  """
   if split not in (None, 'train', 'validation', 'test'):
     raise ValueError(
       f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all"
@@ -255,16 +297,21 @@ def documents(cache_dir=None, split=None):
   return [d for d in _documents(entries(cache_dir)) if split is None or split_of(d.name) == split]
 
 
-def _documents(found):
+def _documents(corpus):
   texts, library = {}, {}
-  for e in found:
+  for e in corpus:
     texts.setdefault(e.document, []).extend(e.paragraphs)
     library[e.document] = e.library
   return [Document(name, library[name], '\n'.join(p)) for name, p in texts.items()]
 
 
-def statistics(docs):
-  """{(library, split): {'documents', 'paragraphs', 'words', 'characters'}}; 'all' for sums."""
+def statistics(docs: Iterable[Document]) -> dict[tuple[str, str], dict[str, int]]:
+  """Counts documents, paragraphs, words and characters.
+
+  Returns:
+    {(library, split): {'documents': n, 'paragraphs': n, 'words': n, 'characters': n}}; 'all' in
+    place of a library or a split is the sum.
+  """
   table = {}
   for d in docs:
     row = (1, d.text.count('\n') + 1, len(d.text.split()), len(d.text))
@@ -278,8 +325,8 @@ def statistics(docs):
   return table
 
 
-def format_statistics(table):
-  """The statistics as lines of text, the largest library first."""
+def format_statistics(table: dict[tuple[str, str], dict[str, int]]) -> str:
+  """Formats what `statistics` returned as a table, the largest library first."""
   names = ('documents', 'paragraphs', 'words', 'characters')
   lines = [f'{"library":<22}{"split":<12}' + ''.join(f'{n:>12}' for n in names)]
   order = sorted(

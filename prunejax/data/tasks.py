@@ -1,11 +1,13 @@
 """Labelled tasks by name: pydoc's, GLUE's from local files, GLUE's from TFDS."""
 
+import os
+
 from prunejax.data import glue, pydoc_tasks, tfds
-from prunejax.data.examples import Task, nearest
+from prunejax.data.examples import Examples, Task, nearest
 
 
-def names():
-  """Every task name that `get` and `load` know."""
+def names() -> tuple[str, ...]:
+  """Returns every task name that `get` and `load` accept."""
   return (
     *(f'pydoc/{name}' for name in pydoc_tasks.TASKS),
     *(f'glue/{name}' for name in glue.TASKS),
@@ -13,8 +15,12 @@ def names():
   )
 
 
-def get(name):
-  """The Task called 'pydoc/order', 'glue/sst2', 'tfds/glue/sst2'...; else ValueError."""
+def get(name: str) -> Task:
+  """Returns the task called 'pydoc/order', 'glue/sst2', 'tfds/glue/sst2' and so on.
+
+  Raises:
+    ValueError: an unknown name, with the nearest one.
+  """
   if name not in names():
     raise ValueError(f'unknown task {name!r}: {nearest(name, names())}')
   source, _, rest = name.partition('/')
@@ -24,12 +30,29 @@ def get(name):
   return Task(name, row.classes, row.metrics, len(row.texts) == 2)
 
 
-def load(name, split, *, root=None, cache=None):
-  """Examples of one split of a task.
+def load(
+  name: str,
+  split: str,
+  *,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+) -> Examples:
+  """Reads one split of a task.
 
-  `root`: the data folder of 'glue/...', or TFDS's data_dir of 'tfds/...' (None: its default).
-  `cache`: the folder where 'pydoc/...' keeps its corpus. Splits: 'train', 'validation'; also
-  'test' of pydoc and 'validation_mismatched' of MNLI, whose 'validation' is the matched one.
+  Args:
+    name: one of `names`.
+    split: 'train' or 'validation'; pydoc also has 'test', and MNLI 'validation_mismatched' beside
+      its 'validation', which is the matched one.
+    root: the folder that holds glue/, for 'glue/...'; TFDS's data_dir, for 'tfds/...', or None for
+      TFDS's default.
+    cache: folder of the cached corpus, for 'pydoc/...'.
+
+  Returns:
+    The examples.
+
+  Raises:
+    ValueError: an unknown task or split; 'glue/...' without a root; damaged files.
+    FileNotFoundError: files that are missing.
   """
   get(name)
   source, _, rest = name.partition('/')
@@ -38,7 +61,8 @@ def load(name, split, *, root=None, cache=None):
   if source == 'glue':
     if root is None:
       raise ValueError(
-        f'task {name!r} reads local files: set the folder that holds glue/ (--config.data.root=FOLDER)'
+        f'task {name!r} reads local files: name the folder that holds glue/ '
+        '(--config.data.root=FOLDER)'
       )
     return glue.read(root, rest, split)
   return tfds.read_task(rest.removeprefix('glue/'), root, split)

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019) in Flax linen, every prunable kernel a 2-D leaf `[in, out]`.
+"""BERT (Devlin et al. 2019) in Flax Linen. Every prunable kernel is a 2-D leaf `[in, out]`.
 
 Parameters are a plain dict whose paths read like the model:
 
@@ -8,8 +8,8 @@ Parameters are a plain dict whose paths read like the model:
   pooler/{kernel,bias}
   mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
 
-Layers are separate leaves (no scan over layers): each has its own sparsity, its own regex and, in a model that was
-shrunk, its own number of heads and inner neurons, see `widths`.
+Layers are separate leaves, without a scan over layers. Each can have a sparsity and a regex of its
+own and, in a shrunk model, its own number of heads and inner neurons, see `widths`.
 """
 
 import math
@@ -20,18 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Gordon et al. 2020: six matrices a layer, the word embeddings (and so the tied MLM softmax) and
-# the pooler.
+# Gordon et al. 2020: six matrices of each layer, the word embeddings (which are also the softmax of
+# the MLM head) and the pooler.
 PRUNABLE = (
   r'embeddings/word/embedding'
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
   r'|pooler/kernel'
 )
 HEADS = ('mlm', 'nsp', 'classifier')
-OWN = (
-  'heads_per_layer',
-  'intermediate_per_layer',
-)  # fields of a size that no other program knows, see `widths`
+OWN = ('heads_per_layer', 'intermediate_per_layer')  # config fields of prunejax alone, see `widths`
 ACTIVATIONS = {
   'gelu': lambda x: nn.gelu(x, approximate=False),
   'gelu_new': lambda x: nn.gelu(x, approximate=True),
@@ -39,8 +36,17 @@ ACTIVATIONS = {
 }
 
 
-def sinusoids(key, shape, dtype=jnp.float32):
-  """Fixed waves `[positions, hidden]` of Vaswani et al. 2017, with deviation 1/sqrt(hidden)."""
+def sinusoids(key: Any, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
+  """Makes the sinusoids of Vaswani et al. 2017, section 3.5, scaled to deviation 1/sqrt(hidden).
+
+  Args:
+    key: unused; it makes this a Flax initializer.
+    shape: (positions, hidden).
+    dtype: of the result.
+
+  Returns:
+    An array [positions, hidden].
+  """
   del key
   length, width = shape
   angle = np.arange(length)[:, None] / 10000 ** (2 * (np.arange(width)[None] // 2) / width)
@@ -48,12 +54,17 @@ def sinusoids(key, shape, dtype=jnp.float32):
   return jnp.asarray(waves * math.sqrt(2 / width), dtype)
 
 
-def initializers(kind, size):
-  """(kernel, embedding, position) initializers.
+def initializers(kind: str, size: Any) -> tuple[Any, Any, Any]:
+  """Returns the initializers of kernels, of word and segment embeddings, and of positions.
 
-  'normal' is BERT's own, `size.initializer_range` cut at two deviations. 'fan_in' draws with
-  deviation 1/sqrt(fan-in) and starts the positions as sinusoids, which lets a model a few hundred
-  units wide leave the plateau of word frequencies.
+  Args:
+    kind: 'normal' is BERT's own: deviation `size.initializer_range`, truncated at two deviations.
+      'fan_in' has deviation 1/sqrt(fan-in) and sinusoids for positions; with it a model a few
+      hundred units wide learns more than word frequencies.
+    size: a `transformers.BertConfig`.
+
+  Raises:
+    ValueError: another kind.
   """
   if kind == 'normal':
     return (nn.initializers.truncated_normal(size.initializer_range),) * 3
@@ -63,12 +74,15 @@ def initializers(kind, size):
   raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
 
 
-def widths(size):
-  """[(heads, numbers a head, inner neurons)] of each layer.
+def widths(size: Any) -> list[tuple[int, int, int]]:
+  """Returns (number of heads, width of a head, number of inner neurons) of each layer.
 
-  A model that was shrunk says them by two fields of its config.json that no other program knows, `heads_per_layer` and
-  `intermediate_per_layer`, lists with a number, maybe 0, for each layer; a head stays as wide as
-  `hidden_size / num_attention_heads` says.
+  A shrunk model has two more fields in its config.json, `heads_per_layer` and
+  `intermediate_per_layer`: lists with one number a layer, which may be 0. Only prunejax reads them.
+  The width of a head stays `hidden_size / num_attention_heads`.
+
+  Args:
+    size: a `transformers.BertConfig`.
   """
   depth, width = size.num_hidden_layers, size.hidden_size // size.num_attention_heads
   heads = getattr(size, 'heads_per_layer', None) or [size.num_attention_heads] * depth
@@ -76,34 +90,44 @@ def widths(size):
   return [(h, width, i) for h, i in zip(heads, inner, strict=True)]
 
 
-def check(size, heads=(), *, length=1):
-  """Raises ValueError for a size, heads or length that `Bert` would silently compute wrongly."""
+def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
+  """Checks what `Bert` would otherwise compute wrongly without an error.
+
+  Args:
+    size: a `transformers.BertConfig`.
+    heads: names of heads.
+    length: tokens of an example.
+
+  Raises:
+    ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
+      lists of `widths` that do not fit; more tokens than positions.
+  """
   if size.hidden_act not in ACTIVATIONS:
     raise ValueError(f'hidden_act={size.hidden_act!r}: expected one of {sorted(ACTIVATIONS)}')
   if size.hidden_size % size.num_attention_heads:
     raise ValueError(
-      f'hidden_size={size.hidden_size} does not split into '
+      f'hidden_size={size.hidden_size} does not divide into '
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
   for field, most in (
     ('heads_per_layer', size.num_attention_heads),
     ('intermediate_per_layer', 2**31),
   ):
-    given, depth = getattr(size, field, None), size.num_hidden_layers
-    if given is None:
+    numbers, depth = getattr(size, field, None), size.num_hidden_layers
+    if numbers is None:
       continue
-    whole = isinstance(given, list | tuple) and all(
-      type(n) is int and 0 <= n <= most for n in given
+    valid = isinstance(numbers, list | tuple) and all(
+      type(n) is int and 0 <= n <= most for n in numbers
     )
-    if not whole or len(given) != depth:
+    if not valid or len(numbers) != depth:
       raise ValueError(
-        f'{field}={given!r}: expected {depth} whole numbers, one a layer, from 0 to {most}'
+        f'{field}={numbers!r}: expected {depth} integers, one a layer, from 0 to {most}'
       )
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
   if length > size.max_position_embeddings:
-    # A look-up past the end of the table gives NaN, not an error.
+    # A lookup past the end of the table would give NaN instead of an error.
     raise ValueError(
       f'a sequence of {length} tokens is longer than '
       f'max_position_embeddings={size.max_position_embeddings}'
@@ -111,7 +135,7 @@ def check(size, heads=(), *, length=1):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention, BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
+  """Self-attention with BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
 
   size: Any
   dtype: Any
@@ -122,15 +146,14 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x, valid, deterministic):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
-    init = (
-      self.kernel_init if inner else nn.initializers.zeros
-    )  # nothing can be drawn for a layer without a head
+    # An empty kernel, of a layer without heads, cannot be drawn.
+    init = self.kernel_init if inner else nn.initializers.zeros
     dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     split = lambda y: y.reshape(batch, length, self.heads, self.width)
     query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
     scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
-    # Softmax in float32 whatever the compute dtype; padding gets the lowest finite value, so that
-    # a row with nothing valid in it is no NaN.
+    # The softmax is float32 in any compute dtype. Padding gets the lowest finite value, so that a
+    # row without a valid token does not become NaN.
     lowest = jnp.finfo(jnp.float32).min
     scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
     weights = jax.nn.softmax(scores).astype(self.dtype)
@@ -143,7 +166,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """Two dense maps with BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
+  """Two dense layers with BERT's residual and post-LayerNorm. x: [batch, length, hidden]."""
 
   size: Any
   dtype: Any
@@ -162,6 +185,8 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+  """Attention and feed-forward block. widths: one entry of `widths`."""
+
   size: Any
   dtype: Any
   kernel_init: Any
@@ -175,6 +200,8 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
+  """The stack of layers."""
+
   size: Any
   dtype: Any
   kernel_init: Any
@@ -189,9 +216,9 @@ class Encoder(nn.Module):
 
 
 class Embeddings(nn.Module):
-  """Sum of word, position and segment embeddings, normed: x [batch, length, hidden].
+  """Sum of word, position and segment embeddings, normalized.
 
-  Returns (x, attend), attend being the word table's own product with hidden states.
+  Returns (x [batch, length, hidden], attend); `attend` multiplies hidden states by the word table.
   """
 
   size: Any
@@ -214,7 +241,7 @@ class Embeddings(nn.Module):
 
 
 class MlmHead(nn.Module):
-  """Transform, norm, the tied word table and a bias. x: [batch, predictions, hidden]."""
+  """Dense layer, norm, the tied word table and a bias. x: [batch, predictions, hidden]."""
 
   size: Any
   dtype: Any
@@ -232,12 +259,12 @@ class MlmHead(nn.Module):
 
 
 class Bert(nn.Module):
-  """The encoder and the heads asked for.
+  """The encoder with some of its heads.
 
   Attributes:
-    size: a `transformers.BertConfig`, or anything with its fields.
+    size: a `transformers.BertConfig`, or an object with its fields.
     heads: any of 'mlm', 'nsp', 'classifier'.
-    num_outputs: classes of the classifier head, 1 for a regressor.
+    num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
   """
@@ -256,16 +283,16 @@ class Bert(nn.Module):
       input_ids: int [batch, length].
       segment_ids: int [batch, length], 0 or 1.
       valid: bool [batch, length], False at padding.
-      positions: int [batch, predictions], where the MLM head predicts (None: everywhere).
-      deterministic: False draws dropout from the rng named 'dropout'.
+      positions: int [batch, predictions], where the MLM head predicts; None for all positions.
+      deterministic: if False, dropout is drawn from the rng named 'dropout'.
 
     Returns:
       dict with 'sequence' [batch, length, hidden] and 'pooled' [batch, hidden] in the compute
-      dtype, and a float32 entry for each head: 'mlm' [batch, predictions, vocabulary], 'nsp'
+      dtype, and logits of each head in float32: 'mlm' [batch, predictions, vocabulary], 'nsp'
       [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs].
 
     Raises:
-      ValueError: a size, a head or a length that this model cannot have, see `check`.
+      ValueError: a size, heads or a length that do not fit, see `check`.
     """
     size = self.size
     check(size, self.heads, length=input_ids.shape[1])
@@ -279,15 +306,15 @@ class Bert(nn.Module):
     pooled = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
     out = {'sequence': x, 'pooled': pooled}
     if 'mlm' in self.heads:
-      # Only predicted positions reach the vocabulary-wide softmax: 15 % of the cost of all of them.
-      at = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
+      # Logits of the predicted positions alone cost 15 % of those of all positions.
+      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
       mlm = MlmHead(size, self.dtype, kernel_init, name='mlm')
-      out['mlm'] = mlm(at, attend).astype(jnp.float32)
+      out['mlm'] = mlm(hidden, attend).astype(jnp.float32)
     if 'nsp' in self.heads:
       out['nsp'] = dense(2, 'nsp')(pooled).astype(jnp.float32)
     if 'classifier' in self.heads:
       rate = size.classifier_dropout
       rate = size.hidden_dropout_prob if rate is None else rate
-      kept = nn.Dropout(rate)(pooled, deterministic=deterministic)
-      out['classifier'] = dense(self.num_outputs, 'classifier')(kept).astype(jnp.float32)
+      pooled = nn.Dropout(rate)(pooled, deterministic=deterministic)
+      out['classifier'] = dense(self.num_outputs, 'classifier')(pooled).astype(jnp.float32)
     return out

@@ -1,8 +1,8 @@
-"""GPT-2 (Radford et al. 2019) in Flax linen, every prunable kernel a 2-D leaf `[in, out]`.
+"""GPT-2 (Radford et al. 2019) in Flax Linen. Every prunable kernel is a 2-D leaf `[in, out]`.
 
-Parameters are a plain dict whose paths read like those of models/bert.py, the stack of layers and the six matrices of
-a layer included, so that one regex, one probe and one sharding rule mean the same matrices in both models. What is a
-decoder's own: attention looks back only, and the norms stand before the maps, with one more at the end.
+Parameters are a plain dict with the paths of models/bert.py, so that one regex and one sharding
+rule name the same six matrices of a layer in both models. Two things differ in a decoder:
+attention only looks back, and norms stand before the dense layers, with one more at the end.
 
   embeddings/{word,position}/embedding
   encoder/layer_3/attention/{query,key,value,output}/{kernel,bias}   .../attention/norm/{scale,bias}
@@ -10,7 +10,7 @@ decoder's own: attention looks back only, and the norms stand before the maps, w
   norm/{scale,bias}
   classifier/kernel
 
-The head 'lm' has no leaf: its softmax is the word table.
+The head 'lm' has no leaf of its own: its logits come from the word table.
 """
 
 import math
@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from prunejax.models.bert import ACTIVATIONS, sinusoids
 
-# As in Gordon et al. 2020: six matrices a layer and the word embeddings (and so the tied softmax). There is no pooler.
+# As in Gordon et al. 2020: six matrices of each layer and the word embeddings, which are also the
+# softmax. There is no pooler.
 PRUNABLE = (
   r'embeddings/word/embedding'
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
@@ -30,12 +31,17 @@ PRUNABLE = (
 HEADS = ('lm', 'classifier')
 
 
-def initializers(kind, size):
-  """(kernel, kernel onto the residual stream, embedding, position) initializers.
+def initializers(kind: str, size: Any) -> tuple[Any, Any, Any, Any]:
+  """Returns four initializers: kernels, kernels into the residual stream, words, positions.
 
-  'normal' is GPT-2's own: deviation `size.initializer_range`, divided by sqrt(2 layers) where a map ends in the
-  residual stream. 'fan_in' draws kernels with deviation 1/sqrt(fan-in), the latter again divided by sqrt(2 layers), and
-  starts the positions as sinusoids, as in models/bert.py.
+  Args:
+    kind: 'normal' is GPT-2's own: deviation `size.initializer_range`. 'fan_in' has deviation
+      1/sqrt(fan-in) for kernels, and sinusoids for positions, as in models/bert.py. Both divide the
+      deviation of kernels into the residual stream by sqrt(2 * number of layers).
+    size: a `transformers.GPT2Config`.
+
+  Raises:
+    ValueError: another kind.
   """
   depth = 2 * size.n_layer
   if kind == 'normal':
@@ -47,33 +53,44 @@ def initializers(kind, size):
   raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
 
 
-def check(size, heads=(), *, length=1):
-  """Raises ValueError for a size, heads or length that `Gpt2` would silently compute wrongly."""
+def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
+  """Checks what `Gpt2` would otherwise compute wrongly without an error.
+
+  Args:
+    size: a `transformers.GPT2Config`.
+    heads: names of heads.
+    length: tokens of an example.
+
+  Raises:
+    ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
+      more tokens than positions.
+  """
   if size.activation_function not in ACTIVATIONS:
     raise ValueError(
       f'activation_function={size.activation_function!r}: expected one of {sorted(ACTIVATIONS)}'
     )
   if size.n_embd % size.n_head:
     raise ValueError(
-      f'hidden_size={size.n_embd} does not split into num_attention_heads={size.n_head} equal heads'
+      f'hidden_size={size.n_embd} does not divide into '
+      f'num_attention_heads={size.n_head} equal heads'
     )
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
   if length > size.n_positions:
-    # A look-up past the end of the table gives NaN, not an error.
+    # A lookup past the end of the table would give NaN instead of an error.
     raise ValueError(
       f'a sequence of {length} tokens is longer than max_position_embeddings={size.n_positions}'
     )
 
 
-def inner_width(size):
-  """The width between the two maps of a feed-forward block: `n_inner`, or four times the model's."""
+def inner_width(size: Any) -> int:
+  """Returns the number of inner neurons of a feed-forward block: `n_inner`, or 4 `n_embd`."""
   return size.n_inner or 4 * size.n_embd
 
 
 class Attention(nn.Module):
-  """Causal multi-head self-attention of a normed x, added to x. x: [batch, length, hidden]."""
+  """Causal multi-head self-attention of a normalized x, added to x [batch, length, hidden]."""
 
   size: Any
   dtype: Any
@@ -90,10 +107,10 @@ class Attention(nn.Module):
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     query, key, value = (split(dense(name)(normed)) for name in ('query', 'key', 'value'))
     scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(query.shape[-1])
-    # Softmax in float32 whatever the compute dtype; what may not be seen gets the lowest finite value, so that a row
-    # with nothing valid in it is no NaN.
-    seen = valid[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
-    scores = jnp.where(seen, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    # The softmax is float32 in any compute dtype. Invisible tokens get the lowest finite value, so
+    # that a row without a visible token does not become NaN.
+    visible = valid[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
+    scores = jnp.where(visible, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(size.attn_pdrop)(weights, deterministic=deterministic)
     mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, hidden)
@@ -103,7 +120,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """Two dense maps of a normed x, added to x. x: [batch, length, hidden]."""
+  """Two dense layers on a normalized x, added to x [batch, length, hidden]."""
 
   size: Any
   dtype: Any
@@ -122,6 +139,8 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+  """Attention and feed-forward block."""
+
   size: Any
   dtype: Any
   inits: Any
@@ -134,7 +153,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-  """The stack of layers, under the name that it has in models/bert.py."""
+  """The stack of layers, with the same name as in models/bert.py."""
 
   size: Any
   dtype: Any
@@ -148,9 +167,9 @@ class Encoder(nn.Module):
 
 
 class Embeddings(nn.Module):
-  """Sum of word and position embeddings: x [batch, length, hidden].
+  """Sum of word and position embeddings.
 
-  Returns (x, attend), attend being the word table's own product with hidden states.
+  Returns (x [batch, length, hidden], attend); `attend` multiplies hidden states by the word table.
   """
 
   size: Any
@@ -170,12 +189,12 @@ class Embeddings(nn.Module):
 
 
 class Gpt2(nn.Module):
-  """The decoder and the heads asked for. It is called as `bert.Bert` is.
+  """The decoder with some of its heads. Its call has the signature of `bert.Bert`.
 
   Attributes:
-    size: a `transformers.GPT2Config`, or anything with its fields.
+    size: a `transformers.GPT2Config`, or an object with its fields.
     heads: any of 'lm', 'classifier'.
-    num_outputs: classes of the classifier head, 1 for a regressor.
+    num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
   """
@@ -192,18 +211,21 @@ class Gpt2(nn.Module):
 
     Args:
       input_ids: int [batch, length].
-      segment_ids: not read; GPT-2 has no segments.
-      valid: bool [batch, length], False at padding, which is on the right: positions are counted from the first column.
-      positions: int [batch, predictions], where the head 'lm' predicts the next token (None: everywhere).
-      deterministic: False draws dropout from the rng named 'dropout'.
+      segment_ids: ignored; GPT-2 has no segments.
+      valid: bool [batch, length], False at padding. Padding is on the right: positions count from
+        the first column.
+      positions: int [batch, predictions], where the head 'lm' predicts the next token; None for all
+        positions.
+      deterministic: if False, dropout is drawn from the rng named 'dropout'.
 
     Returns:
-      dict with 'sequence' [batch, length, hidden], after the last norm, in the compute dtype, and a float32 entry for
-      each head: 'lm' [batch, predictions, vocabulary], 'classifier' [batch, num_outputs], of the last valid token
-      (as in transformers' GPT2ForSequenceClassification; of the first one where none is).
+      dict with 'sequence' [batch, length, hidden] in the compute dtype, after the last norm, and
+      logits of each head in float32: 'lm' [batch, predictions, vocabulary], 'classifier'
+      [batch, num_outputs]. The classifier reads the last valid token, as transformers'
+      GPT2ForSequenceClassification does, or the first token if none is valid.
 
     Raises:
-      ValueError: a size, a head or a length that this model cannot have, see `check`.
+      ValueError: a size, heads or a length that do not fit, see `check`.
     """
     del segment_ids
     size, length = self.size, input_ids.shape[1]
@@ -214,13 +236,13 @@ class Gpt2(nn.Module):
     x = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     out = {'sequence': x}
     if 'lm' in self.heads:
-      at = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
-      out['lm'] = attend(at).astype(jnp.float32)
+      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
+      out['lm'] = attend(hidden).astype(jnp.float32)
     if 'classifier' in self.heads:
       last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
-      ends = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-      score = nn.Dense(
+      hidden = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+      classifier = nn.Dense(
         self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier'
       )
-      out['classifier'] = score(ends).astype(jnp.float32)
+      out['classifier'] = classifier(hidden).astype(jnp.float32)
     return out

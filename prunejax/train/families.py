@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import transformers
 
-from prunejax.data import bpe, causal, pretraining, wordpiece
-from prunejax.models import bert, bert_hf, gpt2, gpt2_hf, hf_directory
+from prunejax.data import bpe, pretraining, wordpiece
+from prunejax.data import causal_lm as causal
+from prunejax.models import bert, gpt2
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import folder as hf_directory
+from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.train import objectives
 
 

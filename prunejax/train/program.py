@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.data import tasks
-from prunejax.models import hf_directory, hf_model
+from prunejax.models.hf import convert as hf_model
+from prunejax.models.hf import folder as hf_directory
 from prunejax.train import distillation, families, inputs, objectives, observe, optimizer, rivals
 from prunejax.train.step import VIEWS, make_train_step
 

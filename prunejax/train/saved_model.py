@@ -6,7 +6,8 @@ from flax import traverse_util
 
 import prunejax
 from prunejax import files
-from prunejax.models import bert, hf_directory
+from prunejax.models import bert
+from prunejax.models.hf import folder as hf_directory
 from prunejax.train import checkpoint, configs, families, loop, optimizer, sharding
 
 

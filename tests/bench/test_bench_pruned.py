@@ -7,8 +7,8 @@ import pytest
 import shrunk_bert
 
 from prunejax import __main__ as command
-from prunejax.bench import pruned
-from prunejax.models import bert_hf
+from prunejax.bench import pruned_model
+from prunejax.models.hf import bert as bert_hf
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,9 @@ def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
     *(f'ONNX Runtime{small}, {kind}' for small in ('', ', shrunk') for kind in ('float32', 'int8')),
   }
   for name, row in rows.items():
-    assert ('no gain' in row['detail']) == (name != 'dense' and row['value'] >= pruned.GAIN), row
+    assert ('no gain' in row['detail']) == (
+      name != 'dense' and row['value'] >= pruned_model.GAIN
+    ), row
     far = float(row['detail'].split('differ by at most ')[1].split(',')[0])
     assert 0 < far < 1 if 'int8' in name else far < 1e-5
   assert 'no gain' not in rows['dense']['detail'] and rows['dense']['value'] == 1
@@ -57,13 +59,15 @@ def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
 
 
 def test_verdicts_say_no_gain_in_words():
-  said = [pruned._verdict(ratio, 'shrunk') for ratio in (0.5, 0.96, 0.99, 1.0, 3.0)]
+  said = [pruned_model._verdict(ratio, 'shrunk') for ratio in (0.5, 0.96, 0.99, 1.0, 3.0)]
   assert said == ['', '', '; no gain', '; no gain', '; no gain']
   assert (
-    'undecided' in pruned._verdict(0.5, 'shrunk', 1.1) and pruned._verdict(1.0, 'dense', 1.1) == ''
+    'undecided' in pruned_model._verdict(0.5, 'shrunk', 1.1)
+    and pruned_model._verdict(1.0, 'dense', 1.1) == ''
   )
   assert (
-    pruned._zeros({'encoder/a/kernel': np.array([[0.0, 1.0]]), 'b/kernel': np.zeros((2, 2))}) == 0.5
+    pruned_model._zeros({'encoder/a/kernel': np.array([[0.0, 1.0]]), 'b/kernel': np.zeros((2, 2))})
+    == 0.5
   )
 
 

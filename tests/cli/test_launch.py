@@ -122,7 +122,7 @@ def test_a_workload_of_xpk_runs_the_command_on_every_host(tmp_path, argv):
 
 
 @pytest.mark.parametrize(
-  'file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'README.md']
+  'file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'docs' / 'cluster.md']
 )
 def test_the_commands_that_are_shown_can_be_parsed(file):
   text = file.read_text().replace('\\\n', ' ').replace('#     ', ' ')

@@ -11,8 +11,9 @@ from flax import traverse_util
 from shrunk_bert import HEADS, INNER, KINDS, inputs, outputs, tree, whole
 
 from prunejax import __main__ as command
-from prunejax.compress import deep, onnx_bert, shrink, sparse_file
-from prunejax.models import bert, bert_hf
+from prunejax.compress import deep_compression, onnx_bert, shrink, sparse_file
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 from prunejax.train import export, saved_model
 
 
@@ -104,7 +105,7 @@ def test_onnx_runtime_has_our_logits_at_any_length_and_pruned_weights_are_zeros(
 
 
 @pytest.mark.parametrize(
-  'to, read', [('sparse', sparse_file.read), ('deep-compression', deep.read)]
+  'to, read', [('sparse', sparse_file.read), ('deep-compression', deep_compression.read)]
 )
 def test_files_hold_the_model(models, capsys, to, read):
   _, folder = models

@@ -1,4 +1,4 @@
-"""Byte-level BPE: ids of PyTorch's tokenizer, training, either form of file, what is refused; tasks for decoders."""
+"""Byte-level BPE: ids of PyTorch's tokenizer, training, files, errors, labelled tasks."""
 
 import json
 import pathlib
@@ -55,7 +55,7 @@ def test_training_merges_what_is_commonest():
   text = 'lowest\n  naïve 猫\x00'
   assert tokenizer.decode(tokenizer.encode(text).ids) == text
   assert tokenizer.encode(f'low{bpe.END}low').ids[1] == 0
-  assert bpe.is_one(tokenizer) and bpe.fingerprint(tokenizer) != bpe.fingerprint(
+  assert bpe.is_byte_level(tokenizer) and bpe.fingerprint(tokenizer) != bpe.fingerprint(
     bpe.load(REFERENCE)
   )
   with pytest.raises(ValueError, match='data.vocab_size=256: expected at least 257'):
@@ -108,11 +108,11 @@ def test_a_damaged_vocabulary_is_named(spoil, words, folder):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    ({'pre_tokenizer': {'type': 'BertPreTokenizer'}}, 'no byte-level BPE'),
-    ({'pre_tokenizer': {'type': 'ByteLevel', 'add_prefix_space': True}}, 'no byte-level BPE'),
-    ({'normalizer': {'type': 'Lowercase'}}, 'normalizer, Lowercase'),
+    ({'pre_tokenizer': {'type': 'BertPreTokenizer'}}, 'is not byte-level BPE'),
+    ({'pre_tokenizer': {'type': 'ByteLevel', 'add_prefix_space': True}}, 'is not byte-level BPE'),
+    ({'normalizer': {'type': 'Lowercase'}}, 'normalizer Lowercase'),
     ({'model': {'type': 'BPE', 'vocab': {}}}, 'merges'),
-    ({'model': 3}, 'no tokenizer of GPT-2'),
+    ({'model': 3}, 'not a GPT-2 tokenizer'),
   ],
 )
 def test_a_tokenizer_of_another_kind_is_refused(change, words, tokenizer, tmp_path):
@@ -122,7 +122,7 @@ def test_a_tokenizer_of_another_kind_is_refused(change, words, tokenizer, tmp_pa
 
 
 def test_files_too_large_are_not_read(folder, monkeypatch):
-  monkeypatch.setattr(bpe, 'MOST', 100)
+  monkeypatch.setattr(bpe, 'MAX_BYTES', 100)
   with pytest.raises(ValueError, match='expected at most 100'):
     bpe.load(folder)
 

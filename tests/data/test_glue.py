@@ -1,4 +1,4 @@
-"""GLUE from TSV folders: every task's layout, and every way in which a file can be wrong."""
+"""GLUE from TSV folders: every task's layout, and each fault that a file can have."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_what_is_wrong_in_a_file(task, text, message, tmp_path):
 def test_the_few_cut_rows_of_qqp_are_left_out_with_a_warning(tmp_path):
   head, row = FILES['qqp'][0].splitlines()
   write(tmp_path, 'qqp', '\n'.join([head, *[row] * 1500, '9\t9', row]))
-  with pytest.warns(UserWarning, match='1 cut rows left out, the first at line 1502'):
+  with pytest.warns(UserWarning, match='1 incomplete rows left out, the first at line 1502'):
     assert len(glue.read(tmp_path, 'qqp', 'train').a) == 1501
   write(tmp_path, 'qqp', '\n'.join([head, row, '9\t9', '9\t9']))
   with pytest.raises(ValueError, match='line 3: 2 columns, expected 6'):
@@ -100,7 +100,7 @@ def test_the_few_cut_rows_of_qqp_are_left_out_with_a_warning(tmp_path):
 
 
 def test_missing_folder_file_and_names(tmp_path):
-  with pytest.raises(FileNotFoundError, match='no folder .*glue.SST-2'):
+  with pytest.raises(FileNotFoundError, match='glue.SST-2 nor .* is a folder'):
     glue.read(tmp_path, 'sst2', 'train')
   write(tmp_path, 'sst2', FILES['sst2'][0])
   with pytest.raises(

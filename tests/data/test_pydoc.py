@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from prunejax.data import prose, pydoc, pydoc_tasks, tasks
+from prunejax.data import pydoc, pydoc_prose, pydoc_tasks, tasks
 
 NUMPY_STYLE = """Return the sum of the elements of `a` along an axis.
 
@@ -148,12 +148,12 @@ def small(monkeypatch):
 @pytest.mark.parametrize('name', CASES)
 def test_prose_of_each_docstring_style(name):
   doc, expected = CASES[name]
-  assert prose.paragraphs(doc) == expected
+  assert pydoc_prose.paragraphs(doc) == expected
 
 
 def test_sentences_keep_abbreviations_whole():
   text = 'Use it, e.g. The one above. It works (see Fig. A for more). Done!'
-  assert prose.sentences(text) == [
+  assert pydoc_prose.sentences(text) == [
     'Use it, e.g. The one above.',
     'It works (see Fig. A for more).',
     'Done!',
@@ -174,7 +174,7 @@ def test_sentences_keep_abbreviations_whole():
   ],
 )
 def test_what_is_no_sentence(text):
-  assert not prose.is_sentence(text)
+  assert not pydoc_prose.is_sentence(text)
 
 
 def test_corpus_is_large_and_is_prose(corpus):
@@ -364,7 +364,7 @@ def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
   examples = tasks.load('pydoc/words', 'validation', cache=cache)
   rows = {a: label for a, label in zip(examples.a, examples.label, strict=True)}
   assert all((a in text) == bool(label) for a, label in rows.items())
-  # The words that come in are the text's own, so how common a word is must not tell the label.
+  # Replacements come from the same texts, so the frequency of a word must not tell the label.
   count = collections.Counter(text.lower().split())
   rarity = [
     np.mean(

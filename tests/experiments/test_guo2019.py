@@ -8,7 +8,8 @@ import pytest
 
 from experiments.guo2019 import claims, penalty_strength, report, study
 from prunejax import __main__ as command
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import inputs, optimizer, program
 

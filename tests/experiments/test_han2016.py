@@ -131,7 +131,9 @@ def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3, dense=0.99):
 
 
 def test_verdicts():
-  word = lambda rows: {v.name.removeprefix('lenet-300-100_'): v.verdict for v in claims.claims(rows)}
+  word = lambda rows: {
+    v.name.removeprefix('lenet-300-100_'): v.verdict for v in claims.claims(rows)
+  }
   good = word(ledger())
   assert set(good.values()) == {'reproduced'}
   assert word(ledger(lost=1.0))['file'] == word(ledger(rate=30.0))['file'] == 'not reproduced'

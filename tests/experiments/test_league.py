@@ -10,7 +10,7 @@ import pytest
 from experiments.league import arms, claims, prices, standing, study
 from prunejax.__main__ import main
 from prunejax.analysis import ledger
-from prunejax.models import bert_hf
+from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning import types
 from prunejax.sweep import dependencies, grid
 from prunejax.train import inputs, optimizer

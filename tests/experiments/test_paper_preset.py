@@ -13,7 +13,8 @@ from tfds_builders import local_glue, text_corpus
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
 from prunejax.data import glue
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 WORDS = [a + b for a in 'b d f g k l m n p r s t'.split() for b in ('a', 'eni', 'oru', 'ist', 'u')]
 HEADS = {

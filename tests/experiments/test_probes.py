@@ -14,7 +14,9 @@ from flax import traverse_util
 from experiments.gordon2020 import measures, paper_movement, probe_report, probes
 from prunejax.analysis import ledger, movement, overlap, probed, tables
 from prunejax.data import wordpiece
-from prunejax.models import bert, bert_hf, gpt2_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.sweep import grid
 from prunejax.train import families, features, inputs
 

@@ -11,7 +11,8 @@ import pytest
 import transformers
 from flax import traverse_util
 
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'bert'
 ALL_HEADS = ('mlm', 'nsp', 'classifier')
@@ -69,7 +70,7 @@ def test_outputs_equal_the_reference(name, stored, outputs):
 
 
 def test_the_reference_would_show_a_wrong_activation_segment_or_padding(stored, run, pretrained):
-  # The comparison above is only worth something if each of these moves the outputs well past 1e-5.
+  # The comparison above can only fail for these if each changes the outputs by far more than 1e-5.
   params, size = pretrained
   tanh = transformers.BertConfig.from_dict({**size.to_dict(), 'hidden_act': 'gelu_new'})
   wrong = {
@@ -89,7 +90,7 @@ def test_bf16_compute_stays_near_float32(stored, pretrained):
   for name in ('sequence', 'pooled', 'mlm', 'nsp'):
     value = np.asarray(out[name], np.float32)
     assert np.isfinite(value).all()
-    # Eight bits of mantissa over three layers: a smoke test, no statement about accuracy.
+    # bfloat16 has eight bits of mantissa: this only shows that nothing is badly wrong.
     assert np.corrcoef(value.ravel(), stored[name].ravel())[0, 1] > 0.95
 
 
@@ -212,7 +213,7 @@ TINY = {
   'intermediate_size': 256,
   'max_position_embeddings': 32,
 }
-# What is left of a normal's deviation when it is cut at two of them, as TensorFlow's and so BERT's.
+# Deviation of a normal truncated at two deviations, as TensorFlow's and BERT's is.
 CUT = 0.8796
 
 

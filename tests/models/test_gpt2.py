@@ -11,7 +11,8 @@ import pytest
 import transformers
 from flax import traverse_util
 
-from prunejax.models import gpt2, gpt2_hf
+from prunejax.models import gpt2
+from prunejax.models.hf import gpt2 as gpt2_hf
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'gpt2'
 
@@ -66,7 +67,7 @@ def outputs(stored, run):
 def test_outputs_equal_the_reference(name, stored, outputs):
   assert outputs[name].dtype == jnp.float32
   assert outputs[name].shape == stored[name].shape
-  # What stands at padding is nobody's business, and PyTorch's own there depends on how it was called.
+  # Outputs at padding are not compared: PyTorch's depend on how it was called.
   valid = stored['valid'] if name != 'classifier' else np.ones(5, bool)
   at = (slice(None), valid) if name == 'hidden' else valid
   np.testing.assert_allclose(outputs[name][at], stored[name][at], rtol=0, atol=1e-5)
@@ -76,7 +77,7 @@ def test_the_reference_would_show_a_wrong_activation_or_norm(stored, loaded):
   params, size = loaded
   valid = stored['valid']
   for n, wrong in ((1, {'activation_function': 'gelu'}), (2, {'layer_norm_epsilon': 1e-3})):
-    # The hidden states after the first layer are enough to see it, and compile sooner.
+    # One layer shows it, and compiles faster.
     other = transformers.GPT2Config.from_dict({**size.to_dict(), **wrong, 'n_layer': n})
     keep = lambda module, _, n=n: module.name == f'layer_{n - 1}'
     _, seen = runner(

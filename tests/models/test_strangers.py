@@ -1,4 +1,4 @@
-"""A file from a stranger can be wrong; it cannot run code, write elsewhere or take all memory."""
+"""A file from a stranger can be wrong. It cannot run code, write elsewhere or use all memory."""
 
 import ast
 import gzip
@@ -18,8 +18,9 @@ import tensorstore
 import tiny_runs
 
 from prunejax.analysis import ledger
-from prunejax.data import corpus, glue, pydoc, text, wordpiece
-from prunejax.models import bert_hf, hf_directory
+from prunejax.data import corpus, glue, pydoc, text_files, wordpiece
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import folder as hf_folder
 from prunejax.sweep import grid
 from prunejax.train import checkpoint, loop
 
@@ -40,7 +41,7 @@ UNSAFE = {
 
 
 class Bomb:
-  """Unpickled, it runs."""
+  """An object that runs code when it is unpickled."""
 
   def __reduce__(self):
     return sys.exit, ('code of a stranger ran',)
@@ -104,7 +105,10 @@ def huge_npy(path):
 
 
 def coded_npy(path):
-  header = b"{'descr': __import__('sys').exit('code of a stranger ran'), 'fortran_order': False, 'shape': (1,)}"
+  header = (
+    b"{'descr': __import__('sys').exit('code of a stranger ran'), "
+    b"'fortran_order': False, 'shape': (1,)}"
+  )
   path.write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header)
 
 
@@ -117,7 +121,7 @@ def test_token_caches(tmp_path, hurt):
   [path] = (tmp_path / 'cache').rglob('train.tokens.npy')
   hurt(path)
   with pytest.raises(
-    ValueError, match=r'train.tokens.npy is damaged .*delete .* and it is made again'
+    ValueError, match=r'train.tokens.npy is damaged .*delete .* to have it made again'
   ) as error:
     corpus.load('text', 'train', words, **how)
   assert '\n' not in str(error.value)
@@ -130,7 +134,7 @@ def test_caches_that_do_not_fit_together(tmp_path):
   corpus.load('text', 'train', words, **how)
   [path] = (tmp_path / 'cache').rglob('train.documents.npy')
   np.save(path, np.array([0, 10**9]))
-  with pytest.raises(ValueError, match='train does not fit together'):
+  with pytest.raises(ValueError, match='the arrays of train differ in length'):
     corpus.load('text', 'train', words, **how)
 
 
@@ -152,31 +156,31 @@ def safetensors_of(folder, header, data=b''):
 )
 def test_weights(tmp_path, header):
   safetensors_of(tmp_path, header, b'\0' * 8)
-  with pytest.raises(hf_directory.CheckpointError, match='damaged or no safetensors file'):
-    hf_directory.read_tensors(tmp_path)
+  with pytest.raises(hf_folder.CheckpointError, match='damaged or not a safetensors file'):
+    hf_folder.read_tensors(tmp_path)
   (tmp_path / 'model.safetensors').write_bytes(struct.pack('<Q', 2**62) + b'{}')
-  with pytest.raises(hf_directory.CheckpointError, match='damaged or no safetensors file'):
-    hf_directory.read_tensors(tmp_path)
+  with pytest.raises(hf_folder.CheckpointError, match='damaged or not a safetensors file'):
+    hf_folder.read_tensors(tmp_path)
 
 
 def test_a_pickle_in_the_place_of_weights_is_named_and_left_alone(tmp_path):
   (tmp_path / 'pytorch_model.bin').write_bytes(pickle.dumps(Bomb()))
-  with pytest.raises(hf_directory.CheckpointError, match='is a pickle, which could run code'):
-    hf_directory.read_tensors(tmp_path)
+  with pytest.raises(hf_folder.CheckpointError, match='is a pickle, which could run code'):
+    hf_folder.read_tensors(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'vocab.txt', 'tokenizer.json'])
 def test_texts_of_a_model(tmp_path, name):
   path = tmp_path / name
   read = (
-    hf_directory.read_config
+    hf_folder.read_config
     if name == 'config.json'
-    else lambda folder: hf_directory.read_vocab(folder / name)
+    else lambda folder: hf_folder.read_vocab(folder / name)
   )
   with open(path, 'wb') as stream:
     stream.truncate(2**41)
   with pytest.raises(
-    hf_directory.CheckpointError, match=f'{name}.* has {2**41} bytes, expected at most'
+    hf_folder.CheckpointError, match=f'{name}.* has {2**41} bytes, expected at most'
   ):
     read(tmp_path)
   if name == 'vocab.txt':
@@ -184,16 +188,14 @@ def test_texts_of_a_model(tmp_path, name):
       wordpiece.load(path)
   else:
     path.write_text('{"a":' * 100_000)
-    with pytest.raises(hf_directory.CheckpointError, match='cannot be read'):
+    with pytest.raises(hf_folder.CheckpointError, match='cannot be read'):
       read(tmp_path)
 
 
 def test_sizes_in_a_config_are_checked_before_anything_is_made(tmp_path):
   for key in ('num_hidden_layers', 'vocab_size', 'hidden_size'):
     (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'bert', key: 10**12}))
-    with pytest.raises(
-      hf_directory.CheckpointError, match=f'{key}={10**12}: no BERT is of that size'
-    ):
+    with pytest.raises(hf_folder.CheckpointError, match=f'{key}={10**12}: no BERT is of that size'):
       bert_hf.read_size(tmp_path)
 
 
@@ -220,13 +222,13 @@ def test_an_archive_is_read_as_a_stream_and_writes_nothing(tmp_path):
     ],
   )
   before = sorted(tmp_path.rglob('*'))
-  assert list(text.documents(inside)) == ['One.', 'Two.', 'Three.']
+  assert list(text_files.documents(inside)) == ['One.', 'Two.', 'Three.']
   assert sorted(tmp_path.rglob('*')) == before and not pathlib.Path('/absolute.txt').exists()
 
 
 @pytest.mark.parametrize('name', ['a.txt.gz', 'a.txt.xz', 'a.tar.xz', 'a.txt'])
 def test_a_text_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch, name):
-  monkeypatch.setattr(text, 'MOST', 2**20)
+  monkeypatch.setattr(text_files, 'MAX_BYTES', 2**20)
   data = b'a' * (2**20 + 1)
   if name.endswith('.tar.xz'):
     archive(tmp_path / name, [('bomb.txt', data, tarfile.REGTYPE, '')])
@@ -235,7 +237,7 @@ def test_a_text_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatc
     with opener(tmp_path / name, 'wb') as stream:
       stream.write(data)
   with pytest.raises(ValueError, match=f'{name}.*: one text of more than {2**20} bytes'):
-    list(text.documents(tmp_path))
+    list(text_files.documents(tmp_path))
 
 
 def test_tables_and_cached_prose_that_are_too_large(tmp_path, monkeypatch):
@@ -244,7 +246,7 @@ def test_tables_and_cached_prose_that_are_too_large(tmp_path, monkeypatch):
     stream.truncate(2**41)
   with pytest.raises(ValueError, match=f'train.tsv: {2**41} bytes; expected at most'):
     glue.read(folder, 'cola', 'train')
-  monkeypatch.setattr(pydoc, 'MOST', 1000)
+  monkeypatch.setattr(pydoc, 'MAX_CHARACTERS', 1000)
   monkeypatch.setattr(pydoc, 'build', lambda: [])
   with gzip.open(tmp_path / f'pydoc-{pydoc.signature()}.json.gz', 'wt') as stream:
     stream.write(' ' * 2000 + '[]')

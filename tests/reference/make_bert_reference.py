@@ -1,11 +1,12 @@
-"""Makes the stored reference of tests/test_bert.py from the PyTorch classes, with random weights.
+"""Makes the reference files of tests/models/test_bert.py with PyTorch, from random weights.
 
   pip install torch==2.13.0 transformers safetensors numpy
   python tests/reference/make_bert_reference.py
 
-Writes beside itself `bert/` (BertForPreTraining), `bert/classification/`
-(BertForSequenceClassification over the same encoder), and `bert/logits.npz`: inputs and outputs,
-float32, dropout off. The tests need neither PyTorch nor this script.
+Writes these beside itself; the tests need neither PyTorch nor this script:
+  bert/                 BertForPreTraining
+  bert/classification/  BertForSequenceClassification with the same encoder
+  bert/logits.npz       inputs and float32 outputs, without dropout
 """
 
 import json
@@ -17,7 +18,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).parent / 'bert'
 LENGTH, BATCH, PREDICTIONS = 12, 5, 4
-# No two widths alike, so that a kernel taken the wrong way round cannot fit.
+# All widths differ, so that a transposed kernel does not fit.
 SIZE = {
   'vocab_size': 61,
   'hidden_size': 24,
@@ -30,7 +31,7 @@ SIZE = {
 
 
 def randomise(model, generator):
-  """Weights far from their start: at BERT's own 0.02 every wrong wiring would look right."""
+  """Draws large weights: with BERT's own deviation of 0.02, a wrong model would look right."""
   with torch.no_grad():
     for name, weight in model.named_parameters():
       centre = 1.0 if name.endswith('LayerNorm.weight') else 0.0
@@ -38,7 +39,7 @@ def randomise(model, generator):
 
 
 def inputs(generator):
-  """Full, padded, one-segment, two-segment and three-token rows."""
+  """Draws rows that are full or padded, of one or two segments, one of three tokens."""
   ids = torch.randint(5, SIZE['vocab_size'], (BATCH, LENGTH), generator=generator)
   lengths = torch.tensor([LENGTH, 7, LENGTH, 9, 3])
   second = torch.tensor([5, 4, LENGTH, 2, 3])  # where segment 1 begins
@@ -62,11 +63,11 @@ def main():
   classifier.bert.load_state_dict(model.bert.state_dict())
 
   ids, segments, valid, picked = inputs(generator)
-  given = {'input_ids': ids, 'token_type_ids': segments, 'attention_mask': valid.long()}
+  batch = {'input_ids': ids, 'token_type_ids': segments, 'attention_mask': valid.long()}
   with torch.no_grad():
-    encoded = model.bert(**given)
-    heads = model(**given)
-    classified = classifier(**given)
+    encoded = model.bert(**batch)
+    heads = model(**batch)
+    classified = classifier(**batch)
   gather = picked[..., None].expand(-1, -1, SIZE['vocab_size'])
   outputs = {
     'sequence': encoded.last_hidden_state,

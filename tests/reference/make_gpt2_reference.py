@@ -1,11 +1,13 @@
-"""Makes the stored reference of tests/test_gpt2.py from the PyTorch classes, with random weights.
+"""Makes the reference files of tests/models/test_gpt2.py with PyTorch, from random weights.
 
   pip install torch==2.13.0 transformers safetensors numpy tokenizers
   python tests/reference/make_gpt2_reference.py
 
-Writes beside itself `gpt2/` (GPT2LMHeadModel), `gpt2/classification/` (GPT2ForSequenceClassification over the same
-decoder), a byte-level vocabulary trained on a few lines with the ids that PyTorch's tokenizer gives to some texts, and
-`gpt2/logits.npz`: inputs and outputs, float32, dropout off. The tests need neither PyTorch nor this script.
+Writes these beside itself; the tests need neither PyTorch nor this script:
+  gpt2/                 GPT2LMHeadModel and a byte-level vocabulary trained on a few lines
+  gpt2/classification/  GPT2ForSequenceClassification with the same decoder
+  gpt2/tokens.json      some texts and the ids that PyTorch's tokenizer gives them
+  gpt2/logits.npz       inputs and float32 outputs, without dropout
 """
 
 import json
@@ -18,7 +20,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).parent / 'gpt2'
 LENGTH, BATCH = 12, 5
-# No two widths alike, so that a kernel taken the wrong way round cannot fit.
+# All widths differ, so that a transposed kernel does not fit.
 SIZE = {
   'vocab_size': 281,
   'n_embd': 24,
@@ -46,7 +48,7 @@ TEXTS = [
 
 
 def randomise(model, generator):
-  """Weights far from their start: at GPT-2's own 0.02 every wrong wiring would look right."""
+  """Draws large weights: with GPT-2's own deviation of 0.02, a wrong model would look right."""
   with torch.no_grad():
     for name, weight in model.named_parameters():
       centre = 1.0 if '.ln_' in name and name.endswith('weight') else 0.0
@@ -54,7 +56,7 @@ def randomise(model, generator):
 
 
 def inputs(generator):
-  """Full and padded rows, of one token too; padding is on the right and no row holds its id."""
+  """Draws full and padded rows, one of a single token. No text holds the id of padding."""
   ids = torch.randint(0, SIZE['vocab_size'] - 1, (BATCH, LENGTH), generator=generator)
   lengths = torch.tensor([LENGTH, 7, LENGTH, 9, 1])
   valid = torch.arange(LENGTH)[None] < lengths[:, None]
@@ -62,11 +64,11 @@ def inputs(generator):
 
 
 def vocabulary():
-  """Writes vocab.json, merges.txt and tokens.json, the ids of TEXTS."""
+  """Writes vocab.json, merges.txt and tokens.json."""
   model = tokenizers.ByteLevelBPETokenizer()
   model.train_from_iterator(LINES, SIZE['vocab_size'], 2, False, ['<|endoftext|>'])
   ids, merges = model.get_vocab(), json.loads(model.to_str())['model']['merges']
-  # As in the published vocabulary the special token comes last.
+  # The special token comes last, as in the published vocabulary.
   pieces = sorted((p for p in ids if p != '<|endoftext|>'), key=ids.get) + ['<|endoftext|>']
   assert len(pieces) == SIZE['vocab_size'], len(pieces)
   (HERE / 'vocab.json').write_text(
@@ -88,11 +90,11 @@ def main():
   classifier.transformer.load_state_dict(model.transformer.state_dict())
 
   ids, valid = inputs(generator)
-  given = {'input_ids': ids, 'attention_mask': valid.long()}
+  batch = {'input_ids': ids, 'attention_mask': valid.long()}
   with torch.no_grad():
-    decoded = model.transformer(**given, output_hidden_states=True)
-    logits = model(**given).logits
-    classified = classifier(**given).logits
+    decoded = model.transformer(**batch, output_hidden_states=True)
+    logits = model(**batch).logits
+    classified = classifier(**batch).logits
   outputs = {
     'sequence': decoded.last_hidden_state,
     'hidden': torch.stack(decoded.hidden_states[:-1]),  # the last one is `sequence`

@@ -14,7 +14,8 @@ import prunejax
 from experiments.gordon2020 import run as gordon2020
 from prunejax import __main__ as command
 from prunejax.analysis import ledger
-from prunejax.models import gpt2, gpt2_hf
+from prunejax.models import gpt2
+from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.sweep import estimate, grid
 from prunejax.train import families, features, inputs, loop, optimizer
 

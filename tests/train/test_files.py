@@ -130,7 +130,7 @@ def test_accidents_are_tried_again_and_answers_are_not(monkeypatch):
     OSError(errno.ENOSPC, 'full'),
   ):
     with pytest.raises(type(kind)):
-      files._again('ask', 'a', lambda kind=kind: asked.append(1) or (_ for _ in ()).throw(kind))
+      files._retry('ask', 'a', lambda kind=kind: asked.append(1) or (_ for _ in ()).throw(kind))
   assert len(asked) == 3
   flaky_store.Store.reset(0.0)
 

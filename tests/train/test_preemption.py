@@ -126,7 +126,9 @@ def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(
   argv = tiny_runs.argv('train', tmp_path / 'run') + PRUNE
   assert command.main(argv) == preemption.RESTART == 75
   [line] = capsys.readouterr().err.splitlines()
-  assert 'step 6 of 12 is saved in' in line and line.endswith('the same command goes on from here')
+  assert 'step 6 of 12 is saved in' in line and line.endswith(
+    'run the same command again to continue'
+  )
   assert command.main(argv) == 0 and "'mlm_accuracy'" in capsys.readouterr().out
 
 

@@ -11,7 +11,8 @@ import tiny_runs
 
 import prunejax
 from configs import base
-from prunejax.models import bert, bert_hf
+from prunejax.models import bert
+from prunejax.models.hf import bert as bert_hf
 from prunejax.train import (
   checkpoint,
   configs,

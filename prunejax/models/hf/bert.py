@@ -1,0 +1,258 @@
+"""Reads and writes BERT as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
+
+A shrunk model (`bert.widths`) is read and written too, but other programs cannot read its tensors.
+
+`MODULES` is the whole table of names, for both directions. There is no table of shapes: a file must
+hold the leaves that `bert.Bert` has at the size in config.json.
+"""
+
+import collections
+import copy
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import transformers
+from flax import traverse_util
+
+from prunejax.models import bert
+from prunejax.models.hf import convert
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
+
+# {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
+MODULES = {
+  'embeddings/word': 'bert.embeddings.word_embeddings',
+  'embeddings/position': 'bert.embeddings.position_embeddings',
+  'embeddings/segment': 'bert.embeddings.token_type_embeddings',
+  'embeddings/norm': 'bert.embeddings.LayerNorm',
+  'encoder/layer_{}/attention/query': 'bert.encoder.layer.{}.attention.self.query',
+  'encoder/layer_{}/attention/key': 'bert.encoder.layer.{}.attention.self.key',
+  'encoder/layer_{}/attention/value': 'bert.encoder.layer.{}.attention.self.value',
+  'encoder/layer_{}/attention/output': 'bert.encoder.layer.{}.attention.output.dense',
+  'encoder/layer_{}/attention/norm': 'bert.encoder.layer.{}.attention.output.LayerNorm',
+  'encoder/layer_{}/ffn/intermediate': 'bert.encoder.layer.{}.intermediate.dense',
+  'encoder/layer_{}/ffn/output': 'bert.encoder.layer.{}.output.dense',
+  'encoder/layer_{}/ffn/norm': 'bert.encoder.layer.{}.output.LayerNorm',
+  'pooler': 'bert.pooler.dense',
+  'mlm/transform': 'cls.predictions.transform.dense',
+  'mlm/norm': 'cls.predictions.transform.LayerNorm',
+  'mlm': 'cls.predictions',
+  'nsp': 'cls.seq_relationship',
+  'classifier': 'classifier',
+}
+LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
+# Other spellings, replaced in this order: TensorFlow's, those of a bare BertModel, the tied copies.
+SPELLINGS = (
+  (r'LayerNorm\.gamma$', 'LayerNorm.weight'),
+  (r'LayerNorm\.beta$', 'LayerNorm.bias'),
+  (r'^(embeddings|encoder|pooler)\.', r'bert.\1.'),
+  (r'^cls\.predictions\.decoder\.weight$', 'bert.embeddings.word_embeddings.weight'),
+  (r'^cls\.predictions\.decoder\.bias$', 'cls.predictions.bias'),
+)
+BUFFERS = r'(bert\.)?embeddings\.(position_ids|token_type_ids)'
+ARCHITECTURES = {
+  (): 'BertModel',
+  ('mlm',): 'BertForMaskedLM',
+  ('nsp',): 'BertForNextSentencePrediction',
+  ('classifier',): 'BertForSequenceClassification',
+}
+HEADS = {'cls.predictions.': 'mlm', 'cls.seq_relationship.': 'nsp', 'classifier.': 'classifier'}
+# Options of the config, with the only value that `bert.Bert` computes.
+REQUIRED = {
+  'position_embedding_type': 'absolute',
+  'is_decoder': False,
+  'add_cross_attention': False,
+}
+
+
+def load(
+  folder: str | os.PathLike,
+  *,
+  heads: Sequence[str] = ('mlm', 'nsp'),
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+) -> tuple[dict, transformers.BertConfig]:
+  """Reads a model.
+
+  Args:
+    folder: holds config.json and model.safetensors.
+    heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    vocab: the vocabulary that the model will be used with: pieces or a path, see
+      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+
+  Returns:
+    (params, size): a nested dict of float32 numpy arrays [in, out], and the config.
+
+  Raises:
+    CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
+      shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
+  """
+  folder, heads = pathlib.Path(folder), tuple(heads)
+  size = read_size(folder, heads=heads)
+  shapes = _shapes(size, bert.HEADS)
+  unneeded = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
+  paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
+  expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
+  known = {hf_name(path) for path in shapes}
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  if 'mlm' not in heads:  # copies that are not needed may differ
+    stored = {
+      name: array
+      for name, array in stored.items()
+      if not name.startswith('cls.predictions.decoder.')
+    }
+  tensors = convert.respell(stored, folder, SPELLINGS)
+  tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  convert.compare(tensors, expected, folder, HEADS)
+  convert.check_vocab(folder if vocab is None else vocab, size)
+  leaves = {
+    path: np.array(_transposed(path, tensors[name]), np.float32, order='C')
+    for name, path in paths.items()
+  }
+  return traverse_util.unflatten_dict(leaves, sep='/'), size
+
+
+def save(
+  folder: str | os.PathLike,
+  params: Mapping,
+  size: transformers.BertConfig,
+  *,
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+  dtype: str = 'float32',
+  lowercase: bool = True,
+) -> None:
+  """Writes a folder that `load` and PyTorch's `from_pretrained` read.
+
+  Nothing is left half-written, see `folder.write`.
+
+  Args:
+    folder: the folder; it is made if it does not exist.
+    params: the tree of `bert.Bert`, with any heads.
+    size: its config; the number of labels is taken from the classifier in params.
+    vocab: the vocabulary to write: pieces in the order of their ids or a path, see
+      `folder.read_vocab`. None writes no vocabulary.
+    dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    lowercase: whether the tokenizer lower-cases its text.
+
+  Raises:
+    CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
+      large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
+  """
+  folder = pathlib.Path(folder).absolute()
+  convert.check_dtype(dtype)
+  leaves = traverse_util.flatten_dict(params, sep='/')
+  heads = tuple(head for head in bert.HEADS if head in params)
+  size = copy.deepcopy(size)
+  if 'classifier/bias' in leaves and size.num_labels != leaves['classifier/bias'].size:
+    size.num_labels = leaves['classifier/bias'].size
+  size.architectures = [ARCHITECTURES.get(heads, 'BertForPreTraining')]
+  size.dtype = dtype
+  _check_size(size, 'size', heads)
+  convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
+  texts = {'config.json': size.to_json_string()}
+  if vocab is not None:
+    texts |= _tokenizer_files(vocab, folder, size, lowercase)
+  elif folder.is_dir():
+    convert.check_vocab(folder, size)
+  tensors = {
+    hf_name(path): _transposed(path, convert.cast(path, leaf, dtype))
+    for path, leaf in leaves.items()
+  }
+  hf_folder.write(folder, texts, tensors)
+
+
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.BertConfig:
+  """Reads config.json.
+
+  Args:
+    folder: the folder that holds it.
+    heads: names of heads, which are checked.
+
+  Raises:
+    CheckpointError: a config that is missing, damaged, of another model or not possible.
+  """
+  path = pathlib.Path(folder) / 'config.json'
+  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED)
+  _check_size(size, path, heads)
+  return size
+
+
+def hf_name(path: str) -> str:
+  """Returns the name of a leaf in the file.
+
+  'encoder/layer_3/ffn/output/kernel' -> 'bert.encoder.layer.3.output.dense.weight'.
+  """
+  module, leaf = path.rsplit('/', 1)
+  layer = re.search(r'layer_(\d+)', module)
+  template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
+  return f'{template.format(layer and layer[1])}.{LEAVES[leaf]}'
+
+
+def _shapes(size, heads):
+  """{path: shape}; in a shrunk model each layer has its own."""
+  own = [field for field in bert.OWN if getattr(size, field, None) is not None]
+  if not own:
+    return convert.shapes(bert.Bert, size, heads)
+  plain = copy.deepcopy(size)
+  for field in own:
+    setattr(plain, field, None)
+  shapes = convert.shapes(bert.Bert, plain, heads)
+  for i, (heads_left, width, inner) in enumerate(bert.widths(size)):
+    layer, mixed, hidden = f'encoder/layer_{i}', heads_left * width, size.hidden_size
+    for name in ('query', 'key', 'value'):
+      shapes |= {
+        f'{layer}/attention/{name}/kernel': (hidden, mixed),
+        f'{layer}/attention/{name}/bias': (mixed,),
+      }
+    shapes |= {
+      f'{layer}/ffn/intermediate/kernel': (hidden, inner),
+      f'{layer}/ffn/intermediate/bias': (inner,),
+      f'{layer}/attention/output/kernel': (mixed, hidden),
+      f'{layer}/ffn/output/kernel': (inner, hidden),
+    }
+  return shapes
+
+
+def _hf_shape(path, shape):
+  return shape[::-1] if path.endswith('/kernel') else shape
+
+
+def _transposed(path, array):
+  """PyTorch's kernels are [out, in]."""
+  return array.T if path.endswith('/kernel') else array
+
+
+def _check_size(size, where, heads):
+  convert.check_size(size, where, 'BERT')
+  try:
+    bert.check(size, heads)
+  except ValueError as error:
+    raise CheckpointError(f'{where}: {error}') from error
+
+
+def _tokenizer_files(vocab, folder, size, lowercase):
+  """{file name: text} of a tokenizer."""
+  pieces = convert.check_vocab(vocab, size)
+  repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
+  broken = [repr(piece) for piece in pieces if piece != piece.strip('\r\n') or '\n' in piece]
+  if repeated or broken:
+    raise CheckpointError(
+      f'a vocab.txt cannot hold a piece twice or a piece with a line end: '
+      f'{listed(repeated + broken)}'
+    )
+  if (folder / 'tokenizer.json').exists():
+    raise CheckpointError(
+      f'{folder / "tokenizer.json"} would be read before the new vocab.txt: remove it first'
+    )
+  config = {
+    'tokenizer_class': 'BertTokenizer',
+    'do_lower_case': bool(lowercase),
+    'model_max_length': size.max_position_embeddings,
+  }
+  return {
+    'vocab.txt': ''.join(f'{piece}\n' for piece in pieces),
+    'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
+  }

@@ -1,0 +1,234 @@
+"""Steps between a Hugging Face folder and a tree of parameters that all models share."""
+
+import functools
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
+
+FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.float16}
+
+
+def read_size(
+  folder: str | os.PathLike, model_type: str, config: type, required: Mapping[str, Any]
+) -> Any:
+  """Reads config.json as a config of transformers.
+
+  Args:
+    folder: the folder that holds config.json.
+    model_type: the model that it must be of; a file without a model_type is taken to be.
+    config: the config class of transformers.
+    required: {key: the only value that our model computes}.
+
+  Returns:
+    The config.
+
+  Raises:
+    CheckpointError: another model; a value that our model or the class does not accept.
+  """
+  path = pathlib.Path(folder) / 'config.json'
+  raw = hf_folder.read_config(folder)
+  if raw.get('model_type', model_type) != model_type:
+    raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
+  for key, value in required.items():
+    if raw.get(key, value) != value:
+      raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {value!r}')
+  try:
+    return config.from_dict(raw)
+  except Exception as error:  # its validators raise exceptions of their own, without a common base
+    why = ' '.join(str(error).split())
+    raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
+
+
+def check_size(size: Any, where: object, model: str) -> None:
+  """Raises CheckpointError for sizes that no model has, before anything is allocated."""
+  for key in ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads'):
+    if not 1 <= getattr(size, key) <= (1000 if key == 'num_hidden_layers' else 2**31):
+      raise CheckpointError(f'{where} has {key}={getattr(size, key)}: no {model} is of that size')
+
+
+def check_dtype(dtype: str) -> None:
+  """Raises CheckpointError for a dtype that a file cannot have."""
+  if dtype not in FLOATS:
+    raise CheckpointError(f'dtype={dtype!r}: expected one of {list(FLOATS)}')
+
+
+def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[str] | None:
+  """Reads a vocabulary and compares it with the rows of the word embeddings.
+
+  Args:
+    source: see `folder.read_vocab`.
+    size: a config of transformers.
+
+  Returns:
+    The pieces; None for a folder without a vocabulary.
+
+  Raises:
+    CheckpointError: a vocabulary that cannot be read or does not fit.
+  """
+  pieces = hf_folder.read_vocab(source)
+  rows = size.vocab_size
+  # Tables are often padded to a width that suits the hardware; every id still has its row.
+  padded = rows % 8 == 0 and pieces is not None and len(pieces) < rows < len(pieces) + 128
+  if pieces is not None and len(pieces) != rows and not padded:
+    raise CheckpointError(
+      f'a vocabulary of {len(pieces)} pieces does not fit the {rows} rows of the word embeddings'
+      + (f' ({source})' if isinstance(source, str | pathlib.Path) else '')
+    )
+  return pieces
+
+
+def shapes(module: type, size: Any, heads: Sequence[str]) -> dict[str, tuple[int, ...]]:
+  """Returns {path: shape} of a Flax model. Only one layer is traced, since all are alike.
+
+  Args:
+    module: the Flax class, called with (size, heads, labels).
+    size: a config of transformers.
+    heads: names of heads.
+  """
+  one_layer = _one_layer_shapes(
+    module, type(size), size.to_json_string(), tuple(heads), size.num_labels
+  )
+  return {
+    path.replace('layer_0', f'layer_{i}'): shape
+    for path, shape in one_layer.items()
+    for i in range(size.num_hidden_layers if 'layer_0' in path else 1)
+  }
+
+
+# Cached: the models of a grid have one size, and a trace takes longer than reading a small file.
+@functools.lru_cache(maxsize=64)
+def _one_layer_shapes(module, config, size, heads, labels):
+  one_layer = config.from_dict(json.loads(size))
+  one_layer.num_hidden_layers = 1
+  ids, valid = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (np.int32, bool))
+  init = module(one_layer, heads, labels).init
+  tree = jax.eval_shape(init, jax.random.key(0), ids, ids, valid)['params']
+  return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree, sep='/').items()}
+
+
+def respell(
+  stored: Mapping[str, np.ndarray], where: object, spellings: Sequence[tuple[str, str]]
+) -> dict[str, np.ndarray]:
+  """Renames tensors to the names that transformers writes today.
+
+  Args:
+    stored: {name: array} of a file.
+    where: the file, for errors.
+    spellings: (regular expression, replacement) pairs, applied in order.
+
+  Returns:
+    {name: array}; copies of one tensor become one.
+
+  Raises:
+    CheckpointError: copies of one tensor that differ.
+  """
+  renamed, spelled = {}, {}
+  for name, array in stored.items():
+    today = name
+    for old, new in spellings:
+      today = re.sub(old, new, today)
+    if today in renamed and not np.array_equal(renamed[today], array):
+      raise CheckpointError(
+        f'{where}: {spelled[today]} and {name} differ, but are one tensor in this model'
+      )
+    renamed[today], spelled[today] = array, name
+  return renamed
+
+
+def compare(
+  arrays: Mapping[str, Any],
+  expected: Mapping[str, tuple[int, ...]],
+  where: object,
+  heads: Mapping[str, str],
+) -> None:
+  """Compares arrays with the shapes of a model.
+
+  Args:
+    arrays: {name: array}.
+    expected: {name: shape}.
+    where: the file or tree, for errors.
+    heads: {prefix of names: head that they belong to}.
+
+  Raises:
+    CheckpointError: one message with every missing, unknown and wrongly shaped array.
+  """
+  missing = [name for name in expected if name not in arrays]
+  absent = {
+    head for prefix, head in heads.items() if any(name.startswith(prefix) for name in missing)
+  }
+  faults = [f'missing: {listed(missing)}'] if missing else []
+  faults += [f'the head {head!r} was asked for and is not there' for head in sorted(absent)]
+  unknown = [name for name in arrays if name not in expected]
+  faults += [f'unknown: {listed(unknown)}'] if unknown else []
+  faults += [
+    f'{name}: expected shape {tuple(expected[name])}, found {tuple(arrays[name].shape)}'
+    for name in expected
+    if name in arrays and tuple(arrays[name].shape) != tuple(expected[name])
+  ]
+  if faults:
+    raise CheckpointError(f'{where} does not hold the model of its config: ' + '; '.join(faults))
+
+
+def cast(path: str, leaf: Any, dtype: str) -> np.ndarray:
+  """Returns one leaf as a numpy array of another dtype.
+
+  Args:
+    path: path of the leaf, for errors.
+    leaf: an array.
+    dtype: a key of `FLOATS`.
+
+  Raises:
+    CheckpointError: finite weights that would become infinite.
+  """
+  leaf = np.asarray(jax.device_get(leaf))
+  with np.errstate(over='ignore'):
+    converted = leaf.astype(FLOATS[dtype])
+  if np.isinf(converted.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float32)).all():
+    raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
+  return converted
+
+
+def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
+  """Copies pre-trained leaves into a fresh tree, whose heads may differ.
+
+  Args:
+    params: the pre-trained tree; leaves that `fresh` lacks are left out.
+    fresh: a tree of new parameters.
+
+  Returns:
+    (`fresh` with the leaves of `params`, in the dtypes of `fresh`; paths of leaves that stayed fresh).
+
+  Raises:
+    CheckpointError: no leaf in common; a leaf with two shapes.
+  """
+  pretrained = traverse_util.flatten_dict(params, sep='/')
+  new = traverse_util.flatten_dict(fresh, sep='/')
+  if not pretrained.keys() & new.keys():
+    raise CheckpointError(
+      f'no leaf to transfer: pre-trained {listed(pretrained)}; fresh {listed(new)}'
+    )
+  wrong = [
+    f'{path} is {tuple(pretrained[path].shape)} pre-trained and {tuple(leaf.shape)} fresh'
+    for path, leaf in new.items()
+    if path in pretrained and pretrained[path].shape != leaf.shape
+  ]
+  if wrong:
+    raise CheckpointError(
+      f'cannot transfer: {listed(wrong)}; remove a head from the pre-trained tree to draw it anew'
+    )
+  merged = {
+    path: pretrained[path].astype(leaf.dtype) if path in pretrained else leaf
+    for path, leaf in new.items()
+  }
+  stayed = tuple(path for path in new if path not in pretrained)
+  return traverse_util.unflatten_dict(merged, sep='/'), stayed

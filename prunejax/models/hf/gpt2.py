@@ -1,0 +1,256 @@
+"""Reads and writes GPT-2 as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
+
+`MODULES` is the whole table of names, for both directions. Their `c_attn` is our query, key and
+value side by side. Their kernels are `[in, out]` as ours, except the classifier's. There is no
+table of shapes: a file must hold the leaves that `gpt2.Gpt2` has at the size in config.json.
+"""
+
+import collections
+import copy
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import transformers
+from flax import traverse_util
+
+from prunejax.models import gpt2
+from prunejax.models.hf import convert
+from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf.folder import CheckpointError, listed
+
+# {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
+MODULES = {
+  'embeddings/word': 'transformer.wte',
+  'embeddings/position': 'transformer.wpe',
+  'encoder/layer_{}/attention/norm': 'transformer.h.{}.ln_1',
+  'encoder/layer_{}/attention/query': 'transformer.h.{}.attn.c_attn',
+  'encoder/layer_{}/attention/key': 'transformer.h.{}.attn.c_attn',
+  'encoder/layer_{}/attention/value': 'transformer.h.{}.attn.c_attn',
+  'encoder/layer_{}/attention/output': 'transformer.h.{}.attn.c_proj',
+  'encoder/layer_{}/ffn/norm': 'transformer.h.{}.ln_2',
+  'encoder/layer_{}/ffn/intermediate': 'transformer.h.{}.mlp.c_fc',
+  'encoder/layer_{}/ffn/output': 'transformer.h.{}.mlp.c_proj',
+  'norm': 'transformer.ln_f',
+  'classifier': 'score',
+}
+LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
+JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
+# Other spellings, replaced in this order: those of a bare GPT2Model, the tied copy.
+SPELLINGS = (
+  (r'^(wte|wpe|h|ln_f)\.', r'transformer.\1.'),
+  (r'^lm_head\.weight$', 'transformer.wte.weight'),
+)
+BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
+HEADS = {'score.': 'classifier'}
+ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
+# Options of the config, with the only value that `gpt2.Gpt2` computes.
+REQUIRED = {
+  'scale_attn_weights': True,
+  'scale_attn_by_inverse_layer_idx': False,
+  'add_cross_attention': False,
+  'tie_word_embeddings': True,
+}
+END = '<|endoftext|>'
+
+
+def load(
+  folder: str | os.PathLike,
+  *,
+  heads: Sequence[str] = ('lm',),
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+) -> tuple[dict, transformers.GPT2Config]:
+  """Reads a model.
+
+  Args:
+    folder: holds config.json and model.safetensors.
+    heads: those of 'lm' and 'classifier' that are needed; others are not read.
+    vocab: the vocabulary that the model will be used with: pieces or a path, see
+      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+
+  Returns:
+    (params, size): a nested dict of float32 numpy arrays, and the config.
+
+  Raises:
+    CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
+      shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
+  """
+  folder, heads = pathlib.Path(folder), tuple(heads)
+  size = read_size(folder, heads=heads)
+  shapes = _shapes(size, gpt2.HEADS)
+  paths = {
+    path: shape
+    for path, shape in shapes.items()
+    if 'classifier' in heads or not path.startswith('classifier')
+  }
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  if 'lm' not in heads:
+    stored.pop('lm_head.weight', None)  # a copy that is not needed may differ
+  tensors = convert.respell(stored, folder, SPELLINGS)
+  expected, known = _hf_shapes(paths), _hf_shapes(shapes)
+  tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  convert.compare(tensors, expected, folder, HEADS)
+  convert.check_vocab(folder if vocab is None else vocab, size)
+  leaves = {
+    path: np.array(_leaf(path, tensors[hf_name(path)]), np.float32, order='C') for path in paths
+  }
+  return traverse_util.unflatten_dict(leaves, sep='/'), size
+
+
+def save(
+  folder: str | os.PathLike,
+  params: Mapping,
+  size: transformers.GPT2Config,
+  *,
+  vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
+  dtype: str = 'float32',
+) -> None:
+  """Writes a folder that `load` and PyTorch's `from_pretrained` read.
+
+  It holds a GPT2LMHeadModel, or a GPT2ForSequenceClassification if there is a classifier. Nothing
+  is left half-written, see `folder.write`.
+
+  Args:
+    folder: the folder; it is made if it does not exist.
+    params: the tree of `gpt2.Gpt2`.
+    size: its config; the number of labels is taken from the classifier in params.
+    vocab: the vocabulary to write: (pieces in the order of their ids, merges [(left, right), ...]
+      in the order of their rank). The config then names <|endoftext|> as first, last and padding
+      token. None writes no vocabulary.
+    dtype: 'float32', 'bfloat16' or 'float16', of the file.
+
+  Raises:
+    CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
+      large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
+  """
+  folder = pathlib.Path(folder).absolute()
+  convert.check_dtype(dtype)
+  leaves = traverse_util.flatten_dict(params, sep='/')
+  heads = ('classifier',) if 'classifier' in params else ('lm',)
+  size = copy.deepcopy(size)
+  if 'classifier/kernel' in leaves and np.ndim(leaves['classifier/kernel']) == 2:
+    if size.num_labels != leaves['classifier/kernel'].shape[1]:
+      size.num_labels = leaves['classifier/kernel'].shape[1]
+  size.architectures = [ARCHITECTURES[heads]]
+  size.dtype = dtype
+  _check_size(size, 'size', heads)
+  convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
+  texts = {}
+  if vocab is not None:
+    texts = _tokenizer_files(*vocab, folder, size)
+  elif folder.is_dir():
+    convert.check_vocab(folder, size)
+  texts['config.json'] = size.to_json_string()
+  parts = collections.defaultdict(list)
+  for path in sorted(leaves, key=lambda path: _third(path) or 0):
+    leaf = convert.cast(path, leaves[path], dtype)
+    parts[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
+  tensors = {name: np.concatenate(arrays, axis=-1) for name, arrays in parts.items()}
+  hf_folder.write(folder, texts, tensors)
+
+
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.GPT2Config:
+  """Reads config.json.
+
+  Args:
+    folder: the folder that holds it.
+    heads: names of heads, which are checked.
+
+  Raises:
+    CheckpointError: a config that is missing, damaged, of another model or not possible.
+  """
+  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED)
+  _check_size(size, pathlib.Path(folder) / 'config.json', heads)
+  return size
+
+
+def hf_name(path: str) -> str:
+  """Returns the name of the tensor that holds a leaf.
+
+  'encoder/layer_3/ffn/output/kernel' -> 'transformer.h.3.mlp.c_proj.weight'.
+  """
+  module, leaf = path.rsplit('/', 1)
+  layer = re.search(r'layer_(\d+)', module)
+  template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
+  return f'{template.format(layer and layer[1])}.{LEAVES[leaf]}'
+
+
+def _shapes(size, heads):
+  return convert.shapes(gpt2.Gpt2, size, heads)
+
+
+def _third(path):
+  """Which third of c_attn a leaf is, or None if it is a tensor of its own."""
+  module = path.rsplit('/', 2)[-2]
+  return JOINED.index(module) if module in JOINED else None
+
+
+def _hf_shapes(shapes):
+  """{name: shape} of their tensors, from {path: shape} of our leaves."""
+  theirs = {}
+  for path, shape in shapes.items():
+    joined = (*shape[:-1], len(JOINED) * shape[-1]) if _third(path) is not None else shape
+    theirs[hf_name(path)] = joined[::-1] if path == 'classifier/kernel' else joined
+  return theirs
+
+
+def _leaf(path, array):
+  """The leaf in a tensor."""
+  third = _third(path)
+  if third is not None:
+    return np.split(array, len(JOINED), axis=-1)[third]
+  return array.T if path == 'classifier/kernel' else array
+
+
+def _check_size(size, where, heads):
+  convert.check_size(size, where, 'GPT-2')
+  for key in ('n_positions', 'n_inner'):
+    value = getattr(size, key)
+    if value is not None and not 1 <= value <= 2**31:
+      raise CheckpointError(f'{where} has {key}={value}: no GPT-2 is of that size')
+  try:
+    gpt2.check(size, heads)
+  except ValueError as error:
+    raise CheckpointError(f'{where}: {error}') from error
+
+
+def _tokenizer_files(pieces, merges, folder, size):
+  """{file name: text} of a tokenizer. Sets the ids of <|endoftext|> in `size`."""
+  pieces = convert.check_vocab(list(pieces), size)
+  ids = {piece: i for i, piece in enumerate(pieces)}
+  if END not in ids:
+    raise CheckpointError(
+      f'a vocabulary of {len(pieces)} pieces lacks {END}: expected a byte-level one of GPT-2'
+    )
+  repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
+  broken = [
+    f'{a!r} {b!r}'
+    for a, b in merges
+    if not a or not b or re.search(r'\s', a + b) or a + b not in ids
+  ]
+  if repeated or broken:
+    raise CheckpointError(
+      f'a vocab.json cannot hold a piece twice, and merges.txt only merges pieces into a piece: '
+      f'{listed(repeated + broken)}'
+    )
+  if (folder / 'tokenizer.json').exists():
+    raise CheckpointError(
+      f'{folder / "tokenizer.json"} would be read before the new vocab.json: remove it first'
+    )
+  size.bos_token_id = size.eos_token_id = size.pad_token_id = ids[END]
+  config = {
+    'tokenizer_class': 'GPT2Tokenizer',
+    'bos_token': END,
+    'eos_token': END,
+    'unk_token': END,
+    'pad_token': END,
+    'model_max_length': size.n_positions,
+  }
+  return {
+    'vocab.json': json.dumps(ids, ensure_ascii=False) + '\n',
+    'merges.txt': '#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges),
+    'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
+  }

@@ -1,0 +1,150 @@
+"""The files of a Hugging Face folder: missing, damaged, hostile, half-written."""
+
+import json
+import pathlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from checkpoint_cases import REFERENCE, refusal
+
+from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import folder as hf_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return pathlib.Path(shutil.copytree(REFERENCE, tmp_path / 'bert'))
+
+
+def contents(directory):
+  return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def cut(length):
+  def spoil(directory):
+    path = directory / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:length])
+
+  return spoil
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'parts'),
+  [
+    (lambda d: (d / 'config.json').unlink(), ('config.json is missing',)),
+    (lambda d: (d / 'config.json').write_text('{"a": '), ('config.json cannot be read as JSON',)),
+    (lambda d: (d / 'config.json').write_bytes(b'\xff\xfe{}'), ('config.json cannot be read',)),
+    (lambda d: (d / 'config.json').write_text('[]'), ('list: expected a JSON object',)),
+    (lambda d: (d / 'model.safetensors').unlink(), ('model.safetensors is missing',)),
+    (shutil.rmtree, ('config.json is missing',)),
+    (cut(5000), ('model.safetensors is damaged',)),
+    (cut(4), ('model.safetensors is damaged',)),
+    (cut(0), ('model.safetensors is damaged',)),
+    (lambda d: (d / 'model.safetensors').write_bytes(b'\xff' * 999), ('is damaged',)),
+    (
+      lambda d: (d / 'model.safetensors').rename(d / 'pytorch_model.bin'),
+      ('pytorch_model.bin', 'convert it to safetensors'),
+    ),
+    (
+      lambda d: (d / 'model.safetensors').rename(d / 'model.safetensors.index.json'),
+      ('split over several files',),
+    ),
+    (lambda d: (d / 'vocab.txt').write_text('[PAD]\n[UNK]\n'), ('of 2 pieces', '61 rows')),
+    (lambda d: (d / 'vocab.txt').write_bytes(b'\xff\n' * 61), ('vocab.txt cannot be read',)),
+  ],
+)
+def test_files_that_are_missing_or_damaged(spoil, parts, folder):
+  spoil(folder)
+  message = refusal(bert_hf.load, folder)
+  assert str(folder) in message
+  assert all(part in message for part in parts), message
+
+
+def test_every_truncation_of_the_weights_is_refused(folder):
+  whole = (folder / 'model.safetensors').read_bytes()
+  for length in range(0, len(whole), len(whole) // 40):
+    (folder / 'model.safetensors').write_bytes(whole[:length])
+    assert 'damaged' in refusal(hf_folder.read_tensors, folder)
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'bool', 'float64', 'int64'])
+def test_tensors_of_another_kind_are_named_unless_ignored(dtype, tmp_path):
+  tensors = {'buffer': np.ones(3, dtype), 'weight': np.ones(3, np.float16)}
+  safetensors.numpy.save_file(tensors, tmp_path / 'model.safetensors')
+  message = refusal(hf_folder.read_tensors, tmp_path)
+  assert 'buffer (' in message and 'expected F32, F16 or BF16' in message
+  assert list(hf_folder.read_tensors(tmp_path, ignore=r'buf+er')) == ['weight']
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path):
+  class Bomb:
+    def __reduce__(self):
+      return (pathlib.Path.touch, (tmp_path / 'ran',))
+
+  for name in ('model.safetensors', 'pytorch_model.bin'):
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+  assert 'damaged' in refusal(bert_hf.load, folder)
+  (folder / 'model.safetensors').unlink()
+  assert 'pickle' in refusal(bert_hf.load, folder)
+  assert not (tmp_path / 'ran').exists()
+  pickle.loads(pickle.dumps(Bomb()))
+  assert (tmp_path / 'ran').exists()  # it would have gone off
+
+
+def test_read_vocab_reads_either_file_and_odd_line_ends(tmp_path):
+  odd = ['[PAD]', 'a\u2028b', '\x85', ' ', 'é']
+  (tmp_path / 'vocab.txt').write_bytes('\n'.join(odd).encode())
+  assert hf_folder.read_vocab(tmp_path) == odd
+  (tmp_path / 'vocab.txt').write_bytes(b'a\r\nb\r\n')
+  assert hf_folder.read_vocab(tmp_path / 'vocab.txt') == ['a', 'b']
+  (tmp_path / 'vocab.txt').unlink()
+  assert hf_folder.read_vocab(tmp_path) is None
+  assert hf_folder.read_vocab(['b', 'a']) == ['b', 'a']
+  added = [{'content': '[X]', 'id': 2}]
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(json.dumps({'model': {'vocab': {'b': 1, 'a': 0}}, 'added_tokens': added}))
+  assert hf_folder.read_vocab(tmp_path) == ['a', 'b', '[X]']
+  for text in ('{}', '[', '{"model": {"vocab": {"a": 1}}}', '{"model": {"vocab": 3}}', '[1]'):
+    path.write_text(text)
+    assert 'tokenizer.json cannot be read' in refusal(hf_folder.read_vocab, tmp_path)
+  assert 'absent.txt' in refusal(hf_folder.read_vocab, tmp_path / 'absent.txt')
+
+
+def test_written_files_replace_their_namesakes_only(folder):
+  before = contents(folder)
+  weights = {'w': np.arange(6, dtype='f').reshape(2, 3).T}
+  hf_folder.write(folder, {'config.json': '{"é": 1}'}, weights)
+  after = contents(folder)
+  changed = {'config.json', 'model.safetensors'}
+  assert {name for name in after if after[name] != before.get(name)} == changed
+  assert after.keys() == before.keys()
+  assert hf_folder.read_config(folder) == {'é': 1}
+  np.testing.assert_array_equal(hf_folder.read_tensors(folder)['w'], weights['w'])
+  assert [path.name for path in folder.parent.iterdir()] == ['bert']
+
+
+@pytest.mark.parametrize('full', [OSError(28, 'No space left on device'), 'serializer'])
+def test_a_failed_write_leaves_what_was_there(full, folder, monkeypatch):
+  before = contents(folder)
+  error = hf_folder.safetensors.SafetensorError('IoError') if full == 'serializer' else full
+
+  def fail(tensors, path, metadata):
+    path.write_bytes(b'half')
+    raise error
+
+  monkeypatch.setattr(safetensors.numpy, 'save_file', fail)
+  for target in (folder, folder.parent / 'new'):
+    message = refusal(hf_folder.write, target, {'config.json': '{}'}, {'w': np.ones(2, 'f')})
+    assert f'{target} cannot be written: {error}' in message
+  assert contents(folder) == before
+  assert [path.name for path in folder.parent.iterdir()] == ['bert']
+
+
+def test_a_directory_under_a_file_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for target in (tmp_path / 'file', tmp_path / 'file' / 'out'):
+    assert 'cannot be written' in refusal(hf_folder.write, target, {}, {'w': np.ones(2, 'f')})
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
