@@ -1,122 +1,185 @@
-"""Guo, Liu, Mungall, Lin & Wang 2019, Reweighted Proximal Pruning for Large-Scale Language Representation.
+"""Reproduce Reweighted Proximal Pruning for Large-Scale Language Representation.
 
-python -m prunejax reproduce guo2019 --preset=quick
+Guo, Liu, Mungall, Lin & Wang 2019, at the size of the packaged model.
+
+  python -m prunejax reproduce guo2019 --preset=quick
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
+from ml_collections import config_dict
 
-from experiments.guo2019 import claims
-from experiments.guo2019 import study_cells as cells
-from prunejax.report import drawing, statistics, tables
-from prunejax.sweep import study
+from configs import finetune, pretrain
+from experiments.guo2019 import claims, report
+from prunejax.sweep import grid
+from prunejax.train import configs, study
 
-COLOURS = {'rpp': '#c0392b', 'nip': '#2471a3', 'l1': '#b7950b', 'dense': '#555555'}
-
-
-def shown(rows):
-  """One row a method and sparsity: pre-training, then each task; and what each strength of a penalty does."""
-  every, rows = rows, claims.chosen(rows)
-  strengths = {(row['arm'], row['sparsity']): row['strength'] for row in rows}
-  losses = claims.loss(rows)
-  measures = {
-    'pre-train loss': losses,
-    'NSP accuracy': claims.table(rows, 'pretrain', 'nsp_accuracy'),
-  }
-  for task in sorted({row['task'] for row in rows if row['task']}):
-    measures[task] = claims.table(rows, 'finetune', 'accuracy', task)
-  order = sorted(losses, key=lambda key: (key[1], list(cells.METHODS).index(key[0])))
-  return [
-    tables.records(
-      'Pre-training and fine-tuning',
-      [
-        {
-          'method': cells.METHODS[method],
-          'sparsity': s,
-          'seeds': len(losses[method, s]),
-          'strength': f'{strengths[method, s]:g}' if strengths[method, s] else '-',
-          **{name: claims.means(values, (method, s)) for name, values in measures.items()},
-        }
-        for method, s in order
-      ],
-    )
-  ] + _by_strength(every)
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def _by_strength(rows):
-  """[a table], where penalties had several strengths: the held-out pre-training loss of each."""
-  found = {}
-  for row in rows:
-    if row['stage'] == 'pretrain' and row['strength']:
-      found.setdefault((row['arm'], row['sparsity'], row['strength']), []).append(row)
-  lines = [
-    {
-      'method': cells.METHODS[arm],
-      'sparsity': s,
-      'strength': f'{strength:g}',
-      'seeds': len(of),
-      'pre-train loss': claims.means(claims.loss(of), (arm, s)),
-    }
-    for (arm, s, strength), of in sorted(
-      found.items(), key=lambda place: (place[0][1], place[0][0], place[0][2])
-    )
-  ]
-  several = len(lines) > len({key[:2] for key in found})
-  note = 'Of each method and sparsity the strength of the lowest mean is the one shown elsewhere.'
-  return [tables.records('Strengths of the penalties', lines, note)] if several else []
+class Preset(NamedTuple):
+  """One size of the grid.
+
+  Attributes:
+    pretrain, tune: configs of a pre-training and of a fine-tuning run.
+    ramp: step at which every method is at its sparsity; masks are fixed afterwards.
+    tasks: {task: fine-tuning steps}.
+    seeds: one run of every method each.
+    sparsities: fractions that are removed.
+    strengths: {method: {sparsity: strength of its penalty, or several; the best is shown}}.
+    cost: what the preset takes, in words.
+    every: steps between reweightings.
+    eps: of the reweighting, alpha = 1 / (|w| + eps).
+  """
+
+  pretrain: config_dict.ConfigDict
+  tune: config_dict.ConfigDict
+  ramp: int
+  tasks: dict
+  seeds: tuple
+  sparsities: tuple
+  strengths: dict
+  cost: str
+  every: int = 20
+  eps: float = 0.01
 
 
-def figures(rows):
-  """Score and loss against sparsity, one colour a method; bars are 95 % intervals over seeds."""
-  rows = claims.chosen(rows)
-  tasks = sorted({row['task'] for row in rows if row['task']})
-  scores = {task: claims.table(rows, 'finetune', 'accuracy', task) for task in tasks}
-  out = {'loss': _figure({'held-out pre-training loss, nats': claims.loss(rows)})}
-  return out | (
-    {'scores': _figure({f'{task}, dev accuracy': scores[task] for task in tasks})} if tasks else {}
+def plan(preset: Preset, overrides: dict) -> list[grid.Cell]:
+  """List the cells, a parent before its children.
+
+  Args:
+    preset: a value of `PRESETS`.
+    overrides: {dotted key: value} for every run.
+
+  Raises:
+    ValueError: for an unknown key.
+  """
+  first, second = (
+    configs.override(config.copy_and_resolve_references(), overrides)
+    for config in (preset.pretrain, preset.tune)
   )
+  cells = []
+  for seed in preset.seeds:
+    for method, sparsity, strength, recipe in recipes(preset):
+      config = configs.override(first.copy_and_resolve_references(), {**recipe, 'seed': seed})
+      labels = {'arm': method, 'sparsity': sparsity, 'strength': strength, 'seed': seed}
+      cells.append(grid.Cell({'stage': 'pretrain', 'task': '', **labels}, config))
+      parent = grid.key(cells[-1])
+      for task, steps in preset.tasks.items():
+        changes = {
+          'data.task': task,
+          'steps': steps,
+          'seed': seed,
+          'hold_zeros': True,
+          'init': f'cell:{parent}',
+        }
+        config = configs.override(second.copy_and_resolve_references(), changes)
+        cells.append(grid.Cell({'stage': 'finetune', 'task': task, **labels}, config, parent))
+  return cells
 
 
-def _figure(panels):
-  with drawing.canvas(5.2 * len(panels), 4.2, len(panels)) as (figure, axes):
-    for place, (title, values) in zip(axes, panels.items(), strict=True):
-      for at, method in enumerate(('nip', 'l1', 'rpp')):
-        points = sorted(s for name, s in values if name == method)
-        if points:
-          of = [statistics.cautious(values[method, s].values()) for s in points]
-          bars = np.nan_to_num([[e.mean - e.low for e in of], [e.high - e.mean for e in of]])
-          place.errorbar(
-            np.array(points) + 0.004 * (at - 1),
-            [e.mean for e in of],
-            yerr=bars,
-            color=COLOURS[method],
-            marker='o',
-            capsize=3,
-            elinewidth=1.2,
-            label=cells.METHODS[method],
-          )
-      if whole := values.get(('dense', 0.0)):
-        level = np.mean(list(whole.values()))
-        place.axhline(level, color=COLOURS['dense'], linestyle='--', linewidth=1.4, label='dense')
-      place.set_title(title)
-      place.set_xlabel('sparsity (fraction of weights removed)')
-    drawing.below(figure, *axes, columns=4 if len(panels) > 1 else 1)
-    return drawing.png(figure)
+def recipes(preset: Preset) -> Iterator[tuple]:
+  """Yield (method, sparsity, strength, config changes) of each pre-training run of a seed."""
+  gradual = lambda sparsity: {
+    'prune.weights.schedule': f'cubic({sparsity}, end={preset.ramp})',
+    'prune.weights.when': f'every(10, until={preset.ramp})',
+  }
+  # A penalised run is cut once to its exact sparsity: zeros go first, then the smallest weights.
+  one_cut = lambda sparsity: {
+    'prune.weights.schedule': f'one_shot({sparsity}, at={preset.ramp})',
+    'prune.weights.when': f'every(1, begin={preset.ramp}, until={preset.ramp})',
+  }
+  penalties = {
+    'rpp': lambda strength: (
+      f'reweighted({strength}, every={preset.every}, eps={preset.eps}, end={preset.ramp})'
+    ),
+    'l1': lambda strength: f'l1_penalty({strength}, end={preset.ramp})',
+  }
+  yield 'dense', 0.0, 0.0, gradual(0.0)
+  for sparsity in preset.sparsities:
+    yield 'nip', sparsity, 0.0, gradual(sparsity)
+    for method, penalty in penalties.items():
+      for strength in np.ravel(preset.strengths[method].get(sparsity, ())).tolist():
+        changes = {**one_cut(sparsity), 'prox.penalty': penalty(strength)}
+        yield method, sparsity, strength, changes
 
 
-CAPTIONS = {
-  'loss': 'Held-out loss after pruning in continued pre-training (masked words + next sentence), 95 % over seeds.',
-  'scores': 'Dev accuracy after fine-tuning with the zeros held, 95 % over seeds.',
-}
+def _configs(steps, examples=1000, every=20):
+  """(pre-training config, fine-tuning config) of the packaged model."""
+  first, second = pretrain.get_config('nano'), finetune.get_config('nano')
+  for config in (first, second):
+    config.log.update(every=every, tensorboard=False, who_pays=False)
+    config.checkpoint.every = 0
+  first.update(steps=steps, batch_size=16)
+  first.eval.batches = 8
+  second.update(batch_size=16, keep_model=False)
+  second.data.examples = examples
+  return first, second
+
+
+# Of `penalty_strength.calibrate` for the packaged model and a preset's steps; a test checks them.
+STRENGTHS = {0.5: 0.27, 0.6: 0.4, 0.7: 0.59, 0.8: 0.9, 0.9: 1.5}
+STRENGTHS_LONG = {0.5: 0.043, 0.8: 0.14, 0.9: 0.23}
+# A fifth of the root mean square of a clipped gradient of 0.5 M weights, 1.4e-3.
+L1_STRENGTH = 3e-4
+
+
+def quick() -> Preset:
+  """Build the preset of the packaged model, two tasks of the embedded corpus, three seeds."""
+  tasks = {'pydoc/order': 60, 'pydoc/words': 60}
+  strengths = {'rpp': STRENGTHS, 'l1': dict.fromkeys(SPARSITIES, L1_STRENGTH)}
+  cost = 'six minutes of one CPU core'
+  return Preset(*_configs(80), 50, tasks, (0, 1, 2), SPARSITIES, strengths, cost, every=10)
+
+
+def long() -> Preset:
+  """Build a preset of five times the steps, with a longer fine-tuning and several strengths.
+
+  Each penalty has three strengths. At 0.8 and 0.9 the largest of the three was the best, so a
+  fourth, three times as large, was added there.
+  """
+  count = lambda sparsity: 4 if sparsity > 0.5 else 3
+  factors = (1 / 9, 1 / 3, 1, 3)
+  strengths = {
+    'rpp': {
+      sparsity: tuple(round(strength * k, 5) for k in factors[: count(sparsity)])
+      for sparsity, strength in STRENGTHS_LONG.items()
+    },
+    'l1': {
+      sparsity: (L1_STRENGTH / 3, L1_STRENGTH, 3 * L1_STRENGTH, 9 * L1_STRENGTH)[: count(sparsity)]
+      for sparsity in STRENGTHS_LONG
+    },
+  }
+  cost = 'some fifty minutes of a CPU core'
+  first, second = _configs(400, examples=2000, every=100)
+  tasks, sparsities = {'pydoc/order': 300}, tuple(STRENGTHS_LONG)
+  return Preset(first, second, 250, tasks, (0, 1, 2), sparsities, strengths, cost, every=25)
+
+
+def smoke() -> Preset:
+  """Build a preset of one sparsity that runs in seconds. It says nothing about the paper."""
+  first, second = _configs(6)
+  for config in (first, second):
+    config.eval.update(batches=1, batch_size=32)
+  second.data.examples = 64
+  strengths = {'rpp': {0.5: 3.0}, 'l1': {}}  # Without L1 there is one program less to compile.
+  tasks = {'pydoc/order': 3}
+  return Preset(first, second, 4, tasks, (0,), (0.5,), strengths, 'half a minute', every=2)
+
+
+PRESETS = {'smoke': smoke(), 'quick': quick(), 'long': long()}
 STUDY = study.Study(
-  'guo2019',
-  'Reweighted proximal pruning',
-  'Guo, Liu, Mungall, Lin & Wang 2019, arXiv 1909.12486',
-  cells.PRESETS,
-  cells.plan,
-  None,
-  claims.claims,
-  shown,
-  figures,
-  CAPTIONS,
+  name='guo2019',
+  title='Reweighted proximal pruning',
+  source='Guo, Liu, Mungall, Lin & Wang 2019, arXiv 1909.12486',
+  presets=PRESETS,
+  plan=plan,
+  measure=None,
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)
