@@ -164,7 +164,7 @@ def test_wrong_widths_and_models_are_refused(models, monkeypatch):
     saved_model.widths(transformers.GPT2Config())
   for wrong in ([1, 2], [1, 2, 5], [1, 2, -1], [1, 2, 1.0]):
     size.heads_per_layer = wrong
-    with pytest.raises(ValueError, match='heads_per_layer=.*expected 3 whole numbers'):
+    with pytest.raises(ValueError, match='heads_per_layer=.*expected 3 integers'):
       bert.check(size)
   monkeypatch.setitem(__import__('sys').modules, 'onnx', None)
   with pytest.raises(ValueError, match=r"pip install -e '\.\[onnx\]'"):
