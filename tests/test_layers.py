@@ -1,6 +1,7 @@
 """Who may import whom."""
 
 import ast
+import graphlib
 import pathlib
 import sys
 
@@ -87,3 +88,22 @@ def test_no_forbidden_arrow(path):
 def test_every_room_has_a_rule():
   rooms = {path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE}
   assert rooms <= set(ROOMS)
+
+
+def test_no_circle():
+  modules = {_module(path): path for path in FILES}
+  graph = {}
+  for module, path in modules.items():
+    used = set()
+    for name in imports(path):
+      while name and name not in modules:  # a function or class of a module
+        name = name.rpartition('.')[0]
+      used.add(name)
+    graph[module] = used - {'', module}
+  assert {'prunejax.cli.command', 'prunejax.cli.bench'} <= set(modules)
+  graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def _module(path):
+  parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
+  return '.'.join(parts).removesuffix('.__init__')

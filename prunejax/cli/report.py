@@ -52,7 +52,7 @@ def _compare(first, second, out):
   papers_of = [_paper_of(compare.read(source), source) for source in (first, second)]
   if papers_of[0] != papers_of[1]:
     raise ValueError(
-      f'{first!r} is of {papers_of[0]!r} and {second!r} of {papers_of[1]!r}: expected one paper'
+      f'{first!r} is of {papers_of[0]!r} and {second!r} of {papers_of[1]!r}: nothing to compare'
     )
   names = [files.path(source).name.removesuffix('.jsonl') for source in (first, second)]
   papers.load(papers_of[0]).compare(first, second, out or f'runs/{names[0]}-{names[1]}')

@@ -1,4 +1,4 @@
-"""A pruned BERT made smaller: equal logits, empty layers, constants folded; the config that says so; ONNX; forms."""
+"""A pruned BERT made smaller: equal logits, empty layers, folded constants, its config, ONNX."""
 
 import json
 
@@ -143,10 +143,10 @@ def test_wrong_words_are_one_line_and_nothing_is_written(models, capsys, argv, w
   _, folder = models
   before = sorted(p.name for p in folder.iterdir())
   assert command.main([word.format(folder) for word in argv]) == 2
-  said = capsys.readouterr().err.strip()
-  assert said.count('\n') == 0
+  line = capsys.readouterr().err.strip()
+  assert line.count('\n') == 0
   for word in words:
-    assert word in said
+    assert word in line
   assert sorted(p.name for p in folder.iterdir()) == before
 
 
