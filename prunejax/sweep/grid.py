@@ -38,11 +38,12 @@ MEASURED = (
 
 
 class Cell(NamedTuple):
-  """One run of a grid.
+  """One run of a grid, or one measurement of a study.
 
-  labels: what sets it apart, the columns of its ledger row (stage, arm, sparsity, task, learning_rate, seed).
-  config: its ConfigDict. An `init` of 'cell:<hash>' is the model of another cell, 'cell:<hash>/latent' its weights
-    with those under the masks.
+  labels: the columns of its ledger row that set it apart (stage, arm, sparsity, task, seed, ...).
+  config: the ConfigDict of a run. An `init` of 'cell:<hash>' is the model of another cell,
+    'cell:<hash>/latent' its weights with those under the masks. Of a measurement: a dict of plain
+    JSON settings, all that its numbers depend on.
   parent: the hash of the cell it starts from, or None.
   """
 
@@ -52,7 +53,9 @@ class Cell(NamedTuple):
 
 
 def key(cell):
-  """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
+  """The 12 hex digits that name a cell: the hash of its config without the keys that change no number."""
+  if isinstance(cell.config, dict):
+    return ledger.cell_hash(cell.config)
   flat = configs.counted(cell.config)
   quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})

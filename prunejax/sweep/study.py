@@ -1,7 +1,7 @@
 """The framework of an experiment: cells, each run once into a ledger, and the report of the ledger.
 
-A cell is a `grid.Cell`, a run of the train loop, or a `Cell` of this file, which a function of the
-experiment measures. A report is drawn from the ledger alone.
+A cell is a run of the train loop, whose config is a ConfigDict, or a measurement that a function of
+the experiment makes, whose config is a dict of settings. A report is drawn from the ledger alone.
 """
 
 import datetime
@@ -18,8 +18,22 @@ from prunejax.report import compare as comparing
 from prunejax.report import cost, document, ledger, tables
 from prunejax.sweep import dependencies, estimate, grid
 from prunejax.sweep import reuse as reusing
+from prunejax.sweep.grid import Cell, key
 from prunejax.train import console, distributed, specs
 
+__all__ = [
+  'Cell',
+  'Study',
+  'cells',
+  'compare',
+  'kept',
+  'key',
+  'redraw',
+  'reproduce',
+  'run',
+  'verbs',
+  'write_report',
+]
 # Columns of a ledger row that every cell has; the others are the labels of the cell.
 COLUMNS = (
   'cell',
@@ -45,17 +59,6 @@ PARTS = {
 }
 # Overrides that change no number of a cell.
 QUIET = ('data.root', 'data.cache', 'population.')
-
-
-class Cell(NamedTuple):
-  """One measurement.
-
-  labels: the columns of its ledger row that set it apart ('seed', 'sparsity', 'method', ...).
-  settings: plain JSON values, all that its numbers depend on; their hash names the cell.
-  """
-
-  labels: dict
-  settings: dict
 
 
 class Study(NamedTuple):
@@ -147,7 +150,7 @@ def reproduce(
   overrides = dict(overrides or {})
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
-  mine = _share(every, worker)
+  mine = _share(study, every, worker)
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
   if reuse and study.measure is not None:
@@ -208,11 +211,6 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
   return found
 
 
-def key(cell) -> str:
-  """The hash that names a cell."""
-  return grid.key(cell) if isinstance(cell, grid.Cell) else ledger.cell_hash(cell.settings)
-
-
 def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
   """Measures every cell that the ledger of `folder` lacks.
 
@@ -236,13 +234,13 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
       'experiment': experiment,
       'preset': preset,
       **cell.labels,
-      'settings': cell.settings,
+      'settings': cell.config,
       'versions': grid.versions(),
       'device': grid.device(),
     }
     start = time.perf_counter()
     try:
-      row['metrics'] = measure(cell.settings, root, folder, say)
+      row['metrics'] = measure(cell.config, root, folder, say)
     except FloatingPointError as error:
       say(f'{title}  failed: {error}')
       row |= {'metrics': {}, 'failed': str(error)}
@@ -436,14 +434,14 @@ def _chosen(study, preset, every, part):
     chosen = [
       cell for cell in chosen if cell.labels.get(label) in wanted or label not in cell.labels
     ]
-  if len(chosen) < len(every) and all(isinstance(cell, grid.Cell) for cell in every):
+  if len(chosen) < len(every) and study.measure is None:
     known = {key(cell): cell for cell in every}  # the teacher of a student has another sparsity
     chosen = [known[k] for k in dependencies.with_read(map(key, chosen), known)]
   return chosen
 
 
-def _share(cells, worker):
-  if any(isinstance(cell, grid.Cell) for cell in cells):
+def _share(study, cells, worker):
+  if study.measure is None:
     return grid.share(cells, worker)
   index, count = worker
   return cells[index::count] if count > 1 else cells
@@ -453,7 +451,7 @@ def _plan(study, preset, cells, workdir):
   """The cells of a preset and what they take, as text."""
   title = f'{study.name} {preset}'
   price = getattr(_preset(study, preset), 'cost', '')
-  if any(isinstance(cell, grid.Cell) for cell in cells):
+  if study.measure is None:
     text = estimate.table([(cell.labels, cell.config) for cell in cells], title=f'{title}: {price}')
   else:
     lines = [describe(cell.labels) for cell in cells]
