@@ -86,7 +86,7 @@ def test_export_from_a_checkpoint(tmp_path, capsys):
 
   config = tiny_runs.config(view='apply', prune__weights__zero_pruned=False)
   with pytest.raises(Stop):
-    loop.train(config, tmp_path / 'run', say=say)
+    tiny_runs.train(config, tmp_path / 'run', say=say)
   out = output_of(capsys, ['export', f'--workdir={tmp_path}/run', f'--out={tmp_path}/out'], 0)
   assert 'step 8 of 12' in out
   model = safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors')
