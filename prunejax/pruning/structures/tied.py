@@ -22,12 +22,19 @@ FOREIGN = 'for a model with other names write tied({regex: (unit, axis, size)})'
 
 
 def tied(table) -> Structure:
-  """Units that lie in several leaves: `table` is {regex: (unit, axis, size)}, or pairs.
+  r"""Units that lie in several leaves.
 
-  A leaf takes the first row whose regex matches its whole path. `unit` names what its slices belong to, groups of the
-  regex filled in (r'\\1/heads'); a slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out]; a bias
-  [..., out] has -1 alone. Leaves of one unit name share its units: slice i of each of them. ValueError for a leaf that
-  no row matches, for a size that does not divide the axis, and for leaves of one name with different numbers of slices.
+  Leaves of one unit name share its units: unit i is slice i of each of them.
+
+  Args:
+    table: {regex: (unit, axis, size)}, or pairs. A leaf takes the first row whose regex matches its
+      whole path. `unit` is the unit name, with the groups of the regex filled in (r'\1/heads'). A
+      slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out]; of a bias
+      [..., out] the axis is -1.
+
+  Raises:
+    ValueError: a row is malformed. When the link is initialised: no row matches a leaf, a size does
+      not divide its axis, or leaves of one unit name have different numbers of slices.
   """
   rows = [
     (compiled(pattern, 'tied table'), *_row(pattern, row)) for pattern, row in dict(table).items()
