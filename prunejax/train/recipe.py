@@ -101,9 +101,10 @@ class LowRank(NamedTuple):
 
 
 class Distill(NamedTuple):
+  # The config of a work directory holds the teacher alone where there is none.
   teacher: str
-  temperature: float
-  weight: float
+  temperature: float = 2.0
+  weight: float = 0.5
 
 
 class Mesh(NamedTuple):
