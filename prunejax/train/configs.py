@@ -37,6 +37,7 @@ LATER = {
   'optimizer.rewind_to': 0,
   'optimizer.fresh_moments': False,
   'data.pairs': 'first',
+  'data.encoding': 'utf-8',
 }
 # Groups of such keys, and the key that is empty where the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}

@@ -44,7 +44,10 @@ def text_of(data):
   local = '+'.join(
     source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:')
   )
-  return corpus.key(local, data.root or None, data.cache or None)[-12:] if local else ''
+  if not local:
+    return ''
+  encoding = data.get('encoding', 'utf-8')  # configs written before there was this key lack it
+  return corpus.key(local, data.root or None, data.cache or None, encoding=encoding)[-12:]
 
 
 def folder_of(init):
@@ -64,7 +67,9 @@ def folder_of(init):
   return folder
 
 
-def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
+def source(
+  init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert', encoding='utf-8'
+) -> Source:
   """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
   model and `vocab` or a trained one."""
   if init:
@@ -75,7 +80,9 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
   else:
     folder, of = None, families.KINDS[kind]
     tokenizer = (
-      of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
+      of.words.load(vocab)
+      if vocab
+      else trained(corpus_spec, vocab_size, root, cache, of.words, encoding)
     )
     size = families.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
   if tokenizer.get_vocab_size() != size.vocab_size:
@@ -85,13 +92,14 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
   return Source(families.read_only(of, size), tokenizer, folder)
 
 
-def trained(spec, vocab_size, root, cache, words=wordpiece):
+def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
   """A vocabulary of the module `words` trained on the corpus, once: the cache keeps it."""
-  name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
+  name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
-  tokenizer = words.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
+  lines = corpus.lines(spec, root=root, cache=cache, encoding=encoding)
+  tokenizer = words.train(lines, vocab_size)
   text = (
     ''.join(piece + '\n' for piece in words.pieces(tokenizer))
     if words is wordpiece
@@ -114,14 +122,17 @@ def pretraining_data(
   eval_size,
   part=(0, 1),
   how=pretraining,
+  encoding='utf-8',
 ):
   """Batches from a corpus: of those to train on `part` (index, count), held-out ones whole.
 
   how: the module that makes examples: data.pretraining, or data.causal for a decoder.
   """
   words = tokenizer.to_str()
+  key = corpus.key(spec, root, cache, encoding=encoding)
   train, held = (
-    _stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation')
+    _stream(how, words, spec, split, recipe, root, cache, encoding, key)
+    for split in ('train', 'validation')
   )
 
   def held_out():
@@ -158,9 +169,11 @@ def finetuning_data(
 # The runs of a grid share their inputs, and what a tokenizer is written as says all about it: each is made once a
 # process.
 @functools.lru_cache(maxsize=8)
-def _stream(how, words, spec, split, recipe, root, cache):
+def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
+  del key  # it tells one text from another under the same name
   tokenizer = tokenizers.Tokenizer.from_str(words)
-  return how.stream(corpus.load(spec, split, tokenizer, root=root, cache=cache), tokenizer, recipe)
+  part = corpus.load(spec, split, tokenizer, root=root, cache=cache, encoding=encoding)
+  return how.stream(part, tokenizer, recipe)
 
 
 @functools.lru_cache(maxsize=32)

@@ -67,6 +67,7 @@ def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
     root,
     cache,
     kind=recipe.model.kind,
+    encoding=c.encoding,
   )
   family = families.of_size(source.size)
   source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
@@ -82,6 +83,7 @@ def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
     )
   else:
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
+    how |= dict(encoding=c.encoding)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
   return source, distillation.with_soft_targets(recipe, source, data)
 

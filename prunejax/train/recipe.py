@@ -39,6 +39,7 @@ class Data(NamedTuple):
   task: str
   root: str
   cache: str
+  encoding: str
   vocab: str
   vocab_size: int
   seq_len: int

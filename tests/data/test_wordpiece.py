@@ -88,6 +88,12 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, match):
     wordpiece.load(tmp_path)
 
 
+def test_bytes_that_are_not_text_are_named(tmp_path):
+  (tmp_path / 'vocab.txt').write_bytes(b'[PAD]\n\xff\n')
+  with pytest.raises(ValueError, match=r'vocab.txt. is not UTF-8 text: .*position 6'):
+    wordpiece.load(tmp_path)
+
+
 def test_a_missing_vocabulary_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='vocab.txt'):
     wordpiece.load(tmp_path / 'vocab.txt')
