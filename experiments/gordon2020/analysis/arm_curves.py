@@ -7,10 +7,18 @@ from prunejax.report import statistics
 
 
 def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', ':')):
-  """One curve an arm of `names` over {(arm, sparsity): {key: value}}, with bars of 95 % bootstrap intervals.
+  """Draws one curve an arm, with bars of 95 % bootstrap intervals.
 
-  Dense is every curve's 0-point, its level and that of `fresh` a line in the style of `levels`. line: the style of the
-  curves; label: what the legend says, with {} for the name of the arm; nudge: moves all points sideways.
+  Every curve starts at the dense model; the levels of 'dense' and 'fresh' are lines.
+
+  Args:
+    axes: matplotlib axes.
+    table: {(arm, sparsity): {key: value}}.
+    names: the arms.
+    line: matplotlib style of the curves.
+    label: text of the legend, with {} for the name of the arm.
+    nudge: moves all points sideways.
+    levels: styles of the lines of 'dense' and 'fresh'.
   """
   start = table.get(('dense', 0.0))
   for arm, style in zip(('dense', 'fresh'), levels, strict=True):
@@ -22,7 +30,7 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
       )
   shift = (
     0.0035 * (np.arange(len(names)) - (len(names) - 1) / 2) + nudge
-  )  # bars at one sparsity stay apart
+  )  # keeps bars of one sparsity apart
   for beside, arm in zip(shift, names, strict=True):
     places = {s: place for (name, s), place in table.items() if name == arm}
     if not places:
@@ -56,5 +64,5 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
 
 
 def scaled(table, factor):
-  """The table with every value times a factor: fractions as points of 100."""
+  """The table with every value times a factor, such as fractions as points of 100."""
   return {key: {seed: factor * v for seed, v in place.items()} for key, place in table.items()}

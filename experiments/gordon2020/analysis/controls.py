@@ -1,7 +1,7 @@
-"""What one change does: fidelity switches, controls and sizes of the corpus, against the arm that lacks the change.
+"""The effect of one change: switches, controls and shares of the corpus.
 
-Arms 'switch:NAME' pair with *pruned* of the same sparsity, task and seed. Arms 'corpus:SHARE' are dense at sparsity 0
-and pruned above it, each share with its own dense model.
+An arm 'switch:NAME' pairs with 'pruned' of the same sparsity, task and seed. An arm 'corpus:SHARE'
+is dense at sparsity 0 and pruned above it, so each share has its own dense model.
 """
 
 import fractions
@@ -12,7 +12,7 @@ import numpy as np
 from experiments.gordon2020.analysis import arms, as_dense, regimes, scoring
 from prunejax.report import drawing, equivalence, statistics, tables
 
-RISE = regimes.LOSS  # nats of pre-train loss that end what a share of the corpus can spare
+RISE = regimes.LOSS  # nats of pre-train loss that count as the end of what can be pruned
 HEAD = ('pre-train loss', 'score', 'train loss', 'p, same score', 'p, different', 'pairs')
 
 
@@ -22,7 +22,8 @@ def switches(rows, *, level=0.95, margin=as_dense.MARGIN):
   rows = _at_rates_of(rows, named)
   lines = _against(rows, named, level, margin)
   note = _note(
-    'Each switch minus the standard arm, *pruned in pre-training*, at the same sparsity, task and seed. "reached" is '
+    'Each switch minus the standard arm, *pruned in pre-training*, at the same sparsity, task '
+    'and seed. "reached" is '
     'the sparsity the switched run really has',
     level,
     margin,
@@ -36,9 +37,9 @@ def switches(rows, *, level=0.95, margin=as_dense.MARGIN):
 
 
 def others(rows, *, level=0.95, margin=as_dense.MARGIN):
-  """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus dense, pruned and deleted."""
+  """Controls that are no arm of Table 1, minus dense, pruned and deleted."""
   rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune')]
-  known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'before' is where 'after' begins
+  known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'after' starts from 'before'
   rows = _at_rates_of(
     rows, {row['arm'] for row in rows if row['arm'] not in known and ':' not in row['arm']}
   )
@@ -49,7 +50,7 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
   ):
     here = scores.get((arm, s), {})
     minus = lambda other, at, here=here: statistics.paired(here, scores.get((other, at), {}))
-    # The last is a dense model that was fine-tuned for as long as *deleted* and *masks removed* are.
+    # The last is a dense model fine-tuned for as long as *deleted* and *masks removed*.
     others = (('dense', 0.0), ('pruned', s), ('deleted', s), ('deleted', 0.0))
     estimate = lambda values: statistics.cautious(values, level=level)
     t = equivalence.test(minus('dense', 0.0), margin)
@@ -81,8 +82,10 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
     head,
     tuple(lines),
     (
-      f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the {level:.0%} interval, the '
-      "wider of Student's and the bootstrap. All at the learning rates that the controls have. In words: against "
+      f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the '
+      f'{level:.0%} interval, the '
+      "wider of Student's and the bootstrap. All at the learning rates that the controls have. "
+      'In words: against '
       'dense, '
       f'with a margin of {100 * margin:g} points.'
     ),
@@ -90,7 +93,7 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
 
 
 def corpus(rows, *, level=0.95):
-  """Each share of the corpus: what pruning costs a model that was pre-trained on so much of it, and where it begins."""
+  """What pruning costs a model that was pre-trained on a share of the corpus."""
   lines = []
   for share, place in _shares(rows):
     losses, scores = scoring.pretrain(place), scoring.points(place)
@@ -129,17 +132,22 @@ def corpus(rows, *, level=0.95):
     'seeds',
   )
   note = (
-    f"Nats and points of 100, mean ± half of the {level:.0%} interval (the wider of Student's and the bootstrap). "
-    f'Prunable up to: the sparsity at which the loss has risen by {RISE:g} nats over the dense model of the same '
+    f"Nats and points of 100, mean ± half of the {level:.0%} interval (the wider of Student's "
+    f'and the bootstrap). '
+    f'Prunable up to: the sparsity at which the loss has risen by {RISE:g} nats over the dense '
+    f'model of the same '
     'share, estimated as the ends of the regimes are.'
   )
   return tables.Table('Does prunability depend on the amount of text?', head, tuple(lines), note)
 
 
 def prunability(rows, *, level=0.95):
-  """The figure of `corpus`: the sparsity at which the loss has risen by RISE against the share, bars its interval.
+  """The figure of `corpus`: the sparsity at which the loss has risen by RISE, against the share.
 
-  An end that lies beyond the sparsities measured is an arrow at the highest of them. None where no share has an end.
+  Bars are intervals. An arrow at the highest sparsity measured stands for an end beyond it.
+
+  Returns:
+    The bytes of a PNG, None where no share has an end.
   """
   ends = [
     (float(fractions.Fraction(share)), end_of(place, level=level), place)
@@ -207,7 +215,11 @@ def _shares(rows):
 
 
 def share_of(text):
-  """The share in an arm's name, '0.1' or '1/8', as a float. Raises ValueError."""
+  """The share in the name of an arm, '0.1' or '1/8', as a float.
+
+  Raises:
+    ValueError: the text is no number.
+  """
   try:
     return float(fractions.Fraction(text))
   except (ValueError, ZeroDivisionError):
@@ -217,7 +229,7 @@ def share_of(text):
 
 
 def end_of(place, *, level=0.95):
-  """The `regimes.Crossing` at which the loss of one share's rows has risen by RISE over its dense model."""
+  """The `regimes.Crossing` at which the loss of a share has risen by RISE over its dense model."""
   losses = {
     key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(place).items()
   }
@@ -262,7 +274,7 @@ def _against(rows, named, level, margin):
 
 
 def _at_rates_of(rows, chosen):
-  """The rows without fine-tuning at rates that the arms `chosen` do not have: no best of four beside one alone."""
+  """The rows without fine-tuning at rates that the arms `chosen` lack."""
   have = {}
   for row in rows:
     if row['stage'] == 'finetune' and row['arm'] in chosen:
@@ -281,7 +293,9 @@ def _shown(place):
 
 def _note(what, level, margin):
   return (
-    f'{what}, at the learning rates that the switches have. Nats and points of 100; ± half of the {level:.0%} '
-    "interval, the wider of Student's and the bootstrap; p of the score by two one-sided tests with a margin of "
+    f'{what}, at the learning rates that the switches have. Nats and points of 100; ± half of '
+    f'the {level:.0%} '
+    "interval, the wider of Student's and the bootstrap; p of the score by two one-sided tests "
+    'with a margin of '
     f'{100 * margin:g} points; pairs of pre-training + fine-tuning.'
   )

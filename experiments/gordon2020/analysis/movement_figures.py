@@ -1,4 +1,4 @@
-"""Figures of weights that move, and of the word embeddings, from probe rows: 4, 6 and 8 of Gordon et al. 2020."""
+"""Figures 4, 6 and 8, of weights that move and of word embeddings, from probe rows."""
 
 import numpy as np
 
@@ -7,19 +7,23 @@ from experiments.gordon2020.analysis.mask_figures import estimates, over_epochs,
 from prunejax.report import drawing
 
 CAPTIONS = {
-  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
+  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind '
+  'of matrix; dotted and '
   "in grey, the paper's numbers.",
-  'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights on the left.',
-  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of tokens that '
+  'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights '
+  'on the left.',
+  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share '
+  'pruned of tokens that '
   'start a word and of inner pieces (##); share pruned of the dimensions.',
 }
 
 
 def figure4(rows, paper=None, matrices=None):
-  """Movement over epochs, one line a task (left); by kind of matrix, a dot a layer (right).
+  """Movement over epochs, a line a task, and by kind of matrix, a dot a layer.
 
-  paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in %} over the paper's
-    layers, drawn in grey.
+  paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in
+    %} over
+  the paper's layers, drawn in grey.
   """
   found = probe_rows.of(rows, 'movement')
   epochs = probe_rows.of_epochs(found)
@@ -46,7 +50,7 @@ def figure4(rows, paper=None, matrices=None):
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
-      if not mine:  # measured over epochs alone
+      if not mine:  # tasks measured over epochs alone
         continue
       for place, kind in enumerate(kinds):
         layers = 100 * probe_rows.mean_lists([row[kind] for row in mine if kind in row])
@@ -83,7 +87,7 @@ def figure4(rows, paper=None, matrices=None):
 
 
 def figure6(rows):
-  """Mean movement by starting magnitude percentile, one line a task, at its highest learning rate."""
+  """Mean movement by percentile of starting magnitude, a line a task, at its highest rate."""
   found = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
   named = rates_of(found)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
@@ -111,7 +115,7 @@ def figure6(rows):
 
 
 def figure8(rows):
-  """Magnitudes of the word embeddings (left), share pruned by kind of token (middle) and by dimension (right)."""
+  """Magnitudes of word embeddings, share pruned by kind of token, share pruned by dimension."""
   maps = [
     np.array(row['metrics']['map']) * row['metrics']['unit'] / 1000
     for row in probe_rows.of(rows, 'embeddings')
@@ -176,7 +180,7 @@ def fastest(rows):
 
 
 def rates_of(rows):
-  """{task: what a legend calls it}: with its learning rate where tasks have unlike ones."""
+  """{task: its name in a legend}, with the learning rate where tasks differ in it."""
   rates = {row['task']: row['learning_rate'] for row in rows}
   unlike = len(set(rates.values())) > 1
   return {

@@ -1,4 +1,4 @@
-"""Tables and figures of the probes, ours beside the paper's, from ledger rows and nothing else."""
+"""Tables of the probes, ours beside the paper's, and the choice of their figures."""
 
 import math
 
@@ -41,7 +41,7 @@ def shown(rows, scored):
 
 
 def figures(rows, scored):
-  """{name: PNG} of the figures that the probe rows among `rows` can fill; arguments as for `shown`."""
+  """{name: PNG} of the figures that the probe rows can fill; arguments as for `shown`."""
   have = _measured(rows)
   drawn = {}
   if 'features' in have:
@@ -73,7 +73,7 @@ def _measured(rows):
 
 
 def table2(rows):
-  """Table 2: movement in magnitude order while a dense model is fine-tuned, task by task and rate by rate."""
+  """Table 2: movement in magnitude order during fine-tuning, by task and learning rate."""
   lines = []
   for (task, rate, epochs), found in grouped(probe_rows.of(rows, 'movement'), ('dense', 'before')):
     name = paper.task(task)
@@ -83,7 +83,7 @@ def table2(rows):
       if name and epochs in paper.EPOCHS:
         theirs = paper.FIGURE4[name][paper.EPOCHS.index(epochs)], math.nan
     elif name and not theirs:
-      theirs = paper.TABLE2[5e-5][name]  # ours has no such rate: the paper's highest
+      theirs = paper.TABLE2[5e-5][name]  # the paper's highest rate, where ours is none of its rates
     lines.append(
       {
         'task': task,
@@ -102,13 +102,19 @@ def table2(rows):
   return tables.records(
     'Table 2: movement in magnitude order during fine-tuning (% of the matrix)',
     lines,
-    'Over all prunable weights but the word embeddings, as in the paper; ± half of the 95 % bootstrap interval over '
-    "seeds. Where the learning rate is none of the paper's, its numbers for 5e-5 stand beside ours.",
+    'Over all prunable weights but the word embeddings, as in the paper; ± half of the 95 % '
+    'bootstrap interval over '
+    "seeds. Where the learning rate is none of the paper's, its numbers for 5e-5 stand beside "
+    'ours.',
   )
 
 
 def grouped(rows, order):
-  """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order`, then by epochs."""
+  """Groups probe rows by task, learning rate and epochs, 0 where no epochs are counted.
+
+  Returns:
+    [((task, learning rate, epochs), [metrics of each seed])].
+  """
   groups = {}
   plain = [{**row, 'epochs': None} for row in probe_rows.first_of(rows, order)]
   for row in [*plain, *probe_rows.of_epochs(rows)]:
@@ -121,7 +127,7 @@ def grouped(rows, order):
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
   found, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
-  # Both ends once they look the same are one; a zero has no sign.
+  # Two ends that print alike are one; a zero has no sign.
   span = lambda values, form: ' to '.join(
     dict.fromkeys(f'{round(v, int(form[1])) + 0.0:{form}}' for v in values)
   )
@@ -149,7 +155,7 @@ def table3(rows):
 
 
 def mask_difference(rows):
-  """Figure 3 as a table: the largest mask difference of each task, and what chance would give there."""
+  """Figure 3 as a table: the largest mask difference of each task, and that by chance."""
   lines = []
   for (task, rate, epochs), found in grouped(
     probe_rows.of(rows, 'difference'), ('before', 'dense')
@@ -180,7 +186,7 @@ def mask_difference(rows):
 
 
 def of_heads(rows):
-  """The head figure as a table: lowest, mean and highest share of a head, and its spread against chance."""
+  """The figure of heads as a table: lowest, mean and highest share, and spread against chance."""
   lines = []
   table = {
     name: probe_rows.over(probe_rows.of(rows, 'heads'), name)
@@ -205,7 +211,7 @@ def of_heads(rows):
 
 
 def overlaps(rows):
-  """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is the mean over pairs."""
+  """Weights kept in common, by kind of pair; z is the mean over pairs."""
   found = probe_rows.of(rows, 'overlap')
   names = ('ratio', 'agreement', 'jaccard', 'z')
   ratio, agreement, jaccard, z = (probe_rows.over(found, name, mask_figures.pair) for name in names)
@@ -238,7 +244,7 @@ def overlaps(rows):
 
 
 def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
-  """Two tables: where thresholds on feature drift stop, and where the free regime ends, by task and in the mean."""
+  """Where thresholds on feature drift stop, and where the free regime ends, as two tables."""
   lines = []
   for threshold in THRESHOLDS:
     stops = {task: drift.stop(cosines, places, threshold) for task, places in differences.items()}
@@ -256,7 +262,8 @@ def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
   rule = tables.records(
     'Feature drift as the rule to stop: the sparsity it would have chosen, and what that costs',
     lines,
-    'Mean cosine of the hidden states to the dense model over layers, tokens, seeds; points of dev score less dense.',
+    'Mean cosine of the hidden states to the dense model over layers, tokens, seeds; points of '
+    'dev score less dense.',
   )
   ends = []
   for task, places in sorted(differences.items()):
@@ -282,8 +289,10 @@ def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
     tables.records(
       'The end of the free regime, task by task',
       ends,
-      f'The last sparsity before the mean score first lies {100 * tolerance:g} points or more below dense, and the '
-      'thresholds on the cosine that would have stopped exactly there. In the mean: where the curve crosses, with its '
+      f'The last sparsity before the mean score first lies {100 * tolerance:g} points or more '
+      f'below dense, and the '
+      'thresholds on the cosine that would have stopped exactly there. In the mean: where the '
+      'curve crosses, with its '
       '95 % interval over seeds, and the cosine there.',
     ),
   ]

@@ -1,4 +1,4 @@
-"""The paper's figures from ledger rows, each as the bytes of a PNG; no display, no global state."""
+"""The paper's figures of scores and losses from ledger rows, each as the bytes of a PNG."""
 
 import math
 
@@ -19,8 +19,8 @@ CAPTIONS = {
 def figure1(rows, *, chance=None):
   """Average dev score and average train loss against sparsity, one curve an arm (Figure 1).
 
-  Error bars: 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score
-  of constant answers, drawn as a thin line when given.
+  Bars are 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score of
+  constant answers, drawn as a thin line.
   """
   rows = arms.standard(ledger.one_grid(rows))
   scores = arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
@@ -50,7 +50,7 @@ def figure1(rows, *, chance=None):
 def figure2a(rows):
   """Held-out pre-train loss against information-deletion score, one line a task (Figure 2a).
 
-  A dot is one seed at one sparsity, 0 included; each line is fitted to the dots drawn.
+  A dot is one seed at one sparsity, 0 included; a line is fitted to the dots.
   """
   rows = arms.standard(ledger.one_grid(rows))
   scores, losses = scoring.points(rows), scoring.pretrain(rows)
@@ -95,7 +95,7 @@ def figure2a(rows):
 
 
 def pretrain_loss(rows, metric='loss'):
-  """Held-out pre-train loss against sparsity: by magnitude and at random (Table 1's column)."""
+  """Held-out pre-train loss against sparsity, by magnitude and at random (column of Table 1)."""
   losses = scoring.pretrain(ledger.one_grid(rows), metric)
   by_seed = {key: {seed: v for (_, seed), v in place.items()} for key, place in losses.items()}
   with drawing.canvas(6.4, 4.6, 1) as (figure, (axes,)):
@@ -106,7 +106,7 @@ def pretrain_loss(rows, metric='loss'):
 
 
 def standard(rows, *, chance=None):
-  """{'figure1': png, 'figure2a': png, 'pretrain_loss': png}: what a report shows by default."""
+  """{'figure1': png, 'figure2a': png, 'pretrain_loss': png}."""
   return {
     'figure1': figure1(rows, chance=chance),
     'figure2a': figure2a(rows),

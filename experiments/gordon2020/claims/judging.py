@@ -142,8 +142,8 @@ def against(data, arm, other, wanted, *, alive=False, of=None):
   Args:
     data: a `Grid`.
     arm: the arm whose sparsities count.
-    other: an arm; 'dense' is the same model at every sparsity. ZERO is the 0 of `arm`, a dense model
-      trained as long as the arm, or 'dense' where there is none.
+    other: an arm; 'dense' is the same model at every sparsity. ZERO is the 0 of `arm`, a dense
+      model trained as long as the arm, or 'dense' where there is none.
     wanted: sparsity -> whether it counts.
     alive: leave out the pairs in which both arms stand at the floor of their task.
     of: `data.scores` by default, or `data.train`.
@@ -193,7 +193,7 @@ def side(values, threshold, level=LEVEL):
 
 
 def agreed(diffs, threshold):
-  """(above, below): on which side the average over sparsities lies, unless one sparsity contradicts."""
+  """(above, below): the side of the average over sparsities, unless one sparsity contradicts."""
   mean = side(over_sparsities(diffs), threshold)
   # One sparsity casts doubt at a lower level than it would take to refute.
   each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]

@@ -1,4 +1,4 @@
-"""The claims that speak of losses: in pre-training, on the training set, and what follows from them."""
+"""The claims about losses, in pre-training and on the training set."""
 
 from experiments.gordon2020.analysis import scoring
 from experiments.gordon2020.claims import judging
@@ -41,9 +41,10 @@ def deletion_follows_loss(data):
   """One line a task through (pre-train loss, deletion accuracy), seeds averaged at each sparsity.
 
   Needs two seeds, four sparsities with dense among them, and a loss that moves by 2 %.
-  Reproduced: on every task the interval of the slope lies below zero and r <= -0.8. That is no test of a straight line:
-  the paper's own CoLA has -0.88 with all its points, and so has a step; r stands beside the verdict. Not reproduced:
-  on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
+  Reproduced: on every task the interval of the slope lies below zero and r <= -0.8. That is no test
+    of a straight line:
+  the paper's own CoLA has -0.88 with all its points, and so has a step; r stands beside the
+  verdict. Not reproduced: on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
   """
   tasks = scoring.tasks_of(data.scores)
   known = {task: line for task in tasks for line in [_line(data, task, judging.LEVEL)] if line}
@@ -85,11 +86,11 @@ def deletion_follows_loss(data):
 
 
 def deletion_explains_the_middle(data):
-  """How much of the fall of pruned, at sparsities from 0.5 to 0.6, is left where the zeros may train again?
+  """How much of the fall of pruned is left at 0.5 and 0.6 where the zeros may train again?
 
-  Each arm falls from its own 0. Says nothing unless pruned lies clear below dense there. Reproduced: more than half of
-  the fall is left, that is (deleted - its 0) - (pruned - dense) / 2, averaged, is clear below zero. Not reproduced: it
-  is clear above.
+  Each arm falls from its own 0. Says nothing unless pruned lies clear below dense there.
+  Reproduced: more than half of the fall is left, that is (deleted - its 0) - (pruned - dense) / 2,
+  averaged, is clear below zero. Not reproduced: it is clear above.
   """
   middle = lambda s: judging.MEDIUM <= s < judging.HIGH
   falls = judging.against(data, 'pruned', 'dense', middle)
@@ -120,9 +121,9 @@ def deletion_explains_the_middle(data):
 def deletion_fits_but_does_not_transfer(data):
   """Deleted minus its own 0 at sparsities of at least 0.7: fit to the training set, and dev score.
 
-  The claim is about models trained until they fit as well as dense ones, so only those sparsities count at which the
-  train loss is clear below that of the 0 + FIT. Reproduced: there the dev score lies, averaged, clear below that of the
-  0 - MARGIN / 2. Not reproduced: it lies clear above.
+  The claim is about models trained until they fit as well as dense ones, so only those sparsities
+  count at which the train loss is clear below that of the 0 + FIT. Reproduced: there the dev score
+  lies, averaged, clear below that of the 0 - MARGIN / 2. Not reproduced: it lies clear above.
   """
   high = lambda s: s >= judging.HIGH
   fits = judging.against(data, 'deleted', judging.ZERO, high, of=data.train)
