@@ -1,11 +1,12 @@
 #!/bin/bash
-# A sweep, or a paper's grid, by the tasks of a Slurm array: each takes its share of the cells into one work directory.
+# Runs a sweep, or the grid of a paper, as a Slurm array. Each task runs its share of the cells; all
+# of them write into one work directory, which every node has to see.
 #
 #   sbatch --array=0-7 launch/slurm_array.sh sweep --config=configs/sparsity.py --workdir=runs/sweep
 #   sbatch --array=0-31 --gpus-per-task=1 launch/slurm_array.sh reproduce gordon2020 --preset=base --workdir=runs/base
 #
-# The work directory has to be one that all nodes see. A task that is preempted, or has two minutes left, saves, ends
-# with status 75 and is queued again; the others' cells are not touched.
+# A task that is preempted, or has two minutes left, saves its state, ends with status 75 and is
+# queued again. The cells of other tasks are not affected.
 #SBATCH --job-name=prunejax
 #SBATCH --array=0-3
 #SBATCH --ntasks=1
@@ -16,7 +17,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.txt
 set -uo pipefail
-trap : TERM  # the training process is told by Slurm itself; this shell waits for it to save
+trap : TERM  # Slurm sends the signal to the training process too; this shell waits until it has saved
 cd "${SLURM_SUBMIT_DIR:-.}"
 
 srun "${PYTHON:-python}" -m prunejax "${@:?which command? such as: sweep --config=configs/sparsity.py --workdir=runs/sweep}"

@@ -1,20 +1,22 @@
 #!/bin/bash
-# One command on a TPU pod slice, or on several, by xpk: the same on every host, which find each other by --distributed.
+# Runs one command on one or several slices of a Cloud TPU pod, by xpk. Every host runs the same
+# command; the hosts find each other by --distributed.
 #
 #   CLUSTER=mine PROJECT=my-project ZONE=us-east5-b TPU=v5litepod-16 NAME=p60 WORKDIR=gs://my-bucket/runs/p60 \
 #     launch/xpk_tpu.sh train --config=configs/pretrain.py '--config.prune.weights.schedule="cubic(0.6, end=5000)"'
 #
-# A sweep over several slices, each slice a worker with hosts of its own (JOB_COMPLETION_INDEX counts the hosts here):
+# A sweep over several slices: each slice is a worker with its own hosts. JOB_COMPLETION_INDEX counts
+# the hosts here, so the index of the worker has to be given:
 #
 #   for i in 0 1 2 3; do NAME=sweep-$i ... launch/xpk_tpu.sh sweep --config=configs/sparsity.py --worker=$i --workers=4; done
 #
-# A host that is preempted tells the others; all save the same step and end with status 75, and the job starts again.
-# (`exec` below: the notice has to reach the run, not a shell around it.)
+# A host that is preempted tells the others. All save the same step and end with status 75, and the
+# job starts again. The command below is run by `exec`, so that the signal reaches it and not a shell.
 set -euo pipefail
-: "${CLUSTER:?the cluster, as given to xpk cluster create}"
+: "${CLUSTER:?the cluster, as named in xpk cluster create}"
 : "${PROJECT:?the Google Cloud project}"
-: "${ZONE:?its zone, such as us-east5-b}"
-: "${NAME:?of the workload: small letters, digits, dashes}"
+: "${ZONE:?the zone of the cluster, such as us-east5-b}"
+: "${NAME:?the name of the workload: lower-case letters, digits, dashes}"
 : "${WORKDIR:?the work directory, such as gs://my-bucket/runs/p60}"
 : "${1:?which command? such as: train --config=configs/pretrain.py}"
 

@@ -3,136 +3,40 @@
 tx = optax.chain(
   optax.adamw(2e-5),
   prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.9, end=10_000)))
+
+The public names are listed in `prunejax/public.py`. They are imported when the first of them is
+used, so that the command line does not load jax before it runs a verb.
 """
-# ruff: noqa: I001 (grouped by question, not by module)
 
-# The link, its state, and the masks in it.
-from prunejax.pruning.transform import gradient_from_updates, hold_zeros, prune_transform
-from prunejax.pruning.state import PruneState, check_pruned, get_masks, nan_scores
-from prunejax.pruning import masks
-from prunejax.pruning.masks import mask_hash
-from prunejax.pruning.mask_update import select_masks
-from prunejax.pruning.who_pays import format_report, who_pays
+import importlib
+from typing import TYPE_CHECKING, Any
 
-# SCORE: how much does each weight matter?
-from prunejax.pruning.types import Criterion
-from prunejax.pruning.criteria import (
-  block_fisher,
-  deviations,
-  magnitude,
-  movement,
-  obd,
-  obs,
-  platon,
-  random,
-  regrow,
-  rigl,
-  snip,
-  soft_movement,
-  sparse_evolution,
-  sparsegpt,
-  taylor,
-  wanda,
-)
+if TYPE_CHECKING:
+  from prunejax.public import *  # noqa: F403
 
-# WHEN: how sparse at a step, and do masks move at it?
-from prunejax.pruning.schedules import Schedule, When
-from prunejax.pruning.schedules import (
-  constant,
-  cubic,
-  cycle,
-  iterative,
-  linear,
-  one_shot,
-  staircase,
-)
-from prunejax.pruning.schedules import every, until
+  __version__: str
 
-# WHO PAYS: how many units does each leaf keep?
-from prunejax.pruning.types import Allocation
-from prunejax.pruning.allocations import (
-  above,
-  by_class,
-  class_distribution,
-  class_uniform,
-  erk,
-  global_threshold,
-  per_output,
-  uniform,
-)
 
-# TOGETHER: which weights are removed as one?
-from prunejax.pruning.types import Structure
-from prunejax.pruning.structures import block, columns, ffn, heads, n_m, rows, tied, unstructured
+def __getattr__(name: str) -> Any:
+  if name == '__version__':
+    globals()[name] = _version()
+  elif not name.startswith('__'):
+    public = importlib.import_module('prunejax.public')
+    globals().update({key: getattr(public, key) for key in public.__all__})
+  if name not in globals():
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return globals()[name]
 
-# Links beside pruning.
-from prunejax.pruning.links.codebook import share
-from prunejax.pruning.links.fresh_moments import reset_moments, with_fresh_moments
-from prunejax.pruning.links.proximal import reweighted
-from prunejax.pruning.links.rewind import rewind
 
-__all__ = [
-  'Allocation',
-  'Criterion',
-  'PruneState',
-  'Schedule',
-  'Structure',
-  'When',
-  'above',
-  'block',
-  'block_fisher',
-  'by_class',
-  'check_pruned',
-  'class_distribution',
-  'class_uniform',
-  'columns',
-  'constant',
-  'cubic',
-  'cycle',
-  'deviations',
-  'erk',
-  'every',
-  'ffn',
-  'format_report',
-  'get_masks',
-  'global_threshold',
-  'gradient_from_updates',
-  'heads',
-  'hold_zeros',
-  'iterative',
-  'linear',
-  'magnitude',
-  'mask_hash',
-  'masks',
-  'movement',
-  'n_m',
-  'nan_scores',
-  'obd',
-  'obs',
-  'one_shot',
-  'per_output',
-  'platon',
-  'prune_transform',
-  'random',
-  'regrow',
-  'reset_moments',
-  'rewind',
-  'reweighted',
-  'rigl',
-  'rows',
-  'select_masks',
-  'share',
-  'snip',
-  'soft_movement',
-  'sparse_evolution',
-  'sparsegpt',
-  'staircase',
-  'taylor',
-  'tied',
-  'uniform',
-  'unstructured',
-  'until',
-  'wanda',
-  'who_pays',
-  'with_fresh_moments',
-]
+def __dir__() -> list[str]:
+  public = importlib.import_module('prunejax.public')
+  return sorted({*globals(), *public.__all__, '__version__'})
+
+
+def _version():
+  from importlib import metadata
+
+  try:
+    return metadata.version('prunejax')
+  except metadata.PackageNotFoundError:  # a folder on the path, not installed
+    return '0+unknown'

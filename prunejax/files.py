@@ -1,6 +1,7 @@
-"""Every file of a work directory, local or in an object store (gs://...): read with care, written whole or not at all.
+"""Reads and writes every file of a work directory, local or in an object store (gs://...).
 
-A store has no append, no rename and no lock, and now and then it refuses: what may pass is tried again, a few times.
+A file is written whole or not at all. A store has no append, no rename and no lock, and it refuses
+a request now and then: operations that can succeed later are tried again a few times.
 """
 
 import contextlib
@@ -10,33 +11,32 @@ import os
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 
-with contextlib.suppress(
-  ImportError
-):  # what epath reads stores through; it comes with whatever opens one
+# epath reads stores through fsspec, which is installed together with any store's package.
+with contextlib.suppress(ImportError):
   import fsspec
 
   for _store in ('gcs', 'gs', 's3', 'az', 'abfs'):
-    # A remembered listing does not know what another worker has written since.
+    # A cached listing does not show what another worker has written since.
     fsspec.config.conf.setdefault(_store, {}).setdefault('use_listings_cache', False)
 
-TRIES, PAUSE = (
-  6,
-  0.1,
-)  # seconds before the second try, twice as many before each that follows: three in all
-MOST = 2**28  # bytes of a JSON or text file; what is larger is none of ours
+TRIES = 6
+PAUSE = 0.1  # seconds before the second try; it doubles each time, three seconds in all
+MOST = 2**28  # bytes of a JSON or text file; the project writes no larger one
 PART = '.part'
-# Answers, not accidents: asked again, they would be the same.
-SETTLED = (
+# These errors are answers: the same request would get the same answer again.
+FINAL_ERRORS = (
   FileNotFoundError,
   FileExistsError,
   PermissionError,
   IsADirectoryError,
   NotADirectoryError,
 )
-SETTLED_NUMBERS = {
+FINAL_NUMBERS = {
   errno.ENOSPC,
   errno.EDQUOT,
   errno.EROFS,
@@ -45,11 +45,22 @@ SETTLED_NUMBERS = {
   errno.ELOOP,
 }
 
+PathLike = epath.PathLike
 _copies = {}
 
 
-def path(name) -> epath.Path:
-  """The path that a person wrote: a folder here, with ~, or gs://bucket/folder. Raises ValueError for another store."""
+def path(name: PathLike) -> epath.Path:
+  """Turns what a person wrote into a path.
+
+  Args:
+    name: a folder of this machine, where ~ is the home folder, or gs://bucket/folder.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: a store that is not known.
+  """
   try:
     return epath.Path(name).expanduser()
   except KeyError as error:
@@ -58,39 +69,69 @@ def path(name) -> epath.Path:
     ) from None
 
 
-def remote(where) -> bool:
-  """Whether a path lies in an object store."""
+def remote(where: PathLike) -> bool:
+  """Returns whether a path lies in an object store."""
   return '://' in str(where)
 
 
-def exists(where) -> bool:
-  return _again('look for', where, epath.Path(where).exists)
+def exists(where: PathLike) -> bool:
+  """Returns whether a file or folder is there."""
+  return _retry('look for', where, epath.Path(where).exists)
 
 
-def names(folder) -> list[str]:
-  """What a folder holds, sorted, without what is only half written; [] for none."""
-  if not _again('look for', folder, epath.Path(folder).is_dir):
+def names(folder: PathLike) -> list[str]:
+  """Lists a folder.
+
+  Args:
+    folder: its path.
+
+  Returns:
+    Names, sorted, without half-written files; [] where there is no folder.
+  """
+  if not _retry('look for', folder, epath.Path(folder).is_dir):
     return []
-  found = _again('list', folder, lambda: [p.name for p in epath.Path(folder).iterdir()])
-  return sorted(name for name in found if not (name.startswith('.') and name.endswith(PART)))
+  listed = _retry('list', folder, lambda: [p.name for p in epath.Path(folder).iterdir()])
+  return sorted(name for name in listed if not _is_part(name))
 
 
-def read(where, most=MOST) -> bytes:
-  """The bytes of a file. Raises ValueError, before any is read, for one of more than `most`."""
+def read(where: PathLike, most: int = MOST) -> bytes:
+  """Reads a file.
+
+  Args:
+    where: its path.
+    most: largest size in bytes.
+
+  Returns:
+    The bytes.
+
+  Raises:
+    ValueError: the file is larger; nothing has been read then. OSError: it cannot be read.
+  """
   where = epath.Path(where)
-  size = _again('read', where, where.stat).length
+  size = _retry('read', where, where.stat).length
   if size > most:
     raise ValueError(f'{str(where)!r} has {size} bytes: expected at most {most}')
 
-  def take():
+  def call():
     with where.open('rb') as stream:
-      return stream.read(size)  # what has been added since is for the next one
+      return stream.read(size)  # bytes appended since are left for the next read
 
-  return _again('read', where, take)
+  return _retry('read', where, call)
 
 
-def read_json(where, most=MOST) -> dict:
-  """The object in a JSON file. Raises ValueError in one line for one that is damaged or holds something else."""
+def read_json(where: PathLike, most: int = MOST) -> dict:
+  """Reads the object in a JSON file.
+
+  Args:
+    where: its path.
+    most: largest size in bytes.
+
+  Returns:
+    The object.
+
+  Raises:
+    ValueError: the file is damaged, too large, or holds something else. OSError: it cannot be read.
+  """
   try:
     value = json.loads(read(where, most))
   except (ValueError, RecursionError) as error:
@@ -100,28 +141,46 @@ def read_json(where, most=MOST) -> dict:
   return value
 
 
-def write(where, data):
-  """Writes a file, str or bytes, and the folder it lies in: all of it or nothing, on disk when this returns."""
+def write(where: PathLike, data: str | bytes):
+  """Writes a file and the folder around it. It is on disk, whole, when this returns.
+
+  Args:
+    where: its path.
+    data: the content.
+
+  Raises:
+    OSError: it cannot be written; the file is what it was before.
+  """
   data = data.encode() if isinstance(data, str) else data
   where = epath.Path(where)
 
-  def beside():
+  def replace():
     mkdir(where.parent)
-    part = _part(where, data)
+    part = _write_part(where, data)
     try:
       os.replace(part, where)
     except BaseException:
       os.unlink(part)
       raise
 
-  # A store shows an object when the last byte has arrived, and not before.
-  _again('write', where, (lambda: where.write_bytes(data)) if remote(where) else beside)
+  # A store shows an object only once its last byte has arrived.
+  _retry('write', where, (lambda: where.write_bytes(data)) if remote(where) else replace)
 
 
-def create(where, data) -> bool:
-  """Like `write`, but False, and nothing written, when the file is there: of two processes one gets True.
+def create(where: PathLike, data: str | bytes) -> bool:
+  """Writes a file unless it exists. Of two processes that try, one succeeds.
 
-  In an object store two that ask at the same moment may both get it.
+  In an object store, two that try at the same moment may both succeed.
+
+  Args:
+    where: its path.
+    data: the content.
+
+  Returns:
+    Whether the file was written.
+
+  Raises:
+    OSError: it cannot be written.
   """
   data = data.encode() if isinstance(data, str) else data
   where = epath.Path(where)
@@ -131,7 +190,7 @@ def create(where, data) -> bool:
     write(where, data)
     return True
   mkdir(where.parent)
-  part = _part(where, data)
+  part = _write_part(where, data)
   try:
     os.link(part, where)
     return True
@@ -144,44 +203,63 @@ def create(where, data) -> bool:
     os.unlink(part)
 
 
-def mkdir(folder):
+def mkdir(folder: PathLike):
   """Makes a folder and those above it."""
-  _again('make', folder, lambda: epath.Path(folder).mkdir(parents=True, exist_ok=True))
+  _retry('make', folder, lambda: epath.Path(folder).mkdir(parents=True, exist_ok=True))
 
 
-def remove(where):
-  """Takes away a file or a whole folder, if it is there."""
+def remove(where: PathLike):
+  """Removes a file or a whole folder, if it is there."""
   where = epath.Path(where)
 
-  def take():
+  def call():
     with contextlib.suppress(FileNotFoundError):
       where.rmtree() if where.is_dir() else where.unlink(missing_ok=True)
 
-  _again('take away', where, take)
+  _retry('remove', where, call)
 
 
-def tidy(folder):
-  """Takes away what a killed process left half written in a local folder. Its owner alone may ask."""
+def tidy(folder: PathLike):
+  """Removes the files that a killed process left half-written in a local folder.
+
+  Args:
+    folder: its path. Only its owner may call this: another process may be writing there.
+  """
   if not remote(folder) and os.path.isdir(folder):
     for name in os.listdir(folder):
-      if name.startswith('.') and name.endswith(PART):
+      if _is_part(name):
         remove(os.path.join(folder, name))
 
 
-def deliver(folder, write_to):
-  """Calls `write_to(local folder)`; what it writes comes to `folder`. config.json, where there is one, comes last."""
+def deliver(folder: PathLike, write_to: Callable[[PathLike], Any]) -> Any:
+  """Writes a folder by a function that knows local files only.
+
+  Args:
+    folder: where the files have to be. Into a store, config.json is copied last.
+    write_to: local folder -> anything; writes the files.
+
+  Returns:
+    What `write_to` returned.
+  """
   if not remote(folder):
     return write_to(folder)
   with tempfile.TemporaryDirectory() as scratch:
     here = epath.Path(scratch) / epath.Path(folder).name
-    out = write_to(here)
+    result = write_to(here)
     for name in sorted(names(here), key=lambda name: name == 'config.json'):
       write(epath.Path(folder) / name, (here / name).read_bytes())
-    return out
+    return result
 
 
-def local(folder):
-  """A local folder with the files of `folder`: itself, or a copy. The last four copies stay until the process ends."""
+def local(folder: PathLike) -> PathLike:
+  """Finds or makes a local folder with the files of `folder`.
+
+  Args:
+    folder: local or in a store.
+
+  Returns:
+    `folder` itself, or a copy. The last four copies stay until the process ends.
+  """
   if not remote(folder):
     return folder
   if str(folder) not in _copies:
@@ -189,14 +267,19 @@ def local(folder):
       _copies.pop(next(iter(_copies))).cleanup()
     scratch = tempfile.TemporaryDirectory(prefix='prunejax-')
     for name in names(folder):
-      if not _again('look for', folder, (epath.Path(folder) / name).is_dir):
-        (epath.Path(scratch.name) / name).write_bytes(read(epath.Path(folder) / name, most=2**40))
+      if not _retry('look for', folder, (epath.Path(folder) / name).is_dir):
+        content = read(epath.Path(folder) / name, most=2**40)
+        (epath.Path(scratch.name) / name).write_bytes(content)
     _copies[str(folder)] = scratch
   return epath.Path(_copies[str(folder)].name)
 
 
-def _part(where, data):
-  """A synced file beside `where`, with a name of its own: several processes may write at once."""
+def _is_part(name):
+  return name.startswith('.') and name.endswith(PART)
+
+
+def _write_part(where, data):
+  """Writes and syncs a file beside `where`, whose name no other process takes."""
   part = os.path.join(os.path.dirname(where), f'.{where.name}.{uuid.uuid4().hex[:12]}{PART}')
   try:
     with open(part, 'xb') as stream:
@@ -210,19 +293,19 @@ def _part(where, data):
   return part
 
 
-def _again(verb, where, call):
-  """Calls, and calls again while a file system refuses for no reason that lasts."""
-  for number in range(TRIES):
+def _retry(verb, where, call):
+  """Calls, and calls again after errors that may pass."""
+  for attempt in range(TRIES):
     try:
       return call()
-    except SETTLED:
+    except FINAL_ERRORS:
       raise
     except OSError as error:
-      if error.errno in SETTLED_NUMBERS:
+      if error.errno in FINAL_NUMBERS:
         raise
       last = error
-    if number + 1 < TRIES:
-      time.sleep(PAUSE * 2**number)
+    if attempt + 1 < TRIES:
+      time.sleep(PAUSE * 2**attempt)
   raise OSError(
     f'cannot {verb} {str(where)!r}: {last.strerror or last} (tried {TRIES} times)'
   ) from last

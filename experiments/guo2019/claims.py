@@ -1,14 +1,23 @@
-"""What the ledger says to the claims of Guo et al. 2019. Only the abstract was read; the rest is second hand."""
+"""Judge the claims of Guo et al. 2019 on the ledger.
 
-from experiments.guo2019.cells import METHODS
+Only the abstract could be read; the other claims are second hand.
+"""
+
 from prunejax.report import statistics, verdicts
 
-SMALL = {'pydoc/order': 0.02, 'pydoc/words': 0.02}  # a loss of accuracy that counts as none
-NEGLIGIBLE = 0.05  # nats of pre-training loss
+METHODS = {
+  'rpp': 'reweighted proximal pruning',
+  'nip': 'gradual magnitude, no penalty (NIP)',
+  'l1': 'L1 in the loss',
+  'dense': 'dense',
+}
+SMALL = 0.02  # A drop of accuracy below this counts as none.
+NEGLIGIBLE = 0.05  # A rise of the pre-training loss below this, in nats, counts as none.
+DENSE = ('dense', 0.0)
 
 
-def table(rows, stage, metric, task=''):
-  """{(method, sparsity): {seed: value}}."""
+def by_method(rows: list[dict], stage: str, metric: str, task: str = '') -> dict:
+  """Group a metric: {(method, sparsity): {seed: value}}."""
   out = {}
   for row in rows:
     if row['stage'] == stage and row['task'] == task and metric in row['metrics']:
@@ -16,8 +25,21 @@ def table(rows, stage, metric, task=''):
   return out
 
 
-def chosen(rows):
-  """The rows without those of all but one strength of a method at a sparsity: the one of the lowest mean loss."""
+def pretraining_loss(rows: list[dict]) -> dict:
+  """Sum the held-out losses of masked words and next sentence.
+
+  Returns:
+    {(method, sparsity): {seed: nats}}.
+  """
+  mlm, nsp = (by_method(rows, 'pretrain', metric) for metric in ('mlm_loss', 'nsp_loss'))
+  return {
+    key: {seed: value + nsp[key][seed] for seed, value in by_seed.items()}
+    for key, by_seed in mlm.items()
+  }
+
+
+def best_strengths(rows: list[dict]) -> list[dict]:
+  """Keep one strength of each method and sparsity: the one with the lowest mean loss."""
   losses = {}
   for row in rows:
     if row['stage'] == 'pretrain':
@@ -25,132 +47,114 @@ def chosen(rows):
       losses.setdefault(key, {}).setdefault(row['strength'], []).append(
         metrics['mlm_loss'] + metrics['nsp_loss']
       )
-  best = {
-    key: min(of, key=lambda strength, of=of: statistics.mean(of[strength]))
-    for key, of in losses.items()
-  }
+  mean_loss = lambda strength_and_losses: statistics.mean(strength_and_losses[1])
+  best = {key: min(by_strength.items(), key=mean_loss)[0] for key, by_strength in losses.items()}
   return [row for row in rows if row['strength'] == best.get((row['arm'], row['sparsity']))]
 
 
-def loss(rows):
-  """Held-out pre-training loss, masked words and next sentence together."""
-  parts = [table(rows, 'pretrain', metric) for metric in ('mlm_loss', 'nsp_loss')]
-  return {
-    key: {seed: value + parts[1][key][seed] for seed, value in of.items()}
-    for key, of in parts[0].items()
-  }
-
-
-def beside(values, a, b):
-  """a - b, seed by seed."""
-  a, b = values.get(a, {}), values.get(b, {})
+def differences(values: dict, first: tuple, second: tuple) -> list[float]:
+  """Subtract the second (method, sparsity) from the first, seed by seed."""
+  a, b = values.get(first, {}), values.get(second, {})
   return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 
-def claims(rows):
-  """The verdicts, in the order of the README. Of several strengths of a penalty the best is judged, see `chosen`."""
-  rows = chosen(rows)
-  losses, nsp = loss(rows), table(rows, 'pretrain', 'nsp_accuracy')
+def claims(rows: list[dict]) -> list[verdicts.Verdict]:
+  """Judge every claim; of several strengths of a penalty the best is judged."""
+  rows = best_strengths(rows)
+  losses = pretraining_loss(rows)
+  nsp_accuracy = by_method(rows, 'pretrain', 'nsp_accuracy')
   tasks = sorted({row['task'] for row in rows if row['task']})
-  scores = {task: table(rows, 'finetune', 'accuracy', task) for task in tasks}
-  sparsities = sorted({s for method, s in losses if method != 'dense'})
-  high = [s for s in sparsities if s >= 0.8]
-  dense = 'dense', 0.0
+  scores = {task: by_method(rows, 'finetune', 'accuracy', task) for task in tasks}
+  sparsities = sorted({sparsity for method, sparsity in losses if method != 'dense'})
+  high = [sparsity for sparsity in sparsities if sparsity >= 0.8]
   return [
-    _keeps(scores, tasks, sparsities, dense),
-    _negligible(losses, dense),
-    _nsp(nsp, dense),
-    _better(
-      losses, 'nip', high, 'nip', 'At high prune ratios RPP loses less of the pre-training than NIP'
+    _accuracy_kept(scores, sparsities),
+    _negligible_loss(losses),
+    _next_sentence(nsp_accuracy),
+    _lower_loss(
+      losses, 'nip', high, 'At high prune ratios RPP loses less of the pre-training than NIP'
     ),
-    _better(
+    _lower_loss(
       losses,
       'l1',
       high,
-      'l1',
-      'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the'
-      ' loss, pre-training loss at high prune ratios',
+      'A penalty in the loss hurts, the proximal step does not: RPP against L1 in the loss, '
+      'pre-training loss at high prune ratios',
     ),
-    _tuned(scores, tasks, high),
+    _higher_score(scores, high),
   ]
 
 
-def _keeps(scores, tasks, sparsities, dense):
-  at = 0.8 if 0.8 in sparsities else max(sparsities, default=0.0)
-  drops = {task: beside(scores[task], ('rpp', at), dense) for task in tasks}
-  sides = [verdicts.side(drops[task], -SMALL.get(task, 0.02)) for task in tasks]
-  text = '; '.join(f'{task} {verdicts.shown(drops[task], "+.3f")}' for task in tasks)
+def _accuracy_kept(scores, sparsities):
+  sparsity = 0.8 if 0.8 in sparsities else max(sparsities, default=0.0)
+  drops = {task: differences(values, ('rpp', sparsity), DENSE) for task, values in scores.items()}
+  evidence = '; '.join(f'{task} {verdicts.shown(diffs, "+.3f")}' for task, diffs in drops.items())
   return verdicts.Verdict(
     'accuracy kept',
-    f'Fine-tuned, RPP keeps the accuracy at a prune ratio of {at:g} (a drop below 0.02)',
-    verdicts.all_of(sides),
-    f'accuracy beside dense at {at:g}: {text}',
+    f'Fine-tuned, RPP keeps the accuracy at a prune ratio of {sparsity:g} (a drop below {SMALL})',
+    verdicts.all_of([verdicts.side(diffs, -SMALL) for diffs in drops.values()]),
+    f'accuracy minus dense at {sparsity:g}: {evidence}',
     ('scores',),
   )
 
 
-def _negligible(losses, dense):
-  rise = beside(losses, ('rpp', 0.6), dense)
+def _negligible_loss(losses):
+  rise = differences(losses, ('rpp', 0.6), DENSE)
   side = verdicts.side(rise, NEGLIGIBLE)
   return verdicts.Verdict(
     'negligible at 0.59',
-    'RPP removes 59.3 % of the weights with a negligible rise of the pre-training loss (second'
-    f' hand); here 0.6, negligible being {NEGLIGIBLE} nats',
+    'RPP removes 59.3 % of the weights with a negligible rise of the pre-training loss (second '
+    f'hand); here 0.6, negligible being {NEGLIGIBLE} nats',
     verdicts.word(side < 0, side > 0),
     f'rise at 0.6: {verdicts.shown(rise)} nats' if rise else 'no runs at 0.6',
     ('loss',),
   )
 
 
-def _nsp(nsp, dense):
-  whole, pruned = list(nsp.get(dense, {}).values()), list(nsp.get(('rpp', 0.9), {}).values())
-  if verdicts.side(whole, 0.95) <= 0:
-    word = verdicts.UNDECIDED  # our model cannot do, dense, what is claimed of a pruned one
+def _next_sentence(nsp_accuracy):
+  dense = list(nsp_accuracy.get(DENSE, {}).values())
+  pruned = list(nsp_accuracy.get(('rpp', 0.9), {}).values())
+  if verdicts.side(dense, 0.95) <= 0:
+    word = verdicts.UNDECIDED  # Our dense model cannot do what is claimed of a pruned one.
   else:
     word = verdicts.word(verdicts.side(pruned, 0.95) > 0, verdicts.side(pruned, 0.95) < 0)
-  text = (
-    f'dense {verdicts.shown(whole)}, RPP at 0.9 {verdicts.shown(pruned)}'
-    if pruned
-    else 'no runs at 0.9'
-  )
   return verdicts.Verdict(
     'next sentence',
-    'Pruned by 90 %, NSP accuracy stays above 95 % (second hand); undecided where the dense model is'
-    ' not above 95 % itself',
+    'Pruned by 90 %, NSP accuracy stays above 95 % (second hand); undecided where the dense model '
+    'is not above 95 % itself',
     word,
-    text,
+    f'dense {verdicts.shown(dense)}, RPP at 0.9 {verdicts.shown(pruned)}'
+    if pruned
+    else 'no runs at 0.9',
     (),
   )
 
 
-def _better(losses, other, high, name, claim):
-  rises = {s: beside(losses, (other, s), ('rpp', s)) for s in high}
-  text = ', '.join(f'at {s:g} {verdicts.shown(rises[s], "+.3f")}' for s in high)
-  word = verdicts.all_of(verdicts.side(rises[s]) for s in high)
-  text = f'{METHODS[other]} minus RPP, nats: {text or "-"}'
-  return verdicts.Verdict(f'loss beside {name}', claim, word, text, ('loss',))
-
-
-def _tuned(scores, tasks, high):
-  word, text = [], []
-  for task in tasks:
-    for s in high:
-      gain = beside(scores[task], ('rpp', s), ('nip', s))
-      word.append(verdicts.side(gain))
-      text.append(f'{task} at {s:g} {verdicts.shown(gain, "+.3f")}')
+def _lower_loss(losses, other, sparsities, claim):
+  """RPP has a lower pre-training loss than another method."""
+  rises = {s: differences(losses, (other, s), ('rpp', s)) for s in sparsities}
+  evidence = ', '.join(f'at {s:g} {verdicts.shown(diffs, "+.3f")}' for s, diffs in rises.items())
   return verdicts.Verdict(
-    'score beside nip',
-    'At high prune ratios RPP fine-tunes to a higher score than NIP',
-    verdicts.all_of(word),
-    'RPP minus NIP, accuracy: ' + '; '.join(text),
-    ('scores',),
+    f'loss beside {other}',
+    claim,
+    verdicts.all_of(verdicts.side(diffs) for diffs in rises.values()),
+    f'{METHODS[other]} minus RPP, nats: {evidence or "-"}',
+    ('loss',),
   )
 
 
-def means(values, key):
-  """'0.912 ± 0.004', or '-'."""
-  of = list(values.get(key, {}).values())
-  if not of:
-    return '-'
-  e = statistics.cautious(of)
-  return f'{e.mean:.3f} ± {(e.high - e.low) / 2:.3f}' if len(of) > 1 else f'{e.mean:.3f}'
+def _higher_score(scores, sparsities):
+  """RPP fine-tunes to a higher accuracy than NIP."""
+  sides, evidence = [], []
+  for task, values in scores.items():
+    for s in sparsities:
+      gain = differences(values, ('rpp', s), ('nip', s))
+      sides.append(verdicts.side(gain))
+      evidence.append(f'{task} at {s:g} {verdicts.shown(gain, "+.3f")}')
+  return verdicts.Verdict(
+    'score beside nip',
+    'At high prune ratios RPP fine-tunes to a higher score than NIP',
+    verdicts.all_of(sides),
+    'RPP minus NIP, accuracy: ' + '; '.join(evidence),
+    ('scores',),
+  )

@@ -1,31 +1,35 @@
-"""What the two papers say, judged on the ledger: accuracies in points of 100, rates of real bytes."""
+"""Judge the claims of the two papers on the ledger.
+
+Accuracies are in points of 100. Rates are bytes of whole files.
+"""
 
 from experiments.han2016 import paper
 from prunejax.report import statistics, verdicts
 
-MARGIN = (
-  0.25  # points of accuracy: a loss below is 'no loss'; the papers' own nets gain 0.03 to 0.06
-)
-READY = 0.3  # points of error that a dense net may have above the paper's: one further away is not the paper's net
+# A loss of accuracy below this, in points, is "no loss"; the papers' networks gain 0.03 to 0.06.
+MARGIN = 0.25
+# A dense network whose error is further than this, in points, above the paper's is not judged.
+READY = 0.3
 NAMES = {'lenet-300-100': 'LeNet-300-100', 'lenet-5': 'LeNet-5'}
 
 
-def judge(rows):
-  """One `Verdict` a claim."""
+def claims(rows: list[dict]) -> list[verdicts.Verdict]:
+  """Judge every claim."""
+  by_net = [
+    verdict
+    for net in NAMES
+    for verdict in (_pruned_without_loss(rows, net), _file(rows, net), _huffman(rows, net))
+  ]
   return [
-    *[
-      verdict
-      for net in NAMES
-      for verdict in (_pruned(rows, net), _deep(rows, net), _huffman(rows, net))
-    ],
+    *by_net,
     _retraining(rows),
-    *[_init(rows, other) for other in ('forgy', 'density')],
+    *(_linear_beats(rows, other) for other in ('forgy', 'density')),
     _together(rows),
   ]
 
 
-def cells(rows, net='lenet-300-100', **labels):
-  """{seed: metrics} of the cells with these labels."""
+def select(rows: list[dict], net: str = 'lenet-300-100', **labels) -> dict:
+  """Pick the cells of a network with these labels: {seed: metrics}."""
   return {
     row['seed']: row['metrics']
     for row in rows
@@ -33,81 +37,122 @@ def cells(rows, net='lenet-300-100', **labels):
   }
 
 
-def points(metrics, key='accuracy'):
+def points(metrics: dict, key: str = 'accuracy') -> float:
+  """Read an accuracy in points of 100."""
   return 100 * metrics[key]
 
 
+def sizes(rows: list[dict]) -> dict:
+  """Group LeNet-300-100's accuracies by arm and size.
+
+  Returns:
+    {'pruned', 'shared' or 'both': [(fraction of the dense bytes, {seed: accuracy in points})]},
+    by size.
+  """
+  arms = {'pruned': [], 'shared': [], 'both': []}
+  variants = {(row['scale'], str(row['bits'])) for row in rows if row['net'] == 'lenet-300-100'}
+  for scale, bits in sorted(variants):
+    bits = int(bits) if bits.isdigit() else bits
+    cells = select(rows, scale=scale, bits=bits, init='linear')
+    if not cells or (scale == 0 and bits == 0):
+      continue
+    arm = 'pruned' if bits == 0 else 'both' if scale else 'shared'
+    size = statistics.mean([m['bytes'] / m['bytes_dense'] for m in cells.values()])
+    arms[arm].append((size, {seed: points(m) for seed, m in cells.items()}))
+  return {arm: sorted(models, key=lambda model: model[0]) for arm, models in arms.items()}
+
+
 def _no_loss(diffs):
-  """+1: the loss is clear below the margin; -1: clear above it."""
+  """+1 where the loss is clearly below `MARGIN`, -1 where it is clearly above."""
   return verdicts.side(diffs, -MARGIN)
 
 
-def _verdict(name, claim, found, sides, text, figures):
-  """Undecided, and why, where the dense nets of the cells are further from the paper's than READY."""
+def _judge(name, claim, cells, sides, evidence, figures):
+  """The verdict; undecided where the dense networks err by more than `READY` above the paper's."""
   net = name.split('_')[0]
-  if not found:
+  if not cells:
     return verdicts.Verdict(name, claim, verdicts.UNDECIDED, 'no cells', figures)
-  wrong, theirs = [100 - points(m, 'accuracy_dense') for m in found.values()], paper.DEEP[net][0]
-  if statistics.mean(wrong) > theirs + READY:
-    text += f"; not judged: the dense net errs at {verdicts.shown(wrong, '.2f')} %, the paper's at {theirs}"
-    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, text, figures)
-  return verdicts.Verdict(name, claim, verdicts.all_of(sides), text, figures)
+  errors = [100 - points(m, 'accuracy_dense') for m in cells.values()]
+  published = paper.DEEP[net][0]
+  if statistics.mean(errors) > published + READY:
+    evidence += (
+      f"; not judged: the dense net errs at {verdicts.shown(errors, '.2f')} %, the paper's at "
+      f'{published}'
+    )
+    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, evidence, figures)
+  return verdicts.Verdict(name, claim, verdicts.all_of(sides), evidence, figures)
 
 
-def _pruned(rows, net):
-  found = cells(rows, net, scale=1.0, bits='paper')
-  diffs = [points(m, 'accuracy_pruned') - points(m, 'accuracy_dense') for m in found.values()]
-  way = _no_loss(diffs)
-  before, after, fewer = paper.PRUNED[net]
-  text = (
-    f'kept {statistics.mean([m["kept_in_all"] for m in found.values()]):.3f} of the weights; '
-    if found
-    else ''
-  )
-  text += f'accuracy, pruned and retrained minus dense: {verdicts.shown(diffs, "+.2f")} points'
-  if longer := cells(rows, net, scale=0.0, bits=0):
+def _pruned_without_loss(rows, net):
+  cells = select(rows, net, scale=1.0, bits='paper')
+  diffs = [points(m, 'accuracy_pruned') - points(m, 'accuracy_dense') for m in cells.values()]
+  evidence = ''
+  if cells:
+    kept = statistics.mean([m['kept_in_all'] for m in cells.values()])
+    evidence = f'kept {kept:.3f} of the weights; '
+  evidence += f'accuracy, pruned and retrained minus dense: {verdicts.shown(diffs, "+.2f")} points'
+  if dense_longer := select(rows, net, scale=0.0, bits=0):
     control = [
-      points(found[s], 'accuracy_pruned') - points(longer[s]) for s in found if s in longer
+      points(cells[s], 'accuracy_pruned') - points(dense_longer[s])
+      for s in cells
+      if s in dense_longer
     ]
-    text += f'; minus dense trained as long: {verdicts.shown(control, "+.2f")}'
-  claim = f'{NAMES[net]} loses nothing with {fewer} times fewer weights (error {before} to {after} %; within {MARGIN})'
-  return _verdict(f'{net}_pruned_without_loss', claim, found, [way], text, ('curves',))
+    evidence += f'; minus dense trained as long: {verdicts.shown(control, "+.2f")}'
+  before, after, fewer = paper.PRUNED[net]
+  claim = (
+    f'{NAMES[net]} loses nothing with {fewer} times fewer weights (error {before} to {after} %; '
+    f'within {MARGIN})'
+  )
+  name = f'{net}_pruned_without_loss'
+  return _judge(name, claim, cells, [_no_loss(diffs)], evidence, ('curves',))
 
 
-def _deep(rows, net):
-  found = cells(rows, net, scale=1.0, bits='paper')
-  diffs = [points(m) - points(m, 'accuracy_dense') for m in found.values()]
-  rates = [m['rate'] for m in found.values()]
+def _file(rows, net):
+  cells = select(rows, net, scale=1.0, bits='paper')
+  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
+  rates = [m['rate'] for m in cells.values()]
   before, after, rate, _ = paper.DEEP[net]
-  way, size = _no_loss(diffs), verdicts.side(rates, rate)
-  text = f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense {verdicts.shown(diffs, "+.2f")} points'
-  claim = f'{NAMES[net]} is {rate} times smaller without loss (error {before} to {after} %; within {MARGIN})'
-  return _verdict(f'{net}_file', claim, found, (way, size), text, ('curves',))
+  evidence = (
+    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
+    f'{verdicts.shown(diffs, "+.2f")} points'
+  )
+  claim = (
+    f'{NAMES[net]} is {rate} times smaller without loss (error {before} to {after} %; within '
+    f'{MARGIN})'
+  )
+  sides = (_no_loss(diffs), verdicts.side(rates, rate))
+  return _judge(f'{net}_file', claim, cells, sides, evidence, ('curves',))
 
 
 def _huffman(rows, net):
-  found = cells(rows, net, scale=1.0, bits='paper')
-  saved = [1 - m['bytes'] / m['bytes_fixed'] for m in found.values()]
+  cells = select(rows, net, scale=1.0, bits='paper')
+  saved = [1 - m['bytes'] / m['bytes_fixed'] for m in cells.values()]
   low, high = paper.HUFFMAN
-  sides = verdicts.side(saved, low), -verdicts.side(saved, high)
-  text = f'saved of the file: {verdicts.shown(saved)}'
   claim = f'Huffman coding saves {low:.0%} to {high:.0%} of the storage ({NAMES[net]})'
-  return _verdict(f'{net}_huffman', claim, found, sides, text, ('layers',))
+  sides = verdicts.side(saved, low), -verdicts.side(saved, high)
+  evidence = f'saved of the file: {verdicts.shown(saved)}'
+  return _judge(f'{net}_huffman', claim, cells, sides, evidence, ('layers',))
 
 
 def _retraining(rows):
-  found = cells(rows, scale=1.0, bits=0)
-  gain = [points(m, 'accuracy_pruned') - points(m, 'accuracy_cut') for m in found.values()]
-  lost = [points(m, 'accuracy_dense') - points(m, 'accuracy_cut') for m in found.values()]
-  way = verdicts.side([g - most / 2 for g, most in zip(gain, lost, strict=True)])
-  cut = [points(m, 'accuracy_cut') for m in found.values()]
-  text = f'cut to a twelfth {verdicts.shown(cut, ".1f")} %; retraining adds {verdicts.shown(gain, "+.1f")} points'
-  claim = 'At a twelfth of the weights retraining brings back most of what the cut took (NIPS 2015, figure 5)'
-  return verdicts.Verdict('retraining', claim, verdicts.word(way > 0, way < 0), text, ('curves',))
+  """Retraining gains more than half of what the cut lost."""
+  cells = select(rows, scale=1.0, bits=0).values()
+  gained = [points(m, 'accuracy_pruned') - points(m, 'accuracy_cut') for m in cells]
+  lost = [points(m, 'accuracy_dense') - points(m, 'accuracy_cut') for m in cells]
+  side = verdicts.side([gain - loss / 2 for gain, loss in zip(gained, lost, strict=True)])
+  cut = verdicts.shown([points(m, 'accuracy_cut') for m in cells], '.1f')
+  return verdicts.Verdict(
+    'retraining',
+    'At a twelfth of the weights retraining brings back most of what the cut took (NIPS 2015, '
+    'figure 5)',
+    verdicts.word(side > 0, side < 0),
+    f'cut to a twelfth {cut} %; retraining adds {verdicts.shown(gained, "+.1f")} points',
+    ('curves',),
+  )
 
 
-def _init(rows, other):
-  """Over all bit widths but 3, where the paper has it otherwise: the mean difference of each seed."""
+def _linear_beats(rows, other):
+  """Linear initialisation against another: the mean over widths for each seed, 3 bits left out."""
   widths = sorted(
     {
       row['bits']
@@ -115,63 +160,47 @@ def _init(rows, other):
       if isinstance(row['bits'], int) and row['bits'] not in (0, 3) and row['scale'] == 1.0
     }
   )
-  gaps, texts = {}, []
+  by_seed, parts = {}, []
   for bits in widths:
-    linear, beside = (cells(rows, scale=1.0, bits=bits, init=init) for init in ('linear', other))
-    diffs = {s: points(linear[s]) - points(beside[s]) for s in linear if s in beside}
+    linear, rival = (select(rows, scale=1.0, bits=bits, init=init) for init in ('linear', other))
+    diffs = {s: points(linear[s]) - points(rival[s]) for s in linear if s in rival}
     for seed, diff in diffs.items():
-      gaps.setdefault(seed, []).append(diff)
-    texts.append(f'{bits} bits {verdicts.shown(list(diffs.values()), "+.2f")}')
-  diffs = [statistics.mean(values) for values in gaps.values()]
-  way = verdicts.side(diffs)
-  text = f'linear minus {other}, mean over widths {verdicts.shown(diffs, "+.2f")} points; {"; ".join(texts)}'
-  text = text if diffs else 'cells are missing'
-  claim = f'Linear initialisation beats {other} at every width but 3 bits (ICLR 2016, figure 8)'
+      by_seed.setdefault(seed, []).append(diff)
+    parts.append(f'{bits} bits {verdicts.shown(list(diffs.values()), "+.2f")}')
+  means = [statistics.mean(diffs) for diffs in by_seed.values()]
+  side = verdicts.side(means)
+  evidence = (
+    f'linear minus {other}, mean over widths {verdicts.shown(means, "+.2f")} points; '
+    f'{"; ".join(parts)}'
+  )
   return verdicts.Verdict(
-    f'linear_beats_{other}', claim, verdicts.word(way > 0, way < 0), text, ('inits',)
+    f'linear_beats_{other}',
+    f'Linear initialisation beats {other} at every width but 3 bits (ICLR 2016, figure 8)',
+    verdicts.word(side > 0, side < 0),
+    evidence if means else 'cells are missing',
+    ('inits',),
   )
 
 
 def _together(rows):
-  """About 3 % of the size, pruned and shared, against the smallest of either alone that has no fewer bytes."""
-  arms = curve(rows)
-  both = _nearest(arms['both'], 0.03)
+  """Both at about 3 % of the size, against the smallest model of each alone with no fewer bytes."""
+  claim = (
+    'At 3 % of the size, pruning and sharing together beat either alone with more bytes (ICLR '
+    '2016, figure 6)'
+  )
+  arms = sizes(rows)
+  both = min(arms['both'], key=lambda model: max(model[0] / 0.03, 0.03 / model[0]), default=None)
   alone = [
-    next((place for place in arms[arm] if both and place[0] >= both[0]), None)
+    next((model for model in arms[arm] if both and model[0] >= both[0]), None)
     for arm in ('pruned', 'shared')
   ]
   if both is None or None in alone:
-    return verdicts.Verdict('together', CLAIM, verdicts.UNDECIDED, 'cells are missing', ('curves',))
-  sides, texts = (
-    [],
-    [f'both at {both[0]:.3f} of the size {verdicts.shown(list(both[1].values()), ".2f")} %'],
-  )
-  for name, (size, found) in zip(('pruning', 'sharing'), alone, strict=True):
-    diffs = [both[1][s] - found[s] for s in both[1] if s in found]
+    return verdicts.Verdict('together', claim, verdicts.UNDECIDED, 'cells are missing', ('curves',))
+  both_size, both_accuracy = both
+  accuracies = verdicts.shown(list(both_accuracy.values()), '.2f')
+  sides, parts = [], [f'both at {both_size:.3f} of the size {accuracies} %']
+  for name, (size, accuracy) in zip(('pruning', 'sharing'), alone, strict=True):
+    diffs = [both_accuracy[s] - accuracy[s] for s in both_accuracy if s in accuracy]
     sides.append(verdicts.side(diffs))
-    texts.append(f'minus {name} alone at {size:.3f}: {verdicts.shown(diffs, "+.2f")} points')
-  return verdicts.Verdict('together', CLAIM, verdicts.all_of(sides), '; '.join(texts), ('curves',))
-
-
-CLAIM = 'At 3 % of the size, pruning and sharing together beat either alone with more bytes (ICLR 2016, figure 6)'
-
-
-def curve(rows):
-  """{arm: [(share of the dense bytes, {seed: accuracy, points})]}, by size, of LeNet-300-100."""
-  arms = {'pruned': [], 'shared': [], 'both': []}
-  for scale, bits in sorted(
-    {(row['scale'], str(row['bits'])) for row in rows if row['net'] == 'lenet-300-100'}
-  ):
-    bits = int(bits) if bits.isdigit() else bits
-    found = cells(rows, scale=scale, bits=bits, init='linear')
-    if not found or (scale == 0 and bits == 0):
-      continue
-    arm = 'pruned' if bits == 0 else 'both' if scale else 'shared'
-    size = statistics.mean([m['bytes'] / m['bytes_dense'] for m in found.values()])
-    arms[arm].append((size, {seed: points(m) for seed, m in found.items()}))
-  return {arm: sorted(places, key=lambda place: place[0]) for arm, places in arms.items()}
-
-
-def _nearest(places, size):
-  """The place of a curve that is nearest to a size, as a ratio."""
-  return min(places, key=lambda place: max(place[0] / size, size / place[0]), default=None)
+    parts.append(f'minus {name} alone at {size:.3f}: {verdicts.shown(diffs, "+.2f")} points')
+  return verdicts.Verdict('together', claim, verdicts.all_of(sides), '; '.join(parts), ('curves',))

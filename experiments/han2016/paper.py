@@ -1,6 +1,9 @@
-"""Numbers of Han et al., NIPS 2015 (arXiv 1506.02626v3), and of Deep Compression, ICLR 2016 (arXiv 1510.00149v5)."""
+"""Numbers of the two papers.
 
-# 1506.02626, tables 3 and 4: kept shares. The biases stay.
+Han et al., NIPS 2015: arXiv 1506.02626v3. Deep Compression, ICLR 2016: arXiv 1510.00149v5.
+"""
+
+# 1506.02626, tables 3 and 4: fractions of the weights that are kept. Biases are not pruned.
 KEPT = {
   'lenet-300-100': {'fc1': 0.08, 'fc2': 0.09, 'fc3': 0.26},
   'lenet-5': {'conv1': 0.66, 'conv2': 0.12, 'fc1': 0.08, 'fc2': 0.19},
@@ -11,7 +14,8 @@ BITS = {
   'lenet-5': {'conv1': 8, 'conv2': 8, 'fc1': 5, 'fc2': 5},
 }
 INDEX_BITS = 5
-# The same tables: bits of a weight and of an index after Huffman coding; the layer's size after P+Q and P+Q+H.
+# The same tables: bits of a weight and of an index after Huffman coding; the layer's size as a
+# fraction of dense without (P+Q) and with (P+Q+H) Huffman coding.
 CODED = {
   'lenet-300-100': {
     'fc1': (4.4, 3.7, 0.031, 0.0232),
@@ -25,9 +29,10 @@ CODED = {
     'fc2': (5.2, 3.7, 0.069, 0.0613),
   },
 }
-# 1506.02626, table 1: error in points of 100 before and after pruning, and how many times fewer weights.
+# 1506.02626, table 1: error in per cent before and after pruning, and how many times fewer weights.
 PRUNED = {'lenet-300-100': (1.64, 1.59, 12), 'lenet-5': (0.80, 0.77, 12)}
-# 1510.00149, table 1: error before and after, and the rate; tables 2 and 3: the rate before Huffman coding.
+# 1510.00149, table 1: error in per cent before and after, and the compression rate; tables 2 and 3:
+# the rate before Huffman coding.
 DEEP = {'lenet-300-100': (1.64, 1.58, 40, 32), 'lenet-5': (0.80, 0.74, 39, 33)}
-HUFFMAN = (0.2, 0.3)  # section 4: what Huffman coding saves of the network's storage
-INITS = ('linear', 'forgy', 'density')  # section 3.2: how the centroids begin
+HUFFMAN = (0.2, 0.3)  # Section 4: the fraction of the storage that Huffman coding saves.
+INITS = ('linear', 'forgy', 'density')  # Section 3.2: where k-means starts.

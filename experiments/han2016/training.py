@@ -1,4 +1,4 @@
-"""One cell: dense, pruned to the paper's shares with retraining, weights shared, centroids trained, a file."""
+"""Train one cell: dense, pruned with retraining, weights shared, centroids trained, coded."""
 
 import functools
 import math
@@ -10,117 +10,154 @@ import optax
 
 import prunejax
 from experiments.han2016 import paper
-from prunejax.compress import deep, kmeans, sparse_file
+from prunejax.compress import deep_compression, kmeans, sparse_file
 from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook
 from prunejax.sweep import study
 
-WIDEST = 2**8  # one program for every width of the codebooks
+CODEBOOK_SIZE = 2**8  # One program serves every width: shorter codebooks are padded to this.
 EVALUATED = 500  # images at a time
 
 
 @functools.lru_cache(maxsize=2)
-def images(root):
-  """Digits of 28 x 28; scikit-learn's 8 x 8 are drawn three times as large, with a margin of two."""
+def images(root: str) -> digits.Digits:
+  """Load digits of 28 x 28; scikit-learn's 8 x 8 are enlarged threefold and padded by 2.
+
+  Args:
+    root: folder that holds `mnist/`, or '' for scikit-learn's digits.
+
+  Raises:
+    FileNotFoundError, ValueError: for missing or damaged files.
+  """
   data = digits.load(root)
   if data.train_images.shape[1] == lenet.SIDE:
     return data
-  wide = lambda x: np.pad(np.kron(x, np.ones((1, 3, 3), np.float32)), ((0, 0), (2, 2), (2, 2)))
-  return data._replace(train_images=wide(data.train_images), test_images=wide(data.test_images))
+  enlarge = lambda x: np.pad(np.kron(x, np.ones((1, 3, 3), np.float32)), ((0, 0), (2, 2), (2, 2)))
+  return data._replace(
+    train_images=enlarge(data.train_images), test_images=enlarge(data.test_images)
+  )
 
 
-def measure(settings, root, folder, say):
-  """The metrics of a cell, see `run.plan` for its settings. Lists have one number for each layer."""
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Train one cell, write its file, and measure the network that is read back.
+
+  Args:
+    settings: of a cell of `study.plan`.
+    root: folder that holds `mnist/`, or ''.
+    folder: work directory; dense and pruned networks are kept there for other cells.
+    say: unused.
+
+  Returns:
+    Accuracies after each stage, bytes of the dense network and of the file, and the rate. Lists
+    have one number for each layer.
+
+  Raises:
+    FloatingPointError: if a weight is not finite.
+  """
   del say
-  s, data = settings, images(root)
-  net = s['net']
-  shared = {k: s[k] for k in ('net', 'data', 'seed', 'batch', 'learning_rate', 'decay', 'steps')}
-  dense = study.kept(folder, shared, lambda: _dense(s, data))
-  out = {
+  data, net = images(root), settings['net']
+  dense_settings = {
+    k: settings[k] for k in ('net', 'data', 'seed', 'batch', 'learning_rate', 'decay', 'steps')
+  }
+  dense = study.kept(folder, dense_settings, lambda: _train_dense(settings, data))
+  metrics = {
     'accuracy_dense': accuracy(dense, data),
     'bytes_dense': sum(leaf.nbytes for leaf in dense.values()),
   }
-  shares = {
-    layer: min(1.0, share * s['scale']) if s['scale'] else 1.0
-    for layer, share in paper.KEPT[net].items()
+  scale = settings['scale']
+  fractions = {
+    layer: min(1.0, fraction * scale) if scale else 1.0
+    for layer, fraction in paper.KEPT[net].items()
   }
   pruned = study.kept(
     folder,
-    shared | {k: s[k] for k in ('scale', 'rounds', 'retrain')},
-    lambda: _pruned(s, data, dense, shares),
+    dense_settings | {k: settings[k] for k in ('scale', 'rounds', 'retrain')},
+    lambda: _prune(settings, data, dense, fractions),
   )
-  out['accuracy_pruned'] = accuracy(pruned, data)
-  kernels = {layer: pruned[f'{layer}/kernel'] for layer in shares}
-  out['kept'] = [float(np.mean(kernel != 0)) for kernel in kernels.values()]
-  weights = sum(kernel.size for kernel in kernels.values())
-  out['kept_in_all'] = sum(int((kernel != 0).sum()) for kernel in kernels.values()) / weights
-  out['dead'] = [int((~(kernel != 0).any(0)).sum()) for kernel in kernels.values()]
-  if not s['bits']:
-    size, out['accuracy_cut'] = len(sparse_file.encode(pruned)), accuracy(cut(dense, shares), data)
-    return out | {
+  metrics['accuracy_pruned'] = accuracy(pruned, data)
+  kernels = {layer: pruned[f'{layer}/kernel'] for layer in fractions}
+  metrics['kept'] = [float(np.mean(kernel != 0)) for kernel in kernels.values()]
+  nonzeros = sum(int((kernel != 0).sum()) for kernel in kernels.values())
+  metrics['kept_in_all'] = nonzeros / sum(kernel.size for kernel in kernels.values())
+  metrics['dead'] = [int((~(kernel != 0).any(0)).sum()) for kernel in kernels.values()]
+  if not settings['bits']:
+    size = len(sparse_file.encode(pruned))
+    metrics['accuracy_cut'] = accuracy(cut(dense, fractions), data)
+    return metrics | {
       'bytes': size,
-      'accuracy': out['accuracy_pruned'],
-      'rate': out['bytes_dense'] / size,
+      'accuracy': metrics['accuracy_pruned'],
+      'rate': metrics['bytes_dense'] / size,
     }
-  bits = paper.BITS[net] if s['bits'] == 'paper' else dict.fromkeys(shares, s['bits'])
-  books, codes, first = _shared(kernels, bits, s['init'], s['seed'])
-  out['accuracy_shared'] = accuracy(pruned | first, data)
-  trained = _centroids(s, data, pruned, books, codes) if s['centroids'] else pruned | first
-  how = {
-    'bits': {f'{layer}/kernel': b for layer, b in bits.items()},
+  bits = (
+    paper.BITS[net] if settings['bits'] == 'paper' else dict.fromkeys(kernels, settings['bits'])
+  )
+  books, codes, shared_kernels = _share(kernels, bits, settings['init'], settings['seed'])
+  shared = pruned | shared_kernels
+  metrics['accuracy_shared'] = accuracy(shared, data)
+  if settings['centroids']:
+    shared = _train_centroids(settings, data, pruned, books, codes)
+  coding = {
+    'bits': {f'{layer}/kernel': width for layer, width in bits.items()},
     'index_bits': paper.INDEX_BITS,
   }
-  coded, fixed = deep.encode(trained, **how), deep.encode(trained, entropy=False, **how)
-  read = deep.decode(coded)
-  for name, leaf in trained.items():
-    assert np.array_equal(read[name], leaf), name  # the file is the network
-  layers = {row['name'].split('/')[0]: row for row in deep.describe(coded) if 'bits' in row}
-  plain = {row['name'].split('/')[0]: row for row in deep.describe(fixed) if 'bits' in row}
+  coded = deep_compression.encode(shared, **coding)
+  fixed = deep_compression.encode(shared, entropy=False, **coding)
+  decoded = deep_compression.decode(coded)
+  for name, leaf in shared.items():
+    assert np.array_equal(decoded[name], leaf), name  # The file holds the network exactly.
+  coded_layers, fixed_layers = _by_layer(coded), _by_layer(fixed)
   for name in ('value_bits', 'gap_bits', 'entries', 'bytes'):
-    out[f'layer_{name}'] = [layers[layer][name] for layer in shares]
-  out['layer_bytes_fixed'] = [plain[layer]['bytes'] for layer in shares]
-  out |= {'bytes': len(coded), 'bytes_fixed': len(fixed), 'rate': out['bytes_dense'] / len(coded)}
-  return out | {'rate_fixed': out['bytes_dense'] / len(fixed), 'accuracy': accuracy(read, data)}
+    metrics[f'layer_{name}'] = [coded_layers[layer][name] for layer in fractions]
+  metrics['layer_bytes_fixed'] = [fixed_layers[layer]['bytes'] for layer in fractions]
+  return metrics | {
+    'bytes': len(coded),
+    'bytes_fixed': len(fixed),
+    'rate': metrics['bytes_dense'] / len(coded),
+    'rate_fixed': metrics['bytes_dense'] / len(fixed),
+    'accuracy': accuracy(decoded, data),
+  }
 
 
-def accuracy(flat, data) -> float:
-  """Share of the test images that are named rightly."""
+def accuracy(flat: dict, data: digits.Digits) -> float:
+  """Compute the share of test images that are classified rightly."""
   params = nested(flat)
   right = 0
-  for at in range(0, len(data.test_labels), EVALUATED):
-    part = slice(at, at + EVALUATED)
-    right += int(
-      (
-        np.asarray(_logits(params, data.test_images[part])).argmax(-1) == data.test_labels[part]
-      ).sum()
-    )
+  for start in range(0, len(data.test_labels), EVALUATED):
+    part = slice(start, start + EVALUATED)
+    classes = np.asarray(_logits(params, data.test_images[part])).argmax(-1)
+    right += int((classes == data.test_labels[part]).sum())
   return right / len(data.test_labels)
 
 
-def cut(flat, shares):
-  """Only the greatest weights of each layer, nothing trained."""
+def cut(flat: dict, fractions: dict) -> dict:
+  """Keep the largest weights of each layer and retrain nothing.
+
+  Args:
+    flat: {path: array}.
+    fractions: {layer: fraction of the weights that is kept}.
+  """
   out = dict(flat)
-  for layer, share in shares.items():
+  for layer, fraction in fractions.items():
     kernel = flat[f'{layer}/kernel']
-    removed = kernel.size - round(share * kernel.size)
-    kept = kernel.copy().ravel()
-    kept[np.argsort(np.abs(kept), kind='stable')[:removed]] = 0
-    out[f'{layer}/kernel'] = kept.reshape(kernel.shape)
+    removed = kernel.size - round(fraction * kernel.size)
+    weights = kernel.copy().ravel()
+    weights[np.argsort(np.abs(weights), kind='stable')[:removed]] = 0
+    out[f'{layer}/kernel'] = weights.reshape(kernel.shape)
   return out
 
 
-def nested(flat) -> dict:
-  """{'fc1': {'kernel': ...}} of {'fc1/kernel': ...}."""
-  out = {}
+def nested(flat: dict) -> dict:
+  """Turn {'fc1/kernel': array} into {'fc1': {'kernel': array}}."""
+  params = {}
   for name, leaf in flat.items():
     layer, part = name.split('/')
-    out.setdefault(layer, {})[part] = jnp.asarray(leaf)
-  return out
+    params.setdefault(layer, {})[part] = jnp.asarray(leaf)
+  return params
 
 
-def flat(params) -> dict:
-  """The inverse of `nested`, as numpy arrays."""
+def flatten(params: dict) -> dict:
+  """Invert `nested`, as numpy arrays."""
   return {
     f'{layer}/{part}': np.asarray(leaf)
     for layer, parts in params.items()
@@ -131,6 +168,13 @@ def flat(params) -> dict:
 _logits = jax.jit(lenet.apply)
 
 
+def _by_layer(file):
+  """{layer: what `deep.describe` says of its kernel}."""
+  return {
+    row['name'].split('/')[0]: row for row in deep_compression.describe(file) if 'bits' in row
+  }
+
+
 def _loss(params, images, labels, decay):
   entropy = optax.softmax_cross_entropy_with_integer_labels(
     lenet.apply(params, images), labels
@@ -138,30 +182,30 @@ def _loss(params, images, labels, decay):
   return entropy + decay / 2 * sum(jnp.sum(layer['kernel'] ** 2) for layer in params.values())
 
 
-def _chain(shares, every, rounds, rate):
-  """Adam, then one link a layer: sparsity 1 - share^((r + 1) / rounds) from step r x every on."""
+def _chain(fractions, every, rounds, rate):
+  """Adam, then one link a layer: sparsity 1 - fraction^((r + 1) / rounds) in round r."""
   links = [
     prunejax.prune_transform(
       prunejax.magnitude(),
-      lambda t, share=share: 1 - share ** (jnp.minimum(t // every + 1, rounds) / rounds),
+      lambda t, kept=kept: 1 - kept ** (jnp.minimum(t // every + 1, rounds) / rounds),
       when=lambda t: t % every == 0,
       where=f'{layer}/kernel',
     )
-    for layer, share in shares.items()
+    for layer, kept in fractions.items()
   ]
   return optax.chain(optax.adam(rate), *links)
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
-def _step(params, state, images, labels, shares, every, rounds, rate, decay):
-  """Sparsities, rounds and rates are data: dense training and every sparsity are one program."""
+def _step(params, state, images, labels, fractions, every, rounds, rate, decay):
+  """One step; fractions, rounds and rates are arguments, so one program serves every sparsity."""
   grad = jax.grad(_loss)(params, images, labels, decay)
-  updates, state = _chain(shares, every, rounds, rate).update(grad, state, params, grad=grad)
+  updates, state = _chain(fractions, every, rounds, rate).update(grad, state, params, grad=grad)
   return optax.apply_updates(params, updates), state
 
 
 def _batches(data, batch, steps, seed):
-  """(images, labels) of `steps` batches, each epoch in an order of its own."""
+  """(images, labels) of `steps` batches; each epoch has an order of its own."""
   rng, order = np.random.default_rng(seed), np.zeros(0, int)
   for _ in range(steps):
     if len(order) < batch:
@@ -170,72 +214,68 @@ def _batches(data, batch, steps, seed):
     order = order[batch:]
 
 
-def _train(params, data, s, shares, steps, rounds, rate, seed):
-  """Rates fall to a tenth of `rate` along half a cosine, anew in every round."""
-  shares = {layer: jnp.float32(share) for layer, share in shares.items()}
+def _train(params, data, settings, fractions, steps, rounds, rate, seed):
+  """Train; in every round the rate falls from `rate` to a tenth along half a cosine."""
+  fractions = {layer: jnp.float32(fraction) for layer, fraction in fractions.items()}
   every = max(1, steps // rounds)
-  state = _chain(shares, every, rounds, rate).init(params)
-  for t, (x, y) in enumerate(_batches(data, s['batch'], steps, seed)):
+  state = _chain(fractions, every, rounds, rate).init(params)
+  for t, (images, labels) in enumerate(_batches(data, settings['batch'], steps, seed)):
     now = rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, (t % every) / every))))
-    params, state = _step(params, state, x, y, shares, every, rounds, now, s['decay'])
-  if not all(np.isfinite(leaf).all() for leaf in flat(params).values()):
+    params, state = _step(
+      params, state, images, labels, fractions, every, rounds, now, settings['decay']
+    )
+  if not all(np.isfinite(leaf).all() for leaf in flatten(params).values()):
     raise FloatingPointError('a weight is not finite')
-  return flat(params)
+  return flatten(params)
 
 
-def _dense(s, data):
-  params = lenet.init(jax.random.key(s['seed']), s['net'])
-  return _train(
-    params,
-    data,
-    s,
-    dict.fromkeys(paper.KEPT[s['net']], 1.0),
-    s['steps'],
-    1,
-    s['learning_rate'],
-    s['seed'],
-  )
+def _train_dense(settings, data):
+  params = lenet.init(jax.random.key(settings['seed']), settings['net'])
+  fractions = dict.fromkeys(paper.KEPT[settings['net']], 1.0)
+  rate, seed = settings['learning_rate'], settings['seed']
+  return _train(params, data, settings, fractions, settings['steps'], 1, rate, seed)
 
 
-def _pruned(s, data, dense, shares):
-  return _train(
-    nested(dense), data, s, shares, s['retrain'], s['rounds'], s['learning_rate'], s['seed'] + 1000
-  )
+def _prune(settings, data, dense, fractions):
+  steps, rounds = settings['retrain'], settings['rounds']
+  rate, seed = settings['learning_rate'], settings['seed'] + 1000
+  return _train(nested(dense), data, settings, fractions, steps, rounds, rate, seed)
 
 
-def _shared(kernels, bits, init, seed):
-  """(codebooks {layer: [WIDEST]}, codes {layer: int32}, {path: kernel}) by k-means over each layer's kept weights."""
-  books, codes, out = {}, {}, {}
+def _share(kernels, bits, init, seed):
+  """Share each layer's kept weights by k-means.
+
+  Returns:
+    Codebooks {layer: [CODEBOOK_SIZE]}, codes {layer: int32}, and {path: shared kernel}.
+  """
+  books, codes, shared = {}, {}, {}
   for layer, kernel in kernels.items():
-    centroids, of = kmeans.fit(kernel[kernel != 0], 2 ** bits[layer] - 1, init, seed)
-    books[layer] = np.pad(centroids, (0, WIDEST - len(centroids)))
-    codes[layer] = codebook.codes_of(kernel, of)
-    out[f'{layer}/kernel'] = np.asarray(codebook.share(books[layer], codes[layer]))
-  return books, codes, out
+    centroids, nearest = kmeans.fit(kernel[kernel != 0], 2 ** bits[layer] - 1, init, seed)
+    books[layer] = np.pad(centroids, (0, CODEBOOK_SIZE - len(centroids)))
+    codes[layer] = codebook.codes_of(kernel, nearest)
+    shared[f'{layer}/kernel'] = np.asarray(codebook.share(books[layer], codes[layer]))
+  return books, codes, shared
 
 
 @jax.jit
-def _centroid_step(free, state, codes, images, labels, rate):
-  def loss(free):
-    books, biases = free
+def _centroid_step(trained, state, codes, images, labels, rate):
+  def loss(trained):
+    books, biases = trained
     kernels = codebook.share(books, codes)
-    return _loss(
-      {layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels},
-      images,
-      labels,
-      0.0,
-    )
+    params = {layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels}
+    return _loss(params, images, labels, 0.0)
 
-  updates, state = optax.adam(rate).update(jax.grad(loss)(free), state)
-  return optax.apply_updates(free, updates), state
+  updates, state = optax.adam(rate).update(jax.grad(loss)(trained), state)
+  return optax.apply_updates(trained, updates), state
 
 
-def _centroids(s, data, pruned, books, codes):
-  """The network after training its codebooks and biases; which weights share a value stays as it is."""
-  free = (books, {layer: pruned[f'{layer}/bias'] for layer in books})
-  state = optax.adam(s['centroid_rate']).init(free)
-  for x, y in _batches(data, s['batch'], s['centroids'], s['seed'] + 2000):
-    free, state = _centroid_step(free, state, codes, x, y, s['centroid_rate'])
-  books, biases = free
+def _train_centroids(settings, data, pruned, books, codes):
+  """Train codebooks and biases; the codes stay, and so does which weights share a value."""
+  rate, seed = settings['centroid_rate'], settings['seed'] + 2000
+  trained = (books, {layer: pruned[f'{layer}/bias'] for layer in books})
+  state = optax.adam(rate).init(trained)
+  for images, labels in _batches(data, settings['batch'], settings['centroids'], seed):
+    trained, state = _centroid_step(trained, state, codes, images, labels, rate)
+  books, biases = trained
   kernels = codebook.share(books, codes)
-  return flat({layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels})
+  return flatten({layer: {'kernel': kernels[layer], 'bias': biases[layer]} for layer in kernels})

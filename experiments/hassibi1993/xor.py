@@ -1,4 +1,4 @@
-"""XOR on the paper's net of nine weights: which of them can be done without, found by taking out each in turn."""
+"""Find which of an XOR network's nine weights can be removed, and whether a method takes one."""
 
 import functools
 
@@ -7,64 +7,78 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.hassibi1993 import net
+from experiments.hassibi1993 import network
 
 X, Y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0], float)
-SOLVED = 0.02  # half the mean squared error below which XOR counts as solved: outputs are 0.2 off
+SOLVED = 0.02  # Half the mean squared error below which XOR counts as solved: outputs off by 0.2.
 
 
 @jax.jit
-def without_each(params, data, decay, steps, rate):
-  """The error after weight q went and the other eight were trained on, [weights]."""
-  flat, shaped = ravel_pytree(params)
+def errors_without_each(
+  params: dict, data: dict, decay: float, steps: int, rate: float
+) -> jax.Array:
+  """Remove each weight in turn, retrain the others, and compute the error: float64 [weights]."""
+  flat, unravel = ravel_pytree(params)
 
-  def one(q):
-    kept = jnp.arange(flat.size) != q
-    cut = shaped(jnp.where(kept, flat, 0))
-    return net.error(net.descend(cut, shaped_masks(kept, params), data, decay, steps, rate), data)
+  def without(weight):
+    kept = jnp.arange(flat.size) != weight
+    pruned = unravel(jnp.where(kept, flat, 0))
+    retrained = network.descend(pruned, _unravel_masks(kept, params), data, decay, steps, rate)
+    return network.error(retrained, data)
 
-  return jax.vmap(one)(jnp.arange(flat.size))
-
-
-def shaped_masks(kept, params):
-  leaves, treedef = jax.tree.flatten(params)
-  ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-  return treedef.unflatten(
-    [m.reshape(leaf.shape) for m, leaf in zip(jnp.split(kept, ends), leaves, strict=True)]
-  )
+  return jax.vmap(without)(jnp.arange(flat.size))
 
 
-@functools.cache
-def trained(seed, decay, steps, rate, tries):
-  return net.train(seed, net.data(X, Y, len(X)), decay, steps, rate, hidden=2, tries=tries)
+def measure(settings: dict) -> dict:
+  """Measure whether the first weight that a method removes is one that can be spared.
 
+  Args:
+    settings: of a cell of `study.plan`.
 
-def measure(s):
-  """Metrics of one method on one trained net: was the weight it takes first one that can be done without?"""
-  data = net.data(X, Y, len(X))
-  params = trained(s['seed'], s['decay'], s['steps'], s['rate'], s['tries'])
-  found = net.take_apart(
+  Returns:
+    'right' and 'best' (0 or 1), the number of weights that can be spared, and the errors.
+  """
+  data = network.data(X, Y, len(X))
+  decay, rate = settings['decay'], settings['rate']
+  params = _trained(settings['seed'], decay, settings['steps'], rate, settings['tries'])
+  removal = network.remove_one_by_one(
     params,
     data,
     data,
-    s['decay'],
+    decay,
     0,
-    s['rate'],
-    criterion=s['method'],
-    alpha=s['alpha'],
+    rate,
+    criterion=settings['method'],
+    alpha=settings['alpha'],
     removals=1,
   )
-  each = np.asarray(without_each(params, data, s['decay'], s['steps'], s['rate']))
-  which = int(found['which'][1])
+  errors = np.asarray(errors_without_each(params, data, decay, settings['steps'], rate))
+  which = int(removal['which'][1])
   return {
-    'error': float(found['error'][0]),
-    'error_after': float(found['error'][1]),
-    'accuracy_after': float(found['train'][1]),
+    'error': float(removal['error'][0]),
+    'error_after': float(removal['error'][1]),
+    'accuracy_after': float(removal['train'][1]),
     'which': which,
-    'spare': int(np.sum(each < SOLVED)),
-    'right': int(each[which] < SOLVED),
-    'best': int(which == each.argmin()),
-    'error_of_which': float(each[which]),
-    'error_of_best': float(each.min()),
-    'without_each': [round(float(e), 5) for e in each],
+    'spare': int(np.sum(errors < SOLVED)),
+    'right': int(errors[which] < SOLVED),
+    'best': int(which == errors.argmin()),
+    'error_of_which': float(errors[which]),
+    'error_of_best': float(errors.min()),
+    'without_each': [round(float(error), 5) for error in errors],
   }
+
+
+@functools.cache
+def _trained(seed, decay, steps, rate, tries):
+  data = network.data(X, Y, len(X))
+  return network.train(seed, data, decay, steps, rate, hidden=2, tries=tries)
+
+
+def _unravel_masks(kept, params):
+  """Masks of a flat boolean vector; `ravel_pytree` would turn them into floats."""
+  leaves, treedef = jax.tree.flatten(params)
+  ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+  parts = jnp.split(kept, ends)
+  return treedef.unflatten(
+    [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+  )

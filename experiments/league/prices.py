@@ -17,7 +17,16 @@ from prunejax.compress import sparse_file
 from prunejax.pruning.links import low_rank
 from prunejax.report import ledger
 from prunejax.sweep import grid
-from prunejax.train import configs, console, export, loop, optimizer, rivals, saved_model, sharding
+from prunejax.train import (
+  configs,
+  console,
+  export,
+  optimizer,
+  program,
+  recipe,
+  saved_model,
+  sharding,
+)
 
 EVERY = 4  # a dense step after so many of the method
 AGAIN = 4  # times more that a move is timed where there are few
@@ -39,10 +48,11 @@ def rows(cells, folder, preset, done, say=console.say):
         first[cell.labels['method']] = cell
   left = {name: cell for name, cell in first.items() if _key(cell) not in done}
   dense = next(c for c in cells if c.labels['method'] == standing.DENSE)
+  compiled = program.Compiled.empty()
   for count, (name, cell) in enumerate(left.items(), 1):
     say(f'price {count}/{len(left)} {name} {cell.labels["sparsity"]:g}')
     began = time.perf_counter()
-    metrics = seconds(cell.config, dense.config)
+    metrics = seconds(cell.config, dense.config, compiled)
     if (
       weight := size(files.path(folder) / 'cells' / grid.key(cell), name, cell.labels['sparsity'])
     ) is not None:
@@ -59,12 +69,14 @@ def rows(cells, folder, preset, done, say=console.say):
     ledger.append(files.path(folder) / 'ledger.jsonl', row)
 
 
-def seconds(config, dense):
+def seconds(config, dense, compiled=None):
   """{'dense_step', 'still_step', 'moving_step': medians in seconds, 'moves': how many, 'pruning_seconds'}."""
   plain = configs.override(
     dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed}
   )
-  (step, fresh, data), (dense_step, fresh_dense, _) = _runner(config), _runner(plain)
+  (step, fresh, data), (dense_step, fresh_dense, _) = (
+    _runner(one, compiled) for one in (config, plain)
+  )
   for run, start in ((step, fresh), (dense_step, fresh_dense)):
     jax.block_until_ready(run(start(), data(0)))  # compiles
   moving, taken = moves(config), {'dense': [], 'still': [], 'moving': []}
@@ -87,15 +99,13 @@ def seconds(config, dense):
 
 def moves(config):
   """bool [steps]: the steps in which masks move, ranks are cut or weights go back."""
-  due = [
-    optimizer.pieces(group, f'prune.{name}')[2] for name, group in optimizer.groups(config).items()
-  ]
-  due += [rivals.low_rank_when(config)] if config.low_rank.schedule else []
+  run = recipe.resolve(config)
+  due = [group.when() for group in run.prune]
+  due += [run.low_rank.when()] if run.low_rank else []
   flags = np.zeros(config.steps, bool)
   for when in due:
     flags |= np.asarray(jax.vmap(when)(jnp.arange(config.steps)))
-  if config.optimizer.rewind:
-    flags[[step + 1 for step in optimizer.rounds(config)]] = True
+  flags[[step + 1 for step in run.optimizer.rounds]] = True
   return flags
 
 
@@ -127,17 +137,18 @@ def _key(cell):
   return ledger.cell_hash({'price': grid.key(cell), 'method': cell.labels['method']})
 
 
-def _runner(config):
+def _runner(config, compiled):
   """(step, () -> first state, step number -> batch on the device) of a run."""
-  tx = optimizer.make(config)
-  source, data = loop.read_inputs(config, (0, 1))
-  program = loop.build(config, source, data, tx)
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
+  source, data = program.read_inputs(run)
+  functions = program.build(run, source, data, tx, compiled)
   mesh = sharding.make_mesh()
-  abstract = loop.abstract_state(config, program, tx)
-  loaded = loop.pretrained(config, source, program, abstract['params'])
+  abstract = program.abstract_state(run, functions, tx)
+  loaded = program.pretrained(run, source, functions, abstract['params'])
   places = sharding.shard(abstract, mesh)
-  fresh = lambda: sharding.place(loop.initial_state(config, program, tx, loaded), places)
-  return program.step, fresh, lambda at: sharding.put_batch(data.train(at), mesh)
+  fresh = lambda: sharding.place(program.initial_state(run, functions, tx, loaded), places)
+  return functions.step, fresh, lambda at: sharding.put_batch(data.train(at), mesh)
 
 
 def _timed(times, step, state, batch):

@@ -1,19 +1,19 @@
-"""Table of the PTB language models in Zhu & Gupta 2017 (arXiv:1710.01878, section 4.2) as data.
+"""Numbers of the Penn Treebank language models in Zhu & Gupta 2017 (arXiv:1710.01878, section 4.2).
 
-Words: perplexities for 90 % (large) and of the dense medium model are confirmed by a second source; the others are read
-from notes of the paper and could not be checked against its text.
+Two perplexities are confirmed by a second source (`CONFIRMED`). The others are read from notes of
+the paper and could not be checked against its text.
 """
 
-# {size: {sparsity: (non-zeros in millions, perplexity)}}; non-zeros of sparse models are the size's times what is kept.
-PARAMETERS = {'small': 4.6, 'medium': 19.8, 'large': 66.0}
+PARAMETERS = {'small': 4.6, 'medium': 19.8, 'large': 66.0}  # millions
+# {size: {sparsity: perplexity}}
 PERPLEXITY = {
   'small': {0.0: 115.30},
   'medium': {0.0: 83.37, 0.8: 83.87, 0.85: 85.17, 0.9: 87.86, 0.95: 96.30},
   'large': {0.0: 78.45, 0.8: 77.52, 0.85: 78.31, 0.9: 80.24, 0.95: 87.83},
 }
-SURE = {('medium', 0.0), ('large', 0.9)}
+CONFIRMED = {('medium', 0.0), ('large', 0.9)}
 
 
-def nonzeros(size, sparsity):
-  """Millions of non-zero parameters."""
+def nonzeros(size: str, sparsity: float) -> float:
+  """Compute a model's non-zero parameters in millions."""
   return PARAMETERS[size] * (1 - sparsity)

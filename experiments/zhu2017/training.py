@@ -1,4 +1,7 @@
-"""Training one language model, dense or pruned gradually; one compiled program for all sparsities of a size."""
+"""Train one language model, dense or pruned gradually.
+
+One compiled program serves all sparsities and intervals of a size.
+"""
 
 import functools
 import time
@@ -9,57 +12,67 @@ import numpy as np
 import optax
 
 import prunejax
-from experiments.zhu2017 import words
+from experiments.zhu2017 import corpus
 from prunejax.models import lstm
 
-CHUNK = 20  # steps of one call
+STEPS_PER_CALL = 20
+# Settings that are constants of the compiled program.
+_STATIC = (
+  'vocabulary',
+  'hidden',
+  'dropout',
+  'learning_rate',
+  'clip',
+  'begin',
+  'end',
+  'steps',
+  'batch',
+  'length',
+)
 
 
-def measure(settings, root, folder, say):
-  """Perplexity, non-zeros and seconds of one cell; `settings` is the cell's and holds every number it depends on."""
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Train one cell and measure its held-out perplexity.
+
+  Args:
+    settings: of a cell of `study.plan`.
+    root: folder of plain text, or ''.
+    folder, say: unused.
+
+  Returns:
+    Held-out perplexity, losses in nats a word, non-zeros, sizes, and the seconds of training.
+
+  Raises:
+    FloatingPointError: if a loss is not finite.
+  """
   del folder, say
-  s = settings
-  train, held_out, vocabulary = words.load(root, s['most_words'], s['vocabulary'])
-  program = _program(
-    *(
-      s[k]
-      for k in (
-        'vocabulary',
-        'hidden',
-        'dropout',
-        'learning_rate',
-        'clip',
-        'begin',
-        'end',
-        'steps',
-        'batch',
-        'length',
-      )
-    )
-  )
-  init, run, loss = program
-  columns = _columns(train, s['batch'])
-  state, place = init(jax.random.key(s['seed']), s['sparsity'], s['interval']), 0
+  train, held_out, _ = corpus.load(root, settings['most_words'], settings['vocabulary'])
+  init, run, loss = _program(*(settings[key] for key in _STATIC))
+  sparsity, interval = settings['sparsity'], settings['interval']
+  columns = _columns(train, settings['batch'])
+  state, position = init(jax.random.key(settings['seed']), sparsity, interval), 0
   start, losses = time.perf_counter(), []
-  for first in range(0, s['steps'], CHUNK):
-    batches, place = _batches(columns, s['length'], place, min(CHUNK, s['steps'] - first))
-    state, found = run(state, batches, s['sparsity'], s['interval'])
-    losses.append(np.asarray(found))
+  for first in range(0, settings['steps'], STEPS_PER_CALL):
+    count = min(STEPS_PER_CALL, settings['steps'] - first)
+    batches, position = _batches(columns, settings['length'], position, count)
+    state, step_losses = run(state, batches, sparsity, interval)
+    losses.append(np.asarray(step_losses))
     if not np.isfinite(losses[-1]).all():
-      raise FloatingPointError(f'the loss is not finite before step {first + CHUNK}')
+      raise FloatingPointError(f'the loss is not finite before step {first + STEPS_PER_CALL}')
   seconds = time.perf_counter() - start
   params = state[0]
-  kept = {k: int(v) for k, v in _nonzeros(params).items()}
   masks = prunejax.get_masks(state[1], params)
-  wide = _columns(held_out, s['batch'])
-  batches, _ = _batches(wide, s['length'], 0, (wide.shape[1] - 1) // s['length'])
+  held_out_columns = _columns(held_out, settings['batch'])
+  length = settings['length']
+  batches, _ = _batches(held_out_columns, length, 0, (held_out_columns.shape[1] - 1) // length)
   mean = float(np.mean(loss(params, batches)))
+  leaves = jax.tree.leaves(params)
   return {
     'perplexity': float(np.exp(mean)),
     'loss': mean,
     'train_loss': float(np.mean(np.concatenate(losses)[-50:])),
-    'nonzeros': sum(kept.values()),
-    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'nonzeros': sum(int(np.count_nonzero(np.asarray(leaf))) for leaf in leaves),
+    'parameters': sum(leaf.size for leaf in leaves),
     'sparsity': prunejax.masks.sparsity(masks, lstm.PRUNABLE)['total'],
     'train_seconds': round(seconds, 2),
     'train_words': len(train),
@@ -70,13 +83,13 @@ def measure(settings, root, folder, say):
 
 @functools.lru_cache(8)
 def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps, batch, length):
-  """(init, run, loss), jitted. Sparsity and interval are arguments, so every arm of a size is this one program."""
+  """(init, run, loss), jitted; sparsity and interval are arguments."""
   model = lstm.Lstm(vocabulary, hidden, dropout=dropout)
-  blank = lstm.zero_state(batch, hidden)
+  zero_state = lstm.zero_state(batch, hidden)
 
   def chain(sparsity, interval):
     rate = optax.linear_schedule(learning_rate, 0.0, steps)
-    # Masks rest once the target is reached (section 3 of the paper).
+    # Masks stay fixed once the target is reached (section 3 of the paper).
     when = prunejax.until(end, prunejax.every(interval, begin=begin))
     link = prunejax.prune_transform(
       prunejax.magnitude(),
@@ -88,15 +101,15 @@ def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps
 
   @jax.jit
   def init(key, sparsity, interval):
-    params = model.init(key, jnp.zeros((batch, length), jnp.int32), blank)['params']
-    return params, chain(sparsity, interval).init(params), blank, jax.random.fold_in(key, 1)
+    params = model.init(key, jnp.zeros((batch, length), jnp.int32), zero_state)['params']
+    return params, chain(sparsity, interval).init(params), zero_state, jax.random.fold_in(key, 1)
 
   def loss_of(params, tokens, state, deterministic, key):
     logits, state = model.apply(
       {'params': params}, tokens[:, :-1], state, deterministic, rngs={'dropout': key}
     )
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    return jnp.mean(each), state
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    return jnp.mean(losses), state
 
   @jax.jit
   def run(state, batches, sparsity, interval):
@@ -119,30 +132,26 @@ def _program(vocabulary, hidden, dropout, learning_rate, clip, begin, end, steps
       value, state = loss_of(params, tokens, state, True, jax.random.key(0))
       return state, value
 
-    return jax.lax.scan(step, blank, batches)[1]
+    return jax.lax.scan(step, zero_state, batches)[1]
 
   return init, run, loss
 
 
 def _columns(ids, batch):
   """The text as `batch` columns that are read side by side: [batch, n]."""
-  each = len(ids) // batch
-  return ids[: each * batch].reshape(batch, each)
+  length = len(ids) // batch
+  return ids[: length * batch].reshape(batch, length)
 
 
-def _batches(columns, length, place, count):
-  """`count` batches [count, batch, length + 1] from `place` on, and where they end; past the end it starts again."""
-  out = []
+def _batches(columns, length, position, count):
+  """(`count` batches [count, batch, length + 1] from `position` on, the next position).
+
+  Past the end of the text, reading starts again at 0.
+  """
+  batches = []
   for _ in range(count):
-    if place + length + 1 > columns.shape[1]:
-      place = 0
-    out.append(columns[:, place : place + length + 1])
-    place += length
-  return np.stack(out), place
-
-
-def _nonzeros(params):
-  return {
-    jax.tree_util.keystr(path): np.count_nonzero(np.asarray(x))
-    for path, x in jax.tree_util.tree_leaves_with_path(params)
-  }
+    if position + length + 1 > columns.shape[1]:
+      position = 0
+    batches.append(columns[:, position : position + length + 1])
+    position += length
+  return np.stack(batches), position

@@ -1,0 +1,1 @@
+"""What `python -m prunejax bench` measures, one file a bench."""

@@ -1,17 +1,19 @@
-"""Whether the input pipeline keeps ahead of the step, from the tokenised cache on."""
+"""Measures whether the input pipeline, from the tokenised cache on, is faster than the step."""
 
 import functools
 import json
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from prunejax.bench import measure, train
 from prunejax.data import wordpiece
-from prunejax.train import inputs, loop, optimizer
+from prunejax.train import inputs, loop, optimizer, recipe
 from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
@@ -20,8 +22,17 @@ STEPS = {'tiny': 4, 'small': 40, 'base': 100, 'large': 100}
 RECIPE = {32: inputs.pretraining.Recipe(32, 0.15, 5), 128: inputs.pretraining.Recipe(128, 0.15, 20)}
 
 
-def run(size, say, **options):
-  """Rows: examples a second of both kinds of input and of the packaged model's step; how long steps waited."""
+def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
+  """Measures how fast inputs are made and used, and how long steps wait for them.
+
+  Args:
+    size: a name of `sizes.SIZES`: number of documents, batch size, steps.
+    say: prints one line.
+    **options: not used.
+
+  Yields:
+    Rows: examples a second of both kinds of input; the packaged model's step; the time it waits.
+  """
   del options
   with tempfile.TemporaryDirectory(prefix='prunejax-bench-') as folder:
     say(f'  writing and tokenising {DOCUMENTS[size]} documents')
@@ -58,21 +69,19 @@ def run(size, say, **options):
 
 
 def _fed(batch, rows, steps, made, folder):
-  """Rows of the packaged model's step: what it uses when inputs cost nothing, what it waits for when they are made,
-  and what is left of its rate in a whole run.
-  """
+  """Rows of the packaged model's step: examples it uses, time it waits, its rate in a whole run."""
   same = batch(0)
-  step, _ = train.stepping(*_nano(folder, rows, steps), same)
-  taken = measure.interleaved({'step': lambda: step(same)}, rounds=max(steps // 2, 3), seconds=15)[
-    'step'
-  ]
-  used = rows / taken.median
+  config = _nano(folder, rows, steps)
+  step, _ = train.stepping(*_built(config), same)
+  rounds = max(steps // 2, 3)
+  times = measure.interleaved({'step': lambda: step(same)}, rounds, seconds=15)['step']
+  used = rows / times.median
   yield measure.row(
     'pre-training, made against used',
     made / used,
     'x the step',
     '>= 1',
-    f'the packaged model uses {used:,.0f} examples/s: {taken} a step, its batch in memory',
+    f'the packaged model uses {used:,.0f} examples/s: {times} a step, its batch in memory',
   )
   yield _waits('pre-training, packaged model', *waiting(step, batch, steps))
   pairs = []
@@ -82,22 +91,20 @@ def _fed(batch, rows, steps, made, folder):
       metrics = step(same)
     jax.block_until_ready(metrics)
     alone = steps / (time.perf_counter() - began)
-    pairs.append(
-      (alone, _whole_run(_nano(folder, rows, steps)[0], pathlib.Path(folder) / f'run-{turn}'))
-    )
+    pairs.append((alone, _whole_run(config, pathlib.Path(folder) / f'run-{turn}')))
   alone, whole = np.median(pairs, axis=0)
   yield measure.row(
     'a whole run, packaged model',
     np.median([b / a for a, b in pairs]),
     'x the bare step',
     '>= 0.95',
-    f'loop.train with inputs, log lines and TensorBoard, {whole:.1f} steps/s; its step alone on one batch,'
-    f' {alone:.1f}; {len(pairs)} turns of {steps} steps',
+    f'loop.train with inputs, log lines and TensorBoard, {whole:.1f} steps/s; its step alone on'
+    f' one batch, {alone:.1f}; {len(pairs)} turns of {steps} steps',
   )
 
 
 def _whole_run(config, folder):
-  """Steps a second of `loop.train` after its first step, as its own log has it."""
+  """Steps a second of `loop.train` after its first step, from its own log."""
   loop.train(config, folder, say=lambda line: None)
   rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   return [
@@ -106,21 +113,32 @@ def _whole_run(config, folder):
 
 
 def _slow(batch, steps):
-  """A step that takes no core: as on an accelerator, which needs some 40 ms for as many tokens of BERT-Base."""
+  """Row of a step that takes no core, as on an accelerator (40 ms for a BERT-Base)."""
   waits = waiting(lambda _: time.sleep(0.02), batch, steps)
   yield _waits('pre-training, batch 256 x 128, a step of 20 ms elsewhere', *waits)
 
 
-def waiting(step, batch, steps):
-  """(seconds that each step after the first waited for its batch, seconds of all of them)."""
-  waits, ready = [], inputs.prefetch(batch, 0, steps)
-  jax.block_until_ready(step(next(ready)))
+def waiting(
+  step: Callable[[Any], Any], batch: Callable[[int], Any], steps: int
+) -> tuple[np.ndarray, float]:
+  """Measures how long steps wait for their batches.
+
+  Args:
+    step: batch -> anything.
+    batch: step number -> batch.
+    steps: how many; the first is not measured.
+
+  Returns:
+    The seconds that each step waited, and the seconds of all steps together.
+  """
+  waits, batches = [], inputs.prefetch(batch, 0, steps)
+  jax.block_until_ready(step(next(batches)))
   began = time.perf_counter()
   for _ in range(1, steps):
     start = time.perf_counter()
-    given = next(ready)
+    current = next(batches)
     waits.append(time.perf_counter() - start)
-    jax.block_until_ready(step(given))
+    jax.block_until_ready(step(current))
   return np.array(waits), time.perf_counter() - began
 
 
@@ -131,13 +149,13 @@ def _waits(name, waits, total):
     share,
     '% of the time',
     '<= 1',
-    f'{len(waits)} steps after the first: the median waited {measure.clock(np.median(waits))},'
-    f' the longest {measure.clock(waits.max())}, of {measure.clock(total / len(waits))} a step',
+    f'{len(waits)} steps after the first: median wait {measure.clock(np.median(waits))},'
+    f' longest {measure.clock(waits.max())}, of {measure.clock(total / len(waits))} a step',
   )
 
 
 def _seconds(batch, steps):
-  """Median seconds to make one batch; the first, which sets up an epoch, is not counted."""
+  """Median seconds to make one batch. The first, which sets up an epoch, is not counted."""
   times = []
   for step in range(steps + 1):
     start = time.perf_counter()
@@ -147,8 +165,8 @@ def _seconds(batch, steps):
 
 
 def _nano(folder, rows, steps):
-  """(config, tx, program) of the packaged model's step on the written text."""
-  config = train.config_of(
+  """The config of the packaged model on the text of `write`."""
+  return train.config_of(
     'tiny',
     init='nano',
     model__dropout=0.0,
@@ -166,13 +184,24 @@ def _nano(folder, rows, steps):
     checkpoint__every=0,
     log__every=max(steps // 10, 1),
   )
-  tx = optimizer.make(config)
-  source, data = programs.read_inputs(config)
-  return config, tx, programs.build(config, source, data, tx)
 
 
-def write(folder, pieces, documents):
-  """`documents` texts of the vocabulary's own words in folder/text, and a CoLA table of as many rows."""
+def _built(config):
+  """(recipe, tx, program) of a config."""
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
+  source, data = programs.read_inputs(run)
+  return run, tx, programs.build(run, source, data, tx)
+
+
+def write(folder: pathlib.Path, pieces: Iterable[str], documents: int):
+  """Writes random text in folder/text and a CoLA table in folder/glue.
+
+  Args:
+    folder: where to write.
+    pieces: the vocabulary whose words are used.
+    documents: number of documents, and of rows of the table.
+  """
   rng = np.random.default_rng(0)
   words = np.array(
     [piece for piece in pieces if piece.isalpha() and piece.isascii() and len(piece) > 1]

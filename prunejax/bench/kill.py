@@ -1,9 +1,9 @@
-"""`kill -9` at random moments, again and again, then on: does a sweep end as if nothing had happened?
+"""`kill -9` at random moments, again and again: does a sweep end as if nothing had happened?
 
-The real command in a process of its own, a sweep of two runs that save every second step, as one program or one by one.
-It is struck while it starts, steps, saves a checkpoint, writes a model, writes the ledger; with SIGTERM now and then
-instead. A process that is to be struck while it starts is started by hand, any other is forked from one that has the
-imports done.
+The real command runs in its own process: a sweep of two runs that save every second step, as one
+program or one by one. It is killed while it starts, trains, saves a checkpoint, writes a model or
+writes the ledger, sometimes with SIGTERM instead. A process that will be killed at its start is a
+new one; any other is forked from a process that has imported everything.
 """
 
 import collections
@@ -17,15 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from prunejax import files
-from prunejax.bench import forks, measure
+from prunejax.bench import fork_server, measure, sizes
 from prunejax.report import ledger
 from prunejax.train import preemption
 
+TARGET_SIZES = tuple(sizes.SIZES)  # a sweep has to survive at any size
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
 from configs import base
@@ -60,22 +62,27 @@ CHANGES = {
   'log.tensorboard': False,
   'log.who_pays': False,
 }
-WORDS = 'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'.split()
+WORDS = (
+  'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'
+).split()
 
+OUTPUT = 'output.txt'  # what the processes print
 SHARES = (0.2, 0.25, 0.25, 0.15, 0.15)  # of the moments below, in their order
-WAYS = ((), ('--one-by-one',))
-# What a row says of the way it came about: a member that is left alone goes on by itself, with the same numbers.
+OPTIONS = ((), ('--one-by-one',))
+# Fields of a row that depend on how it was computed: a member that is left over continues alone,
+# with the same numbers.
 COST = ('time', 'seconds', 'device_seconds', 'members', 'batching')
 
 
 class Moment(NamedTuple):
-  """When to strike: after something is seen in the work directory, so many seconds later at most."""
+  """When to kill: up to `spread` seconds after `watch` returns something new."""
 
-  seen: object  # work directory -> something that changes
+  watch: Callable[[pathlib.Path], object] | None  # of the work directory; None: from the start on
   spread: float
 
 
 def _moments(startup, training):
+  """{name: moment}, for a start and a training of so many seconds."""
   count = lambda pattern: lambda work: sorted(str(p) for p in work.glob(pattern))
   return {
     'start-up': Moment(None, startup),
@@ -90,87 +97,95 @@ def _moments(startup, training):
   }
 
 
-def run(size, say, times=None, **_):
-  """Rows of the table: strikes, the moments they hit, and the sweeps that ended otherwise than the one left alone."""
+def run(
+  size: str, say: Callable[[str], None], times: int | None = None, **options
+) -> Iterator[dict]:
+  """Kills sweeps and compares how they end with one that was left alone.
+
+  Args:
+    size: a name of `sizes.SIZES`; 'tiny' takes fewer steps.
+    say: prints one line.
+    times: how often to kill; None for 20.
+    **options: not used.
+
+  Yields:
+    Rows: kills and the moments they hit, sweeps that ended differently, damaged checkpoints, the
+    status after SIGTERM, the time a kill takes.
+  """
+  del options
   times, rng, began = times or 20, np.random.default_rng(0), time.perf_counter()
-  with (
-    tempfile.TemporaryDirectory(prefix='prunejax-kill-') as scratch,
-    contextlib.ExitStack() as stack,
-  ):
+  with tempfile.TemporaryDirectory(prefix='prunejax-kill-') as scratch:
     home = _home(pathlib.Path(scratch), 10 if size == 'tiny' else 30)
-    server = stack.enter_context(contextlib.closing(forks.Server(ROOT, _environment(home))))
-    startup, whole, training = time.perf_counter() - began, {}, {}
-    done, hit, ends, other, sweeps, damaged = (
-      0,
-      collections.Counter(),
-      collections.Counter(),
-      [],
-      0,
-      0,
-    )
-    while done < times:
-      work, status, way = home / f'work{sweeps}', -9, WAYS[sweeps % 2]
-      if way not in whole:
-        training[way] = _alone(home, server, home / f'whole{len(way)}', way)
-        whole[way] = outcome(home / f'whole{len(way)}')
-      moments = _moments(startup, training[way])
-      while status != 0:
-        strike = done < times and rng.random() < 0.95
-        name = rng.choice(list(moments), p=SHARES)
-        notice = signal.SIGTERM if name != 'start-up' and rng.random() < 0.2 else signal.SIGKILL
-        process = _start(home, work, way, server if not strike or moments[name].seen else None)
-        status = (
-          _struck(home, process, work, moments[name], notice, rng)
-          if strike
-          else _end(home, process)
-        )
-        if strike and status != 0:
-          done += 1
-          hit[name] += 1
-          # Told when all was done but the farewell: nothing is left to start again for.
-          over = status == -signal.SIGTERM and len(outcome(work)) == len(whole[way])
-          ends[notice.name, preemption.RESTART if over else status] += 1
-          if done % 10 == 0:
-            say(
-              f'  {done} of {times} strikes, {sweeps} sweeps ended, {len(other)} otherwise than the one left alone'
-            )
-      sweeps += 1
-      damaged += len(list(work.glob('*/*/damaged-*')))
-      other += [
-        f'{work.name} {" ".join(way)}: {what}' for what in differences(whole[way], outcome(work))
-      ]
-  killed = sum(n for (name, _), n in ends.items() if name == 'SIGKILL')
-  told = {status: n for (name, status), n in ends.items() if name == 'SIGTERM'}
-  where = ', '.join(f'{n} {name}' for name, n in sorted(hit.items()))
-  by = f'{killed} by kill -9, {sum(told.values())} by SIGTERM'
-  yield measure.row('strikes', done, 'times', detail=f'at {where}; {by}')
+    with contextlib.closing(fork_server.Server(ROOT, _environment(home))) as server:
+      startup = time.perf_counter() - began
+      expected, training = {}, {}  # of a sweep that is left alone, by its options
+      kills, sweeps, damaged, different = 0, 0, 0, []
+      hits, statuses = collections.Counter(), collections.Counter()
+      while kills < times:
+        work, chosen, status = home / f'work{sweeps}', OPTIONS[sweeps % 2], None
+        if chosen not in expected:
+          alone = home / f'alone{len(chosen)}'
+          training[chosen] = _run_alone(home, server, alone, chosen)
+          expected[chosen] = outcome(alone)
+        moments = _moments(startup, training[chosen])
+        while status != 0:
+          kill = kills < times and rng.random() < 0.95
+          name = rng.choice(list(moments), p=SHARES)
+          number = signal.SIGTERM if name != 'start-up' and rng.random() < 0.2 else signal.SIGKILL
+          forked = not kill or moments[name].watch
+          process = _start(home, work, chosen, server if forked else None)
+          if not kill:
+            status = _check(home, process.wait())
+            continue
+          status = _kill(home, process, work, moments[name], number, rng)
+          if status == 0:
+            continue
+          kills += 1
+          hits[name] += 1
+          # A SIGTERM after the last row was written: there is nothing to start again for.
+          late = status == -signal.SIGTERM and len(outcome(work)) == len(expected[chosen])
+          statuses[number.name, preemption.RESTART if late else status] += 1
+          if kills % 10 == 0:
+            say(f'  {kills} of {times} kills, {sweeps} sweeps, {len(different)} differences')
+        sweeps += 1
+        damaged += len(list(work.glob('*/*/damaged-*')))
+        different += [
+          f'{work.name} {" ".join(chosen)}: {difference}'
+          for difference in differences(expected[chosen], outcome(work))
+        ]
+  by_signal = collections.Counter()
+  for (name, _), count in statuses.items():
+    by_signal[name] += count
+  where = ', '.join(f'{count} {name}' for name, count in sorted(hits.items()))
+  how = f'{by_signal["SIGKILL"]} by kill -9, {by_signal["SIGTERM"]} by SIGTERM'
+  yield measure.row('kills', kills, 'times', detail=f'at {where}; {how}')
+  compared = 'ledger (numbers, mask hashes), weights and logged steps compared bit for bit'
   yield measure.row(
-    'sweeps that ended otherwise',
-    len(other),
+    'sweeps that ended differently',
+    len(different),
     f'of {sweeps}',
     '== 0',
-    '; '.join(other)[:300]
-    or 'ledger (numbers, mask hashes), weights and logged steps compared bit for bit with the sweep left alone',
+    '; '.join(different)[:300] or f'{compared} with a sweep left alone',
   )
   yield measure.row(
-    'checkpoints found damaged', damaged, '', detail='named, set aside, and the one before used'
+    'damaged checkpoints', damaged, '', detail='reported, set aside, and the one before used'
   )
   yield measure.row(
     f'SIGTERM that ended with {preemption.RESTART}',
-    told.get(preemption.RESTART, 0),
-    f'of {sum(told.values())}',
-    f'== {sum(told.values())}',
+    statuses['SIGTERM', preemption.RESTART],
+    f'of {by_signal["SIGTERM"]}',
+    f'== {by_signal["SIGTERM"]}',
   )
   yield measure.row(
-    'time of a strike',
-    (time.perf_counter() - began) / max(done, 1),
+    'time of a kill',
+    (time.perf_counter() - began) / max(kills, 1),
     's',
     detail='start-up included',
   )
 
 
 def _home(folder, steps):
-  """A corpus of sixty words, the config, and a place for compiled programs: a start is what takes the time."""
+  """Writes a corpus of sixty words and the config; returns the folder."""
   rng = np.random.default_rng(0)
   (folder / 'text').mkdir()
   for i in range(30):
@@ -187,80 +202,98 @@ def _home(folder, steps):
 
 
 def _environment(home):
-  """Of the processes; a program is compiled once, in a hurry, and read again by all."""
-  hurry = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  """Environment of the processes. They share compiled programs: a start is what takes the time."""
+  quick = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   return {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {hurry}',
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {quick}',
     'JAX_COMPILATION_CACHE_DIR': str(home / 'programs'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   }
 
 
-def _start(home, work, way, server=None):
-  argv = ['sweep', f'--config={home}/killed.py', f'--workdir={work}', *way]
+def _start(home, work, chosen, server=None):
+  """Starts the sweep into the folder `work`; in a new process, if there is no server."""
+  argv = ['sweep', f'--config={home}/killed.py', f'--workdir={work}', *chosen]
   if server:
-    return server.start(argv, home / 'said.txt')
-  with open(home / 'said.txt', 'ab') as said:
+    return server.start(argv, home / OUTPUT)
+  with open(home / OUTPUT, 'ab') as output:
     command = [sys.executable, '-m', 'prunejax', *argv]
-    return subprocess.Popen(command, cwd=ROOT, env=_environment(home), stdout=said, stderr=said)
+    return subprocess.Popen(command, cwd=ROOT, env=_environment(home), stdout=output, stderr=output)
 
 
-def _alone(home, server, work, way):
-  """Runs a sweep to its end, which also makes its programs; the seconds from its first step to its end."""
-  process, seen = _start(home, work, way, server), None
+def _run_alone(home, server, work, chosen):
+  """Runs a sweep to its end, which compiles its programs; the seconds from its first step on."""
+  process, first_step = _start(home, work, chosen, server), None
   while process.poll() is None:
     time.sleep(0.005)
-    seen = seen or (time.perf_counter() if list(work.glob('cells/*/metrics.jsonl')) else None)
+    if first_step is None and list(work.glob('cells/*/metrics.jsonl')):
+      first_step = time.perf_counter()
   _check(home, process.returncode)
-  return time.perf_counter() - seen
+  return time.perf_counter() - first_step
 
 
-def _end(home, process):
-  process.wait()
-  return _check(home, process.returncode)
-
-
-def _struck(home, process, work, moment, notice, rng):
-  """The status of a process that was struck at a moment, or was done before: 0."""
-  before = moment.seen and moment.seen(work)
-  while moment.seen and process.poll() is None and moment.seen(work) == before:
-    time.sleep(0.001)
+def _kill(home, process, work, moment, number, rng):
+  """Sends a signal at a moment; returns the exit status, 0 if the process had ended before."""
+  if moment.watch:
+    before = moment.watch(work)
+    while process.poll() is None and moment.watch(work) == before:
+      time.sleep(0.001)
   try:
     process.wait(rng.random() * moment.spread)
   except subprocess.TimeoutExpired:
-    process.send_signal(notice)
+    process.send_signal(number)
   process.wait()
   return _check(home, process.returncode, {-signal.SIGKILL, -signal.SIGTERM, preemption.RESTART})
 
 
 def _check(home, status, expected=()):
+  """Returns the exit status, if it is 0 or expected; otherwise raises with the last output."""
   if status and status not in expected:
-    said = (home / 'said.txt').read_text(errors='replace').splitlines()
-    raise RuntimeError(f'the sweep ended with status {status}: {" | ".join(said[-3:])}')
+    lines = (home / OUTPUT).read_text(errors='replace').splitlines()
+    raise RuntimeError(f'the sweep ended with status {status}: {" | ".join(lines[-3:])}')
   return status
 
 
-def outcome(work) -> dict:
-  """What a finished sweep leaves, without what it cost: {what: its content or digest}."""
-  found = {}
+def outcome(work: pathlib.Path) -> dict[str, object]:
+  """Collects what a finished sweep leaves, without what depends on how it was computed.
+
+  Args:
+    work: its work directory.
+
+  Returns:
+    {name: value or sha256} of the fields of ledger rows, the files of models and the logged steps.
+  """
+  collected = {}
   for row in ledger.read(work / 'ledger.jsonl'):
-    found |= {f'row {row["cell"]} {k}': v for k, v in row.items() if k not in COST}
-    for path in sorted((work / 'cells' / row['cell'] / 'model').iterdir()):
-      found[f'{row["cell"]}/{path.name}'] = hashlib.sha256(files.read(path, 2**40)).hexdigest()
-    logged = files.read(work / 'cells' / row['cell'] / 'metrics.jsonl').splitlines()
-    found[f'{row["cell"]} logged'] = [
-      (line['kind'], line['step']) for line in map(json.loads, logged)
-    ]
-  return found
+    cell = work / 'cells' / row['cell']
+    collected |= {f'row {row["cell"]} {k}': v for k, v in row.items() if k not in COST}
+    for path in sorted((cell / 'model').iterdir()):
+      digest = hashlib.sha256(files.read(path, 2**40)).hexdigest()
+      collected[f'{row["cell"]}/{path.name}'] = digest
+    lines = map(json.loads, files.read(cell / 'metrics.jsonl').splitlines())
+    collected[f'{row["cell"]} logged'] = [(line['kind'], line['step']) for line in lines]
+  return collected
 
 
-def differences(whole, other) -> list:
-  """What two outcomes do not share, and where they are short, how they differ."""
-  names = sorted(name for name in whole.keys() | other.keys() if whole.get(name) != other.get(name))
-  return [f'{name} ({str(whole.get(name))[:99]} / {str(other.get(name))[:99]})' for name in names]
+def differences(expected: dict[str, object], other: dict[str, object]) -> list[str]:
+  """Compares two outcomes.
+
+  Args:
+    expected: of `outcome`.
+    other: of `outcome`.
+
+  Returns:
+    Names whose values differ or that only one has, each with both values, shortened.
+  """
+  names = sorted(expected.keys() | other.keys())
+  return [
+    f'{name} ({str(expected.get(name))[:99]} / {str(other.get(name))[:99]})'
+    for name in names
+    if expected.get(name) != other.get(name)
+  ]
 
 
 def _size(path):

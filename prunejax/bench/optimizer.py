@@ -1,4 +1,9 @@
-"""What the pruning link adds to an AdamW step whose masks rest, and what other ways to hold the masks would add."""
+"""Measures what the pruning link adds to an AdamW step between mask updates.
+
+Other ways to hold the masks are measured beside it.
+"""
+
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +16,22 @@ from prunejax.pruning import masks as masks_lib
 NEVER = 10**6
 
 
-def run(size, say, **options):
-  """Rows: ratio to AdamW alone, donated, for bool masks, packed masks, held zeros and a finished schedule; bytes."""
+def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
+  """Times donated AdamW steps with and without links that hold zeros.
+
+  Args:
+    size: a name of `sizes.SIZES`.
+    say: prints one line.
+    **options: not used.
+
+  Yields:
+    Rows: ratios to AdamW alone for bool masks, packed masks, held zeros and a finished schedule;
+    bytes.
+  """
   del options
   shapes = sizes.shapes(size)
   count = sum(rows * columns for rows, columns in shapes.values())
-  # At any time: the gradient, weights and two moments of every candidate, and a copy while one is set up.
+  # The gradient; weights and two moments of every candidate; a copy while one is set up.
   if lack := measure.lacks(4 * count * (4 + 3 * len(_links()))):
     yield measure.row('AdamW with prune_transform', None, 'x AdamW', '<= 1.10', lack)
     return
@@ -37,13 +52,14 @@ def run(size, say, **options):
     yield measure.row(
       f'AdamW step, {name}', measure.ratio(times[name], plain), 'x AdamW', target, detail
     )
+  saved = 100 * (1 - memory['packed']['state'] / memory['bool']['state'])
   yield measure.row(
     'packed masks, time',
     measure.ratio(times['packed'], times['bool']),
     'x bool masks',
     '',
-    f'saves {100 * (memory["bool"]["state"] - memory["packed"]["state"]) / memory["bool"]["state"]:.1f} % of the'
-    ' bytes of weights, moments and masks, and needs an axis that no mesh divides',
+    f'saves {saved:.1f} % of the bytes of weights, moments and masks, and needs an axis that no'
+    ' mesh divides',
   )
   if memory['plain']['temporary'] is not None:
     more = memory['bool']['temporary'] - memory['plain']['temporary'] - count
@@ -52,12 +68,12 @@ def run(size, say, **options):
       100 * more / (4 * count),
       '% of the weights',
       '< 10',
-      'of a step that may move masks, more than AdamW alone; the new masks, a byte a weight, not counted',
+      'of a step that may move masks, beyond AdamW alone; without the new masks, a byte each',
     )
 
 
 def _links():
-  """{name: links after AdamW}. A mask step comes first and never again: what is timed are the steps between."""
+  """{name: links after AdamW}. Masks move at the first step only, which is not timed."""
   prune = lambda when: prunejax.prune_transform(
     prunejax.magnitude(), prunejax.constant(0.9), when, where='.*/kernel'
   )
@@ -71,7 +87,7 @@ def _links():
 
 
 def _packed():
-  """A last link that holds the zeros of its init by packed masks: what packing would cost prune_transform."""
+  """A last link that holds the zeros of its init by packed masks: the cost of packing."""
 
   def init(params):
     return masks_lib.pack(jax.tree.map(lambda p: p != 0, params))
@@ -85,7 +101,7 @@ def _packed():
 
 
 def _candidate(tx, shapes, grad):
-  """(a call that does one donated step after the first, {'state': bytes, 'temporary': bytes})."""
+  """(function that takes one donated step, {'state': bytes, 'temporary': bytes})."""
 
   def step(state, grad):
     params, opt_state = state

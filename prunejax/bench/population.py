@@ -1,24 +1,36 @@
-"""A grid as one program: fine-tuning at ten sparsities and four learning rates, together and one after the other."""
+"""Measures a grid as one program against its runs one after the other.
+
+The grid is fine-tuning at ten sparsities and four learning rates.
+"""
 
 import itertools
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from prunejax.bench import measure, sizes, train
 from prunejax.models.hf import bert as bert_hf
-from prunejax.sweep import population, resources, stacking, wave
-from prunejax.train import configs, inputs, optimizer, sharding
+from prunejax.sweep import population, resources, stacking
+from prunejax.train import configs, inputs, loop, optimizer, recipe, sharding
 from prunejax.train import program as programs
 
 SPARSITIES, RATES = np.arange(10) / 10, (2e-5, 3e-5, 4e-5, 5e-5)
 ROWS, LENGTH = 32, 32
 
 
-def run(size, say, **options):
-  """Rows: steps of members a second in each way, what a mask step costs, compiles, memory a member.
+def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
+  """Times a step of every member, in each way of batching and one run after the other.
 
-  The model is the packaged one; on a GPU, where there is room for forty of it, the one of `size`.
+  The model is the packaged one; on a GPU, which has room for forty, the one of `size`.
+
+  Args:
+    size: a name of `sizes.SIZES`; 'tiny' has fewer cells.
+    say: prints one line.
+    **options: not used.
+
+  Yields:
+    Rows: members' steps a second, the cost of a mask step, memory a member.
   """
   del options
   cells = list(
@@ -27,7 +39,7 @@ def run(size, say, **options):
     )
   )
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
-  chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
+  chosen = population.batching(_cell(shape, 'auto', *cells[0]).recipe)
   ways = (chosen,) if size == 'tiny' else stacking.BATCHING
   calls, masked, waves, held = {}, {}, {}, {}
   for way in ways:
@@ -48,13 +60,13 @@ def run(size, say, **options):
     'alone': 'one after the other',
   }
   for way in (*ways, 'alone'):
-    said = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
+    in_waves = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
     yield measure.row(
       words[way],
       rate(way),
       "members' steps/s",
       '',
-      f'{what}{said}: {times[way]} for a step of each',
+      f'{what}{in_waves}: {times[way]} for a step of each',
     )
   for way in ways:
     gain = measure.ratio(times['alone'], times[way]) / waves[way]
@@ -74,7 +86,7 @@ def run(size, say, **options):
       measure.ratio(both['on'], both['off']),
       'x a step between',
       '',
-      'nothing is counted between: were the search run at each step, this would be 1',
+      'no threshold is searched between; if it were, this would be 1',
     )
     yield measure.row(
       f'{words[way]}: memory a member',
@@ -86,7 +98,7 @@ def run(size, say, **options):
 
 
 def _cell(shape, way, sparsity, rate):
-  """One run of the grid, its batch made up."""
+  """One run of the grid, on a random batch."""
   config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
   configs.override(
     config,
@@ -108,46 +120,47 @@ def _cell(shape, way, sparsity, rate):
   }
   data = inputs.Data(lambda step: batch, None, None, True, 0)
   source = inputs.Source(shape, None, None)
-  return wave.Run(f'{sparsity}-{rate}', '', config, None, source, data, optimizer.make(config))
+  run = recipe.resolve(config)
+  return loop.Run(f'{sparsity}-{rate}', '', run, None, source, data, optimizer.make(run))
 
 
 def _together(runs):
-  """(a step of all members of a wave, the same moving masks, engine, members a wave)."""
+  """(step of all members of a wave, the same with a mask update, engine, members a wave)."""
   first, number = runs[0], itertools.count()
-  program = programs.build(first.config, first.source, first.data, first.tx)
-  alone = programs.abstract_state(first.config, program, first.tx)
-  engine, plans = population.fitted(runs, program, alone)
+  program = programs.build(first.recipe, first.source, first.data, first.tx)
+  alone = programs.abstract_state(first.recipe, program, first.tx)
+  engine, plans = population.fitted(runs, program, alone, 0, {})
   state = engine.blank()
-  for place, run in enumerate(runs[: engine.width]):
-    state = engine.put(state, programs.initial_state(run.config, program, run.tx), place)
-  box, rows = [state], np.zeros(engine.width, np.int32)
+  for i, run in enumerate(runs[: engine.width]):
+    state = engine.put(state, programs.initial_state(run.recipe, program, run.tx), i)
+  current, rows = [state], np.zeros(engine.width, np.int32)
 
   def step(first=False):
-    began = (
-      jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, box[0]) if first else box[0]
-    )
+    state = current[0]
+    if first:  # the step counter is common to all members
+      state = jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, state)
     batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
-    box[0], metrics = engine.step(
-      began, stacking.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
+    current[0], metrics = engine.step(
+      state, stacking.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
     )
     return metrics
 
-  step(first=True)  # here the masks move; later steps are between mask updates
+  step(first=True)  # the masks move here; later steps are between mask updates
   return step, lambda: step(first=True), engine, len(plans[0]['members'])
 
 
 def _alone(run, count):
-  """(`count` steps of one run, as the loop takes them; the compiled program)."""
-  program = programs.build(run.config, run.source, run.data, run.tx)
+  """(function that takes `count` steps of one run as the loop does, the compiled program)."""
+  program = programs.build(run.recipe, run.source, run.data, run.tx)
   mesh = sharding.make_mesh()
-  shardings = sharding.shard(programs.abstract_state(run.config, program, run.tx), mesh)
-  box = [sharding.place(programs.initial_state(run.config, program, run.tx), shardings)]
-  one = sharding.steady(program.step, shardings)
-  compiled = one.lower(box[0], sharding.put_batch(run.data.train(0), mesh)).compile()
+  shardings = sharding.shard(programs.abstract_state(run.recipe, program, run.tx), mesh)
+  current = [sharding.place(programs.initial_state(run.recipe, program, run.tx), shardings)]
+  jitted = sharding.steady(program.step, shardings)
+  compiled = jitted.lower(current[0], sharding.put_batch(run.data.train(0), mesh)).compile()
 
   def steps():
     for number in range(count):
-      box[0], metrics = one(box[0], sharding.put_batch(run.data.train(number), mesh))
+      current[0], metrics = jitted(current[0], sharding.put_batch(run.data.train(number), mesh))
     return metrics
 
   return steps, compiled

@@ -1,9 +1,12 @@
-"""Time a weight of one mask update, from a million weights to a billion, as rows and as a plot."""
+"""Measures the time a weight of one mask update, from a million weights to a billion."""
 
 import io
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
 
 import jax.numpy as jnp
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -13,32 +16,45 @@ from prunejax.report import drawing
 LEAVES = 16
 SIDES = {'tiny': (16,), 'small': (256, 512, 1024), 'base': (256, 512, 1024, 2048, 4096, 8192)}
 SIDES['large'] = SIDES['base']
-FLAT_FROM = 16 * 2**20  # smaller ones lie in the cache
+TARGET_SIZES = ('base', 'large')  # both measure the same sides
+FLAT_FROM = 16 * 2**20  # weights; fewer fit into the cache
 COLOURS = {'uniform': '#0072B2', 'global': '#D55E00', 'one read': '#777777'}
 
 
-def run(size, say, *, out=None, **options):
-  """Rows: nanoseconds a weight at every size that fits, and how flat they are. Draws <out>-scaling.png."""
+def run(
+  size: str, say: Callable[[str], None], *, out: pathlib.Path | None = None, **options
+) -> Iterator[dict]:
+  """Times a mask update at every number of weights that fits into memory.
+
+  Args:
+    size: a name of `sizes.SIZES`: how many numbers of weights are tried.
+    say: prints one line.
+    out: the file of results; the plot <out>-scaling.png is written beside it.
+    **options: not used.
+
+  Yields:
+    Rows: nanoseconds a weight, and how far the slowest and fastest size lie apart.
+  """
   del options
   curves = {}
   for side in SIDES[size]:
     weights = LEAVES * side * side
-    # Weights, masks, and for a selection that is not done in place a copy of its keys.
+    # Weights, masks, and a copy of the keys for a selection that does not work in place.
     if lack := measure.lacks(weights * 10):
       yield measure.row(f'{_words(weights)} weights', None, 'ns a weight', '', lack)
       continue
     say(f'  {_words(weights)} weights')
     scores = sizes.weights({f'layer_{i}/kernel': (side, side) for i in range(LEAVES)})
     times = _times(scores)
-    for name, taken in times.items():
-      curves.setdefault(name, {})[weights] = taken
+    for name, candidate in times.items():
+      curves.setdefault(name, {})[weights] = candidate
       if name != 'one read':
         yield measure.row(
           f'{name}, {_words(weights)} weights',
-          1e9 * taken.median / weights,
+          1e9 * candidate.median / weights,
           'ns a weight',
           '',
-          f'{taken}; one read {1e9 * times["one read"].median / weights:.3f} ns',
+          f'{candidate}; one read {1e9 * times["one read"].median / weights:.3f} ns',
         )
     del scores
   yield from _flat(curves)
@@ -49,7 +65,7 @@ def run(size, say, *, out=None, **options):
 
 
 def _flat(curves):
-  """How far the sizes beyond the cache lie apart, in reads: a machine that is slower for a while does not bend it."""
+  """Rows of slowest against fastest size beyond the cache, in reads, so that load cancels out."""
   for name, curve in curves.items():
     large = [weights for weights in curve if weights >= FLAT_FROM]
     if name == 'one read' or len(large) < 2:
@@ -61,8 +77,8 @@ def _flat(curves):
       max(reads) / min(reads),
       'x',
       '<= 1.5',
-      f'{len(large)} sizes from {_words(FLAT_FROM)} on: {min(reads):.1f} to {max(reads):.1f} reads,'
-      f' {min(nanoseconds):.2f} to {max(nanoseconds):.2f} ns a weight',
+      f'{len(large)} sizes of at least {_words(FLAT_FROM)}: {min(reads):.1f} to {max(reads):.1f}'
+      f' reads, {min(nanoseconds):.2f} to {max(nanoseconds):.2f} ns a weight',
     )
 
 
@@ -79,28 +95,29 @@ def _words(weights):
   return f'{weights / 2**30:.0f} G' if weights >= 2**30 else f'{weights / 2**20:.3g} M'
 
 
-def draw(curves, title) -> bytes:
-  """PNG of {name: {weights: Times}}: time a weight against the number of weights, the spread of rounds as bars."""
+def draw(curves: Mapping[str, Mapping[int, measure.Times]], title: str) -> bytes:
+  """Plots the time a weight against the number of weights, with the spread of rounds as bars.
+
+  Args:
+    curves: {name: {number of weights: times}}.
+    title: of the plot.
+
+  Returns:
+    A PNG.
+  """
   with matplotlib.rc_context(drawing.STYLE):
     figure = Figure(figsize=(6.4, 4.2), facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, curve in curves.items():
-      weights = list(curve)
-      nanoseconds = lambda value, w: 1e9 * value / w
-      medians = [nanoseconds(t.median, w) for w, t in curve.items()]
+      each = [1e9 * np.array(times.rounds) / weights for weights, times in curve.items()]
+      medians = [np.median(rounds) for rounds in each]
       spread = [
-        [
-          m - nanoseconds(min(t.rounds), w)
-          for m, (w, t) in zip(medians, curve.items(), strict=True)
-        ],
-        [
-          nanoseconds(max(t.rounds), w) - m
-          for m, (w, t) in zip(medians, curve.items(), strict=True)
-        ],
+        [median - rounds.min() for median, rounds in zip(medians, each, strict=True)],
+        [rounds.max() - median for median, rounds in zip(medians, each, strict=True)],
       ]
       axes.errorbar(
-        weights, medians, spread, marker='o', capsize=2, color=COLOURS[name], label=name
+        list(curve), medians, spread, marker='o', capsize=2, color=COLOURS[name], label=name
       )
     axes.set(xscale='log', xlabel='weights', ylabel='nanoseconds a weight', title=title)
     axes.set_ylim(bottom=0)

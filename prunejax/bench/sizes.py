@@ -1,6 +1,7 @@
-"""The sizes a bench can be run at, and weights of that size."""
+"""The model sizes of the benches, and weights of these sizes."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ SIZES = {
 MATRICES = {'attention': ('query', 'key', 'value', 'output'), 'ffn': ('intermediate', 'output')}
 
 
-def bert(size):
-  """The BertConfig of a size; 'base' and 'large' are the published ones."""
+def bert(size: str) -> transformers.BertConfig:
+  """Returns the configuration of a size; 'base' and 'large' are the published ones."""
   layers, hidden, heads, intermediate, vocab = SIZES[size]
   return transformers.BertConfig(
     vocab_size=vocab,
@@ -28,24 +29,31 @@ def bert(size):
   )
 
 
-def shapes(size) -> dict:
-  """{path: shape} of the encoder's six matrices a layer: 72 leaves and 84,934,656 weights at 'base'."""
+def shapes(size: str) -> dict[str, tuple[int, int]]:
+  """Lists the encoder's six matrices a layer.
+
+  Args:
+    size: a name of SIZES.
+
+  Returns:
+    {path: shape}. 'base' has 72 leaves and 84,934,656 weights.
+  """
   layers, hidden, _, intermediate, _ = SIZES[size]
-  found = {}
+  matrices = {}
   for layer in range(layers):
     for block, names in MATRICES.items():
       for name in names:
         rows = intermediate if (block, name) == ('ffn', 'output') else hidden
         columns = intermediate if name == 'intermediate' else hidden
-        found[f'encoder/layer_{layer}/{block}/{name}/kernel'] = (rows, columns)
-  return found
+        matrices[f'encoder/layer_{layer}/{block}/{name}/kernel'] = (rows, columns)
+  return matrices
 
 
 def _gaussian(key, shape):
   return 0.02 * jax.random.normal(key, shape)
 
 
-# What weights can look like to a search for a threshold, from BERT's own to the hostile.
+# Distributions of weights: BERT's own, and others that are hard for a search of a threshold.
 KINDS = {
   'gaussian': _gaussian,
   '80 % zeros': lambda key, shape: jnp.where(
@@ -65,8 +73,19 @@ def _drawn(kind, shape, dtype, key):
   return KINDS[kind](key, shape).astype(dtype)
 
 
-def weights(shapes, kind='gaussian', dtype=jnp.float32) -> dict:
-  """{path: array} of one of KINDS, drawn by leaf."""
+def weights(
+  shapes: Mapping[str, tuple[int, int]], kind: str = 'gaussian', dtype: jnp.dtype = jnp.float32
+) -> dict[str, jax.Array]:
+  """Draws weights, leaf by leaf.
+
+  Args:
+    shapes: {path: shape}.
+    kind: a name of KINDS.
+    dtype: of the weights.
+
+  Returns:
+    {path: array}.
+  """
   key = jax.random.key(0)
   return {
     name: _drawn(kind, shape, jnp.dtype(dtype), jax.random.fold_in(key, i))

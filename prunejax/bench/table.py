@@ -1,25 +1,27 @@
-"""The rows of a bench as a person reads them: on the console, in Markdown, several machines side by side."""
+"""Tables of results: on the console, in Markdown, and several machines side by side."""
 
 import json
 import pathlib
+from collections.abc import Sequence
+from os import PathLike
 
 VERDICT = {True: 'ok', False: 'MISS', None: ''}
 
 
-def number(value) -> str:
-  """Three significant digits, or 'not run'."""
+def number(value: float | None) -> str:
+  """Formats a value with three significant digits; None is 'not run'."""
   if value is None:
     return 'not run'
   return f'{value:.3g}' if abs(value) < 1000 else f'{value:,.0f}'
 
 
-def rows(results):
-  """(bench, row) of every row of a file of results, in order."""
+def rows(results: dict) -> list[tuple[str, dict]]:
+  """Lists (bench, row) of every row of a file of results, in order."""
   return [(bench, row) for bench, part in results['benches'].items() for row in part['rows']]
 
 
-def text(results) -> str:
-  """The console's table: one line a figure, its target and verdict beside it."""
+def text(results: dict) -> str:
+  """Formats results for the console: one line a row, with its target and verdict."""
   lines, last = [], None
   width = max((len(row['name']) for _, row in rows(results)), default=0)
   for bench, row in rows(results):
@@ -27,17 +29,16 @@ def text(results) -> str:
       lines.append(f'{bench}  ({results["benches"][bench]["seconds"]:.0f} s)')
     last = bench
     value = f'{number(row["value"])} {row["unit"]}'
-    lines.append(
-      f'  {row["name"]:<{width}}  {value:<18} {row["target"]:<9} {VERDICT[row["ok"]]:<5} {row["detail"]}'
-    )
+    judged = f'{row["target"]:<9} {VERDICT[row["ok"]]:<5}'
+    lines.append(f'  {row["name"]:<{width}}  {value:<18} {judged} {row["detail"]}')
   return '\n'.join(lines + [verdict(results)])
 
 
-def verdict(results) -> str:
-  """'11 of 12 targets met; missed: 1 in train'."""
+def verdict(results: dict) -> str:
+  """Counts the targets that are met: '11 of 12 targets met; missed: 1 in train'."""
   judged = [(bench, row['ok']) for bench, row in rows(results) if row['ok'] is not None]
   if not judged:
-    return 'no figure here has a target'
+    return 'no row has a target'
   missed = [bench for bench, ok in judged if not ok]
   where = ', '.join(f'{missed.count(bench)} in {bench}' for bench in dict.fromkeys(missed))
   return f'{len(judged) - len(missed)} of {len(judged)} targets met' + (
@@ -45,15 +46,12 @@ def verdict(results) -> str:
   )
 
 
-def markdown(results) -> str:
-  """The committed table of one machine."""
-  m = results['machine']
-  versions = ', '.join(f'{name} {version}' for name, version in m['versions'].items())
-  lines = [f'# {m["kind"]}, size {results["size"]}', '']
-  lines += [
-    f'{m["device"]}, {m["processor"]}, {m["cores"]} cores, {m["ram_gib"]} GiB. {versions}.',
-    '',
-  ]
+def markdown(results: dict) -> str:
+  """Formats the results of one machine as Markdown."""
+  machine = results['machine']
+  versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
+  hardware = '{device}, {processor}, {cores} cores, {ram_gib} GiB'.format(**machine)
+  lines = [f'# {machine["kind"]}, size {results["size"]}', '', f'{hardware}. {versions}.', '']
   for bench, part in results['benches'].items():
     lines += [
       f'## {bench}',
@@ -75,27 +73,49 @@ def markdown(results) -> str:
   return '\n'.join([*lines, verdict(results), ''])
 
 
-def compare(paths) -> str:
-  """Tables of several machines side by side, one column a file. Raises ValueError, FileNotFoundError by file."""
+def compare(paths: Sequence[PathLike | str]) -> str:
+  """Puts several files of results side by side.
+
+  Args:
+    paths: of files that `suite.run` wrote.
+
+  Returns:
+    A table in Markdown with one column a file.
+
+  Raises:
+    FileNotFoundError: a file is missing. ValueError: a file holds no results.
+  """
   files = [read(path) for path in paths]
   heads = [f'{f["machine"]["kind"]}, {f["size"]}' for f in files]
-  found = {}
+  shown, targets = {}, {}
   for column, results in enumerate(files):
     for bench, row in rows(results):
-      name = (bench, row['name'], row['unit'], row['target'])
-      found.setdefault(name, {})[column] = f'{number(row["value"])} {VERDICT[row["ok"]]}'.strip()
+      name = (bench, row['name'], row['unit'])
+      shown.setdefault(name, {})[column] = f'{number(row["value"])} {VERDICT[row["ok"]]}'.strip()
+      targets.setdefault(name, {})[row['target']] = None
   lines = [
     '| figure | unit | target | ' + ' | '.join(heads) + ' |',
     '|---' * (3 + len(heads)) + '|',
   ]
-  for (bench, name, unit, target), cells in found.items():
-    shown = ' | '.join(cells.get(column, '') for column in range(len(heads)))
-    lines.append(f'| {bench}: {name} | {unit} | {target} | {shown} |')
+  for (bench, name, unit), cells in shown.items():
+    target = ' or '.join(filter(None, targets[bench, name, unit]))
+    values = ' | '.join(cells.get(column, '') for column in range(len(heads)))
+    lines.append(f'| {bench}: {name} | {unit} | {target} | {values} |')
   return '\n'.join(lines)
 
 
-def read(path) -> dict:
-  """Results that `run` wrote. Raises FileNotFoundError, ValueError naming the file."""
+def read(path: PathLike | str) -> dict:
+  """Reads a file that `suite.run` wrote.
+
+  Args:
+    path: of the JSON file.
+
+  Returns:
+    The results.
+
+  Raises:
+    FileNotFoundError: the file is missing. ValueError: it holds no results.
+  """
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(

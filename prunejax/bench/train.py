@@ -1,16 +1,19 @@
-"""BERT's train step: this project's beside a plain Flax loop, its FLOPs beside the machine's own matmuls."""
+"""Measures BERT's train step against a plain Flax loop, and its FLOPs against matmuls."""
 
 import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from ml_collections import config_dict
 
 from prunejax.bench import measure, sizes
 from prunejax.models import bert
-from prunejax.train import configs, inputs, objectives, optimizer, sharding
+from prunejax.train import configs, inputs, objectives, optimizer, recipe, sharding
 from prunejax.train import program as programs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -20,8 +23,18 @@ CPU_SIDES = ((512, 16), (1024, 4), (2048, 1))
 GPU_SIDES = ((4096, 16), (8192, 8), (16384, 2))
 
 
-def run(size, say, **options):
-  """Rows: tokens a second, ours against the plain loop, the share of the matmul rate, what the pruning link adds."""
+def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
+  """Times the project's step with and without pruning, the plain loop's, and matmuls, in turn.
+
+  Args:
+    size: a name of `sizes.SIZES`.
+    say: prints one line.
+    **options: not used.
+
+  Yields:
+    Rows: tokens a second, the project's step against the plain loop, what the pruning link adds,
+    the fraction of the matmul rate, memory.
+  """
   del options
   gpu = measure.on_gpu()
   dtype, rows = ('bfloat16', 256) if gpu else ('float32', 4)
@@ -31,10 +44,8 @@ def run(size, say, **options):
   ):
     yield measure.row('train step', None, 'tokens/s', '', lack)
     return
-  products, work, how = matmuls(
-    jnp.dtype(dtype), GPU_SIDES if gpu else CPU_SIDES[:1] if size == 'tiny' else CPU_SIDES
-  )
-
+  sides = GPU_SIDES if gpu else CPU_SIDES[:1] if size == 'tiny' else CPU_SIDES
+  products, work, how = matmuls(jnp.dtype(dtype), sides)
   batch = blank_batch(rows, sizes.SIZES[size][-1])
   say('  compiling three train steps')
   steps, memory = {}, {}
@@ -58,7 +69,7 @@ def run(size, say, **options):
     measure.ratio(times['plain'], times['pruned']),
     'x its tokens/s',
     '>= 0.95',
-    'sharding, clipping, pruning, metrics against none of them; same model, loss, weights and batch',
+    'with sharding, clipping, pruning and metrics against none of them; same model, loss and batch',
   )
   yield measure.row(
     'prune_transform, off mask steps',
@@ -72,7 +83,8 @@ def run(size, say, **options):
     share('pruned'),
     'of the matmul rate',
     '>= 0.5',
-    f'{flops / 1e9:.0f} GFLOP a step: 6 a weight a token, the softmax at predicted positions, and attention',
+    f'{flops / 1e9:.0f} GFLOP a step: 6 a weight a token, the softmax at predicted positions,'
+    ' and attention',
     where=gpu,
   )
   yield measure.row(
@@ -84,21 +96,36 @@ def run(size, say, **options):
       memory['pruned'] / memory['plain'],
       "x the plain loop's",
       '',
-      f'{memory["pruned"] / measure.GIB:.2f} GiB with pruning, {memory["dense"] / measure.GIB:.2f} without,'
-      f' {memory["plain"] / measure.GIB:.2f} in the plain loop; the first includes what a mask step needs',
+      '{pruned:.2f} GiB with pruning, {dense:.2f} without, {plain:.2f} in the plain loop;'.format(
+        **{name: temporary / measure.GIB for name, temporary in memory.items()}
+      )
+      + ' the first includes what a mask step needs',
     )
 
 
-def bert_shapes(size):
-  """The shapes of the parameters of BERT with its pre-training heads."""
+def bert_shapes(size: str) -> Any:
+  """Returns the shapes of the parameters of BERT with its pre-training heads."""
   model, blank = bert.Bert(sizes.bert(size)), jax.ShapeDtypeStruct((1, 8), jnp.int32)
   return jax.eval_shape(
     lambda k, x: model.init(k, x, x, x == 0)['params'], jax.random.key(0), blank
   )
 
 
-def blank_batch(rows, vocab, length=LENGTH, predictions=PREDICTIONS, seed=0):
-  """A batch of random pieces, numpy, in the layout of `data.pretraining`."""
+def blank_batch(
+  rows: int, vocab: int, length: int = LENGTH, predictions: int = PREDICTIONS, seed: int = 0
+) -> dict[str, np.ndarray]:
+  """Makes a batch of random pieces in the layout of `data.pretraining`.
+
+  Args:
+    rows: examples.
+    vocab: number of pieces.
+    length: tokens an example.
+    predictions: predicted positions an example.
+    seed: of the draw.
+
+  Returns:
+    {name: array [rows, ...]}.
+  """
   rng = np.random.default_rng(seed)
   draw = lambda high, *shape: rng.integers(0, high, shape, dtype=np.int32)
   return {
@@ -112,8 +139,16 @@ def blank_batch(rows, vocab, length=LENGTH, predictions=PREDICTIONS, seed=0):
   }
 
 
-def config_of(size, **changes):
-  """configs/base.py at a size of `sizes`; `a__b=value` is the key a.b."""
+def config_of(size: str, **changes) -> config_dict.ConfigDict:
+  """Loads configs/base.py at a size.
+
+  Args:
+    size: a name of `sizes.SIZES`.
+    **changes: config keys; `a__b=value` sets the key a.b.
+
+  Returns:
+    The config.
+  """
   layers, hidden, heads, intermediate, _ = sizes.SIZES[size]
   config, _ = configs.load('configs/base.py', ROOT)
   fixed = {
@@ -129,8 +164,27 @@ def config_of(size, **changes):
   )
 
 
-def ours(size, dtype='float32', rows=4, sparsity=None, **changes):
-  """(config, tx, program) of this project's own step; at a sparsity, masks move at the first step only."""
+def ours(
+  size: str,
+  dtype: str = 'float32',
+  rows: int = 4,
+  sparsity: float | None = None,
+  compiled: programs.Compiled | None = None,
+  **changes,
+) -> tuple[recipe.Recipe, optax.GradientTransformation, Any]:
+  """Builds the project's own train step.
+
+  Args:
+    size: a name of `sizes.SIZES`.
+    dtype: the model computes in.
+    rows: examples a batch.
+    sparsity: masks move at the first step only; None for no pruning.
+    compiled: what several calls share; None to compile anew.
+    **changes: config keys, see `config_of`.
+
+  Returns:
+    The recipe, the optimizer, and the program.
+  """
   schedule = '' if sparsity is None else f'constant({sparsity})'
   config = config_of(
     size,
@@ -140,32 +194,46 @@ def ours(size, dtype='float32', rows=4, sparsity=None, **changes):
     prune__weights__when='every(1000000)',
     **changes,
   )
-  tx = optimizer.make(config)
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
   source = inputs.Source(sizes.bert(size), None, None)
-  return config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx)
+  data = inputs.Data(None, None, None, None, 0)
+  return run, tx, programs.build(run, source, data, tx, compiled)
 
 
-def stepping(config, tx, program, batch):
-  """A step as `loop.train` takes it, batch -> metrics: from the host, over a mesh, through the compiled program; and
-  the bytes of temporaries of that program (None where XLA does not tell).
+def stepping(
+  run: recipe.Recipe, tx: optax.GradientTransformation, program: Any, batch: Any
+) -> tuple[Callable[[Any], Any], int | None]:
+  """Makes a step as `loop.train` takes it: a batch of the host, a mesh, the compiled program.
+
+  Args:
+    run: of `ours`.
+    tx: of `ours`.
+    program: of `ours`.
+    batch: an example batch.
+
+  Returns:
+    A function batch -> metrics that carries its own state; and the bytes of temporaries of the
+    program, None if unknown to XLA.
   """
   mesh = sharding.make_mesh()
-  shardings = sharding.shard(programs.abstract_state(config, program, tx), mesh)
-  box = [sharding.place(programs.initial_state(config, program, tx), shardings)]
-  one = sharding.steady(program.step, shardings)
-  compiled = one.lower(box[0], sharding.put_batch(batch, mesh)).compile()  # the step finds it done
+  shardings = sharding.shard(programs.abstract_state(run, program, tx), mesh)
+  state = [sharding.place(programs.initial_state(run, program, tx), shardings)]
+  jitted = sharding.steady(program.step, shardings)
+  # The step below finds this compiled.
+  compiled = jitted.lower(state[0], sharding.put_batch(batch, mesh)).compile()
 
   def step(batch):
-    box[0], metrics = one(box[0], sharding.put_batch(batch, mesh))
+    state[0], metrics = jitted(state[0], sharding.put_batch(batch, mesh))
     return metrics
 
   return step, measure.temporary(compiled)
 
 
 def _plain(size, dtype, batch):
-  """What anyone would write: one jit, AdamW, dropout, a loss."""
-  config, dense, program = ours(size, dtype)
-  params = programs.initial_state(config, program, dense)['params']
+  """The step of a plain loop: one jit, AdamW, dropout, a loss."""
+  run, dense, program = ours(size, dtype)
+  params = programs.initial_state(run, program, dense)['params']
   loss_fn, *_ = objectives.pretraining(program.model)
   tx = optax.adamw(1e-4, weight_decay=0.01)
 
@@ -182,8 +250,18 @@ def _plain(size, dtype, batch):
   return lambda _: call(), measure.temporary(compiled)
 
 
-def matmuls(dtype, sides):
-  """(a call that multiplies square matrices at the best rate of a few sizes, its FLOPs, how)."""
+def matmuls(
+  dtype: jnp.dtype, sides: Sequence[tuple[int, int]]
+) -> tuple[Callable[[], Any], int, str]:
+  """Finds the size of square matrices at which this machine multiplies fastest.
+
+  Args:
+    dtype: of the matrices.
+    sides: (side, products a call) of each size that is tried.
+
+  Returns:
+    A function that multiplies at the best size, its FLOPs, and how it was found, in words.
+  """
   rates = {}
   for side, products in sides:
     x = jax.jit(lambda n=side: jax.random.normal(jax.random.key(0), (n, n)).astype(dtype))()
@@ -194,15 +272,12 @@ def matmuls(dtype, sides):
       x,
     )
     call, work = (lambda many=many, x=x: many(x)), 2 * products * side**3
-    taken = measure.interleaved({'products': call}, rounds=7, seconds=2)['products']
-    rates[work / taken.median] = (call, work, side)
+    times = measure.interleaved({'products': call}, rounds=7, seconds=2)['products']
+    rates[work / times.median] = (call, work, side)
   call, work, side = rates[max(rates)]
-  names = ', '.join(str(side) for side, _ in sides)
-  return (
-    call,
-    work,
-    f'{jnp.dtype(dtype).name}, {side} x {side}, the best of {names}; in turn with the steps',
-  )
+  tried = ', '.join(str(side) for side, _ in sides)
+  how = f'{jnp.dtype(dtype).name}, {side} x {side}, the best of {tried}; in turn with the steps'
+  return call, work, how
 
 
 def _count(shape):

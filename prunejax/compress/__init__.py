@@ -1,0 +1,1 @@
+"""What a pruned model weighs: file formats, shared weights, codes, smaller dense models."""

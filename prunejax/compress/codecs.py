@@ -1,20 +1,40 @@
-"""What a pruned model weighs by every codec, in real bytes, beside what no codec can go below."""
+"""Bytes of a pruned model by every codec, beside bounds that no codec can go below."""
 
 import lzma
 import math
 import re
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from prunejax.compress import deep, index, sparse_file
+from prunejax.compress import deep_compression, relative_index, sparse_file
 
 
-def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
-  """Rows {'codec', 'bytes', 'bits_a_weight', 'rate', 'lossless'} of {path: array}, less what `leave_out` matches.
+def table(
+  tree: Mapping[str, np.ndarray],
+  *,
+  leave_out: str = r'(?!)',
+  bits: int = 5,
+  index_bits: int = 5,
+) -> list[dict]:
+  """Measures every codec on one model.
 
-  rate: bytes of dense float32 over bytes of the codec. bits, index_bits: of `deep.encode`. The two rows named 'bound'
-  are no files: the entropy of where the kept weights are, and of their float32 values or shared codes.
+  The two rows named 'bound' are no files: the entropy of the mask, with 32 bits a value or the
+  entropy of the shared codes.
+
+  Args:
+    tree: {path of a leaf: array}. Zeros are what was pruned.
+    leave_out: regex on the whole path; leaves that match are not counted.
+    bits: of a code of Deep Compression.
+    index_bits: of its relative index.
+
+  Returns:
+    One dict a codec: codec, bytes, bits_a_weight, rate (bytes of dense float32 over bytes of the
+    codec), lossless.
+
+  Raises:
+    ValueError: `leave_out` leaves no weight.
   """
   tree = {
     name: np.asarray(leaf, np.float32)
@@ -25,10 +45,10 @@ def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
   if not weights:
     raise ValueError(f'codecs: leave_out={leave_out!r} leaves no weight')
   dense = b''.join(leaf.tobytes() for leaf in tree.values())
-  coded = deep.encode(tree, bits=bits, index_bits=index_bits)
-  shared = deep.decode(coded)
-  fixed = deep.encode(shared, bits=bits, index_bits=index_bits, entropy=False)
-  found = [
+  coded = deep_compression.encode(tree, bits=bits, index_bits=index_bits)
+  shared = deep_compression.decode(coded)
+  fixed = deep_compression.encode(shared, bits=bits, index_bits=index_bits, entropy=False)
+  sizes = [
     ('dense float32', len(dense), True),
     ('dense bfloat16', len(dense) // 2, False),
     ('CSR, float32', sum(map(_csr, tree.values())), True),
@@ -65,19 +85,33 @@ def table(tree, *, leave_out=r'(?!)', bits=5, index_bits=5) -> list:
       'rate': len(dense) / size,
       'lossless': lossless,
     }
-    for codec, size, lossless in found
+    for codec, size, lossless in sizes
   ]
 
 
-def bound(tree, shared=False) -> float:
-  """Bits: of each leaf n H(kept share) for the mask, then 32 a kept weight; or with `shared`, leaves of two axes or
-  more take the entropy of their values and 32 a different value.
+def bound(tree: Mapping[str, np.ndarray], shared: bool = False) -> float:
+  """Adds up the bits that a leaf needs at least: n H(kept fraction) for its mask, and its values.
+
+  Args:
+    tree: {path of a leaf: array}.
+    shared: False counts 32 bits a kept weight. True counts, for leaves of two axes or more, the
+      entropy of the values and 32 bits for each distinct one.
+
+  Returns:
+    Bits of all leaves.
   """
   return sum(_bound(leaf, shared and leaf.ndim >= 2) for leaf in tree.values())
 
 
-def entropy(counts) -> float:
-  """Bits of all symbols together: sum of count log2(total / count)."""
+def entropy(counts: np.ndarray) -> float:
+  """Sums count log2(total / count).
+
+  Args:
+    counts: int [symbols], how often each symbol occurs.
+
+  Returns:
+    Bits of all symbols together.
+  """
   counts = np.asarray(counts, np.float64)
   counts = counts[counts > 0]
   return float((counts * np.log2(counts.sum() / counts)).sum()) if counts.size else 0.0
@@ -93,7 +127,7 @@ def _bound(leaf, shared):
 
 
 def _csr(leaf):
-  """Row pointers of 32 bits, columns of 16 where that suffices, else 32; a leaf of one axis is dense."""
+  """Bytes with row pointers of 32 bits and columns of 16 or 32; a leaf of one axis is dense."""
   if leaf.ndim < 2:
     return leaf.nbytes
   rows, columns = math.prod(leaf.shape[:-1]), leaf.shape[-1]
@@ -101,7 +135,8 @@ def _csr(leaf):
 
 
 def _relative(leaf, bits):
+  """Bytes with relative indices and float32 values; a leaf of one axis is dense."""
   if leaf.ndim < 2:
     return leaf.nbytes
-  gaps, _ = index.encode(np.flatnonzero(leaf), bits)
-  return len(index.pack(gaps, bits)) + 4 * gaps.size
+  gaps, _ = relative_index.encode(np.flatnonzero(leaf), bits)
+  return len(relative_index.pack(gaps, bits)) + 4 * gaps.size

@@ -1,10 +1,14 @@
-"""A BERT as an ONNX graph, built node by node from {path: array}: pruned weights stay the zeros they are.
+"""A BERT as an ONNX graph, built node by node. Pruned weights stay zeros.
 
-Inputs are those of other exports: input_ids, token_type_ids and attention_mask, int64 [batch, length], both free.
-Outputs: sequence, pooled, and one for each head: mlm [batch, length, vocabulary], nsp, classifier.
+Inputs have the names that other exporters use: input_ids, token_type_ids and attention_mask, int64
+[batch, length], both axes of any size. Outputs are sequence [batch, length, hidden], pooled
+[batch, hidden], and one for each head of the model: mlm [batch, length, vocabulary], nsp
+[batch, 2], classifier [batch, classes].
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
 
 import numpy as np
 
@@ -13,19 +17,47 @@ INPUTS = ('input_ids', 'token_type_ids', 'attention_mask')
 HEADS = ('mlm', 'nsp', 'classifier')
 
 
-def write(path, leaves, widths, activation, epsilon):
-  """Writes the graph of `build` as one file. Raises ValueError, with the command that mends it, without onnx."""
+def write(
+  path: PathLike | str,
+  leaves: Mapping[str, np.ndarray],
+  widths: Sequence[tuple[int, int, int]],
+  activation: str,
+  epsilon: float,
+):
+  """Writes the graph of `build` as one file.
+
+  Args:
+    path: of the file.
+    leaves: see `build`.
+    widths: see `build`.
+    activation: see `build`.
+    epsilon: see `build`.
+
+  Raises:
+    ValueError: onnx is not installed; an unknown activation.
+  """
   _onnx().save(build(leaves, widths, activation, epsilon), str(path))
 
 
-def build(leaves, widths, activation, epsilon):
-  """An onnx.ModelProto.
+def build(
+  leaves: Mapping[str, np.ndarray],
+  widths: Sequence[tuple[int, int, int]],
+  activation: str,
+  epsilon: float,
+):
+  """Builds the graph.
 
   Args:
     leaves: {path: float array} with the paths of models/bert.py.
-    widths: [(heads, numbers a head, inner neurons)] of each layer, 0 for a block without any.
+    widths: (heads, numbers a head, inner neurons) of each layer; 0 for a block without any.
     activation: 'gelu', 'gelu_new' or 'relu'.
     epsilon: of the layer norms.
+
+  Returns:
+    An onnx.ModelProto, checked.
+
+  Raises:
+    ValueError: onnx is not installed; an unknown activation.
   """
   onnx = _onnx()
   graph = _Graph(onnx, leaves)
@@ -34,54 +66,48 @@ def build(leaves, widths, activation, epsilon):
     'Unsqueeze', graph.op('Cast', INPUTS[2], to=onnx.TensorProto.BOOL), graph.ints([1, 2])
   )
   for i, (heads, width, inner) in enumerate(widths):
-    at = f'encoder/layer_{i}'
-    x = graph.norm(
-      f'{at}/attention/norm',
-      graph.op('Add', x, _attention(graph, at, x, valid, heads, width)),
-      epsilon,
-    )
-    out = f'{at}/ffn/output'
-    wide = (
-      _activated(graph, activation, graph.dense(f'{at}/ffn/intermediate', x)) if inner else None
-    )
-    x = graph.norm(
-      f'{at}/ffn/norm',
-      graph.op('Add', x, graph.dense(out, wide) if inner else graph.leaf(f'{out}/bias')),
-      epsilon,
-    )
+    attention, ffn = f'encoder/layer_{i}/attention', f'encoder/layer_{i}/ffn'
+    added = _attention(graph, attention, x, valid, heads, width)
+    x = graph.norm(f'{attention}/norm', graph.op('Add', x, added), epsilon)
+    if inner:
+      wide = _activated(graph, activation, graph.dense(f'{ffn}/intermediate', x))
+      added = graph.dense(f'{ffn}/output', wide)
+    else:
+      added = graph.leaf(f'{ffn}/output/bias')
+    x = graph.norm(f'{ffn}/norm', graph.op('Add', x, added), epsilon)
   pooled = graph.op(
     'Tanh', graph.dense('pooler', graph.op('Gather', x, graph.constant(np.int64(0)), axis=1))
   )
-  found = {'sequence': x, 'pooled': pooled}
+  outputs = {'sequence': x, 'pooled': pooled}
   if 'mlm/bias' in leaves:
     y = graph.norm(
       'mlm/norm', _activated(graph, activation, graph.dense('mlm/transform', x)), epsilon
     )
     table = graph.op('Transpose', graph.leaf('embeddings/word/embedding'), perm=[1, 0])
-    found['mlm'] = graph.op('Add', graph.op('MatMul', y, table), graph.leaf('mlm/bias'))
-  found |= {head: graph.dense(head, pooled) for head in HEADS[1:] if f'{head}/kernel' in leaves}
-  for name, value in found.items():
+    outputs['mlm'] = graph.op('Add', graph.op('MatMul', y, table), graph.leaf('mlm/bias'))
+  outputs |= {head: graph.dense(head, pooled) for head in HEADS[1:] if f'{head}/kernel' in leaves}
+  for name, value in outputs.items():
     graph.op('Identity', value, out=name)
-  of, helper = onnx.TensorProto, onnx.helper
+  types, helper = onnx.TensorProto, onnx.helper
   spec = lambda name, kind, shape: helper.make_tensor_value_info(name, kind, shape)
-  last = {
+  axes = {  # after the batch's
     'sequence': ['length', None],
     'pooled': [None],
     'mlm': ['length', None],
     'nsp': [2],
     'classifier': [None],
   }
-  made = helper.make_graph(
+  body = helper.make_graph(
     graph.nodes,
     'bert',
-    [spec(name, of.INT64, ['batch', 'length']) for name in INPUTS],
-    [spec(name, of.FLOAT, ['batch', *last[name]]) for name in found],
+    [spec(name, types.INT64, ['batch', 'length']) for name in INPUTS],
+    [spec(name, types.FLOAT, ['batch', *axes[name]]) for name in outputs],
     list(graph.tensors.values()),
   )
   model = helper.make_model(
-    made, opset_imports=[helper.make_opsetid('', OPSET)], producer_name='prunejax'
+    body, opset_imports=[helper.make_opsetid('', OPSET)], producer_name='prunejax'
   )
-  model.ir_version = 8  # that of opset 17, which every runtime of today reads
+  model.ir_version = 8  # belongs to opset 17; current runtimes read it
   onnx.checker.check_model(model)
   return model
 
@@ -97,7 +123,7 @@ def _onnx():
 
 
 class _Graph:
-  """Nodes and tensors so far; each method returns the name of a value."""
+  """The nodes and tensors added so far. Each method returns the name of a value."""
 
   def __init__(self, onnx, leaves):
     self.onnx, self.leaves, self.nodes, self.tensors = onnx, leaves, [], {}
@@ -148,16 +174,13 @@ def _embedded(graph, epsilon):
   )
 
 
-def _attention(graph, at, x, valid, heads, width):
-  """What attention adds to x."""
-  out = f'{at}/attention/output'
+def _attention(graph, path, x, valid, heads, width):
+  """The value that attention adds to x."""
   if not heads:
-    return graph.leaf(f'{out}/bias')
+    return graph.leaf(f'{path}/output/bias')
 
   def split(name, perm):
-    wide = graph.op(
-      'Reshape', graph.dense(f'{at}/attention/{name}', x), graph.ints([0, 0, heads, width])
-    )
+    wide = graph.op('Reshape', graph.dense(f'{path}/{name}', x), graph.ints([0, 0, heads, width]))
     return graph.op('Transpose', wide, perm=perm)
 
   query, key, value = (
@@ -167,10 +190,11 @@ def _attention(graph, at, x, valid, heads, width):
   scores = graph.op(
     'Div', graph.op('MatMul', query, key), graph.constant(np.float32(math.sqrt(width)))
   )
-  seen = graph.op('Where', valid, scores, graph.constant(np.finfo(np.float32).min))
-  mixed = graph.op('MatMul', graph.op('Softmax', seen, axis=-1), value)
+  scores = graph.op('Where', valid, scores, graph.constant(np.finfo(np.float32).min))
+  mixed = graph.op('MatMul', graph.op('Softmax', scores, axis=-1), value)
   mixed = graph.op('Transpose', mixed, perm=[0, 2, 1, 3])
-  return graph.dense(out, graph.op('Reshape', mixed, graph.ints([0, 0, heads * width])))
+  mixed = graph.op('Reshape', mixed, graph.ints([0, 0, heads * width]))
+  return graph.dense(f'{path}/output', mixed)
 
 
 def _activated(graph, activation, x):

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.compress import deep, onnx_bert, shrink, sparse_file
+from prunejax.compress import deep_compression, onnx_bert, shrink, sparse_file
 from prunejax.train import console, families, saved_model, specs
 
 
@@ -86,8 +86,8 @@ def _sparse(found, out, dtype):
 def _deep(found, out, dtype):
   del dtype
   leaves = _arrays(found)
-  data = deep.encode(leaves)
-  return _delivered(out, data, leaves, deep.decode(data), exact=False)
+  data = deep_compression.encode(leaves)
+  return _delivered(out, data, leaves, deep_compression.decode(data), exact=False)
 
 
 def _delivered(out, data, leaves, again, exact):

@@ -3,10 +3,9 @@
 See `prunejax.Criterion` for the names. All of them look at the model without dropout.
 """
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from prunejax.observe import linen
 from prunejax.train import gauss_newton
 
 
@@ -43,27 +42,15 @@ def of(model, loss_fn, curved=None):
 
 
 def activations(model, params, batch):
-  """{path of a kernel: float32 [rows, in]}: every row that went into each `nn.Dense` of the model.
+  """Returns {path of a kernel: float32 [rows, in]}, the inputs of each dense layer of a model.
 
-  batch: input_ids, segment_ids, valid, int and bool [batch, length]. Rows of padding are 0, so that they add nothing to
-  a norm or to a product of the matrix with itself.
+  Rows of padding are 0, so that they add nothing to a norm or to a product of the matrix with itself.
+
+  Args:
+    model: a Flax module that takes the first three arrays of the batch.
+    params: its parameters.
+    batch: input_ids, segment_ids, valid, int and bool [batch, length].
   """
-  found = {}
-
-  def record(call, args, kwargs, context):
-    if isinstance(context.module, nn.Dense) and context.method_name == '__call__':
-      x = args[0].astype(jnp.float32)
-      if x.shape[:-1] == batch['valid'].shape:
-        x = jnp.where(batch['valid'][..., None], x, 0)
-      found['/'.join((*context.module.path, 'kernel'))] = x.reshape(-1, x.shape[-1])
-    return call(*args, **kwargs)
-
-  with nn.intercept_methods(record):
-    model.apply(
-      {'params': params},
-      batch['input_ids'],
-      batch['segment_ids'],
-      batch['valid'],
-      deterministic=True,
-    )
-  return found
+  inputs = batch['input_ids'], batch['segment_ids'], batch['valid']
+  record = linen.activations(model, *inputs, valid=batch['valid'], deterministic=True)
+  return record(params)

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.bench import measure, run, scaling, table
+from prunejax.bench import measure, scaling, sizes, suite, table
 
 
-def said(capsys, argv, status=0):
+def output_of(capsys, argv, status=0):
   assert command.main(argv) == status
   captured = capsys.readouterr()
   return (captured.err if status else captured.out).strip()
@@ -54,11 +54,58 @@ def test_rounds_are_interleaved_and_ratios_pair_them():
   assert str(a) == '3 s (1 s to 10 s, 3 rounds)'
 
 
+def test_a_target_belongs_to_its_sizes():
+  row = measure.row('x', 9, 'reads', '<= 5', 'how it was')
+  assert measure.at_size(row, 'base', ('base',)) == row and row['ok'] is False
+  other = measure.at_size(row, 'small', ('base', 'large'))
+  assert other == row | {
+    'target': '',
+    'ok': None,
+    'detail': 'no target at small (base, large: <= 5); how it was',
+  }
+  bare = measure.row('x', 9, 'reads')
+  assert measure.at_size(bare, 'small', ('base',)) == bare
+
+
+@pytest.mark.parametrize('size', ['tiny', 'small', 'base', 'large'])
+def test_a_bench_is_judged_at_the_size_of_its_targets(size, fakes, tmp_path, capsys):
+  out = tmp_path / 'x.json'
+  output_of(capsys, ['bench', f'--size={size}', '--only=good,kill', f'--out={out}'])
+  results = json.loads(out.read_text())
+  good = results['benches']['good']['rows']
+  text = out.with_suffix('.md').read_text()
+  if size == 'base':
+    assert [row['ok'] for row in good] == [True, False] and 'MISS' in text
+    assert table.verdict(results) == '2 of 3 targets met; missed: 1 in good'
+  else:
+    assert [row['ok'] for row in good] == [None, None] and 'MISS' not in text
+    assert text.count(f'no target at {size} (base: <= 5)') == 2
+    assert table.verdict(results) == '1 of 1 targets met'
+  results['benches'].pop('kill')
+  if size != 'base':
+    assert table.verdict(results) == 'no row has a target'
+
+
+def test_sizes_lie_side_by_side_in_one_line(fakes, tmp_path, capsys):
+  paths = []
+  for size in ('small', 'base'):
+    paths.append(str(tmp_path / f'{size}.json'))
+    output_of(capsys, ['bench', f'--size={size}', '--only=good', f'--out={paths[-1]}'])
+  lines = output_of(capsys, ['bench', '--compare', *paths]).splitlines()
+  assert '| good: slow | reads | <= 5 | 9 | 9 MISS |' in lines
+  assert len([line for line in lines if 'slow' in line]) == 1
+
+
+def test_the_sizes_of_targets_are_sizes():
+  for bench in suite.BENCHES.values():
+    assert set(getattr(bench, 'TARGET_SIZES', ('base',))) <= set(sizes.SIZES)
+
+
 class Fake:
   """A bench of given rows; an exception among them is raised there."""
 
-  def __init__(self, *rows):
-    self.rows = rows
+  def __init__(self, *rows, target_sizes=('base',)):
+    self.rows, self.TARGET_SIZES = rows, target_sizes
 
   def run(self, size, say, **options):
     for row in self.rows:
@@ -73,14 +120,13 @@ def fakes(monkeypatch):
     measure.row('fast', 2, 'reads', '<= 5', 'how | it was'), measure.row('slow', 9, 'reads', '<= 5')
   )
   broken = Fake(measure.row('before', 1, 's'), MemoryError('too large'))
-  monkeypatch.setattr(
-    run, 'BENCHES', {'good': good, 'broken': broken, 'kill': Fake(measure.row('hours', 1, 'h'))}
-  )
+  kill = Fake(measure.row('hours', 1, 'h', '<= 2'), target_sizes=tuple(sizes.SIZES))
+  monkeypatch.setattr(suite, 'BENCHES', {'good': good, 'broken': broken, 'kill': kill})
 
 
 def test_the_whole_command(fakes, tmp_path, capsys):
   out = tmp_path / 'deep' / 'x.json'
-  line = said(capsys, ['bench', '--size=tiny', f'--out={out}'], 2)
+  line = output_of(capsys, ['bench', '--size=base', f'--out={out}'], 2)
   assert line == 'prunejax: bench broken failed: MemoryError: too large'
   results = json.loads(out.read_text())
   assert list(results['benches']) == ['good', 'broken']  # kill only by name
@@ -98,20 +144,20 @@ def test_the_whole_command(fakes, tmp_path, capsys):
   )
 
   # Another bench into the same file: what it holds stays.
-  shown = said(capsys, ['bench', '--size=tiny', '--only=kill', f'--out={out}'])
+  shown = output_of(capsys, ['bench', '--size=base', '--only=kill', f'--out={out}'])
   assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == [
     'good',
     'broken',
     'kill',
   ]
-  line = said(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
+  line = output_of(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
   assert 'x.json' in line and 'another size' in line
 
   results['machine']['kind'] = 'gpu-x1'
   results['benches'].pop('broken')
   (tmp_path / 'gpu.json').write_text(json.dumps(results))
-  shown = said(capsys, ['bench', '--compare', str(out), str(tmp_path / 'gpu.json')])
-  assert 'gpu-x1, tiny' in shown and '| good: slow | reads | <= 5 | 9 MISS | 9 MISS |' in shown
+  shown = output_of(capsys, ['bench', '--compare', str(out), str(tmp_path / 'gpu.json')])
+  assert 'gpu-x1, base' in shown and '| good: slow | reads | <= 5 | 9 MISS | 9 MISS |' in shown
   assert '| broken: before | s |  | 1 |  |' in shown
 
 
@@ -119,10 +165,10 @@ def test_a_row_is_kept_as_it_comes(fakes, tmp_path, monkeypatch):
   class Stop(BaseException):
     pass
 
-  run.BENCHES['good'].rows = (measure.row('first', 1, 's'), Stop())
+  suite.BENCHES['good'].rows = (measure.row('first', 1, 's'), Stop())
   monkeypatch.setattr(Fake, 'run', lambda self, size, say, **options: _until_stop(self.rows))
   with pytest.raises(Stop):
-    run.run(['good'], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+    suite.run(['good'], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   assert table.read(tmp_path / 'x.json')['benches']['good']['rows'][0]['name'] == 'first'
 
 
@@ -147,7 +193,7 @@ def _until_stop(rows):
 )
 def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
   (tmp_path / 'other.json').write_text('{"a": 1}')
-  line = said(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
+  line = output_of(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
   assert '\n' not in line and line.startswith('prunejax: ')
   for word in words:
     assert word in line, line
@@ -162,9 +208,9 @@ def compiled_quickly():
   jax.config.update('jax_disable_most_optimizations', False)
 
 
-@pytest.mark.parametrize('name', [name for name in run.BENCHES if name not in run.BY_NAME_ONLY])
+@pytest.mark.parametrize('name', [name for name in suite.BENCHES if name not in suite.BY_NAME_ONLY])
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path, compiled_quickly):
-  results = run.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
+  results = suite.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   rows = results['benches'][name]['rows']
   assert rows and all(row['value'] is not None for row in rows), rows
   assert len({row['name'] for row in rows}) == len(rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from prunejax.compress import deep, huffman, index, read_sparse, sparse_file
+from prunejax.compress import deep_compression, huffman, read_sparse, relative_index, sparse_file
 
 many = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 SHAPES = ((0, 3), (1,), (), (1, 1), (7,), (5, 9), (40, 33), (3, 3, 2, 8))
@@ -46,28 +46,28 @@ def test_relative_indices(data, bits):
   positions = np.array(
     sorted(data.draw(st.sets(st.integers(0, max(size - 1, 0)), max_size=min(size, 60)))), int
   )
-  gaps, filler = index.encode(positions, bits)
+  gaps, filler = relative_index.encode(positions, bits)
   assert gaps.max(initial=0) < 2**bits and (gaps[filler] == 2**bits - 1).all()
-  np.testing.assert_array_equal(index.decode(gaps, size)[~filler], positions)
+  np.testing.assert_array_equal(relative_index.decode(gaps, size)[~filler], positions)
   steps = np.diff(positions, prepend=-1)
   assert len(gaps) == sum(
     -(-step // 2**bits) for step in steps
   )  # one entry for every 2^bits or part of them
-  packed = index.pack(gaps, bits)
+  packed = relative_index.pack(gaps, bits)
   assert len(packed) == -(-len(gaps) * bits // 8)
-  np.testing.assert_array_equal(index.unpack(packed, len(gaps), bits), gaps)
+  np.testing.assert_array_equal(relative_index.unpack(packed, len(gaps), bits), gaps)
 
 
 def test_the_papers_own_example_of_a_filler():
-  gaps, filler = index.encode(
+  gaps, filler = relative_index.encode(
     [1, 4, 15], 3
   )  # figure 2 counts from 0: differences 1 (of index 0), 3, 8 (filler), 3
   np.testing.assert_array_equal(gaps + 1, [2, 3, 8, 3])
   np.testing.assert_array_equal(filler, [False, False, True, False])
   with pytest.raises(ValueError, match='entry at 15 of an array of 15'):
-    index.decode(gaps, 15)
+    relative_index.decode(gaps, 15)
   with pytest.raises(ValueError, match='bits=17; accepted: 1 to 16'):
-    index.encode([1], 17)
+    relative_index.encode([1], 17)
 
 
 @many
@@ -120,16 +120,18 @@ def test_code_tables_that_are_none(lengths):
 @hypothesis.given(trees(), st.integers(2, 12), st.integers(1, 12), st.booleans())
 def test_deep_files_give_back_shared_weights_and_zeros(tree, bits, index_bits, entropy):
   how = dict(bits=bits, index_bits=index_bits, entropy=entropy)
-  data = deep.encode(tree, **how)
-  out = deep.decode(data)
+  data = deep_compression.encode(tree, **how)
+  out = deep_compression.decode(data)
   for name, leaf in tree.items():
     assert ((out[name] != 0) <= (leaf != 0)).all()
     if leaf.ndim < 2:
       np.testing.assert_array_equal(out[name], leaf)
     else:
       assert len(np.unique(out[name][leaf != 0])) <= 2**bits - 1
-  same(out, deep.decode(deep.encode(out, **how)))  # shared already: nothing is lost any more
-  assert sum(row['bytes'] for row in deep.describe(data)) < len(data)
+  same(
+    out, deep_compression.decode(deep_compression.encode(out, **how))
+  )  # shared already: nothing is lost any more
+  assert sum(row['bytes'] for row in deep_compression.describe(data)) < len(data)
 
 
 @many
@@ -171,8 +173,8 @@ def test_files_on_disk_and_a_reader_without_the_project(tmp_path):
   tree['a/kernel'] = tree['a/kernel'].astype(np.float32)
   sparse_file.write(tmp_path / 'a.safetensors', tree)
   same(sparse_file.read(tmp_path / 'a.safetensors'), tree)
-  deep.write(tmp_path / 'a.deep', tree, bits={'a/.*': 12}, index_bits=4)
-  same(deep.read(tmp_path / 'a.deep'), tree)
+  deep_compression.write(tmp_path / 'a.deep', tree, bits={'a/.*': 12}, index_bits=4)
+  same(deep_compression.read(tmp_path / 'a.deep'), tree)
   source = pathlib.Path(read_sparse.__file__)
   (tmp_path / 'alone.py').write_text(source.read_text())
   assert len(source.read_text().splitlines()) <= 90
@@ -189,11 +191,14 @@ def test_files_on_disk_and_a_reader_without_the_project(tmp_path):
 
 def test_wrong_arguments():
   one = {'w': np.ones((2, 2), np.float32)}
-  for call, said in (
-    (lambda: deep.encode(one, bits=13), "bits=13 for 'w'; accepted: 1 to 12"),
-    (lambda: deep.encode(one, index_bits={'x': 5}), "index_bits=None for 'w'"),
-    (lambda: deep.encode({'w': np.full((2, 2), np.nan)}), "'w'.* not finite"),
-    (lambda: deep.encode({'w': np.ones(2, complex)}), "'w' is complex128; accepted: float32"),
+  for call, message in (
+    (lambda: deep_compression.encode(one, bits=13), "bits=13 for 'w'; accepted: 1 to 12"),
+    (lambda: deep_compression.encode(one, index_bits={'x': 5}), "index_bits=None for 'w'"),
+    (lambda: deep_compression.encode({'w': np.full((2, 2), np.nan)}), "'w'.* not finite"),
+    (
+      lambda: deep_compression.encode({'w': np.ones(2, complex)}),
+      "'w' is complex128; accepted: float32",
+    ),
     (lambda: sparse_file.encode(one, 'int4'), "dtype='int4'; accepted: float32, bfloat16, int8"),
     (
       lambda: sparse_file.encode({'w': np.full((2, 2), np.inf)}),
@@ -204,6 +209,6 @@ def test_wrong_arguments():
       "both named 'w.values'",
     ),
   ):
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
       call()
     assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""Compressed files from strangers: refused in one line, before memory is taken; the table of bytes and its bounds."""
+"""Hostile compressed files are refused in one line before memory is taken; the table of bytes."""
 
 import json
 import struct
@@ -8,21 +8,21 @@ import zlib
 import numpy as np
 import pytest
 
-from experiments.bytes import run
-from prunejax.compress import codecs, deep, read_sparse, sparse_file
+from experiments.bytes import study
+from prunejax.compress import codecs, deep_compression, read_sparse, sparse_file
 from prunejax.report import ledger
 
 RNG = np.random.default_rng(0)
 KERNEL = (RNG.normal(size=(40, 30)) * (RNG.random((40, 30)) < 0.1)).astype(np.float32)
 TREE = {'a/kernel': KERNEL, 'a/bias': np.ones(30, np.float32)}
-GOOD = deep.encode(TREE)
+GOOD = deep_compression.encode(TREE)
 
 
 def forged(head, body=b''):
   """A Deep Compression file whose checksum is right, whatever it says."""
   text = head if isinstance(head, bytes) else json.dumps(head).encode()
   rest = struct.pack('<Q', len(text)) + text + body
-  return deep.MAGIC + struct.pack('<I', zlib.crc32(rest)) + rest
+  return deep_compression.MAGIC + struct.pack('<I', zlib.crc32(rest)) + rest
 
 
 def parts():
@@ -31,9 +31,9 @@ def parts():
   return json.loads(GOOD[20 : 20 + size]), GOOD[20 + size :]
 
 
-def changed(place, value):
+def changed(field, value):
   head, body = parts()
-  head[0][place] = value
+  head[0][field] = value
   return forged(head, body)
 
 
@@ -67,11 +67,11 @@ HOSTILE = {
 def test_deep_files(tmp_path, case):
   (tmp_path / 'a.deep').write_bytes(HOSTILE[case])
   if case == 'a larger leaf':  # zeros after the last entry are no damage that can be seen
-    assert deep.read(tmp_path / 'a.deep')['a/kernel'].shape == (40, 60)
+    assert deep_compression.read(tmp_path / 'a.deep')['a/kernel'].shape == (40, 60)
     return
   tracemalloc.start()
   with pytest.raises(ValueError, match=r"a\.deep': deep: ") as error:
-    deep.read(tmp_path / 'a.deep')
+    deep_compression.read(tmp_path / 'a.deep')
   most = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert '\n' not in str(error.value) and len(str(error.value)) < 400 and most < 2**24
@@ -83,21 +83,21 @@ def test_code_tables_and_streams_that_lie():
   tables = slice(4 * shared, 4 * shared + (shared + 2) // 2 + 16)
   for at in range(tables.start, tables.stop):  # another length, and the code is not complete
     with pytest.raises(ValueError, match="deep: 'a/kernel' is damaged: "):
-      deep.decode(forged(head, body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :]))
+      deep_compression.decode(forged(head, body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :]))
   for seed in range(
     50
   ):  # random damage with a right checksum: an answer of the right shape, or one line
     rng = np.random.default_rng(seed)
     at = int(rng.integers(len(body)))
     try:
-      out = deep.decode(forged(head, body[:at] + rng.bytes(1) + body[at + 1 :]))
+      out = deep_compression.decode(forged(head, body[:at] + rng.bytes(1) + body[at + 1 :]))
       assert out['a/kernel'].shape == (40, 30)
     except ValueError as error:
       assert '\n' not in str(error)
   with pytest.raises(
     ValueError, match="'a/kernel' brings the arrays to 4800 bytes; accepted: 4000"
   ):
-    deep.decode(GOOD, most=4000)
+    deep_compression.decode(GOOD, most=4000)
 
 
 def container(forms, tensors, body=b''):
@@ -156,7 +156,9 @@ def tensor(kind, shape, start, end):
 def test_sparse_files(tmp_path, data):
   (tmp_path / 'a').write_bytes(data)
   for read in (read_sparse.load, sparse_file.read):
-    with pytest.raises(ValueError, match='no sparse file of prunejax, or a damaged one') as error:
+    with pytest.raises(
+      ValueError, match='not a sparse file of prunejax, or a damaged one'
+    ) as error:
       read(tmp_path / 'a')
     assert '\n' not in str(error.value)
 
@@ -164,7 +166,7 @@ def test_sparse_files(tmp_path, data):
 def test_a_sparse_file_cut_anywhere_is_refused():
   data = sparse_file.encode(TREE)
   for size in range(0, len(data) - 1, 97):
-    with pytest.raises(ValueError, match='no sparse file of prunejax, or a damaged one'):
+    with pytest.raises(ValueError, match='not a sparse file of prunejax, or a damaged one'):
       read_sparse.decode(data[:size])
 
 
@@ -205,15 +207,15 @@ def test_the_table_of_bytes_and_its_bounds():
 
 
 def test_the_packaged_model_by_every_codec(tmp_path):
-  run.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
+  study.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
   [row] = ledger.read(tmp_path / 'w' / 'ledger.jsonl')
-  found = row['metrics']
+  sizes = row['metrics']
   assert (
-    found['bound: mask and shared codes']
-    < found['Deep Compression, 5 bits']
-    < found['sparse file, int8']
+    sizes['bound: mask and shared codes']
+    < sizes['Deep Compression, 5 bits']
+    < sizes['sparse file, int8']
   )
-  assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
+  assert sizes['Deep Compression, 5 bits'] < sizes['dense float32'] / 15
   assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
-  with pytest.raises(ValueError, match="data.root='x': it reads no data"):
-    run.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})
+  with pytest.raises(ValueError, match='data.root=x: bytes reads no data'):
+    study.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})

@@ -6,22 +6,21 @@ import re
 import numpy as np
 import pytest
 
-from experiments.guo2019 import cells, claims, run, strength
+from experiments.guo2019 import claims, penalty_strength, report, study
 from prunejax import __main__ as command
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import inputs, optimizer, program
+from prunejax.train import inputs, program, recipe
 
 
 def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity():
-  plan = cells.plan(cells.PRESETS['quick'], {})
+  plan = study.plan(study.PRESETS['quick'], {})
   first = [cell for cell in plan if cell.labels['stage'] == 'pretrain']
   assert len(plan) == 3 * len(first) == 3 * 3 * 16
   keys = {cell.labels['arm']: set() for cell in first}
   for cell in first:
-    optimizer.check(cell.config)
-    keys[cell.labels['arm']].add(program.program_key(cell.config))
+    keys[cell.labels['arm']].add(program.program_key(recipe.resolve(cell.config)))
     spec = cell.config.prune.weights.schedule
     assert cell.labels['sparsity'] == float(re.match(r'\w+\(([\d.]+),', spec)[1])
   assert {arm: len(found) for arm, found in keys.items()} == {
@@ -38,17 +37,17 @@ def test_strengths_are_those_of_the_rule():
   leaves = [
     w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)
   ]
-  p = cells.PRESETS['quick']
+  p = study.PRESETS['quick']
   how = dict(
     peak=p.pretrain.optimizer.learning_rate,
     steps=p.pretrain.steps,
     warmup=p.pretrain.optimizer.warmup,
   )
   for s in (0.5, 0.9):
-    found = strength.calibrated(
+    found = penalty_strength.calibrate(
       np.concatenate(leaves)[::7], s, **how, end=p.ramp, every=p.every, eps=p.eps
     )
-    assert found == cells.STRENGTHS[s]
+    assert found == study.STRENGTHS[s]
 
 
 def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
@@ -56,7 +55,7 @@ def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
   for seed in range(seeds):
     for arm, s in [
       ('dense', 0.0),
-      *((arm, s) for arm in ('rpp', 'nip', 'l1') for s in cells.SPARSITIES),
+      *((arm, s) for arm in ('rpp', 'nip', 'l1') for s in study.SPARSITIES),
     ]:
       worse = {'dense': 0.0, 'rpp': rpp, 'nip': nip, 'l1': l1}[arm] * max(
         s, 0.1
@@ -94,10 +93,10 @@ def test_of_several_strengths_the_best_is_judged_and_all_are_shown():
   better = [{**row, 'strength': 2.0} for row in rows if row['arm'] == 'rpp']
   rest = [row for row in rows if row['arm'] != 'rpp']
   assert claims.claims([*worse, *better, *rest]) == claims.claims(rows)
-  first, second = run.shown([*worse, *better, *rest])
-  assert len(run.shown(rows)) == 1 and len(second.rows) == 2 * len(cells.SPARSITIES)
+  first, second = report.tables([*worse, *better, *rest])
+  assert len(report.tables(rows)) == 1 and len(second.rows) == 2 * len(study.SPARSITIES)
   assert {row[first.head.index('strength')] for row in first.rows} == {'-', '2'}
-  plan = cells.plan(cells.PRESETS['long'], {})
+  plan = study.plan(study.PRESETS['long'], {})
   assert all(cell.labels['strength'] > 0 for cell in plan if cell.labels['arm'] == 'l1')
 
 
@@ -106,17 +105,18 @@ def test_long_has_four_strengths_by_the_same_rule():
   leaves = [
     w.ravel() for name, w in named_leaves(params).items() if re.fullmatch(bert.PRUNABLE, name)
   ]
-  p = cells.PRESETS['long']
+  p = study.PRESETS['long']
   how = dict(
     peak=p.pretrain.optimizer.learning_rate,
     steps=p.pretrain.steps,
     warmup=p.pretrain.optimizer.warmup,
   )
-  found = strength.calibrated(
+  found = penalty_strength.calibrate(
     np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps
   )
   assert (
-    found == cells.LONG[0.8] and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
+    found == study.STRENGTHS_LONG[0.8]
+    and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
   )
 
 
@@ -129,4 +129,4 @@ def test_smoke_by_the_real_command(tmp_path, capsys):
   for row in rows:
     assert abs(row['metrics']['sparsity'] - row['sparsity']) < 1e-4
   assert 'undecided' in capsys.readouterr().out
-  assert run.shown(rows)[0].rows and run.figures(rows)['scores'][:4] == b'\x89PNG'
+  assert report.tables(rows)[0].rows and report.figures(rows)['scores'][:4] == b'\x89PNG'

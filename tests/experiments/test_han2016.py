@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from experiments.han2016 import claims, paper, run, training
+from experiments.han2016 import claims, paper, study, training
 from prunejax.models import lenet
 from prunejax.report import drawing
 
@@ -47,9 +47,9 @@ def test_smoke_by_the_real_command(tmp_path):
 
 def test_wrong_roots_and_keys(tmp_path):
   with pytest.raises(FileNotFoundError, match='no folder .*mnist'):
-    run.reproduce('smoke', tmp_path, overrides={'data.root': str(tmp_path)})
+    study.reproduce('smoke', tmp_path, overrides={'data.root': str(tmp_path)})
   with pytest.raises(ValueError, match='--config.data.rot: .*did you mean'):
-    run.reproduce('smoke', tmp_path, overrides={'data.rot': ''})
+    study.reproduce('smoke', tmp_path, overrides={'data.rot': ''})
 
 
 def test_the_nets_have_caffes_sizes():
@@ -131,7 +131,9 @@ def ledger(lost=0.0, rate=41.0, gap=1.0, seeds=3, dense=0.99):
 
 
 def test_verdicts():
-  word = lambda rows: {v.name.removeprefix('lenet-300-100_'): v.verdict for v in claims.judge(rows)}
+  word = lambda rows: {
+    v.name.removeprefix('lenet-300-100_'): v.verdict for v in claims.claims(rows)
+  }
   good = word(ledger())
   assert set(good.values()) == {'reproduced'}
   assert word(ledger(lost=1.0))['file'] == word(ledger(rate=30.0))['file'] == 'not reproduced'

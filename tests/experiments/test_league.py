@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.league import arms, claims, prices, run, standing
+from experiments.league import arms, claims, prices, standing, study
 from prunejax.__main__ import main
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning import types
 from prunejax.report import ledger
 from prunejax.sweep import dependencies, grid
-from prunejax.train import inputs, optimizer
+from prunejax.train import inputs, optimizer, recipe
 
 LEAD = {
   'dense': 0.1,
@@ -55,7 +55,7 @@ def planted(lead, seeds=3):
               'metrics': metrics,
             }
           )
-        for task in run.TASKS:
+        for task in study.TASKS:
           rows.append(
             {
               **label,
@@ -74,7 +74,7 @@ def verdicts(lead, **how):
 
 
 def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
-  cells = run.plan(run.PRESETS['quick'], {})
+  cells = study.plan(study.PRESETS['quick'], {})
   assert len({grid.key(cell) for cell in cells}) == len(cells)
   first = [cell for cell in cells if cell.labels['stage'] == 'pretrain']
   assert {c.labels['method'] for c in first} == {'dense', *arms.table(0.8, 80, 5e-4)}
@@ -82,19 +82,20 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
   for cell in first:
     config = cell.config
     if (cell.labels['sparsity'], cell.labels['seed']) in ((0.5, 0), (0.0, 0)):
-      jax.eval_shape(optimizer.make(config).init, params)  # every pattern finds its leaves
-    optimizer.check(config)
-    assert {config.prune.weights.where, config.prox.where, config.low_rank.where} == {run.KERNELS}
+      tx = optimizer.make(recipe.resolve(config))
+      jax.eval_shape(tx.init, params)  # every pattern finds its leaves
+    recipe.resolve(config)
+    assert {config.prune.weights.where, config.prox.where, config.low_rank.where} == {study.KERNELS}
     assert config.init == 'nano'
   assert len({(c.config.steps, c.config.batch_size, c.config.data.corpus) for c in first}) == 1
   for cell in cells:
     if cell.labels['stage'] == 'finetune':
       assert cell.config.hold_zeros == (cell.labels['method'] != 'low_rank')
-      assert cell.config.init == f'cell:{cell.parent}' and not optimizer.groups(cell.config)
+      assert cell.config.init == f'cell:{cell.parent}' and not recipe.resolve(cell.config).prune
 
 
 def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():
-  cells = {grid.key(cell): cell for cell in run.plan(run.PRESETS['quick'], {})}
+  cells = {grid.key(cell): cell for cell in study.plan(study.PRESETS['quick'], {})}
   students = [cell for cell in cells.values() if cell.labels['method'] == arms.TAUGHT]
   assert len(students) == 4 * 2
   for cell in students:
@@ -107,12 +108,12 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
       parent.labels['sparsity'] == cell.labels['sparsity']
       and parent.labels['seed'] == cell.labels['seed']
     )
-  only = run.plan(run.PRESETS['quick']._replace(methods=(arms.TAUGHT,)), {})
+  only = study.plan(study.PRESETS['quick']._replace(methods=(arms.TAUGHT,)), {})
   assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
 
 
 def test_a_part_has_the_models_that_it_reads():
-  every = run.plan(run.PRESETS['quick'], {})
+  every = study.plan(study.PRESETS['quick'], {})
   part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]
   found = [grid.key(cell) for cell in part]
   found = [
@@ -129,14 +130,14 @@ def test_a_part_has_the_models_that_it_reads():
 def test_heads_and_neurons_cover_the_kernels_of_the_league():
   config = next(
     c.config
-    for c in run.plan(run.PRESETS['quick'], {})
+    for c in study.plan(study.PRESETS['quick'], {})
     if c.labels['method'] == 'heads_and_neurons'
   )
   params = types.named_leaves(bert_hf.load(inputs.NANO)[0])
   both = '|'.join(f'(?:{config.prune[group].where})' for group in ('heads', 'neurons'))
   chosen = {name for name in params if re.fullmatch(both, name)}
   assert (
-    chosen == {name for name in params if re.fullmatch(run.KERNELS, name)} and len(chosen) == 12
+    chosen == {name for name in params if re.fullmatch(study.KERNELS, name)} and len(chosen) == 12
   )
   counts = collections.Counter(params[name].shape for name in chosen)
   assert counts == standing.SHAPES and sum(params[name].size for name in chosen) == standing.PRUNED
@@ -157,7 +158,9 @@ def test_what_low_rank_and_the_student_keep():
 
 def test_random_masks_are_drawn_anew_for_each_seed():
   cells = [
-    c for c in run.plan(run.PRESETS['quick'], {}) if c.labels['method'] == 'random' and not c.parent
+    c
+    for c in study.plan(study.PRESETS['quick'], {})
+    if c.labels['method'] == 'random' and not c.parent
   ]
   assert {c.config.prune.weights.criterion for c in cells} == {'random(seed=0)', 'random(seed=1)'}
 
@@ -191,11 +194,11 @@ def test_ranks_and_counts_from_first_principles():
 
 def test_a_method_that_is_none_is_refused():
   with pytest.raises(ValueError, match='no method .magic.'):
-    run.plan(run.PRESETS['smoke']._replace(methods=('magic',)), {})
+    study.plan(study.PRESETS['smoke']._replace(methods=('magic',)), {})
 
 
 def test_the_steps_that_a_method_pays_for():
-  cells = [cell for cell in run.plan(run.PRESETS['quick'], {}) if not cell.parent]
+  cells = [cell for cell in study.plan(study.PRESETS['quick'], {}) if not cell.parent]
   of = {c.labels['method']: c.config for c in cells if c.labels['sparsity'] == 0.9}
   at = lambda name: np.flatnonzero(prices.moves(of[name])).tolist()
   assert at('one_shot') == at('snip') == [0] and at('class_uniform') == [40]

@@ -1,11 +1,11 @@
 """The study of one-shot pruning: what is planned, and what its claims say to planted numbers."""
 
-from experiments.oneshot2023 import claims, run
+from experiments.oneshot2023 import claims, oneshot, study
 
 
 def planted(loss_of):
   rows = []
-  for cell in run.plan(run.PRESETS['quick'], ''):
+  for cell in study.plan(study.PRESETS['quick'], ''):
     loss = loss_of(cell.labels['method']) + 0.001 * cell.labels['seed']
     rows.append({**cell.labels, 'metrics': {'loss': loss, 'dense_loss': 1.0}})
   return rows
@@ -13,8 +13,8 @@ def planted(loss_of):
 
 def test_claims_follow_the_losses_and_want_rows():
   order = {'sparsegpt': 2.0, 'wanda': 3.0, 'magnitude': 4.0}
-  found = {v.name: v.verdict for v in claims.verdicts_of(planted(order.get))}
-  assert found == {
+  verdicts = {v.name: v.verdict for v in claims.claims(planted(order.get))}
+  assert verdicts == {
     'wanda-half': 'reproduced',
     'sparsegpt-half': 'reproduced',
     'sparsegpt-high': 'reproduced',
@@ -22,13 +22,13 @@ def test_claims_follow_the_losses_and_want_rows():
     'recompute': 'undecided',
   }
   upside = {'sparsegpt': 4.0, 'wanda': 3.0, 'magnitude': 2.0}
-  found = {v.name: v.verdict for v in claims.verdicts_of(planted(upside.get))}
-  assert found['wanda-half'] == found['sparsegpt-half'] == 'not reproduced'
+  verdicts = {v.name: v.verdict for v in claims.claims(planted(upside.get))}
+  assert verdicts['wanda-half'] == verdicts['sparsegpt-half'] == 'not reproduced'
 
 
 def test_every_method_has_three_draws_of_calibration_at_each_place():
-  cells = run.plan(run.PRESETS['quick'], '') + run.plan(run.PRESETS['fisher'], '')
-  for method in set(run.METHODS) - {'magnitude'}:
+  cells = study.plan(study.PRESETS['quick'], '') + study.plan(study.PRESETS['fisher'], '')
+  for method in set(oneshot.METHODS) - {'magnitude'}:
     mine = [c.labels for c in cells if c.labels['method'] == method]
     places = {(c['pattern'], c['sparsity']) for c in mine}
     assert len(mine) == 3 * len(places) and {c['seed'] for c in mine} == {0, 1, 2}

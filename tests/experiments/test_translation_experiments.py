@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from experiments.cheong2019 import claims as cheong
-from experiments.cheong2019 import sharing
+from experiments.cheong2019 import shared_weights
 from experiments.see2016 import claims as see
+from experiments.see2016 import training as see_training
 from prunejax.__main__ import main
 from prunejax.compress import kmeans
 from prunejax.report import ledger
@@ -57,17 +58,17 @@ def test_shared_weights_are_the_nearest_centroid_and_zeros_stay():
   kernel = jnp.asarray([[0.0, 1.0, 1.2], [-2.0, 0.0, -2.2]])
   params = {'softmax': {'kernel': kernel, 'bias': jnp.ones(3)}}
   params |= {'embeddings': {'source': {'embedding': jnp.ones((4, 2))}}}
-  tables, codes = sharing.share(params, 2, zeros=True)
+  tables, codes = shared_weights.share(params, 2, zeros=True)
   assert tables['softmax']['kernel'].shape == (2,) and list(codes) == ['softmax/kernel']
-  full = sharing.opened(tables, codes)
+  full = shared_weights.expand(tables, codes)
   np.testing.assert_allclose(full['softmax']['kernel'], [[0, 1.1, 1.1], [-2.1, 0, -2.1]], rtol=1e-6)
   # 4 weights left of one bit, a bitmap of 6 and a table of two float32; 3 biases and 8 embeddings of 32 bits.
-  assert sharing.bits(full, 2, zeros=True) == {
+  assert shared_weights.bits(full, 2, zeros=True) == {
     'matrices': 4 + 6 + 64,
     'embeddings': 256,
     'rest': 96,
   }
-  assert sharing.bits(params) == {'matrices': 192, 'embeddings': 256, 'rest': 96}
+  assert shared_weights.bits(params) == {'matrices': 192, 'embeddings': 256, 'rest': 96}
 
 
 def rows_of(columns, table):
@@ -87,7 +88,7 @@ def test_verdicts_of_see_follow_the_numbers_and_one_seed_decides_nothing():
   table = {('dense', '', 0.0): (20, 21, 22), ('from scratch', 'class-blind', 0.8): (10, 11, 12)}
   table |= {
     ('one shot', name, x): tuple(20 - 10 * x * (1 + i) + s for s in range(3))
-    for i, name in enumerate(see.SCHEMES)
+    for i, name in enumerate(see_training.SCHEMES)
     for x in see.MIDDLE
   }
   table[('one shot', 'class-blind', 0.4)] = (19.8, 20.8, 21.8)
@@ -97,7 +98,7 @@ def test_verdicts_of_see_follow_the_numbers_and_one_seed_decides_nothing():
   }
   table |= {
     ('class alone', name, 0.9): (19, 20, 21) if 'embedding' in name else (5, 6, 7.1)
-    for name in see.CLASSES
+    for name in see_training.CLASSES
   }
   rows = rows_of(('method', 'scheme', 'sparsity'), table)
   assert [v.verdict for v in see.claims(rows)] == ['reproduced'] * 5

@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from experiments.zhu2017 import claims, paper, run, words
+from experiments.zhu2017 import claims, corpus, paper, study
 from prunejax import __main__ as command
 from prunejax.report import ledger
 
 
 def planted(perplexity, seeds=3, coarse=0.0):
   """A ledger whose perplexities are `perplexity(size, sparsity)`, times a little noise."""
-  p, rows = run.PRESETS['quick'], []
+  p, rows = study.PRESETS['quick'], []
   for seed in range(seeds):
     arms = [(size, s, p.intervals[0]) for size, levels in p.sparsities.items() for s in levels]
     for size, s, interval in [*arms, ('large', p.intervals_at, p.intervals[1])]:
@@ -31,7 +31,7 @@ def planted(perplexity, seeds=3, coarse=0.0):
 
 
 def verdicts(rows):
-  return {v.name: v.verdict for v in claims.check(rows)}
+  return {v.name: v.verdict for v in claims.claims(rows)}
 
 
 def test_the_papers_own_numbers_reproduce_every_claim():
@@ -73,11 +73,11 @@ def test_smallest_preset_by_the_command(tmp_path):
 def test_text_as_the_penn_treebank_has_it(tmp_path):
   text = 'The cat saw 12 dogs. It ran 3 miles!\n\n' * 2000
   (tmp_path / 'a.txt').write_text(text)
-  train, held_out, known = words.load(str(tmp_path), 1000, 8)
+  train, held_out, known = corpus.load(str(tmp_path), 1000, 8)
   assert known[:2] == ('<unk>', '<eos>') and 'N' in known and 'The' not in known
   assert len(train) > 3 * len(held_out) > 0 and train.max() == 7
   with pytest.raises(ValueError, match='fewer than the vocabulary of 50'):
-    words.load(str(tmp_path), 1000, 50)
+    corpus.load(str(tmp_path), 1000, 50)
 
 
 def test_what_is_no_text_is_refused_before_anything_runs(tmp_path, capsys):

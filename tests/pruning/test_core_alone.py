@@ -1,8 +1,11 @@
 """The core on the plain install: jax, numpy and optax, nothing else."""
 
+import re
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 import prunejax
 
@@ -56,7 +59,15 @@ def test_prune_transform_works_with_every_extra_blocked():
 
 
 def test_the_namespace_is_small_and_explicit():
-  public = {name for name in vars(prunejax) if name[0] != '_'}
-  submodules = {'compress', 'data', 'models', 'pruning', 'report', 'sweep', 'train'}
+  public = {name for name in vars(prunejax.public) if name[0] != '_'}
+  assert public == set(prunejax.public.__all__)
   assert {'prune_transform', 'get_masks', 'magnitude', 'cubic', 'every', 'masks'} <= public
-  assert len(public - submodules) <= 80
+  assert len(public) <= 80
+  assert public < set(dir(prunejax))
+  assert all(getattr(prunejax, name) is getattr(prunejax.public, name) for name in public)
+  with pytest.raises(AttributeError, match="module 'prunejax' has no attribute 'magnitud'"):
+    _ = prunejax.magnitud
+
+
+def test_the_version_is_the_installed_one():
+  assert re.fullmatch(r'\d+\.\d+\.\d+', prunejax.__version__)

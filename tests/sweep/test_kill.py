@@ -12,9 +12,11 @@ def rows():
   return {row['name']: row for row in kill.run('tiny', lambda line: None, times=3)}
 
 
-def test_a_sweep_that_was_struck_ends_as_one_left_alone(rows):
-  assert rows['strikes']['value'] == 3 and 'kill -9' in rows['strikes']['detail']
-  assert rows['sweeps that ended otherwise']['ok'], rows['sweeps that ended otherwise']['detail']
+def test_a_sweep_that_was_killed_ends_as_one_left_alone(rows):
+  assert rows['kills']['value'] == 3 and 'kill -9' in rows['kills']['detail']
+  assert rows['sweeps that ended differently']['ok'], rows['sweeps that ended differently'][
+    'detail'
+  ]
 
 
 def test_what_is_compared_knows_every_difference(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from experiments.gordon2020 import study as gordon
-from experiments.hassibi1993 import run as hassibi
+from experiments.hassibi1993 import study as hassibi
 from prunejax.report import ledger
 from prunejax.sweep import grid, reuse
 from tests import tiny_runs

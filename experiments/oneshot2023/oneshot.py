@@ -1,0 +1,91 @@
+"""Prune the packaged BERT in one shot and measure its held-out loss."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import prunejax
+from configs import pretrain
+from prunejax.train import evaluate, optimizer, program, recipe
+
+WHERE = r'encoder/.*/kernel'
+# The paper has blocks of 50 and 1024 gradients; these take a few minutes on a CPU core.
+FISHER = {'block': 8, 'gradients': 16}
+# {method: (criterion, allocation, mask updates)}
+METHODS = {
+  'magnitude': (prunejax.magnitude, prunejax.uniform, 1),
+  'wanda': (prunejax.wanda, prunejax.per_output, 1),
+  'sparsegpt': (prunejax.sparsegpt, prunejax.uniform, 1),
+  'fisher 1': (functools.partial(prunejax.block_fisher, **FISHER), prunejax.global_threshold, 1),
+  'fisher 4': (functools.partial(prunejax.block_fisher, **FISHER), prunejax.global_threshold, 4),
+}
+
+
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Prune once and measure the held-out loss, with no training after.
+
+  Args:
+    settings: of a cell of `study.plan`.
+    root, folder, say: unused.
+
+  Returns:
+    'loss' in nats (MLM + NSP), 'dense_loss', and 'got', the sparsity of the encoder's kernels.
+
+  Raises:
+    FloatingPointError: if a score or a change of a weight is not finite.
+  """
+  del root, folder, say
+  batches, calibration = settings['batches'], settings['calibration']
+  data, functions, params, dense_loss = _packaged_model(batches, calibration)
+  prune, updates = _pruner(settings['method'], settings['pattern'], batches, calibration)
+  batch = data.train(settings['seed'])
+  for update in range(1, updates + 1):
+    params, not_finite = prune(params, batch, settings['sparsity'] * update / updates)
+    if bool(not_finite):
+      raise FloatingPointError('a score or a change of a weight is not finite')
+  loss = evaluate.pretraining(functions.measure, params, data.held_out())['loss']
+  sparsity = prunejax.masks.sparsity(params, WHERE)['total']
+  return {'loss': loss, 'dense_loss': dense_loss, 'got': sparsity}
+
+
+@functools.cache
+def _packaged_model(batches, calibration):
+  """(data, compiled functions, weights, dense loss)."""
+  config = pretrain.get_config('nano')
+  config.unlock()
+  config.eval.batches, config.batch_size = batches, calibration
+  resolved = recipe.resolve(config)
+  source, data = program.read_inputs(resolved)
+  tx = optimizer.make(resolved)
+  functions = program.build(resolved, source, data, tx)
+  abstract = program.abstract_state(resolved, functions, tx)
+  loaded = program.pretrained(resolved, source, functions, abstract['params'])
+  params = program.initial_state(resolved, functions, tx, loaded)['params']
+  dense_loss = evaluate.pretraining(functions.measure, params, data.held_out())['loss']
+  return data, functions, params, dense_loss
+
+
+@functools.cache
+def _pruner(method, pattern, batches, calibration):
+  """(compiled (params, batch, sparsity) -> (params, whether a value is NaN), mask updates)."""
+  criterion, allocation, updates = METHODS[method]
+  functions = _packaged_model(batches, calibration)[1]
+  structure = prunejax.n_m(2, 4) if pattern == '2:4' else prunejax.unstructured()
+
+  @jax.jit
+  def prune(params, batch, sparsity):
+    tx = prunejax.prune_transform(
+      criterion(),
+      prunejax.constant(sparsity),
+      allocation=allocation(),
+      structure=structure,
+      where=WHERE,
+    )
+    extra_args = functions.observe(lambda p: p, batch, jax.random.key(0))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    change, state = tx.update(zeros, tx.init(params), params, **extra_args)
+    return optax.apply_updates(params, change), jnp.any(state.prune_nan > 0)
+
+  return prune, updates

@@ -1,0 +1,81 @@
+"""Prune the packaged BERT in one shot, without recovery, by the methods of three papers.
+
+SparseGPT (Frantar & Alistarh, 2023), Wanda (Sun et al., 2023) and oBERT (Kurtic et al., 2022).
+
+  python -m prunejax reproduce oneshot2023 --preset=quick
+"""
+
+from typing import NamedTuple
+
+from experiments.oneshot2023 import claims, oneshot, report
+from prunejax.sweep import study
+
+
+class Preset(NamedTuple):
+  """One size of the study.
+
+  Attributes:
+    methods: names from `oneshot.METHODS`.
+    sparsities: fractions of the encoder's kernels that are removed.
+    seeds: of the draws of calibration sequences.
+    batches: held-out batches of 128 sequences.
+    calibration: sequences that a method sees.
+    cost: what the preset takes, in words.
+  """
+
+  methods: tuple
+  sparsities: tuple
+  seeds: tuple
+  batches: int
+  calibration: int
+  cost: str
+
+
+PRESETS = {
+  'smoke': Preset(('magnitude',), (0.5,), (0,), 1, 8, 'seconds'),
+  'quick': Preset(
+    ('magnitude', 'wanda', 'sparsegpt'), (0.5, 0.6, 0.7, 0.8), (0, 1, 2), 4, 64, 'two CPU minutes'
+  ),
+  'fisher': Preset(
+    ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'some CPU minutes'
+  ),
+}
+
+
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List one cell for each method, pattern, sparsity and draw of the calibration sequences.
+
+  Magnitude sees no calibration sequences and has one cell. The block Fisher is run at 0.7 and above
+  and not as 2:4.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: unused; model and text are in the package.
+  """
+  del root
+  cells = []
+  for method in preset.methods:
+    fisher = method.startswith('fisher')
+    patterns = [('unstructured', s) for s in preset.sparsities if s >= 0.7 or not fisher]
+    patterns += [] if fisher else [('2:4', 0.5)]
+    for pattern, sparsity in patterns:
+      for seed in preset.seeds[:1] if method == 'magnitude' else preset.seeds:
+        labels = {'method': method, 'pattern': pattern, 'sparsity': sparsity, 'seed': seed}
+        sizes = {'batches': preset.batches, 'calibration': preset.calibration}
+        cells.append(study.Cell(labels, {**labels, **sizes, **(oneshot.FISHER if fisher else {})}))
+  return cells
+
+
+STUDY = study.Study(
+  name='oneshot2023',
+  title='One-shot pruning without recovery on the small BERT',
+  source='Frantar & Alistarh 2023 (SparseGPT), Sun et al. 2023 (Wanda), Kurtic et al. 2022 (oBERT)',
+  presets=PRESETS,
+  plan=plan,
+  measure=oneshot.measure,
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
+)
+reproduce, write_report, redraw, compare = study.verbs(STUDY)

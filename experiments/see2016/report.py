@@ -1,0 +1,103 @@
+"""The table and the figures of the report, from the ledger."""
+
+import numpy as np
+
+from experiments.see2016.claims import by_cell
+from experiments.see2016.training import SCHEMES
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
+from prunejax.report.verdicts import shown
+
+DENSE = ('dense', '', 0.0)
+COLOURS = {'class-blind': '#1b6ca8', 'class-uniform': '#d1495b', 'class-distribution': '#2e8b57'}
+CAPTIONS = {
+  'schemes': (
+    'BLEU against sparsity, one line a scheme. Small dots are seeds. Stars: pruned and retrained. '
+    'Crosses: the same sparse network from fresh weights.'
+  ),
+  'classes': 'BLEU lost when one class alone is pruned, without retraining. Dots are seeds.',
+}
+
+
+def tables(rows: list[dict]) -> list[tabular.Table]:
+  """Tabulate BLEU, one line a method, scheme and sparsity."""
+  lines = [
+    {
+      'method': method,
+      'scheme or class': scheme or '-',
+      'sparsity': f'{sparsity:g}',
+      'seeds': len(by_seed),
+      'BLEU': shown(list(by_seed.values()), '.2f'),
+    }
+    for (method, scheme, sparsity), by_seed in by_cell(rows).items()
+  ]
+  names = sorted({row['data'] for row in rows})
+  note = (
+    'cipher is a made-up language, no real translation'
+    if 'cipher' in names
+    else 'test_2016_flickr, the sentences that are short enough'
+  )
+  return [tabular.records(f'BLEU on {", ".join(names)}', lines, note)]
+
+
+def figures(rows: list[dict]) -> dict[str, bytes]:
+  """Draw {'schemes': PNG, 'classes': PNG}."""
+  bleu = by_cell(rows)
+  means = {key: float(np.mean(list(by_seed.values()))) for key, by_seed in bleu.items()}
+  title = ', '.join(sorted({row['data'] for row in rows}))
+  return {'schemes': _schemes(bleu, means, title), 'classes': _classes(bleu, means, title)}
+
+
+def _schemes(bleu, means, title):
+  """BLEU against sparsity."""
+  dense = means.get(DENSE, np.nan)
+  with drawing.canvas(7, 4.6, 1) as (figure, (axes,)):
+    axes.axhline(dense, color='#555555', linestyle='--', linewidth=1.3, label='dense')
+    for scheme in SCHEMES:
+      keys = sorted(key for key in bleu if key[:2] == ('one shot', scheme))
+      axes.plot(
+        [0.0, *(key[2] for key in keys)],
+        [dense, *(means[key] for key in keys)],
+        'o-',
+        color=COLOURS[scheme],
+        label=f'{scheme}, one shot',
+      )
+      for key in keys:
+        axes.scatter(
+          [key[2]] * len(bleu[key]), bleu[key].values(), s=9, color=COLOURS[scheme], alpha=0.5
+        )
+    for method, mark, colour in (('retrained', '*', '#1b6ca8'), ('from scratch', 'X', '#8d6a9f')):
+      keys = sorted(key for key in bleu if key[0] == method and key[1] in ('', 'class-blind'))
+      if keys:
+        axes.plot(
+          [key[2] for key in keys],
+          [means[key] for key in keys],
+          mark,
+          color=colour,
+          markersize=11,
+          linestyle=':' if method == 'retrained' else '',
+          label=f'class-blind, {method}',
+        )
+    axes.set(xlabel='sparsity (fraction of weights removed)', ylabel='BLEU', title=title)
+    drawing.below(figure, axes, columns=2)
+    return drawing.png(figure)
+
+
+def _classes(bleu, means, title):
+  """BLEU lost with one class pruned."""
+  with drawing.canvas(7, 3.6, 1) as (figure, (axes,)):
+    keys = [key for key in bleu if key[0] == 'class alone']
+    names = [f'{name} ({sparsity:g})' for _, name, sparsity in keys]
+    lost = [means.get(DENSE, np.nan) - means[key] for key in keys]
+    axes.barh(names, lost, color='#1b6ca8', height=0.6)
+    for y, key in enumerate(keys):
+      dense = bleu.get(DENSE, {})
+      axes.scatter(
+        [dense.get(seed, np.nan) - value for seed, value in bleu[key].items()],
+        [y] * len(bleu[key]),
+        s=12,
+        color='#222222',
+        zorder=3,
+      )
+    axes.set(xlabel='BLEU lost, this class alone pruned, no retraining', title=title)
+    return drawing.png(figure)

@@ -1,0 +1,137 @@
+"""Reproduce Compression of Neural Machine Translation Models via Pruning.
+
+See, Luong & Manning 2016: an LSTM translation model a seed, pruned by three schemes.
+
+  python -m prunejax reproduce see2016 --preset=quick [--config.data.root=FOLDER]
+
+FOLDER holds `multi30k/`; without it the task is a made-up language, `cipher`.
+"""
+
+from typing import NamedTuple
+
+from experiments.see2016 import claims, report, training
+from experiments.translation import task
+from prunejax.sweep import study
+
+
+class Preset(NamedTuple):
+  """One size of the study.
+
+  Attributes:
+    cost: what the preset takes, in words.
+    seeds: one dense model each.
+    base: changes of `BASE`, the dense model's settings.
+    shots: sparsities of one-shot pruning, under every scheme.
+    alone: sparsities at which one class alone is pruned.
+    classes: names from `training.CLASSES` that are pruned alone.
+    again: (scheme, sparsity) of the models that are retrained.
+    scratch: sparsities of the sparse networks that are trained from fresh weights.
+    steps, rate: steps and peak learning rate of retraining.
+  """
+
+  cost: str
+  seeds: tuple = (0, 1, 2)
+  base: dict = {}  # noqa: RUF012 (never written to)
+  shots: tuple = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+  alone: tuple = (0.9,)
+  classes: tuple = tuple(training.CLASSES)
+  again: tuple = (('class-blind', 0.8),)
+  scratch: tuple = (0.8,)
+  steps: int = 150
+  rate: float = 1e-3
+
+
+# Settings of the dense model and its data. train, test: pairs, 0 for all. together: steps a call.
+BASE = {
+  'words': 2000,
+  'hidden': 128,
+  'layers': 1,
+  'dropout': 0.2,
+  'bounds': [[16, 18]],
+  'train': 0,
+  'test': 0,
+  'batch': 64,
+  'together': 8,
+  'steps': 800,
+  'rate': 3e-3,
+  'warmup': 80,
+}
+TINY = {
+  'words': 200,
+  'hidden': 16,
+  'bounds': [[24, 28]],
+  'train': 300,
+  'test': 20,
+  'batch': 8,
+  'together': 2,
+  'steps': 4,
+  'warmup': 2,
+}
+PRESETS = {
+  'smoke': Preset('seconds', seeds=(0,), base=TINY, shots=(0.5,), classes=(), steps=2),
+  'quick': Preset(
+    'three seeds; five to nine minutes a seed on a CPU core that does other work too'
+  ),
+  'long': Preset(
+    'three seeds; only the claims about retraining, with longer training and retraining; seven '
+    'minutes a seed',
+    base={'steps': 1200},
+    steps=600,
+    shots=(0.8,),
+    classes=(),
+  ),
+}
+
+
+def plan(preset: Preset, root: str) -> list[study.Cell]:
+  """List the cells of each seed: dense, one shot, one class alone, retrained, from scratch.
+
+  Args:
+    preset: a value of `PRESETS`.
+    root: folder that holds `multi30k/`, or '' for the made-up language.
+
+  Raises:
+    ValueError, FileNotFoundError: for missing or damaged data.
+  """
+  task.load_for({**BASE, **preset.base}, root)  # Fails on bad data before anything is trained.
+  cells = []
+  for seed in preset.seeds:
+    base = {**BASE, **preset.base, 'data': 'multi30k en-de' if root else 'cipher', 'seed': seed}
+
+    def add(method, scheme, sparsity, base=base, **more):
+      variant = {'method': method, 'scheme': scheme, 'sparsity': sparsity}
+      cells.append(
+        study.Cell(
+          {'data': base['data'], **variant, 'seed': base['seed']}, {'base': base, **variant, **more}
+        )
+      )
+
+    retraining = {'steps': preset.steps, 'rate': preset.rate}
+    add('dense', '', 0.0)
+    for sparsity in preset.shots:
+      for scheme in training.SCHEMES:
+        add('one shot', scheme, sparsity)
+    for name in preset.classes:
+      for sparsity in preset.alone:
+        add('class alone', name, sparsity)
+    add('retrained', '', 0.0, **retraining)
+    for scheme, sparsity in preset.again:
+      add('retrained', scheme, sparsity, **retraining)
+    for sparsity in preset.scratch:
+      add('from scratch', 'class-blind', sparsity, **retraining)
+  return cells
+
+
+STUDY = study.Study(
+  name='see2016',
+  title='Pruning an LSTM translation model: three schemes',
+  source='See, Luong & Manning 2016',
+  presets=PRESETS,
+  plan=plan,
+  measure=training.measure,
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
+)
+reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -1,0 +1,1 @@
+"""What the papers on translation share: sentence pairs, training, and BLEU of a greedy decoder."""

@@ -1,0 +1,91 @@
+"""`bench`: how fast this machine prunes and trains, or what a pruned model is worth on it."""
+
+import argparse
+
+from prunejax.cli import options
+
+SUMMARY = (
+  'Measure how fast this machine prunes and trains, or what a pruned RUN is worth;'
+  ' print a table, write JSON.'
+)
+EPILOG = None
+TAKES_CONFIG = False
+OF_A_RUN = ('batches', 'length', 'rounds')
+OF_THE_MACHINE = ('only', 'times')
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Adds the arguments of the verb to its parser."""
+  parser.add_argument(
+    'where',
+    nargs='?',
+    metavar='RUN',
+    help='a work directory or a Hugging Face folder: measure its bytes and latency',
+  )
+  parser.add_argument(
+    '--batches', type=options.list_of(int), help='with RUN: examples at a time (default: 1,8)'
+  )
+  parser.add_argument(
+    '--length', type=int, help='with RUN: tokens an example (default: the longest of the model)'
+  )
+  parser.add_argument('--rounds', type=int, help='with RUN: how often each is timed (default: 25)')
+  parser.add_argument(
+    '--only', type=options.list_of(str), metavar='A,B', help='some benches instead of all'
+  )
+  parser.add_argument(
+    '--size', default='base', help='small, base (BERT-Base, the default) or large'
+  )
+  parser.add_argument('--times', type=int, help='how often the bench `kill` kills')
+  parser.add_argument(
+    '--out',
+    metavar='FILE.json',
+    help='the file to write (default: runs/bench/<machine>-<size>.json)',
+  )
+  parser.add_argument(
+    '--compare',
+    nargs='+',
+    metavar='FILE.json',
+    help='print the tables of these files side by side; measure nothing',
+  )
+
+
+def run(args: argparse.Namespace, overrides: dict[str, str]):
+  """Runs the benches, or those of one pruned model, or prints tables that exist.
+
+  Raises:
+    ValueError, OSError: an unknown bench or size; a bad argument or file; a bench that failed.
+  """
+  del overrides
+  if args.compare:
+    from prunejax.bench import table
+
+    print(table.compare(args.compare))
+  elif args.where:
+    _bench_model(args)
+  else:
+    _bench_machine(args)
+
+
+def _bench_model(args):
+  unfit = [f'--{name}' for name in OF_THE_MACHINE if getattr(args, name) is not None]
+  if unfit:
+    raise ValueError(f'bench of the run {args.where!r} takes no {", ".join(unfit)}')
+  from prunejax.bench import pruned_model
+
+  given = {name: getattr(args, name) for name in (*OF_A_RUN, 'out')}
+  pruned_model.run(
+    args.where, **{name: value for name, value in given.items() if value is not None}
+  )
+
+
+def _bench_machine(args):
+  for name in OF_A_RUN:
+    if getattr(args, name) is not None:
+      raise ValueError(
+        f'--{name} is for the bench of a run: python -m prunejax bench RUN --{name}=...'
+      )
+  if args.times is not None and args.times < 1:
+    raise ValueError(f'--times={args.times}: at least 1')
+  from prunejax.bench import suite
+
+  suite.run(args.only, args.size, times=args.times, out=args.out)

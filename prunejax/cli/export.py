@@ -1,0 +1,48 @@
+"""`export`: a model in another form."""
+
+import argparse
+
+from prunejax.cli import options
+
+SUMMARY = 'Write the model of a run, or of a Hugging Face folder, in another form.'
+EPILOG = None
+TAKES_CONFIG = False
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Adds the arguments of the verb to its parser."""
+  options.add_workdir(parser)
+  parser.add_argument(
+    'where',
+    nargs='?',
+    metavar='RUN',
+    help='a work directory (as --workdir) or a Hugging Face folder',
+  )
+  parser.add_argument('--out', required=True, help='the folder or file to write')
+  parser.add_argument(
+    '--to',
+    default='hf',
+    help='hf or shrunk (folders), sparse, deep-compression or onnx (files); default: hf',
+  )
+  parser.add_argument(
+    '--dtype', default='float32', help='float32, bfloat16 or float16; for sparse also int8'
+  )
+
+
+def run(args: argparse.Namespace, overrides: dict[str, str]):
+  """Writes the model to --out.
+
+  Raises:
+    ValueError, OSError: no run or two; an unknown form or dtype; --out exists already.
+  """
+  del overrides
+  if args.where and args.workdir:
+    raise ValueError(
+      f'export got {args.where!r} and --workdir={args.workdir!r}: expected one of them'
+    )
+  source = args.where or args.workdir
+  if not source:
+    raise ValueError('export needs a RUN or --workdir=FOLDER')
+  from prunejax.train import export
+
+  export.export(source, args.out, args.dtype, args.to)

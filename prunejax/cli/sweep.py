@@ -1,0 +1,44 @@
+"""`sweep`: every cell of a config that has sweep()."""
+
+import argparse
+
+from prunejax.cli import options, train
+
+SUMMARY = 'Run every cell of a config that has sweep(), once each.'
+EPILOG = train.EPILOG
+TAKES_CONFIG = True
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Adds the arguments of the verb to its parser."""
+  train.add_arguments(parser)
+  options.add_workers(parser)
+  options.add_one_by_one(parser)
+
+
+def run(args: argparse.Namespace, overrides: dict[str, str]):
+  """Runs the cells that the ledger of the work directory does not hold yet.
+
+  Raises:
+    ValueError, OSError: a bad argument, config value or file; a config without sweep().
+  """
+  workdir = options.workdir(args)
+  from prunejax.train import configs
+
+  config, module = configs.load(args.config, options.ROOT)
+  if not hasattr(module, 'sweep'):
+    raise ValueError(
+      f'{args.config} has no sweep(): expected a function that yields flat dicts of config keys'
+    )
+  configs.override(config, overrides)
+  # Imported last: a wrong key is reported before flax and orbax are loaded.
+  from prunejax.sweep import grid
+
+  grid.sweep(
+    config,
+    list(module.sweep()),
+    workdir,
+    name=module.__name__,
+    worker=options.worker(args),
+    one_by_one=args.one_by_one,
+  )

@@ -1,0 +1,53 @@
+"""How the inputs of a dense layer become the rows that `wanda` and `sparsegpt` read."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def input_rows(x: jax.Array, axes: Sequence[int], valid: jax.Array | None) -> jax.Array:
+  """Lays out a layer's input like the input axes of the layer's kernel.
+
+  Args:
+    x: the input of one call of the layer.
+    axes: the axes of `x` that the layer contracts, in the order of the kernel's input axes.
+    valid: boolean array; where the other axes of `x` have its shape, rows at False become 0.
+
+  Returns:
+    float32 [..., rows, in]. `in` is the last contracted axis; the contracted axes before it lead,
+    as they do in the kernel [..., in, out].
+  """
+  x = jnp.moveaxis(jnp.asarray(x).astype(jnp.float32), axes, range(-len(axes), 0))
+  batch = x.shape[: x.ndim - len(axes)]
+  if valid is not None and batch == valid.shape:
+    x = jnp.where(jnp.reshape(valid, batch + (1,) * len(axes)), x, 0)
+  return jnp.moveaxis(x.reshape(-1, *x.shape[len(batch) :]), 0, -2)
+
+
+def joined(calls: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
+  """Joins the rows of all calls of a layer to one array [..., rows, in].
+
+  A layer that a scan over time calls with one kernel [in, out] has rows of shape [time, rows, in].
+  """
+  rows = jnp.concatenate(calls, axis=-2)
+  return rows.reshape(-1, rows.shape[-1]) if kernel.ndim == 2 else rows
+
+
+def refuse_outputs(name: str, layer: str, outputs: Sequence[int]) -> None:
+  """Raises a ValueError for a layer whose kernel has several output axes."""
+  if len(outputs) != 1:
+    raise ValueError(
+      f'activations: {name!r} is the kernel of a {layer} with output axes {tuple(outputs)}; '
+      'only kernels [..., in, out] with one output axis have activations. '
+      'Leave the leaf out with where=, here and in prune_transform'
+    )
+
+
+def refuse_batch_axes(name: str, layer: str, axes: Sequence[int]) -> None:
+  """Raises a ValueError for a layer that has one kernel for each index of a batch axis."""
+  if axes:
+    raise ValueError(
+      f'activations: {name!r} is the kernel of a {layer} with batch axes {tuple(axes)}; such '
+      'layers have no activations. Leave the leaf out with where=, here and in prune_transform'
+    )
