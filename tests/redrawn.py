@@ -53,10 +53,7 @@ def redraw(ledger, out, path=None):
 
 def experiment(name):
   """The module that the command line calls for an experiment."""
-  for module in ('study', 'run'):
-    if (ROOT / 'experiments' / name / f'{module}.py').exists():
-      return importlib.import_module(f'experiments.{name}.{module}')
-  raise AssertionError(f'experiments/{name} has no study.py')
+  return importlib.import_module(f'experiments.{name}.study')
 
 
 def read_tables(text):

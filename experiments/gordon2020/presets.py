@@ -68,9 +68,11 @@ class Preset(NamedTuple):
   scale: float = 1
 
 
-def multiple(of, s):
-  """The multiple `of`, a preset's `deleted` or `after`, at the sparsity `s`."""
-  return of[max(start for start in of if start <= s)] if isinstance(of, Mapping) else of
+def multiple(multiples, s):
+  """The multiple at the sparsity `s`, of a preset's `deleted` or `after`."""
+  if not isinstance(multiples, Mapping):
+    return multiples
+  return multiples[max(start for start in multiples if start <= s)]
 
 
 def quick():

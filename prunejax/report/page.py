@@ -143,8 +143,8 @@ def _badge(word):
 
 def _counts(checks):
   counts = collections.Counter(verdict.verdict for verdict in checks)
-  told = ', '.join(f'{counts[word]} {word}' for word in MARKS if counts[word])
-  return f'<p class="meta">Of {len(checks)} claims: {told}.</p>'
+  text = ', '.join(f'{counts[word]} {word}' for word in MARKS if counts[word])
+  return f'<p class="meta">Of {len(checks)} claims: {text}.</p>'
 
 
 def _verdicts(checks):

@@ -195,9 +195,9 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
       )
   chosen, overrides = _preset(study, preset), dict(overrides or {})
   if study.parts:
-    found = study.plan(chosen, overrides, **part)
+    planned = study.plan(chosen, overrides, **part)
   elif study.measure is None:
-    found = _chosen(study, preset, study.plan(chosen, overrides), part)
+    planned = _chosen(study, preset, study.plan(chosen, overrides), part)
   else:
     root = overrides.pop('data.root', '')
     for name in overrides:
@@ -205,10 +205,10 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
       raise ValueError(
         f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
-    found = _chosen(study, preset, study.plan(chosen, root), part)
-  if len({key(cell) for cell in found}) < len(found):
+    planned = _chosen(study, preset, study.plan(chosen, root), part)
+  if len({key(cell) for cell in planned}) < len(planned):
     raise ValueError(f'{study.name} {preset}: two cells have the same settings')
-  return found
+  return planned
 
 
 def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:

@@ -22,8 +22,8 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
   """
   start = table.get(('dense', 0.0))
   for arm, style in zip(('dense', 'fresh'), levels, strict=True):
-    if place := table.get((arm, 0.0)):
-      level = statistics.mean(place.values())
+    if numbers := table.get((arm, 0.0)):
+      level = statistics.mean(numbers.values())
       text = label.format(arms.name(arm))
       axes.axhline(
         level, color=arms.colour(arm), linestyle=style, linewidth=1.4, label=text, zorder=1
@@ -32,13 +32,13 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
     0.0035 * (np.arange(len(names)) - (len(names) - 1) / 2) + nudge
   )  # keeps bars of one sparsity apart
   for beside, arm in zip(shift, names, strict=True):
-    places = {s: place for (name, s), place in table.items() if name == arm}
-    if not places:
+    by_sparsity = {s: numbers for (name, s), numbers in table.items() if name == arm}
+    if not by_sparsity:
       continue
     if start:
-      places.setdefault(0.0, start)
-    at = sorted(places)
-    estimates = [statistics.bootstrap(places[s].values()) for s in at]
+      by_sparsity.setdefault(0.0, start)
+    at = sorted(by_sparsity)
+    estimates = [statistics.bootstrap(by_sparsity[s].values()) for s in at]
     middle = np.array([e.mean for e in estimates])
     bars = np.nan_to_num(
       [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
@@ -65,4 +65,4 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
 
 def scaled(table, factor):
   """The table with every value times a factor, such as fractions as points of 100."""
-  return {key: {seed: factor * v for seed, v in place.items()} for key, place in table.items()}
+  return {key: {seed: factor * v for seed, v in numbers.items()} for key, numbers in table.items()}

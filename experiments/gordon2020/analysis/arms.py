@@ -59,12 +59,12 @@ def standard(rows):
 
 def family(rows, prefix):
   """{NAME: rows} of the arms named 'prefix:NAME', in the order of first appearance."""
-  found = {}
+  families = {}
   for row in rows:
     head, colon, rest = row['arm'].partition(':')
     if colon and head == prefix:
-      found.setdefault(rest, []).append(row)
-  return found
+      families.setdefault(rest, []).append(row)
+  return families
 
 
 def name(arm):

@@ -178,11 +178,11 @@ def _of_ours(scores, losses, task, level):
   for arm, s in sorted(scores):
     if arm != 'deleted' and (own or (arm, s) != ('dense', 0.0)):
       continue
-    place = losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')
+    loss = losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')
     both = [
-      (place['pretrain', seed], value)
+      (loss['pretrain', seed], value)
       for (name, seed), value in scores[arm, s].items()
-      if name == task and ('pretrain', seed) in place
+      if name == task and ('pretrain', seed) in loss
     ]
     if both:
       x.append(statistics.mean([b[0] for b in both]))
@@ -209,7 +209,7 @@ def _line(line):
 
 
 def _less(there, zero, what):
-  values = [place.get(what) if place else None for place in (there, zero)]
+  values = [entry.get(what) if entry else None for entry in (there, zero)]
   return math.nan if None in values else values[0] - values[1]
 
 
@@ -219,8 +219,8 @@ def _sides(ours, dense, theirs, scale, form, level, seed):
     statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed
   )
   show = tables.points if scale == 100 else tables.number
-  told = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
-  return show(here, sign='+'), told, _minus(scale * here.mean, theirs, form)
+  text = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
+  return show(here, sign='+'), text, _minus(scale * here.mean, theirs, form)
 
 
 def _minus(ours, theirs, form):

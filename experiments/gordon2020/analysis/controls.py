@@ -95,11 +95,11 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
 def corpus(rows, *, level=0.95):
   """What pruning costs a model that was pre-trained on a share of the corpus."""
   lines = []
-  for share, place in _shares(rows):
-    losses, scores = scoring.pretrain(place), scoring.points(place)
-    arm = place[0]['arm']
+  for share, of_share in _shares(rows):
+    losses, scores = scoring.pretrain(of_share), scoring.points(of_share)
+    arm = of_share[0]['arm']
     dense_loss, dense_score = losses.get((arm, 0.0), {}), scores.get((arm, 0.0), {})
-    end = end_of(place, level=level)
+    end = end_of(of_share, level=level)
     for s in sorted({s for _, s in (*losses, *scores)}):
       loss, score = losses.get((arm, s), {}), scores.get((arm, s), {})
       rise, fall = statistics.paired(loss, dense_loss), statistics.paired(score, dense_score)
@@ -150,24 +150,24 @@ def prunability(rows, *, level=0.95):
     The bytes of a PNG, None where no share has an end.
   """
   ends = [
-    (float(fractions.Fraction(share)), end_of(place, level=level), place)
-    for share, place in _shares(rows)
+    (float(fractions.Fraction(share)), end_of(of_share, level=level), of_share)
+    for share, of_share in _shares(rows)
   ]
   beyond = [
-    (share, max(row['sparsity'] for row in place))
-    for share, end, place in ends
+    (share, max(row['sparsity'] for row in of_share))
+    for share, end, of_share in ends
     if math.isinf(end.at)
   ]
-  found = [(share, end) for share, end, _ in ends if math.isfinite(end.at)]
-  if not found and not beyond:
+  measured = [(share, end) for share, end, _ in ends if math.isfinite(end.at)]
+  if not measured and not beyond:
     return None
-  x, y = np.array([share for share, _ in found]), np.array([end.at for _, end in found])
+  x, y = np.array([share for share, _ in measured]), np.array([end.at for _, end in measured])
   reach = [
     [
       e.at - e.low if math.isfinite(e.low) else 0.0,
       min(e.high, 1.0) - e.at if not math.isnan(e.high) else 0.0,
     ]
-    for _, e in found
+    for _, e in measured
   ]
   with drawing.canvas(6.4, 4.4, 1) as (figure, (axes,)):
     axes.errorbar(
@@ -210,8 +210,8 @@ def prunability(rows, *, level=0.95):
 
 
 def _shares(rows):
-  found = arms.family(rows, 'corpus')
-  return sorted(found.items(), key=lambda pair: share_of(pair[0]))
+  families = arms.family(rows, 'corpus')
+  return sorted(families.items(), key=lambda pair: share_of(pair[0]))
 
 
 def share_of(text):
@@ -228,12 +228,12 @@ def share_of(text):
     ) from None
 
 
-def end_of(place, *, level=0.95):
+def end_of(rows, *, level=0.95):
   """The `regimes.Crossing` at which the loss of a share has risen by RISE over its dense model."""
   losses = {
-    key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(place).items()
+    key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(rows).items()
   }
-  arm = place[0]['arm']
+  arm = rows[0]['arm']
   rise = {
     s: statistics.paired(v, losses.get((arm, 0.0), {})) for (_, s), v in losses.items() if s > 0
   }
@@ -286,8 +286,8 @@ def _at_rates_of(rows, chosen):
   ]
 
 
-def _shown(place):
-  value = statistics.mean(place.values())
+def _shown(numbers):
+  value = statistics.mean(numbers.values())
   return f'{value:.3f}' if math.isfinite(value) else '-'
 
 

@@ -20,13 +20,13 @@ def of(rows, scored, arm='pruned'):
   alike = lambda metrics, i: statistics.mean(
     metrics['cosine'][i][1:]
   )  # over layers, without the sum of the embeddings
-  found = probe_rows.over(probe_rows.of(rows, 'features', arm=arm), alike)
-  cosines = {s: statistics.mean(place.values()) for (_, s), place in sorted(found.items())}
+  measured = probe_rows.over(probe_rows.of(rows, 'features', arm=arm), alike)
+  cosines = {s: statistics.mean(numbers.values()) for (_, s), numbers in sorted(measured.items())}
   scores = scoring.points([row for row in scored if row['arm'] in (arm, 'dense')])
   dense, differences = scores.get(('dense', 0.0), {}), {}
-  for (name, s), place in sorted(scores.items()):
+  for (name, s), numbers in sorted(scores.items()):
     if name == arm:
-      for (task, seed), gap in statistics.paired(place, dense).items():
+      for (task, seed), gap in statistics.paired(numbers, dense).items():
         differences.setdefault(task, {}).setdefault(s, {})[seed] = gap
   return cosines, {
     task: {s: statistics.mean(gaps.values()) for s, gaps in places.items()}

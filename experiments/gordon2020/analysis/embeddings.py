@@ -52,10 +52,10 @@ def pruned_by_kind(mask, pieces):
 
 def pruned_by_length(mask, pieces, longest=8):
   """{characters: (share pruned of word starts, of inner pieces)}, nan where there is none."""
-  mask, length, of = _fit(mask, pieces), lengths(pieces, longest), kinds(pieces)
+  mask, length, tokens = _fit(mask, pieces), lengths(pieces, longest), kinds(pieces)
   result = {}
   for n in range(1, longest + 1):
-    groups = [of[kind] & (length == n) for kind in KINDS[:2]]
+    groups = [tokens[kind] & (length == n) for kind in KINDS[:2]]
     if any(group.any() for group in groups):
       result[n] = tuple(
         float(1 - mask[group].mean()) if group.any() else math.nan for group in groups

@@ -25,19 +25,20 @@ def fixed(rows):
   if not scores:
     return {}
   means = {}
-  for task, place in scores.items():
-    seeds = set().union(*place.values())
+  for task, by_rate in scores.items():
+    seeds = set().union(*by_rate.values())
     whole = {
-      rate: v for rate, v in place.items() if set(v) == seeds
-    } or place  # one lucky seed must not make a rate win
+      rate: v for rate, v in by_rate.items() if set(v) == seeds
+    } or by_rate  # one lucky seed must not make a rate win
     means[task] = {rate: statistics.mean(v.values()) for rate, v in whole.items()}
-  common = set.intersection(*(set(place) for place in means.values()))
+  common = set.intersection(*(set(by_rate) for by_rate in means.values()))
   if common:
     best = max(
-      sorted(common), key=lambda rate: statistics.mean([place[rate] for place in means.values()])
+      sorted(common),
+      key=lambda rate: statistics.mean([by_rate[rate] for by_rate in means.values()]),
     )
     return dict.fromkeys(means, best)
-  return {task: max(sorted(place), key=place.get) for task, place in means.items()}
+  return {task: max(sorted(by_rate), key=by_rate.get) for task, by_rate in means.items()}
 
 
 def at(rows, rates):
@@ -54,8 +55,8 @@ def several(rows):
   seen = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      place = row['task'], row['arm'], scoring.level_of(row), row['seed']
-      if seen.setdefault(place, row['learning_rate']) != row['learning_rate']:
+      key = row['task'], row['arm'], scoring.level_of(row), row['seed']
+      if seen.setdefault(key, row['learning_rate']) != row['learning_rate']:
         return True
   return False
 
@@ -112,11 +113,11 @@ def table(rows, *, level=0.95, seed=0):
     'to dense, one rate',
     'change by picking',
   )
-  told = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
+  names = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
   many = (
     ', '.join(f'{task} {rate:g}' for task, rate in sorted(rates.items()))
-    if len(told) > 1
-    else ''.join(told)
+    if len(names) > 1
+    else ''.join(names)
   )
   note = (
     f"Points of 100, mean ± half of the {level:.0%} interval over seeds, the wider of Student's "

@@ -38,10 +38,10 @@ PAIRS = {
 
 def figure2b(rows):
   """Mean cosine similarity of features to the dense model, by sparsity and by layer."""
-  found = probe_rows.of(rows, 'features')
-  ours = [row for row in found if row['arm'] != 'dense']
+  measured = probe_rows.of(rows, 'features')
+  ours = [row for row in measured if row['arm'] != 'dense']
   table = probe_rows.over(ours, lambda metrics, i: statistics.mean(metrics['cosine'][i][1:]))
-  floor = [row['metrics']['cosine'][0] for row in found if row['arm'] == 'dense']
+  floor = [row['metrics']['cosine'][0] for row in measured if row['arm'] == 'dense']
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     lines = probe_rows.curves(table)
     estimates(
@@ -86,10 +86,10 @@ def figure2b(rows):
 
 def figure3a(rows, *, most=None):
   """Mask difference by sparsity, a line a task and learning rate; `most` is the paper's bound."""
-  found = probe_rows.first_of(probe_rows.of(rows, 'difference'), ('before', 'dense'))
-  rates = sorted({row['learning_rate'] for row in found})
+  measured = probe_rows.first_of(probe_rows.of(rows, 'difference'), ('before', 'dense'))
+  rates = sorted({row['learning_rate'] for row in measured})
   key = lambda row: (row['task'], row['learning_rate'])
-  tasks = probe_rows.tasks(found)
+  tasks = probe_rows.tasks(measured)
   titles = {
     'pruned': 'Against the pre-training mask',
     'start': 'Against the mask before fine-tuning',
@@ -97,7 +97,7 @@ def figure3a(rows, *, most=None):
   with drawing.canvas(11, 4.6, 2) as (figure, panels):
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
       table = probe_rows.over(
-        found, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key
+        measured, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key
       )
       lines = probe_rows.curves(table)
       named = {
@@ -121,21 +121,21 @@ def figure3a(rows, *, most=None):
       axes.set_ylim(bottom=0)
     drawing.below(figure, *panels)
     return drawing.png(
-      figure, 'two random masks differ in 2 s (1 - s): 50 % at 0.5' if found else ''
+      figure, 'two random masks differ in 2 s (1 - s): 50 % at 0.5' if measured else ''
     )
 
 
 def figure3b(rows, at=0.6):
   """Over epochs of dense fine-tuning: mask difference to the start, and dev score once pruned."""
-  found = probe_rows.of_epochs(probe_rows.of(rows, 'difference'))
+  measured = probe_rows.of_epochs(probe_rows.of(rows, 'difference'))
   scored = [
     row
     for row in probe_rows.of_epochs(rows)
     if row['stage'] == 'finetune' and row['sparsity'] == at
   ]
-  tasks = sorted({*probe_rows.tasks(found), *probe_rows.tasks(scored)})
+  tasks = sorted({*probe_rows.tasks(measured), *probe_rows.tasks(scored)})
   places = {}
-  for row in found:
+  for row in measured:
     levels = [round(s, 6) for s in row['metrics']['sparsity']]
     if at in levels:
       value = row['metrics']['start'][levels.index(at)]
@@ -155,13 +155,13 @@ def figure3b(rows, at=0.6):
 
 def heads(rows):
   """Share of each attention head pruned by sparsity, and that share less that of its matrices."""
-  found = probe_rows.of(rows, 'heads')
+  measured = probe_rows.of(rows, 'heads')
   names = ('expected', 'mean', 'lowest', 'highest', 'sd')
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     for k, arm in enumerate(
-      sorted({row['arm'] for row in found}, key=lambda a: arms.order((a, 0)))
+      sorted({row['arm'] for row in measured}, key=lambda a: arms.order((a, 0)))
     ):
-      mine = [row for row in found if row['arm'] == arm]
+      mine = [row for row in measured if row['arm'] == arm]
       tables = {name: probe_rows.curves(probe_rows.over(mine, name))[arm] for name in names}
       levels = np.array(sorted(tables['mean']))
       pick = {name: np.array([tables[name][s].mean for s in levels]) for name in names}
@@ -187,7 +187,7 @@ def heads(rows):
     for axes in (left, right):
       axes.set_xlabel('sparsity (fraction of weights removed)')
     drawing.below(figure, left, right)
-    return drawing.png(figure, 'bars: lowest and highest head, mean over seeds' if found else '')
+    return drawing.png(figure, 'bars: lowest and highest head, mean over seeds' if measured else '')
 
 
 def overlap(rows):
@@ -206,15 +206,15 @@ def overlap(rows):
       ylabel='agreement beyond chance',
     )
     left.set(xlim=(0, 1), ylim=(-0.05, 1.02))
-    found = [
+    measured = [
       {**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
       for row in probe_rows.of(rows, 'nesting')
     ]
-    nests = probe_rows.curves(probe_rows.over(found, 'nested'))
+    nests = probe_rows.curves(probe_rows.over(measured, 'nested'))
     estimates(
       right, {arms.name(arm): curve for arm, curve in nests.items()}, [_arm(arm) for arm in nests]
     )
-    for curve in list(probe_rows.curves(probe_rows.over(found, 'expected')).values())[
+    for curve in list(probe_rows.curves(probe_rows.over(measured, 'expected')).values())[
       :1
     ]:  # the same for every arm
       estimates(right, {'by chance': curve}, [{'color': '#888888', 'marker': '.'}], ':')
@@ -276,8 +276,8 @@ def over_epochs(axes, places, tasks):
   table: {(task, epochs): {seed: number}}. tasks: their order gives the colours.
   """
   lines = {}
-  for (task, epochs), place in sorted(places.items()):
-    lines.setdefault(task, {})[epochs] = statistics.bootstrap(place.values())
+  for (task, epochs), numbers in sorted(places.items()):
+    lines.setdefault(task, {})[epochs] = statistics.bootstrap(numbers.values())
   styles = [style(tasks.index(task)) for task in lines]
   estimates(axes, {short(task): curve for task, curve in lines.items()}, styles)
   axes.set_xlabel('epochs of fine-tuning')

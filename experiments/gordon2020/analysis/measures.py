@@ -54,26 +54,26 @@ def moved(before, after):
   magnitude, the smallest first.
   """
   drop = lambda leaves: {path: leaf for path, leaf in leaves.items() if path != WORDS}
-  found = movement.measure(drop(before), drop(after))
-  out = {'mean': few(found['mean']), 'std': few(found['std']), 'weights': found['weights']}
+  measured = movement.measure(drop(before), drop(after))
+  out = {'mean': few(measured['mean']), 'std': few(measured['std']), 'weights': measured['weights']}
   out['kinds'], out['kinds_std'] = (
     {
-      kind: [few(found['matrices'][path][i]) for path in paths]
-      for kind, paths in kinds(found['matrices']).items()
+      kind: [few(measured['matrices'][path][i]) for path in paths]
+      for kind, paths in kinds(measured['matrices']).items()
     }
     for i in (0, 1)
   )
   if WORDS in before:
     words = movement.movement(before[WORDS], after[WORDS])
     out['words'] = [few(words.mean()), few(words.std())]
-  return {**out, 'by_magnitude': [few(v, 3) for v in found['by_magnitude']]}
+  return {**out, 'by_magnitude': [few(v, 3) for v in measured['by_magnitude']]}
 
 
 def spread(leaves):
   """Mean and deviation of the weights of each matrix, by kind and layer (Table 3)."""
-  found = movement.spread(leaves)
+  measured = movement.spread(leaves)
   pick = lambda i: {
-    kind: [few(found[path][i], 3) for path in paths] for kind, paths in kinds(found).items()
+    kind: [few(measured[path][i], 3) for path in paths] for kind, paths in kinds(measured).items()
   }
   return {'mean': pick(0), 'std': pick(1)}
 
@@ -83,9 +83,9 @@ def shared(pairs, sparsities):
 
   pairs: (masks, masks) at each sparsity.
   """
-  found = [mask_overlap.common(a, b) for a, b in pairs]
+  commons = [mask_overlap.common(a, b) for a, b in pairs]
   lists = {
-    name: [few(getattr(one, name), 6) for one in found] for name in mask_overlap.Common._fields
+    name: [few(getattr(one, name), 6) for one in commons] for name in mask_overlap.Common._fields
   }
   return {'sparsity': list(sparsities), **lists}
 
@@ -93,15 +93,15 @@ def shared(pairs, sparsities):
 def nested(masks):
   """Nesting of {sparsity: masks} over neighbouring sparsities, and nesting by chance."""
   levels = sorted(masks)
-  found = [
+  nestings = [
     mask_overlap.nesting(masks[high], masks[low])
     for low, high in zip(levels, levels[1:], strict=False)
   ]
   return {
     'denser': levels[:-1],
     'sparser': levels[1:],
-    'nested': [few(f[0], 6) for f in found],
-    'expected': [few(f[1], 6) for f in found],
+    'nested': [few(f[0], 6) for f in nestings],
+    'expected': [few(f[1], 6) for f in nestings],
   }
 
 
@@ -117,9 +117,9 @@ def of_heads(masks, count):
   }
   middle = min(masks, key=lambda s: (abs(s - 0.5), s))
   for s in sorted(masks):
-    found = heads.pruned(attention(masks[s]), count)
-    share = found.share
-    numbers = (s, found.expected, share.mean(), share.min(), share.max(), share.std(), found.sd)
+    pruned = heads.pruned(attention(masks[s]), count)
+    share = pruned.share
+    numbers = (s, pruned.expected, share.mean(), share.min(), share.max(), share.std(), pruned.sd)
     for name, value in zip(out, numbers, strict=True):
       out[name].append(few(value, 5))
     if s == middle:
@@ -162,11 +162,11 @@ def attention(masks):
 
 def kinds(paths):
   """{kind of matrix: its paths by layer}; 'ffn/output' and 'pooler' are kinds."""
-  found = {}
+  by_kind = {}
   for path in paths:
-    found.setdefault(LAYER.sub('', path).rsplit('/', 1)[0], []).append(path)
+    by_kind.setdefault(LAYER.sub('', path).rsplit('/', 1)[0], []).append(path)
   number = lambda path: int(at[1]) if (at := LAYER.match(path)) else 0
-  return {kind: sorted(found[kind], key=number) for kind in sorted(found)}
+  return {kind: sorted(by_kind[kind], key=number) for kind in sorted(by_kind)}
 
 
 def few(value, digits=4):

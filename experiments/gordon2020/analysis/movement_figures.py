@@ -25,13 +25,13 @@ def figure4(rows, paper=None, matrices=None):
     %} over
   the paper's layers, drawn in grey.
   """
-  found = probe_rows.of(rows, 'movement')
-  epochs = probe_rows.of_epochs(found)
+  measured = probe_rows.of(rows, 'movement')
+  epochs = probe_rows.of_epochs(measured)
   places = {}
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']
-  plain = fastest(probe_rows.first_of(found, ('dense', 'before')))
-  tasks, named = probe_rows.tasks(found), rates_of(plain)
+  plain = fastest(probe_rows.first_of(measured, ('dense', 'before')))
+  tasks, named = probe_rows.tasks(measured), rates_of(plain)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
       left.plot(
@@ -52,18 +52,18 @@ def figure4(rows, paper=None, matrices=None):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
       if not mine:  # tasks measured over epochs alone
         continue
-      for place, kind in enumerate(kinds):
+      for x, kind in enumerate(kinds):
         layers = 100 * probe_rows.mean_lists([row[kind] for row in mine if kind in row])
-        at = place + 0.12 * (k - (len(tasks) - 1) / 2)
-        look, label = style(k), None if place else named[task]
+        at = x + 0.12 * (k - (len(tasks) - 1) / 2)
+        look, label = style(k), None if x else named[task]
         right.plot([at] * len(layers), layers, 'o', markersize=3.5, alpha=0.6, color=look['color'])
         right.plot(
           [at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label
         )
-    for place, kind in enumerate(kinds):
+    for x, kind in enumerate(kinds):
       if kind in (matrices or {}):
         right.fill_between(
-          [place - 0.4, place + 0.4],
+          [x - 0.4, x + 0.4],
           *matrices[kind],
           color='#bbbbbb',
           alpha=0.5,
@@ -88,14 +88,14 @@ def figure4(rows, paper=None, matrices=None):
 
 def figure6(rows):
   """Mean movement by percentile of starting magnitude, a line a task, at its highest rate."""
-  found = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
-  named = rates_of(found)
+  measured = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
+  named = rates_of(measured)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
-    for k, task in enumerate(probe_rows.tasks(found)):
+    for k, task in enumerate(probe_rows.tasks(measured)):
       curves = 100 * np.array(
         [
           probe_rows.mean_lists([row['metrics']['by_magnitude']])
-          for row in found
+          for row in measured
           if row['task'] == task
         ]
       )
@@ -111,7 +111,7 @@ def figure6(rows):
     )
     axes.set_ylim(bottom=0)
     drawing.below(figure, axes)
-    return drawing.png(figure, 'bands: lowest and highest seed' if found else '')
+    return drawing.png(figure, 'bands: lowest and highest seed' if measured else '')
 
 
 def figure8(rows):

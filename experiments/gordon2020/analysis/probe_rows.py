@@ -45,20 +45,20 @@ def over(rows, value, key=lambda row: row['arm']):
   return table
 
 
-def by_seed(place):
+def by_seed(numbers):
   """{seed: mean}; the numbers of one seed rest on the same checkpoint and count once."""
   seeds = {}
-  for which, number in place.items():
+  for which, number in numbers.items():
     seeds.setdefault(which[-1], []).append(number)
-  return {seed: statistics.mean(numbers) for seed, numbers in seeds.items()}
+  return {seed: statistics.mean(of_seed) for seed, of_seed in seeds.items()}
 
 
 def curves(table):
   """{key: {sparsity: Estimate over seeds}}, from a table of `over`."""
-  found = {}
-  for (key, s), place in sorted(table.items(), key=lambda item: (str(item[0][0]), item[0][1])):
-    found.setdefault(key, {})[s] = statistics.bootstrap(by_seed(place).values())
-  return found
+  lines = {}
+  for (key, s), numbers in sorted(table.items(), key=lambda item: (str(item[0][0]), item[0][1])):
+    lines.setdefault(key, {})[s] = statistics.bootstrap(by_seed(numbers).values())
+  return lines
 
 
 def mean_lists(lists):

@@ -75,7 +75,9 @@ def _measured(rows):
 def table2(rows):
   """Table 2: movement in magnitude order during fine-tuning, by task and learning rate."""
   lines = []
-  for (task, rate, epochs), found in grouped(probe_rows.of(rows, 'movement'), ('dense', 'before')):
+  for (task, rate, epochs), of_seeds in grouped(
+    probe_rows.of(rows, 'movement'), ('dense', 'before')
+  ):
     name = paper.task(task)
     theirs = paper.TABLE2.get(rate, {}).get(name)
     if epochs:
@@ -89,11 +91,11 @@ def table2(rows):
         'task': task,
         'learning rate': f'{rate:g}',
         'epochs': str(epochs) if epochs else 'as the grid',
-        'seeds': len(found),
-        'mean, ours': tables.points(statistics.bootstrap([m['mean'] for m in found])),
-        'deviation, ours': f'{100 * statistics.mean([m["std"] for m in found]):.1f}',
-        'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in found]):.1f}'
-        if all('words' in m for m in found)
+        'seeds': len(of_seeds),
+        'mean, ours': tables.points(statistics.bootstrap([m['mean'] for m in of_seeds])),
+        'deviation, ours': f'{100 * statistics.mean([m["std"] for m in of_seeds]):.1f}',
+        'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in of_seeds]):.1f}'
+        if all('words' in m for m in of_seeds)
         else '-',
         'mean, paper': f'{theirs[0]:.2f}' if theirs else '-',
         'deviation, paper': f'{theirs[1]:.2f}' if theirs and math.isfinite(theirs[1]) else '-',
@@ -126,14 +128,14 @@ def grouped(rows, order):
 
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
-  found, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
+  measured, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
   # Two ends that print alike are one; a zero has no sign.
   span = lambda values, form: ' to '.join(
     dict.fromkeys(f'{round(v, int(form[1])) + 0.0:{form}}' for v in values)
   )
   ends = lambda lists: (min(min(v) for v in lists), max(max(v) for v in lists))
-  for kind in sorted({kind for metrics in found for kind in metrics['std']}):
-    mine = [metrics for metrics in found if kind in metrics['std']]
+  for kind in sorted({kind for metrics in measured for kind in metrics['std']}):
+    mine = [metrics for metrics in measured if kind in metrics['std']]
     lines.append(
       {
         'matrix': kind,
@@ -157,7 +159,7 @@ def table3(rows):
 def mask_difference(rows):
   """Figure 3 as a table: the largest mask difference of each task, and that by chance."""
   lines = []
-  for (task, rate, epochs), found in grouped(
+  for (task, rate, epochs), of_seeds in grouped(
     probe_rows.of(rows, 'difference'), ('before', 'dense')
   ):
     line = {
@@ -167,15 +169,17 @@ def mask_difference(rows):
     }
     for name, title in (('pruned', 'to the pre-training mask'), ('start', 'to the one before')):
       means = {
-        s: statistics.mean([m[name][m['sparsity'].index(s)] for m in found if s in m['sparsity']])
-        for s in found[0]['sparsity']
+        s: statistics.mean(
+          [m[name][m['sparsity'].index(s)] for m in of_seeds if s in m['sparsity']]
+        )
+        for s in of_seeds[0]['sparsity']
       }
       means = {s: v for s, v in means.items() if math.isfinite(v)}
       top = max(means, key=means.get, default=None)
       line[title] = f'{100 * means[top]:.1f} % at {top:g}' if top is not None else '-'
       if name == 'pruned' and top is not None:
         line['two random masks there'] = (
-          f'{100 * found[0]["chance"][found[0]["sparsity"].index(top)]:.0f} %'
+          f'{100 * of_seeds[0]["chance"][of_seeds[0]["sparsity"].index(top)]:.0f} %'
         )
     lines.append(line)
   return tables.records(
@@ -212,15 +216,17 @@ def of_heads(rows):
 
 def overlaps(rows):
   """Weights kept in common, by kind of pair; z is the mean over pairs."""
-  found = probe_rows.of(rows, 'overlap')
+  measured = probe_rows.of(rows, 'overlap')
   names = ('ratio', 'agreement', 'jaccard', 'z')
-  ratio, agreement, jaccard, z = (probe_rows.over(found, name, mask_figures.pair) for name in names)
+  ratio, agreement, jaccard, z = (
+    probe_rows.over(measured, name, mask_figures.pair) for name in names
+  )
   known = dict.fromkeys([*mask_figures.PAIRS, *sorted(key for key, _ in ratio)])
   names = [name for name in known if any(key == name for key, _ in ratio)]
   lines = []
   for name in names:
     for s in sorted(s for key, s in ratio if key == name):
-      of = lambda table, key=(name, s): statistics.bootstrap(
+      estimate = lambda table, key=(name, s): statistics.bootstrap(
         probe_rows.by_seed(table.get(key, {})).values()
       )
       lines.append(
@@ -228,11 +234,11 @@ def overlaps(rows):
           'masks': mask_figures.PAIRS.get(name, name),
           'sparsity': f'{s:g}',
           'pairs': len(ratio[name, s]),
-          'observed / expected': tables.number(of(ratio)),
+          'observed / expected': tables.number(estimate(ratio)),
           'same mask': f'{1 / (1 - s):.2f}',
-          'agreement beyond chance': tables.number(of(agreement)),
-          'Jaccard': tables.number(of(jaccard)),
-          'z': f'{of(z).mean:.0f}',
+          'agreement beyond chance': tables.number(estimate(agreement)),
+          'Jaccard': tables.number(estimate(jaccard)),
+          'z': f'{estimate(z).mean:.0f}',
         }
       )
   return tables.records(

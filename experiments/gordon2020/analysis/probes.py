@@ -148,10 +148,10 @@ def plan(rows):
   # {sparsity: cell}; keys are text, since they are hashed as JSON.
   methods = sorted({arm for arm, _, _ in pre if arm.startswith('switch:')})
   by = lambda arm, seed: {str(s): pre[arm, s, seed] for s in levels if (arm, s, seed) in pre}
-  found = []
+  probes = []
 
   def add(name, labels, **models):
-    found.append(
+    probes.append(
       Probe(
         name, {'arm': 'dense', 'sparsity': 0.0, 'task': '', 'learning_rate': None, **labels}, models
       )
@@ -207,7 +207,7 @@ def plan(rows):
           'overlap', {'seed': a, 'arm': arm, 'against': f'seed {b}'}, first=pick(a), second=pick(b)
         )
   _of_tuned(tuned, by, levels, add)
-  return found
+  return probes
 
 
 def _of_tuned(tuned, by, levels, add):
@@ -307,19 +307,19 @@ class Models:
 
 def _features(models, dense, others):
   read, batches, theirs = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
-  found = {
+  likenesses = {
     float(s): hidden_states.compare(read, models.tree(cell), theirs, batches)
     for s, cell in others.items()
   }
   out = {
-    'sparsity': sorted(found),
+    'sparsity': sorted(likenesses),
     'cosine': [],
     'deviation': [],
-    'tokens': next(iter(found.values()))[2],
+    'tokens': next(iter(likenesses.values()))[2],
   }
-  for s in sorted(found):
-    out['cosine'].append([measures.few(v, 5) for v in found[s][0]])
-    out['deviation'].append([measures.few(v, 3) for v in found[s][1]])
+  for s in sorted(likenesses):
+    out['cosine'].append([measures.few(v, 5) for v in likenesses[s][0]])
+    out['deviation'].append([measures.few(v, 3) for v in likenesses[s][1]])
   return out
 
 

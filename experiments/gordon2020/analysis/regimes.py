@@ -106,9 +106,11 @@ def curve(rise):
 
   Seeds that have every sparsity count; where there are none, the sparsities that every seed has.
   """
-  seeds = sorted({seed for place in rise.values() for seed in place})
-  whole = [seed for seed in seeds if all(seed in place for place in rise.values())]
-  levels = sorted(s for s, place in rise.items() if whole or all(seed in place for seed in seeds))
+  seeds = sorted({seed for of_seeds in rise.values() for seed in of_seeds})
+  whole = [seed for seed in seeds if all(seed in of_seeds for of_seeds in rise.values())]
+  levels = sorted(
+    s for s, of_seeds in rise.items() if whole or all(seed in of_seeds for seed in seeds)
+  )
   values = [[0.0, *(rise[s][seed] for s in levels)] for seed in whole or seeds]
   return Curve(np.array([0.0, *levels]), np.array(values).reshape(len(values), len(levels) + 1))
 
@@ -129,20 +131,20 @@ def curves(rows):
   scores = scoring.averages(scoring.points(rows))
   train = scoring.averages(scoring.points(rows, scoring.train_loss))
   losses = {
-    key: {seed: v for (_, seed), v in place.items()}
-    for key, place in scoring.pretrain(rows).items()
+    key: {seed: v for (_, seed), v in numbers.items()}
+    for key, numbers in scoring.pretrain(rows).items()
   }
 
   def rise(table, arm, sign, other='dense'):
-    found = {}
+    rises = {}
     for name, s in table:
       if name == arm and s > 0:
         diffs = statistics.paired(
           table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {})
         )
         if diffs:
-          found[s] = {seed: sign * d for seed, d in diffs.items()}
-    return curve(found)
+          rises[s] = {seed: sign * d for seed, d in diffs.items()}
+    return curve(rises)
 
   return {
     'free, score': (rise(scores, 'pruned', -1), SCORE),
@@ -162,13 +164,13 @@ def paper_curves(paper):
   own = lambda arm, k: np.array([[paper[arm][s]['tasks'][t][k] for s in levels] for t in tasks])
   rise = lambda values: values - values[:, :1]
   loss = np.array([[paper['pruned'][s]['loss'] for s in levels]])
-  made = lambda values: Curve(np.array(levels), values)
+  line = lambda values: Curve(np.array(levels), values)
   score = rise(own('pruned', 0)) / 100
   return {
-    'free, score': (made(-score), SCORE),
-    'free, loss': (made(rise(loss)), LOSS),
-    'fit, score': (rising(made(rise(own('deleted', 0)) / 100 - score)), SCORE),
-    'fit, train loss': (made(rise(own('pruned', 1))), FIT),
+    'free, score': (line(-score), SCORE),
+    'free, loss': (line(rise(loss)), LOSS),
+    'fit, score': (rising(line(rise(own('deleted', 0)) / 100 - score)), SCORE),
+    'fit, train loss': (line(rise(own('pruned', 1))), FIT),
   }
 
 
@@ -180,7 +182,7 @@ WORDS = {
 }
 
 
-def table(rows, paper=None, said=None, *, level=0.95):
+def table(rows, paper=None, by_eye=None, *, level=0.95):
   """Each end, ours and the paper's by the same estimator.
 
   said: {name of an end: what the paper reads by eye}.
@@ -206,7 +208,7 @@ def table(rows, paper=None, said=None, *, level=0.95):
         _at(there, theirs_top),
         _span(there, theirs_top),
         f'{here.at - there.at:+.2f}' if math.isfinite(here.at - there.at) else '-',
-        str((said or {}).get(name, '-')),
+        str((by_eye or {}).get(name, '-')),
       )
     )
   note = (
@@ -228,14 +230,14 @@ def table(rows, paper=None, said=None, *, level=0.95):
   return tables.Table('Where the three regimes end', head, tuple(lines), note)
 
 
-def _at(found, top):
-  if math.isnan(found.at):
+def _at(end, top):
+  if math.isnan(end.at):
     return '-'
-  return f'{found.at:.2f}' if math.isfinite(found.at) else f'> {top:g}'
+  return f'{end.at:.2f}' if math.isfinite(end.at) else f'> {top:g}'
 
 
-def _span(found, top):
-  if math.isnan(found.low):
+def _span(crossing, top):
+  if math.isnan(crossing.low):
     return '-'
   end = lambda x: f'{x:.2f}' if math.isfinite(x) else f'> {top:g}'
-  return f'[{end(found.low)}, {end(found.high)}]'
+  return f'[{end(crossing.low)}, {end(crossing.high)}]'

@@ -57,13 +57,13 @@ def figure2a(rows):
   with drawing.canvas(7.2, 5, 1) as (figure, (axes,)):
     for index, task in enumerate(scoring.tasks_of(scores)):
       colour, marker = arms.SERIES[index % len(arms.SERIES)], 'os^XDvP'[index % 7]
-      places = {s: place for (arm, s), place in scores.items() if arm == 'deleted' and s}
-      places[0.0] = scoring.zero(scores, 'deleted')
+      by_sparsity = {s: numbers for (arm, s), numbers in scores.items() if arm == 'deleted' and s}
+      by_sparsity[0.0] = scoring.zero(scores, 'deleted')
       dots = [
         (loss['pretrain', seed], 100 * value)
-        for s, place in sorted(places.items())
+        for s, numbers in sorted(by_sparsity.items())
         for loss in [losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')]
-        for (name, seed), value in place.items()
+        for (name, seed), value in numbers.items()
         if name == task and ('pretrain', seed) in loss
       ]
       if not dots:
@@ -97,7 +97,7 @@ def figure2a(rows):
 def pretrain_loss(rows, metric='loss'):
   """Held-out pre-train loss against sparsity, by magnitude and at random (column of Table 1)."""
   losses = scoring.pretrain(ledger.one_grid(rows), metric)
-  by_seed = {key: {seed: v for (_, seed), v in place.items()} for key, place in losses.items()}
+  by_seed = {key: {seed: v for (_, seed), v in numbers.items()} for key, numbers in losses.items()}
   with drawing.canvas(6.4, 4.6, 1) as (figure, (axes,)):
     arm_curves.draw(axes, by_seed, ('pruned', 'random'))
     axes.set(title='Pre-training', ylabel=f'held-out {_words(metric)}')

@@ -39,8 +39,8 @@ def rates_of(rows):
   have = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      place = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
-      place.add(row['learning_rate'])
+      rates = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
+      rates.add(row['learning_rate'])
   return have
 
 
@@ -51,7 +51,7 @@ def comparable(rows):
   stay.
   """
   sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
-  common = {task: set.intersection(*found) or set.union(*found) for task, found in sets.items()}
+  common = {task: set.intersection(*rates) or set.union(*rates) for task, rates in sets.items()}
   return [
     row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]
   ]
@@ -82,14 +82,14 @@ def pretrain(rows, metric='loss'):
   table = {}
   for row in rows:
     if row['stage'] == 'pretrain' and row['metrics'].get(metric) is not None:
-      place = table.setdefault((row['arm'], level_of(row)), {})
-      place['pretrain', row['seed']] = float(row['metrics'][metric])
+      numbers = table.setdefault((row['arm'], level_of(row)), {})
+      numbers['pretrain', row['seed']] = float(row['metrics'][metric])
   return table
 
 
 def tasks_of(table):
   """The tasks of a table of points, sorted."""
-  return sorted({task for place in table.values() for task, _ in place})
+  return sorted({task for numbers in table.values() for task, _ in numbers})
 
 
 def averaged(table):
@@ -97,7 +97,7 @@ def averaged(table):
 
   One cell of a new task must not leave every other place without an average.
   """
-  count = collections.Counter(task for place in table.values() for task, _ in place)
+  count = collections.Counter(task for numbers in table.values() for task, _ in numbers)
   return sorted(task for task, n in count.items() if 2 * n >= max(count.values()))
 
 
@@ -105,11 +105,13 @@ def averages(table):
   """{(arm, sparsity): {seed: mean over the tasks `averaged`}}, of seeds that have all of them."""
   tasks = averaged(table)
   result = {}
-  for key, place in table.items():
-    seeds = sorted({seed for _, seed in place})
-    whole = [seed for seed in seeds if all((task, seed) in place for task in tasks)]
+  for key, numbers in table.items():
+    seeds = sorted({seed for _, seed in numbers})
+    whole = [seed for seed in seeds if all((task, seed) in numbers for task in tasks)]
     if whole:
-      result[key] = {seed: statistics.mean([place[task, seed] for task in tasks]) for seed in whole}
+      result[key] = {
+        seed: statistics.mean([numbers[task, seed] for task in tasks]) for seed in whole
+      }
   return result
 
 

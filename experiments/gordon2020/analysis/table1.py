@@ -25,9 +25,9 @@ def table(rows, *, level=0.95, seed=0):
     source = arms.SOURCE.get(arm, arm)
     # The 0 of a pruned arm shows the loss that the arm starts from.
     own = sparsity or source not in arms.CURVES
-    place = losses.get((source, sparsity), {}) if own else scoring.zero(losses, source)
+    numbers = losses.get((source, sparsity), {}) if own else scoring.zero(losses, source)
     # 'after' starts from a dense checkpoint, so it has no pre-train loss at this sparsity.
-    loss = [] if arm == 'after' else place.values()
+    loss = [] if arm == 'after' else numbers.values()
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
     average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
     seeds = {k[1] for k in scores.get(key) or losses.get(key, {})}

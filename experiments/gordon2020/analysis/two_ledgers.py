@@ -60,10 +60,10 @@ def _versions(package, rows):
 
 def _configs(a, b):
   def listed(rows, place):
-    found = {}
+    differing = {}
     for row in rows:
-      found.setdefault(place(row), []).append(row.get('config') or {})
-    return found
+      differing.setdefault(place(row), []).append(row.get('config') or {})
+    return differing
 
   # The learning rate is left out: a place tuned at several rates has several configs.
   cell = lambda row: (
@@ -81,16 +81,18 @@ def _configs(a, b):
       {key[:2]: configs[:1] for key, configs in reversed(side.items())} for side in (first, second)
     )
     both = [(first[key], second[key]) for key in first if key in second]
-  found = {}
+  differing = {}
   for ones, twos in both:
     for key in sorted({key for config in (*ones, *twos) for key in config}):
       values = [sorted({str(config.get(key, '-')) for config in side}) for side in (ones, twos)]
       # The hash of a parent differs wherever its own config does.
       if values[0] != values[1] and not key.startswith(QUIET) and 'cell:' not in f'{values}':
-        sides = found.setdefault(key, ({}, {}))
-        for side, told in zip(sides, values, strict=True):
-          side.update(dict.fromkeys(told))
-  return {key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in found.items()}
+        sides = differing.setdefault(key, ({}, {}))
+        for side, texts in zip(sides, values, strict=True):
+          side.update(dict.fromkeys(texts))
+  return {
+    key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in differing.items()
+  }
 
 
 def differences(a, b, *, level=0.95, margin=as_dense.MARGIN):
@@ -99,12 +101,12 @@ def differences(a, b, *, level=0.95, margin=as_dense.MARGIN):
   a, b = ([row for row in rows if row['arm'] not in ('epochs', 'after epochs')] for rows in (a, b))
   pick = lambda rows: [row for row in rows if row['stage'] != 'finetune' or row['task'] in common]
   a, b = _alike(pick(a), b), _alike(pick(b), a)
-  of = lambda rows: (
+  measured = lambda rows: (
     scoring.points(rows),
     scoring.pretrain(rows),
     scoring.points(rows, scoring.train_loss),
   )
-  first, second = of(a), of(b)
+  first, second = measured(a), measured(b)
   lines = []
   for key in sorted(
     set(first[0]) | set(first[1]) | set(second[0]) | set(second[1]), key=arms.order
@@ -155,10 +157,13 @@ def differences(a, b, *, level=0.95, margin=as_dense.MARGIN):
 
 def _alike(rows, others):
   """The rows without fine-tuning at learning rates that the others lack."""
-  of = lambda rows, task: {
+  rates_of = lambda rows, task: {
     r['learning_rate'] for r in rows if r['stage'] == 'finetune' and r['task'] == task
   }
-  kept = {task: of(rows, task) & of(others, task) or of(rows, task) for task in _tasks(rows)}
+  kept = {
+    task: rates_of(rows, task) & rates_of(others, task) or rates_of(rows, task)
+    for task in _tasks(rows)
+  }
   return [
     row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in kept[row['task']]
   ]
@@ -211,8 +216,8 @@ def figures(a, b):
   scores = lambda rows: arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
   train = lambda rows: scoring.averages(scoring.points(rows, scoring.train_loss))
   losses = lambda rows: {
-    key: {seed: v for (_, seed), v in place.items()}
-    for key, place in scoring.pretrain(rows).items()
+    key: {seed: v for (_, seed), v in numbers.items()}
+    for key, numbers in scoring.pretrain(rows).items()
   }
   with drawing.canvas(11, 5, 2) as (figure, (left, right)):
     draw(left, scores, arms.CURVES)

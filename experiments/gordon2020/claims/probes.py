@@ -26,7 +26,7 @@ def masks_change_little(data):
     probe_rows.of(data.probes, 'difference'), ('before', 'dense')
   )  # as Figure 3a
   diffs, start, chance = (
-    {s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())}
+    {s: _largest(numbers) for (_, s), numbers in sorted(probe_rows.over(rows, name, _one).items())}
     for name in ('pruned', 'start', 'chance')
   )
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
@@ -109,8 +109,8 @@ def heads_are_not_singled_out(data):
   rows = [row for row in probe_rows.of(data.probes, 'heads') if row['arm'] == 'pruned']
   spread, chance = (
     {
-      s: _largest(place)
-      for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())
+      s: _largest(numbers)
+      for (_, s), numbers in sorted(probe_rows.over(rows, name, _one).items())
       if 0.3 <= s <= judging.HIGH
     }
     for name in ('deviation', 'sd')
@@ -154,7 +154,7 @@ def features_follow(data):
     metrics['cosine'][i][1:]
   )  # as Figure 2b: the embeddings' sum is no layer
   cosine = {
-    s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, mean, _one).items())
+    s: _largest(numbers) for (_, s), numbers in sorted(probe_rows.over(rows, mean, _one).items())
   }
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
@@ -200,12 +200,12 @@ def more_text_less_prunable(data):
   it: then the change is a bound, and only the verdict that a larger end could not undo is given.
   """
   ends, beyond = {}, set()
-  for share, place in arms.family(data.corpus, 'corpus').items():
-    seeds = sorted({row['seed'] for row in place})
+  for share, of_share in arms.family(data.corpus, 'corpus').items():
+    seeds = sorted({row['seed'] for row in of_share})
     for seed in seeds:
-      end = controls.end_of([row for row in place if row['seed'] == seed])
+      end = controls.end_of([row for row in of_share if row['seed'] == seed])
       if not math.isnan(end.at):
-        most = max(row['sparsity'] for row in place)
+        most = max(row['sparsity'] for row in of_share)
         ends.setdefault(controls.share_of(share), {})['pretrain', seed] = min(end.at, most)
         beyond |= {controls.share_of(share)} if math.isinf(end.at) else set()
   few, most = (min(ends), max(ends)) if len(ends) > 1 else (0, 0)
@@ -213,8 +213,8 @@ def more_text_less_prunable(data):
   side = judging.side(change, 0.0)
   what = f'sparsity spared, share {most:g} - share {few:g}'
   each = tuple(
-    (f'{share:g}', f'{">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}')
-    for share, place in sorted(ends.items())
+    (f'{share:g}', f'{">= " if share in beyond else ""}{statistics.mean(of_share.values()):.2f}')
+    for share, of_share in sorted(ends.items())
   )
   of_shares = (tables.Table('Each share', ('share of the corpus', 'sparsity spared'), each),)
   return judging.verdict(
@@ -234,34 +234,34 @@ def _one(row):
   return ''
 
 
-def _largest(place):
+def _largest(numbers):
   # {(task, against, rate, seed): number} -> {(task, seed): the largest}: the claims say "never more
   # than".
-  found = {}
-  for (task, _, _, seed), number in place.items():
-    found[task, seed] = max(number, found.get((task, seed), -math.inf))
-  return found
+  largest = {}
+  for (task, _, _, seed), number in numbers.items():
+    largest[task, seed] = max(number, largest.get((task, seed), -math.inf))
+  return largest
 
 
 def _moved(data, value):
   rows = probe_rows.first_of(
     probe_rows.of(data.probes, 'movement'), ('dense', 'before')
   )  # as Table 2 and Figure 4
-  found = {}
+  largest = {}
   for row in rows:
     number = value(row['metrics'])
     if number is not None and math.isfinite(number):
-      place = row.get('task', ''), row['seed']
-      found[place] = max(number, found.get(place, -math.inf))
-  return found
+      key = row.get('task', ''), row['seed']
+      largest[key] = max(number, largest.get(key, -math.inf))
+  return largest
 
 
 def _line(data, cosine, task, level):
   x, y = [], []
-  for s, place in cosine.items():
+  for s, numbers in cosine.items():
     scores = [v for (name, _), v in data.scores.get(('deleted', s), {}).items() if name == task]
     if scores:
-      x.append(statistics.mean(place.values()))
+      x.append(statistics.mean(numbers.values()))
       y.append(statistics.mean(scores))
   return statistics.fit(x, y, level=level)
 
