@@ -1,7 +1,7 @@
 """The hash of every cell of every preset of every experiment, in the order in which the cells run.
 
-`python tests/cell_hashes.py` writes those of today to tests/reference/cell_hashes.json. A hash that changes makes a
-stranger of its row in every ledger and of its folder in every work directory.
+`python tests/cell_hashes.py` writes those of today to tests/reference/cell_hashes.json. A hash that
+changes makes a stranger of its row in every ledger and of its folder in every work directory.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ NAMES = sorted({path.parent.name for path in (redrawn.ROOT / 'experiments').glob
 
 
 def of(name):
-  """{preset: {'cells': how many, 'first': hash of the first, 'hashes': sha256 of all, 'labels': sha256 of all}}."""
+  """{preset: {'cells': number, 'first': hash of the first, 'hashes', 'labels': sha256 of all}}."""
   declared = redrawn.experiment(name).STUDY
   return {preset: _summary(study.cells(declared, preset)) for preset in declared.presets}
 

@@ -1,7 +1,7 @@
-"""What a committed ledger draws, as plain data: the numbers of its tables, its verdicts, the data of its figures.
+"""What a committed ledger draws as plain data: numbers of tables, verdicts, data of figures.
 
-`python tests/redrawn.py` writes what the code of today draws to tests/reference/reports/; it is to be run only where a
-change of numbers is meant.
+`python tests/redrawn.py` writes what the code of today draws to tests/reference/reports/; it is to
+be run only where a change of numbers is meant.
 """
 
 import importlib
@@ -31,7 +31,7 @@ def reference(ledger):
 
 
 def redraw(ledger, out, path=None):
-  """{'verdicts', 'evidence', 'tables', 'figures'} of a ledger below experiments/, or of `path`, drawn into `out`."""
+  """Draws a ledger below experiments/, or `path`, into `out`: verdicts, evidence, tables, figures."""
   figures = {}
   with _figures_as_data(figures):
     module = experiment(ledger.split('/')[0])
@@ -53,10 +53,7 @@ def redraw(ledger, out, path=None):
 
 def experiment(name):
   """The module that the command line calls for an experiment."""
-  for module in ('study', 'run'):
-    if (ROOT / 'experiments' / name / f'{module}.py').exists():
-      return importlib.import_module(f'experiments.{name}.{module}')
-  raise AssertionError(f'experiments/{name} has no study.py')
+  return importlib.import_module(f'experiments.{name}.study')
 
 
 def read_tables(text):
@@ -85,7 +82,7 @@ def numbers(lines):
 
 
 def drawn(figure):
-  """The data of each panel of a figure, {kind of mark: [count, sum, mean position]} over all marks of the kind."""
+  """{kind of mark: [count, sum, mean position]} of each panel of a figure."""
   return [
     {kind: _digest(values) for kind, values in _marks(axes).items() if values}
     for axes in figure.axes

@@ -1,21 +1,21 @@
-"""How a cell of the grid is made: one run of pre-training or of fine-tuning, and what it starts from."""
+"""How a cell of the grid is made: a run of pre-training or of fine-tuning, from a cell."""
 
 from prunejax.sweep import grid
 from prunejax.train import configs
 
 ONCE = {'prune.weights.when': 'every(1, until=0)'}
-QUIET = {'log.who_pays': False}  # nothing pruned, or nothing but chance decides
+QUIET = {'log.who_pays': False}  # for runs in which no criterion prunes
 HELD = {'hold_zeros': True, 'prune.weights.schedule': ''}
 
 
 class Cells:
-  """The cells of a plan by hash; what two families share is there once."""
+  """The cells of a plan by hash; a cell that two families share is there once."""
 
   def __init__(self, preset):
     self.preset, self.found = preset, {}
 
   def add(self, config, **labels) -> str:
-    """A run whose config says all, also which cell it starts from, or reads size and vocabulary from; its hash."""
+    """Adds a run, which starts from the cell that its `init` names; returns its hash."""
     start = (
       config.init.removeprefix('cell:').partition('/')[0]
       if config.init.startswith('cell:')
@@ -23,18 +23,19 @@ class Cells:
     )
     cell = grid.Cell(labels, config, start)
     key = grid.key(cell)
-    # One cell may serve two families: as many epochs of dense fine-tuning are the dense arm itself.
+    # One cell may serve two families: dense fine-tuning for as many epochs is the dense arm itself.
     there = self.found.setdefault(key, cell)
     there.labels.update({k: v for k, v in labels.items() if k not in there.labels})
-    for kept in (
-      'keep_model',
-      'keep_latent',
-    ):  # which the key does not tell: what one family needs is kept
+    # The hash leaves these keys out; a model that one family needs is kept.
+    for kept in ('keep_model', 'keep_latent'):
       there.config[kept] = there.config[kept] or config[kept]
     return key
 
   def pretrain(self, arm, s, seed, start='', **recipe) -> str:
-    """A run of continued pre-training from the cell `start` ('': from where the preset starts); its hash."""
+    """Adds a run of continued pre-training; returns its hash.
+
+    start: the hash of a cell, '' for where the preset starts.
+    """
     config = changed(self.preset.pretrain, seed=seed, **recipe)
     config.init = f'cell:{start}' if start else config.init
     rate = config.optimizer.learning_rate
@@ -43,7 +44,11 @@ class Cells:
     )
 
   def tune(self, arm, s, seed, task, rate, start, times=1.0, labels=(), **recipe) -> str:
-    """A run of fine-tuning from the cell `start` (None: from where the preset starts, 'hash/latent'); its hash."""
+    """Adds a run of fine-tuning; returns its hash.
+
+    start: 'hash' or 'hash/latent' of a cell, None for where the preset starts.
+    times: its steps as a multiple of those of the task.
+    """
     p = self.preset
     name, _, examples = task.partition('@')
     recipe = {'prune.weights.schedule': 'one_shot(0.0)', 'keep_model': False, **ONCE, **recipe}
@@ -70,7 +75,7 @@ class Cells:
 
 
 def gradual(p, s):
-  """The paper's schedule: cubic to s over the ramp, masks moving every 10 steps, for ever."""
+  """The paper's schedule: cubic to s over the ramp, masks moving every 10 steps to the end."""
   return {'prune.weights.schedule': f'cubic({s}, end={p.ramp})', 'prune.weights.when': 'every(10)'}
 
 

@@ -1,8 +1,9 @@
-"""Arms beside the paper's four: controls, the seed code's ways, epochs, and the corpus.
+"""Families of arms beside the paper's four: controls, switches, epochs, and shares of the corpus.
 
-Each family adds cells to a `cells.Cells`; all work at `preset.extra_sparsities` and with `preset.rate`.
+Each family adds cells to a `cells.Cells`, at `preset.extra_sparsities` and with `preset.rate`.
 """
 
+import functools
 import math
 
 from experiments.gordon2020 import presets
@@ -15,25 +16,24 @@ LIBRARY = {'prune.weights.allocation': 'histogram(bins=256, decay=0.9)'}
 
 
 def switches_of(p):
-  """{name: what it changes in the config of a pruned pre-training run}, each against the project's own way."""
+  """{name: overrides of a pruned pre-training run}: what the seed code did otherwise."""
   frozen = {'prune.weights.when': f'every(10, until={p.ramp})'}
   return {
     'histogram': LIBRARY,  # the first library's cut-off, 256 bins and a moving average
     'latent': LATENT,  # weights under a forward mask, which may come back
-    'latent-frozen': LATENT
-    | frozen,  # as Zhu & Gupta wrote: masks stand still once the target is reached
+    # As Zhu & Gupta wrote: masks stand still once the target is reached.
+    'latent-frozen': LATENT | frozen,
     'library': LATENT | LIBRARY,  # both, as in the older copies of the library
     'frozen': frozen,
-    'sawtooth': {
-      'optimizer.sawtooth': max(round(p.pretrain.steps / 19), 1)
-    },  # 5,000 of 95,000 in the seed code
+    # 5,000 of 95,000 steps in the seed code.
+    'sawtooth': {'optimizer.sawtooth': max(round(p.pretrain.steps / 19), 1)},
     'no-pooler': {'prune.weights.where': f'embeddings/word/embedding|{LAYERS}'},
     'no-embeddings': {'prune.weights.where': f'{LAYERS}|pooler/kernel'},
   }
 
 
 def switches(cells, seed, dense):
-  """Arm 'switch:NAME': the pruned arm, pre-trained in another way; fine-tuned like it, masks held."""
+  """Adds the arms 'switch:NAME': the pruned arm, pre-trained in another way, fine-tuned alike."""
   del dense
   p = cells.preset
   for name, changes in switches_of(p).items():
@@ -47,11 +47,12 @@ def switches(cells, seed, dense):
 
 
 def controls(cells, seed, dense):
-  """What the seed code held against the pruned arm.
+  """Adds the controls of the seed code.
 
-  'permuted': the dense model under a mask with as many weights in each matrix, in random places. 'unmasked': the
-  model of 'switch:latent' with its mask taken off and the weights under it as they are, fine-tuned dense: what is left
-  of the harm is not the loss of information. 'burned in': the pruned arm from a model trained longer first.
+  'permuted': the dense model under a mask with as many weights in each matrix, in random places.
+  'unmasked': the model of 'switch:latent', fine-tuned dense without its mask, from the weights
+  under it; the harm that is left is not the loss of information. 'switch:burned-in': the pruned arm
+  from a model that was trained longer first.
   """
   p = cells.preset
   steps = p.burn_in or max(round(p.pretrain.steps / 9.5), 1)
@@ -61,14 +62,14 @@ def controls(cells, seed, dense):
     latent = cells.pretrain('switch:latent', s, seed, **recipe, **LATENT, keep_latent=True)
     longer = cells.pretrain('switch:burned-in', s, seed, start, **recipe)
     for task in p.tasks:
-      tune = lambda arm, *rest, **how: cells.tune(arm, s, seed, task, p.rate, *rest, **how)  # noqa: B023
+      tune = functools.partial(_tune, cells, s, seed, task)
       tune('permuted', dense, **drawn(s, seed))
       tune('unmasked', f'{latent}/latent', presets.multiple(p.deleted, s))
       tune('switch:burned-in', longer, **HELD)
 
 
 def epochs(cells, seed, dense):
-  """'epochs': dense fine-tuning for n epochs; 'after epochs': pruned at once after it, then trained on (Figure 3b)."""
+  """Adds 'epochs', dense fine-tuning for n epochs, and 'after epochs', then pruned (Figure 3b)."""
   p = cells.preset
   for task in p.tasks:
     _, _, few = task.partition('@')
@@ -102,7 +103,7 @@ def epochs(cells, seed, dense):
 
 
 def corpus(cells, seed):
-  """'corpus:SHARE': a model born of a share of the corpus, then dense and pruned on that share, and fine-tuned."""
+  """Adds 'corpus:SHARE': a model born of a share of the corpus, pruned or not, then fine-tuned."""
   p = cells.preset
   for share in p.shares:
     text = '+'.join(_part(source, share) for source in corpora.sources(p.pretrain.data.corpus))
@@ -117,6 +118,10 @@ def corpus(cells, seed):
       model = cells.pretrain(arm, s, seed, born, **{**gradual(p, s), **recipe})
       for task in p.tasks:
         cells.tune(arm, s, seed, task, p.rate, model, **(HELD if s else {}))
+
+
+def _tune(cells, s, seed, task, arm, *rest, **recipe):
+  return cells.tune(arm, s, seed, task, cells.preset.rate, *rest, **recipe)
 
 
 def _part(source, share):

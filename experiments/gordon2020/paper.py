@@ -82,10 +82,12 @@ TABLE1 = {
   for arm, printed in _PRINTED.items()
 }
 
-# Where the paper reads the ends of its regimes by eye (section 4): free up to 40 %, from 70 % on also unable to fit.
+# Where the paper reads the ends of its regimes by eye (section 4): free up to 40 %, from 70 % on
+# also unable to fit.
 REGIMES = {'free, score': '0.4', 'free, loss': '0.4', 'fit, score': '0.7', 'fit, train loss': '0.7'}
 
-# How many points of Table 1, the densest first, the lines of Figure 2a go through: that of CoLA leaves out 90 %.
+# How many points of Table 1, the densest first, the lines of Figure 2a go through: that of CoLA
+# leaves out 90 %.
 LINES = {'MNLI': 10, 'QQP': 10, 'QNLI': 10, 'SST-2': 10, 'CoLA': 9}
 
 OURS = {
@@ -96,7 +98,8 @@ OURS = {
   'cola': 'CoLA',
 }  # names of its tasks here
 
-# Table 2: movement in magnitude order while the dense model is fine-tuned, (mean, deviation) over all weights.
+# Table 2: movement in magnitude order while the dense model is fine-tuned, (mean, deviation) over
+# all weights.
 _MOVEMENT = {
   2e-5: ((1.91, 1.81), (1.82, 1.72), (1.27, 1.22), (1.06, 1.03), (0.79, 0.77)),
   3e-5: ((2.68, 2.51), (2.56, 2.40), (1.79, 1.69), (1.54, 1.47), (1.06, 1.03)),
@@ -105,7 +108,8 @@ _MOVEMENT = {
 }
 TABLE2 = {rate: dict(zip(TASKS, values, strict=True)) for rate, values in _MOVEMENT.items()}
 
-# Figure 4, learning rate 5e-5: the values in the authors' repository, graphs/weight_change/trained_downstream.
+# Figure 4, learning rate 5e-5: the values in the authors' repository,
+# graphs/weight_change/trained_downstream.
 EPOCHS = (1, 2, 3, 6, 12)
 FIGURE4 = {
   'MNLI': (3.50, 3.93, 4.15, 4.43, 4.62),
@@ -115,7 +119,8 @@ FIGURE4 = {
   'CoLA': (1.07, 1.07, 1.07, 1.14, 1.17),
 }
 
-# The same repository, MNLI at 5e-5, by kind of matrix: (lowest, highest) over its layers, read to half a point.
+# The same repository, MNLI at 5e-5, by kind of matrix: (lowest, highest) over its layers, read to
+# half a point.
 MATRICES = {
   'pooler': (5.8, 5.8),
   'attention/output': (4, 6),
@@ -126,8 +131,8 @@ MATRICES = {
   'ffn/output': (3, 4),
 }
 
-# Table 3: (lowest, highest) over layers of the standard deviation of BERT-Base's matrices, and the means it prints
-# as other than about zero.
+# Table 3: (lowest, highest) over layers of the standard deviation of BERT-Base's matrices, and the
+# means it prints as other than about zero.
 TABLE3 = {
   'embeddings/word': (0.042, 0.042),
   'attention/output': (0.027, 0.037),
@@ -140,7 +145,8 @@ TABLE3 = {
 }
 MEANS = {'embeddings/word': (-0.0282, -0.0282), 'ffn/output': (-0.0015, -0.0008)}
 
-# Figure 3 and section 5: masks chosen after fine-tuning differ from those of pre-training in less than this share.
+# Figure 3 and section 5: masks chosen after fine-tuning differ from those of pre-training in less
+# than this share.
 MOST_DIFFERENT = 0.06
 
 

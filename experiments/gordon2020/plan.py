@@ -1,7 +1,8 @@
-"""The cells of a preset: what each arm is, and what it starts from."""
+"""The cells of a preset, in an order in which a cell follows the cell it starts from."""
 
 from configs import nano
-from experiments.gordon2020 import families, presets
+from experiments.gordon2020 import families as arm_families
+from experiments.gordon2020 import presets
 from experiments.gordon2020.cells import HELD, QUIET, Cells, drawn, gradual
 from prunejax.data import tasks
 from prunejax.train import configs, specs
@@ -13,7 +14,7 @@ FAMILIES = {
   'epochs': 'fine-tuning for more and fewer epochs, and pruning after it',
   'corpus': 'small models born of shares of the corpus, then pruned',
 }
-# Keys that a cell sets itself, whatever the command says.
+# Config keys that each cell sets, and what sets them on the command line.
 OWN = {
   'seed': '--seeds',
   'data.task': '--tasks',
@@ -36,19 +37,23 @@ def plan(
   families=None,
   rates=None,
 ):
-  """The cells of a preset in an order in which each one's parent comes first.
+  """Plans the cells of a preset, each after the cell it starts from.
 
   Args:
-    preset: a name in presets.PRESETS.
+    preset: a `presets.Preset`.
     overrides: {dotted key: value} for every run.
-    from_scratch: train the small model first, instead of the packaged one.
-    names, sparsities, seeds, families, rates: tasks, sparsities, seeds, families of arms (see FAMILIES) and learning
-      rates of fine-tuning instead of the preset's. A task that the preset does not have gets the steps of its longest;
-      'pydoc/order@250' is a task with 250 labelled examples.
-    scale: multiplies every number of steps.
+    from_scratch: train the small model first, instead of starting from the packaged one.
+    names: tasks instead of the preset's; 'pydoc/order@250' has 250 labelled examples. A task that
+      the preset lacks gets the steps of its longest task.
+    sparsities, seeds, rates: instead of the preset's; rates are learning rates of fine-tuning.
+    scale: a factor for every number of steps.
+    families: families of arms instead of the preset's, see FAMILIES.
+
+  Returns:
+    A list of `grid.Cell`s.
 
   Raises:
-    ValueError: an unknown preset, or a part that no grid has.
+    ValueError: a part that no grid has, or a key that the cells set.
   """
   p = _part(preset, names, sparsities, seeds, scale, families, rates)
   for name, flag in OWN.items():
@@ -84,28 +89,28 @@ def plan(
 
 
 def _of_seed(cells, seed):
-  """The arms of one seed: pre-training first, then every task from what it left."""
+  """Adds the arms of one seed: pre-training first, then every task from each model."""
   p = cells.preset
   if set(p.families) - {'corpus'}:
     models = {('dense', 0.0): cells.pretrain('dense', 0.0, seed, **gradual(p, 0.0), **QUIET)}
     if 'paper' in p.families:
       start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
-      if start:  # its own 0, as in the paper's table: trained as long as what a random mask leaves
+      if start:  # a 0 of its own, as in the paper's table: trained as long as under a random mask
         models['random', 0.0] = cells.pretrain(
           'random', 0.0, seed, start, **gradual(p, 0.0), **QUIET
         )
       for s in p.sparsities:
         models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
-        # What a random mask leaves has as many steps to recover.
+        # A model under a random mask has as many steps to recover.
         models['random', s] = cells.pretrain('random', s, seed, start, **drawn(s, seed))
       for task in p.tasks:
         for rate in p.rates:
           _of_task(cells, seed, task, rate, models, start)
     for family in ('controls', 'switches', 'epochs'):
       if family in p.families:
-        getattr(families, family)(cells, seed, models['dense', 0.0])
+        getattr(arm_families, family)(cells, seed, models['dense', 0.0])
   if 'corpus' in p.families:
-    families.corpus(cells, seed)
+    arm_families.corpus(cells, seed)
 
 
 def _of_task(cells, seed, task, rate, models, start):
@@ -115,7 +120,7 @@ def _of_task(cells, seed, task, rate, models, start):
   tuned = dense
   if start or p.before != 1:
     tuned = tune('before', 0.0, start or models['dense', 0.0], p.before, keep_model=True)
-  # An arm that is trained longer than the dense one has a 0 of its own, which differs from it in what is pruned alone.
+  # An arm that trains longer than 'dense' has its own unpruned baseline, trained equally long.
   tune('after', 0.0, tuned, presets.multiple(p.after, 0))
   if presets.multiple(p.deleted, 0) != 1:
     tune('deleted', 0.0, models['dense', 0.0], presets.multiple(p.deleted, 0))
@@ -139,7 +144,7 @@ def _of_task(cells, seed, task, rate, models, start):
 
 
 def _part(p, names, sparsities, seeds, scale, families, rates):
-  """The preset with other tasks, sparsities, seeds, families or rates, and with its numbers of steps scaled."""
+  """The preset with another part of its grid, and with its numbers of steps scaled."""
   for s in sparsities or ():
     if not 0 < s < 1:
       raise ValueError(

@@ -1,4 +1,4 @@
-"""The grid of Gordon, Duh & Andrews 2020 at several sizes, as data."""
+"""Presets: the grid of Gordon, Duh & Andrews 2020 at several sizes."""
 
 import math
 from collections.abc import Mapping
@@ -15,25 +15,31 @@ TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class Preset(NamedTuple):
   """One size of the grid.
 
-  pretrain, tune: configs of a pre-training and of a fine-tuning run; what the cells differ in is set on top.
-  sparsities: of the pruned arms; 0 is the dense arm.
+  pretrain, tune: configs of a pre-training and of a fine-tuning run; a cell overrides what sets it
+    apart.
+  sparsities: of the pruned arms; the dense arm has 0.
   ramp: steps over which the sparsity rises, `cubic(s, end=ramp)`.
   tasks: {task: fine-tuning steps}.
-  deleted, after: fine-tuning steps of these arms as a multiple of the task's, a number or {from this sparsity on: one}.
-  before: the same of the dense model that 'after' prunes; where 1, and no `burn_in`, it is that of the arm 'dense'.
+  deleted, after: fine-tuning steps of these arms as a multiple of those of the task: a number, or
+    {lowest sparsity: number}.
+  before: the same multiple for the dense model that 'after' prunes. With 1 and no `burn_in` that is
+    the model of the arm 'dense'.
   rates: learning rates of fine-tuning; the best on the dev set counts, as in the paper.
-  burn_in: steps of dense pre-training before the arms 'random' and 'after', 0: none (they start where 'pruned' does).
-  fresh: also fine-tune a model that was never pre-trained.
-  cost: what it takes, in words.
-  rate: of fine-tuning in the arms beside the paper's four.
-  families: of arms, see arms.FAMILIES.
-  extra_sparsities: of the arms beside the paper's four.
-  epochs: of dense fine-tuning in the family 'epochs', besides 0; epochs_sparsity: what is pruned after them.
-  shares: of the corpus, in the family 'corpus'; born, born_rate: steps and learning rate of the model born of each.
-  examples: {task: number of training examples}, where a task is read whole.
-  scale: what --scale multiplied all steps by.
-  teacher: config of the model that the first cell trains from nothing and all others start from, where no `init` says
-    otherwise; None: `pretrain` and `tune` say what they start from.
+  burn_in: steps of dense pre-training before the arms 'random' and 'after'. With 0 these arms start
+    where 'pruned' starts.
+  fresh: whether to fine-tune a model that was never pre-trained.
+  cost: what the preset takes, in words.
+  rate: learning rate of fine-tuning in the arms beside the paper's four.
+  families: families of arms, see `plan.FAMILIES`.
+  extra_sparsities: sparsities of the arms beside the paper's four.
+  epochs: of dense fine-tuning in the family 'epochs', besides 0.
+  epochs_sparsity: the sparsity at which the family 'epochs' prunes.
+  shares: of the corpus, in the family 'corpus'.
+  born, born_rate: steps and learning rate of the model that is born of each share.
+  examples: {task: number of training examples} of the tasks that are read whole.
+  scale: the factor by which --scale multiplied all steps.
+  teacher: config of the model that the first cell trains from nothing, for the others to start
+    from. None where the `init` of `pretrain` and `tune` says what they start from.
   """
 
   pretrain: config_dict.ConfigDict
@@ -62,20 +68,22 @@ class Preset(NamedTuple):
   scale: float = 1
 
 
-def multiple(of, s):
-  """What a preset's `deleted` or `after` is at the sparsity `s`."""
-  return of[max(start for start in of if start <= s)] if isinstance(of, Mapping) else of
+def multiple(multiples, s):
+  """The multiple at the sparsity `s`, of a preset's `deleted` or `after`."""
+  if not isinstance(multiples, Mapping):
+    return multiples
+  return multiples[max(start for start in multiples if start <= s)]
 
 
 def quick():
-  """The packaged model, the embedded corpus, two tasks made of it, two seeds."""
+  """A quick look: the packaged model, the embedded corpus, two tasks, two seeds."""
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   for config in (first, second):
     config.log.update(every=40, tensorboard=False)
   first.update(steps=120, batch_size=32)
   first.checkpoint.every = 60
   second.log.who_pays = False
-  # A cell lasts seconds: one that is killed starts again.
+  # A cell lasts seconds, so a killed cell starts again.
   second.checkpoint.every = 0
   second.data.examples = 2000
   second.batch_size = 16
@@ -96,7 +104,7 @@ def quick():
 
 
 def smoke():
-  """Every part of the way in a minute: one sparsity, one task, one seed, a few steps. It says nothing of the paper."""
+  """A test of every part of `quick` in a minute; it says nothing about the paper."""
   preset = quick()
   preset.pretrain.update(steps=12)
   preset.pretrain.eval.batches = 2
@@ -114,9 +122,9 @@ def smoke():
 
 
 def mini():
-  """The packaged model, four tasks that it is worth something to, every sparsity, every family of arms.
+  """The paper at small scale: the packaged model, four tasks, every sparsity, every family of arms.
 
-  `--config.data.root=FOLDER` has Wikipedia text in FOLDER/wikipedia.
+  Needs `--config.data.root=FOLDER` with Wikipedia text in FOLDER/wikipedia.
   """
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   first.data.corpus = 'wikipedia+pydoc*3'
@@ -145,10 +153,10 @@ def mini():
 
 
 def equal():
-  """As `mini`, but every arm is fine-tuned for as many steps, and none is held back by having had fewer.
+  """As `mini`, but every arm is fine-tuned for as many steps.
 
-  In the paper and in `mini`, 'deleted' has more steps than 'pruned', and 'after' has those of two runs. Here the steps
-  of 'after' are half dense, half pruned.
+  In the paper and in `mini`, 'deleted' has more steps than 'pruned', and 'after' has those of two
+  runs. Here half of the steps of 'after' are dense and half are pruned.
   """
   return mini()._replace(
     tasks={'pydoc/order': 400, 'pydoc/words': 400},
@@ -162,11 +170,12 @@ def equal():
 
 
 def corpus():
-  """Does prunability depend on the amount of pre-training data? Small models born of shares of Wikipedia, then pruned.
+  """Prunability against the amount of pre-training data: models born of shares of Wikipedia.
 
-  All are trained for as many steps: the smallest share is read over a hundred times, the next over ten times, and the
-  whole not once. Batches are small since steps are what such a model leaves the loss of word frequencies by.
-  `--config.data.root=FOLDER` as for `mini`.
+  Every model is trained for as many steps, so the smallest share is read over a hundred times, the
+  next over ten times, and the whole text less than once. Batches are small, since such a model
+  needs many steps to do better than word frequencies. Needs `--config.data.root=FOLDER` as `mini`
+  does.
   """
   preset = mini()
   preset.pretrain.data.corpus = 'wikipedia'
@@ -186,9 +195,9 @@ def corpus():
 
 
 def decoder():
-  """A small GPT-2 on the embedded corpus, which the first cell trains from nothing: the protocol of `quick`.
+  """The protocol of `quick` for a small GPT-2, which the first cell trains from nothing.
 
-  As in `corpus`, small batches: steps are what such a model leaves the loss of word frequencies by.
+  Batches are small for the same reason as in `corpus`.
   """
   born, first, second = (
     gpt2.get_config('nano'),
@@ -215,7 +224,7 @@ def decoder():
 
 
 def decoder_smoke():
-  """Every part of the way of `decoder` in a minute."""
+  """A test of every part of `decoder` in a minute."""
   preset = decoder()
   preset.teacher.update(steps=12, batch_size=16)
   preset.teacher.eval.every = 0
@@ -230,7 +239,7 @@ def decoder_smoke():
 
 
 def base():
-  """BERT-Base, a fifth of the paper's steps; Wikipedia and GLUE by TFDS, weights by `--config.init=FOLDER`."""
+  """BERT-Base with a fifth of the paper's steps; weights come from `--config.init=FOLDER`."""
   preset = paper()
   preset.pretrain.update(steps=20_000)
   tasks = {name: min(steps, 12_000) for name, steps in preset.tasks.items()}
@@ -247,7 +256,7 @@ def base():
 
 
 def paper():
-  """The paper's own numbers: batch 32, sequence 128, 95k steps, ten sparsities, five tasks, four learning rates."""
+  """The paper's sizes: batch 32, sequence 128, 95k steps, ten sparsities, five tasks."""
   first, second = pretrain.get_config('base'), finetune.get_config('base')
   first.update(steps=95_000, batch_size=32)
   epochs = lambda examples: 3 * math.ceil(examples / 32)

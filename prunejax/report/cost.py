@@ -1,4 +1,4 @@
-"""What a grid took: programs compiled and seconds of devices, its runs together or one after the other."""
+"""What a grid took: compiles and device-seconds, with its runs together or one by one."""
 
 import json
 import pathlib
@@ -10,23 +10,23 @@ WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after 
 
 
 def read(folder):
-  """What each command that ran cells of the grid in `folder` left there, a dict a command."""
+  """Reads what the commands that ran cells in `folder` took, a dict a command."""
   home = files.path(folder) / 'cost'
   return [files.read_json(home / name) for name in files.names(home) if name.endswith('.json')]
 
 
 def measured(path, preset):
-  """The lines of a JSONL file of earlier measurements that are of a preset; [] without the file."""
+  """Reads the rows of a preset in a JSONL file of earlier measurements; [] without the file."""
   path = pathlib.Path(path)
   lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
   return [row for row in map(json.loads, lines) if row['preset'] == preset]
 
 
 def table(here, elsewhere=()):
-  """One line a way and kind of device: `here` is this grid, `elsewhere` was measured before."""
+  """A table of what this grid took (`here`) and of earlier measurements (`elsewhere`)."""
   lines = [_line('here', group) for group in _grouped(here)]
   lines += [_line(row.get('date', 'before'), [row]) for row in elsewhere]
-  note = 'Compiles count every program, the smallest too. A command that was killed before its end is not counted.'
+  note = 'Compiles count every program. A command that was killed is not counted.'
   return tables.records('What the grid took', lines, note)
 
 

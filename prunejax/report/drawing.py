@@ -1,4 +1,4 @@
-"""What every figure is drawn with: one style, one canvas, one way to draw the curves of the arms, bytes of a PNG."""
+"""What every figure is drawn with: a style, a canvas, a legend, the bytes of a PNG."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ STYLE = {
 
 @contextlib.contextmanager
 def canvas(width, height, columns):
-  """(figure, its row of axes), inches; everything drawn within has the style."""
+  """(figure, its row of axes) of a size in inches; all that is drawn within has the style."""
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(width, height), facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)
@@ -48,9 +48,9 @@ def canvas(width, height, columns):
 
 
 def ranges(groups):
-  """(means, [below, above]) of groups of numbers, for error bars from the least to the greatest.
+  """(means, [below, above]) of groups of numbers, for bars from the least to the greatest.
 
-  The mean of equal numbers may lie a last bit beside them; no bar is shorter than nothing.
+  The mean of equal numbers may differ from them in the last bit, so no bar is shorter than nothing.
   """
   middle = [statistics.mean(group) for group in groups]
   reach = [(max(m - min(g), 0), max(max(g) - m, 0)) for m, g in zip(middle, groups, strict=True)]
@@ -58,7 +58,7 @@ def ranges(groups):
 
 
 def below(figure, *axes, columns=3):
-  """One legend for all panels, under them, so that it never covers a curve."""
+  """Draws one legend for all panels below them, where it covers no curve."""
   known = {}
   for panel in axes:
     for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -77,8 +77,8 @@ def below(figure, *axes, columns=3):
     )
 
 
-def png(figure, caption=''):
-  """The figure as the bytes of a PNG that depend on nothing but what was drawn."""
+def png(figure, caption: str = '') -> bytes:
+  """The figure as the bytes of a PNG, which depend on nothing but what was drawn."""
   if caption:
     figure.suptitle(caption, fontsize=10, color='#666666', x=0.995, ha='right')
   data = io.BytesIO()

@@ -1,8 +1,9 @@
-"""Is an arm as good as dense? Two one-sided tests against a margin that is said (Schuirmann 1987).
+"""Two one-sided tests of whether an arm scores as well as the dense model (Schuirmann 1987).
 
-A difference that is not significant is no proof of equality: it may be noise. Here an arm is *as dense* only when the
-difference is significantly above -margin and significantly below +margin. Tasks of one seed share a checkpoint and are
-not independent, so both the pairs (task, seed) and the means of the seeds must say so: of two p the larger counts.
+A difference that is not significant is no proof of equality; it may be noise. An arm is *as dense*
+only when the difference is significantly above -margin and significantly below +margin. Tasks of
+one seed share a checkpoint and are not independent, so both the pairs (task, seed) and the means of
+the seeds are tested, and the larger p counts.
 """
 
 import math
@@ -17,7 +18,13 @@ AS_DENSE, WORSE, BETTER, CANNOT_TELL = 'as dense', 'worse', 'better', 'cannot te
 
 
 class Test(NamedTuple):
-  """A mean difference, its interval at 1 - 2 alpha, the p of equivalence and of a difference, and the word for it."""
+  """The result of `test`.
+
+  mean: of the differences. low, high: its interval at 1 - 2 alpha.
+  p_same: p of equivalence. p_different: p of a difference.
+  word: AS_DENSE, WORSE, BETTER or CANNOT_TELL.
+  n: number of pairs.
+  """
 
   mean: float
   low: float
@@ -28,12 +35,23 @@ class Test(NamedTuple):
   n: int
 
 
-def test(diffs, margin, *, alpha=0.05):
-  """Judges {(task, seed): difference}.
+def test(diffs, margin: float, *, alpha: float = 0.05) -> Test:
+  """Tests {(task, seed): difference} against a margin.
 
-  The interval is the one that belongs to two one-sided tests, over pairs and over the means of the seeds, and reaches
-  as far as either: it lies within +-margin exactly when p_same < alpha. *As dense* goes before *worse* and *better*: a
-  difference may be real and too small to matter. Raises ValueError for a margin that is not above 0.
+  The interval is that of two one-sided tests, over pairs and over the means of the seeds, and
+  reaches as far as either; it lies within +-margin exactly when p_same < alpha. AS_DENSE goes
+  before WORSE and BETTER, since a difference may be real and too small to matter.
+
+  Args:
+    diffs: {(task, seed): number}.
+    margin: the largest difference that does not matter.
+    alpha: level of each one-sided test.
+
+  Returns:
+    A `Test`, with nan and CANNOT_TELL below two seeds.
+
+  Raises:
+    ValueError: a margin that is not above 0.
   """
   if not margin > 0:
     raise ValueError(f'an equivalence margin must be above 0, got {margin!r}')
@@ -54,7 +72,7 @@ def test(diffs, margin, *, alpha=0.05):
 
 
 def _tail(values, threshold):
-  # One-sided p of "the mean is at most the threshold".
+  """One-sided p of the hypothesis that the mean is at most the threshold."""
   above, spread = (
     float(values.mean()) - threshold,
     float(values.std(ddof=1)) / math.sqrt(values.size),

@@ -1,7 +1,8 @@
-"""The ledger: an append-only JSONL file, one row a cell, safe to append to from many processes.
+"""The ledger: an append-only JSONL file, one row a cell, which many processes may append to.
 
-Where nothing can be appended to or locked, an object store or some network disks, a row is a file of its own, in a
-folder beside: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
+Where a file cannot be appended to or locked, as on an object store or some network disks, a row is
+a
+file of its own in a folder beside it: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
 """
 
 import concurrent.futures
@@ -15,18 +16,22 @@ from prunejax import files
 
 try:
   import fcntl
-except ImportError:  # no advisory locks on this system: O_APPEND alone keeps lines whole there
+except ImportError:  # no advisory locks on this system; O_APPEND alone keeps lines whole
   fcntl = None
 
-MOST = 2**33  # bytes of a ledger; a row has some thousands
+MOST = 2**33  # bytes of a ledger
 
 
 class LedgerError(ValueError):
-  """A ledger that cannot be written or read as it stands."""
+  """A ledger or a row that cannot be written or read."""
 
 
 def cell_hash(config):
-  """The 12 hex digits that name a cell: sha256 of the config's canonical JSON, key order aside."""
+  """The 12 hex digits that name a cell: sha256 of the canonical JSON of its config.
+
+  Raises:
+    LedgerError: the config is no plain finite JSON.
+  """
   try:
     text = json.dumps(_plain(config), sort_keys=True, separators=(',', ':'), allow_nan=False)
   except (TypeError, ValueError) as error:
@@ -37,10 +42,12 @@ def cell_hash(config):
 
 
 def append(path, row):
-  """Adds one row (a dict with a 'cell') as one whole line, on disk when this returns.
+  """Adds one row, a dict with a 'cell', as one whole line that is on disk on return.
 
-  Raises LedgerError for a row that is no cell, and in one line when the disk or folder refuses;
-  a line that could not be written whole is taken back.
+  A line that cannot be written whole is taken back.
+
+  Raises:
+    LedgerError: the row is no cell, or the disk or folder refuses.
   """
   if not isinstance(row, dict) or not isinstance(row.get('cell'), str) or not row['cell']:
     raise LedgerError(f"a ledger row needs its config hash under 'cell', got {row!r:.200}")
@@ -63,7 +70,7 @@ def _add(path, line) -> bool:
   try:
     if fcntl:
       try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file gives it back, also after a kill
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file unlocks it, also after a kill
       except OSError:
         return False
     _mend(file, path)
@@ -74,10 +81,13 @@ def _add(path, line) -> bool:
 
 
 def read(path):
-  """The rows in the order their cells were first written; the last row of a cell wins.
+  """Reads the rows in the order of their cells' first lines; the last row of a cell wins.
 
-  No file is an empty ledger. A torn last line (a run killed while writing) is left out with a
-  warning; a damaged line before it raises LedgerError with its number.
+  No file is an empty ledger. A torn last line, of a run that was killed while writing, is left out
+  with a warning.
+
+  Raises:
+    LedgerError: a line before the last is damaged; the error has its number.
   """
   path = files.path(path)
   try:
@@ -93,7 +103,7 @@ def read(path):
     row = _parse(line)
     if row is not None:
       rows[row['cell']] = row
-    elif number == len(lines):  # no newline came after it
+    elif number == len(lines):  # a torn line ends without a newline
       warnings.warn(
         f'{path}:{number}: the last line is torn and left out; its cell runs again', stacklevel=2
       )
@@ -111,7 +121,11 @@ def done(rows):
 
 
 def one_grid(rows):
-  """The rows, after a look that they are one experiment's one preset; else ValueError."""
+  """The rows, once they are known to be of one experiment and preset.
+
+  Raises:
+    ValueError: they are of several.
+  """
   grids = {(row.get('experiment'), row.get('preset')) for row in rows}
   if len(grids) > 1:
     raise ValueError(
@@ -131,7 +145,7 @@ def _apart(path):
   names = [name for name in files.names(folder) if name.endswith('.json')]
   with concurrent.futures.ThreadPoolExecutor(
     16
-  ) as pool:  # a store answers slowly, and many questions at once
+  ) as pool:  # a store answers slowly, but many at once
     rows = list(pool.map(lambda name: _parse(files.read(folder / name)), names))
   for name, row in zip(names, rows, strict=True):
     if row is None:
@@ -157,7 +171,7 @@ def _parse(line):
 
 
 def _mend(file, path):
-  # A killed writer leaves a line without its end. Glued to our row it would spoil both.
+  # A killed writer leaves a line without its end, which would spoil a row written after it.
   size = os.fstat(file).st_size
   if not size or _slice(file, size - 1, 1) == b'\n':
     return
@@ -189,7 +203,7 @@ def _write(file, data):
     try:
       os.ftruncate(file, size)
     except OSError:
-      pass  # the first error says what happened; read() and the next append know a torn line
+      pass  # the first error says what happened; read() and append() know torn lines
     raise
 
 
@@ -201,7 +215,7 @@ def _refused(path, error):
 
 
 def _plain(value):
-  # numpy and jax scalars arrive here straight from a metric.
+  # A metric may be a numpy or jax scalar.
   if isinstance(value, dict):
     return {str(k): _plain(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):
@@ -212,7 +226,7 @@ def _plain(value):
 
 
 def _finite(value):
-  # NaN and infinity are no JSON; a metric without a value is null, which every reader knows.
+  # NaN and infinity are no JSON; null stands for a metric without a value.
   if isinstance(value, dict):
     return {k: _finite(v) for k, v in value.items()}
   if isinstance(value, list):

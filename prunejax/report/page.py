@@ -30,22 +30,26 @@ font-weight:600;display:inline-block;white-space:nowrap}
 .yes{color:var(--yes)}.no{color:var(--no)}.open{color:var(--open)}
 figure{margin:1.6rem 0}figure img{max-width:100%;height:auto;display:block}
 figure.main{margin:.3rem 0}figure.main img{max-height:36vh;width:auto}
-.verdicts{width:100%;font-size:.84rem;line-height:1.3}.verdicts th,.verdicts td{padding:.14rem .5rem}
+.verdicts{width:100%;font-size:.84rem;line-height:1.3}
+.verdicts th,.verdicts td{padding:.14rem .5rem}
 .verdicts td:first-child{white-space:normal}.verdicts .badge{font-size:.72rem;padding:0 .5rem}
 .verdicts a{color:inherit;text-decoration:none}.verdicts a:hover{text-decoration:underline}
-.table{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;
+.table{overflow-x:auto;max-width:100%}
+table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;
 font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap;
 vertical-align:top}
-td.long{white-space:normal;min-width:16rem;overflow-wrap:anywhere}th{border-bottom:2px solid #9a9da5}
+td.long{white-space:normal;min-width:16rem;overflow-wrap:anywhere}
+th{border-bottom:2px solid #9a9da5}
 .series{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 details{border-bottom:1px solid var(--line);padding:.15rem 0}
 summary{cursor:pointer;padding:.25rem 0}details>*:not(summary){margin-left:1.1rem}
 @media(max-width:640px){body{padding:.8rem .7rem 3rem}.verdicts thead{display:none}
 .verdicts tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
-.verdicts td{display:block;border:0;padding:.05rem 0;white-space:normal}details>*:not(summary){margin-left:0}}
+.verdicts td{display:block;border:0;padding:.05rem 0;white-space:normal}
+details>*:not(summary){margin-left:0}}
 @media print{@page{size:A4 landscape;margin:12mm}body{font-size:10pt;max-width:none;padding:0}
 nav,.cells{display:none}.table{overflow:visible}table{font-size:7.5pt}
 th,td{white-space:normal;padding:.15rem .35rem}td.long{min-width:0}
@@ -139,8 +143,8 @@ def _badge(word):
 
 def _counts(checks):
   counts = collections.Counter(verdict.verdict for verdict in checks)
-  told = ', '.join(f'{counts[word]} {word}' for word in MARKS if counts[word])
-  return f'<p class="meta">Of {len(checks)} claims: {told}.</p>'
+  text = ', '.join(f'{counts[word]} {word}' for word in MARKS if counts[word])
+  return f'<p class="meta">Of {len(checks)} claims: {text}.</p>'
 
 
 def _verdicts(checks):

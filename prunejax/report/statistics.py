@@ -1,4 +1,4 @@
-"""From ledger rows to numbers with intervals: selection, pairing, bootstrap, straight lines."""
+"""Means with intervals, straight lines, and pairs of numbers."""
 
 import math
 from typing import NamedTuple
@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-# Said under every table and figure whose intervals are the bootstrap's alone.
+# A note for tables and figures whose intervals are the bootstrap's alone.
 FEW = (
-  'of two or three seeds such an interval covers the truth in some 50 and 75 % of cases; verdicts, p and differences '
+  'of two or three seeds such an interval covers the truth in some 50 and 75 % of cases; '
+  'verdicts, p and differences '
   "rest on the wider of it and Student's"
 )
 
@@ -33,14 +34,24 @@ class Fit(NamedTuple):
   n: int
 
 
-def mean(values):
-  """The mean of the finite values; nan when there is none."""
+def mean(values) -> float:
+  """The mean of the finite values; nan where there is none."""
   values = _finite(values)
   return float(values.mean()) if values.size else math.nan
 
 
-def bootstrap(values, *, level=0.95, samples=2000, seed=0):
-  """Percentile bootstrap of the mean, deterministic in seed; one value has no interval."""
+def bootstrap(values, *, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Estimate:
+  """Percentile bootstrap of the mean.
+
+  Args:
+    values: numbers; those that are not finite are left out.
+    level: of the interval.
+    samples: number of resamples.
+    seed: of the resamples, which depend on nothing else.
+
+  Returns:
+    An `Estimate`; one value has no interval.
+  """
   values = _finite(values)
   if values.size < 2:
     return Estimate(mean(values), math.nan, math.nan, int(values.size))
@@ -50,11 +61,12 @@ def bootstrap(values, *, level=0.95, samples=2000, seed=0):
   return Estimate(mean(values), float(low), float(high), int(values.size))
 
 
-def cautious(values, *, level=0.95, seed=0):
-  """The wider, on each side, of the bootstrap and Student's interval: what verdicts rest on.
+def cautious(values, *, level: float = 0.95, seed: int = 0) -> Estimate:
+  """The mean with the wider, on each side, of the bootstrap and Student's interval.
 
-  Resampling two values gives an interval that misses the truth every second time; Student's
-  knows how few they are.
+  Verdicts rest on it: resampling two values gives an interval that misses the truth every second
+    time,
+  while Student's allows for how few they are. Arguments and result are those of `bootstrap`.
   """
   values = _finite(values)
   estimate = bootstrap(values, level=level, seed=seed)
@@ -67,14 +79,14 @@ def cautious(values, *, level=0.95, seed=0):
   )
 
 
-def student_quantile(level, df):
+def student_quantile(level: float, df: float) -> float:
   """t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
   if df < 1 or not 0 < level < 1:
     raise ValueError(f'Student quantile needs df >= 1 and 0 < level < 1, got {df} and {level}')
   return float(stats.t.ppf((1 + level) / 2, df))
 
 
-def fit(x, y, *, level=0.95):
+def fit(x, y, *, level: float = 0.95) -> Fit:
   """Fits a least-squares line to the finite points.
 
   Args:
@@ -103,8 +115,8 @@ def fit(x, y, *, level=0.95):
   return Fit(slope, float(line.intercept), r, slope - reach, slope + reach, n)
 
 
-def paired(ours, theirs):
-  """{key: ours - theirs} over the keys, (task, seed) or seed, that both sides have."""
+def paired(ours: dict, theirs: dict) -> dict:
+  """{key: ours - theirs} over the keys, (task, seed) or seed, that both have."""
   return {key: ours[key] - theirs[key] for key in ours if key in theirs}
 
 

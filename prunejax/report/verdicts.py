@@ -14,7 +14,8 @@ class Verdict(NamedTuple):
   name: of the claim, one word with underscores.
   claim: the claim in a sentence.
   verdict: REPRODUCED, NOT_REPRODUCED or UNDECIDED.
-  evidence: what the verdict rests on, in words and numbers; the notes where `tables` holds the numbers.
+  evidence: what the verdict rests on, in words and numbers; the notes where `tables` holds the
+    numbers.
   figures: names of the figures that show it.
   number: the one number that decides, with its interval and unit.
   tables: `tables.Table`s with the numbers of the evidence.

@@ -77,15 +77,15 @@ class Study(NamedTuple):
   tables: (quantities) -> list of `tables.Table`; the command line prints the first.
   figures: (quantities) -> {name: bytes of a PNG}; the first is the main figure.
   captions: {name of a figure: text}.
-  after: (cells, folder, preset, done {cell: row}, say), called once a whole grid is done; it adds to
-    the ledger what is measured on several runs.
+  after: (cells, folder, preset, done {cell: row}, say), called once a whole grid is done; it adds
+    to the ledger what is measured on several runs.
   analyse: (rows) -> the quantities that claims, tables and figures read, computed once; the rows
     themselves by default.
   parts: keys of PARTS that `plan` takes as keywords. Where it takes none, `--seeds` and
     `--sparsities` choose among the cells.
   tables_of_folder: (rows, folder) -> tables of what a work directory holds beside its ledger.
-  differences: (quantities A, quantities B) -> (tables, figures, captions) of a comparison; by default
-    the tables and figures of both.
+  differences: (quantities A, quantities B) -> (tables, figures, captions) of a comparison; by
+    default the tables and figures of both.
   colours: {text of a cell of a table: CSS colour}.
   earlier_costs: a JSONL file of what presets took elsewhere, see `cost.measured`.
   """
@@ -195,9 +195,9 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
       )
   chosen, overrides = _preset(study, preset), dict(overrides or {})
   if study.parts:
-    found = study.plan(chosen, overrides, **part)
+    planned = study.plan(chosen, overrides, **part)
   elif study.measure is None:
-    found = _chosen(study, preset, study.plan(chosen, overrides), part)
+    planned = _chosen(study, preset, study.plan(chosen, overrides), part)
   else:
     root = overrides.pop('data.root', '')
     for name in overrides:
@@ -205,10 +205,10 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
       raise ValueError(
         f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
-    found = _chosen(study, preset, study.plan(chosen, root), part)
-  if len({key(cell) for cell in found}) < len(found):
+    planned = _chosen(study, preset, study.plan(chosen, root), part)
+  if len({key(cell) for cell in planned}) < len(planned):
     raise ValueError(f'{study.name} {preset}: two cells have the same settings')
-  return found
+  return planned
 
 
 def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
@@ -410,7 +410,7 @@ def _preset(study, name):
 
 
 def _identity(study, preset, overrides, part):
-  """What a work directory is claimed for: another part of a grid may join it, other numbers may not."""
+  """What a work directory is claimed for; another part of the same grid may join it."""
   identity = {'paper': study.name, 'preset': preset}
   if 'from_scratch' in study.parts:
     identity['from_scratch'] = bool(part.get('from_scratch'))

@@ -7,30 +7,38 @@ from prunejax.report import statistics
 
 
 def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', ':')):
-  """One curve an arm of `names` over {(arm, sparsity): {key: value}}, with bars of 95 % bootstrap intervals.
+  """Draws one curve an arm, with bars of 95 % bootstrap intervals.
 
-  Dense is every curve's 0-point, its level and that of `fresh` a line in the style of `levels`. line: the style of the
-  curves; label: what the legend says, with {} for the name of the arm; nudge: moves all points sideways.
+  Every curve starts at the dense model; the levels of 'dense' and 'fresh' are lines.
+
+  Args:
+    axes: matplotlib axes.
+    table: {(arm, sparsity): {key: value}}.
+    names: the arms.
+    line: matplotlib style of the curves.
+    label: text of the legend, with {} for the name of the arm.
+    nudge: moves all points sideways.
+    levels: styles of the lines of 'dense' and 'fresh'.
   """
   start = table.get(('dense', 0.0))
   for arm, style in zip(('dense', 'fresh'), levels, strict=True):
-    if place := table.get((arm, 0.0)):
-      level = statistics.mean(place.values())
+    if numbers := table.get((arm, 0.0)):
+      level = statistics.mean(numbers.values())
       text = label.format(arms.name(arm))
       axes.axhline(
         level, color=arms.colour(arm), linestyle=style, linewidth=1.4, label=text, zorder=1
       )
   shift = (
     0.0035 * (np.arange(len(names)) - (len(names) - 1) / 2) + nudge
-  )  # bars at one sparsity stay apart
+  )  # keeps bars of one sparsity apart
   for beside, arm in zip(shift, names, strict=True):
-    places = {s: place for (name, s), place in table.items() if name == arm}
-    if not places:
+    by_sparsity = {s: numbers for (name, s), numbers in table.items() if name == arm}
+    if not by_sparsity:
       continue
     if start:
-      places.setdefault(0.0, start)
-    at = sorted(places)
-    estimates = [statistics.bootstrap(places[s].values()) for s in at]
+      by_sparsity.setdefault(0.0, start)
+    at = sorted(by_sparsity)
+    estimates = [statistics.bootstrap(by_sparsity[s].values()) for s in at]
     middle = np.array([e.mean for e in estimates])
     bars = np.nan_to_num(
       [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
@@ -56,5 +64,5 @@ def draw(axes, table, names, *, line='-', label='{}', nudge=0.0, levels=('--', '
 
 
 def scaled(table, factor):
-  """The table with every value times a factor: fractions as points of 100."""
-  return {key: {seed: factor * v for seed, v in place.items()} for key, place in table.items()}
+  """The table with every value times a factor, such as fractions as points of 100."""
+  return {key: {seed: factor * v for seed, v in numbers.items()} for key, numbers in table.items()}

@@ -1,8 +1,8 @@
-"""The arms of a pruning grid: their order, names, colours and markers, one each wherever they appear."""
+"""The arms of the grid: their order, names, colours and markers."""
 
 import hashlib
 
-# Okabe and Ito's palette: told apart with any colour vision; markers say it once more.
+# Okabe and Ito's palette, which any colour vision tells apart; each arm has its own marker too.
 COLOURS = {
   'pruned': '#0072B2',
   'deleted': '#D55E00',
@@ -20,7 +20,7 @@ SERIES = (
   '#E69F00',
   '#56B4E9',
   '#222222',
-)  # where a curve is no arm
+)  # for curves that are not arms
 OTHERS = (
   '#B8860B',
   '#56B4E9',
@@ -42,7 +42,7 @@ NAMES = {
   'unmasked': 'masks removed',
   'burned in': 'burned in',
 }
-# The checkpoint a fine-tuned arm started from: deletion starts where pruning ended.
+# The arm whose checkpoint a fine-tuned arm starts from: deletion starts where pruning ended.
 SOURCE = {
   'deleted': 'pruned',
   'pruned': 'pruned',
@@ -53,31 +53,31 @@ SOURCE = {
 
 
 def standard(rows):
-  """The rows of the paper's own arms, dense and fresh among them; switches, sweeps and probes are left out."""
+  """The rows of the paper's own arms, without switches, sweeps and probes."""
   return [row for row in rows if row['arm'] in ORDER and row['stage'] in ('pretrain', 'finetune')]
 
 
 def family(rows, prefix):
-  """{what follows the colon: its rows} of the arms named 'prefix:...', in the order they first appear."""
-  found = {}
+  """{NAME: rows} of the arms named 'prefix:NAME', in the order of first appearance."""
+  families = {}
   for row in rows:
     head, colon, rest = row['arm'].partition(':')
     if colon and head == prefix:
-      found.setdefault(rest, []).append(row)
-  return found
+      families.setdefault(rest, []).append(row)
+  return families
 
 
 def name(arm):
-  """What a reader calls an arm: its name, or the arm itself when it has none."""
+  """The name of an arm in a report; the arm itself where it has none."""
   return NAMES.get(arm, arm)
 
 
 def colour(arm):
-  """The one colour of an arm; an arm without one gets the same one of OTHERS on every machine."""
+  """The colour of an arm; an arm that is not in COLOURS gets one of OTHERS, always the same."""
   return COLOURS.get(arm) or OTHERS[hashlib.sha256(arm.encode()).digest()[0] % len(OTHERS)]
 
 
 def order(key):
-  """Sorts (arm, sparsity) as the paper does: arms in its order, then by sparsity."""
+  """A key that sorts (arm, sparsity) as the paper does: by arm, then by sparsity."""
   arm, sparsity = key
   return (ORDER.index(arm) if arm in ORDER else len(ORDER), arm, sparsity)

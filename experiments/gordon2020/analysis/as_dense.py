@@ -7,7 +7,7 @@ MARGIN = 0.01  # of score, a fraction; the paper's own 0 % rows differ by 0.005
 
 
 def table(rows, *, margin=MARGIN, alpha=0.05):
-  """Every arm and sparsity against the dense model of the same task and seed, all tasks together."""
+  """Every arm and sparsity against the dense model of the same task and seed, over all tasks."""
   points = scoring.points(arms.standard(ledger.one_grid(rows)))
   dense = points.get(('dense', 0.0), {})
   lines = []
@@ -29,8 +29,10 @@ def table(rows, *, margin=MARGIN, alpha=0.05):
       )
     )
   note = (
-    f'Points of 100, arm minus dense, paired by task and seed. Margin ±{100 * margin:g} points; the interval is the '
-    f'{1 - 2 * alpha:.0%} one of two one-sided tests at {alpha:g}, within the margin where the word is "{equivalence.AS_DENSE}". '
+    f'Points of 100, arm minus dense, paired by task and seed. Margin ±{100 * margin:g} points; '
+    f'the interval is the '
+    f'{1 - 2 * alpha:.0%} one of two one-sided tests at {alpha:g}, within the margin where the '
+    f'word is "{equivalence.AS_DENSE}". '
     'Each line is a test by itself: of many, some are wrong by luck.'
   )
   head = (

@@ -1,7 +1,8 @@
-"""Our numbers beside a paper's: differences to dense, task by task where tasks are the same, slopes and correlations.
+"""Our numbers beside the paper's: differences to dense, task by task, slopes and correlations.
 
-paper: {arm: {sparsity: {'loss': number or None, 'tasks': {task: (points, train loss)}, 'average': points,
-'average_train_loss': number}}}, each arm with its own 0.0 entry; one run a cell, no intervals.
+`paper` is {arm: {sparsity: {'loss': number or None, 'tasks': {task: (points, train loss)},
+'average': points, 'average_train_loss': number}}}. Each arm has a 0.0 entry of its own; a number is
+one run and has no interval.
 """
 
 import math
@@ -9,7 +10,7 @@ import math
 from experiments.gordon2020.analysis import arms, scoring
 from prunejax.report import ledger, statistics, tables
 
-# What a paper's task is called in a ledger, whatever road its data came by: the last part of the name.
+# {last part of a task's name in a ledger: the paper's name of the task}.
 GLUE = {
   'mnli': 'MNLI',
   'qqp': 'QQP',
@@ -24,13 +25,13 @@ SIDES = ('ours', 'paper', 'ours - paper')
 
 
 def task_of(task):
-  """The paper's name of a ledger's task, or None: 'tfds/glue/sst2' is 'SST-2'."""
-  head, _, last = task.partition('@')[0].rpartition('/')  # 'glue/sst2@500': so many examples of it
+  """The paper's name of a task, or None: 'tfds/glue/sst2' is 'SST-2'."""
+  head, _, last = task.partition('@')[0].rpartition('/')  # 'glue/sst2@500' has 500 examples
   return GLUE.get(last) if head.endswith('glue') else None
 
 
 def differences(rows, paper, *, level=0.95, seed=0):
-  """Each arm at each sparsity minus its own 0 %: average score, pre-train loss, average train loss."""
+  """Each arm at each sparsity minus its own 0 %: AVG score, pre-train loss, AVG train loss."""
   rows = arms.standard(ledger.one_grid(rows))
   scores = scoring.averages(scoring.points(rows))
   train = scoring.averages(scoring.points(rows, scoring.train_loss))
@@ -40,7 +41,7 @@ def differences(rows, paper, *, level=0.95, seed=0):
     if s == 0 or arm not in paper:
       continue
     there, zero = paper[arm].get(s), paper[arm][0.0]
-    # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
+    # 'after' starts from a dense checkpoint, so it has no pre-train loss at this sparsity.
     source = losses.get((arms.SOURCE[arm], s), {}) if arm != 'after' else {}
     lines.append(
       (
@@ -81,9 +82,11 @@ def differences(rows, paper, *, level=0.95, seed=0):
     for side in SIDES
   )
   note = (
-    'Each arm minus its own 0 % of the same seed (a dense model trained as long, where the ledger has one; else the '
+    'Each arm minus its own 0 % of the same seed (a dense model trained as long, where the '
+    'ledger has one; else the '
     "dense arm), in points of 100 and in nats; the paper's minus its own 0 %. "
-    f"± half of the {level:.0%} interval, the wider of Student's and the bootstrap; the paper has one run of each."
+    f"± half of the {level:.0%} interval, the wider of Student's and the bootstrap; the paper "
+    f'has one run of each.'
   )
   return tables.Table(
     'Beside the paper: differences to dense', ('arm', 'sparsity', *head), tuple(lines), note
@@ -91,7 +94,7 @@ def differences(rows, paper, *, level=0.95, seed=0):
 
 
 def by_task(rows, paper, *, level=0.95, seed=0):
-  """Tasks that the paper has too, each by itself: accuracy as it stands and against dense, and train loss."""
+  """Score, score minus dense and train loss of each task that the paper has too."""
   rows = arms.standard(ledger.one_grid(rows))
   scores, train = scoring.points(rows), scoring.points(rows, scoring.train_loss)
   estimate = lambda values: statistics.bootstrap(values, level=level, seed=seed)
@@ -127,8 +130,10 @@ def by_task(rows, paper, *, level=0.95, seed=0):
     f'{what}, {side}' for what in ('score', 'score - dense', 'train loss') for side in SIDES
   )
   note = (
-    "Dev score in points of 100, loss over the training set in nats. The paper's are BERT-Base, the best of four "
-    'learning rates, one run; 0 % is the first row of each of its blocks, here that of its pruned arm.'
+    "Dev score in points of 100, loss over the training set in nats. The paper's are BERT-Base, "
+    'the best of four '
+    'learning rates, one run; 0 % is the first row of each of its blocks, here that of its '
+    'pruned arm.'
     f' ± of a score: the {level:.0%} bootstrap interval; {statistics.FEW}.'
   )
   return tables.Table(
@@ -137,9 +142,9 @@ def by_task(rows, paper, *, level=0.95, seed=0):
 
 
 def slopes(rows, paper, theirs, *, level=0.95):
-  """Score against pre-train loss after information deletion, a line a task (Figure 2a), beside the paper's.
+  """Score against pre-train loss after information deletion, a line a task (Figure 2a).
 
-  theirs: {task: how many of the paper's points its line goes through}, the densest ones; its others are left out there.
+  theirs: {task: number of the paper's points, the densest first, that its line goes through}.
   """
   rows = arms.standard(ledger.one_grid(rows))
   scores, losses = scoring.points(rows), scoring.pretrain(rows)
@@ -157,8 +162,10 @@ def slopes(rows, paper, theirs, *, level=0.95):
     f'{what}, {side}' for side in SIDES[:2] for what in ('slope', 'interval', 'r', 'points')
   )
   note = (
-    'Points of 100 a nat; least squares through the means over seeds at each sparsity, 0 included, with '
-    f"Student's {level:.0%} interval. The paper's by the same fit to its Table 1; its line of CoLA leaves out 90 %."
+    'Points of 100 a nat; least squares through the means over seeds at each sparsity, 0 '
+    'included, with '
+    f"Student's {level:.0%} interval. The paper's by the same fit to its Table 1; its line of "
+    f'CoLA leaves out 90 %.'
   )
   return tables.Table(
     'Figure 2a: slopes', ('task', *sides, 'slope, ours - paper'), tuple(lines), note
@@ -171,11 +178,11 @@ def _of_ours(scores, losses, task, level):
   for arm, s in sorted(scores):
     if arm != 'deleted' and (own or (arm, s) != ('dense', 0.0)):
       continue
-    place = losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')
+    loss = losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')
     both = [
-      (place['pretrain', seed], value)
+      (loss['pretrain', seed], value)
       for (name, seed), value in scores[arm, s].items()
-      if name == task and ('pretrain', seed) in place
+      if name == task and ('pretrain', seed) in loss
     ]
     if both:
       x.append(statistics.mean([b[0] for b in both]))
@@ -202,18 +209,18 @@ def _line(line):
 
 
 def _less(there, zero, what):
-  values = [place.get(what) if place else None for place in (there, zero)]
+  values = [entry.get(what) if entry else None for entry in (there, zero)]
   return math.nan if None in values else values[0] - values[1]
 
 
 def _sides(ours, dense, theirs, scale, form, level, seed):
-  # (ours with its interval, theirs, the difference of the two), each a difference to dense.
+  # Differences to dense: ours with its interval, the paper's, and ours minus the paper's.
   here = statistics.cautious(
     statistics.paired(ours or {}, dense or {}).values(), level=level, seed=seed
   )
   show = tables.points if scale == 100 else tables.number
-  told = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
-  return show(here, sign='+'), told, _minus(scale * here.mean, theirs, form)
+  text = f'{theirs:+{form}}' if math.isfinite(theirs) else '-'
+  return show(here, sign='+'), text, _minus(scale * here.mean, theirs, form)
 
 
 def _minus(ours, theirs, form):

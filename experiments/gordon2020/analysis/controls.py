@@ -1,7 +1,7 @@
-"""What one change does: fidelity switches, controls and sizes of the corpus, against the arm that lacks the change.
+"""The effect of one change: switches, controls and shares of the corpus.
 
-Arms 'switch:NAME' pair with *pruned* of the same sparsity, task and seed. Arms 'corpus:SHARE' are dense at sparsity 0
-and pruned above it, each share with its own dense model.
+An arm 'switch:NAME' pairs with 'pruned' of the same sparsity, task and seed. An arm 'corpus:SHARE'
+is dense at sparsity 0 and pruned above it, so each share has its own dense model.
 """
 
 import fractions
@@ -12,7 +12,7 @@ import numpy as np
 from experiments.gordon2020.analysis import arms, as_dense, regimes, scoring
 from prunejax.report import drawing, equivalence, statistics, tables
 
-RISE = regimes.LOSS  # nats of pre-train loss that end what a share of the corpus can spare
+RISE = regimes.LOSS  # nats of pre-train loss that count as the end of what can be pruned
 HEAD = ('pre-train loss', 'score', 'train loss', 'p, same score', 'p, different', 'pairs')
 
 
@@ -22,7 +22,8 @@ def switches(rows, *, level=0.95, margin=as_dense.MARGIN):
   rows = _at_rates_of(rows, named)
   lines = _against(rows, named, level, margin)
   note = _note(
-    'Each switch minus the standard arm, *pruned in pre-training*, at the same sparsity, task and seed. "reached" is '
+    'Each switch minus the standard arm, *pruned in pre-training*, at the same sparsity, task '
+    'and seed. "reached" is '
     'the sparsity the switched run really has',
     level,
     margin,
@@ -36,9 +37,9 @@ def switches(rows, *, level=0.95, margin=as_dense.MARGIN):
 
 
 def others(rows, *, level=0.95, margin=as_dense.MARGIN):
-  """Controls that are no arm of Table 1 (permuted masks, masks removed, ...) minus dense, pruned and deleted."""
+  """Controls that are no arm of Table 1, minus dense, pruned and deleted."""
   rows = [row for row in rows if row['stage'] in ('pretrain', 'finetune')]
-  known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'before' is where 'after' begins
+  known = (*arms.ORDER, 'before', 'epochs', 'after epochs')  # 'after' starts from 'before'
   rows = _at_rates_of(
     rows, {row['arm'] for row in rows if row['arm'] not in known and ':' not in row['arm']}
   )
@@ -49,7 +50,7 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
   ):
     here = scores.get((arm, s), {})
     minus = lambda other, at, here=here: statistics.paired(here, scores.get((other, at), {}))
-    # The last is a dense model that was fine-tuned for as long as *deleted* and *masks removed* are.
+    # The last is a dense model fine-tuned for as long as *deleted* and *masks removed*.
     others = (('dense', 0.0), ('pruned', s), ('deleted', s), ('deleted', 0.0))
     estimate = lambda values: statistics.cautious(values, level=level)
     t = equivalence.test(minus('dense', 0.0), margin)
@@ -81,8 +82,10 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
     head,
     tuple(lines),
     (
-      f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the {level:.0%} interval, the '
-      "wider of Student's and the bootstrap. All at the learning rates that the controls have. In words: against "
+      f'Nats and points of 100, paired by task and seed at the same sparsity; ± half of the '
+      f'{level:.0%} interval, the '
+      "wider of Student's and the bootstrap. All at the learning rates that the controls have. "
+      'In words: against '
       'dense, '
       f'with a margin of {100 * margin:g} points.'
     ),
@@ -90,13 +93,13 @@ def others(rows, *, level=0.95, margin=as_dense.MARGIN):
 
 
 def corpus(rows, *, level=0.95):
-  """Each share of the corpus: what pruning costs a model that was pre-trained on so much of it, and where it begins."""
+  """What pruning costs a model that was pre-trained on a share of the corpus."""
   lines = []
-  for share, place in _shares(rows):
-    losses, scores = scoring.pretrain(place), scoring.points(place)
-    arm = place[0]['arm']
+  for share, of_share in _shares(rows):
+    losses, scores = scoring.pretrain(of_share), scoring.points(of_share)
+    arm = of_share[0]['arm']
     dense_loss, dense_score = losses.get((arm, 0.0), {}), scores.get((arm, 0.0), {})
-    end = end_of(place, level=level)
+    end = end_of(of_share, level=level)
     for s in sorted({s for _, s in (*losses, *scores)}):
       loss, score = losses.get((arm, s), {}), scores.get((arm, s), {})
       rise, fall = statistics.paired(loss, dense_loss), statistics.paired(score, dense_score)
@@ -129,37 +132,42 @@ def corpus(rows, *, level=0.95):
     'seeds',
   )
   note = (
-    f"Nats and points of 100, mean ± half of the {level:.0%} interval (the wider of Student's and the bootstrap). "
-    f'Prunable up to: the sparsity at which the loss has risen by {RISE:g} nats over the dense model of the same '
+    f"Nats and points of 100, mean ± half of the {level:.0%} interval (the wider of Student's "
+    f'and the bootstrap). '
+    f'Prunable up to: the sparsity at which the loss has risen by {RISE:g} nats over the dense '
+    f'model of the same '
     'share, estimated as the ends of the regimes are.'
   )
   return tables.Table('Does prunability depend on the amount of text?', head, tuple(lines), note)
 
 
 def prunability(rows, *, level=0.95):
-  """The figure of `corpus`: the sparsity at which the loss has risen by RISE against the share, bars its interval.
+  """The figure of `corpus`: the sparsity at which the loss has risen by RISE, against the share.
 
-  An end that lies beyond the sparsities measured is an arrow at the highest of them. None where no share has an end.
+  Bars are intervals. An arrow at the highest sparsity measured stands for an end beyond it.
+
+  Returns:
+    The bytes of a PNG, None where no share has an end.
   """
   ends = [
-    (float(fractions.Fraction(share)), end_of(place, level=level), place)
-    for share, place in _shares(rows)
+    (float(fractions.Fraction(share)), end_of(of_share, level=level), of_share)
+    for share, of_share in _shares(rows)
   ]
   beyond = [
-    (share, max(row['sparsity'] for row in place))
-    for share, end, place in ends
+    (share, max(row['sparsity'] for row in of_share))
+    for share, end, of_share in ends
     if math.isinf(end.at)
   ]
-  found = [(share, end) for share, end, _ in ends if math.isfinite(end.at)]
-  if not found and not beyond:
+  measured = [(share, end) for share, end, _ in ends if math.isfinite(end.at)]
+  if not measured and not beyond:
     return None
-  x, y = np.array([share for share, _ in found]), np.array([end.at for _, end in found])
+  x, y = np.array([share for share, _ in measured]), np.array([end.at for _, end in measured])
   reach = [
     [
       e.at - e.low if math.isfinite(e.low) else 0.0,
       min(e.high, 1.0) - e.at if not math.isnan(e.high) else 0.0,
     ]
-    for _, e in found
+    for _, e in measured
   ]
   with drawing.canvas(6.4, 4.4, 1) as (figure, (axes,)):
     axes.errorbar(
@@ -202,12 +210,16 @@ def prunability(rows, *, level=0.95):
 
 
 def _shares(rows):
-  found = arms.family(rows, 'corpus')
-  return sorted(found.items(), key=lambda pair: share_of(pair[0]))
+  families = arms.family(rows, 'corpus')
+  return sorted(families.items(), key=lambda pair: share_of(pair[0]))
 
 
 def share_of(text):
-  """The share in an arm's name, '0.1' or '1/8', as a float. Raises ValueError."""
+  """The share in the name of an arm, '0.1' or '1/8', as a float.
+
+  Raises:
+    ValueError: the text is no number.
+  """
   try:
     return float(fractions.Fraction(text))
   except (ValueError, ZeroDivisionError):
@@ -216,12 +228,12 @@ def share_of(text):
     ) from None
 
 
-def end_of(place, *, level=0.95):
-  """The `regimes.Crossing` at which the loss of one share's rows has risen by RISE over its dense model."""
+def end_of(rows, *, level=0.95):
+  """The `regimes.Crossing` at which the loss of a share has risen by RISE over its dense model."""
   losses = {
-    key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(place).items()
+    key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(rows).items()
   }
-  arm = place[0]['arm']
+  arm = rows[0]['arm']
   rise = {
     s: statistics.paired(v, losses.get((arm, 0.0), {})) for (_, s), v in losses.items() if s > 0
   }
@@ -262,7 +274,7 @@ def _against(rows, named, level, margin):
 
 
 def _at_rates_of(rows, chosen):
-  """The rows without fine-tuning at rates that the arms `chosen` do not have: no best of four beside one alone."""
+  """The rows without fine-tuning at rates that the arms `chosen` lack."""
   have = {}
   for row in rows:
     if row['stage'] == 'finetune' and row['arm'] in chosen:
@@ -274,14 +286,16 @@ def _at_rates_of(rows, chosen):
   ]
 
 
-def _shown(place):
-  value = statistics.mean(place.values())
+def _shown(numbers):
+  value = statistics.mean(numbers.values())
   return f'{value:.3f}' if math.isfinite(value) else '-'
 
 
 def _note(what, level, margin):
   return (
-    f'{what}, at the learning rates that the switches have. Nats and points of 100; ± half of the {level:.0%} '
-    "interval, the wider of Student's and the bootstrap; p of the score by two one-sided tests with a margin of "
+    f'{what}, at the learning rates that the switches have. Nats and points of 100; ± half of '
+    f'the {level:.0%} '
+    "interval, the wider of Student's and the bootstrap; p of the score by two one-sided tests "
+    'with a margin of '
     f'{100 * margin:g} points; pairs of pre-training + fine-tuning.'
   )

@@ -1,7 +1,8 @@
-"""Feature drift as a rule to stop pruning, which the authors of Gordon et al. 2020 suggest (section 6) and do not try.
+"""Feature drift as a rule to stop pruning, which the paper suggests (section 6) and does not try.
 
-Prune step by step and watch the cosine similarity of the hidden states to those of the dense model; stop before it
-falls below a threshold. Against it stands what costs labels: the score on the tasks, minus the dense one's.
+The rule: prune step by step and stop before the cosine similarity of the hidden states to those of
+the dense model falls below a threshold. The rule needs no labels; the score on the tasks, which
+needs them, judges it.
 """
 
 import math
@@ -14,8 +15,9 @@ class Stop(NamedTuple):
   """Where a threshold on drift would have stopped.
 
   threshold: lowest cosine allowed.
-  sparsity: the last one before the cosine first falls below it (0.0: at once).
-  cost: mean score there minus the dense one's, nan where no score is known.
+  sparsity: the last one before the cosine first falls below the threshold; 0.0 where the first
+    does.
+  cost: mean score at that sparsity minus the dense one, nan where no score is known.
   """
 
   threshold: float
@@ -24,7 +26,10 @@ class Stop(NamedTuple):
 
 
 def stop(cosines, differences, threshold):
-  """`Stop` of one curve. cosines, differences: {sparsity: number}; dense, at 0, is alike and costs nothing."""
+  """The `Stop` of one curve.
+
+  cosines, differences: {sparsity: number}; the dense model at 0 has cosine 1 and difference 0.
+  """
   last = 0.0
   for s in sorted(cosines):
     if not cosines[s] >= threshold:
@@ -34,9 +39,9 @@ def stop(cosines, differences, threshold):
 
 
 def free_until(differences, tolerance=0.01):
-  """The end of the free regime: the last sparsity before the mean score first lies `tolerance` or more below dense.
+  """The last sparsity before the mean score first lies `tolerance` or more below dense.
 
-  The last one measured where it never does; 0.0 where the first one already does, nan of nothing.
+  The last one measured where the score never does, 0.0 where it does at the first, nan of nothing.
   """
   if not differences:
     return math.nan
@@ -49,15 +54,15 @@ def free_until(differences, tolerance=0.01):
 
 
 def window(cosines, free):
-  """(low, high): thresholds in (low, high] stop at exactly the sparsity `free`; nan where that was not measured.
+  """(low, high): the thresholds in (low, high] stop at exactly the sparsity `free`.
 
-  A wide window that is the same for every task would be a rule that can be used.
+  nan where that sparsity was not measured. A wide window that all tasks share makes a usable rule.
   """
   levels = sorted(cosines)
   if free and free not in cosines:
     return math.nan, math.nan
   so_far = np.minimum.accumulate(
     [1.0, *(cosines[s] for s in levels)]
-  )  # a threshold stops at the first fall below it
+  )  # a threshold stops at the first fall below the threshold
   at = levels.index(free) + 1 if free else 0
   return (float(so_far[at + 1]) if at + 1 < len(so_far) else -1.0), float(so_far[at])

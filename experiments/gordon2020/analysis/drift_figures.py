@@ -1,27 +1,32 @@
-"""Feature drift beside the scores: what `drift` judges, read from probe rows and drawn."""
+"""The figure of feature drift against scores, and the curves it draws."""
 
 from experiments.gordon2020.analysis import probe_rows, scoring
 from experiments.gordon2020.analysis.mask_figures import short, style
 from prunejax.report import drawing, statistics
 
 CAPTIONS = {
-  'drift': 'Drift of the features as a rule to stop: score less the dense one, against the cosine similarity of the '
+  'drift': 'Drift of the features as a rule to stop: score less the dense one, against the '
+  'cosine similarity of the '
   'hidden states to the dense model.',
 }
 
 
 def of(rows, scored, arm='pruned'):
-  """({sparsity: mean cosine}, {task: {sparsity: mean score less dense}}) of an arm, from probes and scored rows."""
+  """Reads the curves of an arm from ledger rows.
+
+  Returns:
+    ({sparsity: mean cosine}, {task: {sparsity: mean score minus dense}}).
+  """
   alike = lambda metrics, i: statistics.mean(
     metrics['cosine'][i][1:]
-  )  # over layers, the embeddings' sum apart
-  found = probe_rows.over(probe_rows.of(rows, 'features', arm=arm), alike)
-  cosines = {s: statistics.mean(place.values()) for (_, s), place in sorted(found.items())}
+  )  # over layers, without the sum of the embeddings
+  measured = probe_rows.over(probe_rows.of(rows, 'features', arm=arm), alike)
+  cosines = {s: statistics.mean(numbers.values()) for (_, s), numbers in sorted(measured.items())}
   scores = scoring.points([row for row in scored if row['arm'] in (arm, 'dense')])
   dense, differences = scores.get(('dense', 0.0), {}), {}
-  for (name, s), place in sorted(scores.items()):
+  for (name, s), numbers in sorted(scores.items()):
     if name == arm:
-      for (task, seed), gap in statistics.paired(place, dense).items():
+      for (task, seed), gap in statistics.paired(numbers, dense).items():
         differences.setdefault(task, {}).setdefault(s, {})[seed] = gap
   return cosines, {
     task: {s: statistics.mean(gaps.values()) for s, gaps in places.items()}
@@ -30,7 +35,7 @@ def of(rows, scored, arm='pruned'):
 
 
 def figure(cosines, differences):
-  """Score less the dense one against feature cosine, a line a task, dots at the sparsities (section 6's suggestion).
+  """Score minus dense against feature cosine, a line a task (the suggestion of section 6).
 
   cosines: {sparsity: number}. differences: {task: {sparsity: number}}, fractions.
   """

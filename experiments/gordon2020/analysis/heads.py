@@ -1,20 +1,21 @@
-"""How much of each attention head is pruned (Gordon et al. 2020, section 5), against what chance would give."""
+"""How much of each attention head is pruned, against chance (section 5)."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-# A head's columns of the first three and its rows of the last, in the order of its matrices.
+# The axis along which each matrix splits into heads.
 PARTS = ('query', 'key', 'value', 'output')
 
 
 class Heads(NamedTuple):
-  """Shares of the heads' weights that are pruned.
+  """Shares of the weights of heads that are pruned.
 
   share: float64 [layers, heads].
-  expected: share pruned of the matrices that the heads lie in, what every head would have at random on average.
-  sd: standard deviation of one head's share under random masks with as many kept in each matrix.
+  expected: share pruned of the matrices that hold the heads, the mean of a head under random masks.
+  sd: standard deviation of the share of one head under random masks with as many kept in each
+    matrix.
   """
 
   share: np.ndarray
@@ -23,15 +24,19 @@ class Heads(NamedTuple):
 
 
 def pruned(layers, heads):
-  """`Heads` of attention masks.
+  """Measures attention masks.
 
   Args:
-    layers: a sequence of {'query', 'key', 'value', 'output': bool [hidden, hidden]} masks, True = kept; kernels are
-      [in, out], so a head is a block of columns of the first three and a block of rows of the last.
+    layers: a sequence of {'query', 'key', 'value', 'output': bool [hidden, hidden]} masks, True =
+      kept. Kernels are [in, out]: a head is a block of columns of the first three, of rows of the
+      last.
     heads: number of heads of each layer.
 
+  Returns:
+    A `Heads`.
+
   Raises:
-    ValueError: a part missing, or a width that does not split into heads.
+    ValueError: a part is missing, or a width does not split into heads.
   """
   share, variance, removed, weights = [], [], 0, 0
   for i, parts in enumerate(layers):
@@ -57,7 +62,7 @@ def pruned(layers, heads):
 
 
 def _variance(size, marked, drawn):
-  # Of the number of marked ones among `drawn` of `size`: hypergeometric.
+  # Variance of the number of marked ones among `drawn` of `size`: hypergeometric.
   if size < 2:
     return 0.0
   return drawn * marked * (size - marked) * (size - drawn) / (size * size * (size - 1))

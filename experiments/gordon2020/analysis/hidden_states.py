@@ -1,4 +1,4 @@
-"""The hidden states of every layer of a model, without a word about them in the model."""
+"""Hidden states of every layer of a Flax model, captured from outside the model."""
 
 import re
 
@@ -12,13 +12,16 @@ LAYERS = r'embeddings|layer_\d+'  # names of the modules whose outputs are hidde
 
 
 def hidden_states(model, params, batch, layers=LAYERS):
-  """float32 [layers + 1, batch, length, hidden]: what the embeddings and each layer give, in the model's order.
+  """Captures what the embeddings and each layer of a model give.
 
   Args:
     model: a Flax module called with input_ids, segment_ids and valid.
     params: its parameters.
     batch: dict with 'input_ids', 'segment_ids' int and 'valid' bool, each [batch, length].
-    layers: regex of the names of its layers' modules; of several outputs the first counts.
+    layers: regex of the names of the layers' modules; of several outputs the first counts.
+
+  Returns:
+    float32 [layers + 1, batch, length, hidden], in the order of the model.
 
   Raises:
     ValueError: no module has such a name.
@@ -42,9 +45,14 @@ def reader(model, layers=LAYERS):
 
 
 def text(batches, tokens):
-  """Whole batches of plain text, until there are `tokens` valid tokens: what was hidden from the model is put back.
+  """Takes batches of plain text until they hold `tokens` valid tokens.
 
-  batches: held-out batches of pre-training. Returns dicts of 'input_ids', 'segment_ids', 'valid'.
+  Args:
+    batches: held-out batches of pre-training; `plain` restores their text.
+    tokens: how many valid tokens are enough.
+
+  Returns:
+    A list of dicts of 'input_ids', 'segment_ids' and 'valid'.
   """
   chosen, seen = [], 0
   for batch in batches:
@@ -56,9 +64,9 @@ def text(batches, tokens):
 
 
 def plain(batch):
-  """The inputs of a pre-training batch with the targets at their positions again, no [MASK] and no random piece.
+  """The inputs of a pre-training batch with the targets back at their positions.
 
-  From a decoder nothing was hidden.
+  A batch of a decoder hides nothing and stays as it is.
   """
   ids = np.array(batch['input_ids'])
   if 'positions' in batch:
@@ -74,9 +82,15 @@ def plain(batch):
 
 
 def compare(read, ours, theirs, batches):
-  """(mean, sd, tokens) of the cosine between two parameter trees' hidden states: Figure 2b of Gordon et al. 2020.
+  """The cosine between the hidden states of two parameter trees (Figure 2b).
 
-  read: a `reader`. Mean and deviation are over tokens, float64 [layers + 1] each.
+  Args:
+    read: a `reader`.
+    ours, theirs: parameter trees.
+    batches: dicts of 'input_ids', 'segment_ids' and 'valid'.
+
+  Returns:
+    (mean, standard deviation, number) over tokens; the first two float64 [layers + 1].
   """
   total = None
   for batch in batches:

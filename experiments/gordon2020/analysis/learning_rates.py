@@ -1,7 +1,8 @@
-"""Table 1 both ways: the best of several learning rates as the paper reports it, and one rate for everybody.
+"""Table 1 both ways: the best of several learning rates, and one rate for every arm.
 
-The best of k rates, picked and reported on the same dev set, gains from luck, and gains most where scores vary most. So
-the mean over seeds at one rate stands beside it: the rate that is best on average for the dense model, for every arm.
+The paper reports the best of four rates, picked and reported on the same dev set. Such a best gains
+from luck, most where scores vary most. So the mean over seeds at one rate stands beside it: the
+rate that is best on average for the dense model.
 """
 
 import math
@@ -11,7 +12,7 @@ from prunejax.report import ledger, statistics, tables
 
 
 def fixed(rows):
-  """{task: learning rate}: the one that is best for dense on average over seeds and tasks.
+  """{task: learning rate} that is best for dense on average over seeds and tasks.
 
   One rate for all tasks where they share one, else the best of each task; {} without dense rows.
   """
@@ -24,19 +25,20 @@ def fixed(rows):
   if not scores:
     return {}
   means = {}
-  for task, place in scores.items():
-    seeds = set().union(*place.values())
+  for task, by_rate in scores.items():
+    seeds = set().union(*by_rate.values())
     whole = {
-      rate: v for rate, v in place.items() if set(v) == seeds
-    } or place  # no rate wins by its one lucky seed
+      rate: v for rate, v in by_rate.items() if set(v) == seeds
+    } or by_rate  # one lucky seed must not make a rate win
     means[task] = {rate: statistics.mean(v.values()) for rate, v in whole.items()}
-  common = set.intersection(*(set(place) for place in means.values()))
+  common = set.intersection(*(set(by_rate) for by_rate in means.values()))
   if common:
     best = max(
-      sorted(common), key=lambda rate: statistics.mean([place[rate] for place in means.values()])
+      sorted(common),
+      key=lambda rate: statistics.mean([by_rate[rate] for by_rate in means.values()]),
     )
     return dict.fromkeys(means, best)
-  return {task: max(sorted(place), key=place.get) for task, place in means.items()}
+  return {task: max(sorted(by_rate), key=by_rate.get) for task, by_rate in means.items()}
 
 
 def at(rows, rates):
@@ -49,23 +51,23 @@ def at(rows, rates):
 
 
 def several(rows):
-  """Is there any (task, arm, sparsity, seed) with more than one learning rate?"""
+  """Whether a (task, arm, sparsity, seed) has more than one learning rate."""
   seen = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      place = row['task'], row['arm'], scoring.level_of(row), row['seed']
-      if seen.setdefault(place, row['learning_rate']) != row['learning_rate']:
+      key = row['task'], row['arm'], scoring.level_of(row), row['seed']
+      if seen.setdefault(key, row['learning_rate']) != row['learning_rate']:
         return True
   return False
 
 
 def table(rows, *, level=0.95, seed=0):
-  """Scores of each task and on average, best of rates | at one rate, and how much a difference changes by it.
+  """Scores with the best of the rates and at one rate, and how picking changes a difference.
 
-  That change is (d_best - d_one) / d_one, for differences d to dense: +0.3 means that the difference is 30 % larger
-  when each arm takes its best rate, -0.3 that it is as much smaller. It is luck and a rate that suits the arm together;
-  the one rate is the one that suits dense. '-' where d_one is under half a point and a share says nothing. Places that
-  lack one of the rates of their task are left out: the best of one is no match for the best of four.
+  The change is (d_best - d_one) / d_one for differences d to dense: +0.3 says that a difference is
+  30 % larger where each arm takes its best rate. Part of that is luck, part is a rate that suits
+  the arm. '-' stands where d_one is under half a point. Places that lack a rate of their task are
+  left out, since the best of one is no match for the best of four.
   """
   rows = _whole(arms.standard(ledger.one_grid(rows)))
   rates = fixed(rows)
@@ -111,15 +113,17 @@ def table(rows, *, level=0.95, seed=0):
     'to dense, one rate',
     'change by picking',
   )
-  told = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
+  names = sorted({f'{rate:g}' if rate is not None else '-' for rate in rates.values()})
   many = (
     ', '.join(f'{task} {rate:g}' for task, rate in sorted(rates.items()))
-    if len(told) > 1
-    else ''.join(told)
+    if len(names) > 1
+    else ''.join(names)
   )
   note = (
-    f"Points of 100, mean ± half of the {level:.0%} interval over seeds, the wider of Student's and the bootstrap. "
-    'Best: the largest dev score over the rates of each task, arm, sparsity and seed, as the paper reports. One rate: '
+    f"Points of 100, mean ± half of the {level:.0%} interval over seeds, the wider of Student's "
+    f'and the bootstrap. '
+    'Best: the largest dev score over the rates of each task, arm, sparsity and seed, as the '
+    'paper reports. One rate: '
     f'the best for dense on average ({many}), for every arm.'
   )
   return tables.Table(
@@ -128,7 +132,7 @@ def table(rows, *, level=0.95, seed=0):
 
 
 def _whole(rows):
-  """The rows without fine-tuning in places, (task, arm, sparsity), that lack one of the learning rates of the task."""
+  """The rows without fine-tuning in places that lack a learning rate of their task."""
   have = scoring.rates_of(rows)
   full = {task: set.union(*places.values()) for task, places in have.items()}
   here = lambda row: have[row['task']][row['arm'], scoring.level_of(row)]

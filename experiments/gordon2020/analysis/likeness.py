@@ -1,4 +1,4 @@
-"""How alike the hidden states of two models are, token by token and layer by layer (Gordon et al. 2020, Figure 2b)."""
+"""Cosine similarity of the hidden states of two models, token by token and layer by layer."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,10 @@ import numpy as np
 
 
 class Likeness(NamedTuple):
-  """Sums over tokens, which add up over batches: `tokens` int, `cosine` and `squares` float64 [layers]."""
+  """Sums over tokens, which add up over batches.
+
+  tokens: int. cosine, squares: float64 [layers].
+  """
 
   tokens: int
   cosine: np.ndarray
@@ -14,7 +17,7 @@ class Likeness(NamedTuple):
 
 
 def cosine(a, b):
-  """Cosine similarity along the last axis of two float arrays of one shape, in float64; 0 where one is null."""
+  """Cosine similarity along the last axis of two float arrays, in float64; 0 where one is null."""
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
   if a.shape != b.shape:
     raise ValueError(f'features of shapes {a.shape} and {b.shape} cannot be compared')
@@ -23,18 +26,25 @@ def cosine(a, b):
 
 
 def likeness(ours, theirs, valid):
-  """`Likeness` of one batch. ours, theirs: [layers, batch, length, hidden]; valid: bool [batch, length]."""
+  """The `Likeness` of one batch.
+
+  ours, theirs: [layers, batch, length, hidden]. valid: bool [batch, length].
+  """
   each = cosine(ours, theirs)[:, np.asarray(valid, bool)]
   return Likeness(each.shape[1], each.sum(1), np.square(each).sum(1))
 
 
 def add(a, b):
-  """The sum of two `Likeness`; None is nothing yet."""
+  """The sum of two `Likeness`; `a` may be None."""
   return b if a is None else Likeness(*(x + y for x, y in zip(a, b, strict=True)))
 
 
 def summary(total):
-  """(mean, standard deviation over tokens) of the cosine, float64 [layers] each; raises ValueError without a token."""
+  """(mean, standard deviation) over tokens of the cosine, float64 [layers] each.
+
+  Raises:
+    ValueError: there is no token.
+  """
   if not total or not total.tokens:
     raise ValueError('no valid token: nothing to compare')
   mean = total.cosine / total.tokens

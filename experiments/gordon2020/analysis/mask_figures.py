@@ -1,4 +1,4 @@
-"""Figures of masks and features from probe rows: 2b, 3 and the heads of Gordon et al. 2020; overlap against chance."""
+"""Figures of masks and features from probe rows: 2b, 3, heads, and overlap against chance."""
 
 import matplotlib
 import numpy as np
@@ -7,16 +7,22 @@ from experiments.gordon2020.analysis import arms, probe_rows, scoring
 from prunejax.report import drawing, statistics
 
 CAPTIONS = {
-  'figure2b': 'Figure 2b: cosine similarity of the hidden states to those of the dense model, by sparsity and by '
+  'figure2b': 'Figure 2b: cosine similarity of the hidden states to those of the dense model, by '
+  'sparsity and by '
   'layer; dashed, two dense models that differ in their seed only.',
-  'figure3a': 'Figure 3a: share of mask entries in which the mask of a fine-tuned dense model differs from the one '
+  'figure3a': 'Figure 3a: share of mask entries in which the mask of a fine-tuned dense model '
+  'differs from the one '
   'found in pre-training, and from the one-shot mask of the same model before fine-tuning.',
-  'figure3b': 'Figure 3b: difference between the masks before and after fine-tuning at sparsity 0.6, and the dev '
+  'figure3b': 'Figure 3b: difference between the masks before and after fine-tuning at sparsity '
+  '0.6, and the dev '
   'score of the model pruned then, over epochs.',
-  'heads': 'Share of each attention head that is pruned: mean, lowest and highest head by sparsity; in grey, two '
+  'heads': 'Share of each attention head that is pruned: mean, lowest and highest head by '
+  'sparsity; in grey, two '
   'standard deviations of a head under random masks.',
-  'overlap': 'Agreement of two masks beyond chance, (observed - expected) / (most possible - expected) of the weights '
-  'that both keep: 1 the same, 0 chance; and nesting: how many of the weights that a sparser mask keeps the '
+  'overlap': 'Agreement of two masks beyond chance, (observed - expected) / (most possible - '
+  'expected) of the weights '
+  'that both keep: 1 the same, 0 chance; and nesting: how many of the weights that a sparser '
+  'mask keeps the '
   'next denser one keeps too.',
 }
 PAIRS = {
@@ -31,11 +37,11 @@ PAIRS = {
 
 
 def figure2b(rows):
-  """Mean cosine similarity of features to the dense model: by sparsity (left), by layer (right)."""
-  found = probe_rows.of(rows, 'features')
-  ours = [row for row in found if row['arm'] != 'dense']
+  """Mean cosine similarity of features to the dense model, by sparsity and by layer."""
+  measured = probe_rows.of(rows, 'features')
+  ours = [row for row in measured if row['arm'] != 'dense']
   table = probe_rows.over(ours, lambda metrics, i: statistics.mean(metrics['cosine'][i][1:]))
-  floor = [row['metrics']['cosine'][0] for row in found if row['arm'] == 'dense']
+  floor = [row['metrics']['cosine'][0] for row in measured if row['arm'] == 'dense']
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     lines = probe_rows.curves(table)
     estimates(
@@ -79,11 +85,11 @@ def figure2b(rows):
 
 
 def figure3a(rows, *, most=None):
-  """Mask difference by sparsity, a line for each task and learning rate. most: a level to draw, the paper's bound."""
-  found = probe_rows.first_of(probe_rows.of(rows, 'difference'), ('before', 'dense'))
-  rates = sorted({row['learning_rate'] for row in found})
+  """Mask difference by sparsity, a line a task and learning rate; `most` is the paper's bound."""
+  measured = probe_rows.first_of(probe_rows.of(rows, 'difference'), ('before', 'dense'))
+  rates = sorted({row['learning_rate'] for row in measured})
   key = lambda row: (row['task'], row['learning_rate'])
-  tasks = probe_rows.tasks(found)
+  tasks = probe_rows.tasks(measured)
   titles = {
     'pruned': 'Against the pre-training mask',
     'start': 'Against the mask before fine-tuning',
@@ -91,7 +97,7 @@ def figure3a(rows, *, most=None):
   with drawing.canvas(11, 4.6, 2) as (figure, panels):
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
       table = probe_rows.over(
-        found, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key
+        measured, lambda metrics, i, name=name: metrics[name][i] and 100 * metrics[name][i], key
       )
       lines = probe_rows.curves(table)
       named = {
@@ -115,21 +121,21 @@ def figure3a(rows, *, most=None):
       axes.set_ylim(bottom=0)
     drawing.below(figure, *panels)
     return drawing.png(
-      figure, 'two random masks differ in 2 s (1 - s): 50 % at 0.5' if found else ''
+      figure, 'two random masks differ in 2 s (1 - s): 50 % at 0.5' if measured else ''
     )
 
 
 def figure3b(rows, at=0.6):
-  """Over epochs of dense fine-tuning: mask difference to its start at one sparsity, and dev score once pruned there."""
-  found = probe_rows.of_epochs(probe_rows.of(rows, 'difference'))
+  """Over epochs of dense fine-tuning: mask difference to the start, and dev score once pruned."""
+  measured = probe_rows.of_epochs(probe_rows.of(rows, 'difference'))
   scored = [
     row
     for row in probe_rows.of_epochs(rows)
     if row['stage'] == 'finetune' and row['sparsity'] == at
   ]
-  tasks = sorted({*probe_rows.tasks(found), *probe_rows.tasks(scored)})
+  tasks = sorted({*probe_rows.tasks(measured), *probe_rows.tasks(scored)})
   places = {}
-  for row in found:
+  for row in measured:
     levels = [round(s, 6) for s in row['metrics']['sparsity']]
     if at in levels:
       value = row['metrics']['start'][levels.index(at)]
@@ -148,14 +154,14 @@ def figure3b(rows, at=0.6):
 
 
 def heads(rows):
-  """Share of each attention head pruned by sparsity: mean, lowest, highest; beside it less what its matrices lose."""
-  found = probe_rows.of(rows, 'heads')
+  """Share of each attention head pruned by sparsity, and that share less that of its matrices."""
+  measured = probe_rows.of(rows, 'heads')
   names = ('expected', 'mean', 'lowest', 'highest', 'sd')
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     for k, arm in enumerate(
-      sorted({row['arm'] for row in found}, key=lambda a: arms.order((a, 0)))
+      sorted({row['arm'] for row in measured}, key=lambda a: arms.order((a, 0)))
     ):
-      mine = [row for row in found if row['arm'] == arm]
+      mine = [row for row in measured if row['arm'] == arm]
       tables = {name: probe_rows.curves(probe_rows.over(mine, name))[arm] for name in names}
       levels = np.array(sorted(tables['mean']))
       pick = {name: np.array([tables[name][s].mean for s in levels]) for name in names}
@@ -181,11 +187,11 @@ def heads(rows):
     for axes in (left, right):
       axes.set_xlabel('sparsity (fraction of weights removed)')
     drawing.below(figure, left, right)
-    return drawing.png(figure, 'bars: lowest and highest head, mean over seeds' if found else '')
+    return drawing.png(figure, 'bars: lowest and highest head, mean over seeds' if measured else '')
 
 
 def overlap(rows):
-  """Agreement of masks beyond chance, one line a kind of pair (left); nesting over sparsity (right)."""
+  """Agreement of masks beyond chance, a line a kind of pair, and nesting over sparsity."""
   table = probe_rows.over(probe_rows.of(rows, 'overlap'), 'agreement', pair)
   lines = probe_rows.curves(table)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
@@ -200,17 +206,17 @@ def overlap(rows):
       ylabel='agreement beyond chance',
     )
     left.set(xlim=(0, 1), ylim=(-0.05, 1.02))
-    found = [
+    measured = [
       {**row, 'metrics': {**row['metrics'], 'sparsity': row['metrics']['sparser']}}
       for row in probe_rows.of(rows, 'nesting')
     ]
-    nests = probe_rows.curves(probe_rows.over(found, 'nested'))
+    nests = probe_rows.curves(probe_rows.over(measured, 'nested'))
     estimates(
       right, {arms.name(arm): curve for arm, curve in nests.items()}, [_arm(arm) for arm in nests]
     )
-    for curve in list(probe_rows.curves(probe_rows.over(found, 'expected')).values())[
+    for curve in list(probe_rows.curves(probe_rows.over(measured, 'expected')).values())[
       :1
-    ]:  # it is the same for every arm
+    ]:  # the same for every arm
       estimates(right, {'by chance': curve}, [{'color': '#888888', 'marker': '.'}], ':')
     right.set(
       title='Nesting',
@@ -218,7 +224,7 @@ def overlap(rows):
       ylabel='share kept by the denser one too',
     )
     right.set(xlim=(0, 1), ylim=(0, 1.02))
-    if nests:  # one sparsity alone has nothing to nest in
+    if nests:  # nesting needs two sparsities
       right.legend(loc='lower left')
     drawing.below(figure, left)
     return drawing.png(figure)
@@ -238,7 +244,10 @@ def pair(row):
 
 
 def estimates(axes, lines, styles, line='-'):
-  """Lines {label: {x: Estimate}} with bars of their intervals; styles: a dict with 'color' and 'marker' each."""
+  """Draws lines {label: {x: Estimate}} with bars of their intervals.
+
+  styles: a dict with 'color' and 'marker' for each line.
+  """
   shift = 0.003 * (np.arange(len(lines)) - (len(lines) - 1) / 2)
   for nudge, (label, curve), look in zip(shift, lines.items(), styles, strict=True):
     x = sorted(curve)
@@ -262,17 +271,20 @@ def estimates(axes, lines, styles, line='-'):
 
 
 def over_epochs(axes, places, tasks):
-  """Lines over epochs, one a task, from {(task, epochs): {seed: number}}; colours by the place in `tasks`."""
+  """Draws lines over epochs, one a task.
+
+  table: {(task, epochs): {seed: number}}. tasks: their order gives the colours.
+  """
   lines = {}
-  for (task, epochs), place in sorted(places.items()):
-    lines.setdefault(task, {})[epochs] = statistics.bootstrap(place.values())
+  for (task, epochs), numbers in sorted(places.items()):
+    lines.setdefault(task, {})[epochs] = statistics.bootstrap(numbers.values())
   styles = [style(tasks.index(task)) for task in lines]
   estimates(axes, {short(task): curve for task, curve in lines.items()}, styles)
   axes.set_xlabel('epochs of fine-tuning')
 
 
 def style(i, marker=None):
-  """Colour and marker of the i-th of several curves that are no arms."""
+  """Colour and marker of the i-th of several curves that are not arms."""
   return {'color': arms.SERIES[i % 7], 'marker': 'os^XDvP'[(i if marker is None else marker) % 7]}
 
 
@@ -281,5 +293,5 @@ def _arm(arm):
 
 
 def short(name):
-  """'glue/sst2' -> 'sst2'."""
+  """The last part of a task's name: 'sst2' of 'glue/sst2'."""
   return name.rsplit('/', 1)[-1] or name

@@ -1,7 +1,8 @@
 """Masks against masks: how far they differ, how much they share, whether they nest.
 
-A mask tree is a flat dict {path: bool array}, True = kept. Every count is an exact Python integer; "chance" is a mask
-drawn without replacement with the same number kept in each matrix, the hypergeometric distribution.
+A mask tree is a flat dict {path: bool array}, True = kept. Every count is an exact Python integer.
+Chance is a mask drawn without replacement with the same number kept in each matrix, which is the
+hypergeometric distribution.
 """
 
 import math
@@ -13,12 +14,12 @@ import numpy as np
 class Common(NamedTuple):
   """Weights that two masks both keep, against chance.
 
-  observed, either: kept by both, kept by any of them (integers).
-  expected, sd: of `observed` between two masks that know nothing of each other.
-  z: (observed - expected) / sd, nan where chance leaves no choice (a mask that keeps all or nothing).
+  observed, either: integers, kept by both and kept by any of them.
+  expected, sd: mean and standard deviation of `observed` for two independent masks.
+  z: (observed - expected) / sd, nan where both masks keep all or nothing.
   ratio: observed / expected, nan where nothing is expected.
-  agreement: (observed - expected) / (most - expected), most being what masks of these sizes can share at all: 1 for
-    nested masks, 0 for chance, nan where chance leaves no choice.
+  agreement: (observed - expected) / (most - expected), where masks of these sizes share at most
+    `most`: 1 for nested masks, 0 for chance, nan where chance leaves no choice.
   jaccard: observed / either, 1 where neither keeps anything.
   """
 
@@ -33,15 +34,18 @@ class Common(NamedTuple):
 
 
 def from_zeros(leaves):
-  """{path: bool array} from {path: weights}: what is exactly 0.0 was pruned."""
+  """{path: bool array} from {path: weights}; a weight that is exactly 0.0 was pruned."""
   return {path: np.asarray(leaf) != 0 for path, leaf in leaves.items()}
 
 
 def magnitude(leaves, sparsity):
-  """The one-shot magnitude masks of weights, {path: bool array}, equal to those that `prune_transform` draws.
+  """The one-shot magnitude masks of weights, equal to those of `prune_transform`.
 
-  In each matrix n - floor(n * sparsity + 1/2) of the n weights stay; of equal |w| the lower flat position stays.
-  Raises ValueError for a sparsity outside [0, 1].
+  Each matrix keeps n - floor(n * sparsity + 1/2) of its n weights; of equal |w| the lower flat
+  position stays.
+
+  Raises:
+    ValueError: a sparsity outside [0, 1].
   """
   if not 0 <= sparsity <= 1:
     raise ValueError(f'sparsity={sparsity!r}: expected a number from 0 to 1')
@@ -52,7 +56,7 @@ def magnitude(leaves, sparsity):
 
 
 def kept(size, sparsity):
-  """How many of `size` weights stay: exact integers, the sparsity read to seven decimals as the core reads it."""
+  """How many of `size` weights stay, in integers; the sparsity is read to seven decimals."""
   parts = round(float(sparsity) * 10**7)
   return size - (2 * size * parts + 10**7) // (2 * 10**7)
 
@@ -67,48 +71,54 @@ def _largest(score, count):
 
 
 def differing(a, b):
-  """{path: (entries that differ, entries)} of two mask trees; raises ValueError when they are not alike."""
+  """{path: (entries that differ, entries)} of two mask trees.
+
+  Raises:
+    ValueError: the trees are not alike.
+  """
   return {path: (int(np.count_nonzero(x != y)), x.size) for path, x, y in _pairs(a, b)}
 
 
 def difference(a, b):
-  """Fraction of all mask entries that differ (Figure 3 of Gordon et al. 2020); {path: ...} of it is `differing`."""
+  """Share of all mask entries that differ (Figure 3 of Gordon et al. 2020)."""
   return share(differing(a, b).values())
 
 
 def share(counts):
-  """sum(part) / sum(whole) over pairs of integers, nan of nothing."""
+  """sum(part) / sum(whole) over pairs of integers; nan of nothing."""
   counts = list(counts)
   whole = sum(n for _, n in counts)
   return sum(part for part, _ in counts) / whole if whole else math.nan
 
 
 def common(a, b):
-  """`Common` of two mask trees in all: sums of the matrices' counts, expectations and variances."""
+  """The `Common` of two mask trees, from sums of counts, expectations and variances."""
   return _common(_tallies(a, b).values())
 
 
 def by_matrix(a, b):
-  """{path: Common} of two mask trees, matrix by matrix."""
+  """{path: Common} of two mask trees."""
   return {path: _common([tally]) for path, tally in _tallies(a, b).items()}
 
 
 def chance(size, first, second):
-  """(mean, variance) of the number kept in common by random masks that keep `first` and `second` of `size`.
+  """(mean, variance) of the number that random masks keep in common.
 
-  Hypergeometric: mean K n / N, variance n (K/N) (1 - K/N) (N - n) / (N - 1).
+  Hypergeometric, for masks that keep `first` and `second` of `size`: mean K n / N, variance
+  n (K/N) (1 - K/N) (N - n) / (N - 1).
   """
   mean = first * second / size if size else 0.0
   if size < 2:
     return mean, 0.0
-  # As one quotient of integers: (N - K) (N - n) loses no digit where a mask keeps nearly all.
+  # One quotient of integers loses no digit where a mask keeps nearly all.
   return mean, first * second * (size - first) * (size - second) / (size * size * (size - 1))
 
 
 def nesting(sparser, denser):
-  """(nested, expected): of the weights that `sparser` keeps, the share that `denser` keeps too, and that of chance.
+  """(nested, expected): the share of the weights kept by `sparser` that `denser` keeps too.
 
-  1.0 is nested: pruning further only takes away. (nan, nan) where `sparser` keeps nothing.
+  1.0 is nested: further pruning only removes. `expected` is that share by chance. (nan, nan) where
+  `sparser` keeps nothing.
   """
   tallies = _tallies(sparser, denser).values()
   whole = sum(first for _, first, _, _ in tallies)

@@ -1,7 +1,7 @@
 """What is measured on the models of the grid: weights and masks in, small plain numbers out.
 
-Models are flat dicts {path: array}; what the ledger keeps of them is rounded and averaged, so that a row stays small
-and every figure can be drawn from the ledger alone.
+Models are flat dicts {path: array}. Numbers are rounded and averaged, so that a row of the ledger
+stays small; every figure is drawn from the ledger alone.
 """
 
 import math
@@ -17,7 +17,7 @@ LAYER = re.compile(r'.*layer_(\d+)/')
 
 
 def fine_tuned(before, after, masks, sparsities):
-  """Masks of a fine-tuned dense model against those found without it (Figure 3).
+  """Compares masks of a fine-tuned dense model with masks found without it (Figure 3).
 
   Args:
     before, after: prunable weights at the start and at the end of fine-tuning.
@@ -25,9 +25,9 @@ def fine_tuned(before, after, masks, sparsities):
     sparsities: where to prune both by magnitude, in one shot.
 
   Returns:
-    dict of lists over sparsities: fraction of entries in which the fine-tuned model's mask differs from the
-    pre-training one ('pruned', None where there is none), and from the one before fine-tuning ('start'), what two
-    random masks would differ in ('chance'), and 'start' by kind of matrix ('kinds').
+    dict of lists over sparsities, shares of entries: 'pruned', in which the mask of the fine-tuned
+    model differs from that of pre-training (None where there is none); 'start', from the mask
+    before fine-tuning; 'chance', between two random masks; and 'kinds', 'start' by kind of matrix.
   """
   out = {'sparsity': list(sparsities), 'pruned': [], 'start': [], 'chance': [], 'kinds': {}}
   for s in sparsities:
@@ -47,73 +47,79 @@ def fine_tuned(before, after, masks, sparsities):
 
 
 def moved(before, after):
-  """Movement in magnitude order while a dense model was fine-tuned: Table 2, Figures 4 and 6.
+  """Movement in magnitude order while a dense model is fine-tuned (Table 2, Figures 4 and 6).
 
-  As the paper's numbers it leaves the word embeddings out; theirs stand under 'words'. 'kinds' and 'kinds_std' hold
-  {kind of matrix: one number a layer}, 'by_magnitude' 100 bins of starting magnitude, the smallest first.
+  Like the paper's numbers it leaves the word embeddings out, which stand under 'words'. 'kinds' and
+  'kinds_std' hold {kind of matrix: one number a layer}, 'by_magnitude' 100 bins of starting
+  magnitude, the smallest first.
   """
   drop = lambda leaves: {path: leaf for path, leaf in leaves.items() if path != WORDS}
-  found = movement.measure(drop(before), drop(after))
-  out = {'mean': few(found['mean']), 'std': few(found['std']), 'weights': found['weights']}
+  measured = movement.measure(drop(before), drop(after))
+  out = {'mean': few(measured['mean']), 'std': few(measured['std']), 'weights': measured['weights']}
   out['kinds'], out['kinds_std'] = (
     {
-      kind: [few(found['matrices'][path][i]) for path in paths]
-      for kind, paths in kinds(found['matrices']).items()
+      kind: [few(measured['matrices'][path][i]) for path in paths]
+      for kind, paths in kinds(measured['matrices']).items()
     }
     for i in (0, 1)
   )
   if WORDS in before:
     words = movement.movement(before[WORDS], after[WORDS])
     out['words'] = [few(words.mean()), few(words.std())]
-  return {**out, 'by_magnitude': [few(v, 3) for v in found['by_magnitude']]}
+  return {**out, 'by_magnitude': [few(v, 3) for v in measured['by_magnitude']]}
 
 
 def spread(leaves):
   """Mean and deviation of the weights of each matrix, by kind and layer (Table 3)."""
-  found = movement.spread(leaves)
+  measured = movement.spread(leaves)
   pick = lambda i: {
-    kind: [few(found[path][i], 3) for path in paths] for kind, paths in kinds(found).items()
+    kind: [few(measured[path][i], 3) for path in paths] for kind, paths in kinds(measured).items()
   }
   return {'mean': pick(0), 'std': pick(1)}
 
 
 def shared(pairs, sparsities):
-  """Weights kept by both of two mask trees, against chance; lists over sparsities. pairs: (masks, masks) of each."""
-  found = [mask_overlap.common(a, b) for a, b in pairs]
+  """Weights that both of two mask trees keep, against chance, as lists over sparsities.
+
+  pairs: (masks, masks) at each sparsity.
+  """
+  commons = [mask_overlap.common(a, b) for a, b in pairs]
   lists = {
-    name: [few(getattr(one, name), 6) for one in found] for name in mask_overlap.Common._fields
+    name: [few(getattr(one, name), 6) for one in commons] for name in mask_overlap.Common._fields
   }
   return {'sparsity': list(sparsities), **lists}
 
 
 def nested(masks):
-  """Nesting of masks {sparsity: masks} over neighbouring sparsities: lists, each with what chance would give."""
+  """Nesting of {sparsity: masks} over neighbouring sparsities, and nesting by chance."""
   levels = sorted(masks)
-  found = [
+  nestings = [
     mask_overlap.nesting(masks[high], masks[low])
     for low, high in zip(levels, levels[1:], strict=False)
   ]
   return {
     'denser': levels[:-1],
     'sparser': levels[1:],
-    'nested': [few(f[0], 6) for f in found],
-    'expected': [few(f[1], 6) for f in found],
+    'nested': [few(f[0], 6) for f in nestings],
+    'expected': [few(f[1], 6) for f in nestings],
   }
 
 
 def of_heads(masks, count):
-  """Share of each attention head that is pruned, {sparsity: masks}: lists over sparsities, and every head at one.
+  """Share of each attention head that is pruned, from {sparsity: masks}.
 
-  'lowest' and 'highest' are the extremes over all heads, 'sd' what one head would vary by at random.
+  Lists over sparsities: 'lowest' and 'highest' are extremes over heads, 'sd' the deviation of one
+    head
+  under random masks. 'heads' holds every head at one sparsity.
   """
   out = {
     name: [] for name in ('sparsity', 'expected', 'mean', 'lowest', 'highest', 'deviation', 'sd')
   }
   middle = min(masks, key=lambda s: (abs(s - 0.5), s))
   for s in sorted(masks):
-    found = heads.pruned(attention(masks[s]), count)
-    share = found.share
-    numbers = (s, found.expected, share.mean(), share.min(), share.max(), share.std(), found.sd)
+    pruned = heads.pruned(attention(masks[s]), count)
+    share = pruned.share
+    numbers = (s, pruned.expected, share.mean(), share.min(), share.max(), share.std(), pruned.sd)
     for name, value in zip(out, numbers, strict=True):
       out[name].append(few(value, 5))
     if s == middle:
@@ -122,7 +128,7 @@ def of_heads(masks, count):
 
 
 def of_words(masks, pieces):
-  """Which word embeddings are pruned, {sparsity: mask of the table}: lists over sparsities (Figure 8)."""
+  """Which word embeddings are pruned, from {sparsity: mask of the table} (Figure 8)."""
   levels = sorted(masks)
   out = {'sparsity': levels, 'kinds': {}, 'tokens': {}, 'lengths': {}, 'dimensions': [], 'sd': []}
   for s in levels:
@@ -138,7 +144,7 @@ def of_words(masks, pieces):
 
 
 def heat(table):
-  """Mean magnitudes of the word table in blocks, whole thousandths of the largest block ('unit', its magnitude)."""
+  """Mean magnitudes of the word table in blocks, in thousandths of the largest block, 'unit'."""
   blocks = embeddings.heat_map(table)
   unit = float(blocks.max())
   return {'unit': few(unit), 'map': np.rint(1000 * blocks / (unit or 1.0)).astype(int).tolist()}
@@ -155,16 +161,16 @@ def attention(masks):
 
 
 def kinds(paths):
-  """{kind of matrix: its paths by layer}: 'attention/query', 'ffn/output', 'pooler', 'embeddings/word'."""
-  found = {}
+  """{kind of matrix: its paths by layer}; 'ffn/output' and 'pooler' are kinds."""
+  by_kind = {}
   for path in paths:
-    found.setdefault(LAYER.sub('', path).rsplit('/', 1)[0], []).append(path)
+    by_kind.setdefault(LAYER.sub('', path).rsplit('/', 1)[0], []).append(path)
   number = lambda path: int(at[1]) if (at := LAYER.match(path)) else 0
-  return {kind: sorted(found[kind], key=number) for kind in sorted(found)}
+  return {kind: sorted(by_kind[kind], key=number) for kind in sorted(by_kind)}
 
 
 def few(value, digits=4):
-  """A float of so many significant digits, None where it is no finite number; integers as they are."""
+  """A float of so many significant digits, None where it is not finite; integers as they are."""
   if isinstance(value, int | np.integer):
     return int(value)
   return float(f'{value:.{digits}g}') if math.isfinite(value) else None

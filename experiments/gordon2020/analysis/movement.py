@@ -1,7 +1,7 @@
-"""How far weights move in magnitude order while a model is fine-tuned (Gordon et al. 2020, section 5).
+"""How far weights move in magnitude order while a model is fine-tuned (section 5).
 
-The movement of a weight is |rank after - rank before| / size of its matrix, ranks by |w| within the matrix. Weights
-are a flat dict {path: array}; nothing is known here of the model.
+The movement of a weight is |rank after - rank before| / size of its matrix, with ranks by |w|
+within the matrix. Weights are a flat dict {path: array}.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def ranks(weights):
-  """int64, shaped like `weights`: 0 for the smallest |w| of the matrix, ties in the order of their positions."""
+  """int64, shaped like `weights`: 0 for the smallest |w|, ties in the order of their positions."""
   flat = np.abs(np.asarray(weights)).reshape(-1)
   rank = np.empty(flat.size, np.int64)
   rank[np.argsort(flat, kind='stable')] = np.arange(flat.size)
@@ -18,24 +18,29 @@ def ranks(weights):
 
 
 def movement(before, after):
-  """float64, shaped like the two matrices: |rank shift| / size, in [0, 1). Raises ValueError for unlike shapes."""
+  """|rank shift| / size, float64 in [0, 1), shaped like the two matrices.
+
+  Raises:
+    ValueError: the matrices differ in shape.
+  """
   if np.shape(before) != np.shape(after):
     raise ValueError(
-      f'a matrix of shape {np.shape(before)} has become one of {np.shape(after)}: nothing to measure'
+      f'a matrix of shape {np.shape(before)} has become one of {np.shape(after)}: nothing to '
+      f'measure'
     )
   return _moved(ranks(before), ranks(after))
 
 
 def measure(before, after, bins=100):
-  """Movement of every matrix and of all (Table 2, Figures 4 and 6).
+  """Measures the movement of every matrix and of all together (Table 2, Figures 4 and 6).
 
   Args:
-    before, after: {path: weights}, of the same paths.
-    bins: of starting magnitude, equal in number of weights, the smallest first.
+    before, after: {path: weights} of the same paths.
+    bins: number of bins of starting magnitude with equally many weights, the smallest first.
 
   Returns:
-    dict with 'mean' and 'std' over all weights pooled, 'weights' their number, 'matrices' {path: (mean, std)} and
-    'by_magnitude', `bins` pooled means by the rank that a weight of its matrix had before (nan in an empty bin).
+    dict with 'mean' and 'std' over all weights, 'weights' their number, 'matrices' {path: (mean,
+    std)}, and 'by_magnitude', the mean of each bin (nan in an empty bin).
   """
   if before.keys() != after.keys():
     raise ValueError(

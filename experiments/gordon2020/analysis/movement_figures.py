@@ -1,4 +1,4 @@
-"""Figures of weights that move, and of the word embeddings, from probe rows: 4, 6 and 8 of Gordon et al. 2020."""
+"""Figures 4, 6 and 8, of weights that move and of word embeddings, from probe rows."""
 
 import numpy as np
 
@@ -7,27 +7,31 @@ from experiments.gordon2020.analysis.mask_figures import estimates, over_epochs,
 from prunejax.report import drawing
 
 CAPTIONS = {
-  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind of matrix; dotted and '
+  'figure4': 'Figure 4: movement in magnitude order during fine-tuning, over epochs and by kind '
+  'of matrix; dotted and '
   "in grey, the paper's numbers.",
-  'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights on the left.',
-  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share pruned of tokens that '
+  'figure6': 'Figure 6: movement in magnitude order by starting magnitude, the smallest weights '
+  'on the left.',
+  'figure8': 'Figure 8: mean magnitude of the word embeddings by token and dimension; share '
+  'pruned of tokens that '
   'start a word and of inner pieces (##); share pruned of the dimensions.',
 }
 
 
 def figure4(rows, paper=None, matrices=None):
-  """Movement over epochs, one line a task (left); by kind of matrix, a dot a layer (right).
+  """Movement over epochs, a line a task, and by kind of matrix, a dot a layer.
 
-  paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in %} over the paper's
-    layers, drawn in grey.
+  paper: {task: {epochs: mean movement in %}}, drawn dotted. matrices: {kind: (lowest, highest) in
+    %} over
+  the paper's layers, drawn in grey.
   """
-  found = probe_rows.of(rows, 'movement')
-  epochs = probe_rows.of_epochs(found)
+  measured = probe_rows.of(rows, 'movement')
+  epochs = probe_rows.of_epochs(measured)
   places = {}
   for row in epochs:
     places.setdefault((row['task'], row['epochs']), {})[row['seed']] = 100 * row['metrics']['mean']
-  plain = fastest(probe_rows.first_of(found, ('dense', 'before')))
-  tasks, named = probe_rows.tasks(found), rates_of(plain)
+  plain = fastest(probe_rows.first_of(measured, ('dense', 'before')))
+  tasks, named = probe_rows.tasks(measured), rates_of(plain)
   with drawing.canvas(11, 4.8, 2) as (figure, (left, right)):
     for name, line in (paper or {}).items():
       left.plot(
@@ -46,20 +50,20 @@ def figure4(rows, paper=None, matrices=None):
     kinds = sorted({kind for row in plain for kind in row['metrics']['kinds']})
     for k, task in enumerate(tasks):
       mine = [row['metrics']['kinds'] for row in plain if row['task'] == task]
-      if not mine:  # measured over epochs alone
+      if not mine:  # tasks measured over epochs alone
         continue
-      for place, kind in enumerate(kinds):
+      for x, kind in enumerate(kinds):
         layers = 100 * probe_rows.mean_lists([row[kind] for row in mine if kind in row])
-        at = place + 0.12 * (k - (len(tasks) - 1) / 2)
-        look, label = style(k), None if place else named[task]
+        at = x + 0.12 * (k - (len(tasks) - 1) / 2)
+        look, label = style(k), None if x else named[task]
         right.plot([at] * len(layers), layers, 'o', markersize=3.5, alpha=0.6, color=look['color'])
         right.plot(
           [at], [layers.mean()], **look, linestyle='', markeredgecolor='white', label=label
         )
-    for place, kind in enumerate(kinds):
+    for x, kind in enumerate(kinds):
       if kind in (matrices or {}):
         right.fill_between(
-          [place - 0.4, place + 0.4],
+          [x - 0.4, x + 0.4],
           *matrices[kind],
           color='#bbbbbb',
           alpha=0.5,
@@ -83,15 +87,15 @@ def figure4(rows, paper=None, matrices=None):
 
 
 def figure6(rows):
-  """Mean movement by starting magnitude percentile, one line a task, at its highest learning rate."""
-  found = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
-  named = rates_of(found)
+  """Mean movement by percentile of starting magnitude, a line a task, at its highest rate."""
+  measured = fastest(probe_rows.first_of(probe_rows.of(rows, 'movement'), ('dense', 'before')))
+  named = rates_of(measured)
   with drawing.canvas(7.2, 4.8, 1) as (figure, (axes,)):
-    for k, task in enumerate(probe_rows.tasks(found)):
+    for k, task in enumerate(probe_rows.tasks(measured)):
       curves = 100 * np.array(
         [
           probe_rows.mean_lists([row['metrics']['by_magnitude']])
-          for row in found
+          for row in measured
           if row['task'] == task
         ]
       )
@@ -107,11 +111,11 @@ def figure6(rows):
     )
     axes.set_ylim(bottom=0)
     drawing.below(figure, axes)
-    return drawing.png(figure, 'bands: lowest and highest seed' if found else '')
+    return drawing.png(figure, 'bands: lowest and highest seed' if measured else '')
 
 
 def figure8(rows):
-  """Magnitudes of the word embeddings (left), share pruned by kind of token (middle) and by dimension (right)."""
+  """Magnitudes of word embeddings, share pruned by kind of token, share pruned by dimension."""
   maps = [
     np.array(row['metrics']['map']) * row['metrics']['unit'] / 1000
     for row in probe_rows.of(rows, 'embeddings')
@@ -176,7 +180,7 @@ def fastest(rows):
 
 
 def rates_of(rows):
-  """{task: what a legend calls it}: with its learning rate where tasks have unlike ones."""
+  """{task: its name in a legend}, with the learning rate where tasks differ in it."""
   rates = {row['task']: row['learning_rate'] for row in rows}
   unlike = len(set(rates.values())) > 1
   return {

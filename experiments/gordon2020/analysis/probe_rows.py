@@ -1,7 +1,7 @@
-"""Rows of stage 'probe', in measurements on models beside the scores of a grid: which ones, and their means.
+"""Rows of stage 'probe', which are measurements on models: choosing them, and their means.
 
-A probe's row has 'probe' (what was measured), the labels of a cell, and in 'metrics' numbers and lists, many of them
-over the sparsities in metrics['sparsity'].
+A probe row has 'probe', the name of the measurement, the labels of a cell, and 'metrics' of numbers
+and lists. Many lists run over the sparsities in metrics['sparsity'].
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ LABELS = ('arm', 'sparsity', 'task', 'learning_rate', 'seed', 'epochs', 'against
 
 
 def of(rows, name, **labels):
-  """The rows of one measurement with these labels; of two with the same labels the later one, which knows more."""
+  """The rows of one measurement with these labels; the later of two with the same labels."""
   newest = {}
   for row in rows:
     if (
@@ -27,8 +27,10 @@ def of(rows, name, **labels):
 def over(rows, value, key=lambda row: row['arm']):
   """{(key, sparsity): {(task, against, rate, seed): number}} from lists over sparsities.
 
-  value: the name of a list in metrics, or a function (metrics, index) -> number; None is left out, and so is a row that
-    has no such list, as one of an earlier version.
+  Args:
+    rows: probe rows; a row of an earlier version, without the list, is left out.
+    value: the name of a list in metrics, or (metrics, index) -> number; None is left out.
+    key: row -> key.
   """
   read = value if callable(value) else lambda metrics, i: metrics[value][i]
   table = {}
@@ -43,24 +45,24 @@ def over(rows, value, key=lambda row: row['arm']):
   return table
 
 
-def by_seed(place):
-  """{seed: mean}: the numbers of one seed stand on the same checkpoint and count once."""
+def by_seed(numbers):
+  """{seed: mean}; the numbers of one seed rest on the same checkpoint and count once."""
   seeds = {}
-  for which, number in place.items():
+  for which, number in numbers.items():
     seeds.setdefault(which[-1], []).append(number)
-  return {seed: statistics.mean(numbers) for seed, numbers in seeds.items()}
+  return {seed: statistics.mean(of_seed) for seed, of_seed in seeds.items()}
 
 
 def curves(table):
   """{key: {sparsity: Estimate over seeds}}, from a table of `over`."""
-  found = {}
-  for (key, s), place in sorted(table.items(), key=lambda item: (str(item[0][0]), item[0][1])):
-    found.setdefault(key, {})[s] = statistics.bootstrap(by_seed(place).values())
-  return found
+  lines = {}
+  for (key, s), numbers in sorted(table.items(), key=lambda item: (str(item[0][0]), item[0][1])):
+    lines.setdefault(key, {})[s] = statistics.bootstrap(by_seed(numbers).values())
+  return lines
 
 
 def mean_lists(lists):
-  """The mean of lists of one length, None read as no value: float64, nan where none has one."""
+  """The mean of lists of one length, float64; None is no value, nan where none has one."""
   table = np.array([[np.nan if v is None else v for v in one] for one in lists], float)
   known = np.isfinite(table)
   return np.divide(
@@ -72,14 +74,14 @@ def mean_lists(lists):
 
 
 def first_of(rows, order):
-  """The rows of the first arm of `order` that there are rows of: two starts of one thing do not mix."""
+  """The rows of the first arm of `order` that has rows, so that two starts do not mix."""
   have = {row['arm'] for row in rows}
   arm = next((arm for arm in order if arm in have), None)
   return [row for row in rows if row['arm'] == arm]
 
 
 def of_epochs(rows):
-  """The rows of so many epochs of fine-tuning; a run of the grid itself that is as long counts too."""
+  """The rows of fine-tuning for a number of epochs, runs of the grid as long among them."""
   return [row for row in rows if row.get('epochs') is not None]
 
 

@@ -1,4 +1,4 @@
-"""Tables and figures of the probes, ours beside the paper's, from ledger rows and nothing else."""
+"""Tables of the probes, ours beside the paper's, and the choice of their figures."""
 
 import math
 
@@ -41,7 +41,7 @@ def shown(rows, scored):
 
 
 def figures(rows, scored):
-  """{name: PNG} of the figures that the probe rows among `rows` can fill; arguments as for `shown`."""
+  """{name: PNG} of the figures that the probe rows can fill; arguments as for `shown`."""
   have = _measured(rows)
   drawn = {}
   if 'features' in have:
@@ -73,9 +73,11 @@ def _measured(rows):
 
 
 def table2(rows):
-  """Table 2: movement in magnitude order while a dense model is fine-tuned, task by task and rate by rate."""
+  """Table 2: movement in magnitude order during fine-tuning, by task and learning rate."""
   lines = []
-  for (task, rate, epochs), found in grouped(probe_rows.of(rows, 'movement'), ('dense', 'before')):
+  for (task, rate, epochs), of_seeds in grouped(
+    probe_rows.of(rows, 'movement'), ('dense', 'before')
+  ):
     name = paper.task(task)
     theirs = paper.TABLE2.get(rate, {}).get(name)
     if epochs:
@@ -83,17 +85,17 @@ def table2(rows):
       if name and epochs in paper.EPOCHS:
         theirs = paper.FIGURE4[name][paper.EPOCHS.index(epochs)], math.nan
     elif name and not theirs:
-      theirs = paper.TABLE2[5e-5][name]  # ours has no such rate: the paper's highest
+      theirs = paper.TABLE2[5e-5][name]  # the paper's highest rate, where ours is none of its rates
     lines.append(
       {
         'task': task,
         'learning rate': f'{rate:g}',
         'epochs': str(epochs) if epochs else 'as the grid',
-        'seeds': len(found),
-        'mean, ours': tables.points(statistics.bootstrap([m['mean'] for m in found])),
-        'deviation, ours': f'{100 * statistics.mean([m["std"] for m in found]):.1f}',
-        'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in found]):.1f}'
-        if all('words' in m for m in found)
+        'seeds': len(of_seeds),
+        'mean, ours': tables.points(statistics.bootstrap([m['mean'] for m in of_seeds])),
+        'deviation, ours': f'{100 * statistics.mean([m["std"] for m in of_seeds]):.1f}',
+        'word embeddings': f'{100 * statistics.mean([m["words"][0] for m in of_seeds]):.1f}'
+        if all('words' in m for m in of_seeds)
         else '-',
         'mean, paper': f'{theirs[0]:.2f}' if theirs else '-',
         'deviation, paper': f'{theirs[1]:.2f}' if theirs and math.isfinite(theirs[1]) else '-',
@@ -102,13 +104,19 @@ def table2(rows):
   return tables.records(
     'Table 2: movement in magnitude order during fine-tuning (% of the matrix)',
     lines,
-    'Over all prunable weights but the word embeddings, as in the paper; ± half of the 95 % bootstrap interval over '
-    "seeds. Where the learning rate is none of the paper's, its numbers for 5e-5 stand beside ours.",
+    'Over all prunable weights but the word embeddings, as in the paper; ± half of the 95 % '
+    'bootstrap interval over '
+    "seeds. Where the learning rate is none of the paper's, its numbers for 5e-5 stand beside "
+    'ours.',
   )
 
 
 def grouped(rows, order):
-  """[((task, learning rate, epochs or 0), [metrics of each seed])] of the first arm of `order`, then by epochs."""
+  """Groups probe rows by task, learning rate and epochs, 0 where no epochs are counted.
+
+  Returns:
+    [((task, learning rate, epochs), [metrics of each seed])].
+  """
   groups = {}
   plain = [{**row, 'epochs': None} for row in probe_rows.first_of(rows, order)]
   for row in [*plain, *probe_rows.of_epochs(rows)]:
@@ -120,14 +128,14 @@ def grouped(rows, order):
 
 def table3(rows):
   """Table 3: mean and deviation of the weights of each kind of matrix, over layers and seeds."""
-  found, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
-  # Both ends once they look the same are one; a zero has no sign.
+  measured, lines, zero = [row['metrics'] for row in probe_rows.of(rows, 'weights')], [], 'about 0'
+  # Two ends that print alike are one; a zero has no sign.
   span = lambda values, form: ' to '.join(
     dict.fromkeys(f'{round(v, int(form[1])) + 0.0:{form}}' for v in values)
   )
   ends = lambda lists: (min(min(v) for v in lists), max(max(v) for v in lists))
-  for kind in sorted({kind for metrics in found for kind in metrics['std']}):
-    mine = [metrics for metrics in found if kind in metrics['std']]
+  for kind in sorted({kind for metrics in measured for kind in metrics['std']}):
+    mine = [metrics for metrics in measured if kind in metrics['std']]
     lines.append(
       {
         'matrix': kind,
@@ -149,9 +157,9 @@ def table3(rows):
 
 
 def mask_difference(rows):
-  """Figure 3 as a table: the largest mask difference of each task, and what chance would give there."""
+  """Figure 3 as a table: the largest mask difference of each task, and that by chance."""
   lines = []
-  for (task, rate, epochs), found in grouped(
+  for (task, rate, epochs), of_seeds in grouped(
     probe_rows.of(rows, 'difference'), ('before', 'dense')
   ):
     line = {
@@ -161,15 +169,17 @@ def mask_difference(rows):
     }
     for name, title in (('pruned', 'to the pre-training mask'), ('start', 'to the one before')):
       means = {
-        s: statistics.mean([m[name][m['sparsity'].index(s)] for m in found if s in m['sparsity']])
-        for s in found[0]['sparsity']
+        s: statistics.mean(
+          [m[name][m['sparsity'].index(s)] for m in of_seeds if s in m['sparsity']]
+        )
+        for s in of_seeds[0]['sparsity']
       }
       means = {s: v for s, v in means.items() if math.isfinite(v)}
       top = max(means, key=means.get, default=None)
       line[title] = f'{100 * means[top]:.1f} % at {top:g}' if top is not None else '-'
       if name == 'pruned' and top is not None:
         line['two random masks there'] = (
-          f'{100 * found[0]["chance"][found[0]["sparsity"].index(top)]:.0f} %'
+          f'{100 * of_seeds[0]["chance"][of_seeds[0]["sparsity"].index(top)]:.0f} %'
         )
     lines.append(line)
   return tables.records(
@@ -180,7 +190,7 @@ def mask_difference(rows):
 
 
 def of_heads(rows):
-  """The head figure as a table: lowest, mean and highest share of a head, and its spread against chance."""
+  """The figure of heads as a table: lowest, mean and highest share, and spread against chance."""
   lines = []
   table = {
     name: probe_rows.over(probe_rows.of(rows, 'heads'), name)
@@ -205,16 +215,18 @@ def of_heads(rows):
 
 
 def overlaps(rows):
-  """Weights kept in common, observed over expected and Jaccard, by kind of pair; z is the mean over pairs."""
-  found = probe_rows.of(rows, 'overlap')
+  """Weights kept in common, by kind of pair; z is the mean over pairs."""
+  measured = probe_rows.of(rows, 'overlap')
   names = ('ratio', 'agreement', 'jaccard', 'z')
-  ratio, agreement, jaccard, z = (probe_rows.over(found, name, mask_figures.pair) for name in names)
+  ratio, agreement, jaccard, z = (
+    probe_rows.over(measured, name, mask_figures.pair) for name in names
+  )
   known = dict.fromkeys([*mask_figures.PAIRS, *sorted(key for key, _ in ratio)])
   names = [name for name in known if any(key == name for key, _ in ratio)]
   lines = []
   for name in names:
     for s in sorted(s for key, s in ratio if key == name):
-      of = lambda table, key=(name, s): statistics.bootstrap(
+      estimate = lambda table, key=(name, s): statistics.bootstrap(
         probe_rows.by_seed(table.get(key, {})).values()
       )
       lines.append(
@@ -222,11 +234,11 @@ def overlaps(rows):
           'masks': mask_figures.PAIRS.get(name, name),
           'sparsity': f'{s:g}',
           'pairs': len(ratio[name, s]),
-          'observed / expected': tables.number(of(ratio)),
+          'observed / expected': tables.number(estimate(ratio)),
           'same mask': f'{1 / (1 - s):.2f}',
-          'agreement beyond chance': tables.number(of(agreement)),
-          'Jaccard': tables.number(of(jaccard)),
-          'z': f'{of(z).mean:.0f}',
+          'agreement beyond chance': tables.number(estimate(agreement)),
+          'Jaccard': tables.number(estimate(jaccard)),
+          'z': f'{estimate(z).mean:.0f}',
         }
       )
   return tables.records(
@@ -238,7 +250,7 @@ def overlaps(rows):
 
 
 def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
-  """Two tables: where thresholds on feature drift stop, and where the free regime ends, by task and in the mean."""
+  """Where thresholds on feature drift stop, and where the free regime ends, as two tables."""
   lines = []
   for threshold in THRESHOLDS:
     stops = {task: drift.stop(cosines, places, threshold) for task, places in differences.items()}
@@ -256,7 +268,8 @@ def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
   rule = tables.records(
     'Feature drift as the rule to stop: the sparsity it would have chosen, and what that costs',
     lines,
-    'Mean cosine of the hidden states to the dense model over layers, tokens, seeds; points of dev score less dense.',
+    'Mean cosine of the hidden states to the dense model over layers, tokens, seeds; points of '
+    'dev score less dense.',
   )
   ends = []
   for task, places in sorted(differences.items()):
@@ -282,8 +295,10 @@ def stopping(cosines, differences, scored, tolerance=regimes.SCORE):
     tables.records(
       'The end of the free regime, task by task',
       ends,
-      f'The last sparsity before the mean score first lies {100 * tolerance:g} points or more below dense, and the '
-      'thresholds on the cosine that would have stopped exactly there. In the mean: where the curve crosses, with its '
+      f'The last sparsity before the mean score first lies {100 * tolerance:g} points or more '
+      f'below dense, and the '
+      'thresholds on the cosine that would have stopped exactly there. In the mean: where the '
+      'curve crosses, with its '
       '95 % interval over seeds, and the cosine there.',
     ),
   ]

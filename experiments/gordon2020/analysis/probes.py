@@ -1,5 +1,7 @@
-"""Everything in the paper that is measured on models and masks, not on scores: from the models that the grid keeps to
-rows of the same ledger (stage 'probe'), and from these rows to figures and tables."""
+"""Probes: what the paper measures on models and masks, from kept models to rows of the ledger.
+
+A probe's row has stage 'probe'; `probe_tables` draws it.
+"""
 
 import datetime
 import functools
@@ -18,8 +20,8 @@ from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import console, families, inputs
 
-VERSION = 2  # of the measures: another one measures anew
-TOKENS = 25_000  # of held-out text; the paper caps its vectors at 300,000, twelve layers each
+VERSION = 2  # of the measures; a change measures everything anew
+TOKENS = 25_000  # tokens of held-out text; the paper caps its vectors at 300,000
 PRUNED = ('pruned', 'random')
 TUNED = ('dense', 'before', 'epochs')
 
@@ -28,8 +30,8 @@ class Probe(NamedTuple):
   """One measurement.
 
   name: of its function in MEASURES.
-  labels: arm, sparsity, seed, task, learning_rate and more, the columns of its row.
-  models: {role: cell, or {sparsity: cell}, or [cell, ...]} that it reads.
+  labels: the columns of its row: arm, sparsity, seed, task, learning_rate and more.
+  models: {role: cell, {sparsity: cell}, or [cell, ...]} that it reads.
   """
 
   name: str
@@ -37,35 +39,44 @@ class Probe(NamedTuple):
   models: dict
 
   def cell(self):
-    """The hash that names its row."""
+    """The hash that names the row."""
     return ledger.cell_hash(
       {'probe': self.name, 'version': VERSION, 'models': self.models, 'labels': self.labels}
     )
 
   def describe(self):
-    """'pruned seed 0 against seed 1'."""
+    """The labels as text: 'pruned seed 0 against seed 1'."""
     words = grid.describe({k: v for k, v in self.labels.items() if k != 'sparsity'})
     return words + ''.join(
       f' {name} {self.labels[name]}' for name in ('epochs', 'against') if name in self.labels
     )
 
   def parents(self):
-    """The cells it reads, each once, in order."""
+    """The cells that the probe reads, each once, in order."""
     flat = itertools.chain.from_iterable(_cells(value) for value in self.models.values())
     return list(dict.fromkeys(flat))
 
 
 def after(cells, folder, preset, done, say):
-  """What the study does once its grid is done: measures the models."""
+  """Measures the models of a grid that is done; the study calls it."""
   del done
   measure(cells, folder, experiment='gordon2020', preset=preset, say=say)
 
 
 def measure(cells, folder, *, experiment, preset, say=console.say):
-  """Measures what the ledger of `folder` lacks, one row a measurement, and returns the new rows.
+  """Measures what the ledger of a folder lacks, one row a measurement.
 
-  cells: the plan of the grid, whose configs say where the text is. A model that is not there (a folder that was
-  cleared, a cell that failed) is told, with what cannot be measured without it; the rest is measured.
+  A model that is missing (its folder was cleared, its cell failed) is named in a line, with what
+  cannot be measured without it; the rest is measured.
+
+  Args:
+    cells: the cells of the grid, whose configs say where the text is.
+    folder: the work directory.
+    experiment, preset: columns of the rows.
+    say: prints a line.
+
+  Returns:
+    The new rows.
   """
   folder = files.path(folder)
   rows = ledger.read(folder / 'ledger.jsonl')
@@ -109,13 +120,14 @@ def measure(cells, folder, *, experiment, preset, say=console.say):
   for name, gone in lacking.items():
     few = list(dict.fromkeys(gone))
     say(
-      f'probe {name}: left out where the models of {len(few)} cells are missing ({", ".join(few[:4])}, ...)'
+      f'probe {name}: left out where the models of {len(few)} cells are missing '
+      f'({", ".join(few[:4])}, ...)'
     )
   return new
 
 
 def plan(rows):
-  """The measurements that finished rows of a grid allow, as `Probe`s."""
+  """The `Probe`s that the finished rows of a grid allow."""
   known = [row for row in rows if not row.get('failed')]
   pre = {}
   for row in known:
@@ -133,13 +145,13 @@ def plan(rows):
   ]
   seeds = sorted({seed for arm, _, seed in pre if arm == 'dense'})
   levels = sorted({s for arm, s, _ in pre if arm in PRUNED})
-  # {sparsity: cell}, keys as text: they are hashed as JSON.
+  # {sparsity: cell}; keys are text, since they are hashed as JSON.
   methods = sorted({arm for arm, _, _ in pre if arm.startswith('switch:')})
   by = lambda arm, seed: {str(s): pre[arm, s, seed] for s in levels if (arm, s, seed) in pre}
-  found = []
+  probes = []
 
   def add(name, labels, **models):
-    found.append(
+    probes.append(
       Probe(
         name, {'arm': 'dense', 'sparsity': 0.0, 'task': '', 'learning_rate': None, **labels}, models
       )
@@ -195,7 +207,7 @@ def plan(rows):
           'overlap', {'seed': a, 'arm': arm, 'against': f'seed {b}'}, first=pick(a), second=pick(b)
         )
   _of_tuned(tuned, by, levels, add)
-  return found
+  return probes
 
 
 def _of_tuned(tuned, by, levels, add):
@@ -217,7 +229,7 @@ def _of_tuned(tuned, by, levels, add):
     )
     if row['arm'] != 'epochs':
       after.setdefault(row['arm'], {})[row['task'], row['learning_rate'], seed] = row['cell']
-  # The arm 'after' starts where 'before' ends in a preset with a burn-in, else where 'dense' does.
+  # The arm 'after' starts from 'before' in a preset with a burn-in, else from 'dense'.
   chosen = after.get('before') or after.get('dense') or {}
   levels = [str(s) for s in levels]
   for (task, rate, seed), cell in chosen.items():
@@ -243,7 +255,7 @@ def _cells(value):
 
 
 class Models:
-  """The models of a grid, read when asked for; the last few are kept in memory."""
+  """The models of a grid, read on demand; the last few stay in memory."""
 
   def __init__(self, folder, configs):
     self.folder, self.configs = folder, configs
@@ -257,7 +269,7 @@ class Models:
     return files.local(self.folder / 'cells' / cell / 'model')
 
   def tree(self, cell):
-    """Its parameters without heads, a nested dict."""
+    """A cell's parameters without heads, a nested dict."""
     return families.in_folder(self.path(cell)).files.load(self.path(cell), heads=())[0]
 
   def _weights(self, cell):
@@ -267,7 +279,7 @@ class Models:
     return {path: leaf for path, leaf in leaves.items() if chosen(path, leaf)}
 
   def sized(self, cell):
-    """Its size, as JSON."""
+    """The size of a cell's model, as JSON."""
     kind = families.in_folder(self.path(cell))
     return families.read_only(kind, kind.files.read_size(self.path(cell))).to_json_string(
       use_diff=False
@@ -295,19 +307,19 @@ class Models:
 
 def _features(models, dense, others):
   read, batches, theirs = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
-  found = {
+  likenesses = {
     float(s): hidden_states.compare(read, models.tree(cell), theirs, batches)
     for s, cell in others.items()
   }
   out = {
-    'sparsity': sorted(found),
+    'sparsity': sorted(likenesses),
     'cosine': [],
     'deviation': [],
-    'tokens': next(iter(found.values()))[2],
+    'tokens': next(iter(likenesses.values()))[2],
   }
-  for s in sorted(found):
-    out['cosine'].append([measures.few(v, 5) for v in found[s][0]])
-    out['deviation'].append([measures.few(v, 3) for v in found[s][1]])
+  for s in sorted(likenesses):
+    out['cosine'].append([measures.few(v, 5) for v in likenesses[s][0]])
+    out['deviation'].append([measures.few(v, 3) for v in likenesses[s][1]])
   return out
 
 

@@ -1,4 +1,4 @@
-"""The curves from which the ends of the regimes are read, with the ends, their intervals and the paper's."""
+"""The figure of the ends of the regimes: curves, ends, intervals, and the paper's ends."""
 
 import math
 
@@ -6,7 +6,8 @@ from experiments.gordon2020.analysis import arms, regimes
 from prunejax.report import drawing, statistics
 
 CAPTION = (
-  'The ends of the regimes: how far each curve has risen, its margin (dotted), where it crosses it (line) with the '
+  'The ends of the regimes: how far each curve has risen, its margin (dotted), where it crosses '
+  'it (line) with the '
   "95 % interval (band), and where the paper's own curve does, by the same estimator (triangle)."
 )
 LOOKS = {
@@ -18,7 +19,7 @@ LOOKS = {
 
 
 def figure(rows, paper=None):
-  """One panel an end, of `regimes.table`; None where no curve has two sparsities."""
+  """One panel for each end of `regimes.table`; None where no curve has two sparsities."""
   ours, theirs = regimes.curves(rows), regimes.paper_curves(paper) if paper else {}
   ours = {
     name: pair for name, pair in ours.items() if len(pair[0].levels) > 1 and len(pair[0].values)

@@ -1,10 +1,12 @@
-"""The ends of the paper's three regimes, estimated from the curves with an interval, not read off by eye.
+"""The ends of the paper's three regimes, estimated from the curves with an interval.
 
-An end is the sparsity at which a curve has risen by a margin that is said: the curves of all seeds are averaged, made
-non-decreasing by isotonic regression (noise on a plateau is no rise that falls back), joined by straight lines, and the
-first crossing is read off. For the interval the seeds are drawn again: a draw is the mean curve plus normal weights on
-the seeds' deviations from it, divided by the root of a chi-square, so that at each sparsity by itself it has Student's
-distribution. Plain resampling of two or three seeds would promise far too much; all sparsities of a seed move together.
+An end is the sparsity at which a curve has risen by a margin. The curves of all seeds are averaged,
+made non-decreasing by isotonic regression, joined by straight lines, and the first crossing counts.
+For the interval, seeds are drawn again: a draw is the mean curve plus the deviations of the seeds
+  with
+normal weights, divided by the root of a chi-square. So each sparsity by itself has Student's
+distribution, and all sparsities of a seed move together; plain resampling of two or three seeds
+would be far too narrow.
 """
 
 import math
@@ -23,7 +25,10 @@ SCORE, LOSS, FIT = (
 
 
 class Crossing(NamedTuple):
-  """A sparsity and its interval. inf: not within the sparsities measured; nan ends: fewer than two seeds."""
+  """A sparsity, its interval, and the number of seeds.
+
+  inf: beyond the sparsities measured. The ends are nan below two seeds.
+  """
 
   at: float
   low: float
@@ -32,14 +37,17 @@ class Crossing(NamedTuple):
 
 
 class Curve(NamedTuple):
-  """What rises with sparsity: levels [k] with 0.0 first, values [seeds, k] that are 0 there."""
+  """A quantity that rises with sparsity: levels [k] from 0.0 on, values [seeds, k], 0 at 0.0."""
 
   levels: np.ndarray
   values: np.ndarray
 
 
 def isotonic(values):
-  """The non-decreasing least-squares fit along the last axis: max over i <= k of min over j >= k of mean(i..j)."""
+  """The non-decreasing least-squares fit along the last axis.
+
+  It is the maximum over i <= k of the minimum over j >= k of mean(i..j).
+  """
   values = np.asarray(values, float)
   k = values.shape[-1]
   total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, -1)], -1)
@@ -52,7 +60,10 @@ def isotonic(values):
 
 
 def first_at(levels, curves, margin):
-  """The first x at which each non-decreasing curve [..., k] over levels [k] reaches the margin; inf where none does."""
+  """The first x at which each non-decreasing curve reaches the margin; inf where none does.
+
+  levels: [k]. curves: [..., k].
+  """
   levels, curves = np.asarray(levels, float), np.asarray(curves, float)
   reached = curves >= margin
   k = np.argmax(reached, -1)
@@ -65,7 +76,11 @@ def first_at(levels, curves, margin):
 
 
 def crossing(curve, margin, *, level=0.95, samples=2000, seed=0):
-  """Where a Curve has risen by the margin. Raises ValueError for a margin that is not above 0."""
+  """Finds where a `Curve` has risen by the margin.
+
+  Raises:
+    ValueError: a margin that is not above 0.
+  """
   if not margin > 0:
     raise ValueError(f'a margin must be above 0, got {margin!r}')
   n = len(curve.values)
@@ -87,16 +102,24 @@ def crossing(curve, margin, *, level=0.95, samples=2000, seed=0):
 
 
 def curve(rise):
-  """A Curve from {sparsity: {seed: rise}}: seeds that have every sparsity, else the sparsities that every seed has."""
-  seeds = sorted({seed for place in rise.values() for seed in place})
-  whole = [seed for seed in seeds if all(seed in place for place in rise.values())]
-  levels = sorted(s for s, place in rise.items() if whole or all(seed in place for seed in seeds))
+  """Makes a `Curve` of {sparsity: {seed: rise}}.
+
+  Seeds that have every sparsity count; where there are none, the sparsities that every seed has.
+  """
+  seeds = sorted({seed for of_seeds in rise.values() for seed in of_seeds})
+  whole = [seed for seed in seeds if all(seed in of_seeds for of_seeds in rise.values())]
+  levels = sorted(
+    s for s, of_seeds in rise.items() if whole or all(seed in of_seeds for seed in seeds)
+  )
   values = [[0.0, *(rise[s][seed] for s in levels)] for seed in whole or seeds]
   return Curve(np.array([0.0, *levels]), np.array(values).reshape(len(values), len(levels) + 1))
 
 
 def rising(line):
-  """A Curve up to the highest point of its mean: where both arms stand at chance their difference falls back."""
+  """A `Curve` up to the highest point of its mean.
+
+  Where both arms stand at chance, their difference falls back.
+  """
   if not len(line.values):
     return line
   end = int(np.argmax(line.values.mean(0))) + 1
@@ -104,24 +127,24 @@ def rising(line):
 
 
 def curves(rows):
-  """{name of an end: (Curve, margin)} from ledger rows; see `table` for what the names mean."""
+  """{name of an end: (Curve, margin)} from ledger rows; WORDS says what the names mean."""
   scores = scoring.averages(scoring.points(rows))
   train = scoring.averages(scoring.points(rows, scoring.train_loss))
   losses = {
-    key: {seed: v for (_, seed), v in place.items()}
-    for key, place in scoring.pretrain(rows).items()
+    key: {seed: v for (_, seed), v in numbers.items()}
+    for key, numbers in scoring.pretrain(rows).items()
   }
 
   def rise(table, arm, sign, other='dense'):
-    found = {}
+    rises = {}
     for name, s in table:
       if name == arm and s > 0:
         diffs = statistics.paired(
           table[arm, s], table.get((other, 0.0 if other == 'dense' else s), {})
         )
         if diffs:
-          found[s] = {seed: sign * d for seed, d in diffs.items()}
-    return curve(found)
+          rises[s] = {seed: sign * d for seed, d in diffs.items()}
+    return curve(rises)
 
   return {
     'free, score': (rise(scores, 'pruned', -1), SCORE),
@@ -132,22 +155,22 @@ def curves(rows):
 
 
 def paper_curves(paper):
-  """The same from a paper's table, {arm: {sparsity: {'loss', 'tasks': {task: (points, train loss)}}}}.
+  """The curves of a paper's table {arm: {sparsity: {'loss', 'tasks': {task: (points, loss)}}}}.
 
-  One run a cell: its tasks take the place of the seeds, and the loss, of which there is one, has no interval.
+  One run a cell: its tasks take the place of seeds, and the one loss has no interval.
   """
   levels = sorted(paper['pruned'])
   tasks = list(paper['pruned'][0.0]['tasks'])
   own = lambda arm, k: np.array([[paper[arm][s]['tasks'][t][k] for s in levels] for t in tasks])
   rise = lambda values: values - values[:, :1]
   loss = np.array([[paper['pruned'][s]['loss'] for s in levels]])
-  made = lambda values: Curve(np.array(levels), values)
+  line = lambda values: Curve(np.array(levels), values)
   score = rise(own('pruned', 0)) / 100
   return {
-    'free, score': (made(-score), SCORE),
-    'free, loss': (made(rise(loss)), LOSS),
-    'fit, score': (rising(made(rise(own('deleted', 0)) / 100 - score)), SCORE),
-    'fit, train loss': (made(rise(own('pruned', 1))), FIT),
+    'free, score': (line(-score), SCORE),
+    'free, loss': (line(rise(loss)), LOSS),
+    'fit, score': (rising(line(rise(own('deleted', 0)) / 100 - score)), SCORE),
+    'fit, train loss': (line(rise(own('pruned', 1))), FIT),
   }
 
 
@@ -159,10 +182,13 @@ WORDS = {
 }
 
 
-def table(rows, paper=None, said=None, *, level=0.95):
-  """Each end, ours and the paper's by the same estimator; said: {name of an end: what the paper reads by eye}."""
+def table(rows, paper=None, by_eye=None, *, level=0.95):
+  """Each end, ours and the paper's by the same estimator.
+
+  said: {name of an end: what the paper reads by eye}.
+  """
   ours, theirs = curves(rows), paper_curves(paper) if paper else {}
-  # A curve may be cut where it falls back: what it has not reached by then it reaches nowhere.
+  # A curve may end where it falls back; it reaches nowhere what it has not reached there.
   top, theirs_top = (
     max((line.levels[-1] for line, _ in side.values()), default=0.0) for side in (ours, theirs)
   )
@@ -182,12 +208,14 @@ def table(rows, paper=None, said=None, *, level=0.95):
         _at(there, theirs_top),
         _span(there, theirs_top),
         f'{here.at - there.at:+.2f}' if math.isfinite(here.at - there.at) else '-',
-        str((said or {}).get(name, '-')),
+        str((by_eye or {}).get(name, '-')),
       )
     )
   note = (
-    f"Sparsities; {level:.0%} intervals from seeds drawn again, the paper's from its tasks (it has one run a cell). "
-    'First crossing of the mean curve after isotonic regression, between sparsities along straight lines.'
+    f"Sparsities; {level:.0%} intervals from seeds drawn again, the paper's from its tasks (it "
+    f'has one run a cell). '
+    'First crossing of the mean curve after isotonic regression, between sparsities along '
+    'straight lines.'
   )
   head = (
     'end',
@@ -202,14 +230,14 @@ def table(rows, paper=None, said=None, *, level=0.95):
   return tables.Table('Where the three regimes end', head, tuple(lines), note)
 
 
-def _at(found, top):
-  if math.isnan(found.at):
+def _at(end, top):
+  if math.isnan(end.at):
     return '-'
-  return f'{found.at:.2f}' if math.isfinite(found.at) else f'> {top:g}'
+  return f'{end.at:.2f}' if math.isfinite(end.at) else f'> {top:g}'
 
 
-def _span(found, top):
-  if math.isnan(found.low):
+def _span(crossing, top):
+  if math.isnan(crossing.low):
     return '-'
   end = lambda x: f'{x:.2f}' if math.isfinite(x) else f'> {top:g}'
-  return f'[{end(found.low)}, {end(found.high)}]'
+  return f'[{end(crossing.low)}, {end(crossing.high)}]'

@@ -1,4 +1,4 @@
-"""What the report shows of a grid: which tables and figures, in which order, beside which numbers of the paper."""
+"""The tables and figures of the report, in their order, beside the numbers of the paper."""
 
 from experiments.gordon2020 import paper
 from experiments.gordon2020.analysis import (
@@ -69,7 +69,7 @@ def differences(a, b):
 
 
 def task_by_task(grid):
-  """The verdicts on the claims about tasks, each task by itself: a line a claim, a column a task."""
+  """The verdicts on the claims about tasks, a line a claim, a column a task."""
   checks = by_task(grid)
   lines = zip(*checks.values(), strict=True)
   return tables.records(
@@ -83,7 +83,7 @@ def task_by_task(grid):
 
 
 def who_pays(rows, folder):
-  """A table of what pruning took from each leaf in the sparsest pruned cell; [] without its file."""
+  """[table] of what pruning took from each leaf in the sparsest cell; [] without its file."""
   pruned = [row for row in rows if row['arm'] == 'pruned' and row['stage'] == 'pretrain']
   for row in sorted(pruned, key=lambda row: -row['sparsity']):
     path = files.path(folder) / 'cells' / row['cell'] / 'who_pays_weights.json'

@@ -1,4 +1,4 @@
-"""The paper's figures from ledger rows, each as the bytes of a PNG; no display, no global state."""
+"""The paper's figures of scores and losses from ledger rows, each as the bytes of a PNG."""
 
 import math
 
@@ -19,8 +19,8 @@ CAPTIONS = {
 def figure1(rows, *, chance=None):
   """Average dev score and average train loss against sparsity, one curve an arm (Figure 1).
 
-  Error bars: 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score
-  of constant answers, drawn as a thin line when given.
+  Bars are 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score of
+  constant answers, drawn as a thin line.
   """
   rows = arms.standard(ledger.one_grid(rows))
   scores = arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
@@ -50,20 +50,20 @@ def figure1(rows, *, chance=None):
 def figure2a(rows):
   """Held-out pre-train loss against information-deletion score, one line a task (Figure 2a).
 
-  A dot is one seed at one sparsity, 0 included; each line is fitted to the dots drawn.
+  A dot is one seed at one sparsity, 0 included; a line is fitted to the dots.
   """
   rows = arms.standard(ledger.one_grid(rows))
   scores, losses = scoring.points(rows), scoring.pretrain(rows)
   with drawing.canvas(7.2, 5, 1) as (figure, (axes,)):
     for index, task in enumerate(scoring.tasks_of(scores)):
       colour, marker = arms.SERIES[index % len(arms.SERIES)], 'os^XDvP'[index % 7]
-      places = {s: place for (arm, s), place in scores.items() if arm == 'deleted' and s}
-      places[0.0] = scoring.zero(scores, 'deleted')
+      by_sparsity = {s: numbers for (arm, s), numbers in scores.items() if arm == 'deleted' and s}
+      by_sparsity[0.0] = scoring.zero(scores, 'deleted')
       dots = [
         (loss['pretrain', seed], 100 * value)
-        for s, place in sorted(places.items())
+        for s, numbers in sorted(by_sparsity.items())
         for loss in [losses.get(('pruned', s), {}) if s else scoring.zero(losses, 'pruned')]
-        for (name, seed), value in place.items()
+        for (name, seed), value in numbers.items()
         if name == task and ('pretrain', seed) in loss
       ]
       if not dots:
@@ -95,9 +95,9 @@ def figure2a(rows):
 
 
 def pretrain_loss(rows, metric='loss'):
-  """Held-out pre-train loss against sparsity: by magnitude and at random (Table 1's column)."""
+  """Held-out pre-train loss against sparsity, by magnitude and at random (column of Table 1)."""
   losses = scoring.pretrain(ledger.one_grid(rows), metric)
-  by_seed = {key: {seed: v for (_, seed), v in place.items()} for key, place in losses.items()}
+  by_seed = {key: {seed: v for (_, seed), v in numbers.items()} for key, numbers in losses.items()}
   with drawing.canvas(6.4, 4.6, 1) as (figure, (axes,)):
     arm_curves.draw(axes, by_seed, ('pruned', 'random'))
     axes.set(title='Pre-training', ylabel=f'held-out {_words(metric)}')
@@ -106,7 +106,7 @@ def pretrain_loss(rows, metric='loss'):
 
 
 def standard(rows, *, chance=None):
-  """{'figure1': png, 'figure2a': png, 'pretrain_loss': png}: what a report shows by default."""
+  """{'figure1': png, 'figure2a': png, 'pretrain_loss': png}."""
   return {
     'figure1': figure1(rows, chance=chance),
     'figure2a': figure2a(rows),

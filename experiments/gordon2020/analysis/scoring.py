@@ -1,4 +1,4 @@
-"""From ledger rows to tables of scores and losses: selection of learning rates, points, averages over tasks."""
+"""From ledger rows to tables of scores and losses: selected learning rates, means over tasks."""
 
 import collections
 
@@ -8,7 +8,7 @@ METRICS = ('accuracy', 'matthews', 'pearson', 'spearman', 'f1')
 
 
 def metric_of(row):
-  """The name of the number a fine-tuned row is judged by: accuracy where the task has it."""
+  """The name of the metric that judges a fine-tuned row: accuracy where the task has it."""
   for name in METRICS:
     if row['metrics'].get(name) is not None:
       return name
@@ -21,9 +21,9 @@ def score(row):
 
 
 def select(rows):
-  """Fine-tuned rows, the best learning rate of each (task, arm, sparsity, seed) by dev score.
+  """The fine-tuned rows at the best learning rate of each (task, arm, sparsity, seed).
 
-  That is the paper's selection (section 3.1); it picks and reports on the same dev set.
+  The best by dev score, as in the paper (section 3.1), which picks and reports on the same set.
   """
   best = {}
   for row in rows:
@@ -35,28 +35,30 @@ def select(rows):
 
 
 def rates_of(rows):
-  """{task: {(arm, sparsity): the set of its learning rates}} of the fine-tuned rows."""
+  """{task: {(arm, sparsity): set of learning rates}} of the fine-tuned rows."""
   have = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      place = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
-      place.add(row['learning_rate'])
+      rates = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
+      rates.add(row['learning_rate'])
   return have
 
 
 def comparable(rows):
-  """The rows without fine-tuning at rates that not every arm and sparsity of the task has: the best of four is no
-  match for the best of one. Where a task has no rate in common, its rows stay as they are.
+  """The rows without fine-tuning at rates that some arm or sparsity of the task lacks.
+
+  The best of four is no match for the best of one. Where a task has no rate in common, its rows
+  stay.
   """
   sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
-  common = {task: set.intersection(*found) or set.union(*found) for task, found in sets.items()}
+  common = {task: set.intersection(*rates) or set.union(*rates) for task, rates in sets.items()}
   return [
     row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]
   ]
 
 
 def level_of(row):
-  """The sparsity a row asked for, rounded so that 0.1 * 3 and 0.3 are one point."""
+  """The sparsity that a row asked for, rounded so that 0.1 * 3 and 0.3 are one."""
   return round(float(row['sparsity']), 6)
 
 
@@ -76,41 +78,43 @@ def train_loss(row):
 
 
 def pretrain(rows, metric='loss'):
-  """{(arm, sparsity): {('pretrain', seed): held-out metric}}; keys pair up as those of points."""
+  """{(arm, sparsity): {('pretrain', seed): held-out metric}}, paired like `points`."""
   table = {}
   for row in rows:
     if row['stage'] == 'pretrain' and row['metrics'].get(metric) is not None:
-      place = table.setdefault((row['arm'], level_of(row)), {})
-      place['pretrain', row['seed']] = float(row['metrics'][metric])
+      numbers = table.setdefault((row['arm'], level_of(row)), {})
+      numbers['pretrain', row['seed']] = float(row['metrics'][metric])
   return table
 
 
 def tasks_of(table):
   """The tasks of a table of points, sorted."""
-  return sorted({task for place in table.values() for task, _ in place})
+  return sorted({task for numbers in table.values() for task, _ in numbers})
 
 
 def averaged(table):
-  """The tasks that an average is over, sorted: those that have at least half as many numbers as the fullest one.
+  """The tasks that an average is over, sorted: those with half the numbers of the fullest task.
 
-  A grid that grows begins a task with one cell, and one cell must not leave every other place without an average.
+  One cell of a new task must not leave every other place without an average.
   """
-  count = collections.Counter(task for place in table.values() for task, _ in place)
+  count = collections.Counter(task for numbers in table.values() for task, _ in numbers)
   return sorted(task for task, n in count.items() if 2 * n >= max(count.values()))
 
 
 def averages(table):
-  """{(arm, sparsity): {seed: mean over the tasks `averaged`}}; a seed that lacks one of them has no average."""
+  """{(arm, sparsity): {seed: mean over the tasks `averaged`}}, of seeds that have all of them."""
   tasks = averaged(table)
   result = {}
-  for key, place in table.items():
-    seeds = sorted({seed for _, seed in place})
-    whole = [seed for seed in seeds if all((task, seed) in place for task in tasks)]
+  for key, numbers in table.items():
+    seeds = sorted({seed for _, seed in numbers})
+    whole = [seed for seed in seeds if all((task, seed) in numbers for task in tasks)]
     if whole:
-      result[key] = {seed: statistics.mean([place[task, seed] for task in tasks]) for seed in whole}
+      result[key] = {
+        seed: statistics.mean([numbers[task, seed] for task in tasks]) for seed in whole
+      }
   return result
 
 
 def zero(table, arm):
-  """The place of an arm's own 0, nothing pruned and all else as in the arm; the dense one where there is none."""
+  """The place of an arm's own unpruned baseline; the dense one where it has none."""
   return table.get((arm, 0.0)) or table.get(('dense', 0.0), {})

@@ -5,9 +5,9 @@ from prunejax.report import ledger, statistics, tables
 
 
 def table(rows, *, level=0.95, seed=0):
-  """The paper's Table 1: arm x sparsity; pre-train loss, each task 'accuracy | train loss', AVG.
+  """The paper's Table 1: pre-train loss, score and train loss of each task, and AVG.
 
-  Scores are in points of 100 as the paper prints them; +- is half the bootstrap interval.
+  Scores are in points of 100; ± is half of the bootstrap interval.
   """
   rows = scoring.comparable(ledger.one_grid(rows))
   scores = scoring.points(rows)
@@ -23,10 +23,11 @@ def table(rows, *, level=0.95, seed=0):
   def line(arm, sparsity):
     key = arm, sparsity
     source = arms.SOURCE.get(arm, arm)
-    own = sparsity or source not in arms.CURVES  # else what the 0 of a pruned arm started from
-    place = losses.get((source, sparsity), {}) if own else scoring.zero(losses, source)
-    # Pruned after fine-tuning: its checkpoint was dense, so no pre-train loss at this sparsity.
-    loss = [] if arm == 'after' else place.values()
+    # The 0 of a pruned arm shows the loss that the arm starts from.
+    own = sparsity or source not in arms.CURVES
+    numbers = losses.get((source, sparsity), {}) if own else scoring.zero(losses, source)
+    # 'after' starts from a dense checkpoint, so it has no pre-train loss at this sparsity.
+    loss = [] if arm == 'after' else numbers.values()
     per_task = [cell(_of(scores, key, task), _of(train, key, task)) for task in tasks]
     average = cell(mean_scores.get(key, {}).values(), mean_train.get(key, {}).values())
     seeds = {k[1] for k in scores.get(key) or losses.get(key, {})}
@@ -46,7 +47,8 @@ def table(rows, *, level=0.95, seed=0):
   note = (
     f'Score in points of 100 | loss over the training set; mean ± half of the '
     f'{level:.0%} bootstrap interval over seeds, - where there are too few ({statistics.FEW}). '
-    'Learning rates: the best dev score of each task, arm, sparsity and seed, of those rates that all arms and '
+    'Learning rates: the best dev score of each task, arm, sparsity and seed, of those rates '
+    'that all arms and '
     'sparsities of the task have.'
   )
   return tables.Table(

@@ -24,7 +24,7 @@ QUIET = (
 
 
 def settings(a, b):
-  """What differs in size, machines, versions and configs; only lines that differ, but for the size."""
+  """What differs in size, machines, versions and configs of the cells that both have."""
   listed = _listed
   tuned = lambda rows: [row for row in rows if row['stage'] == 'finetune']
   facts = {
@@ -46,7 +46,7 @@ def settings(a, b):
     if line[1] != line[2] or line[0] in ('cells', 'preset', 'seeds', 'device')
   ]
   lines += [(f'config: {key}', *values) for key, values in _configs(a, b).items()]
-  note = 'Configs of the cells that both have (stage, arm, sparsity, task, seed); several values are all listed.'
+  note = 'Configs of the cells that both have (stage, arm, sparsity, task, seed), with every value.'
   return tables.Table('What differs', ('what', 'A', 'B'), tuple(lines), note)
 
 
@@ -60,12 +60,12 @@ def _versions(package, rows):
 
 def _configs(a, b):
   def listed(rows, place):
-    found = {}
+    differing = {}
     for row in rows:
-      found.setdefault(place(row), []).append(row.get('config') or {})
-    return found
+      differing.setdefault(place(row), []).append(row.get('config') or {})
+    return differing
 
-  # Without the learning rate: a cell that was tuned at several has several configs.
+  # The learning rate is left out: a place tuned at several rates has several configs.
   cell = lambda row: (
     row['stage'],
     row['arm'],
@@ -76,35 +76,37 @@ def _configs(a, b):
   )
   first, second = listed(a, cell), listed(b, cell)
   both = [(first[key], second[key]) for key in first if key in second]
-  if not both:  # no cell in common: the first of each stage and arm
+  if not both:  # without a cell in common, the first of each stage and arm stands for it
     first, second = (
       {key[:2]: configs[:1] for key, configs in reversed(side.items())} for side in (first, second)
     )
     both = [(first[key], second[key]) for key in first if key in second]
-  found = {}
+  differing = {}
   for ones, twos in both:
     for key in sorted({key for config in (*ones, *twos) for key in config}):
       values = [sorted({str(config.get(key, '-')) for config in side}) for side in (ones, twos)]
-      # A parent's hash says no more than that its own config differs.
+      # The hash of a parent differs wherever its own config does.
       if values[0] != values[1] and not key.startswith(QUIET) and 'cell:' not in f'{values}':
-        sides = found.setdefault(key, ({}, {}))
-        for side, told in zip(sides, values, strict=True):
-          side.update(dict.fromkeys(told))
-  return {key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in found.items()}
+        sides = differing.setdefault(key, ({}, {}))
+        for side, texts in zip(sides, values, strict=True):
+          side.update(dict.fromkeys(texts))
+  return {
+    key: tuple(', '.join(list(side)[:4]) for side in sides) for key, sides in differing.items()
+  }
 
 
 def differences(a, b, *, level=0.95, margin=as_dense.MARGIN):
-  """B minus A by arm and sparsity over the tasks that both have: score, pre-train loss, train loss, with intervals."""
+  """B minus A by arm and sparsity, over the tasks that both have, with intervals."""
   common = set(_tasks(a)) & set(_tasks(b))
   a, b = ([row for row in rows if row['arm'] not in ('epochs', 'after epochs')] for rows in (a, b))
   pick = lambda rows: [row for row in rows if row['stage'] != 'finetune' or row['task'] in common]
   a, b = _alike(pick(a), b), _alike(pick(b), a)
-  of = lambda rows: (
+  measured = lambda rows: (
     scoring.points(rows),
     scoring.pretrain(rows),
     scoring.points(rows, scoring.train_loss),
   )
-  first, second = of(a), of(b)
+  first, second = measured(a), measured(b)
   lines = []
   for key in sorted(
     set(first[0]) | set(first[1]) | set(second[0]) | set(second[1]), key=arms.order
@@ -142,20 +144,26 @@ def differences(a, b, *, level=0.95, margin=as_dense.MARGIN):
     'pairs',
   )
   note = (
-    f'Points of 100 and nats, over {", ".join(sorted(common)) or "no common task"}, at learning rates that both have; '
+    f'Points of 100 and nats, over {", ".join(sorted(common)) or "no common task"}, at learning '
+    f'rates that both have; '
     f'± half of the {level:.0%} interval '
-    "(the wider of Student's and the bootstrap). Differences are paired by task and seed where both have the same "
-    f"seeds, else Welch's. p of the same score: two one-sided tests with a margin of {100 * margin:g} points."
+    "(the wider of Student's and the bootstrap). Differences are paired by task and seed where "
+    'both have the same '
+    f"seeds, else Welch's. p of the same score: two one-sided tests with a margin of "
+    f'{100 * margin:g} points.'
   )
   return tables.Table('B minus A', head, tuple(lines), note)
 
 
 def _alike(rows, others):
-  """The rows without fine-tuning at learning rates that the others lack, of tasks where they share one."""
-  of = lambda rows, task: {
+  """The rows without fine-tuning at learning rates that the others lack."""
+  rates_of = lambda rows, task: {
     r['learning_rate'] for r in rows if r['stage'] == 'finetune' and r['task'] == task
   }
-  kept = {task: of(rows, task) & of(others, task) or of(rows, task) for task in _tasks(rows)}
+  kept = {
+    task: rates_of(rows, task) & rates_of(others, task) or rates_of(rows, task)
+    for task in _tasks(rows)
+  }
   return [
     row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in kept[row['task']]
   ]
@@ -175,7 +183,7 @@ def _difference(ours, theirs, level):
 
 
 def _welch(a, b, level):
-  """The difference of two means with Welch's interval; its degrees of freedom rounded down."""
+  """The difference of two means with Welch's interval; degrees of freedom are rounded down."""
   middle = statistics.mean(b) - statistics.mean(a)
   if min(len(a), len(b)) < 2:
     return statistics.Estimate(middle, math.nan, math.nan, len(a) + len(b))
@@ -191,7 +199,7 @@ def _welch(a, b, level):
 
 
 def figures(a, b):
-  """{'figure1', 'pretrain_loss'}: the curves of both, A with full lines and B with broken ones, one colour an arm."""
+  """{'figure1', 'pretrain_loss'}: the curves of both, A with full lines, B with broken ones."""
   a, b = arms.standard(a), arms.standard(b)
   common = set(_tasks(a)) & set(_tasks(b))
   sides = [
@@ -208,8 +216,8 @@ def figures(a, b):
   scores = lambda rows: arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
   train = lambda rows: scoring.averages(scoring.points(rows, scoring.train_loss))
   losses = lambda rows: {
-    key: {seed: v for (_, seed), v in place.items()}
-    for key, place in scoring.pretrain(rows).items()
+    key: {seed: v for (_, seed), v in numbers.items()}
+    for key, numbers in scoring.pretrain(rows).items()
   }
   with drawing.canvas(11, 5, 2) as (figure, (left, right)):
     draw(left, scores, arms.CURVES)

@@ -1,4 +1,4 @@
-"""The paper's claims as named checks over ledger rows, each with its verdict; judging.py has the rules."""
+"""The paper's claims as named checks over a grid; judging.py has the rules."""
 
 from experiments.gordon2020.claims.judging import LEVEL, MARGIN, NOTHING, Grid, Verdict, grid
 from experiments.gordon2020.claims.loss import (

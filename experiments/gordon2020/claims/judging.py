@@ -85,9 +85,10 @@ def grid(rows, chance=None):
 
   def learned(table):
     kept = {
-      key: {p: v for p, v in place.items() if p[0] not in left_out} for key, place in table.items()
+      key: {p: v for p, v in numbers.items() if p[0] not in left_out}
+      for key, numbers in table.items()
     }
-    return {key: place for key, place in kept.items() if place}
+    return {key: numbers for key, numbers in kept.items() if numbers}
 
   return Grid(
     rows=tuple(rows),
@@ -136,22 +137,22 @@ def _floor(scores, task, chance):
   return max(bars), ''
 
 
-def against(data, arm, other, wanted, *, alive=False, of=None):
+def against(data, arm, other, wanted, *, alive=False, scores=None):
   """The differences of two arms at each sparsity, paired by task and seed.
 
   Args:
     data: a `Grid`.
     arm: the arm whose sparsities count.
-    other: an arm; 'dense' is the same model at every sparsity. ZERO is the 0 of `arm`, a dense model
-      trained as long as the arm, or 'dense' where there is none.
+    other: an arm; 'dense' is the same model at every sparsity. ZERO is the 0 of `arm`, a dense
+      model trained as long as the arm, or 'dense' where there is none.
     wanted: sparsity -> whether it counts.
     alive: leave out the pairs in which both arms stand at the floor of their task.
-    of: `data.scores` by default, or `data.train`.
+    scores: `data.scores` by default, or `data.train`.
 
   Returns:
     {sparsity: {(task, seed): arm - other}}.
   """
-  table, result = data.scores if of is None else of, {}
+  table, result = data.scores if scores is None else scores, {}
   for name, s in sorted(table):
     if name != arm or not wanted(s):
       continue
@@ -193,7 +194,7 @@ def side(values, threshold, level=LEVEL):
 
 
 def agreed(diffs, threshold):
-  """(above, below): on which side the average over sparsities lies, unless one sparsity contradicts."""
+  """(above, below): the side of the average over sparsities, unless one sparsity contradicts."""
   mean = side(over_sparsities(diffs), threshold)
   # One sparsity casts doubt at a lower level than it would take to refute.
   each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]
@@ -240,7 +241,7 @@ def by_sparsity(*series):
   levels = sorted({s for line in series for s in line.values})
   lines = []
   for line in series:
-    counts = {s: _count(place) for s, place in line.values.items()}
+    counts = {s: _count(numbers) for s, numbers in line.values.items()}
     same = len(set(counts.values())) == 1
     cells = [
       interval(line.values[s], line.scale) + ('' if same else f' ({counts[s]})')

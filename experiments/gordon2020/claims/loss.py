@@ -1,4 +1,4 @@
-"""The claims that speak of losses: in pre-training, on the training set, and what follows from them."""
+"""The claims about losses, in pre-training and on the training set."""
 
 from experiments.gordon2020.analysis import scoring
 from experiments.gordon2020.claims import judging
@@ -17,7 +17,7 @@ def loss_rises(data):
   path = [data.losses.get(('dense', 0.0), {})] + [data.losses['pruned', s] for s in levels]
   slack = 0.01 * abs(statistics.mean(path[0].values())) if path[0] else 0.0
   steps = {s: statistics.paired(b, a) for s, a, b in zip(levels, path, path[1:], strict=False)}
-  rise = {s: statistics.paired(place, path[0]) for s, place in zip(levels, path[1:], strict=True)}
+  rise = {s: statistics.paired(losses, path[0]) for s, losses in zip(levels, path[1:], strict=True)}
   top = judging.side(rise[levels[-1]], 0.0) if levels else 0
   even = all(statistics.mean(step.values()) >= -slack for step in steps.values())
   broken = top < 0 or any(
@@ -41,9 +41,10 @@ def deletion_follows_loss(data):
   """One line a task through (pre-train loss, deletion accuracy), seeds averaged at each sparsity.
 
   Needs two seeds, four sparsities with dense among them, and a loss that moves by 2 %.
-  Reproduced: on every task the interval of the slope lies below zero and r <= -0.8. That is no test of a straight line:
-  the paper's own CoLA has -0.88 with all its points, and so has a step; r stands beside the verdict. Not reproduced:
-  on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
+  Reproduced: on every task the interval of the slope lies below zero and r <= -0.8. That is no test
+    of a straight line:
+  the paper's own CoLA has -0.88 with all its points, and so has a step; r stands beside the
+  verdict. Not reproduced: on one task the slope lies clear above zero (level 1 - 0.01 / tasks).
   """
   tasks = scoring.tasks_of(data.scores)
   known = {task: line for task in tasks for line in [_line(data, task, judging.LEVEL)] if line}
@@ -85,18 +86,18 @@ def deletion_follows_loss(data):
 
 
 def deletion_explains_the_middle(data):
-  """How much of the fall of pruned, at sparsities from 0.5 to 0.6, is left where the zeros may train again?
+  """How much of the fall of pruned is left at 0.5 and 0.6 where the zeros may train again?
 
-  Each arm falls from its own 0. Says nothing unless pruned lies clear below dense there. Reproduced: more than half of
-  the fall is left, that is (deleted - its 0) - (pruned - dense) / 2, averaged, is clear below zero. Not reproduced: it
-  is clear above.
+  Each arm falls from its own 0. Says nothing unless pruned lies clear below dense there.
+  Reproduced: more than half of the fall is left, that is (deleted - its 0) - (pruned - dense) / 2,
+  averaged, is clear below zero. Not reproduced: it is clear above.
   """
   middle = lambda s: judging.MEDIUM <= s < judging.HIGH
   falls = judging.against(data, 'pruned', 'dense', middle)
   left = judging.against(data, 'deleted', judging.ZERO, middle)
-  halves = {s: {pair: half / 2 for pair, half in place.items()} for s, place in falls.items()}
-  rests = {s: statistics.paired(place, halves.get(s, {})) for s, place in left.items()}
-  rests = {s: place for s, place in rests.items() if place}
+  halves = {s: {pair: half / 2 for pair, half in diffs.items()} for s, diffs in falls.items()}
+  rests = {s: statistics.paired(diffs, halves.get(s, {})) for s, diffs in left.items()}
+  rests = {s: diffs for s, diffs in rests.items() if diffs}
   fell = judging.agreed(falls, 0.0)[1]
   above, below = judging.agreed(rests, 0.0)
   note = '' if fell or not falls else 'pruned is not clear below dense there: no fall to explain'
@@ -120,12 +121,12 @@ def deletion_explains_the_middle(data):
 def deletion_fits_but_does_not_transfer(data):
   """Deleted minus its own 0 at sparsities of at least 0.7: fit to the training set, and dev score.
 
-  The claim is about models trained until they fit as well as dense ones, so only those sparsities count at which the
-  train loss is clear below that of the 0 + FIT. Reproduced: there the dev score lies, averaged, clear below that of the
-  0 - MARGIN / 2. Not reproduced: it lies clear above.
+  The claim is about models trained until they fit as well as dense ones, so only those sparsities
+  count at which the train loss is clear below that of the 0 + FIT. Reproduced: there the dev score
+  lies, averaged, clear below that of the 0 - MARGIN / 2. Not reproduced: it lies clear above.
   """
   high = lambda s: s >= judging.HIGH
-  fits = judging.against(data, 'deleted', judging.ZERO, high, of=data.train)
+  fits = judging.against(data, 'deleted', judging.ZERO, high, scores=data.train)
   diffs = judging.against(data, 'deleted', judging.ZERO, high)
   fit = [s for s in diffs if s in fits and judging.side(fits[s], judging.FIT) < 0]
   up, down = (
@@ -152,12 +153,12 @@ def deletion_fits_but_does_not_transfer(data):
 
 def _line(data, task, level):
   x, y, seeds = [], [], []
-  places = {s: place for (arm, s), place in data.scores.items() if arm == 'deleted' and s}
-  for s, place in sorted({0.0: scoring.zero(data.scores, 'deleted'), **places}.items()):
+  by_sparsity = {s: numbers for (arm, s), numbers in data.scores.items() if arm == 'deleted' and s}
+  for s, numbers in sorted({0.0: scoring.zero(data.scores, 'deleted'), **by_sparsity}.items()):
     losses = data.losses.get(('pruned', s), {}) if s else scoring.zero(data.losses, 'pruned')
     both = [
       (losses['pretrain', seed], score, seed)
-      for (name, seed), score in place.items()
+      for (name, seed), score in numbers.items()
       if name == task and ('pretrain', seed) in losses
     ]
     if both:

@@ -1,4 +1,4 @@
-"""The claims that rest on models and masks, not on scores: rows of stage 'probe', and the sweep over corpus sizes."""
+"""The claims about models and masks, from rows of stage 'probe', and about shares of the corpus."""
 
 import math
 
@@ -10,21 +10,23 @@ from prunejax.report import statistics, tables
 
 DIFFERENT = paper.MOST_DIFFERENT  # share of mask entries; the paper stays below it everywhere
 MOVED = 0.05  # of a matrix's size; the paper's largest mean is 0.0412
-SPREAD = 0.1  # deviation of the share pruned over heads, above which some heads are singled out; the threshold is ours
+# Deviation over heads of the share pruned above which heads are singled out; the threshold is ours.
+SPREAD = 0.1
 LARGE = 25  # of 100 bins of starting magnitude, the largest
 
 
 def masks_change_little(data):
-  """Entries in which masks found after fine-tuning differ from those found in pre-training, at each sparsity.
+  """Entries in which masks found after fine-tuning differ from those found in pre-training.
 
-  Of several learning rates the largest difference counts. Reproduced: at every sparsity the interval lies below 0.06.
+  Of several learning rates the largest difference counts. Reproduced: at every sparsity the
+  interval lies below 0.06.
   Not reproduced: at one it lies above (level 1 - 0.01 / k).
   """
   rows = probe_rows.first_of(
     probe_rows.of(data.probes, 'difference'), ('before', 'dense')
   )  # as Figure 3a
   diffs, start, chance = (
-    {s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())}
+    {s: _largest(numbers) for (_, s), numbers in sorted(probe_rows.over(rows, name, _one).items())}
     for name in ('pruned', 'start', 'chance')
   )
   every = bool(diffs) and all(judging.side(d, DIFFERENT) < 0 for d in diffs.values())
@@ -52,9 +54,10 @@ def masks_change_little(data):
 
 
 def order_moves_little(data):
-  """Mean movement in magnitude order while a dense model is fine-tuned, as a share of the matrix (Table 2).
+  """Mean movement in magnitude order during dense fine-tuning, a share of the matrix (Table 2).
 
-  Of several learning rates the largest counts. Reproduced: the interval lies below 0.05. Not reproduced: above.
+  Of several learning rates the largest counts. Reproduced: the interval lies below 0.05. Not
+  reproduced: above.
   """
   moved = _moved(data, lambda metrics: metrics['mean'])
   side = judging.side(moved, MOVED)
@@ -73,7 +76,7 @@ def order_moves_little(data):
 
 
 def large_weights_move_less(data):
-  """Movement of the quarter of largest starting magnitude less that of all others, against zero (Figure 6).
+  """Movement of the quarter of largest starting magnitude minus that of all others (Figure 6).
 
   Reproduced: the interval lies below zero. Not reproduced: above.
   """
@@ -98,15 +101,16 @@ def large_weights_move_less(data):
 
 
 def heads_are_not_singled_out(data):
-  """Deviation over heads of the share that magnitude pruning takes from each, at sparsities from 0.3 to 0.7.
+  """Deviation over heads of the share that is pruned of each, at sparsities from 0.3 to 0.7.
 
-  Reproduced: at each sparsity the interval lies below 0.1. Not reproduced: at one it lies above (level 1 - 0.01 / k).
+  Reproduced: at each sparsity the interval lies below 0.1. Not reproduced: at one it lies above
+    (level 1 - 0.01 / k).
   """
   rows = [row for row in probe_rows.of(data.probes, 'heads') if row['arm'] == 'pruned']
   spread, chance = (
     {
-      s: _largest(place)
-      for (_, s), place in sorted(probe_rows.over(rows, name, _one).items())
+      s: _largest(numbers)
+      for (_, s), numbers in sorted(probe_rows.over(rows, name, _one).items())
       if 0.3 <= s <= judging.HIGH
     }
     for name in ('deviation', 'sd')
@@ -134,11 +138,12 @@ def heads_are_not_singled_out(data):
 
 
 def features_follow(data):
-  """Mean cosine of the features to the dense model's, over layers, and the deletion score that goes with it.
+  """Mean cosine of the features to those of the dense model, and the deletion score with it.
 
-  Needs three sparsities. Reproduced: the cosine at the highest lies clear below that at the lowest, no step up in its
-  mean of more than 0.01, and on every learned task a line of deletion score on cosine with r >= 0.8 whose slope lies
-  clear above zero. Not reproduced: the cosine rises clear, or one slope lies clear below zero (level 1 - 0.01 / tasks).
+  Needs three sparsities. Reproduced: the cosine at the highest lies clear below that at the lowest,
+  no step up in its mean of more than 0.01, and on every learned task a line of deletion score on
+  cosine with r >= 0.8 whose slope lies clear above zero. Not reproduced: the cosine rises clear, or
+  one slope lies clear below zero (level 1 - 0.01 / tasks).
   """
   rows = [
     row
@@ -149,7 +154,7 @@ def features_follow(data):
     metrics['cosine'][i][1:]
   )  # as Figure 2b: the embeddings' sum is no layer
   cosine = {
-    s: _largest(place) for (_, s), place in sorted(probe_rows.over(rows, mean, _one).items())
+    s: _largest(numbers) for (_, s), numbers in sorted(probe_rows.over(rows, mean, _one).items())
   }
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
@@ -186,19 +191,21 @@ def features_follow(data):
 
 
 def more_text_less_prunable(data):
-  """The sparsity that the loss can spare (see controls.corpus): the largest share of the corpus less the smallest.
+  """The sparsity that the loss can spare: the largest share of the corpus minus the smallest.
 
-  The authors' conjecture, which they did not test. Reproduced: the interval over seeds lies below zero. Not
-  reproduced: above. Where the loss never rises so far, the highest sparsity measured stands for an end that lies beyond
+  The authors' conjecture, which they did not test. Reproduced: the interval over seeds lies below
+  zero. Not
+  reproduced: above. Where the loss never rises so far, the highest sparsity measured stands for an
+    end that lies beyond
   it: then the change is a bound, and only the verdict that a larger end could not undo is given.
   """
   ends, beyond = {}, set()
-  for share, place in arms.family(data.corpus, 'corpus').items():
-    seeds = sorted({row['seed'] for row in place})
+  for share, of_share in arms.family(data.corpus, 'corpus').items():
+    seeds = sorted({row['seed'] for row in of_share})
     for seed in seeds:
-      end = controls.end_of([row for row in place if row['seed'] == seed])
+      end = controls.end_of([row for row in of_share if row['seed'] == seed])
       if not math.isnan(end.at):
-        most = max(row['sparsity'] for row in place)
+        most = max(row['sparsity'] for row in of_share)
         ends.setdefault(controls.share_of(share), {})['pretrain', seed] = min(end.at, most)
         beyond |= {controls.share_of(share)} if math.isinf(end.at) else set()
   few, most = (min(ends), max(ends)) if len(ends) > 1 else (0, 0)
@@ -206,8 +213,8 @@ def more_text_less_prunable(data):
   side = judging.side(change, 0.0)
   what = f'sparsity spared, share {most:g} - share {few:g}'
   each = tuple(
-    (f'{share:g}', f'{">= " if share in beyond else ""}{statistics.mean(place.values()):.2f}')
-    for share, place in sorted(ends.items())
+    (f'{share:g}', f'{">= " if share in beyond else ""}{statistics.mean(of_share.values()):.2f}')
+    for share, of_share in sorted(ends.items())
   )
   of_shares = (tables.Table('Each share', ('share of the corpus', 'sparsity spared'), each),)
   return judging.verdict(
@@ -227,33 +234,34 @@ def _one(row):
   return ''
 
 
-def _largest(place):
-  # {(task, against, rate, seed): number} -> {(task, seed): the largest}: the claims say "never more than".
-  found = {}
-  for (task, _, _, seed), number in place.items():
-    found[task, seed] = max(number, found.get((task, seed), -math.inf))
-  return found
+def _largest(numbers):
+  # {(task, against, rate, seed): number} -> {(task, seed): the largest}: the claims say "never more
+  # than".
+  largest = {}
+  for (task, _, _, seed), number in numbers.items():
+    largest[task, seed] = max(number, largest.get((task, seed), -math.inf))
+  return largest
 
 
 def _moved(data, value):
   rows = probe_rows.first_of(
     probe_rows.of(data.probes, 'movement'), ('dense', 'before')
   )  # as Table 2 and Figure 4
-  found = {}
+  largest = {}
   for row in rows:
     number = value(row['metrics'])
     if number is not None and math.isfinite(number):
-      place = row.get('task', ''), row['seed']
-      found[place] = max(number, found.get(place, -math.inf))
-  return found
+      key = row.get('task', ''), row['seed']
+      largest[key] = max(number, largest.get(key, -math.inf))
+  return largest
 
 
 def _line(data, cosine, task, level):
   x, y = [], []
-  for s, place in cosine.items():
+  for s, numbers in cosine.items():
     scores = [v for (name, _), v in data.scores.get(('deleted', s), {}).items() if name == task]
     if scores:
-      x.append(statistics.mean(place.values()))
+      x.append(statistics.mean(numbers.values()))
       y.append(statistics.mean(scores))
   return statistics.fit(x, y, level=level)
 
