@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TASKS = ('pydoc/library', 'pydoc/match', 'pydoc/order')

@@ -14,7 +14,7 @@ import safetensors.numpy
 
 import prunejax
 from configs import base
-from prunejax.train import checkpoint, configs, loop, optimizer, sharding
+from prunejax.train import checkpoint, configs, loop, optimizer, program, recipe, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZE = {
@@ -86,6 +86,14 @@ def config(pruned=True, **changes):
   return configs.override(base.get_config(), {**(PRUNED if pruned else {}), **overrides(**changes)})
 
 
+COMPILED = program.Compiled.empty()  # what the runs of this process share
+
+
+def train(config, folder, **how):
+  """`loop.train`, with the programs that other tests have compiled."""
+  return loop.train(config, folder, **{'compiled': COMPILED, **how})
+
+
 class Run(NamedTuple):
   """A finished run: its folder, its result, what it said."""
 
@@ -98,7 +106,7 @@ class Run(NamedTuple):
 def finished(name, pruned=True, **changes):
   """A run that tests share: made once a session, in home()/name."""
   lines, folder = [], home() / 'runs' / name
-  result = loop.train(config(pruned, **changes), folder, title=name, say=lines.append)
+  result = train(config(pruned, **changes), folder, title=name, say=lines.append)
   return Run(folder, result, lines)
 
 
@@ -114,7 +122,7 @@ def stopped(folder, words, **changes):
       raise _Stop
 
   try:
-    loop.train(config(**changes), folder, say=say)
+    train(config(**changes), folder, say=say)
   except _Stop:
     return folder
   raise AssertionError(f'no line has {words!r}')
@@ -122,10 +130,10 @@ def stopped(folder, words, **changes):
 
 def newest(folder):
   """(step, hash of the masks) of a run's newest checkpoint, read on one device or whatever there is."""
-  plain = config()
-  tx = optimizer.make(plain)
-  source, data = loop.read_inputs(plain)
-  abstract = loop.abstract_state(plain, loop.build(plain, source, data, tx), tx)
+  resolved = recipe.resolve(config())
+  tx = optimizer.make(resolved)
+  functions = program.build(resolved, *program.read_inputs(resolved), tx, COMPILED)
+  abstract = program.abstract_state(resolved, functions, tx)
   manager = checkpoint.manager(folder / 'checkpoints', keep=9)
   shardings = sharding.shard(abstract, sharding.make_mesh())
   state, damaged = checkpoint.restore(manager, abstract, shardings)

@@ -1,7 +1,7 @@
 """Tables and the figure of the report, from the ledger."""
 
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
 
 # Codecs that the figure shows, with their colours.
 COLOURS = {

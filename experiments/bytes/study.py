@@ -17,7 +17,7 @@ from prunejax import models
 from prunejax.compress import codecs
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import study
+from prunejax.sweep import study
 
 # Part of the model: regex of the leaves that are left out.
 PARTS = {'all': r'(?!)', 'no embeddings': r'embeddings/.*'}

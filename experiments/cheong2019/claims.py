@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.cheong2019 import paper
-from prunejax.analysis.verdicts import Verdict, all_of, shown, side
+from prunejax.report.verdicts import Verdict, all_of, shown, side
 
 DENSE = ('dense', 0.0, 32, False)
 FOUR_BITS = ('k-means', 0.0, 4, True)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from experiments.cheong2019.claims import by_cell
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
-from prunejax.analysis.verdicts import shown
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
+from prunejax.report.verdicts import shown
 
 COLOURS = {
   'pruned': '#d1495b',

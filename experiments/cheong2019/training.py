@@ -13,7 +13,7 @@ from experiments.translation import decoding, task, training
 from prunejax.models.transformer_nmt import Transformer
 from prunejax.pruning import masks
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import study
+from prunejax.sweep import study
 
 JUMPS = 9
 START = 0.5 / 0.86  # The paper's first sparsity as a fraction of its last.

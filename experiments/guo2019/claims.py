@@ -3,7 +3,7 @@
 Only the abstract could be read; the other claims are second hand.
 """
 
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 METHODS = {
   'rpp': 'reweighted proximal pruning',

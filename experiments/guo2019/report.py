@@ -9,8 +9,8 @@ from experiments.guo2019.claims import (
   by_method,
   pretraining_loss,
 )
-from prunejax.analysis import drawing, statistics
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing, statistics
+from prunejax.report import tables as tabular
 
 COLOURS = {'rpp': '#c0392b', 'nip': '#2471a3', 'l1': '#b7950b', 'dense': '#555555'}
 CAPTIONS = {

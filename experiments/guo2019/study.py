@@ -13,8 +13,8 @@ from ml_collections import config_dict
 
 from configs import finetune, pretrain
 from experiments.guo2019 import claims, report
-from prunejax.sweep import grid
-from prunejax.train import configs, study
+from prunejax.sweep import grid, study
+from prunejax.train import configs
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -4,7 +4,7 @@ Accuracies are in points of 100. Rates are bytes of whole files.
 """
 
 from experiments.han2016 import paper
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 # A loss of accuracy below this, in points, is "no loss"; the papers' networks gain 0.03 to 0.06.
 MARGIN = 0.25

@@ -4,9 +4,9 @@ import matplotlib.ticker
 
 from experiments.han2016 import paper
 from experiments.han2016.claims import NAMES, points, select, sizes
-from prunejax.analysis import drawing, statistics, verdicts
-from prunejax.analysis import tables as tabular
 from prunejax.models import lenet
+from prunejax.report import drawing, statistics, verdicts
+from prunejax.report import tables as tabular
 
 COLOURS = {'pruned': '#7b6888', 'shared': '#2a9d8f', 'both': '#d1495b'}
 INIT_COLOURS = {'linear': '#d1495b', 'forgy': '#2a9d8f', 'density': '#7b6888'}

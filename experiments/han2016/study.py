@@ -11,7 +11,7 @@ to 28 x 28.
 from typing import NamedTuple
 
 from experiments.han2016 import claims, paper, report, training
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

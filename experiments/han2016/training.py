@@ -14,7 +14,7 @@ from prunejax.compress import deep_compression, kmeans, sparse_file
 from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
 from prunejax.pruning.links import codebook
-from prunejax.train import study
+from prunejax.sweep import study
 
 CODEBOOK_SIZE = 2**8  # One program serves every width: shorter codebooks are padded to this.
 EVALUATED = 500  # images at a time

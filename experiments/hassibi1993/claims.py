@@ -1,7 +1,7 @@
 """Judge the claims of Hassibi & Stork 1993 on the ledger."""
 
 from experiments.hassibi1993 import paper
-from prunejax.analysis import verdicts
+from prunejax.report import verdicts
 
 PROBLEMS = tuple(paper.TABLE)
 POINT = 0.0051  # Two networks within half a per cent of accuracy count as equal.

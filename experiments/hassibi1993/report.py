@@ -4,9 +4,9 @@ import numpy as np
 
 from experiments.hassibi1993 import paper
 from experiments.hassibi1993.claims import PROBLEMS, by_network, values
-from prunejax.analysis import drawing, statistics
-from prunejax.analysis import tables as tabular
-from prunejax.analysis.verdicts import shown
+from prunejax.report import drawing, statistics
+from prunejax.report import tables as tabular
+from prunejax.report.verdicts import shown
 
 COLOURS = {'obs': '#c0392b', 'obd': '#2471a3', 'magnitude': '#7d8b33'}
 NAMES = {'obs': 'OBS', 'obd': 'OBD', 'magnitude': 'magnitude'}

@@ -12,7 +12,7 @@ import jax
 
 from experiments.hassibi1993 import claims, monk, network, report, xor
 from prunejax.data import monks
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

@@ -1,7 +1,7 @@
 """Judge the questions that a reader asks of the league, on the ledger."""
 
 from experiments.league import arms, standing
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 BASELINE = arms.BASELINE
 # Sparsities at which a measure is judged. Pruned by 0.8 or more, the packaged model is near chance

@@ -14,11 +14,20 @@ import numpy as np
 
 from experiments.league import standing
 from prunejax import files
-from prunejax.analysis import ledger
 from prunejax.compress import sparse_file
 from prunejax.pruning.links import low_rank
+from prunejax.report import ledger
 from prunejax.sweep import grid
-from prunejax.train import configs, console, export, loop, optimizer, rivals, saved_model, sharding
+from prunejax.train import (
+  configs,
+  console,
+  export,
+  optimizer,
+  program,
+  recipe,
+  saved_model,
+  sharding,
+)
 
 EVERY = 4  # A dense step follows this many steps of the method.
 REPEATS = 4  # Extra times that a mask update is timed where a run has fewer of them.
@@ -50,11 +59,12 @@ def add_rows(cells: list, folder, preset: str, done: dict, say=console.say) -> N
         chosen[method] = cell
   left = {method: cell for method, cell in chosen.items() if _key(cell) not in done}
   dense = next(cell for cell in cells if cell.labels['method'] == standing.DENSE)
+  compiled = program.Compiled.empty()
   for count, (method, cell) in enumerate(left.items(), 1):
     sparsity = cell.labels['sparsity']
     say(f'price {count}/{len(left)} {method} {sparsity:g}')
     began = time.perf_counter()
-    metrics = step_seconds(cell.config, dense.config)
+    metrics = step_seconds(cell.config, dense.config, compiled)
     size = file_bytes(files.path(folder) / 'cells' / grid.key(cell), method, sparsity)
     if size is not None:
       metrics['file_bytes'] = size
@@ -70,12 +80,13 @@ def add_rows(cells: list, folder, preset: str, done: dict, say=console.say) -> N
     ledger.append(files.path(folder) / 'ledger.jsonl', row)
 
 
-def step_seconds(config, dense) -> dict:
+def step_seconds(config, dense, compiled=None) -> dict:
   """Time the steps of a run beside dense steps.
 
   Args:
     config: of the method's run.
     dense: config of the dense run.
+    compiled: programs that earlier calls compiled, a `program.Compiled`, or None.
 
   Returns:
     'dense_step', 'still_step' and 'moving_step', medians in seconds (still: no mask is updated);
@@ -84,7 +95,9 @@ def step_seconds(config, dense) -> dict:
   plain = configs.override(
     dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed}
   )
-  (step, fresh, batch_at), (dense_step, fresh_dense, _) = _runner(config), _runner(plain)
+  (step, fresh, batch_at), (dense_step, fresh_dense, _) = (
+    _runner(run_config, compiled) for run_config in (config, plain)
+  )
   for run, first_state in ((step, fresh), (dense_step, fresh_dense)):
     jax.block_until_ready(run(first_state(), batch_at(0)))  # Compiles.
   moving, times = moves(config), {'dense': [], 'still': [], 'moving': []}
@@ -106,15 +119,13 @@ def step_seconds(config, dense) -> dict:
 
 def moves(config) -> np.ndarray:
   """Mark the steps in which masks are updated, ranks cut or weights rewound: bool [steps]."""
-  due = [
-    optimizer.pieces(group, f'prune.{name}')[2] for name, group in optimizer.groups(config).items()
-  ]
-  due += [rivals.low_rank_when(config)] if config.low_rank.schedule else []
+  run = recipe.resolve(config)
+  due = [group.when() for group in run.prune]
+  due += [run.low_rank.when()] if run.low_rank else []
   flags = np.zeros(config.steps, bool)
   for when in due:
     flags |= np.asarray(jax.vmap(when)(jnp.arange(config.steps)))
-  if config.optimizer.rewind:
-    flags[[step + 1 for step in optimizer.rounds(config)]] = True
+  flags[[step + 1 for step in run.optimizer.rounds]] = True
   return flags
 
 
@@ -155,17 +166,19 @@ def _key(cell):
   return ledger.cell_hash({'price': grid.key(cell), 'method': cell.labels['method']})
 
 
-def _runner(config):
+def _runner(config, compiled):
   """(step, () -> first state, step number -> batch on the device) of a run."""
-  tx = optimizer.make(config)
-  source, data = loop.read_inputs(config, (0, 1))
-  program = loop.build(config, source, data, tx)
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
+  source, data = program.read_inputs(run)
+  functions = program.build(run, source, data, tx, compiled)
   mesh = sharding.make_mesh()
-  abstract = loop.abstract_state(config, program, tx)
-  loaded = loop.pretrained(config, source, program, abstract['params'])
+  abstract = program.abstract_state(run, functions, tx)
+  loaded = program.pretrained(run, source, functions, abstract['params'])
   shardings = sharding.shard(abstract, mesh)
-  fresh = lambda: sharding.place(loop.initial_state(config, program, tx, loaded), shardings)
-  return program.step, fresh, lambda t: sharding.put_batch(data.train(t), mesh)
+  first_state = lambda: program.initial_state(run, functions, tx, loaded)
+  fresh = lambda: sharding.place(first_state(), shardings)
+  return functions.step, fresh, lambda t: sharding.put_batch(data.train(t), mesh)
 
 
 def _timed(times, step, state, batch):

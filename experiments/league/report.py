@@ -2,8 +2,8 @@
 
 from experiments.league import arms, standing
 from experiments.league.claims import BASELINE, JUDGED_AT
-from prunejax.analysis import drawing, statistics, verdicts
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing, statistics, verdicts
+from prunejax.report import tables as tabular
 
 CAPTIONS = {
   'league': (

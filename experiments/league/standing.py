@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.league import arms
-from prunejax.analysis import statistics
 from prunejax.pruning.links import low_rank
+from prunejax.report import statistics
 
 DENSE = 'dense'
 # The packaged BERT: weights in the kernels that are pruned, and in all leaves.

@@ -11,8 +11,8 @@ from ml_collections import config_dict
 
 from configs import base, finetune, pretrain
 from experiments.league import arms, claims, prices, report
-from prunejax.sweep import grid
-from prunejax.train import configs, study
+from prunejax.sweep import grid, study
+from prunejax.train import configs
 
 # Every method prunes these leaves only: six matrices a layer, 393,216 weights in all.
 KERNELS = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'

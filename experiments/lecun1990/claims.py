@@ -2,7 +2,7 @@
 
 import math
 
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 FACTOR = 1.5  # A predicted loss counts as right within this factor.
 SAME = 1.1  # A loss counts as nearly unchanged up to this factor.

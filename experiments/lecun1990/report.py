@@ -3,8 +3,8 @@
 import numpy as np
 
 from experiments.lecun1990.claims import JUDGED, ORDERS, by_seed, value_at
-from prunejax.analysis import drawing, verdicts
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing, verdicts
+from prunejax.report import tables as tabular
 
 COLOURS = {'obd': '#c0392b', 'magnitude': '#2471a3', 'random': '#7f8c8d'}
 CAPTIONS = {

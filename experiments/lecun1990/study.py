@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from experiments.lecun1990 import claims, deletion, report
 from prunejax.data import handwritten_digits as digits
-from prunejax.train import study
+from prunejax.sweep import study
 
 METHODS = ('obd', 'magnitude', 'random')
 

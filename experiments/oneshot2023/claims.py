@@ -1,6 +1,6 @@
 """Judge the claims of the three papers on the ledger."""
 
-from prunejax.analysis import verdicts
+from prunejax.report import verdicts
 
 NAMES = {
   'magnitude': 'magnitude',

@@ -8,7 +8,7 @@ import optax
 
 import prunejax
 from configs import pretrain
-from prunejax.train import evaluate, optimizer, program
+from prunejax.train import evaluate, optimizer, program, recipe
 
 WHERE = r'encoder/.*/kernel'
 # The paper has blocks of 50 and 1024 gradients; these take a few minutes on a CPU core.
@@ -56,12 +56,13 @@ def _packaged_model(batches, calibration):
   config = pretrain.get_config('nano')
   config.unlock()
   config.eval.batches, config.batch_size = batches, calibration
-  source, data = program.read_inputs(config)
-  tx = optimizer.make(config)
-  functions = program.build(config, source, data, tx)
-  abstract = program.abstract_state(config, functions, tx)
-  loaded = program.pretrained(config, source, functions, abstract['params'])
-  params = program.initial_state(config, functions, tx, loaded)['params']
+  resolved = recipe.resolve(config)
+  source, data = program.read_inputs(resolved)
+  tx = optimizer.make(resolved)
+  functions = program.build(resolved, source, data, tx)
+  abstract = program.abstract_state(resolved, functions, tx)
+  loaded = program.pretrained(resolved, source, functions, abstract['params'])
+  params = program.initial_state(resolved, functions, tx, loaded)['params']
   dense_loss = evaluate.pretraining(functions.measure, params, data.held_out())['loss']
   return data, functions, params, dense_loss
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from experiments.oneshot2023.claims import NAMES, losses
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
 
 COLOURS = {
   'magnitude': '#777777',

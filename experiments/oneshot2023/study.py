@@ -8,7 +8,7 @@ SparseGPT (Frantar & Alistarh, 2023), Wanda (Sun et al., 2023) and oBERT (Kurtic
 from typing import NamedTuple
 
 from experiments.oneshot2023 import claims, oneshot, report
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

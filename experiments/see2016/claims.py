@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.see2016.training import CLASSES
-from prunejax.analysis.verdicts import Verdict, all_of, shown, side
+from prunejax.report.verdicts import Verdict, all_of, shown, side
 
 # The paper names no number for these two; the bands are ours, in fractions of the dense BLEU.
 VERY_LITTLE_LOSS = 0.05

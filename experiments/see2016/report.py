@@ -4,9 +4,9 @@ import numpy as np
 
 from experiments.see2016.claims import by_cell
 from experiments.see2016.training import SCHEMES
-from prunejax.analysis import drawing
-from prunejax.analysis import tables as tabular
-from prunejax.analysis.verdicts import shown
+from prunejax.report import drawing
+from prunejax.report import tables as tabular
+from prunejax.report.verdicts import shown
 
 DENSE = ('dense', '', 0.0)
 COLOURS = {'class-blind': '#1b6ca8', 'class-uniform': '#d1495b', 'class-distribution': '#2e8b57'}

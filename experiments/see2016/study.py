@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from experiments.see2016 import claims, report, training
 from experiments.translation import task
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

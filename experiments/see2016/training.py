@@ -11,7 +11,7 @@ from experiments.translation import decoding, task, training
 from prunejax.models import seq2seq
 from prunejax.pruning import masks
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import study
+from prunejax.sweep import study
 
 # The paper's classes of weights.
 CLASSES = {

@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+import json
 import pathlib
 import random
 import re
@@ -126,25 +127,46 @@ def encipher(line: str) -> str:
 def vocabulary(lines: Iterable[str], size: int) -> Tokenizer:
   """Learn a joint BPE vocabulary of at most `size` pieces from `lines`.
 
-  Ids 0 to 3 are <pad>, <s>, </s> and <unk>. The last piece of a word ends in </w>.
+  The same lines give the same ids in every process. Ids 0 to 3 are <pad>, <s>, </s> and <unk>. The
+  last piece of a word ends in </w>.
 
   Raises:
     ValueError: if `size` is below 64.
   """
   if not (isinstance(size, int) and size >= 64):
     raise ValueError(f'vocabulary size={size!r}: expected a whole number of at least 64')
-  tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNK], end_of_word_suffix='</w>'))
+  lines = list(lines)
+  # The trainer reads words in a random order and numbers the last letters of words as they come;
+  # ties between merges are broken by these numbers. So a first training finds the pieces of one
+  # letter, and the second one gets them in a fixed order.
+  letters = set(_trained(lines, 0, SPECIAL)['vocab']) - set(SPECIAL)
+  model = _trained(lines, size, (*SPECIAL, *sorted(letters, key=lambda p: (len(p), p))))
+  merges = [tuple(pair) for pair in model['merges']]
+  tokenizer = _tokenizer(model['vocab'], merges)
+  tokenizer.add_special_tokens(list(SPECIAL))
+  return tokenizer
+
+
+def _tokenizer(*vocab_and_merges):
+  model = models.BPE(*vocab_and_merges, unk_token=SPECIAL[UNK], end_of_word_suffix='</w>')
+  tokenizer = Tokenizer(model)
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   tokenizer.decoder = decoders.BPEDecoder(suffix='</w>')
+  return tokenizer
+
+
+def _trained(lines, size, first):
+  """The vocabulary and merges of a training. The pieces `first` get the first ids."""
+  tokenizer = _tokenizer()
   trainer = trainers.BpeTrainer(
     vocab_size=size,
-    special_tokens=list(SPECIAL),
+    special_tokens=list(first),
     end_of_word_suffix='</w>',
     show_progress=False,
     min_frequency=2,
   )
   tokenizer.train_from_iterator(lines, trainer)
-  return tokenizer
+  return json.loads(tokenizer.to_str())['model']
 
 
 def encode(tokenizer: Tokenizer, lines: Iterable[str]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 import math
 
-from prunejax.analysis import statistics, verdicts
+from prunejax.report import statistics, verdicts
 
 NOT_RUN = 'no seed has both yet'
 SAME = 0.02  # A difference in log perplexity below this counts as none.

@@ -4,8 +4,8 @@ import math
 
 from experiments.zhu2017 import paper
 from experiments.zhu2017.claims import losses_of
-from prunejax.analysis import drawing, statistics
-from prunejax.analysis import tables as tabular
+from prunejax.report import drawing, statistics
+from prunejax.report import tables as tabular
 
 SIZES = ('small', 'medium', 'large')
 COLOURS = {'small': '#7b6888', 'medium': '#2a9d8f', 'large': '#d1495b'}

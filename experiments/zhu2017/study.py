@@ -10,7 +10,7 @@ FOLDER holds `books/` of plain text; without it the text is the embedded corpus.
 from typing import NamedTuple
 
 from experiments.zhu2017 import claims, corpus, report, training
-from prunejax.train import study
+from prunejax.sweep import study
 
 
 class Preset(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes, train
+from prunejax.train import program as programs
 
 EVENT = '/jax/core/compile/backend_compile_duration'
 TARGET_SIZES = tuple(sizes.SIZES)  # a count of compiles holds at any size
@@ -67,10 +68,11 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
     )
     del masks
   say('  four cells of a grid')
+  shared = programs.Compiled.empty()
   with counted() as compiles:
-    steps = [_first_steps(*cell) for cell in CELLS[:1]]
+    steps = [_first_steps(*cell, shared) for cell in CELLS[:1]]
     first = len(compiles)
-    steps += [_first_steps(*cell) for cell in CELLS[1:]]
+    steps += [_first_steps(*cell, shared) for cell in CELLS[1:]]
   yield measure.row(
     'train steps of 4 cells: sparsities, learning rates, seeds',
     len({id(step) for step in steps}),
@@ -87,9 +89,10 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
   )
 
 
-def _first_steps(sparsity, rate, seed):
+def _first_steps(sparsity, rate, seed, shared):
   """Takes two steps of a small cell, the first a mask step; returns its compiled step."""
-  parts = train.ours('tiny', sparsity=sparsity, seed=seed, optimizer__learning_rate=rate)
+  changes = {'seed': seed, 'optimizer__learning_rate': rate}
+  parts = train.ours('tiny', sparsity=sparsity, compiled=shared, **changes)
   batch = train.blank_batch(4, sizes.SIZES['tiny'][-1])
   step, _ = train.stepping(*parts, batch)
   for _ in range(2):

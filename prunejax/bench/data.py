@@ -13,7 +13,7 @@ import numpy as np
 
 from prunejax.bench import measure, train
 from prunejax.data import wordpiece
-from prunejax.train import inputs, loop, optimizer
+from prunejax.train import inputs, loop, optimizer, recipe
 from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
@@ -71,7 +71,8 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
 def _fed(batch, rows, steps, made, folder):
   """Rows of the packaged model's step: examples it uses, time it waits, its rate in a whole run."""
   same = batch(0)
-  step, _ = train.stepping(*_nano(folder, rows, steps), same)
+  config = _nano(folder, rows, steps)
+  step, _ = train.stepping(*_built(config), same)
   rounds = max(steps // 2, 3)
   times = measure.interleaved({'step': lambda: step(same)}, rounds, seconds=15)['step']
   used = rows / times.median
@@ -90,9 +91,7 @@ def _fed(batch, rows, steps, made, folder):
       metrics = step(same)
     jax.block_until_ready(metrics)
     alone = steps / (time.perf_counter() - began)
-    pairs.append(
-      (alone, _whole_run(_nano(folder, rows, steps)[0], pathlib.Path(folder) / f'run-{turn}'))
-    )
+    pairs.append((alone, _whole_run(config, pathlib.Path(folder) / f'run-{turn}')))
   alone, whole = np.median(pairs, axis=0)
   yield measure.row(
     'a whole run, packaged model',
@@ -166,8 +165,8 @@ def _seconds(batch, steps):
 
 
 def _nano(folder, rows, steps):
-  """(config, tx, program) of the packaged model's step on the text of `write`."""
-  config = train.config_of(
+  """The config of the packaged model on the text of `write`."""
+  return train.config_of(
     'tiny',
     init='nano',
     model__dropout=0.0,
@@ -185,9 +184,14 @@ def _nano(folder, rows, steps):
     checkpoint__every=0,
     log__every=max(steps // 10, 1),
   )
-  tx = optimizer.make(config)
-  source, data = programs.read_inputs(config)
-  return config, tx, programs.build(config, source, data, tx)
+
+
+def _built(config):
+  """(recipe, tx, program) of a config."""
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
+  source, data = programs.read_inputs(run)
+  return run, tx, programs.build(run, source, data, tx)
 
 
 def write(folder: pathlib.Path, pieces: Iterable[str], documents: int):

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax import files
-from prunejax.analysis import ledger
 from prunejax.bench import fork_server, measure, sizes
+from prunejax.report import ledger
 from prunejax.train import preemption
 
 TARGET_SIZES = tuple(sizes.SIZES)  # a sweep has to survive at any size

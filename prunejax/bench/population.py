@@ -11,8 +11,8 @@ import numpy as np
 
 from prunejax.bench import measure, sizes, train
 from prunejax.models.hf import bert as bert_hf
-from prunejax.sweep import population, resources, stacking, wave
-from prunejax.train import configs, inputs, optimizer, sharding
+from prunejax.sweep import population, resources, stacking
+from prunejax.train import configs, inputs, loop, optimizer, recipe, sharding
 from prunejax.train import program as programs
 
 SPARSITIES, RATES = np.arange(10) / 10, (2e-5, 3e-5, 4e-5, 5e-5)
@@ -39,7 +39,7 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
     )
   )
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
-  chosen = population.batching(_cell(shape, 'auto', *cells[0]).config)
+  chosen = population.batching(_cell(shape, 'auto', *cells[0]).recipe)
   ways = (chosen,) if size == 'tiny' else stacking.BATCHING
   calls, masked, waves, held = {}, {}, {}, {}
   for way in ways:
@@ -120,18 +120,19 @@ def _cell(shape, way, sparsity, rate):
   }
   data = inputs.Data(lambda step: batch, None, None, True, 0)
   source = inputs.Source(shape, None, None)
-  return wave.Run(f'{sparsity}-{rate}', '', config, None, source, data, optimizer.make(config))
+  run = recipe.resolve(config)
+  return loop.Run(f'{sparsity}-{rate}', '', run, None, source, data, optimizer.make(run))
 
 
 def _together(runs):
   """(step of all members of a wave, the same with a mask update, engine, members a wave)."""
   first, number = runs[0], itertools.count()
-  program = programs.build(first.config, first.source, first.data, first.tx)
-  alone = programs.abstract_state(first.config, program, first.tx)
-  engine, plans = population.fitted(runs, program, alone)
+  program = programs.build(first.recipe, first.source, first.data, first.tx)
+  alone = programs.abstract_state(first.recipe, program, first.tx)
+  engine, plans = population.fitted(runs, program, alone, 0, {})
   state = engine.blank()
   for i, run in enumerate(runs[: engine.width]):
-    state = engine.put(state, programs.initial_state(run.config, program, run.tx), i)
+    state = engine.put(state, programs.initial_state(run.recipe, program, run.tx), i)
   current, rows = [state], np.zeros(engine.width, np.int32)
 
   def step(first=False):
@@ -150,10 +151,10 @@ def _together(runs):
 
 def _alone(run, count):
   """(function that takes `count` steps of one run as the loop does, the compiled program)."""
-  program = programs.build(run.config, run.source, run.data, run.tx)
+  program = programs.build(run.recipe, run.source, run.data, run.tx)
   mesh = sharding.make_mesh()
-  shardings = sharding.shard(programs.abstract_state(run.config, program, run.tx), mesh)
-  current = [sharding.place(programs.initial_state(run.config, program, run.tx), shardings)]
+  shardings = sharding.shard(programs.abstract_state(run.recipe, program, run.tx), mesh)
+  current = [sharding.place(programs.initial_state(run.recipe, program, run.tx), shardings)]
   jitted = sharding.steady(program.step, shardings)
   compiled = jitted.lower(current[0], sharding.put_batch(run.data.train(0), mesh)).compile()
 

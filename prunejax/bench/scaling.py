@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from prunejax.analysis import figures
 from prunejax.bench import measure, selection, sizes
+from prunejax.report import drawing
 
 LEAVES = 16
 SIDES = {'tiny': (16,), 'small': (256, 512, 1024), 'base': (256, 512, 1024, 2048, 4096, 8192)}
@@ -105,7 +105,7 @@ def draw(curves: Mapping[str, Mapping[int, measure.Times]], title: str) -> bytes
   Returns:
     A PNG.
   """
-  with matplotlib.rc_context(figures.STYLE):
+  with matplotlib.rc_context(drawing.STYLE):
     figure = Figure(figsize=(6.4, 4.2), facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from prunejax.bench import measure, sizes
 from prunejax.models import bert
-from prunejax.train import configs, inputs, objectives, optimizer, sharding
+from prunejax.train import configs, inputs, objectives, optimizer, recipe, sharding
 from prunejax.train import program as programs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -169,8 +169,9 @@ def ours(
   dtype: str = 'float32',
   rows: int = 4,
   sparsity: float | None = None,
+  compiled: programs.Compiled | None = None,
   **changes,
-) -> tuple[config_dict.ConfigDict, optax.GradientTransformation, Any]:
+) -> tuple[recipe.Recipe, optax.GradientTransformation, Any]:
   """Builds the project's own train step.
 
   Args:
@@ -178,10 +179,11 @@ def ours(
     dtype: the model computes in.
     rows: examples a batch.
     sparsity: masks move at the first step only; None for no pruning.
+    compiled: what several calls share; None to compile anew.
     **changes: config keys, see `config_of`.
 
   Returns:
-    The config, the optimizer, and the program.
+    The recipe, the optimizer, and the program.
   """
   schedule = '' if sparsity is None else f'constant({sparsity})'
   config = config_of(
@@ -192,18 +194,20 @@ def ours(
     prune__weights__when='every(1000000)',
     **changes,
   )
-  tx = optimizer.make(config)
+  run = recipe.resolve(config)
+  tx = optimizer.make(run)
   source = inputs.Source(sizes.bert(size), None, None)
-  return config, tx, programs.build(config, source, inputs.Data(None, None, None, None, 0), tx)
+  data = inputs.Data(None, None, None, None, 0)
+  return run, tx, programs.build(run, source, data, tx, compiled)
 
 
 def stepping(
-  config: config_dict.ConfigDict, tx: optax.GradientTransformation, program: Any, batch: Any
+  run: recipe.Recipe, tx: optax.GradientTransformation, program: Any, batch: Any
 ) -> tuple[Callable[[Any], Any], int | None]:
   """Makes a step as `loop.train` takes it: a batch of the host, a mesh, the compiled program.
 
   Args:
-    config: of `ours`.
+    run: of `ours`.
     tx: of `ours`.
     program: of `ours`.
     batch: an example batch.
@@ -213,8 +217,8 @@ def stepping(
     program, None if unknown to XLA.
   """
   mesh = sharding.make_mesh()
-  shardings = sharding.shard(programs.abstract_state(config, program, tx), mesh)
-  state = [sharding.place(programs.initial_state(config, program, tx), shardings)]
+  shardings = sharding.shard(programs.abstract_state(run, program, tx), mesh)
+  state = [sharding.place(programs.initial_state(run, program, tx), shardings)]
   jitted = sharding.steady(program.step, shardings)
   # The step below finds this compiled.
   compiled = jitted.lower(state[0], sharding.put_batch(batch, mesh)).compile()
@@ -228,8 +232,8 @@ def stepping(
 
 def _plain(size, dtype, batch):
   """The step of a plain loop: one jit, AdamW, dropout, a loss."""
-  config, dense, program = ours(size, dtype)
-  params = programs.initial_state(config, program, dense)['params']
+  run, dense, program = ours(size, dtype)
+  params = programs.initial_state(run, program, dense)['params']
   loss_fn, *_ = objectives.pretraining(program.model)
   tx = optax.adamw(1e-4, weight_decay=0.01)
 

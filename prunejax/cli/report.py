@@ -47,19 +47,19 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
 
 def _compare(first, second, out):
   from prunejax import files
-  from prunejax.analysis import compare
+  from prunejax.report import compare
 
   papers_of = [_paper_of(compare.read(source), source) for source in (first, second)]
   if papers_of[0] != papers_of[1]:
     raise ValueError(
-      f'{first!r} is of {papers_of[0]!r} and {second!r} of {papers_of[1]!r}: expected one paper'
+      f'{first!r} is of {papers_of[0]!r} and {second!r} of {papers_of[1]!r}: nothing to compare'
     )
   names = [files.path(source).name.removesuffix('.jsonl') for source in (first, second)]
   papers.load(papers_of[0]).compare(first, second, out or f'runs/{names[0]}-{names[1]}')
 
 
 def _redraw_ledger(source, out):
-  from prunejax.analysis import compare
+  from prunejax.report import compare
 
   if not out:
     raise ValueError(f'report of the ledger {source!r} needs --out=FOLDER')
@@ -68,7 +68,7 @@ def _redraw_ledger(source, out):
 
 def _redraw_folder(source, out):
   from prunejax import files
-  from prunejax.analysis import compare
+  from prunejax.report import compare
   from prunejax.sweep import grid
 
   study = papers.load(grid.experiment_of(source))

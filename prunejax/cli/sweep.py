@@ -23,7 +23,6 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     ValueError, OSError: a bad argument, config value or file; a config without sweep().
   """
   workdir = options.workdir(args)
-  from prunejax.sweep import grid
   from prunejax.train import configs
 
   config, module = configs.load(args.config, options.ROOT)
@@ -32,6 +31,9 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
       f'{args.config} has no sweep(): expected a function that yields flat dicts of config keys'
     )
   configs.override(config, overrides)
+  # Imported last: a wrong key is reported before flax and orbax are loaded.
+  from prunejax.sweep import grid
+
   grid.sweep(
     config,
     list(module.sweep()),

@@ -26,10 +26,13 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     ValueError, OSError: a bad argument, config value or file.
   """
   workdir = options.workdir(args)
-  from prunejax.train import configs, distributed, loop
+  from prunejax.train import configs
 
   config, _ = configs.load(args.config, options.ROOT)
   configs.override(config, overrides)
+  # Imported last: a wrong key is reported before flax and orbax are loaded.
+  from prunejax.train import distributed, loop
+
   result = loop.train(config, workdir, title=pathlib.Path(args.config.split(':')[0]).stem)
   if distributed.first():
     print({name: round(value, 4) for name, value in result['metrics'].items()})

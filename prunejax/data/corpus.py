@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from prunejax.data import bpe, pydoc, text_files, wordpiece
+from prunejax.data import bpe, pydoc, sentences, text_files, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
+LEAST_TOKENS = 8  # a shorter document is left out: it is too short for two segments
+SENTENCE_RULE = 2  # of `sentences.split`; the first one knew ASCII alone
 _SOURCE = re.compile(r'(?P<name>[^@*]+)(?:@(?P<share>\d*\.?\d+))?(?:\*(?P<repeat>\d+))?')
-_SENTENCE = re.compile(r'(?<=[.!?])["\')]*\s+(?=["\'(]*[A-Z0-9])')
 
 
 class Source(NamedTuple):
@@ -60,6 +61,7 @@ def load(
   *,
   root: str | os.PathLike | None = None,
   cache: str | os.PathLike | None = None,
+  encoding: str = 'utf-8',
 ) -> Corpus:
   """Reads and tokenises one split of a corpus, or maps it from the cache.
 
@@ -72,6 +74,7 @@ def load(
     tokenizer: WordPiece or byte-level BPE.
     root: folder of local text, or TFDS's data folder.
     cache: folder of caches, see `cache_dir`.
+    encoding: of local text.
 
   Returns:
     The tokens.
@@ -84,7 +87,7 @@ def load(
     raise ValueError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
   parts = []
   for name, repeat, share in sources(spec):
-    folder = _tokenised(name, tokenizer, root, cache)
+    folder = _tokenised(name, tokenizer, root, cache, encoding)
     part = _from_cache(folder, split)
     if split == 'train' and share < 1:
       part = _sample(part, share)
@@ -147,6 +150,7 @@ def lines(
   root: str | os.PathLike | None = None,
   cache: str | os.PathLike | None = None,
   limit: int = 40_000_000,
+  encoding: str = 'utf-8',
 ) -> Iterator[str]:
   """Yields the paragraphs of the training documents, to train a vocabulary on.
 
@@ -155,16 +159,17 @@ def lines(
     root: folder of local text, or TFDS's data folder.
     cache: folder of caches, see `cache_dir`.
     limit: characters of one source after which no further document is read.
+    encoding: of local text.
   """
   for name, *_ in sources(spec):
     left = limit
-    for split, document in _documents(name, root, cache):
+    for split, document in _documents(name, root, cache, encoding):
       if split == 'train' and left > 0:
         left -= len(document)
         yield from document.split('\n')
 
 
-def _documents(name, root, cache):
+def _documents(name, root, cache, encoding):
   """Yields (split, text) of each document of one source.
 
   Of a hundred documents one is to validate and one to test; pydoc has splits of its own.
@@ -178,7 +183,7 @@ def _documents(name, root, cache):
 
     stream = tfds.documents(name.removeprefix('tfds:'), root, 'train')
   else:
-    stream = text_files.documents(_folder(name, root))
+    stream = text_files.documents(_folder(name, root), encoding=encoding, divide=True)
   for i, document in enumerate(stream):
     # The second and third document are held out, so that three documents have all three splits.
     yield {1: 'validation', 2: 'test'}.get(i % 100, 'train'), document
@@ -192,12 +197,13 @@ def _folder(name, root):
   return pathlib.Path(root).expanduser() / name
 
 
-def _fingerprint(name, root, cache):
+def _fingerprint(name, root, encoding):
+  """What identifies the documents of a source and their sentences."""
   if name == 'pydoc':
     return pydoc.signature()
-  return (
-    [name, str(root)] if name.startswith('tfds:') else text_files.fingerprint(_folder(name, root))
-  )
+  if name.startswith('tfds:'):
+    return [SENTENCE_RULE, name, str(root)]
+  return [SENTENCE_RULE, encoding, *text_files.fingerprint(_folder(name, root))]
 
 
 def key(
@@ -205,27 +211,32 @@ def key(
   root: str | os.PathLike | None = None,
   cache: str | os.PathLike | None = None,
   extra: str = '',
+  encoding: str = 'utf-8',
 ) -> str:
   """Returns a file name that changes with the sources of a spec, their content and `extra`."""
   content = json.dumps(
-    [FORMAT, [[name, _fingerprint(name, root, cache)] for name, *_ in sources(spec)], extra]
+    [FORMAT, [[name, _fingerprint(name, root, encoding)] for name, *_ in sources(spec)], extra]
   )
   digest = hashlib.sha256(content.encode()).hexdigest()[:16]
   return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{digest}'
 
 
-def _tokenised(name, tokenizer, root, cache):
+def _tokenised(name, tokenizer, root, cache, encoding):
   """The folder with the tokens of one source, which is made if it does not exist."""
   words = bpe if bpe.is_byte_level(tokenizer) else wordpiece
-  folder = cache_dir(cache) / 'tokens' / key(name, root, cache, words.fingerprint(tokenizer))
+  folder = (
+    cache_dir(cache) / 'tokens' / key(name, root, cache, words.fingerprint(tokenizer), encoding)
+  )
   if (folder / 'meta.json').exists():
     return folder
-  arrays = _encode(_documents(name, root, cache), tokenizer)
+  arrays = _encode(_documents(name, root, cache, encoding), tokenizer)
   for split in SPLITS:
     if not len(arrays[split].tokens):
+      count = sum(len(arrays[s].documents) - 1 for s in SPLITS)
       raise ValueError(
-        f'data.corpus={name!r}: no document for the {split} split; '
-        'expected at least three documents'
+        f'data.corpus={name!r}: no document for the {split} split; it has {count} of '
+        f'{LEAST_TOKENS} tokens or more, expected at least three: files of a folder, texts between '
+        'blank lines of a single file, or lines of a .jsonl file'
       )
   folder.parent.mkdir(parents=True, exist_ok=True)
   # The folder is renamed when it is complete: a build that was killed leaves nothing under this
@@ -247,8 +258,8 @@ def _tokenised(name, tokenizer, root, cache):
   return folder
 
 
-def _encode(documents, tokenizer, group=512):
-  """Tokenises (split, text) pairs, `group` at a time; returns {split: Corpus}.
+def _encode(documents, tokenizer, count=512, characters=2**24):
+  """Tokenises (split, text) pairs, so many documents or characters at a time: {split: Corpus}.
 
   WordPiece encodes sentence by sentence. Byte-level BPE encodes whole documents, since white space
   is text to it.
@@ -259,28 +270,29 @@ def _encode(documents, tokenizer, group=512):
   total = dict.fromkeys(SPLITS, 0)
 
   def flush(pending):
-    sentences = [(i, s) for i, (_, d) in enumerate(pending) for s in segments(d)]
-    encodings = tokenizer.encode_batch_fast([s for _, s in sentences], add_special_tokens=False)
+    parts = [(i, s) for i, (_, d) in enumerate(pending) for s in segments(d)]
+    encodings = tokenizer.encode_batch_fast([s for _, s in parts], add_special_tokens=False)
     ids = [[] for _ in pending]
     first = [[] for _ in pending]
-    for (i, _), encoding in zip(sentences, encodings, strict=True):
+    for (i, _), encoding in zip(parts, encodings, strict=True):
       if encoding.ids:
         ids[i].extend(encoding.ids)
         first[i].extend([True] + [False] * (len(encoding.ids) - 1))
     for (split, _), document, flags in zip(pending, ids, first, strict=True):
-      if len(document) < 8:  # too short for two segments
+      if len(document) < LEAST_TOKENS:
         continue
       tokens[split].append(np.array(document, dtype))
       starts[split].append(np.array(flags, bool))
       total[split] += len(document)
       offsets[split].append(total[split])
 
-  pending = []
+  pending, size = [], 0
   for pair in documents:
     pending.append(pair)
-    if len(pending) == group:
+    size += len(pair[1])
+    if len(pending) == count or size > characters:
       flush(pending)
-      pending = []
+      pending, size = [], 0
   flush(pending)
   join = lambda arrays, dtype: np.concatenate(arrays) if arrays else np.zeros(0, dtype)
   return {
@@ -302,7 +314,7 @@ def _sample(part, share):
 
 
 def _sentences(text):
-  return [s for paragraph in text.split('\n') for s in _SENTENCE.split(paragraph) if s]
+  return [s for paragraph in text.split('\n') for s in sentences.split(paragraph)]
 
 
 def _join(parts):

@@ -83,9 +83,12 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def _read_lowercase(path):
   try:
     config = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    return bool(config.get('do_lower_case', True))
-  except (OSError, ValueError, AttributeError) as error:
+    lowercase = config.get('do_lower_case', True)
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
     raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
+  if not isinstance(lowercase, bool):
+    raise ValueError(f'{str(path)!r} has do_lower_case={lowercase!r}: expected true or false')
+  return lowercase
 
 
 def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Tokenizer:

@@ -44,7 +44,7 @@ def map_kinds(fn: Callable, *dicts: dict) -> dict:
 
   `fn` is traced once for each kind of leaf.
   """
-  out = {}
+  out: dict = {}
   for names in kinds(*dicts):
     results = jax.vmap(fn)(*(stacked(arrays, names) for arrays in dicts))
     out.update(zip(names, results, strict=True))

@@ -103,7 +103,8 @@ def check(
 ):
   """Raises the ValueError of an allocation or structure that does not fit the leaves."""
   jax.eval_shape(
-    lambda scores: allocation.allocate(pooled_units(scores, structure, stacked), 0.0), leaves
+    lambda scores: allocation.allocate(pooled_units(scores, structure, stacked), jnp.float32(0)),
+    leaves,
   )
 
 

@@ -78,7 +78,11 @@ def matches(where, origin: str = 'where') -> Callable[[str, Any], bool]:
   if callable(where):
     return where
   pattern = compiled(where, origin)
-  return lambda name, leaf=None: pattern.fullmatch(name) is not None
+
+  def matches_path(name: str, leaf: Any = None) -> bool:
+    return pattern.fullmatch(name) is not None
+
+  return matches_path
 
 
 def matches_end(pattern: str, origin: str) -> Callable[[str], bool]:
@@ -129,7 +133,7 @@ def select(tree, where, *, origin: str):
       f'{origin}: where={where!r} matches no floating-point leaf; it must match a whole path '
       f'such as {shown or "(none here)"}'
     )
-  return treedef.unflatten(kept)
+  return jax.tree.unflatten(treedef, kept)
 
 
 def _key_name(key) -> str:

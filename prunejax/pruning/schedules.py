@@ -108,8 +108,8 @@ def constant(sparsity: Number) -> Schedule:
   Raises:
     ValueError: the sparsity is outside [0, 1).
   """
-  value = lambda step: jnp.broadcast_to(_float32(sparsity), jnp.shape(step))
-  return _schedule('constant', value, 0, 0, sparsity)
+  sparsity_at = lambda step: jnp.broadcast_to(_float32(sparsity), jnp.shape(step))
+  return _schedule('constant', sparsity_at, 0, 0, sparsity)
 
 
 def one_shot(sparsity: Number, at: int = 0) -> Schedule:
@@ -119,8 +119,8 @@ def one_shot(sparsity: Number, at: int = 0) -> Schedule:
     ValueError: the sparsity is outside [0, 1), or `at` is no step.
   """
   _check_steps('one_shot', at=at)
-  value = lambda step: jnp.where(step >= at, _float32(sparsity), 0)
-  return _schedule('one_shot', value, at, at, sparsity)
+  sparsity_at = lambda step: jnp.where(step >= at, _float32(sparsity), 0)
+  return _schedule('one_shot', sparsity_at, at, at, sparsity)
 
 
 def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int = 0) -> Schedule:
@@ -138,13 +138,13 @@ def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int =
     _check_count('staircase', name, value)
   _check_order('staircase', 'start', start, 'final', final)
 
-  def value(step):
+  def sparsity_at(step):
     taken = jnp.clip((step - begin) // steps, 0, jumps)
     rise = (_float32(final) - _float32(start)) * (taken.astype(jnp.float32) / jumps)
     level = jnp.where(taken == jumps, _float32(final), _float32(start) + rise)
     return jnp.where(step >= begin, level, 0)
 
-  return _schedule('staircase final', value, begin, begin + steps * jumps, final)
+  return _schedule('staircase final', sparsity_at, begin, begin + steps * jumps, final)
 
 
 def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Schedule:
@@ -162,13 +162,13 @@ def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Sche
   for name, value in (('rounds', rounds), ('steps', steps)):
     _check_count('iterative', name, value)
 
-  def value(step):
+  def sparsity_at(step):
     done = jnp.clip((step - begin) // steps + 1, 0, rounds)
     left = (1 - _float32(sparsity)) ** (done.astype(jnp.float32) / rounds)
     level = jnp.where(done == rounds, _float32(sparsity), 1 - left)
     return jnp.where(step >= begin, level, 0)
 
-  return _schedule('iterative', value, begin, begin + steps * (rounds - 1), sparsity)
+  return _schedule('iterative', sparsity_at, begin, begin + steps * (rounds - 1), sparsity)
 
 
 def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
@@ -188,12 +188,12 @@ def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
       f'cycle: end={end} must be begin={begin} plus a whole number of phases of steps={steps}'
     )
 
-  def value(step):
+  def sparsity_at(step):
     phase = (step - begin) // steps
     sparse = (step >= end) | ((step >= begin) & (phase % 2 == 0))
     return jnp.where(sparse, _float32(sparsity), 0)
 
-  return _schedule('cycle', value, begin, end, sparsity)
+  return _schedule('cycle', sparsity_at, begin, end, sparsity)
 
 
 def every(n: int, begin: int = 0, until: int | None = None) -> When:
@@ -297,14 +297,14 @@ def _ramp(name, sparsity, begin, end, initial, power) -> Schedule:
   _check_sparsity(f'{name} initial', initial)
   _check_order(name, 'initial', initial, 'sparsity', sparsity)
 
-  def value(step):
+  def sparsity_at(step):
     length = jnp.maximum(jnp.asarray(end - begin, jnp.float32), 1)
     left = jnp.clip(jnp.asarray(end - step, jnp.float32) / length, 0, 1)
     target = _float32(sparsity)
     level = target + (_float32(initial) - target) * left**power
     return jnp.where(step >= end, target, jnp.where(step >= begin, level, 0))
 
-  return _schedule(name, value, begin, end, sparsity)
+  return _schedule(name, sparsity_at, begin, end, sparsity)
 
 
 def _schedule(name, value, begin, end, final) -> Schedule:

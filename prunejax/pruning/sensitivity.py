@@ -40,8 +40,8 @@ def scan(params, measure: Callable, levels, *, by: str = 'quality', where='.*') 
     accepted = '[0, 1)' if by == 'sparsity' else 'at least 0'
     raise ValueError(f'scan: level {wrong[0]!r} is no {by}; {accepted} is needed')
   leaves, treedef = jax.tree.flatten(params)
-  chosen = treedef.flatten_up_to(select(params, where, origin='scan'))
-  measures = {}
+  chosen = jax.tree.leaves(select(params, where, origin='scan'), is_leaf=is_hole)
+  measures: dict[str, list[float]] = {}
   for index, (name, w) in enumerate(named_leaves(params).items()):
     if is_hole(chosen[index]) or not is_prunable(w):
       continue
@@ -54,7 +54,7 @@ def scan(params, measure: Callable, levels, *, by: str = 'quality', where='.*') 
         kept = counts.narrow(counts.kept(w.size, level))
         mask = select_highest(plain({'w': score}), {('w',): kept}).masks['w']
       pruned = [*leaves[:index], jnp.where(mask, w, jnp.zeros_like(w)), *leaves[index + 1 :]]
-      measures[name].append(float(measure(treedef.unflatten(pruned))))
+      measures[name].append(float(measure(jax.tree.unflatten(treedef, pruned))))
   return measures
 
 

@@ -76,7 +76,7 @@ def prune_states(opt_state) -> list[PruneState]:
 
 def removed_weights(opt_state) -> dict[str, jax.Array]:
   """Returns {path: bool, True where a weight is removed} of the leaves that links set to zero."""
-  removed = {}
+  removed: dict = {}
   for state in prune_states(opt_state):
     if not isinstance(state, LatentPruneState):
       for name, mask in named_leaves(state.prune_mask).items():
@@ -96,7 +96,7 @@ def nan_scores(opt_state, member: int | None = None) -> dict[str, int]:
   Returns:
     {path: first such step, counted from 1}.
   """
-  first_steps = {}
+  first_steps: dict = {}
   for state in prune_states(opt_state):
     nan = on_host(state.prune_nan)
     nan = nan if member is None or not nan.size else nan[member]

@@ -254,7 +254,8 @@ def _compensation(criterion, ready, chosen, masks, arguments) -> list:
   if criterion.compensate is None:
     return []
   weights, treedef = jax.tree.flatten(chosen)
-  changes = criterion.compensate(ready, chosen, treedef.unflatten(masks), **arguments)
+  mask_tree = jax.tree.unflatten(treedef, masks)
+  changes = criterion.compensate(ready, chosen, mask_tree, **arguments)
   return [
     jnp.where(mask, change, 0).astype(p.dtype)
     for mask, change, p in zip(masks, jax.tree.leaves(changes), weights, strict=True)

@@ -88,13 +88,13 @@ class Part(NamedTuple):
 
   Attributes:
     name: the unit name.
-    index: the slice of axis 0, or None for a whole leaf.
+    layer: the slice of axis 0, or None for a whole leaf.
     size: the number of units.
     shape: the shape of the weights.
   """
 
   name: str
-  index: int | None
+  layer: int | None
   size: int
   shape: tuple[int, ...]
 
@@ -130,7 +130,8 @@ class Units(NamedTuple):
 
   def counts(self, values: jax.Array) -> dict[tuple[str, ...], jax.Array]:
     """Turns a vector over `parts()` into the counts of an allocation whose parts compete alone."""
-    counts, row = {}, 0
+    counts: dict[tuple[str, ...], jax.Array] = {}
+    row = 0
     for name, score in self.scores.items():
       if name in self.stacked:
         layers = score.shape[0]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax import files
-from prunejax.train import families, inputs, objectives, program
+from prunejax.train import families, inputs, objectives, recipe
 
 GIB = 2**30
 
@@ -39,12 +39,13 @@ def table(cells, title) -> str:
 
 def of(config):
   """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
+  config = recipe.resolve(config)
   size = size_of(config)
   kind = families.of_size(size)
   shapes = _shapes(size.to_json_string(use_diff=False), families.heads(kind, config.data.task))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   predictions = 0 if config.data.task else kind.predictions(config.data)
-  width = jnp.dtype(program.DTYPES[config.model.dtype]).itemsize
+  width = jnp.dtype(recipe.DTYPES[config.model.dtype]).itemsize
   rows, length = config.batch_size // config.accumulate, config.data.seq_len
   # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
   kept = (
@@ -71,7 +72,7 @@ def _shapes(size, heads):
 def size_of(config):
   """The size of a run's model; a folder of `init` that is not there (yet) counts as the packaged model, or as what
   `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run will train."""
-  kind = families.named(families.name_of(config), 'model.kind')
+  kind = families.KINDS[config.model.kind]
   if kind is families.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
@@ -84,5 +85,5 @@ def size_of(config):
     return families.in_folder(folder).files.read_size(folder)
   told = kind is families.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
   return families.fresh_size(
-    kind, config.model, config.data.vocab_size if told else kind.config().vocab_size
+    kind, config.model._asdict(), config.data.vocab_size if told else kind.config().vocab_size
   )

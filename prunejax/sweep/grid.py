@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import dependencies, population, resources, workers
-from prunejax.train import configs, console, distributed, inputs, loop
+from prunejax.train import configs, console, distributed, inputs, loop, program
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
@@ -38,11 +38,12 @@ MEASURED = (
 
 
 class Cell(NamedTuple):
-  """One run of a grid.
+  """One run of a grid, or one measurement of a study.
 
-  labels: what sets it apart, the columns of its ledger row (stage, arm, sparsity, task, learning_rate, seed).
-  config: its ConfigDict. An `init` of 'cell:<hash>' is the model of another cell, 'cell:<hash>/latent' its weights
-    with those under the masks.
+  labels: the columns of its ledger row that set it apart (stage, arm, sparsity, task, seed, ...).
+  config: the ConfigDict of a run. An `init` of 'cell:<hash>' is the model of another cell,
+    'cell:<hash>/latent' its weights with those under the masks. Of a measurement: a dict of plain
+    JSON settings, all that its numbers depend on.
   parent: the hash of the cell it starts from, or None.
   """
 
@@ -52,13 +53,15 @@ class Cell(NamedTuple):
 
 
 def key(cell):
-  """The 12 hex digits of a cell's config, without what changes no number: caches, log lines, checkpoints."""
+  """The 12 hex digits that name a cell: the hash of its config without the keys that change no number."""
+  if isinstance(cell.config, dict):
+    return ledger.cell_hash(cell.config)
   flat = configs.counted(cell.config)
   quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
 
 
-def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say):
+def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, say=console.say):
   """Runs every cell that the ledger of `folder` does not hold, and returns all rows of these cells, in their order.
 
   Cells that share a program run together, stage by stage, each after the one it starts from; with `one_by_one` every
@@ -66,6 +69,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say)
   the others go on. What this took is told in a file of `folder`/cost.
   """
   folder = files.path(folder)
+  compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
@@ -107,6 +111,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say)
     }
     row |= {'parent': cell.parent, 'versions': versions(), 'device': device()}
     if isinstance(outcome, FloatingPointError):
+      say(f'{title[k]}  failed: {outcome}')
       row |= {'metrics': {}, 'failed': str(outcome), 'mask_hash': '', 'bytes': 0, 'seconds': 0.0}
     else:
       row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
@@ -149,9 +154,10 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, say=console.say)
       if isinstance(runs, str):
         alone(runs)
       else:
-        most = max(run.config.steps for run in runs)
+        most = max(run.recipe.steps for run in runs)
         say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
-        population.train(runs, folder, settle=settle, say=say, title=f'{len(runs)} cells', **how)
+        how |= {'compiled': compiled, 'settle': settle, 'say': say}
+        population.train(runs, folder, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
 
@@ -197,7 +203,17 @@ def share(cells, worker):
   return workers.share(cells, [key(cell) for cell in cells], worker)
 
 
-def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say=console.say):
+def sweep(
+  config,
+  changes,
+  folder,
+  *,
+  name,
+  worker=(0, 1),
+  one_by_one=False,
+  compiled=None,
+  say=console.say,
+):
   """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
 
   Of several workers, (index, count), each runs its share; returns the rows of that share.
@@ -219,7 +235,8 @@ def sweep(config, changes, folder, *, name, worker=(0, 1), one_by_one=False, say
     raise ValueError(f'sweep() of {name} yields the same cell twice')
   mine = share(cells, worker)
   folder = claim(folder, {'sweep': name})
-  return run(mine, folder, experiment='sweep', preset=name, one_by_one=one_by_one, say=say)
+  how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
+  return run(mine, folder, experiment='sweep', preset=name, **how)
 
 
 def claim(folder, what):

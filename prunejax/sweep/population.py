@@ -5,29 +5,61 @@ Masks are equal exactly; parameters bit for bit where the compiler adds in the s
 
 import collections
 import contextlib
+import hashlib
+import json
+import math
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+import prunejax
 from prunejax import files
-from prunejax.sweep import dependencies, planning, resources, stacking, wave
-from prunejax.train import configs, console, loop, optimizer, sharding, workdir
+from prunejax.sweep import dependencies, planning, resources, stacking
+from prunejax.train import (
+  console,
+  distributed,
+  loop,
+  optimizer,
+  program,
+  recipe,
+  sharding,
+  workdir,
+)
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
+SAVES = 8  # checkpoints of members that keep none themselves: killed, they lose an eighth
 
-_ENGINES = {}
+
+class Stacked(NamedTuple):
+  """The compiled program of a stacked state, and how members are moved into it and out of it."""
+
+  step: Callable  # (state, batches, row of each place) -> (state, metrics)
+  blank: Callable  # () -> a state of zeros
+  put: Callable  # (state, state of one, place) -> state
+  take: Callable  # (state, place) -> state of one
+  removed: Callable  # state -> (zeros of masks [leaves, places], sizes of leaves)
+  shapes: Any
+  shardings: Any
+  alone: Any  # shardings of the state of one
+  everywhere: Any  # the sharding of what every device has
+  mesh: Any
+  batching: str
+  width: int  # places
+  streams: int  # different batches
 
 
-def prepare(key, title, config, folder) -> wave.Run:
+def prepare(key, title, config, folder) -> loop.Run:
   """Reads what a run reads. Whatever can be refused is refused here, before anything is compiled or written."""
-  tx = optimizer.make(config)
-  loop.check(config)
-  folder = workdir.owned(folder, configs.identity(config))
-  source, data = loop.read_inputs(config, (0, 1))
-  return wave.Run(key, title, config, folder, source, data, tx)
+  resolved = recipe.resolve(config)
+  folder = workdir.owned(folder, resolved.identity)
+  source, data = program.read_inputs(resolved)
+  return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved))
 
 
 def groups(left, done, folder, prepare, one_by_one=False):
@@ -39,48 +71,46 @@ def groups(left, done, folder, prepare, one_by_one=False):
     done: {key: ledger row}, which grows while what is yielded runs.
     folder: of the grid.
     prepare: key -> what `prepare` returns.
+    one_by_one: every cell runs by itself.
   """
   if one_by_one:
     yield from ((k, None) for k in left)
     return
-  kinds = {k: loop.program_key(cell.config) for k, cell in left.items()}
-  taught = {
+  kinds = {k: program.program_key(recipe.resolve(cell.config)) for k, cell in left.items()}
+  teachers = {
     k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0]
     for k, cell in left.items()
   }
-  at = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, taught)
+  stage_of = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, teachers)
   room = collections.Counter()
-  for (kind, _), count in collections.Counter((kinds[k], at[k]) for k in left).items():
+  for (kind, _), count in collections.Counter((kinds[k], stage_of[k]) for k in left).items():
     room[kind] = max(room[kind], count)
-  for stage in range(max(at.values(), default=-1) + 1):
-    ready = [k for k in left if at[k] <= stage and k not in done]
-    by_program, begun = (
-      {},
-      {k: name for name, plan in under_way(folder).items() for k in plan['members']},
-    )
+  for stage in range(max(stage_of.values(), default=-1) + 1):
+    ready = [k for k in left if stage_of[k] <= stage and k not in done]
+    begun = {k: name for name, plan in under_way(folder).items() for k in plan['members']}
+    by_program = {}
     for k in ready:
       alone = dependencies.failed(left[k], done) or left[k].config.population.members == 1
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
         run = prepare(k)
-        by_program.setdefault((begun.get(k), loop.program_key(run.config, run.source)), []).append(
-          run
-        )
-    for (goes_on, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
-      wide = room[kinds[runs[0].key]] if batching(runs[0].config) == 'map' else len(runs)
+        group = (begun.get(k), program.program_key(run.recipe, run.source))
+        by_program.setdefault(group, []).append(run)
+    for (resumes, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
+      wide = room[kinds[runs[0].key]] if batching(runs[0].recipe) == 'map' else len(runs)
       yield (
-        (runs, {'goes_on': goes_on, 'room': wide}) if wide > 1 or goes_on else (runs[0].key, None)
+        (runs, {'resumes': resumes, 'room': wide}) if wide > 1 or resumes else (runs[0].key, None)
       )
 
 
-def batching(config):
+def batching(recipe) -> str:
   """'map' or 'vmap': what population.batching asks for. On CPU members in turn are no slower, and nearer."""
-  asked = config.population.batching
+  asked = recipe.population.batching
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
 
-def train(runs, folder, *, settle, say=console.say, title='', goes_on=None, room=0):
+def train(runs, folder, *, settle, say=console.say, title='', resumes=None, room=0, compiled=None):
   """Trains runs of one `program_key`, in as many waves as memory asks for.
 
   Args:
@@ -88,150 +118,257 @@ def train(runs, folder, *, settle, say=console.say, title='', goes_on=None, room
     folder: the work directory of the grid; what is under way lies in `folder`/populations until it is done.
     settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it ends: the seconds are
       its share, the facts 'members' and 'batching'.
+    say: prints a line.
     title: starts each console line.
-    goes_on: the name of a wave of this folder (see `under_way`) that `runs` are what is left of.
+    resumes: name of an interrupted wave of this folder (see `under_way`); `runs` are its unfinished members.
     room: runs of this program that will come at once later on. Where empty places cost nothing, it is made for them.
+    compiled: the `program.Compiled` of the command.
 
   Raises:
     preemption.Preempted: SIGTERM came; all members are saved.
   """
   began = time.perf_counter()
-  runs = sorted(
-    runs, key=lambda run: run.config.steps
-  )  # those of a wave end at about the same step
+  compiled = program.Compiled.empty() if compiled is None else compiled
+  runs = sorted(runs, key=lambda run: run.recipe.steps)  # members of a wave end at about one step
   first = runs[0]
-  program = loop.build(first.config, first.source, first.data, first.tx)
-  alone = loop.abstract_state(first.config, program, first.tx)
-  if goes_on:
-    plans = [under_way(folder)[goes_on]]
-    mesh = _mesh(first.config, len(plans[0]['members']))
-    engine = compiled(first, program, alone, plans[0]['width'], plans[0]['streams'], mesh)
+  functions = program.build(first.recipe, first.source, first.data, first.tx, compiled)
+  alone = program.abstract_state(first.recipe, functions, first.tx)
+  if resumes:
+    plans = [under_way(folder)[resumes]]
+    mesh = _mesh(first.recipe, len(plans[0]['members']))
+    width, streams = plans[0]['width'], plans[0]['streams']
+    stacked = stack(first, functions, alone, width, streams, mesh, compiled.engines)
   else:
-    engine, plans = fitted(runs, program, alone, room)
-  if (part := stacking.part_of_batch(engine.mesh)) != (0, 1):
-    runs = [run._replace(data=loop.read_inputs(run.config, part)[1]) for run in runs]
-  known = {run.key: run for run in runs}
+    stacked, plans = fitted(runs, functions, alone, room, compiled.engines)
+  if (part := stacking.part_of_batch(stacked.mesh)) != (0, 1):
+    runs = [run._replace(data=program.read_inputs(run.recipe, part)[1]) for run in runs]
+  by_key = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
   for number, plan in enumerate(plans):
     name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
-    members = {slot: known[key] for slot, key in enumerate(plan['members']) if key in known}
-    wave.train(
-      engine, program, members, plan, folder, settle=settle, say=say, title=name, cost=cost
+    members = {place: by_key[key] for place, key in enumerate(plan['members']) if key in by_key}
+    _train_wave(
+      stacked, functions, members, plan, folder, settle=settle, say=say, title=name, cost=cost
     )
 
 
-def under_way(folder):
-  """{name: plan} of the waves of a grid that were begun and are not done, a plan having 'members': keys, in order."""
-  found, home = {}, files.path(folder) / 'populations'
+def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title, cost):
+  """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
+  name = hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
+  home = files.path(folder) / 'populations' / name
+  every = [run.recipe.checkpoint.every for run in members.values() if run.recipe.checkpoint.every]
+  every = min(every, default=math.ceil(max(run.recipe.steps for run in members.values()) / SAVES))
+  saves = loop.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
+  facts = {'members': len(plan['members']), 'batching': stacked.batching}
+
+  def first_state(run):
+    shapes = jax.eval_shape(functions.draw, jax.random.key(0))
+    loaded = program.pretrained(run.recipe, run.source, functions, shapes)
+    return program.initial_state(run.recipe, functions, run.tx, loaded)
+
+  with contextlib.ExitStack() as locks:
+    if distributed.first():
+      for run in members.values():
+        workdir.claim(run.folder, run.recipe.identity)
+      workdir.claim(home, plan)
+    distributed.together('claimed')
+    for held in (home, *(run.folder for run in members.values())):
+      locks.enter_context(workdir.held(held, distributed.first()))
+    loop.train_members(
+      engine(stacked, members, plan),
+      functions,
+      members,
+      saves,
+      first_state,
+      settle=lambda run, outcome, seconds: settle(run.key, outcome, seconds, **facts),
+      say=say,
+      title=title,
+      cost=dict.fromkeys(members, cost),
+    )
+  if distributed.first():
+    files.remove(home)
+  distributed.together('wave')
+
+
+def engine(stacked, members, plan) -> loop.Engine:
+  """A stacked program as the train loop steps it, for the members {place: Run} of a plan."""
+  read, row_of = _batches(members, plan['streams'])
+
+  def step(state, batch, places):
+    rows = [row_of[place] if place in places else -1 for place in range(stacked.width)]
+    rows = sharding.place(np.array(rows, np.int32), stacked.everywhere)
+    return stacked.step(state, stacking.put_batches(batch, stacked.mesh), rows)
+
+  def start(first_states):
+    state = stacked.blank()
+    for place, alone in first_states:
+      state = stacked.put(state, alone, place)
+    return state
+
+  def sparsity(state):
+    zeros, sizes = jax.device_get(stacked.removed(state))
+    total = int(sizes.sum(dtype=np.int64))
+    return [int(column.sum(dtype=np.int64)) / total for column in zeros.T]
+
+  return loop.Engine(
+    members=len(plan['members']),
+    step=step,
+    batch=read,
+    start=start,
+    member=stacked.take,
+    sparsity=sparsity,
+    nan_scores=prunejax.nan_scores,
+    shapes=stacked.shapes,
+    shardings=stacked.shardings,
+    alone=stacked.alone,
+    mesh=stacked.mesh,
+  )
+
+
+def _batches(members, count):
+  """(step -> {name: [count, b, ...]}, {place: row}): members that read the same data share one row."""
+  rows, readers = {}, {}
+  for place, run in members.items():
+    rows[place] = readers.setdefault(stream(run), (len(readers), run.data.train))[0]
+  readers = [train for _, train in readers.values()]
+
+  def read(step):
+    batches = [reader(step) for reader in readers]
+    batches += batches[:1] * (count - len(batches))
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+  return read, rows
+
+
+def stream(run) -> str:
+  """Equal for two runs exactly when they read the same batches."""
+  c = run.recipe
+  words = run.source.tokenizer and run.source.tokenizer.to_str()
+  read = [c.seed, c.batch_size, c.data, words, c.distill.teacher]
+  return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+def under_way(folder) -> dict:
+  """{name: plan} of the waves of a grid that were begun and are not done.
+
+  A plan has 'members', the keys in order of place, 'width', the number of places, and 'streams', that of batches.
+  """
+  plans, home = {}, files.path(folder) / 'populations'
   for name in files.names(home):
-    with contextlib.suppress(FileNotFoundError):  # another worker's, done and taken away in between
-      found[name] = files.read_json(home / name / 'config.json')
-  return found
+    with contextlib.suppress(FileNotFoundError):  # another worker's, done and removed in between
+      plans[name] = files.read_json(home / name / 'config.json')
+  return plans
 
 
-def fitted(runs, program, alone, room=0):
-  """(engine, plans of the waves): as wide as memory holds, every wave the same program."""
-  config, count = runs[0].config, len(runs)
+def fitted(runs, functions, alone, room, engines) -> tuple[Stacked, list[dict]]:
+  """(program, plans of the waves): as wide as memory holds, every wave the same program.
+
+  Args:
+    runs: of one program, in order.
+    functions: the `program.Program` of one of them.
+    alone: the shapes of its state.
+    room: runs that will come at once later on.
+    engines: the dict of those that are compiled already.
+  """
+  config, count = runs[0].recipe, len(runs)
   asked, mesh = config.population, _mesh(config, len(runs))
-  read = [wave.stream(run) for run in runs]
+  read = [stream(run) for run in runs]
   streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
   limit = asked.memory * GIB or SHARE * resources.free_bytes()
-  fits = lambda engine: (
-    resources.held(engine.step) <= limit and (not asked.members or engine.width <= asked.members)
+  fits = lambda one: (
+    resources.held(one.step) <= limit and (not asked.members or one.width <= asked.members)
   )
-  made = [
-    e
-    for key, e in _ENGINES.items()
-    if key[:3] == _family(runs[0], mesh) and e.batching == 'map' and fits(e)
+  ready = [
+    one
+    for key, one in engines.items()
+    if key[:3] == _family(runs[0], mesh) and one.batching == 'map' and fits(one)
   ]
-  made = [e for e in made if e.width >= count and e.streams >= streams(count)]
-  if made:
-    engine = min(made, key=lambda engine: engine.width)  # its empty places are skipped
+  ready = [one for one in ready if one.width >= count and one.streams >= streams(count)]
+  if ready:
+    stacked = min(ready, key=lambda one: one.width)  # its empty places are skipped
   else:
     count = max(count, room)
-    build = lambda width: compiled(runs[0], program, alone, width, streams(width), mesh)
-    _, engine = planning.fit(
+    _, stacked = planning.fit(
       count,
       mesh.shape['members'],
-      build,
-      lambda engine: resources.held(engine.step),
+      lambda width: stack(runs[0], functions, alone, width, streams(width), mesh, engines),
+      lambda one: resources.held(one.step),
       limit,
       most=asked.members,
       least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
     )
-  return engine, [
-    {
-      'members': [run.key for run in runs[i : i + engine.width]],
-      'width': engine.width,
-      'streams': engine.streams,
-    }
-    for i in range(0, len(runs), engine.width)
-  ]
+  width, streams = stacked.width, stacked.streams
+  starts = range(0, len(runs), width)
+  waves = [[run.key for run in runs[i : i + width]] for i in starts]
+  return stacked, [{'members': keys, 'width': width, 'streams': streams} for keys in waves]
 
 
 def _family(run, mesh):
   """What engines that differ in their width only have in common."""
-  return loop.program_key(run.config, run.source), batching(run.config), tuple(mesh.shape.items())
+  key = program.program_key(run.recipe, run.source)
+  return key, batching(run.recipe), tuple(mesh.shape.items())
 
 
-def compiled(run, program, alone, width, streams, mesh):
-  """The compiled program of `width` members that read `streams` different batches, and what moves its state."""
-  config = run.config
-  how, rules = batching(config), tuple(config.mesh.rules)
+def stack(run, functions, alone, width, streams, mesh, engines) -> Stacked:
+  """The compiled program of `width` members that read `streams` different batches, taken from the dict `engines` or
+  added to it.
+
+  Args:
+    run: one of the members.
+    functions: its `program.Program`.
+    alone: the shapes of its state.
+    width, streams: numbers of places and of different batches.
+    mesh: a ('members', 'data', 'model') mesh.
+    engines: the dict of those that are compiled already.
+  """
+  how, rules = batching(run.recipe), tuple(run.recipe.mesh.rules)
   key = (*_family(run, mesh), width, streams)
-  if key not in _ENGINES:
-    shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
-    everywhere, examples = (
-      NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
-    )
-    placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-    step = (
-      jax.jit(
-        stacking.make_step(program.step.__wrapped__, how, mesh),
-        donate_argnums=0,
-        out_shardings=(shardings, everywhere),
-      )
-      .lower(
-        jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
-        {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()},
-        placed((width,), jnp.int32, everywhere),
-      )
-      .compile()
-    )
-    single = sharding.shard(alone, mesh, rules)
-    _ENGINES[key] = wave.Engine(
-      step,
-      jax.jit(
-        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), out_shardings=shardings
-      ),
-      jax.jit(stacking.put, donate_argnums=0, out_shardings=shardings),
-      jax.jit(stacking.take, out_shardings=single),
-      jax.jit(
-        lambda state: stacking.removed(state, optimizer.where(config)), out_shardings=everywhere
-      ),
-      shapes,
-      shardings,
-      single,
-      everywhere,
-      mesh,
-      how,
-      width,
-      streams,
-    )
-  return _ENGINES[key]
+  if key in engines:
+    return engines[key]
+  shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
+  single = sharding.shard(alone, mesh, rules)
+  everywhere, examples = (
+    NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
+  )
+  placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+  batches = {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()}
+  many = stacking.make_step(functions.step.__wrapped__, how, mesh)
+  step = jax.jit(many, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
+    jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
+    batches,
+    placed((width,), jnp.int32, everywhere),
+  )
+  zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  removed = lambda state: stacking.removed(state, run.recipe.where)
+  engines[key] = Stacked(
+    step=step.compile(),
+    blank=jax.jit(zeros, out_shardings=shardings),
+    put=jax.jit(stacking.put, donate_argnums=0, out_shardings=shardings),
+    take=jax.jit(stacking.take, out_shardings=single),
+    removed=jax.jit(removed, out_shardings=everywhere),
+    shapes=shapes,
+    shardings=shardings,
+    alone=single,
+    everywhere=everywhere,
+    mesh=mesh,
+    batching=how,
+    width=width,
+    streams=streams,
+  )
+  return engines[key]
 
 
 def _batch(run):
   """The shapes of one global batch."""
-  rows, part = run.config.batch_size, run.data.train(0)  # not traced: a teacher may be asked
+  rows, part = run.recipe.batch_size, run.data.train(0)  # not traced: a teacher may be asked
   narrow = jax.dtypes.canonicalize_dtype
   return {
     name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), narrow(x.dtype)) for name, x in part.items()
   }
 
 
-def _mesh(config, count):
-  shape = (config.population.mesh, config.mesh.data, config.mesh.model)
-  mesh = stacking.make_mesh(*shape, count=count, batch_size=config.batch_size)
-  sharding.check_batch(mesh, config.batch_size)
+def _mesh(recipe, count):
+  shape = (recipe.population.mesh, recipe.mesh.data, recipe.mesh.model)
+  mesh = stacking.make_mesh(*shape, count=count, batch_size=recipe.batch_size)
+  sharding.check_batch(mesh, recipe.batch_size)
   return mesh

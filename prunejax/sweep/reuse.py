@@ -1,7 +1,7 @@
 """Cells that another work directory has run already: a pre-trained model of one preset serves the next."""
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import console, inputs
 

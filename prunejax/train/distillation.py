@@ -16,16 +16,19 @@ from prunejax.train import families, inputs
 PREFIX = 'teacher_'  # of the arrays of a batch
 
 
-def with_soft_targets(config, source, data):
+def with_soft_targets(recipe, source, data):
   """`data` whose training batches also hold 'teacher_<head>', float32 logits [b, ...] of the teacher's heads.
 
   The same data without a teacher. Raises ValueError, before anything is compiled, for a teacher with another
   vocabulary, other heads, another number of classes, or too few positions.
   """
-  c = config.distill
+  c = recipe.distill
   if not c.teacher:
     return data
-  check(config, data.task)
+  if data.task and not data.task.classes:
+    raise ValueError(
+      f'distill.teacher={c.teacher!r}: {recipe.data.task} is a regression and has no classes to soften'
+    )
   folder = folder_of(c.teacher)
   kind = families.of_size(source.size)
   fail = lambda what: _fail(c.teacher, what)
@@ -36,22 +39,20 @@ def with_soft_targets(config, source, data):
     fail(
       f'has another vocabulary ({size.vocab_size} pieces) than the model ({source.size.vocab_size})'
     )
-  if config.data.seq_len > size.max_position_embeddings:
+  if recipe.data.seq_len > size.max_position_embeddings:
     fail(
-      f'has {size.max_position_embeddings} positions, fewer than data.seq_len={config.data.seq_len}'
+      f'has {size.max_position_embeddings} positions, fewer than data.seq_len={recipe.data.seq_len}'
     )
   heads = families.heads(kind, data.task)
   outputs = len(data.task.classes) if data.task else 1
-  size = families.read_only(kind, size)
-  for field in kind.dropout:
-    setattr(size, field, 0.0)
+  size = families.with_dropout(families.read_only(kind, size), 0.0)
   try:
     params, _ = kind.files.load(folder, heads=heads)
   except ValueError as error:
     fail(f'has no heads {", ".join(heads)}: {str(error).splitlines()[0]}')
   if data.task and params['classifier']['kernel'].shape[-1] != outputs:
     fail(
-      f'tells {params["classifier"]["kernel"].shape[-1]} classes, {config.data.task} has {outputs}'
+      f'tells {params["classifier"]["kernel"].shape[-1]} classes, {recipe.data.task} has {outputs}'
     )
   say = _said(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
   params = jax.tree.map(jax.numpy.asarray, params)
@@ -61,21 +62,6 @@ def with_soft_targets(config, source, data):
     return {**batch, **{PREFIX + head: np.asarray(x) for head, x in say(params, batch).items()}}
 
   return data._replace(train=train)
-
-
-def check(config, task=None):
-  """Refuses what could only fail later. Raises ValueError naming the key."""
-  c = config.distill
-  if not c.teacher:
-    return
-  if not 0 < c.temperature < float('inf'):
-    raise ValueError(f'distill.temperature={c.temperature!r}: expected a number above 0')
-  if not 0 <= c.weight <= 1:
-    raise ValueError(f'distill.weight={c.weight!r}: expected a share in [0, 1]')
-  if task is not None and not task.classes:
-    raise ValueError(
-      f'distill.teacher={c.teacher!r}: {config.data.task} is a regression and has no classes to soften'
-    )
 
 
 def folder_of(teacher):

@@ -1,7 +1,36 @@
 """Held-out scores: sums over batches for pre-training, the tasks' own metrics for fine-tuning."""
 
+import jax
 import numpy as np
 from scipy import stats
+
+import prunejax
+from prunejax.pruning import placement
+
+
+def scores(state, data, program, layout) -> dict:
+  """Held-out scores of a state; of a task also the loss on what it was trained on.
+
+  Args:
+    state: of one run.
+    data: its `inputs.Data`.
+    program: its `program.Program`.
+    layout: batch -> the same on the devices.
+
+  Returns:
+    {name: float}.
+  """
+  measure = lambda params, batch: jax.tree.map(
+    placement.on_host, program.measure(params, layout(batch))
+  )
+  params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
+  if not data.task:
+    return pretraining(measure, params, data.held_out())
+  regression = not data.task.classes
+  held_out = finetuning(measure, params, data.held_out(), data.task.metrics, regression)
+  fit = finetuning(measure, params, data.train_set(), (), regression)
+  floor = {} if regression else {'majority': data.majority}
+  return {'dev_loss': held_out.pop('loss'), **held_out, 'train_loss': fit['loss'], **floor}
 
 
 def accuracy(guess, label):

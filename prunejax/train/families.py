@@ -1,5 +1,6 @@
 """What belongs to each kind of model: an encoder, 'bert', and a decoder, 'gpt2'. One row each."""
 
+import copy
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -124,11 +125,6 @@ def named(name, where):
   return KINDS[name]
 
 
-def name_of(config):
-  """What a config calls a fresh model; one written before there were decoders says nothing."""
-  return config.model.get('kind', 'bert')
-
-
 def in_folder(folder):
   """The Kind that a Hugging Face folder holds; without a model_type it is taken for a BERT."""
   path = pathlib.Path(folder) / 'config.json'
@@ -152,10 +148,18 @@ def parsed(text):
   return size_of(json.loads(text))
 
 
-def fresh_size(kind, model, vocab_size):
-  """The size that the group `model` of a config asks for."""
-  fields = {field: model[key] for key, field in kind.names.items()}
+def fresh_size(kind, sizes, vocab_size):
+  """A size of the family. sizes: {key of SIZE_KEYS: number}, as the group `model` of a config has."""
+  fields = {field: sizes[key] for key, field in kind.names.items()}
   return kind.config(vocab_size=vocab_size, **fields)
+
+
+def with_dropout(size, rate):
+  """A copy of `size` whose model drops the share `rate`."""
+  size = copy.deepcopy(size)
+  for field in of_size(size).dropout:
+    setattr(size, field, rate)
+  return size
 
 
 def read_only(kind, size):

@@ -1,16 +1,6 @@
 """A run ends where its loss, its gradient or a pruning score is not finite."""
 
-import jax
 import numpy as np
-
-
-def finite_means(pending, at, nan_scores=()):
-  """Means of the metrics of the last steps, the newest being step `at`. Raises FloatingPointError for the first NaN."""
-  if not pending:
-    return {}
-  table = {k: np.array([float(m[k]) for m in jax.device_get(pending)]) for k in pending[0]}
-  check_finite(table, at, nan_scores)
-  return {k: v.mean() for k, v in table.items()}
 
 
 def check_finite(table, at, nan_scores=()):

@@ -1,17 +1,19 @@
-"""One run, from a config to a folder: inputs, program, state, loop, scores, model. Killed at any point, it goes on."""
+"""The train loop, one for a single run and for many that are one program. Killed at any point, it resumes."""
 
+import contextlib
 import json
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import prunejax
 from prunejax import files
 from prunejax.pruning import placement
-from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import (
   checkpoint,
-  configs,
   console,
   distributed,
   evaluate,
@@ -21,58 +23,61 @@ from prunejax.train import (
   metrics_log,
   optimizer,
   preemption,
+  program,
+  recipe,
   sharding,
-  specs,
+  who_pays,
   workdir,
 )
-from prunejax.train.program import (
-  DTYPES,
-  abstract_state,
-  build,
-  check_step,
-  initial_state,
-  pretrained,
-  program_key,
-  read_inputs,
-)
-from prunejax.train.step import VIEWS
-
-__all__ = [
-  'abstract_state',
-  'build',
-  'check',
-  'initial_state',
-  'pretrained',
-  'program_key',
-  'read_inputs',
-  'train',
-]
-LEAST = {
-  'seed': 0,
-  'batch_size': 1,
-  'data.examples': 0,
-  'data.max_predictions': 1,
-  'eval.every': 0,
-  'eval.batches': 1,
-  'eval.batch_size': 1,
-  'checkpoint.every': 0,
-  'checkpoint.keep': 1,
-  'log.every': 0,
-  'population.members': 0,
-  'population.memory': 0.0,
-  'mesh.model': 1,
-  'data.vocab_size': 1,
-  **{f'model.{key}': 1 for key in families.SIZE_KEYS},
-}
+from prunejax.train.recipe import Recipe
 
 
-def train(config, folder, *, title='', say=console.say):
+class Run(NamedTuple):
+  """A run before it starts."""
+
+  key: str  # the hash of a cell, '' for a run by itself
+  title: str  # starts each console line
+  recipe: Recipe
+  folder: Any
+  source: inputs.Source
+  data: inputs.Data
+  tx: Any
+
+
+class Engine(NamedTuple):
+  """How the loop steps the states of its members, which are called by their places. A single run has place 0."""
+
+  members: int  # how many there are, those that are done included
+  step: Callable  # (state, batch, places that train) -> (state, {metric: [] or [places]})
+  batch: Callable  # step number -> batch, numpy, this process's part
+  start: Callable  # iterable of (place, its first state) -> state
+  member: Callable  # (state, place) -> the state of one
+  sparsity: Callable  # state -> [sparsity of each place]
+  nan_scores: Callable  # (opt_state, place) -> {leaf: step}, see prunejax.nan_scores
+  shapes: Any  # of the state
+  shardings: Any  # of the state
+  alone: Any  # shardings of the state of one
+  mesh: Any
+
+
+class Saves(NamedTuple):
+  """Where and when the loop saves its state."""
+
+  folder: Any  # of the checkpoints
+  every: int  # steps, 0: only when SIGTERM comes
+  keep: int  # the newest ones
+  config: Any  # JSON that stands beside the state
+  spent: Any = None  # file for the seconds that members have cost, None: not kept
+
+
+def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
   """Trains one run and returns its result.
 
   Args:
     config: a ConfigDict with the keys of configs/base.py.
     folder: the work directory; one that holds another config is refused.
     title: starts each console line.
+    compiled: a `program.Compiled` that several runs of a process share. None: this run compiles for itself.
     say: prints a line.
 
   Returns:
@@ -84,198 +89,349 @@ def train(config, folder, *, title='', say=console.say):
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
   """
   began = time.perf_counter()
+  compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
-  tx = optimizer.make(config)
-  check(config)
-  folder = workdir.owned(folder, configs.identity(config))
+  # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
+  resolved = recipe.resolve(config)
+  folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
     return done
-  # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
-  sharding.check_batch(mesh, config.batch_size)
-  source, data = read_inputs(config, sharding.part_of_batch(mesh))
-  program = build(config, source, data, tx)
-  abstract = abstract_state(config, program, tx)
-  check_step(config, program, abstract, data.train(0))
-  shardings = sharding.shard(abstract, mesh, tuple(config.mesh.rules))
-  program = program._replace(step=sharding.steady(program.step, shardings))
-  loaded = pretrained(config, source, program, abstract['params'])
+  mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
+  sharding.check_batch(mesh, resolved.batch_size)
+  source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
+  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved))
+  functions = program.build(resolved, source, data, run.tx, compiled)
+  abstract = program.abstract_state(resolved, functions, run.tx)
+  program.check_step(resolved, functions, abstract, data.train(0))
+  engine = single(run, functions, abstract, mesh, compiled.engines)
+  loaded = program.pretrained(resolved, source, functions, abstract['params'])
   if distributed.first():
-    workdir.claim(folder, configs.identity(config))
+    workdir.claim(folder, resolved.identity)
   distributed.together('claimed')
+
+  def settle(run, outcome, seconds):
+    if isinstance(outcome, FloatingPointError):
+      raise outcome
+    results.append(outcome)
+
+  c, results = resolved.checkpoint, []
+  saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
   with workdir.held(folder, distributed.first()):
-    state, manager = None, None
-    if config.checkpoint.every or files.exists(folder / 'checkpoints'):
-      manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
-      state, damaged = checkpoint.restore(manager, abstract, shardings)
-      for step, why in damaged:
-        say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
-    if state is not None:
-      say(f'{title}  goes on at step {int(state["step"])} of {config.steps}')
-    else:
-      state = sharding.place(initial_state(config, program, tx, loaded), shardings)
-      if config.log.who_pays:
-        who_pays(
-          config, program, state['params'], sharding.put_batch(data.train(0), mesh), folder, say
-        )
-
-    start, board, home = (
-      int(state['step']),
-      config.log.tensorboard,
-      folder if distributed.first() else None,
+    first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
+    cost = {0: time.perf_counter() - began}
+    train_members(
+      engine, functions, {0: run}, saves, first, settle=settle, say=say, title=title, cost=cost
     )
-    writer = metrics_log.Log(home, title, config.steps, start=start, tensorboard=board, say=say)
-    try:
-      with preemption.notice() as told:
-        state = _loop(
-          config, state, data, program, mesh, writer, manager, folder / 'checkpoints', told
+  return results[0]
+
+
+def single(run, functions, abstract, mesh, engines) -> Engine:
+  """The engine of one run. Its jitted step is taken from the dict `engines`, or added to it."""
+  rules = tuple(run.recipe.mesh.rules)
+  shardings = sharding.shard(abstract, mesh, rules)
+  key = ('single', program.program_key(run.recipe, run.source), mesh)
+  if key not in engines:
+    engines[key] = sharding.steady(functions.step, shardings)
+  step = engines[key]
+
+  def sparsity(state):
+    masks = prunejax.get_masks(state['opt_state'], state['params'])
+    return [prunejax.masks.sparsity(masks, run.recipe.where)['total']]
+
+  return Engine(
+    members=1,
+    step=lambda state, batch, places: step(state, sharding.put_batch(batch, mesh)),
+    batch=run.data.train,
+    start=lambda first_states: next(first_states)[1],
+    member=lambda state, place: state,
+    sparsity=sparsity,
+    nan_scores=lambda opt_state, place: prunejax.nan_scores(opt_state),
+    shapes=abstract,
+    shardings=shardings,
+    alone=shardings,
+    mesh=mesh,
+  )
+
+
+def train_members(engine, functions, runs, saves, first_state, *, settle, say, title, cost):
+  """Trains the members of an engine to their ends, from the newest checkpoint if there is one.
+
+  Args:
+    engine: an `Engine`.
+    functions: the `program.Program` of one member.
+    runs: {place: Run} of those that are not done. Their folders are claimed.
+    saves: a `Saves`.
+    first_state: Run -> its state of step 0, on the host or on any device.
+    settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
+    say: prints a line.
+    title: starts the lines that are about all members.
+    cost: {place: seconds that it has cost already}.
+
+  Raises:
+    preemption.Preempted: SIGTERM came; the step it came in is saved.
+  """
+  live, together = dict(runs), engine.members > 1
+  clock = _Clock(cost)
+  progress = _Progress(title, engine.members, say)
+  with contextlib.ExitStack() as closing:
+    manager = None
+    if saves.every or files.exists(saves.folder):
+      manager = checkpoint.manager(saves.folder, saves.keep)
+      closing.callback(_close_manager, manager)
+    state = _restored(engine, manager, saves, live, clock, title, say)
+    if state is None:
+      state = engine.start(_first_states(engine, functions, live, first_state, say))
+    start = int(state['step'])
+    logs = {place: _log(run, start, together, say) for place, run in live.items()}
+    closing.callback(lambda: [log.close() for log in logs.values()])
+
+    def end(place, outcome):
+      logs.pop(place).close()
+      settle(live.pop(place), outcome, clock.spent[place])
+
+    def end_failed(at):
+      clock.charge(live)
+      for place, error in _failures(pending, live, history, at, state['opt_state'], engine):
+        end(place, error)
+      pending.clear()
+
+    def finish_ended(at):
+      for place, run in [(p, run) for p, run in live.items() if run.recipe.steps <= at]:
+        clock.charge(live)
+        logs[place].say = say
+        seconds = lambda place=place: clock.charge([place])
+        end(
+          place, finish(run, engine, functions, engine.member(state, place), logs[place], seconds)
         )
-      seconds = lambda: time.perf_counter() - began
-      place = lambda batch: sharding.put_whole(batch, mesh)
-      return finish(config, state, data, program, source, folder, writer, seconds, place)
-    finally:
-      writer.close()
-      if manager:
-        manager.wait_until_finished()
-        manager.close()
+
+    clock.charge(live)
+    finish_ended(start)
+    stop = max((run.recipe.steps for run in live.values()), default=start)
+    pending, history = [], {place: [] for place in live}
+    batches = inputs.prefetch(engine.batch, start, stop)
+    with preemption.notice() as asked_to_stop:
+      for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
+        state, metrics = engine.step(state, batch, live)
+        pending.append(metrics)
+        if at == start + 1:
+          jax.block_until_ready(metrics)
+          progress.start(at, stop)
+          for log in logs.values():
+            log.start(at)
+        logged = [p for p, run in live.items() if _due(run.recipe.log.every, at, run)]
+        scored = [p for p, run in live.items() if _due(run.recipe.eval.every, at, run)]
+        ends = any(run.recipe.steps == at for run in live.values())
+        saved = bool(saves.every) and (at % saves.every == 0 or ends)
+        if logged or scored or ends or saved:
+          end_failed(at)
+          logged = [place for place in logged if place in live]
+        if logged:
+          progress.wrote(at, _write(engine, state, live, logged, logs, history, at), live)
+        else:
+          progress.alive(at, metrics, live)
+        if asked_to_stop():
+          end_failed(at)
+          _write_spent(saves, clock)
+          checkpoint.save_now(manager, saves.folder, state, saves.config)
+          raise preemption.Preempted(
+            f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
+          )
+        if saved and live:
+          _write_spent(saves, clock)
+          checkpoint.save(manager, state, saves.config)
+        for place in scored:
+          if place in live and at < live[place].recipe.steps:
+            values = evaluate.scores(
+              engine.member(state, place), live[place].data, functions, _layout(engine)
+            )
+            logs[place].write(at, 'eval', values)
+            clock.charge([place])
+        if at < stop:
+          finish_ended(at)
+        if not live:
+          break
+    finish_ended(stop)  # SIGTERM ends this at once: the state is saved
 
 
-def finish(
-  config, state, data, program, source, folder, writer, seconds, place=lambda batch: batch
-):
+def finish(run, engine, functions, state, log, seconds) -> dict:
   """Scores a trained state, writes its model and its result.json, and returns the result.
 
-  seconds: () -> its cost. place: lays a batch out as the program takes it.
+  Args:
+    run: its Run.
+    engine, functions: as in `train_members`.
+    state: the state of the run.
+    log: its `metrics_log.Log`.
+    seconds: () -> what the run has cost so far.
   """
-  metrics = scores(state, data, program, place)
+  recipe, source = run.recipe, run.source
+  metrics = evaluate.scores(state, run.data, functions, _layout(engine))
   masks = prunejax.get_masks(state['opt_state'], state['params'])
-  writer.write(config.steps, 'eval', metrics)
-  params = jax.tree.map(placement.on_host, program.view(state['params'], masks))
-  if config.keep_model and distributed.first():
+  log.write(recipe.steps, 'eval', metrics)
+  params = jax.tree.map(placement.on_host, functions.view(state['params'], masks))
+  kept = {'model': params} if recipe.keep_model else {}
+  if recipe.keep_latent:  # every process has a part of it
+    kept['latent'] = jax.tree.map(placement.on_host, state['params'])
+  for name, weights in kept.items() if distributed.first() else ():
     files.deliver(
-      folder / 'model', lambda out: families.save(out, params, source.size, source.tokenizer)
+      run.folder / name,
+      lambda out, weights=weights: families.save(out, weights, source.size, source.tokenizer),
     )
-  if config.keep_latent:
-    latent = jax.tree.map(placement.on_host, state['params'])  # every process has a part of it
-    if distributed.first():
-      files.deliver(
-        folder / 'latent', lambda out: families.save(out, latent, source.size, source.tokenizer)
-      )
   result = {
     'metrics': metrics,
-    'sparsity': prunejax.masks.sparsity(params, optimizer.where(config))['total'],
+    'sparsity': prunejax.masks.sparsity(params, recipe.where)['total'],
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
-    'steps': config.steps,
+    'steps': recipe.steps,
     'seconds': round(seconds(), 2),
   }
   if distributed.first():
-    workdir.finish(folder, result)
+    workdir.finish(run.folder, result)
   distributed.together('finished')
   return result
 
 
-def _loop(config, state, data, program, mesh, writer, manager, folder, told):
-  """Steps from where the state is to the end. Told to stop, it saves the step it is at and raises Preempted."""
-  pending, start = [], int(state['step'])
-  for step, batch in zip(
-    range(start, config.steps), inputs.prefetch(data.train, start, config.steps), strict=True
-  ):
-    state, metrics = program.step(state, sharding.put_batch(batch, mesh))
-    pending.append(metrics)
-    at = step + 1
-    due = lambda every: bool(every) and (at % every == 0 or at == config.steps)  # noqa: B023
-    if step == start:
-      jax.block_until_ready(metrics)
-      writer.start(at)
-    if due(config.log.every) or due(config.checkpoint.every):
-      means = finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
-      if due(config.log.every):
-        pending = []
-        shown = {'loss': means['loss'], 'lr': optimizer.learning_rate(config, step)}
-        if optimizer.groups(config) or config.hold_zeros:
-          masks = prunejax.get_masks(state['opt_state'], state['params'])
-          shown['sparsity'] = prunejax.masks.sparsity(masks, optimizer.where(config))['total']
-        writer.write(at, 'train', shown | {k: v for k, v in means.items() if k not in shown})
-    writer.alive(at, metrics['loss'])
-    if manager and due(config.checkpoint.every):
-      checkpoint.save(manager, state, config.to_json_best_effort())
-    if told():
-      finite.finite_means(pending, at, prunejax.nan_scores(state['opt_state']))
-      checkpoint.save_now(manager, folder, state, config.to_json_best_effort())
-      raise preemption.Preempted(
-        f'told to stop by SIGTERM: step {at} of {config.steps} is saved in {str(folder)!r}'
-      )
-    if due(config.eval.every) and at < config.steps:
-      writer.write(
-        at, 'eval', scores(state, data, program, lambda batch: sharding.put_whole(batch, mesh))
-      )
-  finite.finite_means(pending, config.steps, prunejax.nan_scores(state['opt_state']))
+def _restored(engine, manager, saves, live, clock, title, say):
+  """The state of the newest checkpoint that can be read, or None."""
+  if manager is None:
+    return None
+  state, damaged = checkpoint.restore(manager, engine.shapes, engine.shardings)
+  for step, why in damaged:
+    say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
+  if state is None:
+    return None
+  if saves.spent and files.exists(saves.spent):
+    spent = {int(place): seconds for place, seconds in files.read_json(saves.spent).items()}
+    clock.spent |= {place: spent[place] for place in live if place in spent}
+  steps = max(run.recipe.steps for run in live.values())
+  say(f'{title}  goes on at step {int(state["step"])} of {steps}')
   return state
 
 
-def scores(state, data, program, place=lambda batch: batch):
-  """Held-out scores of a state; of a task also the loss on what it was trained on."""
-  measure = lambda params, batch: jax.tree.map(
-    placement.on_host, program.measure(params, place(batch))
+def _first_states(engine, functions, live, first_state, say):
+  """(place, state of step 0) of each member, one after the other: memory may hold them only stacked."""
+  for place, run in live.items():
+    state = sharding.place(first_state(run), engine.alone)
+    if run.recipe.log.who_pays:
+      batch = sharding.put_batch(run.data.train(0), engine.mesh)
+      who_pays.report(run.recipe, functions, state['params'], batch, run.folder, say)
+    yield place, state
+
+
+def _log(run, start, together, say):
+  """The log of a run; of members that train together no line is printed but one about all."""
+  return metrics_log.Log(
+    run.folder if distributed.first() else None,
+    run.title,
+    run.recipe.steps,
+    start=start,
+    tensorboard=run.recipe.log.tensorboard,
+    say=console.silent if together else say,
   )
-  params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
-  if not data.task:
-    return evaluate.pretraining(measure, params, data.held_out())
-  regression = not data.task.classes
-  dev = evaluate.finetuning(measure, params, data.held_out(), data.task.metrics, regression)
-  fit = evaluate.finetuning(measure, params, data.train_set(), (), regression)
-  floor = {} if regression else {'majority': data.majority}
-  return {'dev_loss': dev.pop('loss'), **dev, 'train_loss': fit['loss'], **floor}
 
 
-def check(config):
-  """Refuses what could only fail later. Raises ValueError naming the key."""
-  for key, value, known in (
-    ('view', config.view, list(VIEWS)),
-    ('model.dtype', config.model.dtype, list(DTYPES)),
-    ('model.kind', families.name_of(config), list(families.KINDS)),
-    ('model.initializer', config.model.initializer, ['normal', 'fan_in']),
-    ('data.pairs', config.data.pairs, ['matched', 'first']),
-    ('population.batching', config.population.batching, ['auto', 'map', 'vmap']),
-  ):
-    if value not in known:
-      raise ValueError(
-        f'{key}={value!r}{specs.suggest(value, known)}: expected one of {", ".join(known)}'
-      )
-  values = configs.flat(config)
-  for key, least in LEAST.items():
-    if values[key] < least:
-      raise ValueError(f'{key}={values[key]!r}: expected at least {least}')
-  if config.seed >= 2**63:
-    raise ValueError(f'seed={config.seed}: expected less than 2**63')
-  sharding.check_rules(config.mesh.rules)
-  if not 0 <= config.model.dropout < 1:
-    raise ValueError(f'model.dropout={config.model.dropout!r}: expected a share in [0, 1)')
-  latent = [name for name, group in optimizer.groups(config).items() if not group.zero_pruned]
-  if latent and config.view == 'plain':
-    raise ValueError(
-      f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned'
-    )
-  if config.keep_latent and not latent:
-    raise ValueError(
-      'keep_latent=True: no pruning group has zero_pruned=False, so nothing lives on under a mask'
-    )
+def _write_spent(saves, clock):
+  if saves.spent and distributed.first():
+    files.write(saves.spent, json.dumps(clock.spent))
 
 
-def who_pays(config, program, params, batch, folder, say):
-  """Prints and saves, before training, what the schedule's end will take from each leaf."""
-  rng = jax.random.key(config.seed)
-  gradient = lambda: program.gradient(params, batch, rng)
-  observed = lambda: program.observe(lambda p: p, batch, rng)
-  for name, group in optimizer.groups(config).items():
-    key = f'prune.{name}'
-    needs = sorted(optimizer.pieces(group, key)[0].needs - {'grad'})
-    if needs and jax.process_count() > 1:
-      # Each process holds a part of the batch, which would have to be compiled into the program.
-      say(f'{key}: who pays is not known before masks first move: it needs {", ".join(needs)}')
-      continue
-    rows = optimizer.who_pays(group, key, params, config.steps, gradient, observed)
-    say(format_report(rows))
-    if distributed.first():
-      files.write(folder / f'who_pays_{name}.json', json.dumps(to_dict(rows), indent=1))
+def _layout(engine):
+  """batch -> batch on the devices, for evaluation: every process has all of it."""
+  return lambda batch: sharding.put_whole(batch, engine.mesh)
+
+
+def _due(every, at, run):
+  return bool(every) and (at % every == 0 or at == run.recipe.steps)
+
+
+def _failures(pending, live, history, at, opt_state, engine):
+  """[(place, error)] of members that are not finite; the metrics of the others join their history."""
+  if not pending:
+    return []
+  fetched = jax.device_get(pending)
+  table = {
+    name: np.stack([np.atleast_1d(metrics[name]) for metrics in fetched]) for name in pending[0]
+  }
+  failed = []
+  for place in live:
+    column = {name: values[:, place] for name, values in table.items()}
+    try:
+      finite.check_finite(column, at, engine.nan_scores(opt_state, place))
+      history[place].append(column)
+    except FloatingPointError as error:
+      failed.append((place, error))
+  return failed
+
+
+def _write(engine, state, live, logged, logs, history, at):
+  """Writes the rows that are due to the logs of their runs; returns them as {place: values}."""
+  prunes = any(run.recipe.prune or run.recipe.hold_zeros for run in live.values())
+  sparsity = engine.sparsity(state) if prunes else None
+  rows = {}
+  for place in sorted(logged):
+    run, parts = live[place], history[place]
+    means = {
+      name: np.concatenate([part[name] for part in parts]).mean(dtype=np.float64)
+      for name in parts[0]
+    }
+    history[place] = []
+    row = {'loss': means['loss'], 'lr': optimizer.learning_rate(run.recipe, at - 1)}
+    if prunes:
+      row['sparsity'] = sparsity[place]
+    rows[place] = row | {k: v for k, v in means.items() if k not in row}
+    logs[place].write(at, 'train', rows[place])
+  return rows
+
+
+class _Clock:
+  """Seconds that each member has cost: what passes is divided among the members it is charged to."""
+
+  def __init__(self, cost):
+    self.spent, self._since = dict(cost), time.perf_counter()
+
+  def charge(self, places):
+    """Charges the time since the last charge; returns the seconds of the last of `places`."""
+    now, places = time.perf_counter(), list(places)
+    for place in places:
+      self.spent[place] += (now - self._since) / len(places)
+    self._since = now
+    return self.spent[places[-1]] if places else 0.0
+
+
+class _Progress:
+  """Console lines: about all members of a program, or a sign of life where nothing is logged."""
+
+  def __init__(self, title, members, say):
+    self._title, self._members, self._say = title, members, say
+    self._silence, self._pace = console.Silence(), None
+
+  def start(self, at, stop):
+    """The clock of the rate starts here, after the first step has compiled."""
+    self._pace = console.Pace(at, stop)
+
+  def alive(self, at, metrics, live):
+    """A line where there has been none for a while."""
+    if self._silence.over():
+      losses = np.atleast_1d(np.asarray(metrics['loss']))
+      self._line(at, {place: {'loss': losses[place]} for place in live}, live)
+
+  def wrote(self, at, rows, live):
+    """After rows were written; the log of a single run has printed them itself."""
+    self._silence.broken()
+    if self._members > 1:
+      self._line(at, rows, live)
+
+  def _line(self, at, rows, live):
+    loss = [row['loss'] for row in rows.values()]
+    text = f'{self._title}  train {at}/{self._pace.stop}  {self._pace.words(at)}'
+    text += f'loss {console.number(np.mean(loss))}'
+    if self._members > 1:
+      text += f' (worst {console.number(max(loss))})'
+      sparsity = [row['sparsity'] for row in rows.values() if 'sparsity' in row]
+      text += f'  sparsity {min(sparsity):.2f} to {max(sparsity):.2f}' if sparsity else ''
+      text += f'  {len(live)} of {self._members} members train'
+    self._say(text)
+
+
+def _close_manager(manager):
+  manager.wait_until_finished()
+  manager.close()

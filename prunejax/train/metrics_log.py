@@ -13,24 +13,6 @@ from tensorboardX import SummaryWriter
 from prunejax import files
 from prunejax.train import console
 
-PATIENCE = 30.0  # seconds of silence after which a run that goes on says so
-
-
-class Silence:
-  """How long nothing has been said. `over()` is true after `PATIENCE` seconds, and starts the wait anew."""
-
-  def __init__(self):
-    self.broken()
-
-  def broken(self):
-    self._since = time.perf_counter()
-
-  def over(self):
-    if time.perf_counter() - self._since < PATIENCE:
-      return False
-    self.broken()
-    return True
-
 
 class Log:
   """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew.
@@ -39,8 +21,7 @@ class Log:
   """
 
   def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
-    self.title, self.steps, self.say, self._since, self._file = title, steps, say, None, None
-    self._silence = Silence()
+    self.title, self.steps, self.say, self._pace, self._file = title, steps, say, None, None
     if folder is None:
       return
     folder = files.path(folder)
@@ -54,20 +35,14 @@ class Log:
 
   def start(self, step):
     """The clock of the rate starts here, after the first step has compiled."""
-    self._since = (step, time.perf_counter())
-
-  def alive(self, step, loss):
-    """A line for a person, and no row, where there has been none for a while. loss: of that step, an array."""
-    if self._file is not None and self._silence.over():
-      pace = self._pace(self._rate(step), step)
-      self.say(f'{self.title}  train {step}/{self.steps}  {pace}loss {console.number(float(loss))}')
+    self._pace = console.Pace(step, self.steps)
 
   def write(self, step, kind, values):
     """One row of numbers: to the file and the board, and as a line a person can read."""
     if self._file is None:
       return
     values = {name: float(v) for name, v in values.items()}
-    rate = self._rate(step)
+    rate = self._pace and self._pace.rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
     # NaN is not JSON; null is.
     clean = {
@@ -80,16 +55,8 @@ class Log:
         self._board.add_scalar(f'{kind}/{name}', value, step)
     self._mirror.sync()
     shown = '  '.join(f'{name} {console.number(value)}' for name, value in values.items())
-    self.say(f'{self.title}  {kind} {step}/{self.steps}  {self._pace(rate, step)}{shown}')
-    self._silence.broken()
-
-  def _pace(self, rate, step):
-    return f'{rate:.1f} steps/s  left {console.clock((self.steps - step) / rate)}  ' if rate else ''
-
-  def _rate(self, step):
-    if self._since is None or step <= self._since[0]:
-      return None
-    return (step - self._since[0]) / max(time.perf_counter() - self._since[1], 1e-9)
+    pace = self._pace.words(step) if self._pace else ''
+    self.say(f'{self.title}  {kind} {step}/{self.steps}  {pace}{shown}')
 
   def close(self):
     if self._file is None:

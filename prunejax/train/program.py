@@ -1,172 +1,228 @@
-"""What a run computes, from its config: inputs, compiled functions, first state. Nothing is trained here."""
+"""What a run computes, from its recipe: inputs, compiled functions, first state. Nothing is trained here."""
 
-import functools
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from prunejax.data import tasks
-from prunejax.models.hf import convert as hf_model
-from prunejax.models.hf import folder as hf_directory
-from prunejax.train import distillation, families, inputs, objectives, observe, optimizer, rivals
+from prunejax.models.hf import convert, folder
+from prunejax.train import distillation, families, inputs, objectives, observe, optimizer
+from prunejax.train.recipe import DTYPES
 from prunejax.train.step import VIEWS, make_train_step
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+class Compiled(NamedTuple):
+  """What the runs of one command have compiled, so that nothing is compiled twice. `Compiled.empty()` is the first."""
+
+  models: dict
+  programs: dict
+  engines: dict
+
+  @classmethod
+  def empty(cls):
+    return cls({}, {}, {})
+
+
+class Model(NamedTuple):
+  """A Flax module and the functions of it that do not depend on the optimizer."""
+
+  module: Any
+  draw: Callable  # rng -> parameters
+  loss: Callable  # (params, batch, rng) -> (loss, metrics)
+  measure: Callable  # (params, batch) -> sums or predictions, see objectives.py
+  residuals: Callable  # (params, batch) -> outputs that curve as the loss
 
 
 class Program(NamedTuple):
-  """What is compiled. Runs that differ in numbers only (see `program_key`) share one."""
+  """The compiled functions of a run. Runs that differ in numbers only (see `program_key`) share one."""
 
   model: Any
-  draw: Any
-  step: Any
-  measure: Any
-  gradient: Any
-  view: Any
-  observe: Any = None
+  draw: Callable  # rng -> parameters
+  step: Callable  # (state, batch) -> (state, metrics)
+  measure: Callable  # (params, batch) -> sums or predictions, see objectives.py
+  gradient: Callable  # (params, batch, rng) -> gradient of the loss
+  view: Callable  # (params, masks) -> what the model sees
+  observe: Callable  # (seen, batch, rng) -> extra arguments of `tx.update`
 
 
-_PROGRAMS = {}
+def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
+  """Reads size, vocabulary and data of a run. Raises before anything is compiled or written.
 
-
-def read_inputs(config, part=(0, 1)):
-  """(Source, Data) of a config. Raises before anything is compiled or written.
-
-  part: (index, count) of what this process computes of a training batch (`sharding.part_of_batch`).
+  Args:
+    recipe: a `recipe.Recipe`.
+    part: (index, count) of what this process computes of a training batch (`sharding.part_of_batch`).
   """
-  c = config.data
+  c = recipe.data
   root, cache = c.root or None, c.cache or None
   source = inputs.source(
-    config.init,
-    config.model,
+    recipe.init,
+    recipe.model._asdict(),
     c.vocab,
     c.vocab_size,
     c.corpus,
     root,
     cache,
-    kind=families.name_of(config),
+    kind=recipe.model.kind,
   )
-  kind = families.of_size(source.size)
-  for field in kind.dropout:
-    setattr(source.size, field, config.model.dropout)
+  family = families.of_size(source.size)
+  source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
   if c.seq_len > source.size.max_position_embeddings:
     raise ValueError(
       f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
     )
-  shared = dict(root=root, cache=cache, seed=config.seed)
-  shared |= dict(batch_size=config.batch_size, eval_size=config.eval.batch_size)
-  distillation.check(config)
+  shared = dict(root=root, cache=cache, seed=recipe.seed)
+  shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
     data = inputs.finetuning_data(
       source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
     )
   else:
-    how = dict(eval_batches=config.eval.batches, part=part, how=kind.examples)
-    data = inputs.pretraining_data(source.tokenizer, c.corpus, kind.recipe(c), **how, **shared)
-  return source, distillation.with_soft_targets(config, source, data)
+    how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
+    data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
+  return source, distillation.with_soft_targets(recipe, source, data)
 
 
-def program_key(config, source=None):
+def program_key(recipe, source=None) -> str:
   """Equal for two runs exactly when one compiled program serves both: every number that is data is left out.
 
-  Without `source` it says so for two models of one size.
+  Args:
+    recipe: a `recipe.Recipe`.
+    source: its `inputs.Source`. Without it the key is only comparable between models of one size.
   """
-  plain = config.to_dict()
-  numbers = ('seed', 'steps', 'init', 'pretrained', 'keep_model', 'keep_latent')
-  for key in (*numbers, 'checkpoint', 'log', 'eval', 'population'):
-    plain.pop(key, None)  # the config of a work directory has no 'population'
-  plain['optimizer'].pop('learning_rate')
-  plain['data'] = {'seq_len': config.data.seq_len, 'outputs': _outputs(config.data.task)}
-  plain['data'] |= {} if config.data.task else {'max_predictions': config.data.max_predictions}
-  plain['where'] = optimizer.where(config)
-  plain['prune'] = {
-    n: optimizer.compiled_part(g, f'prune.{n}') for n, g in optimizer.groups(config).items()
+  plain = {
+    'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
+    'outputs': _outputs(recipe.data.task),
+    'predictions': None if recipe.data.task else recipe.data.max_predictions,
+    'model': recipe.model,
+    'view': recipe.view,
+    'mesh': recipe.mesh,
+    'optimizer': _compiled_optimizer(recipe.optimizer),
+    'prune': [_compiled_group(group) for group in recipe.prune],
+    'where': [recipe.where, recipe.hold_zeros],
+    'penalty': recipe.penalty and [recipe.penalty.name, recipe.penalty.fixed, recipe.penalty.where],
+    'low_rank': recipe.low_rank
+    and [
+      recipe.low_rank.schedule.name,
+      optimizer.split(recipe.low_rank.schedule)[1],
+      _call(recipe.low_rank.when),
+      recipe.low_rank.where,
+    ],
+    'distill': _soft(recipe),
+    'size': source and source.size.to_dict(),
   }
-  for group in ('prox', 'low_rank', 'distill'):
-    plain.pop(group)
-  plain |= rivals.compiled_part(config) | ({'distill': _soft(config)} if _soft(config) else {})
-  size = source and source.size.to_dict()
-  return hashlib.sha256(json.dumps([plain, size], sort_keys=True, default=str).encode()).hexdigest()
+  return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _soft(config):
+def _compiled_optimizer(c):
+  plain = c._asdict()
+  # The learning rate, the steps and how they are divided into rounds are data.
+  for name in ('learning_rate', 'rounds', 'horizon'):
+    del plain[name]
+  return {**plain, 'rewind': _call(c.rewind)}
+
+
+def _compiled_group(group):
+  seedless = {k: v for k, v in group.criterion.arguments.items() if k != 'seed'}
+  return {
+    'name': group.name,
+    'where': group.where,
+    'criterion': [group.criterion.name, seedless],
+    'schedule': [group.schedule.name, optimizer.split(group.schedule)[1]],
+    'others': [_call(spec) for spec in (group.when, group.allocation, group.structure)],
+    'zero_pruned': group.zero_pruned,
+  }
+
+
+def _call(spec):
+  return spec and [spec.name, spec.arguments]
+
+
+def _soft(recipe):
   """(temperature, weight) of a run with a teacher, else (). The teacher itself is in the batches."""
-  return (config.distill.temperature, config.distill.weight) if config.distill.teacher else ()
+  c = recipe.distill
+  return (c.temperature, c.weight) if c.teacher else ()
 
 
-def _outputs(name):
-  """(numbers the head puts out, whether the task is a regression); None when `name` names no task."""
-  task = tasks.get(name) if name else None
+def _outputs(task):
+  """(numbers the head puts out, whether the task is a regression); None for pre-training."""
+  task = tasks.get(task) if task else None
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
-def build(config, source, data, tx) -> Program:
-  """The compiled functions of a run, made once for each `program_key`."""
-  key = program_key(config, source)
-  if key not in _PROGRAMS:
-    heads = families.heads(families.of_size(source.size), data.task)
-    outputs, regression = _outputs(config.data.task) or (1, False)
-    sized = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
-    model, draw, loss_fn, measure, curved = _model(
-      sized, heads, outputs, regression, config.model.dtype, config.model.initializer, _soft(config)
+def build(recipe, source, data, tx, compiled=None) -> Program:
+  """Makes the functions of a run, jitted.
+
+  Args:
+    recipe: a `recipe.Recipe`.
+    source, data: what `read_inputs` returned.
+    tx: what `optimizer.make` returned.
+    compiled: a `Compiled` to take the program from, or to add it to. None: a program of its own.
+  """
+  compiled = Compiled.empty() if compiled is None else compiled
+  key = program_key(recipe, source)
+  if key not in compiled.programs:
+    model = _model(recipe, source, data, compiled.models)
+    view = VIEWS[recipe.view]
+    residuals = None if _soft(recipe) else model.residuals
+    observed = observe.of(model.module, model.loss, residuals)
+    step = make_train_step(model.loss, tx, view, recipe.accumulate, observed)
+    gradient = jax.grad(lambda params, batch, rng: model.loss(params, batch, rng)[0])
+    compiled.programs[key] = Program(
+      model.module,
+      model.draw,
+      jax.jit(step, donate_argnums=0),
+      model.measure,
+      jax.jit(gradient),
+      view,
+      observed,
     )
-    view = VIEWS[config.view]
-    told = observe.of(model, loss_fn, None if _soft(config) else curved)
-    step = jax.jit(make_train_step(loss_fn, tx, view, config.accumulate, told), donate_argnums=0)
-    gradient = jax.jit(
-      lambda params, batch, rng: jax.grad(lambda p: loss_fn(p, batch, rng)[0])(params)
-    )
-    _PROGRAMS[key] = Program(model, draw, step, measure, gradient, view, told)
-  return _PROGRAMS[key]
+  return compiled.programs[key]
 
 
-@functools.lru_cache(maxsize=16)
-def _model(size, heads, outputs, regression, dtype, initializer, soft=()):
-  """(model, draw, loss_fn, measure, residuals), shared by programs that differ in their optimizer. size: its JSON."""
-  model = families.make(size, heads, outputs, DTYPES[dtype], initializer)
-  tuned = heads == ('classifier',)
-  taught = {'soft': objectives.distillation(*soft)} if soft else {}
-  made = objectives.finetuning if tuned else families.of_size(model.size).objective
-  objective = made(model, regression, **taught) if tuned else made(model, **taught)
-  return (
-    model,
-    jax.jit(lambda rng: _drawn(model, rng)),
-    objective[0],
-    jax.jit(objective[1]),
-    objective[2],
-  )
+def _model(recipe, source, data, models) -> Model:
+  """The model of a run, taken from `models` or added to it: programs with different optimizers share it."""
+  heads = families.heads(families.of_size(source.size), data.task)
+  outputs, regression = _outputs(recipe.data.task) or (1, False)
+  size = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
+  dtype, initializer, soft = recipe.model.dtype, recipe.model.initializer, _soft(recipe)
+  key = (size, heads, outputs, regression, dtype, initializer, soft)
+  if key not in models:
+    module = families.make(size, heads, outputs, DTYPES[dtype], initializer)
+    taught = {'soft': objectives.distillation(*soft)} if soft else {}
+    if heads == ('classifier',):
+      loss, measure, residuals = objectives.finetuning(module, regression, **taught)
+    else:
+      loss, measure, residuals = families.of_size(module.size).objective(module, **taught)
+    draw = jax.jit(lambda rng: _drawn(module, rng))
+    models[key] = Model(module, draw, loss, jax.jit(measure), residuals)
+  return models[key]
 
 
-def abstract_state(config, program, tx):
+def abstract_state(recipe, program, tx):
   """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
-  rng = jax.random.key(config.seed)
+  rng = jax.random.key(recipe.seed)
   params = jax.eval_shape(program.draw, rng)
-  try:
-    return jax.eval_shape(lambda p: _state(p, tx, rng), params)
-  except ValueError as error:
-    raise optimizer.told(config, error) from error
+  return jax.eval_shape(lambda p: _state(p, tx, rng), params)
 
 
-def check_step(config, program, abstract, batch):
+def check_step(recipe, program, abstract, batch):
   """Traces a step whose criteria look at the batch. Raises ValueError for leaves that they cannot score."""
-  if optimizer.looks_further(config):
-    try:
-      jax.eval_shape(program.step, abstract, batch)
-    except ValueError as error:
-      raise optimizer.told(config, error) from error
+  if any(group.criterion().needs - {'grad'} for group in recipe.prune):
+    jax.eval_shape(program.step, abstract, batch)
 
 
-def pretrained(config, source, program, shapes):
+def pretrained(recipe, source, program, shapes):
   """The weights in the folder of `init`, or None. Raises ValueError when they are another model's.
 
   A fine-tuned model brings its classifier along, unless the task has another number of classes.
   """
-  if source.folder is None or not config.pretrained:
+  if source.folder is None or not recipe.pretrained:
     return None
-  classes = hf_directory.read_config(source.folder).get('architectures') or ()
+  classes = folder.read_config(source.folder).get('architectures') or ()
   tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   loaded, _ = families.of_size(source.size).files.load(source.folder, heads=heads)
@@ -175,16 +231,16 @@ def pretrained(config, source, program, shapes):
     and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape
   ):
     del loaded['classifier']
-  hf_model.transfer(loaded, shapes)
+  convert.transfer(loaded, shapes)
   return loaded
 
 
-def initial_state(config, program, tx, loaded=None):
+def initial_state(recipe, program, tx, loaded=None) -> dict:
   """The state of step 0: the weights `loaded`, whatever they lack drawn by `seed`."""
-  rng = jax.random.key(config.seed)
+  rng = jax.random.key(recipe.seed)
   params = program.draw(rng)
   if loaded is not None:
-    params, _ = hf_model.transfer(loaded, params)
+    params, _ = convert.transfer(loaded, params)
   return _state(jax.tree.map(jnp.asarray, params), tx, rng)
 
 

@@ -8,7 +8,7 @@ import prunejax
 from prunejax import files
 from prunejax.models import bert
 from prunejax.models.hf import folder as hf_directory
-from prunejax.train import checkpoint, configs, families, loop, optimizer, sharding
+from prunejax.train import checkpoint, configs, families, optimizer, program, recipe, sharding
 
 
 class Saved(NamedTuple):
@@ -74,10 +74,11 @@ def _checkpoint(config, folder):
   """The newest checkpoint that can be read."""
   if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
-  tx = optimizer.make(config)
-  source, data = loop.read_inputs(config)
-  program = loop.build(config, source, data, tx)
-  abstract = loop.abstract_state(config, program, tx)
+  resolved = recipe.resolve(config)
+  tx = optimizer.make(resolved)
+  source, data = program.read_inputs(resolved)
+  functions = program.build(resolved, source, data, tx)
+  abstract = program.abstract_state(resolved, functions, tx)
   shardings = sharding.shard(abstract, sharding.make_mesh(), ())
   manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
   state, damaged = checkpoint.restore(manager, abstract, shardings)
@@ -85,7 +86,7 @@ def _checkpoint(config, folder):
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
   masks = prunejax.get_masks(state['opt_state'], state['params'])
-  params, step = program.view(state['params'], masks), int(state['step'])
+  params, step = functions.view(state['params'], masks), int(state['step'])
   return Saved(
     params,
     source.size,

@@ -9,7 +9,7 @@ from prunejax import __main__ as command
 from prunejax.bench import measure, scaling, sizes, suite, table
 
 
-def said(capsys, argv, status=0):
+def output_of(capsys, argv, status=0):
   assert command.main(argv) == status
   captured = capsys.readouterr()
   return (captured.err if status else captured.out).strip()
@@ -70,7 +70,7 @@ def test_a_target_belongs_to_its_sizes():
 @pytest.mark.parametrize('size', ['tiny', 'small', 'base', 'large'])
 def test_a_bench_is_judged_at_the_size_of_its_targets(size, fakes, tmp_path, capsys):
   out = tmp_path / 'x.json'
-  said(capsys, ['bench', f'--size={size}', '--only=good,kill', f'--out={out}'])
+  output_of(capsys, ['bench', f'--size={size}', '--only=good,kill', f'--out={out}'])
   results = json.loads(out.read_text())
   good = results['benches']['good']['rows']
   text = out.with_suffix('.md').read_text()
@@ -90,8 +90,8 @@ def test_sizes_lie_side_by_side_in_one_line(fakes, tmp_path, capsys):
   paths = []
   for size in ('small', 'base'):
     paths.append(str(tmp_path / f'{size}.json'))
-    said(capsys, ['bench', f'--size={size}', '--only=good', f'--out={paths[-1]}'])
-  lines = said(capsys, ['bench', '--compare', *paths]).splitlines()
+    output_of(capsys, ['bench', f'--size={size}', '--only=good', f'--out={paths[-1]}'])
+  lines = output_of(capsys, ['bench', '--compare', *paths]).splitlines()
   assert '| good: slow | reads | <= 5 | 9 | 9 MISS |' in lines
   assert len([line for line in lines if 'slow' in line]) == 1
 
@@ -126,7 +126,7 @@ def fakes(monkeypatch):
 
 def test_the_whole_command(fakes, tmp_path, capsys):
   out = tmp_path / 'deep' / 'x.json'
-  line = said(capsys, ['bench', '--size=base', f'--out={out}'], 2)
+  line = output_of(capsys, ['bench', '--size=base', f'--out={out}'], 2)
   assert line == 'prunejax: bench broken failed: MemoryError: too large'
   results = json.loads(out.read_text())
   assert list(results['benches']) == ['good', 'broken']  # kill only by name
@@ -144,19 +144,19 @@ def test_the_whole_command(fakes, tmp_path, capsys):
   )
 
   # Another bench into the same file: what it holds stays.
-  shown = said(capsys, ['bench', '--size=base', '--only=kill', f'--out={out}'])
+  shown = output_of(capsys, ['bench', '--size=base', '--only=kill', f'--out={out}'])
   assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == [
     'good',
     'broken',
     'kill',
   ]
-  line = said(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
+  line = output_of(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
   assert 'x.json' in line and 'another size' in line
 
   results['machine']['kind'] = 'gpu-x1'
   results['benches'].pop('broken')
   (tmp_path / 'gpu.json').write_text(json.dumps(results))
-  shown = said(capsys, ['bench', '--compare', str(out), str(tmp_path / 'gpu.json')])
+  shown = output_of(capsys, ['bench', '--compare', str(out), str(tmp_path / 'gpu.json')])
   assert 'gpu-x1, base' in shown and '| good: slow | reads | <= 5 | 9 MISS | 9 MISS |' in shown
   assert '| broken: before | s |  | 1 |  |' in shown
 
@@ -193,7 +193,7 @@ def _until_stop(rows):
 )
 def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
   (tmp_path / 'other.json').write_text('{"a": 1}')
-  line = said(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
+  line = output_of(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
   assert '\n' not in line and line.startswith('prunejax: ')
   for word in words:
     assert word in line, line

@@ -1,4 +1,4 @@
-"""The bench of a pruned model: every form computes what the dense one does, and what gains nothing is said to."""
+"""The bench of a pruned model: every form computes the same; a form without gain is marked."""
 
 import json
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
   folder, tmp_path, capsys
 ):
-  out = tmp_path / 'found.json'
+  out = tmp_path / 'measured.json'
   argv = ['bench', str(folder), '--batches=2', '--length=6', '--rounds=3', f'--out={out}']
   assert command.main(argv) == 0
   results = json.loads(out.read_text())
@@ -35,7 +35,7 @@ def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
     size['dense, float32']['value'] == 1 and f'{dense:,} bytes' in size['dense, float32']['detail']
   )
   assert size['shrunk, float32']['value'] < 0.75
-  # A model this small is mostly the names in the file: said, not hidden.
+  # The file of a model this small is mostly names, and the row says so.
   assert (
     size['sparse file, float32']['value'] > 1
     and 'no gain' in size['sparse file, float32']['detail']
@@ -54,13 +54,13 @@ def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
     far = float(row['detail'].split('differ by at most ')[1].split(',')[0])
     assert 0 < far < 1 if 'int8' in name else far < 1e-5
   assert 'no gain' not in rows['dense']['detail'] and rows['dense']['value'] == 1
-  assert (tmp_path / 'found.md').read_text().count('\n| ') == 2 + len(size) + len(rows)
+  assert (tmp_path / 'measured.md').read_text().count('\n| ') == 2 + len(size) + len(rows)
   assert 'MLM' not in capsys.readouterr().out  # a folder has no held-out text
 
 
 def test_verdicts_say_no_gain_in_words():
-  said = [pruned_model._verdict(ratio, 'shrunk') for ratio in (0.5, 0.96, 0.99, 1.0, 3.0)]
-  assert said == ['', '', '; no gain', '; no gain', '; no gain']
+  verdicts = [pruned_model._verdict(ratio, 'shrunk') for ratio in (0.5, 0.96, 0.99, 1.0, 3.0)]
+  assert verdicts == ['', '', '; no gain', '; no gain', '; no gain']
   assert (
     'undecided' in pruned_model._verdict(0.5, 'shrunk', 1.1)
     and pruned_model._verdict(1.0, 'dense', 1.1) == ''
@@ -84,7 +84,7 @@ def test_verdicts_say_no_gain_in_words():
 )
 def test_wrong_words_are_one_line(folder, capsys, argv, words):
   assert command.main(['bench', *(word.format(folder) for word in argv)]) == 2
-  said = capsys.readouterr().err.strip()
-  assert said.count('\n') == 0
+  line = capsys.readouterr().err.strip()
+  assert line.count('\n') == 0
   for word in words:
-    assert word in said
+    assert word in line

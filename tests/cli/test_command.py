@@ -18,14 +18,14 @@ from prunejax.train import loop
 PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
 
 
-def said(capsys, argv, status):
+def output_of(capsys, argv, status):
   assert command.main(argv) == status
   captured = capsys.readouterr()
   return captured.err.strip() if status else captured.out
 
 
 def one_line(capsys, argv, *words):
-  line = said(capsys, argv, 2)
+  line = output_of(capsys, argv, 2)
   assert '\n' not in line and line.startswith('prunejax: ') and 'Traceback' not in line
   for word in words:
     assert word in line, line
@@ -54,14 +54,14 @@ def test_train_end_to_end(trained, capsys):
   config = json.loads((trained / 'config.json').read_text())
   assert config['steps'] == 12 and config['prune']['weights']['schedule'] == 'cubic(0.5, end=6)'
   # Again: the same scores at once.
-  out = said(capsys, tiny_runs.argv('train', trained) + PRUNE, 0)
+  out = output_of(capsys, tiny_runs.argv('train', trained) + PRUNE, 0)
   assert "'mlm_accuracy'" in out and 'train' not in out
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
 def test_export_of_a_finished_run(trained, tmp_path, capsys, dtype):
   argv = ['export', f'--workdir={trained}', f'--out={tmp_path}/out', f'--dtype={dtype}']
-  assert dtype in said(capsys, argv, 0)
+  assert dtype in output_of(capsys, argv, 0)
   params, size = bert_hf.load(tmp_path / 'out')
   ours, _ = bert_hf.load(trained / 'model')
   for name in ('word', 'position'):
@@ -86,8 +86,8 @@ def test_export_from_a_checkpoint(tmp_path, capsys):
 
   config = tiny_runs.config(view='apply', prune__weights__zero_pruned=False)
   with pytest.raises(Stop):
-    loop.train(config, tmp_path / 'run', say=say)
-  out = said(capsys, ['export', f'--workdir={tmp_path}/run', f'--out={tmp_path}/out'], 0)
+    tiny_runs.train(config, tmp_path / 'run', say=say)
+  out = output_of(capsys, ['export', f'--workdir={tmp_path}/run', f'--out={tmp_path}/out'], 0)
   assert 'step 8 of 12' in out
   model = safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors')
   kernel = model['bert.pooler.dense.weight']
@@ -101,7 +101,7 @@ def test_ctrl_c_says_how_to_continue(monkeypatch, capsys, tmp_path):
 
   monkeypatch.setattr(loop, 'train', interrupt)
   assert (
-    said(capsys, tiny_runs.argv('train', tmp_path / 'run'), 130)
+    output_of(capsys, tiny_runs.argv('train', tmp_path / 'run'), 130)
     == 'prunejax: stopped; run the same command again to continue'
   )
 
@@ -134,9 +134,9 @@ def sweep():
     yield {{'seed': seed, 'optimizer.learning_rate': 0.01 * (seed + 1)}}
 """)
   argv = ['sweep', f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/sweep']
-  out = said(capsys, argv, 0)
+  out = output_of(capsys, argv, 0)
   assert '2 cells, 0 done, 2 left' in out and '[2/2]' in out
-  assert '2 cells, 2 done, 0 left' in said(capsys, argv, 0)
+  assert '2 cells, 2 done, 0 left' in output_of(capsys, argv, 0)
   rows = [
     json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()
   ]

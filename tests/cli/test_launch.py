@@ -1,4 +1,4 @@
-"""What launch/ starts: the scripts run with a stand-in for the cluster, and our own parser takes their commands."""
+"""The scripts of launch/, run with stand-ins for the programs of a cluster."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from prunejax.train import preemption
 
 LAUNCH = tiny_runs.ROOT / 'launch'
 FAKE = """#!/bin/bash
-printf '%s\\n' "$0" "$@" ---- >> "$SAID"
+printf '%s\\n' "$0" "$@" ---- >> "$LOG"
 [ "$(basename "$0")" = srun ] && exit "$STATUS"
 exit 0
 """
@@ -26,14 +26,14 @@ def run(script, argv, tmp_path, status=0, **environment):
   for name in ('srun', 'scontrol', 'xpk'):
     (tmp_path / name).write_text(FAKE)
     (tmp_path / name).chmod(0o755)
-  said = tmp_path / 'said'
-  said.write_text('')
+  log = tmp_path / 'calls'
+  log.write_text('')
   path = f'{tmp_path}:{os.environ["PATH"]}'
   environment = {
     **os.environ,
     **environment,
     'PATH': path,
-    'SAID': str(said),
+    'LOG': str(log),
     'STATUS': str(status),
   }
   done = subprocess.run(
@@ -43,12 +43,12 @@ def run(script, argv, tmp_path, status=0, **environment):
     capture_output=True,
     text=True,
   )
-  calls = [call.strip().split('\n') for call in said.read_text().split('----\n') if call.strip()]
+  calls = [call.strip().split('\n') for call in log.read_text().split('----\n') if call.strip()]
   return done, [[pathlib.Path(name).name, *rest] for name, *rest in calls]
 
 
 def parsed(words):
-  """A command as __main__ would take it."""
+  """The arguments of a command, as the command line parses them."""
   args, rest = command.parser().parse_known_args(words)
   assert all(re.fullmatch(r'--config\.[\w.]+=.*', word) for word in rest), rest
   return args
@@ -62,7 +62,7 @@ def test_scripts_are_bash_and_can_be_run(script):
   done = subprocess.run(['bash', str(LAUNCH / script)], capture_output=True, text=True, env=bare)
   assert (
     done.returncode and len(done.stderr.splitlines()) == 1 and ':' in done.stderr
-  )  # what is missing is said
+  )  # the message names what is missing
 
 
 @pytest.mark.parametrize('status, requeued', [(0, False), (2, False), (preemption.RESTART, True)])
@@ -80,7 +80,7 @@ def test_a_slurm_task_that_was_preempted_is_queued_again(tmp_path, status, reque
   )
 
 
-def test_slurm_tells_the_run_in_time_and_keeps_what_it_said():
+def test_slurm_signals_the_run_in_time_and_keeps_its_output():
   asked = re.findall(r'^#SBATCH --(\S+)', (LAUNCH / 'slurm_array.sh').read_text(), re.MULTILINE)
   assert {'requeue', 'signal=TERM@120', 'open-mode=append'} <= set(asked)
 
@@ -124,7 +124,7 @@ def test_a_workload_of_xpk_runs_the_command_on_every_host(tmp_path, argv):
 @pytest.mark.parametrize(
   'file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'docs' / 'cluster.md']
 )
-def test_the_commands_that_are_shown_can_be_parsed(file):
+def test_commands_in_comments_can_be_parsed(file):
   text = file.read_text().replace('\\\n', ' ').replace('#     ', ' ')
   shown = re.findall(r'launch/\w+\.sh +((?:train|sweep|reproduce) [^\n`;]*)', text)
   assert shown

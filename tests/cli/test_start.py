@@ -2,10 +2,11 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 import tomllib
+from importlib import metadata
 
 import pytest
 import tiny_runs
@@ -62,13 +63,12 @@ def test_help_names_every_verb(capsys):
   assert end.value.code == 0 and all(re.search(rf'^ +{verb} ', text, re.M) for verb in VERBS)
 
 
-def test_help_comes_in_under_a_second():
-  seconds = []
-  for _ in range(3):
-    began = time.perf_counter()
-    assert run('-m', 'prunejax', '--help').returncode == 0
-    seconds.append(time.perf_counter() - began)
-  assert min(seconds) < 1
+def test_help_takes_less_than_a_second():
+  # Of the processor: a machine with other work does not count.
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert run('-m', 'prunejax', '--help').returncode == 0
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_the_version_is_printed(capsys):
@@ -76,9 +76,24 @@ def test_the_version_is_printed(capsys):
     command.main(['--version'])
   assert end.value.code == 0
   assert capsys.readouterr().out == f'prunejax {prunejax.__version__}\n'
-  assert prunejax.__version__ == PYPROJECT['version']
+  assert prunejax.__version__ == metadata.version('prunejax')
+
+
+def test_the_citation_names_the_version():
   citation = (tiny_runs.ROOT / 'CITATION.cff').read_text()
   assert f'\nversion: {PYPROJECT["version"]}\n' in citation
+
+
+def test_a_folder_that_is_not_installed_has_an_unknown_version(monkeypatch):
+  def missing(name):
+    raise metadata.PackageNotFoundError(name)
+
+  monkeypatch.setattr(metadata, 'version', missing)
+  monkeypatch.delitem(vars(prunejax), '__version__', raising=False)
+  try:
+    assert prunejax.__version__ == '0+unknown'
+  finally:
+    vars(prunejax).pop('__version__')  # the next look-up finds the real one
 
 
 def refused(capsys, argv):

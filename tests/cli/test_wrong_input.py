@@ -77,7 +77,7 @@ CASES = {
     ('{run}', ['holds no grid']),
     ('--ledger={ledger}', ['ledger.jsonl', '--out=FOLDER']),
     ('{none}.jsonl --out={out}', ['none.jsonl', 'no ledger there']),
-    ('{ledger} {other} --out={out}', ["'a paper'", "'another paper'", 'expected one paper']),
+    ('{ledger} {other} --out={out}', ["'a paper'", "'another paper'", 'nothing to compare']),
     ('{ledger} --out={out}', ["no experiment 'a paper'"]),
     ('{ledger} --config.steps=3', ['--config.steps=3', 'report --help']),
   ],

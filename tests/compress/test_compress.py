@@ -191,7 +191,7 @@ def test_files_on_disk_and_a_reader_without_the_project(tmp_path):
 
 def test_wrong_arguments():
   one = {'w': np.ones((2, 2), np.float32)}
-  for call, said in (
+  for call, message in (
     (lambda: deep_compression.encode(one, bits=13), "bits=13 for 'w'; accepted: 1 to 12"),
     (lambda: deep_compression.encode(one, index_bits={'x': 5}), "index_bits=None for 'w'"),
     (lambda: deep_compression.encode({'w': np.full((2, 2), np.nan)}), "'w'.* not finite"),
@@ -209,6 +209,6 @@ def test_wrong_arguments():
       "both named 'w.values'",
     ),
   ):
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
       call()
     assert '\n' not in str(error.value)

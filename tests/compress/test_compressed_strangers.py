@@ -1,4 +1,4 @@
-"""Compressed files from strangers: refused in one line, before memory is taken; the table of bytes and its bounds."""
+"""Hostile compressed files are refused in one line before memory is taken; the table of bytes."""
 
 import json
 import struct
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.bytes import study
-from prunejax.analysis import ledger
 from prunejax.compress import codecs, deep_compression, read_sparse, sparse_file
+from prunejax.report import ledger
 
 RNG = np.random.default_rng(0)
 KERNEL = (RNG.normal(size=(40, 30)) * (RNG.random((40, 30)) < 0.1)).astype(np.float32)
@@ -31,9 +31,9 @@ def parts():
   return json.loads(GOOD[20 : 20 + size]), GOOD[20 + size :]
 
 
-def changed(place, value):
+def changed(field, value):
   head, body = parts()
-  head[0][place] = value
+  head[0][field] = value
   return forged(head, body)
 
 
@@ -209,13 +209,13 @@ def test_the_table_of_bytes_and_its_bounds():
 def test_the_packaged_model_by_every_codec(tmp_path):
   study.reproduce('smoke', tmp_path / 'w', say=lambda line: None)
   [row] = ledger.read(tmp_path / 'w' / 'ledger.jsonl')
-  found = row['metrics']
+  sizes = row['metrics']
   assert (
-    found['bound: mask and shared codes']
-    < found['Deep Compression, 5 bits']
-    < found['sparse file, int8']
+    sizes['bound: mask and shared codes']
+    < sizes['Deep Compression, 5 bits']
+    < sizes['sparse file, int8']
   )
-  assert found['Deep Compression, 5 bits'] < found['dense float32'] / 15
+  assert sizes['Deep Compression, 5 bits'] < sizes['dense float32'] / 15
   assert 'Bytes of the packaged BERT: no embeddings' in (tmp_path / 'w' / 'report.md').read_text()
   with pytest.raises(ValueError, match='data.root=x: bytes reads no data'):
     study.reproduce('smoke', tmp_path / 'v', overrides={'data.root': 'x'})

@@ -1,4 +1,4 @@
-"""Shared weights: k-means against every partition, its starts, and the gradient of trained centroids."""
+"""Shared weights: k-means against every partition, where it starts, gradients of centroids."""
 
 import itertools
 
@@ -64,12 +64,12 @@ def test_few_values_none_and_wrong_ones():
   centroids, codes = kmeans.fit([], 4)
   assert centroids.shape == (4,) and codes.shape == (0,)
   assert kmeans.fit(np.arange(500.0), 300)[1].dtype == np.uint16
-  for wrong, said in (
+  for wrong, message in (
     (dict(k=0), 'k=0'),
     (dict(k=2.0), 'k=2.0'),
     (dict(k=2, init='random'), "init='random'.*linear"),
   ):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
       kmeans.fit([1.0, 2.0], **wrong)
   with pytest.raises(ValueError, match='1 of 2 values are not finite'):
     kmeans.fit([1.0, np.nan], 2)

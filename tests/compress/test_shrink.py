@@ -1,4 +1,4 @@
-"""A pruned BERT made smaller: equal logits, empty layers, constants folded; the config that says so; ONNX; forms."""
+"""A pruned BERT made smaller: equal logits, empty layers, folded constants, its config, ONNX."""
 
 import json
 
@@ -143,10 +143,10 @@ def test_wrong_words_are_one_line_and_nothing_is_written(models, capsys, argv, w
   _, folder = models
   before = sorted(p.name for p in folder.iterdir())
   assert command.main([word.format(folder) for word in argv]) == 2
-  said = capsys.readouterr().err.strip()
-  assert said.count('\n') == 0
+  line = capsys.readouterr().err.strip()
+  assert line.count('\n') == 0
   for word in words:
-    assert word in said
+    assert word in line
   assert sorted(p.name for p in folder.iterdir()) == before
 
 
@@ -164,7 +164,7 @@ def test_wrong_widths_and_models_are_refused(models, monkeypatch):
     saved_model.widths(transformers.GPT2Config())
   for wrong in ([1, 2], [1, 2, 5], [1, 2, -1], [1, 2, 1.0]):
     size.heads_per_layer = wrong
-    with pytest.raises(ValueError, match='heads_per_layer=.*expected 3 whole numbers'):
+    with pytest.raises(ValueError, match='heads_per_layer=.*expected 3 integers'):
       bert.check(size)
   monkeypatch.setitem(__import__('sys').modules, 'onnx', None)
   with pytest.raises(ValueError, match=r"pip install -e '\.\[onnx\]'"):

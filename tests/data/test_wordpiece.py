@@ -65,6 +65,10 @@ def test_a_cased_folder_stays_cased(tmp_path):
   assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
   assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
   assert families.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
+  for value in ('"false"', '0', 'null', '[]'):
+    (tmp_path / 'tokenizer_config.json').write_text(f'{{"do_lower_case": {value}}}')
+    with pytest.raises(ValueError, match='do_lower_case=.*: expected true or false'):
+      wordpiece.load(tmp_path)
   (tmp_path / 'tokenizer_config.json').write_text('[')
   with pytest.raises(ValueError, match='tokenizer_config.json.*JSON'):
     wordpiece.load(tmp_path)

@@ -11,7 +11,7 @@ from prunejax import __main__ as command
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import inputs, optimizer, program
+from prunejax.train import inputs, program, recipe
 
 
 def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity():
@@ -20,8 +20,7 @@ def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity(
   assert len(plan) == 3 * len(first) == 3 * 3 * 16
   keys = {cell.labels['arm']: set() for cell in first}
   for cell in first:
-    optimizer.check(cell.config)
-    keys[cell.labels['arm']].add(program.program_key(cell.config))
+    keys[cell.labels['arm']].add(program.program_key(recipe.resolve(cell.config)))
     spec = cell.config.prune.weights.schedule
     assert cell.labels['sparsity'] == float(re.match(r'\w+\(([\d.]+),', spec)[1])
   assert {arm: len(found) for arm, found in keys.items()} == {
@@ -116,7 +115,8 @@ def test_long_has_four_strengths_by_the_same_rule():
     np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps
   )
   assert (
-    found == study.STRENGTHS_LONG[0.8] and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
+    found == study.STRENGTHS_LONG[0.8]
+    and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
   )
 
 

@@ -11,8 +11,8 @@ import pytest
 import tiny_runs
 
 from experiments.han2016 import claims, paper, study, training
-from prunejax.analysis import drawing
 from prunejax.models import lenet
+from prunejax.report import drawing
 
 
 def test_smoke_by_the_real_command(tmp_path):

@@ -9,11 +9,11 @@ import pytest
 
 from experiments.league import arms, claims, prices, report, standing, study
 from prunejax.__main__ import main
-from prunejax.analysis import ledger
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning import paths
+from prunejax.report import ledger
 from prunejax.sweep import dependencies, grid
-from prunejax.train import inputs, optimizer
+from prunejax.train import inputs, optimizer, recipe
 
 LEAD = {
   'dense': 0.1,
@@ -82,15 +82,16 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
   for cell in first:
     config = cell.config
     if (cell.labels['sparsity'], cell.labels['seed']) in ((0.5, 0), (0.0, 0)):
-      jax.eval_shape(optimizer.make(config).init, params)  # every pattern finds its leaves
-    optimizer.check(config)
+      tx = optimizer.make(recipe.resolve(config))
+      jax.eval_shape(tx.init, params)  # every pattern finds its leaves
+    recipe.resolve(config)
     assert {config.prune.weights.where, config.prox.where, config.low_rank.where} == {study.KERNELS}
     assert config.init == 'nano'
   assert len({(c.config.steps, c.config.batch_size, c.config.data.corpus) for c in first}) == 1
   for cell in cells:
     if cell.labels['stage'] == 'finetune':
       assert cell.config.hold_zeros == (cell.labels['method'] != 'low_rank')
-      assert cell.config.init == f'cell:{cell.parent}' and not optimizer.groups(cell.config)
+      assert cell.config.init == f'cell:{cell.parent}' and not recipe.resolve(cell.config).prune
 
 
 def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():

@@ -3,7 +3,7 @@
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """What the papers on translation share: data, models, training and decoding."""
 
 import functools
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +168,25 @@ def test_pieces_come_back_as_the_words_they_were():
   ]
   with pytest.raises(ValueError, match='size=10'):
     corpus.vocabulary(lines, 10)
+
+
+def test_training_gives_the_same_ids_in_every_process():
+  lines = [
+    'the quick brown fox jumps over the lazy dog .',
+    'pack my box with five dozen jugs !',
+  ] * 3
+  program = f"""
+from experiments.translation import corpus
+tokenizer = corpus.vocabulary({lines!r}, 90)
+print(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+print(tokenizer.encode({lines[0]!r}).ids)
+"""
+  run = [sys.executable, '-c', program]
+  cwd = pathlib.Path(__file__).parents[2]
+  outputs = [
+    subprocess.run(run, capture_output=True, text=True, check=True, cwd=cwd).stdout for _ in '12'
+  ]
+  assert outputs[0] == outputs[1]
 
 
 def test_buckets_hold_every_pair_that_fits_once():

@@ -9,8 +9,8 @@ from experiments.cheong2019 import shared_weights
 from experiments.see2016 import claims as see
 from experiments.see2016 import training as see_training
 from prunejax.__main__ import main
-from prunejax.analysis import ledger
 from prunejax.compress import kmeans
+from prunejax.report import ledger
 
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])

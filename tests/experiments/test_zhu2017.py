@@ -7,7 +7,7 @@ import pytest
 
 from experiments.zhu2017 import claims, corpus, paper, study
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 
 
 def planted(perplexity, seeds=3, coarse=0.0):

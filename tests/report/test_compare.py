@@ -7,9 +7,8 @@ import pytest
 import synthetic_ledger as synthetic
 from report_page import problems
 
-from experiments.gordon2020 import claims
 from prunejax import __main__ as command
-from prunejax.analysis import compare, ledger
+from prunejax.report import ledger
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {'sparsities': (0.5, 0.9), 'tasks': ('pydoc/order',)}
@@ -47,65 +46,6 @@ def test_two_side_by_side(folders, capsys):
   text = (out / 'report.md').read_text()
   assert '| -1.0 ± 0.0 |' in text and '## Verdicts' in text
   assert 'loss_rises' in capsys.readouterr().out
-
-
-def test_differences_are_paired_and_verdicts_beside_each_other():
-  a = synthetic.make(seeds=3, noise=0.01, **SMALL)
-  b = shifted(a)
-  table = compare.differences(a, b)
-  assert all(line[4] == '-1.0 ± 0.0' and line[7] in ('+0.00 ± 0.00', '-') for line in table.rows)
-  same = compare.verdicts(claims.check(a), claims.check(a))
-  assert {line[3] for line in same.rows} == {''} and len(same.rows) == len(claims.CLAIMS)
-  told = {line[0]: line[1:] for line in compare.settings(a, b).rows}
-  assert told['device'] == ('cpu x1', 'NVIDIA H200 x1') and 'version of jax' not in told
-
-
-def test_only_what_both_were_tuned_at_is_compared():
-  a = synthetic.make(seeds=3, noise=0.01, **SMALL)
-  better = [
-    {
-      **row,
-      'cell': row['cell'] + 'r',
-      'learning_rate': 7.0,
-      'metrics': {**row['metrics'], 'accuracy': row['metrics']['accuracy'] + 0.05},
-    }
-    for row in a
-    if row['stage'] == 'finetune'
-  ]
-  epochs = [
-    {**row, 'cell': row['cell'] + 'e', 'arm': 'epochs', 'epochs': n}
-    for row in better
-    for n in (1, 12)
-  ]
-  assert compare.differences(a, a + better + epochs) == compare.differences(a, a)
-  told = [compare.settings(a, b) for b in (a + better, better + a)]
-  assert told[0] == told[1]  # whatever the order of the rows
-
-
-def test_other_seeds_are_compared_by_welch():
-  import numpy as np
-  import scipy.stats
-
-  rng = np.random.default_rng(0)
-  one, two = (
-    {('t', i + k): v for i, v in enumerate(rng.normal(size=n))} for k, n in ((0, 4), (10, 4))
-  )
-  got = compare._difference(one, two, 0.95)[2]
-  want = scipy.stats.ttest_ind(list(two.values()), list(one.values()), equal_var=False)
-  low, high = want.confidence_interval(0.95)
-  assert got.mean == pytest.approx((low + high) / 2)
-  # Whole degrees of freedom are never more than Welch's: never narrower.
-  assert got.low <= low and got.high >= high and got.high - got.low < 1.3 * (high - low)
-
-
-def test_other_tasks_and_seeds_break_nothing(tmp_path):
-  a = synthetic.make(seeds=2, **SMALL)
-  b = [
-    {**row, 'preset': 'mini'}
-    for row in synthetic.make(seeds=1, tasks=('glue/cola',), sparsities=(0.7,))
-  ]
-  assert compare.differences(a, b).rows and compare.settings(a, b).rows
-  assert all(png.startswith(b'\x89PNG') for png in compare.figures(a, b).values())
 
 
 def test_a_ledger_alone_is_enough(folders, tmp_path, capsys):

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 
 
 def row(cell='0123456789ab', **rest):
@@ -165,7 +165,7 @@ def test_a_config_that_has_no_canonical_form_is_refused(bad):
 # `seconds` it kills them all in the middle. Prints the cells whose append() returned.
 HERD = """
 import json, os, signal, sys, time
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 
 def writer(number, first, count, go, told):
   os.read(go, 1)

@@ -5,43 +5,45 @@ import base64
 import json
 import os
 import pathlib
-import struct
 
 import pytest
 import synthetic_ledger as synthetic
 from report_page import Page, problems
 
-import prunejax.analysis
+import prunejax.report
 from experiments.gordon2020 import claims, paper
-from prunejax.analysis import beside, cost, figures, report, statistics, tables
+from experiments.gordon2020.analysis import beside_paper, score_figures, table1
+from prunejax.report import cost, document, tables, verdicts
+from prunejax.sweep import study
 
 ROWS = synthetic.make(seeds=2, sparsities=(0.3, 0.5, 0.7, 0.9), tasks=('pydoc/order', 'pydoc/who'))
 PNG = b'\x89PNG\r\n\x1a\n'
+
+
+COLOURS = {'information deletion': '#D55E00'}
 
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('work') / 'new' / 'folder'
   shown = [
-    tables.table1(ROWS),
-    beside.differences(ROWS, paper.TABLE1),
+    table1.table(ROWS),
+    beside_paper.differences(ROWS, paper.TABLE1),
     tables.records('Who pays', [{'leaf': 'encoder/layer_0/<kernel>', 'asked': 0.5}]),
   ]
-  drawn = {
-    **figures.standard(ROWS, chance=0.5),
-    'learning_curve': figures.learning_curve([(0, 7.0), (1000, 5.0), (2000, 4.5)]),
-  }
-  verdicts = claims.check(ROWS)
-  paths = report.write(
+  drawn = score_figures.standard(ROWS, chance=0.5)
+  checks = claims.check(claims.grid(ROWS))
+  paths = document.write(
     workdir,
-    ROWS,
-    verdicts,
+    checks,
     title='A <report> & "more"',
     meta={'preset': 'quick', '<b>': '<script>x</script>'},
     tables=shown,
     figures=drawn,
+    cells=study.every_cell(ROWS),
+    colours=COLOURS,
   )
-  return workdir, shown, drawn, verdicts, paths
+  return workdir, shown, drawn, checks, paths
 
 
 def test_report_stands_alone(written):
@@ -49,8 +51,21 @@ def test_report_stands_alone(written):
   assert problems(text) == []
   page = Page(text)
   assert len(page.pictures) == len(written[2])
-  assert {'section-claims', 'section-figures', 'section-tables', 'section-cells'} <= set(page.ids)
+  sections = ('claims', 'evidence', 'figures', 'tables', 'cells')
+  assert {f'section-{name}' for name in sections} <= set(page.ids)
   assert '@media print' in text and 'Contents:' in ' '.join(page.text)
+
+
+def test_the_main_figure_and_the_verdicts_come_first(written):
+  text = (written[0] / 'report.html').read_text()
+  main, verdict_table = (
+    text.index('<figure class="main" id="figure1"'),
+    text.index('class="verdicts"'),
+  )
+  assert text.index('<h1>') < main < verdict_table < text.index('>Evidence</h2>')
+  assert text.count('class="main"') == 1
+  for verdict in written[3]:
+    assert text.index(f'href="#{verdict.name}"') < text.index(f'id="{verdict.name}"')
 
 
 @pytest.mark.parametrize(
@@ -72,15 +87,18 @@ def test_what_keeps_a_page_from_standing_alone_is_found(broken, found):
 
 
 def test_markdown_tells_the_same(written):
-  workdir, shown, drawn, verdicts, _ = written
+  workdir, shown, drawn, checks, _ = written
   text = (workdir / 'report.md').read_text()
   for table in shown:
     assert tables.markdown(table).strip() in text
   for name in drawn:
     assert f']({name}.png)' in text and (workdir / f'{name}.png').exists()
-  for verdict in verdicts:
-    assert f'| {verdict.verdict} | ' in text and verdict.claim in text
-  assert text.index('## Claims') < text.index('## Figures') < text.index('## Tables')
+  for verdict in checks:
+    assert f'| {verdict.claim} | {verdict.verdict} | ' in text
+    for table in verdict.tables:
+      assert tables.markdown(table).strip() in text
+  order = ['## Claims', '](figure1.png)', '## Evidence', '## Figures', '## Tables']
+  assert sorted(order, key=text.index) == order
   # A table keeps its shape: every line of it has as many bars as its head.
   lines = [line for line in text.splitlines() if line.startswith('|')]
   heads = [i for i, line in enumerate(lines) if set(line) <= set('|-')]
@@ -92,30 +110,27 @@ def test_markdown_tells_the_same(written):
     )
 
 
-def test_an_arm_has_its_colour_in_tables():
-  page = tables.html(tables.records('T', [{'arm': tables.NAMES['deleted'], 'x': 'y' * 80}]))
-  assert f'background:{figures.COLOURS["deleted"]}' in page and '<td class="long">' in page
+def test_a_cell_has_the_colour_of_its_text():
+  table = tables.records('T', [{'arm': 'information deletion', 'x': 'y' * 80}])
+  page = tables.html(table, COLOURS)
+  assert 'background:#D55E00' in page and '<td class="long">' in page
+  assert 'background' not in tables.html(table)
 
 
 def test_report_holds_every_table_figure_verdict_and_cell(written):
-  workdir, shown, drawn, verdicts, _ = written
+  workdir, shown, drawn, checks, _ = written
   text = (workdir / 'report.html').read_text()
   words = ' '.join(Page(text).text)
-  for table in shown:
-    assert tables.html(table) in text
+  for table in [*shown, *(table for verdict in checks for table in verdict.tables)]:
+    assert tables.html(table, COLOURS) in text
   for name, data in drawn.items():
     assert data.startswith(PNG) and (workdir / f'{name}.png').read_bytes() == data
     assert f'data:image/png;base64,{base64.b64encode(data).decode()}"' in text
-  for verdict in verdicts:
-    assert f'{verdict.name.replace("_", " ")}: {verdict.verdict}' in words
+  for verdict in checks:
     assert verdict.claim in words and verdict.evidence in words
+    assert verdicts.deciding(verdict) in words
   assert all(row['cell'] in words for row in ROWS)
-  assert f'{len(ROWS)} cells, {round(2.5 * len(ROWS)) // 60} min' in words
-  assert 'cpu x1' in words and 'jax 0.10.2' in words and 'seeds: 0, 1' in words
-  badges = text.index('class="badges"')
-  assert (
-    text.index('>Claims</h2>') < badges < text.index('>Figures</h2>') < text.index('>Tables</h2>')
-  )
+  assert f'{len(ROWS)} cells' in words and 'jax 0.10.2' in words
 
 
 def test_everything_written_is_escaped(written):
@@ -129,33 +144,25 @@ def test_files_are_named_and_no_draft_stays(written):
   expected = {
     'report.html',
     'report.md',
-    'table1.md',
-    'table1.txt',
+    'tables.md',
+    'tables.txt',
     *(f'{name}.png' for name in drawn),
   }
   assert {path.name for path in workdir.iterdir()} == expected == set(paths)
 
 
-def test_standard_tables_and_figures_are_the_default(tmp_path):
-  paths = report.write(tmp_path, ROWS[:12], [], title='t')
-  assert set(paths) == {
-    'report.html',
-    'report.md',
-    'table1.md',
-    'table1.txt',
-    'figure1.png',
-    'figure2a.png',
-    'pretrain_loss.png',
-  }
+def test_a_report_without_figures_and_tables_is_a_page(tmp_path):
+  assert set(document.write(tmp_path, title='t')) == {'report.html', 'report.md'}
+  assert problems((tmp_path / 'report.html').read_text()) == []
 
 
 def test_an_empty_ledger_still_makes_a_report(tmp_path):
-  report.write(tmp_path, [], claims.check([]), title='nothing yet')
+  document.write(tmp_path, claims.check(claims.grid([])), title='nothing yet')
   assert 'undecided' in (tmp_path / 'report.html').read_text()
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
-  report.write(tmp_path, ROWS, [], title='first', figures={})
+  document.write(tmp_path, title='first')
   before = (tmp_path / 'report.html').read_bytes()
 
   def full(handle):
@@ -163,7 +170,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(ValueError, match='cannot write .*No space left on device; the folder must'):
-    report.write(tmp_path, ROWS, [], title='second', figures={})
+    document.write(tmp_path, title='second')
   assert (tmp_path / 'report.html').read_bytes() == before
   assert not list(tmp_path.glob('.*'))
 
@@ -171,42 +178,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 def test_a_workdir_that_is_a_file_is_one_clear_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match='cannot write'):
-    report.write(tmp_path / 'file', ROWS, [], title='t', figures={})
-
-
-def test_table1_has_the_papers_columns_and_numbers():
-  table = tables.table1(ROWS)
-  assert table.head == (
-    'arm',
-    'sparsity',
-    'seeds',
-    'pre-train loss',
-    'pydoc/order',
-    'pydoc/who',
-    'AVG',
-  )
-  lines = {line[:2]: line for line in table.rows}
-  assert len(lines) == 2 + 4 * 4
-  scores = statistics.points(ROWS)['pruned', 0.7]
-  got = lines['pruned in pre-training', '0.7']
-  mean = 50 * (scores['pydoc/who', 0] + scores['pydoc/who', 1])
-  half = 50 * abs(scores['pydoc/who', 0] - scores['pydoc/who', 1])
-  assert got[2] == '2' and got[5].startswith(f'{mean:.1f} ± {half:.1f} | ')
-  # Deletion starts from the pruned checkpoint; pruning after fine-tuning has none at its sparsity.
-  assert lines['information deletion', '0.7'][3] == got[3] != '-'
-  assert lines['pruned after fine-tuning', '0.7'][3] == '-'
-
-
-def test_one_seed_shows_no_interval():
-  table = tables.table1([row for row in ROWS if row['seed'] == 0])
-  assert all('± -' in line[-1] for line in table.rows)
-
-
-def test_scores_other_than_accuracy_are_named():
-  rows = [
-    {**row, 'metrics': {'pearson': 0.5}} if row.get('task') == 'pydoc/who' else row for row in ROWS
-  ]
-  assert 'pydoc/who: pearson' in tables.table1(rows).note
+    document.write(tmp_path / 'file', title='t')
 
 
 def test_the_same_cells_stand_in_text_markdown_and_html():
@@ -224,36 +196,8 @@ def test_the_same_cells_stand_in_text_markdown_and_html():
   assert '<td>&lt;&amp;&gt;</td>' in tables.html(table)
 
 
-@pytest.mark.parametrize(
-  'draw', [lambda rows: figures.figure1(rows, chance=0.5), figures.figure2a, figures.pretrain_loss]
-)
-@pytest.mark.parametrize('rows', [ROWS, ROWS[:5], []], ids=['grid', 'few', 'none'])
-def test_figures_are_pngs_of_a_readable_size(draw, rows):
-  data = draw(rows)
-  width, height = struct.unpack('>II', data[16:24])
-  assert data.startswith(PNG) and width >= 900 and height >= 600
-
-
-def test_figures_depend_on_the_rows_and_nothing_else():
-  assert figures.figure2a(ROWS) == figures.figure2a(ROWS) != figures.figure2a(ROWS[:30])
-  several = figures.learning_curve({'a': [(0, 1.0)], 'b': [(0, 2.0), (5, 1.0)]})
-  assert several.startswith(PNG)
-
-
-def test_every_curve_has_its_own_colour_and_mark():
-  assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
-  assert len(set(figures.MARKERS.values())) == len(figures.CURVES)
-
-
-def test_rows_of_two_presets_are_refused(tmp_path):
-  rows = [*ROWS, {**ROWS[0], 'preset': 'mini'}]
-  with pytest.raises(ValueError, match='several grids'):
-    report.write(tmp_path, rows, [], title='t')
-  assert not list(tmp_path.iterdir())
-
-
-def test_analysis_imports_no_jax_pandas_or_scipy():
-  folder = pathlib.Path(prunejax.analysis.__file__).parent
+def test_report_imports_no_jax_and_no_pandas():
+  folder = pathlib.Path(prunejax.report.__file__).parent
   names = set()
   for path in folder.glob('*.py'):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -261,11 +205,11 @@ def test_analysis_imports_no_jax_pandas_or_scipy():
         names |= {alias.name.split('.')[0] for alias in node.names}
       elif isinstance(node, ast.ImportFrom):
         names |= {'.'.join(f'{node.module}.{alias.name}'.split('.')[:2]) for alias in node.names}
-  assert {'numpy', 'matplotlib'} <= names
+  assert {'numpy', 'matplotlib', 'scipy.stats'} <= names
   roots = {name.partition('.')[0] for name in names}
-  assert not roots & {'jax', 'jaxlib', 'pandas', 'scipy', 'flax', 'optax', 'experiments', 'configs'}
+  assert not roots & {'jax', 'jaxlib', 'pandas', 'flax', 'optax', 'experiments', 'configs'}
   assert {name for name in names if name.startswith('prunejax')} == {
-    'prunejax.analysis',
+    'prunejax.report',
     'prunejax.files',
   }
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
 
@@ -17,6 +17,7 @@ LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.0
 def sweep(folder, changes=CHANGES, **how):
   lines = []
   how = {'say': lines.append, 'one_by_one': True, **how}
+  how = {'compiled': tiny_runs.COMPILED, **how}
   return grid.sweep(tiny_runs.config(), changes, folder, name='tiny', **how), lines
 
 
@@ -108,7 +109,7 @@ def test_a_cell_starts_from_the_model_of_its_parent(tmp_path):
   )
   assert child.init.startswith('cell:')  # the config itself is left alone
   model = tmp_path / 'cells' / rows[0]['cell'] / 'model'
-  by_hand = loop.train(
+  by_hand = tiny_runs.train(
     tiny_runs.config(init=str(model), seed=4), tmp_path / 'by-hand', say=lambda line: None
   )
   assert (rows[1]['mask_hash'], rows[1]['metrics']['loss']) == (

@@ -17,9 +17,9 @@ from jax.extend.core import jaxprs_in_params
 
 import prunejax
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid, planning, population, resources, stacking
-from prunejax.train import loop, metrics_log, preemption
+from prunejax.train import console, preemption, program
 
 CHANGES = [
   {},
@@ -33,7 +33,13 @@ CHANGES = [
 def sweep(folder, changes=CHANGES, **how):
   lines = []
   config = tiny_runs.config(**{'population__members': 3, **how.pop('config', {})})
-  return grid.sweep(config, changes, folder, name='tiny', **{'say': lines.append, **how}), lines
+  return grid.sweep(
+    config,
+    changes,
+    folder,
+    name='tiny',
+    **{'say': lines.append, 'compiled': tiny_runs.COMPILED, **how},
+  ), lines
 
 
 def alone(change):
@@ -73,14 +79,9 @@ def same_ending(folder, swept):
 @pytest.fixture(scope='module')
 def swept(tmp_path_factory):
   folder = tmp_path_factory.mktemp('population')
-  before = set(population._ENGINES)
-  rows, lines = sweep(folder)
-  return (
-    folder,
-    rows,
-    lines,
-    [population._ENGINES[key] for key in population._ENGINES.keys() - before],
-  )
+  compiled = program.Compiled.empty()
+  rows, lines = sweep(folder, compiled=compiled)
+  return folder, rows, lines, compiled
 
 
 @pytest.mark.exact
@@ -112,11 +113,11 @@ def test_a_member_that_fails_has_its_row_and_stops_nobody(swept):
 
 
 def test_waves_share_one_program_that_memory_was_measured_of(swept):
-  _, rows, lines, engines = swept
+  _, rows, lines, compiled = swept
   assert [row['members'] for row in rows] == [3, 3, 2, 3, 2] and any(
     'wave 2/2' in line for line in lines
   )
-  (engine,) = engines
+  (engine,) = compiled.engines.values()
   state = sum(x.nbytes for x in jax.tree.leaves(engine.blank()))
   assert engine.width == 3 and state < resources.held(engine.step) < 20 * state
 
@@ -137,7 +138,7 @@ def test_progress_is_one_line_for_all_members(swept):
 
 
 def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch):
-  monkeypatch.setattr(metrics_log, 'PATIENCE', 0.0)
+  monkeypatch.setattr(console, 'PATIENCE', 0.0)
   quiet = {'log__every': 0, 'checkpoint__every': 0, 'steps': 8}
   _, lines = sweep(tmp_path / 'wave', CHANGES[:3], config=quiet)
   told = [line for line in lines if '3 of 3 members train' in line]
@@ -192,17 +193,17 @@ def test_a_preempted_population_saves_the_step_it_is_at(swept, tmp_path):
     if 'train 6/12' in line:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  with preemption.guard(), pytest.raises(preemption.Preempted, match='step 7 of 12 is saved'):
+  with preemption.guard(), pytest.raises(preemption.Preempted, match='step 6 of 12 is saved'):
     sweep(tmp_path, say=say)
   (name,) = population.under_way(tmp_path)
-  assert '7' in [path.name for path in (tmp_path / 'populations' / name / 'checkpoints').iterdir()]
+  assert '6' in [path.name for path in (tmp_path / 'populations' / name / 'checkpoints').iterdir()]
   _, lines = sweep(tmp_path)
-  assert 'goes on at step 7' in ' '.join(lines)
+  assert 'goes on at step 6' in ' '.join(lines)
   assert same_ending(tmp_path, swept)
 
 
 def test_a_child_starts_when_its_parent_is_done(swept, tmp_path):
-  before = set(population._ENGINES)
+  engines = set(swept[3].engines)
   labels = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
   parents = [grid.Cell({**labels, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
   failing = grid.Cell(labels, tiny_runs.config(optimizer__learning_rate=1e30))
@@ -210,15 +211,16 @@ def test_a_child_starts_when_its_parent_is_done(swept, tmp_path):
     labels, tiny_runs.config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent)
   )
   cells = [*parents, failing, *(child(parent) for parent in [*parents, failing])]
-  rows = grid.run(cells, tmp_path, experiment='x', preset='y', say=lambda line: None)
+  how = {'compiled': swept[3], 'say': lambda line: None}
+  rows = grid.run(cells, tmp_path, experiment='x', preset='y', **how)
   assert [row['members'] for row in rows] == [3, 3, 3, 2, 2, 1]
-  assert (
-    set(population._ENGINES) == before
-  )  # empty places are skipped, so a wider program serves as well
+  assert {
+    key for key in swept[3].engines if key[0] != 'single'
+  } == engines  # empty places are skipped, so a wider program serves as well
   assert 'the cell it starts from' in rows[5]['failed']
   for row, parent in zip(rows[3:5], rows[:2], strict=True):
     model = tmp_path / 'cells' / parent['cell'] / 'model'
-    by_hand = loop.train(
+    by_hand = tiny_runs.train(
       tiny_runs.config(init=str(model), seed=4), tmp_path / row['cell'], say=lambda line: None
     )
     assert row['mask_hash'] == by_hand['mask_hash']

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from experiments.gordon2020 import presets, run
+from experiments.gordon2020 import presets
+from experiments.gordon2020 import study as gordon
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid
 
 ARMS = {'dense', 'pruned', 'deleted', 'after', 'random'}
@@ -15,7 +16,7 @@ EXTRA = {'permuted', 'unmasked', 'after epochs'}
 
 @pytest.mark.parametrize('preset', presets.PRESETS)
 def test_every_cell_is_its_own_and_follows_its_parent(preset):
-  cells = run.plan(preset, {})
+  cells = gordon.cells(preset, {})
   keys = [grid.key(cell) for cell in cells]
   assert len(set(keys)) == len(keys)
   for i, cell in enumerate(cells):
@@ -40,7 +41,7 @@ def test_arms_do_what_their_names_say():
   p = presets.PRESETS['quick']()
   cells = {
     (c.labels['arm'], c.labels['sparsity'], c.labels['task']): c
-    for c in run.plan('quick', {})
+    for c in gordon.cells('quick', {})
     if c.labels['seed'] == 0
   }
   task = next(iter(p.tasks))
@@ -58,7 +59,7 @@ def test_arms_do_what_their_names_say():
 def test_what_a_cell_starts_from_is_kept(preset):
   # With 3,200 examples the epochs of the family 'epochs' are as long as runs that the other families have.
   overrides = {} if preset in ('base', 'paper') else {'data.examples': 3200}
-  cells = run.plan(preset, overrides, families=['paper', 'controls', 'epochs'])
+  cells = gordon.cells(preset, overrides, families=['paper', 'controls', 'epochs'])
   of = {grid.key(cell): cell.config for cell in cells}
   for cell in cells:
     if cell.parent:
@@ -70,7 +71,7 @@ def test_what_a_cell_starts_from_is_kept(preset):
 
 
 def test_epochs_are_scaled_as_all_steps_are():
-  plan = lambda scale: run.plan('quick', {}, families=['epochs'], seeds=[0], scale=scale)
+  plan = lambda scale: gordon.cells('quick', {}, families=['epochs'], seeds=[0], scale=scale)
   steps = lambda scale: [
     cell.config.steps for cell in plan(scale) if cell.labels['arm'] == 'epochs'
   ]
@@ -78,7 +79,7 @@ def test_epochs_are_scaled_as_all_steps_are():
 
 
 def test_equal_fine_tunes_every_arm_for_as_many_steps():
-  cells = {grid.key(c): c for c in run.plan('equal', {}, seeds=[0])}
+  cells = {grid.key(c): c for c in gordon.cells('equal', {}, seeds=[0])}
 
   def steps(cell):
     parent = cells.get(cell.parent)
@@ -95,7 +96,7 @@ def test_equal_fine_tunes_every_arm_for_as_many_steps():
 
 def test_arms_beside_the_papers_four_do_what_their_names_say():
   families = ['controls', 'switches', 'epochs', 'corpus']
-  cells = run.plan(
+  cells = gordon.cells(
     'mini', {}, families=families, seeds=[0], names=['pydoc/order@500'], sparsities=[0.5, 0.8]
   )
   of = {
@@ -163,7 +164,7 @@ def test_arms_beside_the_papers_four_do_what_their_names_say():
 
 def test_an_override_changes_the_cell():
   plain, changed = (
-    grid.key(run.plan('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1})
+    grid.key(gordon.cells('quick', o)[0]) for o in ({}, {'optimizer.weight_decay': 0.1})
   )
   assert plain != changed
 
@@ -194,7 +195,7 @@ def finished(tmp_path_factory):
       raise Killed
 
   with pytest.raises(Killed):
-    run.reproduce('smoke', folder, say=say)
+    gordon.reproduce('smoke', folder, say=say)
   before = (folder / 'ledger.jsonl').read_text()
   assert command.main(['reproduce', 'gordon2020', '--preset=smoke', f'--workdir={folder}']) == 0
   assert (folder / 'ledger.jsonl').read_text().startswith(before), 'what was saved is never touched'
@@ -204,7 +205,7 @@ def finished(tmp_path_factory):
 def test_it_went_on_where_it_was(finished):
   folder, before = finished
   rows = [row for row in ledger.read(folder / 'ledger.jsonl') if row['stage'] != 'probe']
-  cells = run.plan('smoke', {})
+  cells = gordon.cells('smoke', {})
   assert {row['cell'] for row in rows} == {grid.key(cell) for cell in cells} and len(rows) == len(
     cells
   )
@@ -234,7 +235,7 @@ def test_rows_are_complete_and_pruned_as_asked(finished):
 
 def test_report_and_its_parts(finished):
   folder, _ = finished
-  for name in ('report.html', 'table1.md', 'figure1.png', 'figure2a.png'):
+  for name in ('report.html', 'tables.md', 'figure1.png', 'figure2a.png'):
     assert (folder / name).stat().st_size > 500, name
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/png;base64') >= 2 and 'undecided' in page
@@ -243,7 +244,9 @@ def test_report_and_its_parts(finished):
   # Twelve steps and one seed prove nothing, and the verdicts must say so.
   from experiments.gordon2020 import claims
 
-  assert {v.verdict for v in claims.check(ledger.read(folder / 'ledger.jsonl'))} == {'undecided'}
+  assert {v.verdict for v in claims.check(claims.grid(ledger.read(folder / 'ledger.jsonl')))} == {
+    'undecided'
+  }
 
 
 def test_report_again_from_the_ledger(finished, capsys):

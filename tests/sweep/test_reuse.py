@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from experiments.gordon2020 import run as gordon
+from experiments.gordon2020 import study as gordon
 from experiments.hassibi1993 import study as hassibi
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid, reuse
 from tests import tiny_runs
 

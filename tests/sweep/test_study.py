@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from prunejax.analysis import drawing, ledger, tables, verdicts
-from prunejax.train import study
+from prunejax.report import drawing, ledger, tables, verdicts
+from prunejax.sweep import study
 
 
 class Size(NamedTuple):

@@ -12,11 +12,13 @@ from typing import NamedTuple
 import pytest
 import tiny_runs
 
-from experiments.gordon2020 import presets, run
+from experiments.gordon2020 import presets
+from experiments.gordon2020 import study as gordon
+from experiments.gordon2020.analysis import probes
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.data import corpus, wordpiece
-from prunejax.sweep import dependencies, grid, workers
+from prunejax.report import ledger
+from prunejax.sweep import dependencies, grid, study, workers
 from prunejax.train import inputs
 
 
@@ -74,7 +76,7 @@ def test_the_steps_are_spread():
   ]
   assert sorted(loads) == [9, 10, 11]
   # Of a paper's grid: dense arm, pruned, random at each sparsity and seed are families of their own.
-  whole = run.plan('quick', {})
+  whole = gordon.cells('quick', {})
   shares = [grid.share(whole, (i, 4)) for i in range(4)]
   loads = [sum(cell.config.steps for cell in share) for share in shares]
   assert sum(map(len, shares)) == len(whole) and max(loads) < 1.5 * sum(loads) / 4
@@ -215,7 +217,7 @@ def test_workers_that_start_together_share_one_cache(tmp_path, monkeypatch):
 
 
 def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
-  plan = run.plan('smoke', {})
+  plan = gordon.cells('smoke', {})
   ran, lines = [], []
 
   def runs(cells, folder, **_):
@@ -225,10 +227,10 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
 
   monkeypatch.setattr(grid, 'run', runs)
   measured = []
-  monkeypatch.setattr(run.probes, 'measure', lambda cells, folder, **_: measured.append(len(cells)))
-  monkeypatch.setattr(run, 'write_report', lambda folder, say: 'the report')
+  monkeypatch.setattr(probes, 'measure', lambda cells, folder, **_: measured.append(len(cells)))
+  monkeypatch.setattr(study, 'write_report', lambda study, folder, say: 'the report')
   written = [
-    run.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)
+    gordon.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)
   ]
   assert measured == [len(plan)], 'models are measured once, by the last one, for all'
   assert written == [None, None, 'the report'] and sorted(ran) == sorted(

@@ -11,7 +11,7 @@ from ml_collections import config_dict
 from configs import base
 from prunejax.pruning import allocations, criteria, schedules, structures
 from prunejax.sweep import grid
-from prunejax.train import configs, families, optimizer, specs
+from prunejax.train import configs, families, optimizer, program, recipe, specs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEYS = configs.flat(base.get_config())
@@ -125,7 +125,7 @@ def test_every_config_loads_and_only_changes_declared_keys(name, arg):
   }
   assert flat.keys() == KEYS.keys()
   assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in KEYS.items()}
-  optimizer.check(config)
+  recipe.resolve(config)
   assert name == 'base' or module.__doc__.count('python -m prunejax')
   with pytest.raises((AttributeError, KeyError)):
     config.typo = 1  # locked
@@ -155,7 +155,7 @@ def test_the_sweep_over_sparsity_has_nine_different_cells():
   ]
   assert len({grid.key(grid.Cell({}, cell)) for cell in cells}) == 9
   for cell in cells:
-    optimizer.make(cell)
+    recipe.resolve(cell)
 
 
 def test_a_file_without_get_config_and_a_missing_one(tmp_path):
@@ -281,8 +281,9 @@ EXAMPLES = {
 def test_every_method_can_be_named_in_a_config(name, text):
   group = {'schedule': 'constant(0.5)', name: text}
   config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()})
-  optimizer.make(config)
-  assert optimizer.compiled_part(config.prune.weights, 'k')
+  resolved = recipe.resolve(config)
+  optimizer.make(resolved)
+  assert program.program_key(resolved)
 
 
 def test_the_examples_cover_every_factory():
@@ -297,5 +298,5 @@ def test_a_group_of_its_own_can_be_added():
   with config.unlocked():
     config.prune.heads = base.prune_group(where='nsp/kernel', schedule='constant(0.5)')
   assert isinstance(config.prune.heads, config_dict.ConfigDict)
-  assert set(optimizer.groups(config)) == {'heads'}
+  assert [group.name for group in recipe.resolve(config).prune] == ['heads']
   assert one('prune.weights.where', 'a|b')['prune.weights.where'] == 'a|b'

@@ -11,13 +11,14 @@ import tiny_runs
 from checkpoint_cases import flat
 
 import prunejax
-from experiments.gordon2020 import run as gordon2020
+from experiments.gordon2020 import study as gordon2020
+from experiments.gordon2020.analysis import hidden_states
 from prunejax import __main__ as command
-from prunejax.analysis import ledger
 from prunejax.models import gpt2
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.report import ledger
 from prunejax.sweep import estimate, grid
-from prunejax.train import families, features, inputs, loop, optimizer
+from prunejax.train import families, inputs, optimizer, program, recipe
 
 GPT2 = {'model__kind': 'gpt2', 'data__vocab_size': 300, 'prune__weights__where': gpt2.PRUNABLE}
 TASK = {'data__task': 'glue/cola', 'hold_zeros': True, 'prune__weights__schedule': ''}
@@ -70,7 +71,7 @@ def test_it_learns_and_is_pruned_as_asked(born):
 def test_held_out_loss_is_the_mean_over_tokens(born):
   """Recomputed from the folder alone, with numpy, over the held-out windows one after the other."""
   config = tiny_runs.config(**{**GPT2, 'init': str(born.folder / 'model')})
-  source, data = loop.read_inputs(config)
+  source, data = program.read_inputs(recipe.resolve(config))
   params, _ = gpt2_hf.load(born.folder / 'model')
   total, right, count = 0.0, 0, 0
   apply = jax.jit(
@@ -89,7 +90,7 @@ def test_held_out_loss_is_the_mean_over_tokens(born):
 def test_stopped_it_goes_on_bit_for_bit(born, tmp_path):
   folder = tiny_runs.stopped(tmp_path / 'run', 'train 9/12', **GPT2)
   lines = []
-  result = loop.train(tiny_runs.config(**GPT2), folder, say=lines.append)
+  result = tiny_runs.train(tiny_runs.config(**GPT2), folder, say=lines.append)
   assert any('goes on at step 8' in line for line in lines)
   assert tiny_runs.plain(result) == tiny_runs.plain(born.result)
   assert tiny_runs.same_weights(folder, born.folder)
@@ -122,17 +123,18 @@ def test_fine_tuned_it_stays_pruned_and_is_exported(born, tuned):
 
 def test_features_of_every_layer(born):
   config = tiny_runs.config(**{**GPT2, 'init': str(born.folder / 'model')})
-  source, data = loop.read_inputs(config)
+  source, data = program.read_inputs(recipe.resolve(config))
   params, _ = gpt2_hf.load(born.folder / 'model')
-  batches = features.text(data.held_out(), 100)
-  read = features.reader(gpt2.Gpt2(source.size, ()))
-  mean, _, tokens = features.compare(read, params, params, batches)
+  batches = hidden_states.text(data.held_out(), 100)
+  read = hidden_states.reader(gpt2.Gpt2(source.size, ()))
+  mean, _, tokens = hidden_states.compare(read, params, params, batches)
   assert len(mean) == 2 and np.allclose(mean, 1, atol=1e-5) and tokens >= 100
 
 
 def test_dry_cost_counts_a_decoder():
   config = tiny_runs.config(**GPT2)
   config.update(steps=1, batch_size=1)
+  config.prune.weights.schedule = ''
   size = families.KINDS['gpt2'].config(
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
@@ -151,12 +153,12 @@ def test_runs_of_bert_are_called_what_they_were():
     row['cell']
     for row in ledger.read(tiny_runs.ROOT / 'experiments' / 'gordon2020' / 'results.jsonl')
   }
-  assert stored <= {grid.key(cell) for cell in gordon2020.plan('quick', {})}
+  assert stored <= {grid.key(cell) for cell in gordon2020.cells('quick', {})}
   from prunejax.train import configs
 
   assert 'kind' not in configs.identity(tiny_runs.config())['model']
   assert configs.identity(tiny_runs.config(**GPT2))['model']['kind'] == 'gpt2'
-  optimizer.make(tiny_runs.config(**GPT2))
+  optimizer.make(recipe.resolve(tiny_runs.config(**GPT2)))
 
 
 def refused(capsys, changes, *words):

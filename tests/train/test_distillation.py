@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 
 from prunejax.sweep import grid, planning
-from prunejax.train import configs, loop, objectives, program
+from prunejax.train import configs, objectives, optimizer, program, recipe
 
 RNG = np.random.default_rng(0)
 
@@ -99,26 +99,21 @@ def taught(**changes):
 @pytest.mark.slow
 def test_a_pruned_student_nears_its_teacher_and_saves_nothing_of_it(tmp_path):
   config = taught()
-  result = loop.train(config, tmp_path / 'run', say=lambda line: None)
+  result = tiny_runs.train(config, tmp_path / 'run', say=lambda line: None)
   told = [row['teacher_kl'] for row in tiny_runs.rows(tmp_path / 'run') if row['kind'] == 'train']
   assert told[-1] < 0.8 * told[0] and np.isfinite(told).all()
   assert 0.49 < result['sparsity'] < 0.51
-  source, data = loop.read_inputs(config)
-  shapes = loop.abstract_state(
-    config,
-    loop.build(config, source, data, loop.optimizer.make(config)),
-    loop.optimizer.make(config),
-  )
-  bare = tiny_runs.config(init=config.init, pretrained=False)
-  source, data = loop.read_inputs(bare)
-  plain = loop.abstract_state(
-    bare, loop.build(bare, source, data, loop.optimizer.make(bare)), loop.optimizer.make(bare)
-  )
-  assert jax.tree.structure(shapes) == jax.tree.structure(plain)
+  shapes = []
+  for one in (config, tiny_runs.config(init=config.init, pretrained=False)):
+    resolved = recipe.resolve(one)
+    tx = optimizer.make(resolved)
+    functions = program.build(resolved, *program.read_inputs(resolved), tx)
+    shapes.append(program.abstract_state(resolved, functions, tx))
+  assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
 
 
 def test_what_is_another_program_and_what_waits_for_its_teacher():
-  key = lambda config: program.program_key(config)
+  key = lambda config: program.program_key(recipe.resolve(config))
   assert (
     key(taught())
     == key(taught(**{'distill.teacher': 'nano'}))
@@ -145,5 +140,5 @@ def test_a_wrong_teacher_is_refused_in_one_line_before_anything_is_written(
   changes, words, tmp_path
 ):
   with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
-    loop.train(taught(**changes), tmp_path / 'run', say=lambda line: None)
+    tiny_runs.train(taught(**changes), tmp_path / 'run', say=lambda line: None)
   assert '\n' not in str(caught.value) and not (tmp_path / 'run').exists()

@@ -15,9 +15,9 @@ import pytest
 import tiny_runs
 
 from prunejax import files
-from prunejax.analysis import ledger
+from prunejax.report import ledger
 from prunejax.sweep import grid
-from prunejax.train import export, loop, workdir
+from prunejax.train import export, workdir
 
 
 @pytest.fixture(params=['local', 'flaky'])
@@ -231,7 +231,7 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
   export.export(cell, out, say=lambda line: None)
   assert files.names(out) == files.names(tmp_path / 'sweep' / 'cells' / here[0]['cell'] / 'model')
   started = [
-    loop.train(
+    tiny_runs.train(
       tiny_runs.config(init=f'{home}/model', checkpoint__every=0), to, say=lambda line: None
     )['metrics']
     for home, to in (
@@ -241,7 +241,7 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
   ]
   assert started[0] == started[1]
   with pytest.raises(ValueError, match='belongs to another config .differs in seed'):
-    loop.train(tiny_runs.config(seed=5, checkpoint__every=0), cell, say=pytest.fail)
+    tiny_runs.train(tiny_runs.config(seed=5, checkpoint__every=0), cell, say=pytest.fail)
 
 
 def test_a_cell_is_its_own_wherever_its_grid_lies(tmp_path):
@@ -263,7 +263,7 @@ def test_nothing_else_opens_files_of_a_work_directory():
   watched = [
     package / 'train' / name for name in ('workdir.py', 'export.py', 'checkpoint.py', 'loop.py')
   ]
-  watched += [package / 'analysis' / 'report.py']
+  watched += [package / 'report' / 'document.py']
   watched += set(package.glob('sweep/*.py')) - {package / 'sweep' / 'resources.py'}  # reads /proc
   banned = (
     'read_text(',

@@ -7,7 +7,7 @@ import pytest
 import tiny_runs
 from jax.flatten_util import ravel_pytree
 
-from prunejax.train import configs, gauss_newton, loop, objectives
+from prunejax.train import configs, gauss_newton, objectives
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
@@ -87,5 +87,5 @@ def test_the_forms_of_half_a_squared_error_are_for_a_bert_too(criterion, changes
     **changes,
   }
   config = configs.override(tiny_runs.config(), changes)
-  result = loop.train(config, tmp_path / 'run', say=lambda line: None)
+  result = tiny_runs.train(config, tmp_path / 'run', say=lambda line: None)
   assert result['sparsity'] == pytest.approx(0.5, abs=1e-3)

@@ -15,7 +15,7 @@ from prunejax.pruning import allocations, criteria, mask_update, schedules, sens
 from prunejax.pruning.links.rewind import rewind
 from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import grid
-from prunejax.train import configs, loop, optimizer
+from prunejax.train import configs, optimizer, recipe
 
 TABLE = methods.methods(steps=40)
 
@@ -27,9 +27,8 @@ def made(name, **changes):
 @pytest.mark.parametrize('name', TABLE)
 def test_every_method_is_a_config_that_can_be_made(name):
   config = configs.override(methods.get_config(name), {})
-  optimizer.make(config)
-  optimizer.make(made(name))
-  loop.check(config)
+  recipe.resolve(config)
+  recipe.resolve(made(name))
 
 
 def test_a_method_for_other_steps_and_another_sparsity_follows_them():
@@ -61,7 +60,7 @@ def test_a_method_runs_in_the_train_loop(name, tmp_path):
     r'encoder/layer_0/ffn/.*/kernel'  # two leaves: what costs is compiling
   )
   config = configs.override(tiny_runs.config(False), changes)
-  result = loop.train(config, tmp_path / 'run', say=lambda line: None)
+  result = tiny_runs.train(config, tmp_path / 'run', say=lambda line: None)
   assert np.isfinite(result['metrics']['loss'])
   asked = (
     13 / 16 if name == 'wanda' else 0.8
@@ -98,7 +97,7 @@ BAD = [
 @pytest.mark.parametrize('changes, name, message', BAD, ids=[message for *_, message in BAD])
 def test_what_cannot_be_is_refused_by_key(changes, name, message):
   with pytest.raises(ValueError, match=message):
-    optimizer.make(made(name, **changes)).init(
+    optimizer.make(recipe.resolve(made(name, **changes))).init(
       {'encoder': {'layer_0': {'ffn': {'kernel': jnp.ones((4, 4))}}}}
     )
 
@@ -284,10 +283,10 @@ def test_tickets_go_back_to_early_weights_bit_for_bit_and_train_as_if_new():
 
 
 def test_the_rate_starts_anew_in_every_round():
-  config = made('lottery', **{'optimizer.warmup': 0.0})
-  assert optimizer.rounds(config) == [8, 16, 24, 32] and optimizer.horizon(config) == 6
-  rate = [optimizer.learning_rate(config, t) for t in (10, 18, 26, 34)]
-  assert rate == [config.optimizer.learning_rate] * 4
+  lottery = recipe.resolve(made('lottery', **{'optimizer.warmup': 0.0}))
+  assert lottery.optimizer.rounds == (8, 16, 24, 32) and lottery.optimizer.horizon == 6
+  rate = [optimizer.learning_rate(lottery, t) for t in (10, 18, 26, 34)]
+  assert rate == [lottery.optimizer.learning_rate] * 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import transformers
 
 from configs import base
 from prunejax.models import bert
-from prunejax.train import configs, loop, objectives, optimizer
+from prunejax.train import configs, objectives, optimizer, recipe, who_pays
 from prunejax.train.step import make_train_step
 
 
@@ -43,13 +43,15 @@ def test_the_logged_rate_is_the_one_used():
   config = tiny_runs.config(
     pruned=False, optimizer__learning_rate=0.5, optimizer__weight_decay=0.0, steps=10
   )
-  tx = optimizer.make(config)
+  tx = optimizer.make(recipe.resolve(config))
   params = {'kernel': jnp.ones((3, 3))}
   state = tx.init(params)
   for step in range(10):
     updates, state = tx.update({'kernel': jnp.full((3, 3), 0.1)}, state, params)
     # Adam's step for a gradient that never changes is the learning rate.
-    np.testing.assert_allclose(-updates['kernel'], optimizer.learning_rate(config, step), rtol=1e-4)
+    np.testing.assert_allclose(
+      -updates['kernel'], optimizer.learning_rate(recipe.resolve(config), step), rtol=1e-4
+    )
 
 
 def test_decay_leaves_out_biases_and_layer_norm():
@@ -73,7 +75,7 @@ def test_decay_leaves_out_biases_and_layer_norm():
 
 def test_weight_decay_pulls_kernels_and_nothing_else():
   config = tiny_runs.config(pruned=False, optimizer__weight_decay=0.1, optimizer__warmup=0.0)
-  tx = optimizer.make(config)
+  tx = optimizer.make(recipe.resolve(config))
   bias = {'bias': jnp.ones(3)}
   params = {'norm': {'scale': jnp.ones(3), **bias}, 'dense': {'kernel': jnp.ones((3, 3)), **bias}}
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
@@ -138,13 +140,14 @@ def test_the_step_gives_the_gradient_to_the_criterion_that_needs_it():
   config = configs.override(base.get_config(), {**changes, 'optimizer.learning_rate': 0.0})
   params = {'w': jnp.array([1.0, 2.0, 3.0, 4.0])}
   slope = jnp.array([9.0, 1.0, 3.0, 0.5])  # |w g| = 9, 2, 9, 2
-  tx = optimizer.make(config)
+  tx = optimizer.make(recipe.resolve(config))
   key = jax.random.key_data(jax.random.key(0))
   state = {'params': params, 'opt_state': tx.init(params), 'step': jnp.int32(0), 'rng': key}
   step = jax.jit(make_train_step(lambda p, batch, rng: (p['w'] @ slope, {}), tx))
   state, _ = step(state, {'x': np.zeros(1)})
   np.testing.assert_array_equal(state['params']['w'], [1, 0, 3, 0])
-  rows = optimizer.who_pays(config.prune.weights, 'prune.weights', params, 5, lambda: {'w': slope})
+  (group,) = recipe.resolve(config).prune
+  rows = who_pays.group_rows(group, params, 5, lambda: {'w': slope})
   assert rows[-1].got == 0.5 and rows[0].cutoff == 9
 
 
@@ -185,7 +188,7 @@ def test_flops_are_six_a_weight_a_token():
 )
 def test_a_number_that_cannot_be_is_named(key, value):
   with pytest.raises(ValueError, match=f'{key}={value!r}'):
-    optimizer.make(configs.override(base.get_config(), {key: value}))
+    recipe.resolve(configs.override(base.get_config(), {key: value}))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,7 @@ def test_a_number_that_cannot_be_is_named(key, value):
 def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
   config = configs.override(base.get_config(), {f'prune.weights.{k}': v for k, v in change.items()})
   with pytest.raises(ValueError) as error:
-    optimizer.make(config)
+    recipe.resolve(config)
   key = list(change)[-1]
   assert f'prune.weights.{key}={change[key]!r}' in str(error.value) and words in str(error.value)
 
@@ -226,7 +229,7 @@ def test_a_recipe_that_cannot_be_is_named_by_its_key(change, words):
 def test_what_no_run_can_have_is_named_before_it_begins(key, value, words):
   config = configs.override(base.get_config(), {key: value})
   with pytest.raises(ValueError) as error:
-    loop.check(config)
+    recipe.resolve(config)
   assert str(error.value).startswith(key) and words in str(error.value)
 
 
@@ -236,7 +239,7 @@ def test_zeros_are_held_in_every_group_also_in_one_that_prunes_nothing():
   config.prune.weights = base.prune_group(where='a', schedule='constant(0.5)')
   with config.unlocked():
     config.prune.other = base.prune_group(where='b')
-  tx = optimizer.make(config)
+  tx = optimizer.make(recipe.resolve(config))
   params = {name: jnp.array([0.0, 2.0, 3.0, 4.0]) for name in 'abc'}
   state, grads = tx.init(params), {name: jnp.ones(4) for name in 'abc'}
   for _ in range(3):

@@ -56,10 +56,10 @@ def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, 
     preemption.guard(),
     pytest.raises(preemption.Preempted, match=f'step {at} of 12 is saved in .*checkpoints'),
   ):
-    loop.train(config(), tmp_path, say=at_line(line))
+    tiny_runs.train(config(), tmp_path, say=at_line(line))
   assert str(at) in os.listdir(tmp_path / 'checkpoints')
   lines, whole = [], tiny_runs.finished('pruned')
-  result = loop.train(config(), tmp_path, say=lines.append)
+  result = tiny_runs.train(config(), tmp_path, say=lines.append)
   assert f'goes on at step {at} of 12' in lines[0]
   assert tiny_runs.plain(result) == tiny_runs.plain(whole.result) and tiny_runs.same_weights(
     tmp_path, whole.folder
@@ -68,9 +68,9 @@ def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, 
 
 def test_outside_the_steps_it_stops_at_once_and_what_was_saved_holds(tmp_path):
   with preemption.guard(), pytest.raises(preemption.Preempted):
-    loop.train(tiny_runs.config(), tmp_path, say=at_line('eval 12/12'))
+    tiny_runs.train(tiny_runs.config(), tmp_path, say=at_line('eval 12/12'))
   lines = []
-  loop.train(tiny_runs.config(), tmp_path, say=lines.append)
+  tiny_runs.train(tiny_runs.config(), tmp_path, say=lines.append)
   assert 'goes on at step 12 of 12' in lines[0]
   assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
 
@@ -122,7 +122,8 @@ def test_in_another_thread_nothing_is_installed():
 def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(loop.train, '__kwdefaults__', {'title': '', 'say': at_line('train 6/12')})
+  how = {'title': '', 'compiled': tiny_runs.COMPILED, 'say': at_line('train 6/12')}
+  monkeypatch.setattr(loop.train, '__kwdefaults__', how)
   argv = tiny_runs.argv('train', tmp_path / 'run') + PRUNE
   assert command.main(argv) == preemption.RESTART == 75
   [line] = capsys.readouterr().err.splitlines()

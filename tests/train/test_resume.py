@@ -12,7 +12,6 @@ import prunejax
 from prunejax import __main__ as command
 from prunejax.data import pretraining
 from prunejax.pruning import criteria
-from prunejax.train import loop
 
 
 class Stop(Exception):
@@ -35,8 +34,8 @@ def until(words, lines=None):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, words):
   whole, lines = tiny_runs.finished('pruned'), []
   with pytest.raises(Stop):
-    loop.train(tiny_runs.config(), tmp_path, say=until(words))
-  result = loop.train(tiny_runs.config(), tmp_path, say=lines.append)
+    tiny_runs.train(tiny_runs.config(), tmp_path, say=until(words))
+  result = tiny_runs.train(tiny_runs.config(), tmp_path, say=lines.append)
   assert tiny_runs.plain(result) == tiny_runs.plain(whole.result) and tiny_runs.same_weights(
     tmp_path, whole.folder
   )
@@ -61,7 +60,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, words):
 @pytest.mark.parametrize('words', ['train 6/12', 'train 9/12'])
 def test_weights_go_back_to_where_they_were_after_a_kill_too(tmp_path, words):
   config = tiny_runs.config(optimizer__rewind='every(4, begin=4, until=8)', optimizer__rewind_to=2)
-  run = lambda name, **how: loop.train(config, tmp_path / name, **{'say': lambda line: None, **how})
+  run = lambda name, **how: tiny_runs.train(
+    config, tmp_path / name, **{'say': lambda line: None, **how}
+  )
   whole = run('whole')
   with pytest.raises(Stop):
     run('cut', say=until(words))
@@ -75,14 +76,14 @@ def test_a_row_that_was_cut_by_a_kill_is_written_anew(tmp_path):
   stopped(tmp_path, 'train 6/12')
   with open(tmp_path / 'metrics.jsonl', 'a') as stream:
     stream.write('{"step": 6, "ki')
-  loop.train(tiny_runs.config(), tmp_path, say=lambda line: None)
+  tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
   assert [row['step'] for row in tiny_runs.rows(tmp_path)] == [3, 6, 9, 12, 12]
   assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
 
 
 def stopped(folder, words='train 12/12'):
   with pytest.raises(Stop):
-    loop.train(tiny_runs.config(), folder, say=until(words))
+    tiny_runs.train(tiny_runs.config(), folder, say=until(words))
   return sorted(int(p.name) for p in (folder / 'checkpoints').iterdir())
 
 
@@ -96,7 +97,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_pat
   whole, lines = tiny_runs.finished('pruned'), []
   assert stopped(tmp_path, 'train 9/12') == [4, 8]
   damage(tmp_path, 8)
-  result = loop.train(tiny_runs.config(), tmp_path, title='run', say=lines.append)
+  result = tiny_runs.train(tiny_runs.config(), tmp_path, title='run', say=lines.append)
   assert (
     lines[0].startswith('run  checkpoint 8 cannot be read (') and 'using the one before' in lines[0]
   )
@@ -114,7 +115,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(tmp_path):
   with pytest.raises(
     ValueError, match='no checkpoint in .*checkpoints.* can be read: step 8 .*delete that folder'
   ):
-    loop.train(tiny_runs.config(), tmp_path, say=lambda line: None)
+    tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
   assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 
 
@@ -122,7 +123,9 @@ def test_another_config_is_refused_and_nothing_overwritten(tmp_path):
   stopped(tmp_path, 'train 6/12')
   before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob('*') if p.is_file()}
   with pytest.raises(ValueError) as error:
-    loop.train(tiny_runs.config(optimizer__learning_rate=0.5, seed=9), tmp_path, say=pytest.fail)
+    tiny_runs.train(
+      tiny_runs.config(optimizer__learning_rate=0.5, seed=9), tmp_path, say=pytest.fail
+    )
   assert '(differs in optimizer.learning_rate, seed)' in str(error.value) and str(tmp_path) in str(
     error.value
   )
@@ -134,7 +137,7 @@ def test_another_config_is_refused_and_nothing_overwritten(tmp_path):
 def test_a_folder_of_something_else_is_refused(tmp_path):
   (tmp_path / 'thesis.tex').write_text('mine')
   with pytest.raises(ValueError, match='is not empty'):
-    loop.train(tiny_runs.config(), tmp_path, say=pytest.fail)
+    tiny_runs.train(tiny_runs.config(), tmp_path, say=pytest.fail)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
 
 
@@ -148,11 +151,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, monkeypatc
   monkeypatch.setattr(pretraining, 'batch', poisoned)
   for _ in range(2):  # again from the last good checkpoint, and again it stops
     with pytest.raises(FloatingPointError, match='not finite at step 7; .*last good checkpoint'):
-      loop.train(tiny_runs.config(), tmp_path, say=lambda line: None)
+      tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
     assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
     assert not (tmp_path / 'result.json').exists() and not (tmp_path / 'model').exists()
   monkeypatch.setattr(pretraining, 'batch', honest)
-  loop.train(tiny_runs.config(), tmp_path, say=lambda line: None)
+  tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
   assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
 
 
@@ -190,5 +193,5 @@ def test_scores_that_are_nan_stop_the_run_name_the_leaf_and_are_not_saved(
 def test_a_copied_work_directory_goes_on_elsewhere(tmp_path):
   stopped(tmp_path / 'here', 'train 9/12')
   shutil.move(tmp_path / 'here', tmp_path / 'there')
-  loop.train(tiny_runs.config(), tmp_path / 'there', say=lambda line: None)
+  tiny_runs.train(tiny_runs.config(), tmp_path / 'there', say=lambda line: None)
   assert tiny_runs.same_weights(tmp_path / 'there', tiny_runs.finished('pruned').folder)

@@ -13,7 +13,7 @@ import tiny_runs
 from configs import base
 from prunejax.pruning.links import low_rank
 from prunejax.sweep import grid
-from prunejax.train import configs, optimizer, program
+from prunejax.train import configs, optimizer, program, recipe
 
 OFF = {'prune.weights.schedule': ''}
 RPP = {'prox.penalty': 'reweighted(0.5, every=2, eps=0.1, end=4)', 'prox.where': '.*kernel', **OFF}
@@ -22,6 +22,10 @@ LOW = {'low_rank.schedule': 'one_shot(0.5, at=2)', 'low_rank.where': '.*kernel',
 
 def config(changes):
   return configs.override(tiny_runs.config(pruned=False), changes)
+
+
+def chain(changes):
+  return optimizer.make(recipe.resolve(config(changes)))
 
 
 def params():
@@ -47,26 +51,24 @@ def zeros(weights):
 
 
 def test_a_penalty_after_the_step_makes_zeros_in_its_leaves_and_one_in_the_loss_none():
-  plain, _ = trained(optimizer.make(config(OFF)))
-  near, _ = trained(optimizer.make(config(RPP)), 4)
-  lasso, _ = trained(optimizer.make(config({**RPP, 'prox.penalty': 'l1_penalty(0.5)'})))
+  plain, _ = trained(chain(OFF))
+  near, _ = trained(chain(RPP), 4)
+  lasso, _ = trained(chain({**RPP, 'prox.penalty': 'l1_penalty(0.5)'}))
   assert zeros(plain) == zeros(lasso) == 0 < zeros(near)
   assert not np.array_equal(lasso['a']['kernel'], plain['a']['kernel'])
   assert (near['a']['bias'] != 0).all()
-  weak, _ = trained(
-    optimizer.make(config({**RPP, 'prox.penalty': 'reweighted(0.0, every=2, eps=0.1, end=4)'}))
-  )
+  weak, _ = trained(chain({**RPP, 'prox.penalty': 'reweighted(0.0, every=2, eps=0.1, end=4)'}))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), weak, plain)
 
 
 def test_low_rank_is_the_last_link():
-  weights, state = trained(optimizer.make(config(LOW)))
+  weights, state = trained(chain(LOW))
   assert low_rank.ranks(state) == {'a/kernel': 1}
   assert np.linalg.matrix_rank(np.float64(weights['a']['kernel']), tol=1e-4) == 1
 
 
 def test_numbers_share_a_program_and_parts_do_not():
-  key = lambda changes: program.program_key(config(changes))
+  key = lambda changes: program.program_key(recipe.resolve(config(changes)))
   other = {**RPP, 'prox.penalty': 'reweighted(0.25, every=2, eps=0.1, end=4)'}
   assert key(RPP) == key(other) == key({**RPP, 'optimizer.learning_rate': 3e-4})
   assert grid.key(grid.Cell({}, config(RPP))) != grid.key(grid.Cell({}, config(other)))
@@ -118,4 +120,4 @@ def test_groups_that_do_nothing_leave_every_cell_the_hash_it_had():
 )
 def test_wrong_values_name_their_key(changes, words):
   with pytest.raises(ValueError, match=words):
-    optimizer.make(config(changes))
+    recipe.resolve(config(changes))

@@ -13,14 +13,14 @@ import pytest
 import tiny_runs
 from jax.sharding import PartitionSpec
 
-from prunejax.train import loop, sharding
+from prunejax.train import sharding
 
 PROGRAM = """
 import json, pathlib, sys
 import jax
 import tiny_runs
 from prunejax.pruning.paths import path_name
-from prunejax.train import loop, optimizer, sharding
+from prunejax.train import loop, optimizer, program, recipe, sharding
 
 home, folder, rules = sys.argv[1], pathlib.Path(sys.argv[2]), eval(sys.argv[3])
 tiny_runs.home = lambda: pathlib.Path(home)
@@ -31,10 +31,10 @@ for data, model, words in ((8, 1, 'train 5/12'), (4, 2, 'train 9/12')):
   tiny_runs.stopped(folder, words, **changes)
   said = {'devices': jax.device_count(), 'mask': tiny_runs.newest(folder), 'compiles': compiled[-1]._cache_size()}
   print(json.dumps(said))
-config = tiny_runs.config(**changes)
-source, data = loop.read_inputs(config)
-tx = optimizer.make(config)
-abstract = loop.abstract_state(config, loop.build(config, source, data, tx), tx)
+resolved = recipe.resolve(tiny_runs.config(**changes))
+tx = optimizer.make(resolved)
+functions = program.build(resolved, *program.read_inputs(resolved), tx)
+abstract = program.abstract_state(resolved, functions, tx)
 placed = sharding.shard(abstract, sharding.make_mesh(4, 2), rules)
 split = [path_name(p) for p, s in jax.tree_util.tree_leaves_with_path(placed) if any(s.spec)]
 print(json.dumps({'split': split}))
@@ -144,7 +144,9 @@ def test_a_run_goes_from_8x1_to_4x2_to_one_device_and_computes_what_one_does(tmp
   )
 
   lines = []
-  result = loop.train(tiny_runs.config(log__every=1, mesh__rules=rules), folder, say=lines.append)
+  result = tiny_runs.train(
+    tiny_runs.config(log__every=1, mesh__rules=rules), folder, say=lines.append
+  )
   assert 'goes on at step 8 of 12' in lines[0]
   for name in ('loss', 'grad_norm'):
     series = lambda folder: [row[name] for row in tiny_runs.rows(folder) if row['kind'] == 'train']  # noqa: B023

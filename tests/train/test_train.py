@@ -16,10 +16,10 @@ from prunejax.models.hf import bert as bert_hf
 from prunejax.train import (
   checkpoint,
   configs,
-  loop,
   metrics_log,
   objectives,
   optimizer,
+  recipe,
   sharding,
   workdir,
 )
@@ -65,10 +65,11 @@ def test_who_pays_is_said_and_saved_before_training():
 def test_the_exported_model_is_the_final_state():
   run = tiny_runs.finished('pruned')
   config = tiny_runs.config()
-  source, data = loop.read_inputs(config)
-  tx = optimizer.make(config)
-  program = loop.build(config, source, data, tx)
-  abstract = loop.abstract_state(config, program, tx)
+  resolved = recipe.resolve(config)
+  tx = optimizer.make(resolved)
+  source, data = programs.read_inputs(resolved)
+  program = programs.build(resolved, source, data, tx, tiny_runs.COMPILED)
+  abstract = programs.abstract_state(resolved, program, tx)
   manager = checkpoint.manager(run.folder / 'checkpoints')
   state, damaged = checkpoint.restore(
     manager, abstract, sharding.shard(abstract, sharding.make_mesh())
@@ -85,7 +86,7 @@ def test_the_exported_model_is_the_final_state():
 
 def test_a_finished_run_is_not_run_again():
   run = tiny_runs.finished('pruned')
-  assert loop.train(tiny_runs.config(), run.folder, say=pytest.fail) == run.result
+  assert tiny_runs.train(tiny_runs.config(), run.folder, say=pytest.fail) == run.result
 
 
 def test_tensorboard_files_are_written_when_asked(tmp_path):
@@ -102,18 +103,19 @@ def test_tensorboard_files_are_written_when_asked(tmp_path):
 def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
   run = tiny_runs.finished('dense', pruned=False)
   config = tiny_runs.config(pruned=False)
-  c = config.optimizer
-  source, data = loop.read_inputs(config)
-  program = loop.build(config, source, data, optimizer.make(config))
+  dense = recipe.resolve(config)
+  c = dense.optimizer
+  source, data = programs.read_inputs(dense)
+  program = programs.build(dense, source, data, optimizer.make(dense))
   loss_fn, *_ = objectives.pretraining(program.model)
   tx = optax.chain(
     optax.clip_by_global_norm(c.clip),
     optax.scale_by_adam(c.b1, c.b2, c.eps),
     optax.add_decayed_weights(c.weight_decay, mask=optimizer._decays),
-    optimizer._shape(config.steps, c.warmup, c.sawtooth),
+    optimizer._shape_link(c),
     optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(step_size=-c.learning_rate),
   )
-  state = loop.initial_state(config, program, tx)
+  state = programs.initial_state(dense, program, tx)
   step = jax.jit(make_train_step(loss_fn, tx))
   for i in range(config.steps):
     state, _ = step(state, data.train(i))
@@ -125,10 +127,10 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
   with config.unlocked():
     config.prune = {}
   links = [
-    jax.tree.structure(jax.eval_shape(optimizer.make(one).init, state['params']))
+    jax.tree.structure(jax.eval_shape(optimizer.make(recipe.resolve(one)).init, state['params']))
     for one in (config, tiny_runs.config(False))
   ]
-  assert links[0] == links[1] and optimizer.where(config) == ''
+  assert links[0] == links[1] and recipe.resolve(config).where == ''
   assert prunejax.masks.sparsity(state['params'], '')['total'] == 0
 
 
@@ -180,21 +182,22 @@ def test_a_fine_tuned_model_goes_on_with_its_classifier():
   tuned = tiny_runs.finished('tuned', pruned=False, init=str(parent.folder / 'model'), **changes)
   folder = tuned.folder / 'model'
   config = tiny_runs.config(False, init=str(folder), **changes)
-  source, data = loop.read_inputs(config)
-  tx = optimizer.make(config)
-  program = loop.build(config, source, data, tx)
-  shapes = loop.abstract_state(config, program, tx)['params']
-  loaded = loop.pretrained(config, source, program, shapes)
-  state = loop.initial_state(config, program, tx, loaded)
+  resolved = recipe.resolve(config)
+  source, data = programs.read_inputs(resolved)
+  tx = optimizer.make(resolved)
+  program = programs.build(resolved, source, data, tx)
+  shapes = programs.abstract_state(resolved, program, tx)['params']
+  loaded = programs.pretrained(resolved, source, program, shapes)
+  state = programs.initial_state(resolved, program, tx, loaded)
   stored, _ = bert_hf.load(folder, heads=('classifier',))
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(state['params']), stored)
   # For a task with another number of classes it starts afresh.
   shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   shapes['classifier'] = {'kernel': shaped(16, 3), 'bias': shaped(3)}
-  assert 'classifier' not in loop.pretrained(config, source, program, shapes)
+  assert 'classifier' not in programs.pretrained(resolved, source, program, shapes)
   # And so it does from a model that was only pre-trained.
   source = source._replace(folder=parent.folder / 'model')
-  assert 'classifier' not in loop.pretrained(config, source, program, shapes)
+  assert 'classifier' not in programs.pretrained(resolved, source, program, shapes)
 
 
 # One program for many numbers.
@@ -202,11 +205,11 @@ def test_a_fine_tuned_model_goes_on_with_its_classifier():
 
 def test_runs_that_differ_in_numbers_share_one_program():
   tiny_runs.finished('pruned')
-  config = tiny_runs.config()
-  source, data = loop.read_inputs(config)
-  program = loop.build(config, source, data, optimizer.make(config))
+  resolved, compiled = recipe.resolve(tiny_runs.config()), tiny_runs.COMPILED
+  inputs = programs.read_inputs(resolved)
+  program = programs.build(resolved, *inputs, optimizer.make(resolved), compiled)
   count, sizes = (
-    len(programs._PROGRAMS),
+    len(compiled.programs),
     (program.step._cache_size(), program.measure._cache_size()),
   )
   other = tiny_runs.finished(
@@ -218,7 +221,7 @@ def test_runs_that_differ_in_numbers_share_one_program():
     eval__batches=1,
   )
   assert other.result['sparsity'] == pytest.approx(0.8, abs=1e-3)
-  assert len(programs._PROGRAMS) == count
+  assert len(compiled.programs) == count
   assert (program.step._cache_size(), program.measure._cache_size()) == sizes
   assert other.result['mask_hash'] != tiny_runs.finished('pruned').result['mask_hash']
 
@@ -231,13 +234,14 @@ def test_the_seed_of_a_random_criterion_is_data():
     config = configs.override(
       base.get_config(), {f'prune.weights.{k}': v for k, v in group.items()}
     )
-    tx = optimizer.make(config)
+    resolved = recipe.resolve(config)
+    tx = optimizer.make(resolved)
     update = update or jax.jit(tx.update)  # the first one's program serves all
     _, state = update(params, tx.init(params), params, grad=params)
     mask = prunejax.get_masks(state, params)['a']['kernel']
     score = prunejax.random(seed).score((), params, grad=None, step=0)['a']['kernel']
     np.testing.assert_array_equal(mask, score >= np.sort(np.ravel(score))[72])
-    parts.append(optimizer.compiled_part(config.prune.weights, 'k'))
+    parts.append(programs.program_key(resolved))
   assert parts[0] == parts[1] == parts[2] and update._cache_size() == 1
 
 
@@ -258,5 +262,6 @@ def test_another_method_is_another_program(change):
     tiny_runs.config(),
     tiny_runs.config(**{f'prune__weights__{k}': v for k, v in change.items()}),
   )
-  source, _ = loop.read_inputs(config)
-  assert loop.program_key(config, source) != loop.program_key(other, source)
+  one, another = recipe.resolve(config), recipe.resolve(other)
+  source, _ = programs.read_inputs(one)
+  assert programs.program_key(one, source) != programs.program_key(another, source)

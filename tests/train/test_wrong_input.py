@@ -11,7 +11,7 @@ import pytest
 import tiny_runs
 
 from prunejax import __main__ as command
-from prunejax.train import loop, workdir
+from prunejax.train import loop, program, workdir
 
 
 def refused(capsys, argv, *words):
@@ -35,8 +35,8 @@ def nothing_compiled(monkeypatch):
   def never(*args, **kwargs):
     pytest.fail('something was computed before the input was refused')
 
-  monkeypatch.setattr(loop, 'initial_state', never)
-  monkeypatch.setattr(loop, '_loop', never)
+  monkeypatch.setattr(program, 'initial_state', never)
+  monkeypatch.setattr(loop, 'train_members', never)
   monkeypatch.setattr(jax.stages.Lowered, 'compile', never)
 
 

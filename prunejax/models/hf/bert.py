@@ -61,6 +61,18 @@ ARCHITECTURES = {
   ('classifier',): 'BertForSequenceClassification',
 }
 HEADS = {'cls.predictions.': 'mlm', 'cls.seq_relationship.': 'nsp', 'classifier.': 'classifier'}
+# Numbers of the config, see `convert.check_size`.
+COUNTS = (
+  'vocab_size',
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'intermediate_size',
+  'max_position_embeddings',
+  'type_vocab_size',
+)
+SCALES = ('layer_norm_eps', 'initializer_range')
+RATES = ('hidden_dropout_prob', 'attention_probs_dropout_prob', 'classifier_dropout')
 # Options of the config, with the only value that `bert.Bert` computes.
 REQUIRED = {
   'position_embedding_type': 'absolute',
@@ -226,7 +238,7 @@ def _transposed(path, array):
 
 
 def _check_size(size, where, heads):
-  convert.check_size(size, where, 'BERT')
+  convert.check_size(size, where, COUNTS, SCALES, RATES, optional=('classifier_dropout',))
   try:
     bert.check(size, heads)
   except ValueError as error:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -15,6 +16,9 @@ from flax import traverse_util
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 
+MAX_COUNT = 2**31  # of anything that a config counts
+MAX_LAYERS = 1000
+MAX_LABELS = 2**16  # transformers makes two dicts of so many entries
 FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.float16}
 
 
@@ -39,6 +43,11 @@ def read_size(
   raw = hf_folder.read_config(folder)
   if raw.get('model_type', model_type) != model_type:
     raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
+  labels = raw.get('num_labels')
+  if labels is not None and not (type(labels) is int and 0 <= labels <= MAX_LABELS):
+    raise CheckpointError(
+      f'{path} has num_labels={labels!r}: expected an integer from 0 to {MAX_LABELS}'
+    )
   for key, value in required.items():
     if raw.get(key, value) != value:
       raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {value!r}')
@@ -49,11 +58,41 @@ def read_size(
     raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
 
 
-def check_size(size: Any, where: object, model: str) -> None:
-  """Raises CheckpointError for sizes that no model has, before anything is allocated."""
-  for key in ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads'):
-    if not 1 <= getattr(size, key) <= (1000 if key == 'num_hidden_layers' else 2**31):
-      raise CheckpointError(f'{where} has {key}={getattr(size, key)}: no {model} is of that size')
+def check_size(
+  size: Any,
+  where: object,
+  counts: Sequence[str],
+  scales: Sequence[str],
+  rates: Sequence[str],
+  optional: Sequence[str] = (),
+) -> None:
+  """Checks the numbers of a config, before anything is allocated.
+
+  Args:
+    size: a config of transformers.
+    where: the file, for errors.
+    counts: keys of integers from 1 on.
+    scales: keys of finite numbers from 0 on.
+    rates: keys of dropout rates, from 0 to below 1.
+    optional: those of them that may be None.
+
+  Raises:
+    CheckpointError: a number that no model has.
+  """
+  for key in (*counts, *scales, *rates):
+    value = getattr(size, key)
+    number = type(value) in (int, float) and math.isfinite(value)
+    if value is None and key in optional:
+      continue
+    if key in counts:
+      most = MAX_LAYERS if key == 'num_hidden_layers' else MAX_COUNT
+      valid, expected = type(value) is int and 1 <= value <= most, f'an integer from 1 to {most}'
+    elif key in scales:
+      valid, expected = number and value >= 0, 'a finite number from 0 on'
+    else:
+      valid, expected = number and 0 <= value < 1, 'a number from 0 to below 1'
+    if not valid:
+      raise CheckpointError(f'{where} has {key}={value!r}: expected {expected}')
 
 
 def check_dtype(dtype: str) -> None:

@@ -29,7 +29,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   """Reads config.json.
 
   Raises:
-    CheckpointError: the file is missing or not a JSON object.
+    CheckpointError: the file is missing or not a JSON object; its model_type is not a string.
   """
   path = pathlib.Path(folder) / 'config.json'
   if not path.is_file():
@@ -40,6 +40,9 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     raise CheckpointError(f'{path} cannot be read as JSON: {error}') from error
   if not isinstance(config, dict):
     raise CheckpointError(f'{path} holds a {type(config).__name__}: expected a JSON object')
+  model_type = config.get('model_type')
+  if not isinstance(model_type, str | None):
+    raise CheckpointError(f'{path} has model_type={model_type!r}: expected a string')
   return config
 
 

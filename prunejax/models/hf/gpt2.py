@@ -47,6 +47,17 @@ SPELLINGS = (
 BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
 HEADS = {'score.': 'classifier'}
 ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
+# Numbers of the config, see `convert.check_size`.
+COUNTS = (
+  'vocab_size',
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'n_positions',
+  'n_inner',
+)
+SCALES = ('layer_norm_epsilon', 'initializer_range')
+RATES = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
 # Options of the config, with the only value that `gpt2.Gpt2` computes.
 REQUIRED = {
   'scale_attn_weights': True,
@@ -206,11 +217,7 @@ def _leaf(path, array):
 
 
 def _check_size(size, where, heads):
-  convert.check_size(size, where, 'GPT-2')
-  for key in ('n_positions', 'n_inner'):
-    value = getattr(size, key)
-    if value is not None and not 1 <= value <= 2**31:
-      raise CheckpointError(f'{where} has {key}={value}: no GPT-2 is of that size')
+  convert.check_size(size, where, COUNTS, SCALES, RATES, optional=('n_inner',))
   try:
     gpt2.check(size, heads)
   except ValueError as error:

@@ -140,9 +140,9 @@ def _erk_counts(parts, goal: counts.Wide) -> jax.Array:
   left = counts.subtract(goal, counts.Wide(*(limb[j] for limb in counts.wide(dense))))
   divisor = jnp.asarray(spread, jnp.int32)[j]
   share = jnp.minimum(jnp.asarray(shares, jnp.int32), divisor)
-  kept, rest = counts.multiply_divide(left, share, divisor)
+  quotient, rest = counts.multiply_divide(left, share, divisor)
   is_dense = jnp.asarray(rank) < j
-  kept = jnp.where(is_dense, jnp.asarray(sizes, jnp.int32), counts.narrow(kept))
+  kept = jnp.where(is_dense, jnp.asarray(sizes, jnp.int32), counts.narrow(quotient))
   rounded = (~is_dense) & (rest > 0)
   missing = counts.narrow(counts.subtract(goal, counts.total(counts.widen(kept))))
   return kept + (rounded & (jnp.cumsum(rounded, dtype=jnp.int32) <= missing))

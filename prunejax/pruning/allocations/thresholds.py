@@ -159,7 +159,9 @@ def _class_deviations(scores, rows, layered) -> dict:
         values |= map_kinds(jax.vmap(fn) if is_layered else fn, *given)
     return values
 
-  largest, scales, sigmas = each_layer(_largest, scores), {}, {}
+  largest = each_layer(_largest, scores)
+  scales: dict = {}
+  sigmas: dict = {}
   for names in members.values():
     # Divided by a power of two near the largest: the square of 1e-23 is no float32.
     scale = _power_of_two(functools.reduce(jnp.maximum, [largest[name] for name in names]))

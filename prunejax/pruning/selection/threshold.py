@@ -92,7 +92,8 @@ def narrowed(bracket: Bracket, goal: Goal, keys, found, spread) -> Bracket:
   """
   ladder = jnp.concatenate([bracket.low[None], keys, bracket.high[None]])
   rungs = jnp.concatenate([bracket.at_low[None], found, bracket.at_high[None]])
-  rung = jnp.sum(counts.at_least(goal.total(found), goal.wanted), 0, dtype=jnp.int32)
+  wanted = jax.tree.map(lambda limb: limb[None], goal.wanted)
+  rung = jnp.sum(counts.at_least(goal.total(found), wanted), 0, dtype=jnp.int32)
   low, high = _pick(ladder, rung), _pick(ladder, rung + 1)
   at_low, at_high = _pick(rungs, rung), _pick(rungs, rung + 1)
   many = counts.subtract(goal.total(bracket.at_low), goal.total(bracket.at_high))
@@ -114,7 +115,7 @@ def narrowed(bracket: Bracket, goal: Goal, keys, found, spread) -> Bracket:
 def _pick(table, index):
   """table[index[i], i], without a gather."""
   rung = np.arange(len(table), dtype=np.int32).reshape((-1,) + (1,) * index.ndim)
-  return jnp.sum(jnp.where(rung == index, table, 0), 0, dtype=table.dtype)
+  return jnp.sum(jnp.where(rung == index[None], table, 0), 0, dtype=table.dtype)
 
 
 def guess(bracket: Bracket, goal: Goal, parts, sigma=None):
@@ -130,7 +131,11 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None):
   middle = 1 - jnp.clip((rank + 0.5) / (many + 1), 0, 1)
   if sigma is None:
     sigma = jnp.sqrt(many * middle * (1 - middle)) + 0.5
-  column = lambda values: values.reshape((-1,) + (1,) * low.ndim)
+  sigma = jnp.broadcast_to(sigma, low.shape)
+  low, high, many, middle, sigma, mean, whole = (
+    values[None] for values in (low, high, many, middle, sigma, bracket.mean, bracket.whole)
+  )
+  column = lambda values: values.reshape((-1,) + (1,) * (low.ndim - 1))
   reach = middle + column(_SIGMAS) * sigma / (many + 1)
   even = column(_EVEN)
   below = jnp.maximum(reach, middle * even)
@@ -148,13 +153,13 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None):
   keys = jnp.clip(keys, low, high)
   ends = jnp.where(
     column(np.arange(STEPS)) <= 3,
-    jnp.minimum(keys, bracket.mean),
-    jnp.maximum(keys, bracket.mean + 1),
+    jnp.minimum(keys, mean),
+    jnp.maximum(keys, mean + 1),
   )
   exact = column(np.arange(STEPS)) == 3
-  ends = jnp.where(exact, bracket.mean, ends)
-  ends = jnp.where(column(np.arange(STEPS)) == 4, bracket.mean + 1, ends)
-  return jnp.where(bracket.whole, ends, keys)
+  ends = jnp.where(exact, mean, ends)
+  ends = jnp.where(column(np.arange(STEPS)) == 4, mean + 1, ends)
+  return jnp.where(whole, ends, keys)
 
 
 def to_float(count: Wide):

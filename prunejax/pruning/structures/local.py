@@ -150,7 +150,7 @@ def _block_mean(score, sizes, weights):
 
 
 def _is_size(value) -> bool:
-  return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) > 0
 
 
 def _need_matrix(name, shape, label):

@@ -8,13 +8,14 @@ names.
 
 import math
 import re
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from prunejax.pruning.leaf_kinds import map_kinds
-from prunejax.pruning.paths import compiled
+from prunejax.pruning.paths import compiled, first_match
 from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Structure
 
@@ -22,12 +23,19 @@ FOREIGN = 'for a model with other names write tied({regex: (unit, axis, size)})'
 
 
 def tied(table) -> Structure:
-  """Units that lie in several leaves: `table` is {regex: (unit, axis, size)}, or pairs.
+  r"""Units that lie in several leaves.
 
-  A leaf takes the first row whose regex matches its whole path. `unit` names what its slices belong to, groups of the
-  regex filled in (r'\\1/heads'); a slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out]; a bias
-  [..., out] has -1 alone. Leaves of one unit name share its units: slice i of each of them. ValueError for a leaf that
-  no row matches, for a size that does not divide the axis, and for leaves of one name with different numbers of slices.
+  Leaves of one unit name share its units: unit i is slice i of each of them.
+
+  Args:
+    table: {regex: (unit, axis, size)}, or pairs. A leaf takes the first row whose regex matches its
+      whole path. `unit` is the unit name, with the groups of the regex filled in (r'\1/heads'). A
+      slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out]; of a bias
+      [..., out] the axis is -1.
+
+  Raises:
+    ValueError: a row is malformed. When the link is initialised: no row matches a leaf, a size does
+      not divide its axis, or leaves of one unit name have different numbers of slices.
   """
   rows = [
     (compiled(pattern, 'tied table'), *_row(pattern, row)) for pattern, row in dict(table).items()
@@ -82,125 +90,136 @@ def ffn(size: int = 1) -> Structure:
   )
 
 
+class _Role(NamedTuple):
+  """How a leaf is cut into slices: the row of its table, the axis, and the number of leading axes."""
+
+  row: int
+  axis: int
+  lead: int
+
+
 def _tied(label, rows, accepted) -> Structure:
-  def members(shapes):
+  """The structure of a table of rows (regex, unit name, axis, size)."""
+
+  def leaves_of_units(shapes):
     """{unit name: [(leaf, row of the table)]}."""
-    found = {}
+    leaves: dict[str, list] = {}
     for name in shapes:
-      at, match = next(
-        ((i, m) for i, row in enumerate(rows) if (m := row[0].fullmatch(name))), (None, None)
-      )
-      if match is None:
+      row = first_match(name, [pattern for pattern, *_ in rows])
+      if row is None:
         raise ValueError(
-          f'{label}: {name!r} is part of no unit: leave the leaf out with where=; accepted: {accepted}'
+          f'{label}: {name!r} is part of no unit: leave the leaf out with where=; accepted:'
+          f' {accepted}'
         )
+      pattern, template, *_ = rows[row]
       try:
-        unit = match.expand(rows[at][1])
+        unit = pattern.fullmatch(name).expand(template)
       except (re.error, IndexError) as error:
         raise ValueError(
-          f'{label}: the unit {rows[at][1]!r} of {rows[at][0].pattern!r}: {error}'
+          f'{label}: the unit {template!r} of {pattern.pattern!r}: {error}'
         ) from None
-      found.setdefault(unit, []).append((name, at))
-    return found
+      leaves.setdefault(unit, []).append((name, row))
+    return leaves
 
   def plan(shapes):
-    """({unit: [leaf]}, {leaf: (row, axis, leading axes)}, {unit: (leading shape, slices)}). Raises ValueError."""
-    leaves, roles, units = {}, {}, {}
-    for unit, of in members(shapes).items():
-      lead = max(0, max(len(shapes[name]) for name, _ in of) - 2)
-      leaves[unit] = [name for name, _ in of]
-      for name, at in of:
-        shape, (_, _, axis, size) = tuple(shapes[name]), rows[at]
+    """({unit name: [leaf]}, {leaf: _Role}, {unit name: (leading shape, number of slices)})."""
+    members, roles, units = {}, {}, {}
+    for unit, leaves in leaves_of_units(shapes).items():
+      lead = max(0, max(len(shapes[name]) for name, _ in leaves) - 2)
+      members[unit] = [name for name, _ in leaves]
+      for name, row in leaves:
+        shape, (_, _, axis, size) = tuple(shapes[name]), rows[row]
         if len(shape) - lead < -axis:
           raise ValueError(
             f'{label}: {name!r} has shape {shape} and so no axis {axis} that could hold its slices'
           )
         if shape[axis] % size:
           raise ValueError(
-            f'{label}: {size} does not divide axis {axis} of {name!r}, whose shape is {shape}; choose a size that does'
+            f'{label}: {size} does not divide axis {axis} of {name!r}, whose shape is {shape};'
+            ' choose a size that does'
           )
-        roles[name] = at, axis, lead
-        here = shape[:lead], shape[axis] // size
-        if units.setdefault(unit, here) != here:
+        roles[name] = _Role(row, axis, lead)
+        slices = shape[:lead], shape[axis] // size
+        if units.setdefault(unit, slices) != slices:
+          first = members[unit][0]
           raise ValueError(
-            f'{label}: {name!r} of shape {shape} has {here[1]} slices of {size}, unlike {leaves[unit][0]!r} of shape'
-            f' {tuple(shapes[leaves[unit][0]])}: they cannot be the units {unit!r} together'
+            f'{label}: {name!r} of shape {shape} has {slices[1]} slices of {size}, unlike'
+            f' {first!r} of shape {tuple(shapes[first])}: they cannot be the units {unit!r} together'
           )
-    return leaves, roles, units
+    return members, roles, units
 
-  def by_role(fn, scores, roles, *more):
+  def map_roles(fn, scores, roles, *more):
     """`fn(role)` of every leaf, traced once for the leaves of one role and kind."""
     out = {}
     for role in dict.fromkeys(roles[name] for name in scores):
-      chosen = [name for name in scores if roles[name] == role]
-      out |= map_kinds(
-        fn(role), *({name: given[name] for name in chosen} for given in (scores, *more))
-      )
+      names = [name for name in scores if roles[name] == role]
+      tables = ({name: table[name] for name in names} for table in (scores, *more))
+      out |= map_kinds(fn(role), *tables)
     return {name: out[name] for name in scores}
 
-  def blocks(score, role):
-    at, axis, lead = role
-    sizes = [1] * lead + list(score.shape[lead:])
-    sizes[axis] = rows[at][3]
-    return sizes, score.shape[:lead] + (-1,)
+  def block_sizes(score, role):
+    """The size of a slice on every axis, and the shape of one number a slice."""
+    sizes = [1] * role.lead + list(score.shape[role.lead :])
+    sizes[role.axis] = rows[role.row][3]
+    return sizes, score.shape[: role.lead] + (-1,)
 
-  def summed(role):
+  def sums_of(role):
     def sums(score):
-      sizes, flat = blocks(score, role)
-      return counts.block_sum(score, sizes).reshape(flat)
+      sizes, per_slice = block_sizes(score, role)
+      return counts.block_sum(score, sizes).reshape(per_slice)
 
     return sums
 
-  def counted(role):
+  def alive_of(role):
     def alive(score):
-      sizes, flat = blocks(score, role)
-      gone = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32) == np.uint32(
-        1 << 31
-      )
-      return counts.count_blocks((~gone).astype(jnp.int32), sizes).reshape(flat)
+      sizes, per_slice = block_sizes(score, role)
+      bits = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32)
+      is_alive = bits != np.uint32(1 << 31)  # -0.0 marks a weight that is pruned already
+      return counts.count_blocks(is_alive.astype(jnp.int32), sizes).reshape(per_slice)
 
     return alive
 
   def pool(scores):
     shapes = {name: score.shape for name, score in scores.items()}
-    leaves, roles, units = plan(shapes)
-    sums, alive, out = by_role(summed, scores, roles), by_role(counted, scores, roles), {}
-    for unit, names in leaves.items():
+    members, roles, units = plan(shapes)
+    sums, alive = map_roles(sums_of, scores, roles), map_roles(alive_of, scores, roles)
+    out = {}
+    for unit, names in members.items():
       lead, number = units[unit]
-      weights = sum(math.prod(shapes[name]) for name in names) // max(math.prod(lead) * number, 1)
-      # As in structure._block_mean: a true division, and -0.0 for a unit that is -0.0 throughout, pruned already.
-      divisor = lax.optimization_barrier(jnp.asarray(np.full((*lead, number), weights, np.float32)))
-      out[unit] = jnp.where(
-        sum(alive[n] for n in names) > 0, sum(sums[n] for n in names) / divisor, -0.0
-      )
+      whole = sum(math.prod(shapes[name]) for name in names)
+      weights = whole // max(math.prod(lead) * number, 1)
+      # As in local._block_mean: a true division, and -0.0 for a unit that is pruned already.
+      divisor = lax.optimization_barrier(jnp.full((*lead, number), weights, jnp.float32))
+      mean = sum(sums[name] for name in names) / divisor
+      out[unit] = jnp.where(sum(alive[name] for name in names) > 0, mean, -0.0)
     return out
 
   def expand(kept, scores):
-    leaves, roles, _ = plan({name: score.shape for name, score in scores.items()})
-    mine = {name: kept[unit] for unit, names in leaves.items() for name in names}
+    members, roles, _ = plan({name: score.shape for name, score in scores.items()})
+    kept_of = {name: kept[unit] for unit, names in members.items() for name in names}
 
-    def opened(role):
-      at, axis, lead = role
-
+    def mask_of(role):
       def mask(score, kept):
-        wide = jnp.repeat(kept, rows[at][3], axis=-1)
-        wide = wide if score.ndim - lead == 1 else jnp.expand_dims(wide, -1 if axis == -2 else -2)
+        wide = jnp.repeat(kept, rows[role.row][3], axis=-1)
+        if score.ndim - role.lead > 1:
+          wide = jnp.expand_dims(wide, -1 if role.axis == -2 else -2)
         return jnp.broadcast_to(wide, score.shape)
 
       return mask
 
-    return by_role(opened, scores, roles, mine)
+    return map_roles(mask_of, scores, roles, kept_of)
 
-  def shared(shapes):
-    leaves, _, units = plan(shapes)
-    whole = lambda names: sum(math.prod(shapes[name]) for name in names)
-    seen = lambda unit: (
-      *units[unit][0],
-      whole(leaves[unit]) // max(math.prod(units[unit][0]) * units[unit][1], 1),
-    )
-    return {unit: (tuple(names), (*seen(unit), units[unit][1])) for unit, names in leaves.items()}
+  def unit_members(shapes):
+    members, _, units = plan(shapes)
+    out = {}
+    for unit, names in members.items():
+      lead, number = units[unit]
+      whole = sum(math.prod(shapes[name]) for name in names)
+      rows_of_matrix = whole // max(math.prod(lead) * number, 1)
+      out[unit] = tuple(names), (*lead, rows_of_matrix, number)
+    return out
 
-  return Structure(pool, expand, members=shared)
+  return Structure(pool, expand, members=unit_members)
 
 
 def _row(pattern, row):

@@ -140,6 +140,42 @@ def test_long_lists_are_cut_short(folder):
     ({'model_type': 'roberta'}, ("model_type 'roberta'", 'expected "bert"')),
     ({'position_embedding_type': 'relative_key'}, ("position_embedding_type='relative_key'",)),
     ({'is_decoder': True}, ('is_decoder=True', 'expected False')),
+    ({'intermediate_size': -1}, ('config.json', 'intermediate_size=-1', 'expected an integer')),
+    (
+      {'intermediate_size': 10**12},
+      ('config.json', 'intermediate_size=1000000000000', 'expected an integer'),
+    ),
+    ({'type_vocab_size': 0}, ('config.json', 'type_vocab_size=0', 'expected an integer')),
+    (
+      {'max_position_embeddings': -5},
+      ('config.json', 'max_position_embeddings=-5', 'expected an integer'),
+    ),
+    (
+      {'layer_norm_eps': float('nan')},
+      ('config.json', 'layer_norm_eps=nan', 'expected a finite number'),
+    ),
+    (
+      {'layer_norm_eps': -1e-12},
+      ('config.json', 'layer_norm_eps=-1e-12', 'expected a finite number'),
+    ),
+    (
+      {'initializer_range': float('inf')},
+      ('config.json', 'initializer_range=inf', 'expected a finite number'),
+    ),
+    (
+      {'hidden_dropout_prob': 5.0},
+      ('config.json', 'hidden_dropout_prob=5.0', 'expected a number from 0'),
+    ),
+    (
+      {'attention_probs_dropout_prob': -0.1},
+      ('config.json', 'attention_probs_dropout_prob=-0.1', 'expected a number from 0'),
+    ),
+    (
+      {'classifier_dropout': 1.0},
+      ('config.json', 'classifier_dropout=1.0', 'expected a number from 0'),
+    ),
+    ({'num_labels': 10**7}, ('config.json', 'num_labels=10000000', 'expected an integer from 0')),
+    ({'model_type': ['bert']}, ('config.json', "model_type=['bert']", 'expected a string')),
   ],
 )
 def test_a_config_that_the_tensors_or_the_model_do_not_fit(config, parts, folder):

@@ -165,6 +165,14 @@ def test_all_faults_come_in_one_message(folder):
     ({'model_type': 'bert'}, ("model_type 'bert'", 'expected "gpt2"')),
     ({'tie_word_embeddings': False}, ('tie_word_embeddings=False', 'expected True')),
     ({'scale_attn_by_inverse_layer_idx': True}, ('scale_attn_by_inverse_layer_idx=True',)),
+    ({'n_inner': 0}, ('config.json', 'n_inner=0', 'expected an integer')),
+    (
+      {'layer_norm_epsilon': float('nan')},
+      ('config.json', 'layer_norm_epsilon=nan', 'expected a finite number'),
+    ),
+    ({'resid_pdrop': 1.5}, ('config.json', 'resid_pdrop=1.5', 'expected a number from 0')),
+    ({'embd_pdrop': -1.0}, ('config.json', 'embd_pdrop=-1.0', 'expected a number from 0')),
+    ({'num_labels': 10**7}, ('config.json', 'num_labels=10000000', 'expected an integer from 0')),
   ],
 )
 def test_a_config_that_the_tensors_or_the_model_do_not_fit(config, parts, folder):

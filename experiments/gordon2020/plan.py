@@ -1,0 +1,183 @@
+"""The cells of a preset: what each arm is, and what it starts from."""
+
+from configs import nano
+from experiments.gordon2020 import families, presets
+from experiments.gordon2020.cells import HELD, QUIET, Cells, drawn, gradual
+from prunejax.data import tasks
+from prunejax.train import configs, specs
+
+FAMILIES = {
+  'paper': 'the four arms of the paper, with dense and fresh models',
+  'controls': 'permuted masks, masks removed, burned-in starts',
+  'switches': 'what the seed code did otherwise, one switch at a time',
+  'epochs': 'fine-tuning for more and fewer epochs, and pruning after it',
+  'corpus': 'small models born of shares of the corpus, then pruned',
+}
+# Keys that a cell sets itself, whatever the command says.
+OWN = {
+  'seed': '--seeds',
+  'data.task': '--tasks',
+  'steps': '--scale, or a preset',
+  'hold_zeros': 'another preset',
+  'prune.weights.schedule': '--sparsities',
+  'prune.weights.when': 'another preset',
+}
+
+
+def plan(
+  preset,
+  overrides,
+  from_scratch=False,
+  *,
+  names=None,
+  sparsities=None,
+  seeds=None,
+  scale=None,
+  families=None,
+  rates=None,
+):
+  """The cells of a preset in an order in which each one's parent comes first.
+
+  Args:
+    preset: a name in presets.PRESETS.
+    overrides: {dotted key: value} for every run.
+    from_scratch: train the small model first, instead of the packaged one.
+    names, sparsities, seeds, families, rates: tasks, sparsities, seeds, families of arms (see FAMILIES) and learning
+      rates of fine-tuning instead of the preset's. A task that the preset does not have gets the steps of its longest;
+      'pydoc/order@250' is a task with 250 labelled examples.
+    scale: multiplies every number of steps.
+
+  Raises:
+    ValueError: an unknown preset, or a part that no grid has.
+  """
+  p = _part(preset, names, sparsities, seeds, scale, families, rates)
+  for name, flag in OWN.items():
+    if name in overrides:
+      raise ValueError(
+        f'--config.{name}={overrides[name]} is what the cells of this grid differ in: use {flag}'
+      )
+  for config in filter(None, (p.pretrain, p.tune, p.teacher)):
+    configs.override(config, overrides)
+  cells = Cells(p)
+  if from_scratch:
+    if p.pretrain.init != 'nano':
+      start = p.pretrain.init or 'a model of its own'
+      raise ValueError(f'--from-scratch trains the small model; this preset starts from {start!r}')
+    teacher = nano.get_config()
+    teacher.data.update(
+      corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache
+    )
+    teacher.steps = _times(teacher.steps, scale)
+    born = cells.add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
+    p.pretrain.init = p.tune.init = f'cell:{born}'
+  elif p.teacher and not p.pretrain.init:
+    labels = {
+      'task': '',
+      'seed': p.teacher.seed,
+      'learning_rate': p.teacher.optimizer.learning_rate,
+    }
+    born = cells.add(p.teacher, stage='born', arm='dense', sparsity=0.0, **labels)
+    p.pretrain.init = p.tune.init = f'cell:{born}'
+  for seed in p.seeds:
+    _of_seed(cells, seed)
+  return list(cells.found.values())
+
+
+def _of_seed(cells, seed):
+  """The arms of one seed: pre-training first, then every task from what it left."""
+  p = cells.preset
+  if set(p.families) - {'corpus'}:
+    models = {('dense', 0.0): cells.pretrain('dense', 0.0, seed, **gradual(p, 0.0), **QUIET)}
+    if 'paper' in p.families:
+      start = cells.pretrain('burned in', 0.0, seed, steps=p.burn_in) if p.burn_in else ''
+      if start:  # its own 0, as in the paper's table: trained as long as what a random mask leaves
+        models['random', 0.0] = cells.pretrain(
+          'random', 0.0, seed, start, **gradual(p, 0.0), **QUIET
+        )
+      for s in p.sparsities:
+        models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
+        # What a random mask leaves has as many steps to recover.
+        models['random', s] = cells.pretrain('random', s, seed, start, **drawn(s, seed))
+      for task in p.tasks:
+        for rate in p.rates:
+          _of_task(cells, seed, task, rate, models, start)
+    for family in ('controls', 'switches', 'epochs'):
+      if family in p.families:
+        getattr(families, family)(cells, seed, models['dense', 0.0])
+  if 'corpus' in p.families:
+    families.corpus(cells, seed)
+
+
+def _of_task(cells, seed, task, rate, models, start):
+  p = cells.preset
+  tune = lambda arm, s, *rest, **recipe: cells.tune(arm, s, seed, task, rate, *rest, **recipe)
+  dense = tune('dense', 0.0, models['dense', 0.0], keep_model=True)
+  tuned = dense
+  if start or p.before != 1:
+    tuned = tune('before', 0.0, start or models['dense', 0.0], p.before, keep_model=True)
+  # An arm that is trained longer than the dense one has a 0 of its own, which differs from it in what is pruned alone.
+  tune('after', 0.0, tuned, presets.multiple(p.after, 0))
+  if presets.multiple(p.deleted, 0) != 1:
+    tune('deleted', 0.0, models['dense', 0.0], presets.multiple(p.deleted, 0))
+  if start:
+    tune('random', 0.0, models['random', 0.0])
+  if p.fresh:
+    tune('fresh', 0.0, None, pretrained=False)
+  for s in p.sparsities:
+    tune('pruned', s, models['pruned', s], **HELD)
+    tune(
+      'deleted', s, models['pruned', s], presets.multiple(p.deleted, s)
+    )  # the zeros are free to grow again
+    tune('random', s, models['random', s], **HELD)
+    tune(
+      'after',
+      s,
+      tuned,
+      presets.multiple(p.after, s),
+      **{'prune.weights.schedule': f'one_shot({s})'},
+    )
+
+
+def _part(p, names, sparsities, seeds, scale, families, rates):
+  """The preset with other tasks, sparsities, seeds, families or rates, and with its numbers of steps scaled."""
+  for s in sparsities or ():
+    if not 0 < s < 1:
+      raise ValueError(
+        f'--sparsities: {s} is not between 0 and 1 (0 is the dense arm, always there)'
+      )
+  if scale is not None and not scale > 0:
+    raise ValueError(f'--scale={scale}: expected a number above 0')
+  for rate in rates or ():
+    if not rate > 0:
+      raise ValueError(f'--rates: {rate} is no learning rate; expected numbers above 0')
+  for family in families or ():
+    if family not in FAMILIES:
+      raise ValueError(
+        f'--arms: no {family!r}{specs.suggest(family, FAMILIES)}; known: {", ".join(FAMILIES)}'
+      )
+  for name in names or ():
+    _, at, examples = name.partition('@')
+    tasks.get(name.partition('@')[0])
+    if at and not (examples.isdigit() and int(examples)):
+      raise ValueError(
+        f"--tasks: {name!r}: expected a number of examples after '@', as in 'pydoc/order@250'"
+      )
+  chosen = {name: p.tasks.get(name, max(p.tasks.values())) for name in names or p.tasks}
+  for config in filter(None, (p.pretrain, p.teacher)):
+    config.steps = _times(config.steps, scale)
+  return p._replace(
+    tasks={name: _times(steps, scale) for name, steps in chosen.items()},
+    sparsities=tuple(sparsities or p.sparsities),
+    extra_sparsities=tuple(sparsities or p.extra_sparsities),
+    seeds=tuple(p.seeds if seeds is None else seeds),
+    ramp=_times(p.ramp, scale),
+    burn_in=_times(p.burn_in, scale) if p.burn_in else 0,
+    born=_times(p.born, scale),
+    scale=scale or 1,
+    families=tuple(families or p.families),
+    rates=tuple(rates or p.rates),
+  )
+
+
+def _times(steps, scale):
+  return max(round(steps * (scale or 1)), 1)

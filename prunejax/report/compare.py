@@ -1,0 +1,61 @@
+"""Reads a ledger that a user names, and lays the verdicts of two ledgers side by side."""
+
+from prunejax import files
+from prunejax.report import ledger, tables, verdicts
+
+# What every row of a run of the train loop has; a row of a `study.Cell` has labels of its own.
+COLUMNS = ('stage', 'arm', 'sparsity', 'seed', 'metrics')
+
+
+def find(where):
+  """Finds the ledger at `where`, a work directory or a .jsonl file.
+
+  Raises:
+    ValueError: `where` is a file of another kind.
+    FileNotFoundError: there is no ledger.
+  """
+  path = files.path(where)
+  name = str(where)
+  if not name.endswith('.jsonl'):
+    if path.is_file():
+      raise ValueError(
+        f'{name!r} is no ledger: expected a work directory or a .jsonl file of ledger rows'
+      )
+    path = path / 'ledger.jsonl'
+  if not files.exists(path) and not files.names(path.with_suffix('.d')):
+    raise FileNotFoundError(
+      f'{name!r}: no ledger there; expected a work directory of reproduce, or a .jsonl file'
+    )
+  return path
+
+
+def read(where) -> list:
+  """Reads the finished rows of the ledger at `where`.
+
+  Raises:
+    ValueError: the rows are no cells of an experiment, are of several grids, or there is none.
+  """
+  rows = [row for row in ledger.read(find(where)) if not row.get('failed')]
+  if not rows:
+    raise ValueError(f'{str(where)!r} holds no finished cell: nothing to report yet')
+  needed = ('metrics',) if 'settings' in rows[0] else COLUMNS
+  lacking = [key for key in needed if key not in rows[0]]
+  if lacking:
+    raise ValueError(
+      f'{str(where)!r} holds rows without {", ".join(lacking)}: expected a ledger of reproduce'
+    )
+  return ledger.one_grid(rows)
+
+
+def verdict_table(first, second) -> tables.Table:
+  """The verdicts of two ledgers, A and B, one line a claim of A."""
+  other = {verdict.name: verdict for verdict in second}
+  lines = []
+  for a in first:
+    b = other.get(a.name)
+    word = b.verdict if b else '-'
+    mark = '' if word == a.verdict else 'differs'
+    number = verdicts.deciding(b) if b else '-'
+    lines.append((a.claim, a.verdict, word, mark, verdicts.deciding(a), number))
+  head = ('claim', 'A', 'B', '', 'decided by, A', 'decided by, B')
+  return tables.Table('Verdicts', head, tuple(lines))

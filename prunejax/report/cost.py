@@ -1,0 +1,52 @@
+"""What a grid took: programs compiled and seconds of devices, its runs together or one after the other."""
+
+import json
+import pathlib
+
+from prunejax import files
+from prunejax.report import tables
+
+WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after the other'}
+
+
+def read(folder):
+  """What each command that ran cells of the grid in `folder` left there, a dict a command."""
+  home = files.path(folder) / 'cost'
+  return [files.read_json(home / name) for name in files.names(home) if name.endswith('.json')]
+
+
+def measured(path, preset):
+  """The lines of a JSONL file of earlier measurements that are of a preset; [] without the file."""
+  path = pathlib.Path(path)
+  lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+  return [row for row in map(json.loads, lines) if row['preset'] == preset]
+
+
+def table(here, elsewhere=()):
+  """One line a way and kind of device: `here` is this grid, `elsewhere` was measured before."""
+  lines = [_line('here', group) for group in _grouped(here)]
+  lines += [_line(row.get('date', 'before'), [row]) for row in elsewhere]
+  note = 'Compiles count every program, the smallest too. A command that was killed before its end is not counted.'
+  return tables.records('What the grid took', lines, note)
+
+
+def _grouped(rows):
+  groups = {}
+  for row in rows:
+    groups.setdefault((row['how'], row['device']), []).append(row)
+  return groups.values()
+
+
+def _line(when, rows):
+  total = lambda name: sum(row[name] for row in rows)
+  seconds = total('device_seconds')
+  return {
+    'runs': WAYS[rows[0]['how']],
+    'measured': when,
+    'device': rows[0]['device'],
+    'cells': total('cells'),
+    'compiles': total('compiles'),
+    'seconds of compiling': round(total('compile_seconds'), 1),
+    'device-seconds': round(seconds, 1),
+    'a cell': round(seconds / total('cells'), 2),
+  }

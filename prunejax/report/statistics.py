@@ -1,0 +1,113 @@
+"""From ledger rows to numbers with intervals: selection, pairing, bootstrap, straight lines."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+# Said under every table and figure whose intervals are the bootstrap's alone.
+FEW = (
+  'of two or three seeds such an interval covers the truth in some 50 and 75 % of cases; verdicts, p and differences '
+  "rest on the wider of it and Student's"
+)
+
+
+class Estimate(NamedTuple):
+  """A mean and its interval; low and high are nan when fewer than two values stand behind it."""
+
+  mean: float
+  low: float
+  high: float
+  n: int
+
+
+class Fit(NamedTuple):
+  """A least-squares line y = slope x + intercept, its correlation r, and the slope's interval."""
+
+  slope: float
+  intercept: float
+  r: float
+  low: float
+  high: float
+  n: int
+
+
+def mean(values):
+  """The mean of the finite values; nan when there is none."""
+  values = _finite(values)
+  return float(values.mean()) if values.size else math.nan
+
+
+def bootstrap(values, *, level=0.95, samples=2000, seed=0):
+  """Percentile bootstrap of the mean, deterministic in seed; one value has no interval."""
+  values = _finite(values)
+  if values.size < 2:
+    return Estimate(mean(values), math.nan, math.nan, int(values.size))
+  picks = np.random.default_rng(seed).integers(0, values.size, (samples, values.size))
+  tails = [(1 - level) / 2, (1 + level) / 2]
+  low, high = np.quantile(values[picks].mean(1), tails)
+  return Estimate(mean(values), float(low), float(high), int(values.size))
+
+
+def cautious(values, *, level=0.95, seed=0):
+  """The wider, on each side, of the bootstrap and Student's interval: what verdicts rest on.
+
+  Resampling two values gives an interval that misses the truth every second time; Student's
+  knows how few they are.
+  """
+  values = _finite(values)
+  estimate = bootstrap(values, level=level, seed=seed)
+  if values.size < 2:
+    return estimate
+  reach = student_quantile(level, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+  return estimate._replace(
+    low=min(estimate.low, estimate.mean - float(reach)),
+    high=max(estimate.high, estimate.mean + float(reach)),
+  )
+
+
+def student_quantile(level, df):
+  """t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
+  if df < 1 or not 0 < level < 1:
+    raise ValueError(f'Student quantile needs df >= 1 and 0 < level < 1, got {df} and {level}')
+  return float(stats.t.ppf((1 + level) / 2, df))
+
+
+def fit(x, y, *, level=0.95):
+  """Fits a least-squares line to the finite points.
+
+  Args:
+    x, y: sequences of numbers of one length.
+    level: of Student's interval of the slope.
+
+  Returns:
+    A `Fit`. The interval is nan below three points, all but `n` where the points have one x.
+
+  Raises:
+    ValueError: x and y differ in length.
+  """
+  x, y = np.asarray(x, float), np.asarray(y, float)
+  if x.shape != y.shape:
+    raise ValueError(f'a line needs as many x as y, got shapes {x.shape} and {y.shape}')
+  both = np.isfinite(x) & np.isfinite(y)
+  x, y = x[both], y[both]
+  n = int(x.size)
+  # Several x so close that their squares vanish are one x.
+  if n < 2 or not float(np.sum((x - x.mean()) ** 2)) > 0:
+    return Fit(*[math.nan] * 5, n)
+  line = stats.linregress(x, y)
+  r = float(line.rvalue) if np.ptp(y) else math.nan
+  reach = student_quantile(level, n - 2) * float(line.stderr) if n > 2 else math.nan
+  slope = float(line.slope)
+  return Fit(slope, float(line.intercept), r, slope - reach, slope + reach, n)
+
+
+def paired(ours, theirs):
+  """{key: ours - theirs} over the keys, (task, seed) or seed, that both sides have."""
+  return {key: ours[key] - theirs[key] for key in ours if key in theirs}
+
+
+def _finite(values):
+  values = np.asarray([math.nan if v is None else v for v in values], float)
+  return values[np.isfinite(values)]

@@ -1,0 +1,478 @@
+"""The framework of an experiment: cells, each run once into a ledger, and the report of the ledger.
+
+A cell is a run of the train loop, whose config is a ConfigDict, or a measurement that a function of
+the experiment makes, whose config is a dict of settings. A report is drawn from the ledger alone.
+"""
+
+import datetime
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from prunejax import files
+from prunejax.report import compare as comparing
+from prunejax.report import cost, document, ledger, tables
+from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import reuse as reusing
+from prunejax.sweep.grid import Cell, key
+from prunejax.train import console, distributed, specs
+
+__all__ = [
+  'Cell',
+  'Study',
+  'cells',
+  'compare',
+  'kept',
+  'key',
+  'redraw',
+  'reproduce',
+  'run',
+  'verbs',
+  'write_report',
+]
+# Columns of a ledger row that every cell has; the others are the labels of the cell.
+COLUMNS = (
+  'cell',
+  'experiment',
+  'preset',
+  'settings',
+  'versions',
+  'device',
+  'seconds',
+  'time',
+  'metrics',
+  'failed',
+)
+# What `reproduce` takes of a preset, and the flag of each on the command line.
+PARTS = {
+  'names': '--tasks',
+  'sparsities': '--sparsities',
+  'seeds': '--seeds',
+  'scale': '--scale',
+  'rates': '--rates',
+  'families': '--arms',
+  'from_scratch': '--from-scratch',
+}
+# Overrides that change no number of a cell.
+QUIET = ('data.root', 'data.cache', 'population.')
+
+
+class Study(NamedTuple):
+  """What the study.py of an experiment declares.
+
+  name: of its folder below experiments/.
+  title, source: of the report.
+  presets: {name: preset}, or functions that make one. The field `cost` of a preset says in words
+    what it takes.
+  plan: (preset, overrides) -> cells where the cells are runs of the train loop, else
+    (preset, root) -> cells, root being `--config.data.root` or ''. Raises ValueError for missing
+    data.
+  measure: (settings, root, folder, say) -> metrics {name: number or short list}; raises
+    FloatingPointError for a cell that fails. None where the cells are runs of the train loop.
+  claims: (quantities) -> list of `verdicts.Verdict`.
+  tables: (quantities) -> list of `tables.Table`; the command line prints the first.
+  figures: (quantities) -> {name: bytes of a PNG}; the first is the main figure.
+  captions: {name of a figure: text}.
+  after: (cells, folder, preset, done {cell: row}, say), called once a whole grid is done; it adds to
+    the ledger what is measured on several runs.
+  analyse: (rows) -> the quantities that claims, tables and figures read, computed once; the rows
+    themselves by default.
+  parts: keys of PARTS that `plan` takes as keywords. Where it takes none, `--seeds` and
+    `--sparsities` choose among the cells.
+  tables_of_folder: (rows, folder) -> tables of what a work directory holds beside its ledger.
+  differences: (quantities A, quantities B) -> (tables, figures, captions) of a comparison; by default
+    the tables and figures of both.
+  colours: {text of a cell of a table: CSS colour}.
+  earlier_costs: a JSONL file of what presets took elsewhere, see `cost.measured`.
+  """
+
+  name: str
+  title: str
+  source: str
+  presets: dict
+  plan: Callable
+  measure: Callable | None
+  claims: Callable
+  tables: Callable
+  figures: Callable
+  captions: dict
+  after: Callable | None = None
+  analyse: Callable = lambda rows: rows
+  parts: tuple = ()
+  tables_of_folder: Callable | None = None
+  differences: Callable | None = None
+  colours: dict = {}
+  earlier_costs: str = ''
+
+
+def verbs(study: Study) -> tuple:
+  """(reproduce, write_report, redraw, compare) of a study, the functions of the command line."""
+  return tuple(functools.partial(f, study) for f in (reproduce, write_report, redraw, compare))
+
+
+def reproduce(
+  study: Study,
+  preset: str,
+  workdir,
+  *,
+  dry_run=False,
+  overrides=None,
+  worker=(0, 1),
+  one_by_one=False,
+  reuse='',
+  say=console.say,
+  **part,
+):
+  """Runs the cells that the ledger lacks, then writes the report.
+
+  Args:
+    study: the experiment.
+    preset: a name in its presets.
+    workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
+    dry_run: only print the cells and what they take.
+    overrides: {dotted key: value} for every run.
+    worker: (index, count); each of several workers runs its share, and the last to end reports.
+    one_by_one: run no cells together in one program.
+    reuse: another work directory, whose finished cells are taken where they are the same.
+    say: prints a line.
+    **part: keys of PARTS, a part of the preset's grid.
+
+  Returns:
+    {name: path} of the report's files, None where nothing was written.
+
+  Raises:
+    ValueError: an unknown preset, part or key, or data that is missing.
+  """
+  overrides = dict(overrides or {})
+  whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
+  every = cells(study, preset, overrides, **part)
+  mine = _share(study, every, worker)
+  if dry_run:
+    return say(_plan(study, preset, mine, workdir))
+  if reuse and study.measure is not None:
+    raise ValueError(
+      f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
+    )
+  if reuse:
+    reusing.rows(reuse)  # raises for wrong input before anything is written
+  identity = _identity(study, preset, overrides, part)
+  folder = grid.claim(workdir or f'runs/{study.name}-{preset}', identity)
+  names = {'experiment': study.name, 'preset': preset}
+  if study.measure is None:
+    if reuse and distributed.first():
+      reusing.take(mine, folder, reuse, **names, say=say)
+    grid.run(mine, folder, **names, one_by_one=one_by_one, say=say)
+  else:
+    run(mine, study.measure, folder, **names, root=overrides.get('data.root', ''), say=say)
+  if not distributed.first():
+    return None
+  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  left = sum(key(cell) not in done for cell in every)
+  if left:
+    return say(f'{left} cells are left to other workers; the last one to end writes the report')
+  if study.after and whole:
+    study.after(every, folder, preset, done, say)
+  return write_report(study, folder, say)
+
+
+def cells(study: Study, preset: str, overrides=None, **part) -> list:
+  """The cells of a preset, or of a part of it; the arguments are those of `reproduce`."""
+  if preset not in study.presets:
+    near = specs.suggest(preset, study.presets)
+    raise ValueError(
+      f'{study.name} has no preset {preset!r}{near}; known: {", ".join(study.presets)}'
+    )
+  part = {name: value for name, value in part.items() if value is not None and value is not False}
+  for name in part:
+    if name not in (study.parts or ('seeds', 'sparsities')):
+      raise ValueError(
+        f'{PARTS.get(name, name)}: {study.name} has no such part; it takes '
+        + ' and '.join(PARTS[known] for known in study.parts or ('seeds', 'sparsities'))
+      )
+  chosen, overrides = _preset(study, preset), dict(overrides or {})
+  if study.parts:
+    found = study.plan(chosen, overrides, **part)
+  elif study.measure is None:
+    found = _chosen(study, preset, study.plan(chosen, overrides), part)
+  else:
+    root = overrides.pop('data.root', '')
+    for name in overrides:
+      near = specs.suggest(name, ['data.root'])
+      raise ValueError(
+        f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
+      )
+    found = _chosen(study, preset, study.plan(chosen, root), part)
+  if len({key(cell) for cell in found}) < len(found):
+    raise ValueError(f'{study.name} {preset}: two cells have the same settings')
+  return found
+
+
+def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
+  """Measures every cell that the ledger of `folder` lacks.
+
+  Returns:
+    The rows of the cells, in the order of the cells.
+  """
+  folder = files.path(folder)
+  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  left = [cell for cell in cells if key(cell) not in done]
+  say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
+  began = time.perf_counter()
+  for count, cell in enumerate(left):
+    spent = time.perf_counter() - began
+    pace = (
+      f'  about {console.clock(spent / count * (len(left) - count))} left in all' if count else ''
+    )
+    title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
+    say(title + pace)
+    row = {
+      'cell': key(cell),
+      'experiment': experiment,
+      'preset': preset,
+      **cell.labels,
+      'settings': cell.config,
+      'versions': grid.versions(),
+      'device': grid.device(),
+    }
+    start = time.perf_counter()
+    try:
+      row['metrics'] = measure(cell.config, root, folder, say)
+    except FloatingPointError as error:
+      say(f'{title}  failed: {error}')
+      row |= {'metrics': {}, 'failed': str(error)}
+    row['seconds'] = round(time.perf_counter() - start, 2)
+    row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    ledger.append(folder / 'ledger.jsonl', row)
+    done[row['cell']] = row
+  return [done[key(cell)] for cell in cells]
+
+
+def kept(folder, settings, make) -> dict:
+  """{path: array} that several cells start from, made once and kept in `folder`/parents.
+
+  Args:
+    folder: a work directory.
+    settings: plain JSON values, all that the arrays depend on.
+    make: () -> {path: array}. It is called again where the file is damaged.
+  """
+  path = files.path(folder) / 'parents' / f'{ledger.cell_hash(settings)}.safetensors'
+  if files.exists(path):
+    try:
+      return safetensors.numpy.load(files.read(path, 2**33))
+    except (safetensors.SafetensorError, ValueError):
+      pass  # damaged; nothing but time rests on this file
+  arrays = {name: np.ascontiguousarray(value) for name, value in make().items()}
+  files.write(path, safetensors.numpy.save(arrays))
+  return arrays
+
+
+def write_report(study: Study, folder, say=console.say) -> dict:
+  """Writes the report of a work directory into it."""
+  folder = files.path(folder)
+  return redraw(study, folder / 'ledger.jsonl', folder, work=folder, say=say)
+
+
+def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
+  """Draws the report of a ledger.
+
+  Args:
+    study: the experiment.
+    path: of the ledger.
+    out: the folder that gets report.html, report.md and every figure.
+    work: the work directory, where there is one; then what its grid took is shown too.
+    say: prints a line.
+
+  Returns:
+    {name: path} of the files.
+
+  Raises:
+    ValueError: the ledger holds no finished cell.
+  """
+  every = ledger.read(path)
+  rows = [row for row in every if not row.get('failed')]
+  if not rows:
+    raise ValueError(f'{str(path)!r} holds no finished cell: nothing to report yet')
+  quantities = study.analyse(rows)
+  checks, shown = study.claims(quantities), list(study.tables(quantities))
+  printed = shown[:1]
+  failed = [
+    {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
+  ]
+  shown += [tables.records('Cells that failed', failed)] if failed else []
+  if work is not None:
+    shown += study.tables_of_folder(rows, work) if study.tables_of_folder else []
+    if parts := cost.read(work):
+      path = study.earlier_costs
+      before = cost.measured(path, rows[-1]['preset']) if path else []
+      shown.append(cost.table(parts, before))
+      printed.append(shown[-1])
+  written = document.write(
+    out,
+    checks,
+    title=study.title,
+    tables=shown,
+    figures=study.figures(quantities),
+    captions=study.captions,
+    meta={'paper': study.source, 'preset': rows[-1]['preset'], **facts(rows)},
+    cells=every_cell(rows),
+    colours=study.colours,
+  )
+  for table in printed:
+    say(tables.text(table))
+  for verdict in checks:
+    say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def compare(study: Study, first, second, out, say=console.say) -> dict:
+  """Writes a report of two ledgers or work directories, A and B, side by side into `out`."""
+  sides = [comparing.read(where) for where in (first, second)]
+  names = [
+    f'{files.path(where).name} ({rows[-1]["preset"]})'
+    for where, rows in zip((first, second), sides, strict=True)
+  ]
+  sides = [study.analyse(rows) for rows in sides]
+  checks = [study.claims(side) for side in sides]
+  shown, figures, captions = (study.differences or functools.partial(_both, study))(*sides)
+  written = document.write(
+    out,
+    title=f'{study.title}: two ledgers',
+    meta={'paper': study.source, 'A': names[0], 'B': names[1]},
+    lists=[('Verdicts', [comparing.verdict_table(*checks)])],
+    tables=shown,
+    figures=figures,
+    captions=captions,
+    colours=study.colours,
+  )
+  for a, b in zip(*checks, strict=True):
+    say(f'{a.verdict:<15} {b.verdict:<15} {a.name}')
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def describe(labels) -> str:
+  """Labels as text: 'method obs, problem monks-1, seed 0'."""
+  return ', '.join(f'{k} {v}' for k, v in labels.items() if v not in ('', None))
+
+
+def labels_of(row) -> dict:
+  """The labels of the cell of a ledger row."""
+  return {k: v for k, v in row.items() if k not in (*COLUMNS, *grid_columns(row))}
+
+
+def every_cell(rows) -> tables.Table:
+  """Every row as one line of a table."""
+  versions = sorted({f'{k} {v}' for row in rows for k, v in (row.get('versions') or {}).items()})
+  return tables.records(
+    f'The ledger: {len(rows)} cells',
+    [
+      {
+        'cell': row['cell'],
+        **labels_of(row),
+        **{k: row[k] for k in ('steps', 'bytes', 'mask_hash', 'parent') if row.get(k) is not None},
+        **{k: v for k, v in row['metrics'].items() if isinstance(v, int | float)},
+        'seconds': row.get('seconds'),
+      }
+      for row in rows
+    ],
+    ', '.join(versions),
+  )
+
+
+def grid_columns(row) -> tuple:
+  """Columns of a row of the train loop that are neither labels nor metrics."""
+  if 'config' not in row and 'parent' not in row:
+    return ()
+  return ('config', 'parent', 'parents', *grid.MEASURED)
+
+
+def facts(rows) -> dict:
+  """What the head of a report says of its cells."""
+  seeds = sorted({row['seed'] for row in rows if 'seed' in row})
+  devices = sorted({row['device'] for row in rows if row.get('device')})
+  seconds = sum(row.get('seconds') or 0 for row in rows)
+  return {
+    'cells': len(rows),
+    'seeds': ', '.join(map(str, seeds)) or '-',
+    'device': ', '.join(devices) or '-',
+    'time': console.clock(seconds),
+  }
+
+
+def _preset(study, name):
+  preset = study.presets[name]
+  return preset() if callable(preset) else preset
+
+
+def _identity(study, preset, overrides, part):
+  """What a work directory is claimed for: another part of a grid may join it, other numbers may not."""
+  identity = {'paper': study.name, 'preset': preset}
+  if 'from_scratch' in study.parts:
+    identity['from_scratch'] = bool(part.get('from_scratch'))
+  if 'scale' in study.parts:
+    identity['scale'] = part.get('scale') or 1.0
+  if study.parts:
+    identity |= {k: str(v) for k, v in overrides.items() if not k.startswith(QUIET)}
+  return identity
+
+
+def _chosen(study, preset, every, part):
+  """The cells with the seeds and sparsities of `part`, and the cells that those start from."""
+  chosen = every
+  for name, label in (('seeds', 'seed'), ('sparsities', 'sparsity')):
+    if (wanted := part.get(name)) is None:
+      continue
+    known = sorted({cell.labels[label] for cell in every if label in cell.labels})
+    for value in wanted:
+      if value not in known:
+        raise ValueError(f'--{name}={value}: {study.name} {preset} has {known or "none"}')
+    chosen = [
+      cell for cell in chosen if cell.labels.get(label) in wanted or label not in cell.labels
+    ]
+  if len(chosen) < len(every) and study.measure is None:
+    known = {key(cell): cell for cell in every}  # the teacher of a student has another sparsity
+    chosen = [known[k] for k in dependencies.with_read(map(key, chosen), known)]
+  return chosen
+
+
+def _share(study, cells, worker):
+  if study.measure is None:
+    return grid.share(cells, worker)
+  index, count = worker
+  return cells[index::count] if count > 1 else cells
+
+
+def _plan(study, preset, cells, workdir):
+  """The cells of a preset and what they take, as text."""
+  title = f'{study.name} {preset}'
+  price = getattr(_preset(study, preset), 'cost', '')
+  if study.measure is None:
+    text = estimate.table([(cell.labels, cell.config) for cell in cells], title=f'{title}: {price}')
+  else:
+    lines = [describe(cell.labels) for cell in cells]
+    text = '\n'.join([f'{title}: {len(cells)} cells; {price}', *lines])
+  if workdir:
+    done = ledger.done(ledger.read(files.path(workdir) / 'ledger.jsonl'))
+    left = sum(key(cell) not in done for cell in cells)
+    text += f'\n{left} of {len(cells)} cells are missing from the ledger of {workdir}'
+  return text
+
+
+def _both(study, *sides):
+  """The tables, figures and captions of both sides, each under the letter of its side."""
+  both = list(zip('AB', sides, strict=True))
+  shown = [
+    table._replace(title=f'{letter}: {table.title}')
+    for letter, side in both
+    for table in study.tables(side)
+  ]
+  figures = {
+    f'{letter} {name}': png for letter, side in both for name, png in study.figures(side).items()
+  }
+  captions = {f'{letter} {name}': text for letter in 'AB' for name, text in study.captions.items()}
+  return shown, figures, captions

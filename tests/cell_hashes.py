@@ -1,0 +1,37 @@
+"""The hash of every cell of every preset of every experiment, in the order in which the cells run.
+
+`python tests/cell_hashes.py` writes those of today to tests/reference/cell_hashes.json. A hash that changes makes a
+stranger of its row in every ledger and of its folder in every work directory.
+"""
+
+import hashlib
+import json
+
+import redrawn
+
+from prunejax.sweep import study
+
+PATH = redrawn.ROOT / 'tests' / 'reference' / 'cell_hashes.json'
+NAMES = sorted({path.parent.name for path in (redrawn.ROOT / 'experiments').glob('*/results*')})
+
+
+def of(name):
+  """{preset: {'cells': how many, 'first': hash of the first, 'hashes': sha256 of all, 'labels': sha256 of all}}."""
+  declared = redrawn.experiment(name).STUDY
+  return {preset: _summary(study.cells(declared, preset)) for preset in declared.presets}
+
+
+def _summary(cells):
+  keys, labels = [study.key(cell) for cell in cells], [cell.labels for cell in cells]
+  return {'cells': len(cells), 'first': keys[0], 'hashes': _digest(keys), 'labels': _digest(labels)}
+
+
+def _digest(values):
+  return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+if __name__ == '__main__':
+  import sys
+
+  sys.path.insert(0, str(redrawn.ROOT))
+  PATH.write_text(json.dumps({name: of(name) for name in NAMES}, indent=1) + '\n')

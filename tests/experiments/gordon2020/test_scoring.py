@@ -1,0 +1,76 @@
+"""From ledger rows to scores: selection of learning rates, averages over tasks."""
+
+import pytest
+import synthetic_ledger as synthetic
+
+from experiments.gordon2020.analysis import scoring
+
+
+def _cell(score, rate, **change):
+  made = synthetic.row(
+    'finetune',
+    'pruned',
+    0.5,
+    0,
+    {'accuracy': score, 'train_loss': 10 * score},
+    task='t',
+    learning_rate=rate,
+  )
+  return {**made, **change}
+
+
+def test_select_takes_the_best_rate_of_each_place():
+  rows = [
+    _cell(0.7, 1e-3),
+    _cell(0.8, 2e-3),
+    _cell(0.6, 3e-3),
+    _cell(0.5, 1e-3, seed=1),
+    _cell(0.9, 1e-3, arm='random'),
+    _cell(0.95, 1e-3, task='u'),
+  ]
+  best = scoring.select(rows)
+  assert [(r['learning_rate'], scoring.score(r)) for r in best] == [
+    (2e-3, 0.8),
+    (1e-3, 0.5),
+    (1e-3, 0.9),
+    (1e-3, 0.95),
+  ]
+  losses = scoring.points(rows, scoring.train_loss)
+  assert losses['pruned', 0.5]['t', 0] == 8.0  # of the selected rate, not the lowest loss
+
+
+def test_score_is_accuracy_else_what_the_task_has():
+  assert scoring.score(_cell(0.7, 1e-3, metrics={'f1': 0.9, 'accuracy': 0.7})) == 0.7
+  assert scoring.score(_cell(0.7, 1e-3, metrics={'pearson': 0.4, 'accuracy': None})) == 0.4
+  with pytest.raises(ValueError, match='none of accuracy'):
+    scoring.score(_cell(0.7, 1e-3, metrics={'dev_loss': 1.0}))
+
+
+def test_averages_need_every_task_of_a_seed():
+  table = {('dense', 0.0): {('a', 0): 1.0, ('b', 0): 3.0, ('a', 1): 9.0}}
+  assert scoring.averages(table) == {('dense', 0.0): {0: 2.0}}
+
+
+def test_one_cell_of_a_new_task_leaves_the_averages_as_they_are():
+  place = lambda *tasks: {(task, seed): 1.0 + seed for task in tasks for seed in (0, 1)}
+  table = {('dense', 0.0): {**place('a', 'b'), ('c', 0): 9.0}, ('pruned', 0.5): place('a', 'b')}
+  assert scoring.averaged(table) == ['a', 'b']
+  assert scoring.averages(table) == {key: {0: 1.0, 1: 2.0} for key in table}
+
+
+def test_only_rates_that_all_places_have_are_comparable():
+  rows = [_cell(0.5, 1e-3), _cell(0.9, 2e-3), _cell(0.6, 1e-3, arm='deleted')]
+  assert scoring.comparable(rows) == [rows[0], rows[2]]
+  apart = [_cell(0.5, 1e-3), _cell(0.9, 2e-3, arm='deleted')]
+  assert scoring.comparable(apart) == apart  # no rate in common
+
+
+def test_the_zero_of_an_arm_is_its_own_where_it_has_one():
+  table = {('dense', 0.0): {0: 1.0}, ('deleted', 0.0): {0: 2.0}}
+  assert scoring.zero(table, 'deleted') == {0: 2.0} and scoring.zero(table, 'pruned') == {0: 1.0}
+  assert scoring.zero({}, 'pruned') == {}
+
+
+def test_sparsities_that_differ_by_rounding_are_one_point():
+  rows = [_cell(0.5, 1e-3, sparsity=0.1 * 3), _cell(0.6, 1e-3, sparsity=0.3, seed=1)]
+  assert list(scoring.points(rows)) == [('pruned', 0.3)]

@@ -1,0 +1,170 @@
+"""What a committed ledger draws, as plain data: the numbers of its tables, its verdicts, the data of its figures.
+
+`python tests/redrawn.py` writes what the code of today draws to tests/reference/reports/; it is to be run only where a
+change of numbers is meant.
+"""
+
+import importlib
+import json
+import math
+import pathlib
+import re
+import struct
+
+import numpy as np
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+ROOT = pathlib.Path(__file__).parent.parent
+REFERENCE = ROOT / 'tests' / 'reference' / 'reports'
+LEDGERS = sorted(
+  str(path.relative_to(ROOT / 'experiments'))
+  for path in (ROOT / 'experiments').glob('*/results*.jsonl')
+  if path.name != 'results-margins.jsonl'  # a plain sweep, of which no report is drawn
+)
+NUMBER = re.compile(r'[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|not reproduced|reproduced|undecided')
+
+
+def reference(ledger):
+  """The file that holds what a ledger drew."""
+  return REFERENCE / (ledger.replace('/', '-').removesuffix('.jsonl') + '.json')
+
+
+def redraw(ledger, out, path=None):
+  """{'verdicts', 'evidence', 'tables', 'figures'} of a ledger below experiments/, or of `path`, drawn into `out`."""
+  figures = {}
+  with _figures_as_data(figures):
+    module = experiment(ledger.split('/')[0])
+    said = []
+    module.redraw(path or ROOT / 'experiments' / ledger, out, say=said.append)
+  verdicts = {}
+  for line in said:
+    if found := re.match(r'(not reproduced|reproduced|undecided) +([^:]+): ', line):
+      verdicts[found[2]] = found[1]
+  text = (out / 'report.md').read_text()
+  tables = dict(read_tables(text.partition('\n## Tables\n')[2]))
+  return {
+    'verdicts': verdicts,
+    'evidence': read_evidence(text),
+    'tables': {title: numbers(lines) for title, lines in tables.items()},
+    'figures': {path.stem: figures[_identity(path)] for path in sorted(out.glob('*.png'))},
+  }
+
+
+def experiment(name):
+  """The module that the command line calls for an experiment."""
+  for module in ('study', 'run'):
+    if (ROOT / 'experiments' / name / f'{module}.py').exists():
+      return importlib.import_module(f'experiments.{name}.{module}')
+  raise AssertionError(f'experiments/{name} has no study.py')
+
+
+def read_tables(text):
+  """[(title, [cells of each row])] of the Markdown tables in a report, in their order."""
+  tables, title = [], ''
+  for line in text.split('\n'):
+    if line.startswith('**') and line.endswith('**'):
+      title = line.strip('*')
+    elif line.startswith('|---'):
+      tables.append((title, []))
+    elif line.startswith('| ') and tables and title == tables[-1][0]:
+      tables[-1][1].append(re.split(r'(?<!\\)\|', line.strip('| ')))
+  return tables
+
+
+def read_evidence(text):
+  """{claim: the numbers of its evidence} from the section that holds the evidence."""
+  section = text.partition('\n## Evidence\n')[2].partition('\n## ')[0]
+  claims = [part.partition('\n') for part in section.split('\n### ')[1:]]
+  return {heading.split(':')[0]: ' '.join(NUMBER.findall(body)) for heading, _, body in claims}
+
+
+def numbers(lines):
+  """The numbers and verdicts of each cell of a table, without its words."""
+  return [' | '.join(' '.join(NUMBER.findall(cell)) for cell in line) for line in lines]
+
+
+def drawn(figure):
+  """The data of each panel of a figure, {kind of mark: [count, sum, mean position]} over all marks of the kind."""
+  return [
+    {kind: _digest(values) for kind, values in _marks(axes).items() if values}
+    for axes in figure.axes
+  ]
+
+
+def same(here, there):
+  """Whether two `drawn` hold the same data to six digits."""
+  if isinstance(there, dict):
+    return here.keys() == there.keys() and all(same(here[k], there[k]) for k in there)
+  if isinstance(there, list):
+    return len(here) == len(there) and all(map(same, here, there))
+  return math.isclose(here, there, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _marks(axes):
+  lines = [line.get_xydata() for line in axes.lines]
+  bars = [
+    patch.get_path().transformed(patch.get_patch_transform()).vertices for patch in axes.patches
+  ]
+  points, segments, images = [], [], []
+  for collection in axes.collections:
+    if isinstance(collection, QuadMesh):
+      images.append(collection.get_array())
+    elif len(offsets := collection.get_offsets()) > 1:
+      points.append(offsets)
+    else:
+      segments += [path.vertices for path in collection.get_paths()]
+  images += [image.get_array() for image in axes.images]
+  return {'lines': lines, 'bars': bars, 'points': points, 'segments': segments, 'images': images}
+
+
+def _digest(arrays):
+  flat = np.concatenate([np.ma.filled(np.ma.asarray(a, float), np.nan).ravel() for a in arrays])
+  finite = np.isfinite(flat)
+  values = flat[finite]
+  place = 1 + np.flatnonzero(finite)  # tells the order of the numbers, as the sum does not
+  return [
+    len(flat),
+    float(f'{values.sum():.9g}'),
+    float(f'{(values * place).sum() / len(flat):.9g}'),
+  ]
+
+
+class _figures_as_data:
+  """Within it a figure is saved as a stub with a number, and `figures` holds {number: data}."""
+
+  def __init__(self, figures):
+    self.figures = figures
+
+  def __enter__(self):
+    self.savefig = Figure.savefig
+
+    def stub(figure, file, **_):
+      name = len(self.figures)
+      self.figures[name] = drawn(figure)
+      file.write(b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + struct.pack('>III', 15, 15, name))
+
+    Figure.savefig = stub
+
+  def __exit__(self, *_):
+    Figure.savefig = self.savefig
+
+
+def _identity(path):
+  return struct.unpack('>I', path.read_bytes()[24:28])[0]
+
+
+def main(out):
+  REFERENCE.mkdir(parents=True, exist_ok=True)
+  for ledger in LEDGERS:
+    found = redraw(ledger, pathlib.Path(out) / ledger.replace('/', '-'))
+    reference(ledger).write_text(json.dumps(found, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  import sys
+  import tempfile
+
+  sys.path.insert(0, str(ROOT))
+  with tempfile.TemporaryDirectory() as folder:
+    main(folder)
