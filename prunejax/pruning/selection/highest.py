@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend import core as jax_core
 from jax.interpreters import partial_eval
 
+from prunejax.pruning import placement
 from prunejax.pruning.selection import counts, threshold
 from prunejax.pruning.selection.counts import Wide
 from prunejax.pruning.selection.keys import TOP, ZERO, order_key
@@ -49,12 +50,14 @@ class Selected(NamedTuple):
 class Block(NamedTuple):
   """Leaves whose brackets are one array [len(names), *cells].
 
-  `groups` are (begin, end) of the leaves that share a threshold, one after the other.
+  `groups` are (begin, end) of the leaves that share a threshold, one after the other. `devices` is
+  how many devices they lie on.
   """
 
   names: tuple
   cells: tuple
   groups: tuple
+  devices: int
 
 
 def plain(scores: dict) -> Scores:
@@ -82,7 +85,8 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
   shapes = jax.eval_shape(scores.read, scores.sources)
   _check(shapes)
   empty = {name for name, s in shapes.items() if not math.prod(s.shape)}
-  blocks, goals = _blocks(shapes, wanted, empty)
+  devices = placement.devices(scores.sources)
+  blocks, goals = _blocks(shapes, wanted, empty, devices)
   masks = {name: jnp.ones(shapes[name].shape, bool) for name in empty}
   nan = {name: jnp.zeros((), bool) for name in empty}
   if blocks:
@@ -102,7 +106,7 @@ def _check(shapes):
       raise ValueError(f'the scores of {name!r} are float64; cast them to float32 to rank them')
 
 
-def _blocks(shapes, wanted, empty):
+def _blocks(shapes, wanted, empty, devices):
   """The blocks of all leaves but the empty ones, and the goal of each."""
   shared, alone, first = [], {}, {name: i for i, name in enumerate(shapes)}
   for names, count in wanted.items():
@@ -122,11 +126,11 @@ def _blocks(shapes, wanted, empty):
     ends = np.cumsum([0] + [len(group) for group, _ in shared])
     groups = tuple(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
     limb = lambda i: jnp.stack([count[i] for group, count in shared for _ in group])
-    blocks.append(Block(names, (), groups))
+    blocks.append(Block(names, (), groups, devices))
     goals.append(_goal(blocks[-1], counts.carried(limb(0), limb(1)), line=True))
   for names in kinds({name: shapes[name] for name in alone}, alone):
     groups = tuple((i, i + 1) for i in range(len(names)))
-    blocks.append(Block(tuple(names), alone[names[0]].shape, groups))
+    blocks.append(Block(tuple(names), alone[names[0]].shape, groups, devices))
     stack = counts.widen(jnp.stack([alone[name] for name in names]))
     goals.append(_goal(blocks[-1], stack, line=True))
   return blocks, goals
@@ -265,49 +269,48 @@ def _count(leaves, blocks, asked, spans, active):
   for block, keys, (low, width), (reads, rest) in zip(blocks, asked, spans, active, strict=True):
     ends, columns = jnp.concatenate([keys, low[None], width[None]]), []
     for i, name in enumerate(block.names):
-      read = functools.partial(_count_leaf, leaves[name][0], i, block.cells)
-      if _alone():
+      read = functools.partial(_count_leaf, leaves[name][0], i, block)
+      if _skips(block):
         none = lambda *_, cells=block.cells: (jnp.zeros(cells, jnp.int32),) * (STEPS + 1)
         columns.append(lax.cond(jnp.any(reads[i]), read, none, given[name], ends))
       else:
         columns.append(read(given[name], ends))
     stack = jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
-    number = jnp.where(reads, stack[:STEPS], rest) if _alone() else stack[:STEPS]
+    number = jnp.where(reads, stack[:STEPS], rest) if _skips(block) else stack[:STEPS]
     found.append((number, lax.bitcast_convert_type(stack[STEPS], jnp.uint32)))
   return found
 
 
-def _alone():
-  """Whether leaves whose groups are done are skipped. Between devices counts must go together."""
-  return jax.default_backend() == 'cpu' and not SPREAD
+def _skips(block):
+  """Whether leaves that are done are skipped: not between devices, where all counts go together."""
+  return jax.default_backend() == 'cpu' and block.devices == 1
 
 
-SPREAD = False
-
-
-def _count_leaf(read, i, cells, arrays, ends):
-  sums = _totals(read(arrays, i), *ends[:, i], axes=_axes(cells))
-  return tuple(value.reshape(cells) for value in sums)
+def _count_leaf(read, i, block, arrays, ends):
+  sums = _totals(read(arrays, i), ends[:, i], _axes(block.cells), block.devices)
+  return tuple(value.reshape(block.cells) for value in sums)
 
 
 def _axes(cells):
   return tuple(axis for axis, length in enumerate(cells) if length == 1) if cells else None
 
 
-def _totals(key, *ends, axes):
+def _totals(key, ends, axes, devices):
   *asked, low, width = ends
   offset = key - low
   parts = [(key >= end).astype(jnp.int32) for end in asked]
   parts.append(lax.bitcast_convert_type(jnp.where(offset < width, offset, 0), jnp.int32))
-  add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-  # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
   axes = tuple(range(key.ndim)) if axes is None else axes
+  if devices > 1:  # sums that devices add; of one reduction they would gather the parts
+    return [jnp.sum(part, axes, dtype=jnp.int32) for part in parts]
+  # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
+  add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
   return lax.reduce(tuple(parts), (np.int32(0),) * len(parts), add, axes)
 
 
 def _first(leaves, shapes, blocks, goals, begin):
   """The first keys to count at: uint32 [STEPS, leaves, *cells] of every block."""
-  strides = {name: _stride(shapes[name], block.cells) for block in blocks for name in block.names}
+  strides = {name: _stride(shapes[name], block) for block in blocks for name in block.names}
   asked = [threshold.guess(b, g, True) for b, g in zip(begin, goals, strict=True)]
   for b, block in enumerate(blocks):
     if any(strides[name][1] > 1 for name in block.names):
@@ -352,7 +355,7 @@ def _by_sample(leaves, shapes, block, goal, strides):
         rows = np.array([at[name] for name in names])
         mine = ends[:, rows].reshape((STEPS + 2, len(names)) + (block.cells or (1,) * (stack.ndim - 1)))
         axes = tuple(a + 1 for a in (_axes(block.cells) or range(stack.ndim - 1)))
-        sums.append(jnp.stack(_totals(stack, *mine, axes=axes)).reshape((STEPS + 1, len(names), *block.cells)))
+        sums.append(jnp.stack(_totals(stack, mine, axes, block.devices)).reshape((STEPS + 1, len(names), *block.cells)))
       found = jnp.concatenate(sums, 1)[:, order] * step
       spread = lax.bitcast_convert_type(found[STEPS], jnp.uint32)
       return turn + 1, threshold.narrowed(bracket, aim, keys, found[:STEPS], spread)
@@ -380,23 +383,20 @@ def _by_sample(leaves, shapes, block, goal, strides):
 SAMPLE_PARTS = jnp.array([True, True, False, True, False, False])
 
 
-def _stride(score, cells):
+def _stride(score, block):
   """(axis, step): a sample takes the middle of every `step` neighbours along `axis`.
 
   Every device has as many of them as the next, so that none has to be moved.
   """
-  best, devices = (0, 1), 1
+  best, cells = (0, 1), block.cells
   for axis, length in enumerate(score.shape):
     if cells and cells[axis] != 1:
       continue
     for step in range(2, SAMPLE + 1):
       enough = math.prod(score.shape) // max(math.prod(cells), 1) // step >= FEWEST
-      if length % (step * DEVICES) == 0 and enough and step > best[1]:
+      if length % (step * block.devices) == 0 and enough and step > best[1]:
         best = (axis, step)
   return best
-
-
-DEVICES = 1
 
 
 def _thinned(key, axis, step):
@@ -500,7 +500,7 @@ def _ties(scores, shapes, blocks, goals, brackets, old):
       needed = jnp.where(closed, jnp.concatenate(served), tied)
     else:
       needed = jnp.where(closed, counts.narrow(goal.wanted) - bracket.at_high, tied)
-    one = Block(block.names, block.cells, tuple((i, i + 1) for i in range(len(block.names))))
+    one = block._replace(groups=tuple((i, i + 1) for i in range(len(block.names))))
     aim = _goal(one, counts.widen(needed), line=False)
     aims.append(aim)
     low = jnp.ones_like(size)
