@@ -36,6 +36,12 @@ def explicit_axes(sharding) -> tuple:
   return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
 
 
+def devices(tree) -> int:
+  """The number of devices of the mesh on which arrays lie; 1 where there is no mesh."""
+  meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]
+  return max((mesh.size for mesh in meshes if not mesh.empty), default=1)
+
+
 def like(array, model):
   """`array` laid out as `model` lies, where that is a matter of type; else as it is."""
   sharding = jax.typeof(model).sharding
