@@ -19,10 +19,10 @@ from jax.extend import core as jax_core
 from jax.interpreters import partial_eval
 
 from prunejax.pruning import placement
+from prunejax.pruning.leaf_kinds import kinds, stacked
 from prunejax.pruning.selection import counts, threshold
 from prunejax.pruning.selection.counts import Wide
 from prunejax.pruning.selection.keys import TOP, ZERO, order_key
-from prunejax.pruning.leaf_kinds import kinds, stacked
 from prunejax.pruning.selection.threshold import STEPS, Bracket, Goal
 
 SAMPLE = 64  # at most one score of so many guides the first pass
@@ -353,9 +353,15 @@ def _by_sample(leaves, shapes, block, goal, strides):
       sums = []
       for names, stack in stacks:
         rows = np.array([at[name] for name in names])
-        mine = ends[:, rows].reshape((STEPS + 2, len(names)) + (block.cells or (1,) * (stack.ndim - 1)))
+        mine = ends[:, rows].reshape(
+          (STEPS + 2, len(names)) + (block.cells or (1,) * (stack.ndim - 1))
+        )
         axes = tuple(a + 1 for a in (_axes(block.cells) or range(stack.ndim - 1)))
-        sums.append(jnp.stack(_totals(stack, mine, axes, block.devices)).reshape((STEPS + 1, len(names), *block.cells)))
+        sums.append(
+          jnp.stack(_totals(stack, mine, axes, block.devices)).reshape(
+            (STEPS + 1, len(names), *block.cells)
+          )
+        )
       found = jnp.concatenate(sums, 1)[:, order] * step
       spread = lax.bitcast_convert_type(found[STEPS], jnp.uint32)
       return turn + 1, threshold.narrowed(bracket, aim, keys, found[:STEPS], spread)
@@ -433,7 +439,9 @@ def _places(shape, one=1):
   """uint32 places of a leaf's scores from `size` down to 1, without an array in memory."""
   place, stride = jnp.full(shape, math.prod(shape), jnp.uint32), 1
   for axis in reversed(range(len(shape))):
-    place = place - lax.broadcasted_iota(jnp.uint32, shape, axis) * (np.uint32(stride) * jnp.uint32(one))
+    place = place - lax.broadcasted_iota(jnp.uint32, shape, axis) * (
+      np.uint32(stride) * jnp.uint32(one)
+    )
     stride *= shape[axis]
   return place
 
