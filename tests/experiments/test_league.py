@@ -112,6 +112,7 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
   assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
 
 
+@pytest.mark.slow
 def test_a_part_has_the_models_that_it_reads():
   every = study.plan(study.PRESETS['quick'], {})
   part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]

@@ -26,7 +26,7 @@ def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp
   ('paper', 'cells', 'figures'),
   [
     ('see2016', 7, ('schemes.png',)),
-    ('cheong2019', 8, ('compression.png',)),
+    pytest.param('cheong2019', 8, ('compression.png',), marks=pytest.mark.slow),
   ],
 )
 def test_smoke_by_the_real_command(paper, cells, figures, tmp_path):
