@@ -45,8 +45,8 @@ def get_masks(opt_state, params):
 
   Raises:
     ValueError: a mask is for a leaf that `params` lacks or that has another shape, so the state is
-      that of another model. Or the state is None, or its types were lost, so that masks in it cannot
-      be told from other arrays.
+      that of another model. Or the state is None, or its types were lost, so that masks in it
+      cannot be told from other arrays.
   """
   _check_types(opt_state, params)
   shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
@@ -83,8 +83,8 @@ def _check_types(opt_state, params):
     is_mask = is_bool and leaf.ndim and leaf.shape in shapes
     if is_mask or 'prune_mask' in name.split('/'):
       raise ValueError(
-        f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost, as'
-        ' in a restore without a target. Restore it into what tx.init(params) returns'
+        f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost,'
+        ' as in a restore without a target. Restore it into what tx.init(params) returns'
       )
 
 
@@ -157,7 +157,8 @@ def check_pruned(params, opt_state) -> None:
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
       if alive and name in (first_steps := nan_scores(opt_state)):
         raise ValueError(
-          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see nan_scores'
+          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see'
+          ' nan_scores'
         )
       if alive:
         raise ValueError(

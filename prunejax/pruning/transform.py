@@ -1,4 +1,4 @@
-"""`prune_transform`: criterion x schedule x allocation x structure, as the last link of an optax chain.
+"""`prune_transform`: criterion x schedule x allocation x structure, as a link of an optax chain.
 
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
@@ -35,7 +35,7 @@ def prune_transform(
   stacked: str = '',
   zero_pruned: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-  """Makes a link that prunes. It must be the last link of its chain: the update it returns is final.
+  """Makes a link that prunes. It must be the last link of its chain, since its update is final.
 
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
@@ -201,8 +201,8 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
       has_values = not isinstance(leaf, jax.core.Tracer) and leaf.size
       if has_values and not np.any(np.asarray(leaf != 0)):
         warnings.warn(
-          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if it'
-          ' is only new',
+          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if'
+          ' it is only new',
           stacklevel=2,
         )
     return PruneState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: p != 0, chosen), ())
@@ -278,8 +278,8 @@ def _check_state(state, params, criterion, where, origin):
   """Refuses the state of another link: other leaves, another criterion, or types that were lost."""
   if not isinstance(state, PruneState):
     raise ValueError(
-      f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as in a'
-      ' restore without a target: restore it into what tx.init(params) returns'
+      f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as in'
+      ' a restore without a target: restore it into what tx.init(params) returns'
     )
   chosen = select(params, where, origin=origin)
   is_masked = lambda tree: {
@@ -298,8 +298,8 @@ def _check_state(state, params, criterion, where, origin):
   if want != have:
     raise ValueError(
       f"{origin}: the state of the criterion is {_summary(state.prune_criterion)}, but this link's"
-      f' criterion makes {_summary(jax.eval_shape(criterion.init, chosen))}; the state was made by a'
-      ' link with another criterion'
+      f' criterion makes {_summary(jax.eval_shape(criterion.init, chosen))}; the state was made by'
+      ' a link with another criterion'
     )
 
 
@@ -354,7 +354,7 @@ def _check_product(criterion, schedule, structure, zero_pruned):
 
 
 def _stacked_paths(chosen, pattern) -> frozenset[str]:
-  """The paths of the chosen leaves that stack layers; ValueError for none, or for one that cannot."""
+  """The paths of the chosen leaves that stack layers; ValueError for none or a leaf without axes."""
   if not pattern:
     return frozenset()
   regex = compiled(pattern, 'stacked')

@@ -1,6 +1,6 @@
-"""Second-order scores of large models: the empirical Fisher matrix in blocks (oBERT; Kurtic et al., 2022).
+"""Second-order scores of large models: the empirical Fisher matrix in blocks.
 
-A block is `block` neighbours along the input axis of one output of a kernel [..., in, out]. So the
+oBERT (Kurtic et al., 2022). A block is `block` neighbours along the input axis of one output of a kernel [..., in, out]. So the
 blocks of a kernel that a mesh divides on its last axis lie whole on one device, and so do they on
 the input axis where each device has whole blocks. Only the sums that gradients make cross devices.
 """
@@ -32,9 +32,9 @@ class Fisher(NamedTuple):
 def block_fisher(
   block: int = 50, gradients: int = 1024, damp: float = 1e-7, source: str = 'examples'
 ) -> Criterion:
-  """w_q^2 / (2 [F^-1]_qq), with F the empirical Fisher matrix in blocks (Kurtic et al., 2022, sec. 3).
+  """w_q^2 / (2 [F^-1]_qq), with F the empirical Fisher matrix in blocks.
 
-  F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are moved to make up for all that
+  Kurtic et al. (2022, sec. 3). F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are moved to make up for all that
   is removed from a block together. F^-1 is built by rank-one updates in float32 and takes `block`
   numbers a weight.
 
@@ -123,7 +123,7 @@ def _size_of(length: int, block: int) -> int:
 
 
 def _in_blocks(array, block):
-  """[..., in, out] as [..., blocks, out, size], padded with zeros; a vector counts as one output."""
+  """[..., in, out] as [..., blocks, out, size], padded with zeros; a vector is one output."""
   array = array if array.ndim > 1 else array.reshape(-1, 1)
   array = array if array.dtype == bool else array.astype(jnp.float32)
   *front, length, out = array.shape
