@@ -14,8 +14,9 @@ from prunejax.pruning.types import Allocation, Structure, Units
 
 # Operations that cost less to repeat than their results cost to store.
 _CHEAP = frozenset(
-  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne lt'
-  ' le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit add_any'.split()
+  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne'
+  ' lt le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit'
+  ' add_any'.split()
 )
 
 

@@ -278,8 +278,8 @@ def _check_state(state, params, criterion, where, origin):
   """Refuses the state of another link: other leaves, another criterion, or types that were lost."""
   if not isinstance(state, PruneState):
     raise ValueError(
-      f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as in'
-      ' a restore without a target: restore it into what tx.init(params) returns'
+      f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as'
+      ' in a restore without a target: restore it into what tx.init(params) returns'
     )
   chosen = select(params, where, origin=origin)
   is_masked = lambda tree: {
@@ -354,7 +354,7 @@ def _check_product(criterion, schedule, structure, zero_pruned):
 
 
 def _stacked_paths(chosen, pattern) -> frozenset[str]:
-  """The paths of the chosen leaves that stack layers; ValueError for none or a leaf without axes."""
+  """The paths of the chosen leaves that stack layers; ValueError for none or a vector."""
   if not pattern:
     return frozenset()
   regex = compiled(pattern, 'stacked')

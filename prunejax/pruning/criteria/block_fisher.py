@@ -1,8 +1,9 @@
 """Second-order scores of large models: the empirical Fisher matrix in blocks.
 
-oBERT (Kurtic et al., 2022). A block is `block` neighbours along the input axis of one output of a kernel [..., in, out]. So the
-blocks of a kernel that a mesh divides on its last axis lie whole on one device, and so do they on
-the input axis where each device has whole blocks. Only the sums that gradients make cross devices.
+oBERT (Kurtic et al., 2022). A block is `block` neighbours along the input axis of one output of a
+kernel [..., in, out]. So the blocks of a kernel that a mesh divides on its last axis lie whole on
+one device, and so do they on the input axis where each device has whole blocks. Only the sums that
+gradients make cross devices.
 """
 
 import math
@@ -34,9 +35,9 @@ def block_fisher(
 ) -> Criterion:
   """w_q^2 / (2 [F^-1]_qq), with F the empirical Fisher matrix in blocks.
 
-  Kurtic et al. (2022, sec. 3). F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are moved to make up for all that
-  is removed from a block together. F^-1 is built by rank-one updates in float32 and takes `block`
-  numbers a weight.
+  Kurtic et al. (2022, sec. 3). F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are
+  moved to make up for all that is removed from a block together. F^-1 is built by rank-one updates
+  in float32 and takes `block` numbers a weight.
 
   The block size is the largest divisor of the input axis in (block / 2, block], so that no block is
   cut (50 becomes 48 for BERT). Without such a divisor blocks are equal and the last is shorter.

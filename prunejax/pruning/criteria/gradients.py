@@ -23,7 +23,8 @@ def taylor() -> Criterion:
 def snip() -> Criterion:
   """Connection sensitivity, |w g| / sum of |w g| over all pruned leaves.
 
-  SNIP (Lee et al., 2019, eq. 6). Needs `grad=`. The paper prunes once before training, on one batch, with one threshold for all
+  SNIP (Lee et al., 2019, eq. 6). Needs `grad=`. The paper prunes once before training, on one
+  batch, with one threshold for all
   leaves: `one_shot(s, at=0)` and `global_threshold()`.
   """
 

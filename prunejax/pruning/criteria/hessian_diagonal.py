@@ -41,7 +41,8 @@ def hessian(value_fn, params):
 def gauss_newton(outputs, params):
   """Computes (1/n) sum_i |d o_i / d w_k|^2, the Levenberg-Marquardt form.
 
-  LeCun et al. (1990, sec. 2.2). This is the curvature of half the mean squared error without its f'' terms; it is never negative.
+  LeCun et al. (1990, sec. 2.2). This is the curvature of half the mean squared error without its
+  f'' terms; it is never negative.
 
   Args:
     outputs: (n, o(params, i) -> [outputs]).

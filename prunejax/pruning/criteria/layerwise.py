@@ -49,11 +49,11 @@ def wanda(accumulate: bool = False) -> Criterion:
 def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) -> Criterion:
   """w_i^2 / U_ii^2, and the sweep that moves the survivors.
 
-  SparseGPT (Frantar & Alistarh, 2023, algorithm 1). U is the upper Cholesky factor of H^-1 = U^T U, with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2
-  is the i-th diagonal of the inverse of H without the inputs before i, which the sweep has done
-  with. All masks are chosen before the sweep, by any allocation and structure; the paper's code
-  chooses them every 128 inputs, of weights that the sweep has moved. Everything is float32. Needs
-  `activations=`.
+  SparseGPT (Frantar & Alistarh, 2023, algorithm 1). U is the upper Cholesky factor of H^-1 = U^T U,
+  with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2 is the i-th diagonal of the inverse of H without
+  the inputs before i, which the sweep has done with. All masks are chosen before the sweep, by any
+  allocation and structure; the paper's code chooses them every 128 inputs, of weights that the
+  sweep has moved. Everything is float32. Needs `activations=`.
 
   Args:
     damp: the damping, above 0.

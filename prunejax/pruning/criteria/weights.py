@@ -41,8 +41,9 @@ def random(seed: int = 0) -> Criterion:
 def deviations() -> Criterion:
   """|w| / sigma, with sigma the standard deviation of the leaf's weights.
 
-  Han et al. (2015, sec. 3). Weights at 0 count. Every layer of a stacked leaf has its own sigma. A leaf of equal weights has
-  sigma 1. With `above(q)` the cut-off of a layer is the paper's: quality q times its deviation.
+  Han et al. (2015, sec. 3). Weights at 0 count. Every layer of a stacked leaf has its own sigma. A
+  leaf of equal weights has sigma 1. With `above(q)` the cut-off of a layer is the paper's: quality
+  q times its deviation.
   """
 
   def scaled(w):

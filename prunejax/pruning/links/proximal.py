@@ -67,9 +67,9 @@ def reweighted(
 ) -> optax.GradientTransformationExtraArgs:
   """Makes `soft_threshold` with a factor for each weight: reweighted proximal pruning.
 
-  Guo et al. (2019). w_i <- shrink(u_i, strength x rate x alpha_i). alpha_i is 1 at first, and 1 / (|w_i| + eps) of the
-  weight at steps `every`, 2 x `every`, ... (Candes et al., 2008): small weights are driven to zero,
-  large ones stay nearly as they are.
+  Guo et al. (2019). w_i <- shrink(u_i, strength x rate x alpha_i). alpha_i is 1 at first, and 1 /
+  (|w_i| + eps) of the weight at steps `every`, 2 x `every`, ... (Candes et al., 2008): small
+  weights are driven to zero, large ones stay nearly as they are.
 
   Args:
     strength: see `soft_threshold`.
