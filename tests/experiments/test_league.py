@@ -1,4 +1,4 @@
-"""The league: who competes in what, planted ledgers."""
+"""The league: its cells, and the verdicts on planted ledgers."""
 
 import collections
 import re
@@ -29,7 +29,7 @@ LEAD = {
 
 
 def planted(lead, seeds=3):
-  """A ledger in which each method has the accuracy 0.7 + lead and, four times as far away, a loss."""
+  """A ledger in which each method has an accuracy of 0.7 + lead and a loss of 4 - 4 x lead."""
   rows = []
   for name, far in lead.items():
     for s in (0.0,) if name == 'dense' else (0.5, 0.8, 0.9):
@@ -177,7 +177,7 @@ def test_planted_leads_are_found():
       for name in ('gradual_beats_one_cut', 'magnitude_beats_chance', 'rigl_loses')
     } == {'reproduced'}
     assert got[f'movement_beats_magnitude_{what}'] == 'not reproduced'
-  assert not any('second_order' in name for name in got)  # nobody ran it, so nobody is told
+  assert not any('second_order' in name for name in got)  # not run, so not judged
 
 
 def test_a_better_method_refutes_the_baseline_and_one_seed_says_nothing():
@@ -242,7 +242,8 @@ def test_smoke_by_the_real_command(tmp_path):
   assert len(rows) == 5 and not any(row.get('failed') for row in rows)
   (priced,) = (row for row in rows if row['stage'] == 'price')
   took, weight = priced['metrics']['pruning_seconds'], priced['metrics']['file_bytes']
-  # A fifth of the kernels is left, a bit says where; everything else is whole. The header has some thousands.
+  # A fifth of the kernels is left, with one bit a weight for its position; all else is dense. The
+  # header has some thousand bytes.
   assert (
     took == took
     and 0 < weight - standing.PRUNED / 8 - 4 * (standing.WHOLE - 0.8 * standing.PRUNED) < 10_000
