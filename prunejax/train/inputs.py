@@ -73,8 +73,21 @@ def folder_of(init: str) -> pathlib.Path:
 
 
 def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
-  """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
-  model and `vocab` or a trained one."""
+  """Finds the size and vocabulary of a model.
+
+  Args:
+    init: a folder, whose size and vocabulary are read; '' for a fresh model.
+    fresh_size: {key of `families.SIZE_KEYS`: number} of a fresh model.
+    vocab: a vocabulary file or folder; '' for the folder's, or one that is trained.
+    vocab_size: pieces of a trained vocabulary.
+    corpus_spec: the text to train it on.
+    root: the folder of local text.
+    cache: the folder of the cache.
+    kind: the family of a fresh model.
+
+  Raises:
+    ValueError, FileNotFoundError: the files are missing or do not fit each other.
+  """
   if init:
     folder = folder_of(init)
     family = families.in_folder(folder)
