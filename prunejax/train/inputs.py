@@ -75,14 +75,9 @@ def folder_of(init: str) -> pathlib.Path:
   return folder
 
 
-<<<<<<< HEAD
 def source(
   init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert', encoding='utf-8'
 ) -> Source:
-  """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
-  model and `vocab` or a trained one."""
-=======
-def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
   """Finds the size and vocabulary of a model.
 
   Args:
@@ -94,33 +89,23 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
     root: the folder of local text.
     cache: the folder of the cache.
     kind: the family of a fresh model.
+    encoding: of the local text.
 
   Raises:
     ValueError, FileNotFoundError: the files are missing or do not fit each other.
   """
->>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
   if init:
     folder = folder_of(init)
     family = families.in_folder(folder)
     tokenizer = family.words.load(vocab or folder)
     size = family.files.read_size(folder)
   else:
-<<<<<<< HEAD
-    folder, of = None, families.KINDS[kind]
-    tokenizer = (
-      of.words.load(vocab)
-      if vocab
-      else trained(corpus_spec, vocab_size, root, cache, of.words, encoding)
-    )
-    size = families.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
-=======
     folder, family = None, families.FAMILIES[kind]
     if vocab:
       tokenizer = family.words.load(vocab)
     else:
-      tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words)
+      tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
->>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
       f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model'
@@ -129,12 +114,7 @@ def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='
   return Source(families.read_only(family, size), tokenizer, folder)
 
 
-<<<<<<< HEAD
 def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
-  """A vocabulary of the module `words` trained on the corpus, once: the cache keeps it."""
-  name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
-=======
-def trained(spec, vocab_size, root, cache, words=wordpiece):
   """Returns a vocabulary trained on a corpus. It is trained once and kept in the cache.
 
   Args:
@@ -143,9 +123,9 @@ def trained(spec, vocab_size, root, cache, words=wordpiece):
     root: the folder of local text.
     cache: the folder of the cache.
     words: the module of the vocabulary.
+    encoding: of the local text.
   """
-  name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
->>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
+  name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)

@@ -40,7 +40,7 @@ def inverse_hessian(x, count: int, alpha: float, alive=True):
   Returns:
     [weights, weights].
   """
-  x = jnp.where(alive, x, 0)
+  x = jnp.where(jnp.broadcast_to(alive, x.shape[1:])[None], x, 0)
 
   def add(inv, row):
     product = inv @ row
@@ -64,9 +64,11 @@ def removal(inverse, weights, removed):
   """
   # The size of Q is known to the data alone. Outside Q the system is the identity, and 0 on the
   # right.
-  block = jnp.where(removed[:, None] & removed, inverse, jnp.diag(~removed).astype(inverse.dtype))
+  block = jnp.where(
+    removed[:, None] & removed[None], inverse, jnp.diag(~removed).astype(inverse.dtype)
+  )
   # A unit diagonal: where a weight has next to no curvature, entries are as large as 1/alpha.
   scale = jnp.sqrt(jnp.diagonal(block))
   right = jnp.where(removed, weights, 0) / scale
-  pull = jnp.linalg.solve(block / (scale[:, None] * scale), right) / scale
+  pull = jnp.linalg.solve(block / jnp.outer(scale, scale), right) / scale
   return jnp.where(removed, -weights, -inverse @ pull)

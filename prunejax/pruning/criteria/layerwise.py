@@ -181,7 +181,7 @@ def _factor(gram, damp):
   """
   mean = jnp.mean(jnp.diagonal(gram, axis1=-2, axis2=-1), axis=-1)[..., None, None]
   eye = jnp.eye(gram.shape[-1], dtype=jnp.float32)
-  damped = gram + damp * jnp.where(mean > 0, mean, 1) * eye
+  damped = gram + damp * jnp.where(mean > 0, mean, 1) * jnp.broadcast_to(eye, gram.shape)
   flipped = lambda matrix: matrix[..., ::-1, ::-1]
   upper = flipped(jnp.linalg.cholesky(flipped(damped)))
   return jax.scipy.linalg.solve_triangular(upper, jnp.broadcast_to(eye, upper.shape))
@@ -206,7 +206,7 @@ def _swept(w, mask, upper, block):
       slab, errors = carry
       pivot = jnp.where(square[i, i] > 0, square[i, i], 1)
       error = jnp.where(gone[i], slab[i] / pivot, 0)
-      return slab - square[i][:, None] * error, errors.at[i].set(error)
+      return slab - jnp.outer(square[i], error), errors.at[i].set(error)
 
     first = lax.dynamic_slice_in_dim(w, start, size), jnp.zeros((size, outputs), jnp.float32)
     _, errors = lax.fori_loop(0, size, one, first)

@@ -64,7 +64,8 @@ def truncated(kernel, rank):
   """
   left, values, right = jnp.linalg.svd(kernel.astype(jnp.float32), full_matrices=False)
   kept = jnp.arange(values.size) < rank
-  return (left * jnp.where(kept, values, 0)) @ right, jnp.where(kept, right.T, 0)
+  weights = jnp.where(kept, values, 0)
+  return (left * weights[None]) @ right, jnp.where(kept[None], right.T, 0)
 
 
 def low_rank(
@@ -168,10 +169,10 @@ def _power_step(kernel, rank, basis):
   """One step of block power iteration: the kernel on the range of its product with `basis`."""
   kept = jnp.arange(basis.shape[1]) < rank
   left, _ = jnp.linalg.qr(kernel @ basis)
-  left = jnp.where(kept, left, 0)  # QR gives a zero column an arbitrary direction
+  left = jnp.where(kept[None], left, 0)  # QR gives a zero column an arbitrary direction
   rows = left.T @ kernel
   right, _ = jnp.linalg.qr(rows.T)
-  return left @ rows, jnp.where(kept, right, 0)
+  return left @ rows, jnp.where(kept[None], right, 0)
 
 
 _ACTS = (
