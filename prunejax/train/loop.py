@@ -77,7 +77,7 @@ def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
     config: a ConfigDict with the keys of configs/base.py.
     folder: the work directory; one that holds another config is refused.
     title: starts each console line.
-    compiled: a `program.Compiled` that several runs of a process share. None: this run compiles for itself.
+    compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
     say: prints a line.
 
   Returns:

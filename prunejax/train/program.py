@@ -45,7 +45,7 @@ class Model(NamedTuple):
 
 
 class Program(NamedTuple):
-  """The compiled functions of a run. Runs that differ in numbers only (see `program_key`) share one."""
+  """The compiled functions of a run; runs with one `program_key` share them."""
 
   model: Any
   draw: Callable  # rng -> parameters
