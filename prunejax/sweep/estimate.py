@@ -90,8 +90,10 @@ def size_of(config: recipe.Recipe):
   Args:
     config: a `recipe.Recipe`.
   """
-  kind = families.KINDS[config.model.kind]
-  if kind is families.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
+  kind = families.FAMILIES[config.model.kind]
+  if kind is families.FAMILIES['bert'] and (
+    config.init.startswith('cell:') or config.init == 'nano'
+  ):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
@@ -101,7 +103,7 @@ def size_of(config: recipe.Recipe):
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
     return families.in_folder(folder).files.read_size(folder)
-  trains_vocabulary = kind is families.KINDS['gpt2'] and (
+  trains_vocabulary = kind is families.FAMILIES['gpt2'] and (
     not config.init or config.init.startswith('cell:')
   )
   return families.fresh_size(

@@ -26,6 +26,6 @@ def check_finite(table: dict, at: int, nan_scores=()):
     )
   if bad.any():
     raise FloatingPointError(
-      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last good checkpoint'
-      ' (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
+      f'the loss or its gradient is not finite at step {step}; nothing was saved after the last'
+      ' good checkpoint (lower optimizer.learning_rate, or lengthen optimizer.warmup)'
     )

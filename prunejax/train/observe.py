@@ -1,4 +1,4 @@
-"""What a criterion may need of a batch beyond its gradient: functions that cost nothing until called.
+"""What a criterion may need of a batch beyond its gradient: functions, free until they are called.
 
 `prunejax.Criterion` explains the names. All of them run the model without dropout.
 """
@@ -49,7 +49,8 @@ def of(model: nn.Module, loss_fn: Callable, residuals: Callable | None = None) -
 def activations(model, params, batch):
   """Returns {path of a kernel: float32 [rows, in]}, the inputs of each dense layer of a model.
 
-  Rows of padding are 0, so that they add nothing to a norm or to a product of the matrix with itself.
+  Rows of padding are 0, so that they add nothing to a norm or to a product of the matrix with
+  itself.
 
   Args:
     model: a Flax module that takes the first three arrays of the batch.

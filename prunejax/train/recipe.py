@@ -245,7 +245,7 @@ RANGES = {
 CHOICES = {
   'view': tuple(VIEWS),
   'model.dtype': tuple(DTYPES),
-  'model.kind': tuple(families.KINDS),
+  'model.kind': tuple(families.FAMILIES),
   'model.initializer': ('normal', 'fan_in'),
   'data.pairs': ('matched', 'first'),
   'population.batching': ('auto', 'map', 'vmap'),
