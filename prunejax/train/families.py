@@ -181,7 +181,7 @@ def with_dropout(size, rate: float):
 
 
 def read_only(family: Family, size):
-  """Returns a size with the fields that the model reads alone, so that equal sizes compare equal."""
+  """Returns a size with only the fields that the model reads, so that equal sizes compare equal."""
   fields = {field: getattr(size, field) for field in family.fields if hasattr(size, field)}
   return size_of({**fields, 'model_type': size.model_type})
 
@@ -192,7 +192,7 @@ def heads(family: Family, task) -> tuple[str, ...]:
 
 
 def save(folder, params: dict, size, tokenizer, dtype: str = 'float32'):
-  """Writes a model and its vocabulary as a Hugging Face folder; `tokenizer` None for no vocabulary."""
+  """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none."""
   family = of_size(size)
   vocabulary = {} if tokenizer is None else family.spelled(tokenizer)
   family.files.save(folder, params, size, dtype=dtype, **vocabulary)

@@ -76,10 +76,32 @@ def folder_of(init: str) -> pathlib.Path:
 
 
 def source(
-  init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert', encoding='utf-8'
+  init: str,
+  fresh_size: dict,
+  vocab: str,
+  vocab_size: int,
+  corpus_spec: str,
+  root: str | None,
+  cache: str | None,
+  kind: str = 'bert',
+  encoding: str = 'utf-8',
 ) -> Source:
-  """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
-  model and `vocab` or a trained one."""
+  """Finds the size and vocabulary of a model.
+
+  Args:
+    init: a folder, whose size and vocabulary are read; '' for a fresh model.
+    fresh_size: {key of `families.SIZE_KEYS`: number} of a fresh model.
+    vocab: a vocabulary file or folder; '' for the folder's, or one that is trained.
+    vocab_size: pieces of a trained vocabulary.
+    corpus_spec: the text to train it on.
+    root: the folder of local text.
+    cache: the folder of the cache.
+    kind: the family of a fresh model.
+    encoding: of local text.
+
+  Raises:
+    ValueError, FileNotFoundError: the files are missing or do not fit each other.
+  """
   if init:
     folder = folder_of(init)
     family = families.in_folder(folder)
@@ -100,7 +122,7 @@ def source(
   return Source(families.read_only(family, size), tokenizer, folder)
 
 
-def trained(spec, vocab_size, root, cache, words=wordpiece):
+def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
   """Returns a vocabulary trained on a corpus. It is trained once and kept in the cache.
 
   Args:
@@ -109,6 +131,7 @@ def trained(spec, vocab_size, root, cache, words=wordpiece):
     root: the folder of local text.
     cache: the folder of the cache.
     words: the module of the vocabulary.
+    encoding: of local text.
   """
   name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
@@ -154,6 +177,7 @@ def pretraining_data(
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
     how: the module that makes examples: data.pretraining, or data.causal_lm for a decoder.
+    encoding: of local text.
   """
   words = tokenizer.to_str()
   key = corpus.key(spec, root, cache, encoding=encoding)

@@ -23,7 +23,7 @@ class Preempted(BaseException):
 
 @contextlib.contextmanager
 def guard():
-  """Surrounds a command: SIGTERM raises Preempted in the main thread at once; a second one kills."""
+  """Surrounds a command: SIGTERM raises Preempted in the main thread at once; a second kills it."""
   with _handler(_raise):
     yield
 
