@@ -123,7 +123,7 @@ def _plain(config):
 
 
 def _items(config):
-  """{dotted key: JSON}, with the model of another cell as 'cell:HASH/model' wherever its grid is."""
+  """{dotted key: JSON}; the model of another cell is 'cell:HASH/model', wherever its grid is."""
   flat = _flat(config)
   for key in ('init', 'distill.teacher'):
     if key in flat:
