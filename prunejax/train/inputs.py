@@ -133,7 +133,7 @@ def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
     words: the module of the vocabulary.
     encoding: of local text.
   """
-  name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
+  name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
