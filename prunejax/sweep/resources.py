@@ -1,4 +1,4 @@
-"""What programs take: how often XLA compiles, what a compiled program holds, what memory is left."""
+"""What programs take: how often XLA compiles, what they hold in memory, and what is left."""
 
 import contextlib
 import os

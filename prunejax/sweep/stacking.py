@@ -201,8 +201,8 @@ def _in_turn(step):
 
     shapes = jax.eval_shape(lambda s, b: step(take(s, 0), _pick(b, 0))[1], state, batches)
     blank = jax.tree.map(lambda x: jnp.zeros((len(rows), *x.shape), x.dtype), shapes)
-    # A loop that carries the stack updates it in place; `lax.map` would hold it twice. The length of
-    # the loop is data, so XLA cannot unroll one round and compile that member in another way.
+    # A loop that carries the stack updates it in place; `lax.map` would hold it twice. The length
+    # of the loop is data, so XLA cannot unroll one round and compile that member in another way.
     state, counters, metrics = jax.lax.fori_loop(0, count, one, (state, _counters(state), blank))
     counters = iter(counters)
     return jax.tree.map(lambda x: next(counters) if is_common(x) else x, state), metrics

@@ -76,7 +76,15 @@ def folder_of(init: str) -> pathlib.Path:
 
 
 def source(
-  init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert', encoding='utf-8'
+  init: str,
+  fresh_size: dict,
+  vocab: str,
+  vocab_size: int,
+  corpus_spec: str,
+  root: str | None,
+  cache: str | None,
+  kind: str = 'bert',
+  encoding: str = 'utf-8',
 ) -> Source:
   """Finds the size and vocabulary of a model.
 
@@ -89,7 +97,7 @@ def source(
     root: the folder of local text.
     cache: the folder of the cache.
     kind: the family of a fresh model.
-    encoding: of the local text.
+    encoding: of local text.
 
   Raises:
     ValueError, FileNotFoundError: the files are missing or do not fit each other.
@@ -123,7 +131,7 @@ def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
     root: the folder of local text.
     cache: the folder of the cache.
     words: the module of the vocabulary.
-    encoding: of the local text.
+    encoding: of local text.
   """
   name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
@@ -169,6 +177,7 @@ def pretraining_data(
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
     how: the module that makes examples: data.pretraining, or data.causal_lm for a decoder.
+    encoding: of local text.
   """
   words = tokenizer.to_str()
   key = corpus.key(spec, root, cache, encoding=encoding)

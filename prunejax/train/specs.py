@@ -63,7 +63,7 @@ def parse(text: str, module, key: str) -> Spec:
 
 
 def factories(module):
-  """{name: function} of the factories that a module lists in `__all__`, or all of a tuple of modules.
+  """Returns {name: function} of the factories in `__all__` of a module, or of a tuple of modules.
 
   A module without a list offers the public functions that it defines.
   """
