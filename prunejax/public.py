@@ -1,4 +1,4 @@
-"""The public names, grouped by question. The package itself hands them out: `prunejax.magnitude`."""
+"""The public names, by question. The package itself hands them out: `prunejax.magnitude`."""
 # ruff: noqa: I001 (grouped by question, not by module)
 
 # The link, its state, and the masks in it.

@@ -27,7 +27,8 @@ class Times(NamedTuple):
     """The median over rounds, in seconds."""
     return float(np.median(self.rounds))
 
-  def __str__(self):
+  def __str__(self) -> str:
+    """Formats the median and the span: '3 s (1 s to 10 s, 3 rounds)'."""
     span = f'{clock(min(self.rounds))} to {clock(max(self.rounds))}'
     return f'{clock(self.median)} ({span}, {len(self.rounds)} rounds)'
 

@@ -128,7 +128,7 @@ def layers(leaves: Mapping[str, np.ndarray]) -> int:
 
 
 def _used(leaves, before, after):
-  """bool [width]: a column of `before` varies with its input, and a row of `after` reads it."""
+  """Whether each column of `before` varies with its input and a row of `after` reads it."""
   varies = np.any(leaves[f'{before}/kernel'] != 0, axis=0)
   return varies & np.any(leaves[f'{after}/kernel'] != 0, axis=1)
 
