@@ -55,6 +55,7 @@ def get_config(arg=''):
     corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME; several as 'wikipedia@0.1+pydoc*4'
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
+    encoding='utf-8',  # of local text, such as latin-1; other bytes are refused
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
     vocab='',  # of a fresh model: a vocab.txt (BERT), a folder or tokenizer.json (GPT-2); '' trains one on the corpus
     vocab_size=8192,  # of a trained vocabulary

@@ -2,7 +2,8 @@
 
 Pages link to such files as they would in the repository, `../experiments/league/README.md`, so that
 the links work in both places. This hook adds each linked file to the site and rewrites the link.
-Markdown files become pages, whose own links are followed; other files are copied as they are.
+Markdown files become pages, whose own links are followed; other files are copied as they are. A
+folder without a README.md becomes a page that lists its files.
 
 Every room of the package that has no page of its own in docs/api gets one, `api/rooms/NAME.md`, and
 a row in the table of `api/rooms.md`.
@@ -37,9 +38,16 @@ def on_files(files, config):
   seen = set()
   while waiting:
     path = waiting.pop()
-    if path in seen or not path.is_file() or path.is_relative_to(ROOT / 'docs'):
+    if path in seen or not path.exists() or path.is_relative_to(ROOT / 'docs'):
       continue
     seen.add(path)
+    if path.is_dir():
+      listed = sorted(file for file in path.iterdir() if file.is_file())
+      rows = [f'- [{file.name}]({file.name})' for file in listed]
+      text = '\n'.join([f'# {path.relative_to(ROOT)}', '', *rows, ''])
+      files.append(File.generated(config, _in_site(path), content=text))
+      waiting += listed
+      continue
     files.append(File.generated(config, _in_site(path), abs_src_path=str(path)))
     if path.suffix == '.md':
       waiting += _linked(path)
@@ -97,15 +105,19 @@ def _linked(path):
 
 
 def _target(source, link):
-  """The file of the repository that a relative link means; a folder means its README.md."""
+  """The file or folder of the repository that a relative link means.
+
+  A folder that has a README.md means that file.
+  """
   if re.match(r'[a-z]+:|/', link):
     return None
   path = pathlib.Path(os.path.normpath(source.parent / link))
-  path = path / 'README.md' if path.is_dir() else path
+  path = path / 'README.md' if (path / 'README.md').is_file() else path
   return path if path.is_relative_to(ROOT) else None
 
 
 def _in_site(path):
   """The place of a file in the site: pages of docs/ at the top, all else as in the repository."""
+  path = path / 'README.md' if path.is_dir() else path  # a list of the files in the folder
   inside = path.is_relative_to(ROOT / 'docs')
   return path.relative_to(ROOT / 'docs' if inside else ROOT).as_posix()

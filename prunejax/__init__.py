@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+  """Looks up a name that is not loaded yet."""
   if name == '__version__':
     globals()[name] = _version()
-  elif not name.startswith('__'):
+  elif name == '__all__' or not name.startswith('__'):
     public = importlib.import_module('prunejax.public')
-    globals().update({key: getattr(public, key) for key in public.__all__})
+    globals().update({key: getattr(public, key) for key in (*public.__all__, '__all__')})
   if name not in globals():
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   return globals()[name]
 
 
 def __dir__() -> list[str]:
-  public = importlib.import_module('prunejax.public')
-  return sorted({*globals(), *public.__all__, '__version__'})
+  """Lists the public names."""
+  return sorted([*importlib.import_module('prunejax.public').__all__, '__version__'])
 
 
 def _version():

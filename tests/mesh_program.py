@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
 from prunejax.pruning import mask_update
-from prunejax.pruning.selection import groups
+from prunejax.pruning import selection
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
@@ -293,13 +293,12 @@ def streamed():
 
   def select(scores, asked, old):
     chosen = lambda allocation: (
-      mask_update.select(groups.plain(scores), asked, allocation, old=old).masks
+      mask_update.select(selection.plain(scores), asked, allocation, old=old).masks
     )
     return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
 
   old = jax.tree.map(lambda score: score > 4, scores)
   alone = jax.jit(select)(scores, asked, old)
-  groups.FEW, groups.SMALL = -1, -1
   for number in (1, 4):
     mesh = jax.make_mesh(
       MESHES[number][0], ('data', 'model'), axis_types=(AxisType[MESHES[number][1]],) * 2

@@ -1,15 +1,16 @@
-"""The methods that compete: every row of configs/methods.py, and products of the core that table has no name for.
+"""List the methods that compete: the rows of configs/methods.py, and products of the core.
 
-A new row there is in the league by itself.
+A new row of configs/methods.py competes without any change here.
 """
 
 import importlib
 
 BASELINE = 'magnitude'
-TAUGHT = 'distilled'  # the model of the baseline, fine-tuned with the dense model as its teacher
-# What sets its own sparsity, by a penalty and a cut-off: once, whatever sparsity the others have.
+# The baseline's model, fine-tuned with the dense model as its teacher.
+TAUGHT = 'distilled'
+# Methods that set their own sparsity, by a penalty and a cut-off; they are run once.
 OWN_SPARSITY = ('han', 'soft_movement')
-ONLY = {'two_of_four': (0.5,)}  # what a method can reach, where that is not everything
+ONLY = {'two_of_four': (0.5,)}  # {method: the only sparsities that it can reach}
 FAMILIES = {
   'gradual': (
     'magnitude',
@@ -30,22 +31,32 @@ FAMILIES = {
   'not pruning': ('low_rank',),
   'with a teacher': ('distilled',),
 }
-CLASSED, CLASSES = ('class_uniform', 'class_distribution'), (r'.*attention/.*', r'.*ffn/.*')
-ATTENTION, FFN = r'encoder/layer_\d+/attention/.*/kernel', r'encoder/layer_\d+/ffn/.*/kernel'
+BY_CLASS = ('class_uniform', 'class_distribution')
+CLASSES = (r'.*attention/.*', r'.*ffn/.*')
+ATTENTION = r'encoder/layer_\d+/attention/.*/kernel'
+FFN = r'encoder/layer_\d+/ffn/.*/kernel'
 
 
-def own(sparsity, steps):
-  """{name: {dotted config key: value}}: products that configs/methods.py does not name."""
-  end, often = steps // 2, max(steps // 40, 1)
+def products(sparsity: float, steps: int) -> dict:
+  """List the products of the core that configs/methods.py does not name.
+
+  Args:
+    sparsity: fraction of the kernels that is removed.
+    steps: of a run.
+
+  Returns:
+    {method: {dotted config key: value}}.
+  """
+  end, interval = steps // 2, max(steps // 40, 1)
   gradual = {
     'criterion': 'magnitude()',
     'schedule': f'cubic({sparsity}, end={end})',
-    'when': f'every({often}, until={end})',
+    'when': f'every({interval}, until={end})',
   }
-  cut = lambda at: {
+  cut = lambda step: {
     'criterion': 'magnitude()',
-    'schedule': f'one_shot({sparsity}, at={at})',
-    'when': f'every(1, begin={at}, until={at})',
+    'schedule': f'one_shot({sparsity}, at={step})',
+    'when': f'every(1, begin={step}, until={step})',
   }
   rows = {
     'magnitude': gradual,
@@ -65,11 +76,11 @@ def own(sparsity, steps):
     name: {f'prune.weights.{key}': value for key, value in row.items()}
     for name, row in rows.items()
   }
-  # Two groups of weights, each with units that span leaves; the packaged model's heads are 32 wide.
-  whole = {'heads': (ATTENTION, 'heads(32)'), 'neurons': (FFN, 'ffn()')}
+  # Two groups of weights, with units that span leaves. The packaged model's heads are 32 wide.
+  groups = {'heads': (ATTENTION, 'heads(32)'), 'neurons': (FFN, 'ffn()')}
   named['heads_and_neurons'] = {'prune.weights.schedule': ''} | {
     f'prune.{group}.{key}': value
-    for group, (where, structure) in whole.items()
+    for group, (where, structure) in groups.items()
     for key, value in {
       **gradual,
       'allocation': 'global_threshold()',
@@ -80,8 +91,17 @@ def own(sparsity, steps):
   return named
 
 
-def table(sparsity, steps, rate):
-  """{name: {dotted config key: value}} of pre-training at a sparsity, for runs of `steps` steps at that peak rate."""
+def table(sparsity: float, steps: int, rate: float) -> dict:
+  """List the config changes of every method's pre-training.
+
+  Args:
+    sparsity: fraction of the kernels that is removed.
+    steps: of a run.
+    rate: peak learning rate.
+
+  Returns:
+    {method: {dotted config key: value}}.
+  """
   try:
     named = importlib.import_module('configs.methods').methods(sparsity, steps, rate)
   except ModuleNotFoundError as error:
@@ -89,19 +109,20 @@ def table(sparsity, steps, rate):
       raise
     named = {}
   rows = {
-    name: dict(row) for name, row in {**own(sparsity, steps), **named}.items() if name != 'dense'
+    name: dict(row)
+    for name, row in {**products(sparsity, steps), **named}.items()
+    if name != 'dense'
   }
   for name, row in rows.items():
-    row.pop('prune.weights.where', None)  # all prune the same leaves here
-    if (
-      name in CLASSED
-    ):  # the classes of configs/methods.py, less the embeddings, which are not pruned here
+    row.pop('prune.weights.where', None)  # All methods prune the same leaves here.
+    if name in BY_CLASS:
+      # The classes of configs/methods.py without the embeddings, which are not pruned here.
       row['prune.weights.allocation'] = f'{name}({CLASSES})'
   return rows
 
 
-def tuned(name, sparsity):
-  """What a method changes of the fine-tuning run: all others only hold their zeros."""
+def tuning(name: str, sparsity: float) -> dict:
+  """List the config changes of a method's fine-tuning; most methods only hold their zeros."""
   if name != 'low_rank':
     return {}
   return {
@@ -111,17 +132,17 @@ def tuned(name, sparsity):
   }
 
 
-def reaches(name, sparsity, first):
-  """Whether a method is asked for a sparsity; `first` is the lowest of the league."""
-  return sparsity == first if name in OWN_SPARSITY else sparsity in ONLY.get(name, (sparsity,))
+def reaches(name: str, sparsity: float, lowest: float) -> bool:
+  """Say whether a method is run at a sparsity; `lowest` is the lowest of the league."""
+  return sparsity == lowest if name in OWN_SPARSITY else sparsity in ONLY.get(name, (sparsity,))
 
 
-def family(name):
-  """The kind of a method, for tables."""
+def family(name: str) -> str:
+  """Name the family of a method."""
   return next((kind for kind, names in FAMILIES.items() if name in names), 'other')
 
 
-def seeded(row, seed):
-  """The row with the draws of the cell's seed where it draws."""
+def with_seed(recipe: dict, seed: int) -> dict:
+  """Give a criterion that draws at random the seed of the cell."""
   key = 'prune.weights.criterion'
-  return {**row, key: f'random(seed={seed})'} if row.get(key) == 'random()' else row
+  return {**recipe, key: f'random(seed={seed})'} if recipe.get(key) == 'random()' else recipe

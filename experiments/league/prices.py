@@ -1,8 +1,9 @@
-"""What each method costs beside its score: seconds of pruning, and bytes of a file that was written.
+"""Measure what each method costs: seconds of pruning, and bytes of a file that was written.
 
-Whole cells share a machine and a compilation with others, so pruning is timed apart: the steps of the method's run one
-after the other, dense steps of the same model and batch between them. Medians are kept of steps in which masks move, of
-those in which they do not, and of the dense ones; from them, what all steps of a run take beyond dense ones.
+Cells of the grid share a machine and a compilation, so pruning is timed apart. The steps of the
+method's run are taken one after the other, with dense steps of the same model and batch in between.
+Medians are taken of steps in which masks are updated, of the other steps, and of dense ones; they
+give what all steps of a run take beyond dense ones.
 """
 
 import time
@@ -28,35 +29,45 @@ from prunejax.train import (
   sharding,
 )
 
-EVERY = 4  # a dense step after so many of the method
-AGAIN = 4  # times more that a move is timed where there are few
+EVERY = 4  # A dense step follows this many steps of the method.
+REPEATS = 4  # Extra times that a mask update is timed where a run has fewer of them.
 STAGE = 'price'
 
 
-def rows(cells, folder, preset, done, say=console.say):
-  """Measures the methods of a league that `done`, {cell: row}, lacks, and adds their rows to the ledger of `folder`.
+def add_rows(cells: list, folder, preset: str, done: dict, say=console.say) -> None:
+  """Measure the methods that have no price yet and add rows to the ledger of `folder`.
 
-  cells: of the plan; each method is timed as it runs at the sparsity nearest to `standing.PRICED`, with its first seed.
-  A model that is not in `folder` (a ledger that came alone) has no bytes.
+  Each method is timed at the sparsity nearest to `standing.PRICED`, with its first seed. A model
+  that is not in `folder` (a ledger that came alone) has no bytes.
+
+  Args:
+    cells: of the plan.
+    folder: work directory.
+    preset: name, for the rows.
+    done: {cell: row} of the ledger.
+    say: prints a line of progress.
   """
-  first = {}
+  distance = lambda cell: (
+    abs(cell.labels['sparsity'] - standing.PRICED),
+    cell.labels['seed'],
+  )
+  chosen = {}
   for cell in cells:
-    if cell.labels['stage'] == 'pretrain' and cell.labels['method'] != standing.DENSE:
-      known = first.setdefault(cell.labels['method'], cell)
-      off = lambda c: (abs(c.labels['sparsity'] - standing.PRICED), c.labels['seed'])
-      if off(cell) < off(known):
-        first[cell.labels['method']] = cell
-  left = {name: cell for name, cell in first.items() if _key(cell) not in done}
-  dense = next(c for c in cells if c.labels['method'] == standing.DENSE)
+    method = cell.labels['method']
+    if cell.labels['stage'] == 'pretrain' and method != standing.DENSE:
+      if method not in chosen or distance(cell) < distance(chosen[method]):
+        chosen[method] = cell
+  left = {method: cell for method, cell in chosen.items() if _key(cell) not in done}
+  dense = next(cell for cell in cells if cell.labels['method'] == standing.DENSE)
   compiled = program.Compiled.empty()
-  for count, (name, cell) in enumerate(left.items(), 1):
-    say(f'price {count}/{len(left)} {name} {cell.labels["sparsity"]:g}')
+  for count, (method, cell) in enumerate(left.items(), 1):
+    sparsity = cell.labels['sparsity']
+    say(f'price {count}/{len(left)} {method} {sparsity:g}')
     began = time.perf_counter()
-    metrics = seconds(cell.config, dense.config, compiled)
-    if (
-      weight := size(files.path(folder) / 'cells' / grid.key(cell), name, cell.labels['sparsity'])
-    ) is not None:
-      metrics['file_bytes'] = weight
+    metrics = step_seconds(cell.config, dense.config, compiled)
+    size = file_bytes(files.path(folder) / 'cells' / grid.key(cell), method, sparsity)
+    if size is not None:
+      metrics['file_bytes'] = size
     row = {
       'cell': _key(cell),
       'experiment': 'league',
@@ -69,36 +80,45 @@ def rows(cells, folder, preset, done, say=console.say):
     ledger.append(files.path(folder) / 'ledger.jsonl', row)
 
 
-def seconds(config, dense, compiled=None):
-  """{'dense_step', 'still_step', 'moving_step': medians in seconds, 'moves': how many, 'pruning_seconds'}."""
+def step_seconds(config, dense, compiled=None) -> dict:
+  """Time the steps of a run beside dense steps.
+
+  Args:
+    config: of the method's run.
+    dense: config of the dense run.
+    compiled: programs that earlier calls compiled, a `program.Compiled`, or None.
+
+  Returns:
+    'dense_step', 'still_step' and 'moving_step', medians in seconds (still: no mask is updated);
+    'moves', the number of mask updates; 'pruning_seconds', what all steps take beyond dense ones.
+  """
   plain = configs.override(
     dense.copy_and_resolve_references(), {'prune.weights.schedule': '', 'seed': config.seed}
   )
-  (step, fresh, data), (dense_step, fresh_dense, _) = (
-    _runner(one, compiled) for one in (config, plain)
+  (step, fresh, batch_at), (dense_step, fresh_dense, _) = (
+    _runner(run_config, compiled) for run_config in (config, plain)
   )
-  for run, start in ((step, fresh), (dense_step, fresh_dense)):
-    jax.block_until_ready(run(start(), data(0)))  # compiles
-  moving, taken = moves(config), {'dense': [], 'still': [], 'moving': []}
+  for run, first_state in ((step, fresh), (dense_step, fresh_dense)):
+    jax.block_until_ready(run(first_state(), batch_at(0)))  # Compiles.
+  moving, times = moves(config), {'dense': [], 'still': [], 'moving': []}
   state, dense_state = fresh(), fresh_dense()
-  for at in range(config.steps):
-    batch, kind = data(at), 'moving' if moving[at] else 'still'
-    for _ in range(AGAIN if moving[at] and moving.sum() < AGAIN else 0):
-      _timed(
-        taken[kind], step, jax.tree.map(jnp.copy, state), batch
-      )  # a median of one move would be that of one time
-    state = _timed(taken[kind], step, state, batch)
-    if at % EVERY == 0:
-      dense_state = _timed(taken['dense'], dense_step, dense_state, batch)
-  middle = {kind: float(np.median(times)) for kind, times in taken.items() if times}
-  often = {'moving': int(moving.sum()), 'still': int((~moving).sum())}
-  extra = sum(often[kind] * (middle[kind] - middle['dense']) for kind in often if often[kind])
-  steps = {f'{kind}_step': value for kind, value in middle.items()}
-  return {**steps, 'moves': often['moving'], 'pruning_seconds': extra}
+  for t in range(config.steps):
+    batch, kind = batch_at(t), 'moving' if moving[t] else 'still'
+    # With one update the median would rest on a single time.
+    for _ in range(REPEATS if moving[t] and moving.sum() < REPEATS else 0):
+      _timed(times[kind], step, jax.tree.map(jnp.copy, state), batch)
+    state = _timed(times[kind], step, state, batch)
+    if t % EVERY == 0:
+      dense_state = _timed(times['dense'], dense_step, dense_state, batch)
+  median = {kind: float(np.median(seconds)) for kind, seconds in times.items() if seconds}
+  count = {'moving': int(moving.sum()), 'still': int((~moving).sum())}
+  extra = sum(count[kind] * (median[kind] - median['dense']) for kind in count if count[kind])
+  steps = {f'{kind}_step': seconds for kind, seconds in median.items()}
+  return {**steps, 'moves': count['moving'], 'pruning_seconds': extra}
 
 
-def moves(config):
-  """bool [steps]: the steps in which masks move, ranks are cut or weights go back."""
+def moves(config) -> np.ndarray:
+  """Mark the steps in which masks are updated, ranks cut or weights rewound: bool [steps]."""
   run = recipe.resolve(config)
   due = [group.when() for group in run.prune]
   due += [run.low_rank.when()] if run.low_rank else []
@@ -109,24 +129,33 @@ def moves(config):
   return flags
 
 
-def size(folder, method, sparsity):
-  """Bytes of the model of a cell in the smallest form its structure allows: the sparse file; units that are gone cut
-  out; the factors of low rank. None where the model is not kept.
+def file_bytes(folder, method: str, sparsity: float) -> int | None:
+  """Count the bytes of a cell's model in the smallest form that its structure allows.
+
+  That is the sparse file; for `heads_and_neurons` the model without the removed units, for
+  `low_rank` the factors.
+
+  Args:
+    folder: of the cell.
+    method: its name.
+    sparsity: that the method was asked for.
+
+  Returns:
+    Bytes, or None where the model is not kept.
   """
   if not files.exists(folder / 'model' / 'config.json'):
     return None
-  found = saved_model.load(folder)
-  leaves = {name: np.asarray(leaf) for name, leaf in found.leaves.items()}
+  model = saved_model.load(folder)
+  leaves = {name: np.asarray(leaf) for name, leaf in model.leaves.items()}
   if method == 'heads_and_neurons':
-    leaves = export.shrunk(found)[0]
+    leaves = export.shrunk(model)[0]
   elif method == 'low_rank':
     parts = {}
     for name, leaf in leaves.items():
       if leaf.shape in standing.SHAPES and name.startswith('encoder'):
         rank = int(low_rank.rank_for(leaf.shape, sparsity))
-        parts |= dict(
-          zip((f'{name}.left', f'{name}.right'), low_rank.factors(leaf, rank), strict=True)
-        )
+        left, right = low_rank.factors(leaf, rank)
+        parts |= {f'{name}.left': left, f'{name}.right': right}
       else:
         parts[name] = leaf
     leaves = parts
@@ -146,12 +175,14 @@ def _runner(config, compiled):
   mesh = sharding.make_mesh()
   abstract = program.abstract_state(run, functions, tx)
   loaded = program.pretrained(run, source, functions, abstract['params'])
-  places = sharding.shard(abstract, mesh)
-  fresh = lambda: sharding.place(program.initial_state(run, functions, tx, loaded), places)
-  return functions.step, fresh, lambda at: sharding.put_batch(data.train(at), mesh)
+  shardings = sharding.shard(abstract, mesh)
+  first_state = lambda: program.initial_state(run, functions, tx, loaded)
+  fresh = lambda: sharding.place(first_state(), shardings)
+  return functions.step, fresh, lambda t: sharding.put_batch(data.train(t), mesh)
 
 
 def _timed(times, step, state, batch):
+  """The next state; the step's seconds are appended to `times`."""
   jax.block_until_ready((state, batch))
   start = time.perf_counter()
   state, metrics = step(state, batch)

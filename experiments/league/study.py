@@ -1,8 +1,8 @@
-"""The league: every method on the same model, data, steps and sparsities; one table.
+"""Compare every method on the same model, data, steps and sparsities, in one table.
 
   python -m prunejax reproduce league --preset=quick [--sparsities=0.0,0.9] [--seeds=0,1]
 
-Stopped, or given a new method, the same command runs what the ledger lacks.
+When it was stopped, or a method is new, the same command runs what the ledger lacks.
 """
 
 from typing import NamedTuple
@@ -10,29 +10,45 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from configs import base, finetune, pretrain
-from experiments.league import arms, claims, prices
+from experiments.league import arms, claims, prices, report
 from prunejax.sweep import grid, study
 from prunejax.train import configs
 
-# Every method prunes these and nothing else: six matrices a layer, 393,216 weights of the packaged model.
+# Every method prunes these leaves only: six matrices a layer, 393,216 weights in all.
 KERNELS = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 TASKS = ('pydoc/order', 'pydoc/words')
 
 
 class Preset(NamedTuple):
-  """One size of the league: two configs, and what is asked of each method."""
+  """One size of the league.
+
+  Attributes:
+    pretrain, tune: configs of a pre-training and of a fine-tuning run.
+    sparsities: fractions that are removed, the lowest first.
+    seeds: one run of every method each.
+    tasks: that are fine-tuned.
+    methods: names from `arms.table`; () for all.
+    cost: what the preset takes, in words.
+  """
 
   pretrain: config_dict.ConfigDict
   tune: config_dict.ConfigDict
   sparsities: tuple
   seeds: tuple
   tasks: tuple
-  methods: tuple  # names; () for all
+  methods: tuple
   cost: str
 
 
-def preset(*, steps, tune, batch, examples, **asked):
-  """The packaged model on the embedded corpus, at a number of steps."""
+def preset(*, steps: int, tune: int, batch: int, examples: int, **fields) -> Preset:
+  """Build a preset of the packaged model on the embedded corpus.
+
+  Args:
+    steps, tune: steps of pre-training and of fine-tuning.
+    batch: sequences in a batch of pre-training; fine-tuning has half.
+    examples: of a task.
+    **fields: the other fields of `Preset`.
+  """
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   for config, count in ((first, steps), (second, tune)):
     config.log.update(every=0, tensorboard=False, who_pays=False)
@@ -44,7 +60,7 @@ def preset(*, steps, tune, batch, examples, **asked):
   second.batch_size = batch // 2
   second.data.examples = examples
   second.update(hold_zeros=True, keep_model=False)
-  return Preset(first, second, **asked)
+  return Preset(first, second, **fields)
 
 
 PRESETS = {
@@ -84,73 +100,79 @@ PRESETS = {
 }
 
 
-def plan(preset, overrides):
-  """Cells in their order, a parent before its children: dense, then every method at every sparsity and seed.
+def plan(preset: Preset, overrides: dict) -> list[grid.Cell]:
+  """List the cells: dense, then every method at every sparsity and seed; parents come first.
 
-  Raises ValueError for a key that is none of a run's.
+  Args:
+    preset: a value of `PRESETS`.
+    overrides: {dotted key: value} for every run.
+
+  Raises:
+    ValueError: for an unknown key or method.
   """
-  p, cells = preset, []
-  table = lambda s: arms.table(s, p.pretrain.steps, p.pretrain.optimizer.learning_rate)
-  every = [*table(p.sparsities[0]), arms.TAUGHT]
-  unknown = [name for name in p.methods if name not in every]
+  steps, rate = preset.pretrain.steps, preset.pretrain.optimizer.learning_rate
+  recipes = lambda sparsity: arms.table(sparsity, steps, rate)
+  lowest = preset.sparsities[0]
+  known_methods = [*recipes(lowest), arms.TAUGHT]
+  unknown = [name for name in preset.methods if name not in known_methods]
   if unknown:
-    raise ValueError(f'league has no method {unknown[0]!r}; known: {", ".join(every)}')
-  # Dense is the baseline that removes nothing: it shares its program.
-  runs = [('dense', 0.0, table(0.0)[arms.BASELINE])]
-  for name in p.methods or every:
-    levels = [
-      s for s in arms.ONLY.get(name, p.sparsities) if arms.reaches(name, s, p.sparsities[0])
+    raise ValueError(f'league has no method {unknown[0]!r}; known: {", ".join(known_methods)}')
+  # Dense is the baseline that removes nothing, so the two share a program.
+  runs = [('dense', 0.0, recipes(0.0)[arms.BASELINE])]
+  for name in preset.methods or known_methods:
+    sparsities = arms.ONLY.get(name, preset.sparsities)
+    runs += [
+      (name, s, recipes(s)[_pretrained_as(name)])
+      for s in sparsities
+      if arms.reaches(name, s, lowest)
     ]
-    runs += [(name, s, table(s)[arms.BASELINE if name == arms.TAUGHT else name]) for s in levels]
-  known = {}
-  for name, s, row in runs:
-    for seed in p.seeds:
-      labels = {
-        'method': name,
-        'family': arms.family(name),
-        'sparsity': s,
-        'seed': seed,
-        'arm': name,
-      }
-      first = _pruned(p.pretrain, {**arms.seeded(row, seed), 'seed': seed, **overrides})
-      start = grid.Cell({'stage': 'pretrain', **labels, 'task': ''}, first)
+  cells, pretrained, tuned = [], set(), {}
+  for name, sparsity, recipe in runs:
+    for seed in preset.seeds:
+      config = _with_groups(
+        preset.pretrain, {**arms.with_seed(recipe, seed), 'seed': seed, **overrides}
+      )
+      labels = _labels(_pretrained_as(name), sparsity, seed)
+      start = grid.Cell({'stage': 'pretrain', **labels, 'task': ''}, config)
       parent = grid.key(start)
-      if name != arms.TAUGHT or parent not in known:
-        cells.append(
-          start._replace(
-            labels=start.labels | _named(arms.BASELINE if name == arms.TAUGHT else name)
-          )
-        )
-      known[parent] = start
-      for task in p.tasks:
-        change = {
+      if name != arms.TAUGHT or parent not in pretrained:
+        cells.append(start)
+      pretrained.add(parent)
+      for task in preset.tasks:
+        changes = {
           'seed': seed,
           'data.task': task,
           'init': f'cell:{parent}',
-          **arms.tuned(name, s),
+          **arms.tuning(name, sparsity),
           **overrides,
         }
         if name == 'dense':
-          change['keep_model'] = True  # the student's teacher
+          changes['keep_model'] = True  # The student's teacher.
         if name == arms.TAUGHT:
-          change['distill.teacher'] = f'cell:{known["dense", seed, task]}'
-        second = configs.override(p.tune.copy_and_resolve_references(), change)
-        cells.append(grid.Cell({'stage': 'finetune', **labels, 'task': task}, second, parent))
-        known[name, seed, task] = grid.key(cells[-1])
+          changes['distill.teacher'] = f'cell:{tuned["dense", seed, task]}'
+        config = configs.override(preset.tune.copy_and_resolve_references(), changes)
+        labels = {'stage': 'finetune', **_labels(name, sparsity, seed), 'task': task}
+        cells.append(grid.Cell(labels, config, parent))
+        tuned[name, seed, task] = grid.key(cells[-1])
   return cells
 
 
-def _named(name):
-  return {'method': name, 'family': arms.family(name), 'arm': name}
+def _pretrained_as(name):
+  """The method whose pre-trained model a method starts from: the student's is the baseline's."""
+  return arms.BASELINE if name == arms.TAUGHT else name
 
 
-def _pruned(config, changes):
-  """The config with the changes, and with the groups of weights that they name and it lacks."""
+def _labels(name, sparsity, seed):
+  family = arms.family(name)
+  return {'method': name, 'family': family, 'sparsity': sparsity, 'seed': seed, 'arm': name}
+
+
+def _with_groups(config, changes):
+  """The config with the changes, and with the groups of weights that the changes name."""
   config = config.copy_and_resolve_references()
+  groups = {key.split('.')[1] for key in changes if key.startswith('prune.')}
   with config.unlocked():
-    for group in {key.split('.')[1] for key in changes if key.startswith('prune.')} - set(
-      config.prune
-    ):
+    for group in groups - set(config.prune):
       config.prune[group] = base.prune_group()
   return configs.override(config, changes)
 
@@ -162,15 +184,10 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=None,
-  claims=claims.check,
-  tables=claims.tables,
-  figures=claims.figures,
-  captions={
-    'league': 'Each method against gradual magnitude with the same seed, better to the right: by held-out loss after '
-    'pre-training, and by accuracy. Dots are seeds, bars 95 % intervals of the mean that know how few seeds '
-    'there are, cut off at the edge.',
-    'curves': 'Held-out accuracy and held-out pre-training loss against sparsity.',
-  },
-  after=prices.rows,
+  claims=claims.claims,
+  tables=report.tables,
+  figures=report.figures,
+  captions=report.CAPTIONS,
+  after=prices.add_rows,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

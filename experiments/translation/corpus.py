@@ -229,7 +229,7 @@ def epoch(
 ) -> Iterator[Batch]:
   """Yield groups of batches, each group from one bucket, all groups in random order.
 
-  Pairs that do not fill a bucket's last group are left out of this epoch; each epoch draws them anew.
+  Pairs that do not fill a bucket's last group are left out. Each epoch draws them anew.
 
   Args:
     filled_buckets: of `buckets`.

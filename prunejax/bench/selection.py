@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import prunejax
 from prunejax.bench import measure, sizes
 from prunejax.pruning import criteria, mask_update
-from prunejax.pruning.selection import groups
+from prunejax.pruning import selection
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': prunejax.uniform, 'global': prunejax.global_threshold}
@@ -86,7 +86,7 @@ def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
   magnitudes = lambda weights: criteria.magnitude().score((), weights)
   return lambda weights, sparsity: (
-    mask_update.select(groups.Scores(magnitudes, weights), sparsity, allocate).masks
+    mask_update.select(selection.Scores(magnitudes, weights), sparsity, allocate).masks
   )
 
 

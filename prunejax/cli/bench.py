@@ -23,19 +23,29 @@ def add_arguments(parser: argparse.ArgumentParser):
     help='a work directory or a Hugging Face folder: measure its bytes and latency',
   )
   parser.add_argument(
-    '--batches', type=options.list_of(int), help='with RUN: examples at a time (default: 1,8)'
+    '--batches',
+    type=options.list_of(int),
+    metavar='A,B',
+    help='with RUN: examples at a time (default: 1,8)',
   )
   parser.add_argument(
-    '--length', type=int, help='with RUN: tokens an example (default: the longest of the model)'
+    '--length',
+    type=int,
+    metavar='N',
+    help='with RUN: tokens an example (default: the longest of the model)',
   )
-  parser.add_argument('--rounds', type=int, help='with RUN: how often each is timed (default: 25)')
+  parser.add_argument(
+    '--rounds', type=int, metavar='N', help='with RUN: how often each is timed (default: 25)'
+  )
   parser.add_argument(
     '--only', type=options.list_of(str), metavar='A,B', help='some benches instead of all'
   )
   parser.add_argument(
-    '--size', default='base', help='small, base (BERT-Base, the default) or large'
+    '--size', default='base', metavar='NAME', help='small, base (BERT-Base, the default) or large'
   )
-  parser.add_argument('--times', type=int, help='how often the bench `kill` kills')
+  parser.add_argument(
+    '--times', type=int, metavar='N', help='how often the bench `kill` kills (default: 20)'
+  )
   parser.add_argument(
     '--out',
     metavar='FILE.json',

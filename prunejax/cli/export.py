@@ -18,14 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser):
     metavar='RUN',
     help='a work directory (as --workdir) or a Hugging Face folder',
   )
-  parser.add_argument('--out', required=True, help='the folder or file to write')
+  parser.add_argument('--out', required=True, metavar='PATH', help='the folder or file to write')
   parser.add_argument(
     '--to',
     default='hf',
+    metavar='FORM',
     help='hf or shrunk (folders), sparse, deep-compression or onnx (files); default: hf',
   )
   parser.add_argument(
-    '--dtype', default='float32', help='float32, bfloat16 or float16; for sparse also int8'
+    '--dtype',
+    default='float32',
+    metavar='NAME',
+    help='float32, bfloat16 or float16; for sparse also int8',
   )
 
 

@@ -13,7 +13,7 @@ ANY_KEY = 'Any config key: --config.key=value, such as'
 
 def add_workdir(parser: argparse.ArgumentParser):
   """Adds --workdir."""
-  parser.add_argument('--workdir', help='folder of everything the command writes')
+  parser.add_argument('--workdir', metavar='FOLDER', help='folder of everything the command writes')
 
 
 def add_distributed(parser: argparse.ArgumentParser):

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument('paper', help='a folder of experiments/, such as gordon2020')
   options.add_distributed(parser)
   options.add_workers(parser)
-  parser.add_argument('--preset', default='quick', help='size of the reproduction (default: quick)')
+  parser.add_argument(
+    '--preset', default='quick', metavar='NAME', help='size of the reproduction (default: quick)'
+  )
   parser.add_argument(
     '--dry-run',
     action='store_true',
@@ -29,28 +31,36 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument(
     '--tasks',
     type=options.list_of(str),
+    metavar='A,B',
     help="tasks instead of the preset's, such as glue/cola,glue/rte",
   )
   parser.add_argument(
     '--sparsities',
     type=options.list_of(float),
+    metavar='A,B',
     help="sparsities instead of the preset's, such as 0.5,0.9",
   )
   parser.add_argument(
-    '--seeds', type=options.list_of(int), help="seeds instead of the preset's, such as 0,1,2"
+    '--seeds',
+    type=options.list_of(int),
+    metavar='A,B',
+    help="seeds instead of the preset's, such as 0,1,2",
   )
   parser.add_argument(
     '--rates',
     type=options.list_of(float),
+    metavar='A,B',
     help='learning rates of fine-tuning, such as 2e-5,5e-5',
   )
   parser.add_argument(
     '--arms',
     type=options.list_of(str),
-    metavar='FAMILIES',
+    metavar='A,B',
     help='families of arms, such as paper,controls',
   )
-  parser.add_argument('--scale', type=float, help='factor on every number of steps, such as 0.1')
+  parser.add_argument(
+    '--scale', type=float, metavar='FACTOR', help='factor on every number of steps, such as 0.1'
+  )
   parser.add_argument(
     '--reuse', default='', metavar='DIR', help='take finished cells from this other work directory'
   )

@@ -296,20 +296,24 @@ def _paragraph(lines):
 
 def _from_shard(line, lines, name):
   """Yields the documents of a shard: `<doc ...>`, the text, `</doc>`."""
-  number, body = 1, None  # the lines of the document so far; None between two documents
+  number, body, at = 1, None, 0  # body: lines of the document so far, None between documents
   while line is not None:
-    if body is None and line.startswith('<doc ') and '>' in line:
-      body, line = [], line.partition('>')[2]
-    if body is not None:
-      content, end, after = line.partition('</doc>')
-      body.append(content)
-      if end:
-        if document := _joined(body):
-          yield document
-        number, body, line = number + 1, None, after.strip()
-        if line:
-          continue
-    line = next((line.strip() for line in lines), None)
+    if body is None:
+      tag = line.find('<doc ', at)
+      end = line.find('>', tag) if tag >= 0 else -1
+      if end < 0:
+        line, at = next(lines, None), 0
+        continue
+      body, at = [], end + 1
+    end = line.find('</doc>', at)
+    if end < 0:
+      body.append(line[at:])
+      line, at = next(lines, None), 0
+    else:
+      body.append(line[at:end])
+      if document := _joined(body):
+        yield document
+      number, body, at = number + 1, None, end + len('</doc>')
   if body is not None:
     raise ValueError(f'{name}: document {number} has no </doc>; the file may be cut off')
 

@@ -75,7 +75,10 @@ def load(path: str | os.PathLike) -> Tokenizer:
   if size > MAX_BYTES:
     raise ValueError(f'the vocabulary {str(path)!r} has {size} bytes: expected at most {MAX_BYTES}')
   # Not splitlines(): a piece may itself be one of Unicode's other line ends.
-  text = path.read_bytes().decode('utf-8').replace('\r\n', '\n').removesuffix('\n')
+  try:
+    text = path.read_bytes().decode('utf-8').replace('\r\n', '\n').removesuffix('\n')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
   lowercase = _read_lowercase(path.with_name('tokenizer_config.json'))
   return from_vocab(text.split('\n') if text else [], lowercase=lowercase)
 

@@ -1,6 +1,6 @@
-"""LeNet-300-100 and LeNet-5 in Caffe's sizes (266,610 and 431,080 parameters) on images of 28 x 28.
+"""LeNet-300-100 and LeNet-5 in Caffe's sizes (266,610 and 431,080 parameters) on 28 x 28 images.
 
-Params are plain dicts of 2-D kernels: a convolution's is [height x width x in, out].
+Parameters are plain dicts of 2-D kernels; a convolution's kernel is [height x width x in, out].
 """
 
 import math
@@ -9,29 +9,43 @@ import jax
 import jax.numpy as jnp
 
 SIDE = 28
-# Name of a layer: (height and width of its filter, or 0 where it is dense, inputs, outputs).
+# {layer: (side of its square filter, or 0 for a dense layer; inputs; outputs)}
 LAYERS = {
   'lenet-300-100': {'fc1': (0, 784, 300), 'fc2': (0, 300, 100), 'fc3': (0, 100, 10)},
   'lenet-5': {'conv1': (5, 1, 20), 'conv2': (5, 20, 50), 'fc1': (0, 800, 500), 'fc2': (0, 500, 10)},
 }
 
 
-def init(rng, name) -> dict:
-  """{layer: {'kernel', 'bias'}}, float32, Glorot's uniform draw. Raises ValueError for a net that is none of LAYERS."""
+def init(rng: jax.Array, name: str) -> dict:
+  """Draw the parameters from Glorot's uniform distribution.
+
+  Args:
+    rng: key.
+    name: a network of `LAYERS`.
+
+  Returns:
+    {layer: {'kernel', 'bias'}}, float32.
+
+  Raises:
+    ValueError: for an unknown network.
+  """
   if name not in LAYERS:
     raise ValueError(f'lenet: no net {name!r}; known: {", ".join(LAYERS)}')
   params = {}
   keys = jax.random.split(rng, len(LAYERS[name]))
-  for key, (layer, (side, wide, out)) in zip(keys, LAYERS[name].items(), strict=True):
+  for key, (layer, (side, inputs, outputs)) in zip(keys, LAYERS[name].items(), strict=True):
     area = side * side or 1
-    reach = math.sqrt(6 / (area * (wide + out)))
-    kernel = jax.random.uniform(key, (area * wide, out), minval=-reach, maxval=reach)
-    params[layer] = {'kernel': kernel, 'bias': jnp.zeros(out)}
+    limit = math.sqrt(6 / (area * (inputs + outputs)))
+    kernel = jax.random.uniform(key, (area * inputs, outputs), minval=-limit, maxval=limit)
+    params[layer] = {'kernel': kernel, 'bias': jnp.zeros(outputs)}
   return params
 
 
-def apply(params, images):
-  """Logits [n, 10] of images float32 [n, 28, 28]; LeNet-5 is what has a first layer 'conv1'."""
+def apply(params: dict, images: jax.Array) -> jax.Array:
+  """Compute logits [n, 10] of images float32 [n, 28, 28].
+
+  Parameters with a layer 'conv1' are LeNet-5's.
+  """
   x = images[..., None]
   if 'conv1' in params:
     for layer in ('conv1', 'conv2'):
@@ -58,6 +72,6 @@ def _convolve(layer, x):
 
 
 def _pool(x):
-  """The greatest of every 2 x 2."""
+  """Max pooling over 2 x 2."""
   n, h, w, c = x.shape
   return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))

@@ -1,15 +1,18 @@
-"""An LSTM encoder-decoder with attention (Luong et al. 2015) in Flax linen, every prunable kernel a 2-D leaf.
+"""An LSTM encoder-decoder with attention (Luong et al. 2015) in Flax linen.
+
+Every prunable kernel is a 2-D leaf.
 
 Parameters are a plain dict:
 
-  source/embedding/embedding [words, hidden]   source/layer_0/{below, before} [hidden, 4 hidden], bias
-  target/embedding/embedding                   target/layer_0/...
-  target/layer_0/feed [hidden, 4 hidden]       (with input feeding only)
+  source/embedding/embedding [words, hidden]
+  source/layer_0/{below [hidden, 4 hidden], before [hidden, 4 hidden], bias}
+  target/embedding/embedding, target/layer_0/...
+  target/layer_0/feed [hidden, 4 hidden]    (with input feeding only)
   attention/{score [hidden, hidden], output [2 hidden, hidden]}
   softmax/{kernel [hidden, words], bias}
 
-Columns of an LSTM kernel: the gates input, forget, cell, output. `below` takes what comes from the layer below,
-`before` what comes from the step before.
+Columns of an LSTM kernel: the gates input, forget, cell, output. `below` multiplies the inputs from
+the layer below, `before` the outputs of the previous step.
 """
 
 import flax.linen as nn
@@ -21,7 +24,7 @@ PAD = 0
 
 
 class Layer(nn.Module):
-  """One LSTM layer without peepholes; `__call__` runs over time, `step` is one step of it."""
+  """One LSTM layer without peepholes. `__call__` runs over time, `step` takes one step."""
 
   hidden: int
   feeding: bool = False
@@ -32,36 +35,54 @@ class Layer(nn.Module):
     self.before = self.param('before', nn.initializers.orthogonal(), (self.hidden, wide))
     if self.feeding:
       self.feed = self.param('feed', draw, (self.hidden, wide))
-    # A forget gate that starts open keeps what was read early.
+    # The forget gate starts open, so that early words are remembered.
     self.bias = self.param(
       'bias', lambda _, shape: jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), shape[0] // 4), (wide,)
     )
 
   def inward(self, x):
-    """What the gates get from below: [..., 4 hidden]. It needs no step before, so it is one product for all steps."""
+    """Compute the gates' inputs from below, [..., 4 hidden]: one product for all steps."""
     return x @ self.below + self.bias
 
-  def step(self, state, given, fed=None):
-    """((cell, output), new output); given is `inward` of this step, fed the attentional state of the step before."""
+  def step(self, state, inputs, fed=None):
+    """Take one step.
+
+    Args:
+      state: (cell, output) of the previous step.
+      inputs: `inward` of this step.
+      fed: attentional state of the previous step, or None.
+
+    Returns:
+      (cell, output), and the output again.
+    """
     cell, out = state
-    given = given + out @ self.before + (0 if fed is None else fed @ self.feed)
-    enter, forget, new, leave = jnp.split(given, 4, axis=-1)
+    gates = inputs + out @ self.before + (0 if fed is None else fed @ self.feed)
+    enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
     cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
     out = jax.nn.sigmoid(leave) * jnp.tanh(cell)
     return (cell, out), out
 
   def __call__(self, x, state, valid=None):
-    """x [batch, length, hidden] -> (outputs, last state). Where not `valid` [batch, length] the state stays."""
+    """Run over time; where `valid` [batch, length] is False the state stays as it is.
+
+    Args:
+      x: [batch, length, hidden].
+      state: before the first step.
+      valid: boolean, or None for all.
+
+    Returns:
+      Outputs [batch, length, hidden], and the last state.
+    """
     valid = jnp.ones(x.shape[:2], bool) if valid is None else valid
 
-    def run(state, given):
-      given, here = given
-      new, _ = self.step(state, given)
-      new = jax.tree.map(lambda a, b: jnp.where(here[:, None], a, b), new, state)
+    def run(state, step_inputs):
+      inputs, step_valid = step_inputs
+      new, _ = self.step(state, inputs)
+      new = jax.tree.map(lambda a, b: jnp.where(step_valid[:, None], a, b), new, state)
       return new, new[1]
 
-    given = jnp.swapaxes(self.inward(x), 0, 1), jnp.swapaxes(valid, 0, 1)
-    state, out = jax.lax.scan(run, state, given)
+    inputs = jnp.swapaxes(self.inward(x), 0, 1), jnp.swapaxes(valid, 0, 1)
+    state, out = jax.lax.scan(run, state, inputs)
     return jnp.swapaxes(out, 0, 1), state
 
 
@@ -81,7 +102,7 @@ class Side(nn.Module):
 
 
 class Attention(nn.Module):
-  """Luong's `general` score and attentional state tanh(W [context, h]); h: [batch, (length,) hidden]."""
+  """Luong's `general` score and attentional state tanh(W [context, h])."""
 
   hidden: int
 
@@ -91,9 +112,20 @@ class Attention(nn.Module):
     self.output = self.param('output', draw, (2 * self.hidden, self.hidden))
 
   def keys(self, memory):
+    """Compute the keys of the source's outputs."""
     return memory @ self.score
 
   def __call__(self, h, memory, keys, valid):
+    """Compute attentional states.
+
+    Args:
+      h: outputs of the target, [batch, hidden] or [batch, length, hidden].
+      memory, keys: outputs of the source and their keys, [batch, source length, hidden].
+      valid: boolean [batch, source length].
+
+    Returns:
+      Of the shape of `h`.
+    """
     flat = h.ndim == 2
     query = h[:, None] if flat else h
     scores = jnp.einsum('bth,bsh->bts', query, keys)
@@ -104,9 +136,15 @@ class Attention(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-  """Source ids [batch, s] and target ids before each word [batch, t] in, scores of the next word out.
+  """Source ids [batch, s] and target ids [batch, t] in, scores of each next target word out.
 
-  feeding: the attentional state of a step also enters the next one (Luong et al., section 3.3).
+  Attributes:
+    words: size of the joint vocabulary.
+    hidden: units of a layer.
+    layers: of each side.
+    dropout: rate.
+    feeding: the attentional state of a step is also an input of the next step (Luong et al.,
+      section 3.3).
   """
 
   words: int
@@ -123,13 +161,12 @@ class Seq2Seq(nn.Module):
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(self, source, target, deterministic=True):
-    """Scores [batch, t, words]."""
+    """Score the next word after each target id: [batch, t, words]."""
     memory, state = self.encode(source, deterministic)
     x = self.drop(self.target.embedding(target), deterministic=deterministic)
     if self.feeding:
-      self._advance(
-        state, x[:, 0], memory
-      )  # parameters must be bound before the scan; compiled away
+      # This binds the parameters before the scan. The compiler removes it.
+      self._advance(state, x[:, 0], memory)
 
       def run(state, x):
         state, h = self._advance(state, x, memory)
@@ -144,23 +181,28 @@ class Seq2Seq(nn.Module):
     return self.softmax(self.drop(h, deterministic=deterministic))
 
   def encode(self, source, deterministic=True):
-    """(memory, state): the outputs of the top layer, their keys and what is valid; what `step` starts from."""
+    """Read the source.
+
+    Returns:
+      memory: the top layer's outputs, their keys, and which of them are valid.
+      state: before the first target word.
+    """
     valid = source != PAD
     x = self.drop(self.source.embedding(source), deterministic=deterministic)
-    blank, states = jnp.zeros((len(source), self.hidden), x.dtype), []
+    zeros, states = jnp.zeros((len(source), self.hidden), x.dtype), []
     for layer in self.source.layer:
-      x, last = layer(x, (blank, blank), valid)
+      x, last = layer(x, (zeros, zeros), valid)
       x = self.drop(x, deterministic=deterministic)
       states.append(last)
-    return (x, self.attention.keys(x), valid), (tuple(states), blank)
+    return (x, self.attention.keys(x), valid), (tuple(states), zeros)
 
   def start(self, memory, state, length):
-    """What `step` carries; an LSTM's state has one size whatever the `length`."""
+    """Build what `step` carries; an LSTM's state does not depend on `length`."""
     del memory, length
     return state
 
   def step(self, state, word, position, memory):
-    """(state, scores [batch, words]) of the word after `word` [batch]."""
+    """Score the word after `word` [batch]: (state, scores [batch, words])."""
     del position
     state, h = self._advance(state, self.target.embedding(word), memory)
     return state, self.softmax(h)
@@ -169,7 +211,7 @@ class Seq2Seq(nn.Module):
     states, fed = state
     new = []
     for i, (layer, old) in enumerate(zip(self.target.layer, states, strict=True)):
-      both, x = layer.step(old, layer.inward(x), fed if self.feeding and i == 0 else None)
-      new.append(both)
+      layer_state, x = layer.step(old, layer.inward(x), fed if self.feeding and i == 0 else None)
+      new.append(layer_state)
     h = self.attention(x, *memory)
     return (tuple(new), h), h

@@ -1,8 +1,11 @@
-"""A Transformer encoder-decoder (Vaswani et al. 2017) in Flax linen, every prunable kernel a 2-D leaf [in, out].
+"""A Transformer encoder-decoder (Vaswani et al. 2017) in Flax linen.
+
+Every prunable kernel is a 2-D leaf [in, out].
 
 Parameters are a plain dict:
 
-  embeddings/{source,target}/embedding [words, hidden]    (`tied`: embeddings/shared/embedding, also the softmax)
+  embeddings/{source,target}/embedding [words, hidden]
+  embeddings/shared/embedding [words, hidden]    (with `tied`, in place of these two and softmax)
   {encoder,decoder}/layer_0/self/{query,key,value,output}/{kernel,bias}   .../self_norm/{scale,bias}
   decoder/layer_0/cross/{query,key,value,output}/{kernel,bias}            .../cross_norm
   {encoder,decoder}/layer_0/ffn/{intermediate,output}/{kernel,bias}       .../ffn_norm
@@ -17,13 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Every dense map, as the paper's code has it for nn.Linear; embeddings are left out.
+# Every dense map, as in the code of Cheong & Daniel 2019 (nn.Linear); embeddings are not pruned.
 PRUNABLE = r'(encoder|decoder)/layer_\d+/.*/kernel|softmax/kernel'
 PAD = 0
 
 
-def positions(length, hidden):
-  """Sines and cosines, section 3.5: float32 [length, hidden]."""
+def positions(length: int, hidden: int) -> np.ndarray:
+  """Compute the sines and cosines of section 3.5: float32 [length, hidden]."""
   angle = np.arange(length)[:, None] / 10_000 ** (np.arange(0, hidden, 2) / hidden)
   out = np.zeros((length, hidden), np.float32)
   out[:, 0::2], out[:, 1::2] = np.sin(angle), np.cos(angle)[:, : hidden // 2]
@@ -31,7 +34,7 @@ def positions(length, hidden):
 
 
 class Attention(nn.Module):
-  """Multi-head attention in parts, so that keys and values of earlier steps can be kept."""
+  """Multi-head attention in two parts, so that keys and values of earlier steps can be kept."""
 
   hidden: int
   heads: int
@@ -44,20 +47,32 @@ class Attention(nn.Module):
     return x.reshape(*x.shape[:-1], self.heads, -1)
 
   def pair(self, x):
-    """Keys and values of x [batch, length, hidden], each [batch, length, heads, hidden / heads]."""
+    """Compute keys and values of x [batch, length, hidden].
+
+    Returns:
+      Two arrays [batch, length, heads, hidden / heads].
+    """
     return self._split(self.key(x)), self._split(self.value(x))
 
-  def __call__(self, x, pair, seen):
-    """x [batch, q, hidden]; seen: boolean, broadcast to [batch, heads, q, k]."""
+  def __call__(self, x, pair, valid):
+    """Attend from x to keys and values.
+
+    Args:
+      x: [batch, q, hidden].
+      pair: of `pair`.
+      valid: boolean, broadcast to [batch, heads, q, k].
+    """
     keys, values = pair
     scores = jnp.einsum('bqhd,bkhd->bhqk', self._split(self.query(x)), keys) / math.sqrt(
       keys.shape[-1]
     )
-    weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min))
+    weights = jax.nn.softmax(jnp.where(valid, scores, jnp.finfo(scores.dtype).min))
     return self.output(jnp.einsum('bhqk,bkhd->bqhd', weights, values).reshape(x.shape))
 
 
 class FeedForward(nn.Module):
+  """Dense, ReLU, dense."""
+
   hidden: int
   inner: int
 
@@ -69,7 +84,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-  """Self-attention, in the decoder attention to the source, and a feed-forward block, each with residual and norm."""
+  """Self-attention, attention to the source (decoder only), and a feed-forward block.
+
+  Each block has a residual connection and a layer norm.
+  """
 
   hidden: int
   heads: int
@@ -91,19 +109,36 @@ class Layer(nn.Module):
       return x + self.drop(block(norm(x)), deterministic=deterministic)
     return norm(x + self.drop(block(x), deterministic=deterministic))
 
-  def __call__(self, x, seen, memory=None, deterministic=True):
-    """memory: (keys and values of the source, what of it is valid), for a decoder's layer."""
-    block = lambda y: self.self_attention(y, self.self_attention.pair(y), seen)
+  def __call__(self, x, valid, memory=None, deterministic=True):
+    """Run on all positions.
+
+    Args:
+      x: [batch, length, hidden].
+      valid: boolean, which positions each position attends to.
+      memory: (keys and values of the source, which of them are valid), for a decoder's layer.
+      deterministic: no dropout.
+    """
+    block = lambda y: self.self_attention(y, self.self_attention.pair(y), valid)
     x = self._around(x, block, self.self_norm, deterministic)
     return self._rest(x, memory, deterministic)
 
   def step(self, x, pair, position, memory):
-    """One position: x [batch, 1, hidden]; pair: the keys and values so far [batch, length, ...]. (x, new pair)."""
+    """Run on one position.
+
+    Args:
+      x: [batch, 1, hidden].
+      pair: keys and values of the positions so far, [batch, length, ...].
+      position: of `x`.
+      memory: see `__call__`.
+
+    Returns:
+      x, and `pair` with this position's keys and values.
+    """
     y = self.self_norm(x) if self.pre_norm else x
-    here = lambda kept, new: jax.lax.dynamic_update_slice_in_dim(kept, new, position, axis=1)
-    pair = jax.tree.map(here, pair, self.self_attention.pair(y))
-    seen = jnp.arange(pair[0].shape[1]) <= position
-    x = self._around(x, lambda y: self.self_attention(y, pair, seen), self.self_norm, True)
+    insert = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1)
+    pair = jax.tree.map(insert, pair, self.self_attention.pair(y))
+    valid = jnp.arange(pair[0].shape[1]) <= position
+    x = self._around(x, lambda y: self.self_attention(y, pair, valid), self.self_norm, True)
     return self._rest(x, memory, True), pair
 
   def _rest(self, x, memory, deterministic):
@@ -114,6 +149,8 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
+  """Layers, and a last norm where norms come first."""
+
   layers: int
   hidden: int
   heads: int
@@ -129,7 +166,7 @@ class Stack(nn.Module):
 
 
 class Embeddings(nn.Module):
-  """Word tables, each times sqrt(hidden), plus positions."""
+  """Word embeddings times sqrt(hidden)."""
 
   words: int
   hidden: int
@@ -150,9 +187,17 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-  """Source ids [batch, s] and target ids before each word [batch, t] in, scores of the next word out.
+  """Source ids [batch, s] and target ids [batch, t] in, scores of each next target word out.
 
-  ValueError where `hidden` does not split into `heads`.
+  Attributes:
+    words: size of the joint vocabulary.
+    hidden: width; must be a multiple of `heads`, else `setup` raises ValueError.
+    layers: of encoder and of decoder.
+    heads: of attention.
+    inner: units of a feed-forward block.
+    dropout: rate.
+    pre_norm: norms come before the blocks, not after.
+    tied: one table serves both embeddings and the softmax.
   """
 
   words: int
@@ -177,7 +222,7 @@ class Transformer(nn.Module):
       self.softmax = nn.Dense(self.words, kernel_init=nn.initializers.xavier_uniform())
 
   def __call__(self, source, target, deterministic=True):
-    """Scores [batch, t, words]."""
+    """Score the next word after each target id: [batch, t, words]."""
     memory, _ = self.encode(source, deterministic)
     x = self.embeddings(target, 'target') + positions(target.shape[1], self.hidden)
     x = self.drop(x, deterministic=deterministic)
@@ -187,7 +232,12 @@ class Transformer(nn.Module):
     return self._scores(self.decoder.norm(x))
 
   def encode(self, source, deterministic=True):
-    """(memory, None): keys and values of the source for each layer of the decoder, and what of it is valid."""
+    """Read the source.
+
+    Returns:
+      memory: keys and values of the source for each decoder layer, and which of them are valid.
+      state: None.
+    """
     valid = (source != PAD)[:, None, None]
     x = self.embeddings(source, 'source') + positions(source.shape[1], self.hidden)
     x = self.drop(x, deterministic=deterministic)
@@ -197,13 +247,13 @@ class Transformer(nn.Module):
     return (tuple(layer.cross.pair(x) for layer in self.decoder.layer), valid), None
 
   def start(self, memory, state, length):
-    """Empty keys and values for `length` positions of each layer."""
+    """Build empty keys and values for `length` positions of each layer."""
     del state
-    blank = lambda kept: jnp.zeros((kept.shape[0], length, *kept.shape[2:]), kept.dtype)
-    return jax.tree.map(blank, memory[0])
+    zeros = lambda x: jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
+    return jax.tree.map(zeros, memory[0])
 
   def step(self, state, word, position, memory):
-    """(state, scores [batch, words]) of the word after `word` [batch], which stands at `position`."""
+    """Score the word after `word` [batch] at `position`: (state, scores [batch, words])."""
     length = state[0][0].shape[1]
     x = (
       self.embeddings(word[:, None], 'target')

@@ -14,7 +14,9 @@ ARGUMENTS = {
   'value_fn': 'value_fn(params) -> loss, the loss on the batch',
   'examples': 'examples=(n, loss(params, i)), the loss of each of n examples alone',
   'outputs': 'outputs=(n, f(params, i)), the outputs of each of n examples, a vector',
-  'activations': 'activations(params) -> {path of a kernel: [rows, in]}, what went into each kernel',
+  'activations': (
+    'activations(params) -> {path of a kernel: [rows, in]}, what went into each kernel'
+  ),
 }
 FUNCTIONS = ('value_fn', 'activations', 'examples', 'outputs')
 
@@ -32,7 +34,7 @@ def check_needs(needs: frozenset[str], given: dict, origin: str):
   """
   for name in sorted(needs):
     if given.get(name) is None:
-      source = '' if name == 'grad' else '; prunejax.observe makes it of a Flax model'
+      source = '' if name == 'grad' else '; see prunejax.observe'
       raise ValueError(
         f'{origin}: the criterion needs {name}= in tx.update: {ARGUMENTS.get(name, name)}{source}'
       )

@@ -14,8 +14,9 @@ from prunejax.pruning.types import Allocation, Structure, Units
 
 # Operations that cost less to repeat than their results cost to store.
 _CHEAP = frozenset(
-  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne lt le'
-  ' gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit add_any'.split()
+  'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne'
+  ' lt le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit'
+  ' add_any'.split()
 )
 
 
@@ -169,7 +170,7 @@ def _is_cheap(scores: Scores) -> bool:
 
 
 def _aged(scores: dict, old: dict) -> dict:
-  """Float32 scores whose zeros are 0.0 where the weight is kept so far, and -0.0 where it is pruned.
+  """Float32 scores whose zeros tell the masks so far: 0.0 is kept, -0.0 is pruned.
 
   -0.0 ranks below 0.0.
   """

@@ -19,7 +19,7 @@ def apply(params, masks):
 
 
 def straight_through(params, masks):
-  """Returns the values of `apply`, while the gradient passes to every weight (Bengio et al., 2013)."""
+  """Returns the values of `apply`; the gradient passes to every weight (Bengio et al., 2013)."""
   # The second term has the gradient of p and the value 0, also where p is infinite.
   through = lambda p: jnp.where(jnp.isfinite(p), p - jax.lax.stop_gradient(p), 0)
   return jax.tree.map(lambda p, mask: jnp.where(mask, p, through(p)), params, masks)

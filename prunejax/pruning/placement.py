@@ -1,7 +1,8 @@
 """How arrays lie on a mesh, where the core has to know.
 
-On an Explicit mesh, the default of `jax.make_mesh`, an array's type says how it lies, and every operation has to say
-how its result lies. Selection works on Auto axes, where the compiler sees to that; masks come back as their scores lie.
+On an Explicit mesh, the default of `jax.make_mesh`, an array's type says how it lies, and every
+operation has to say how its result lies. Selection works on Auto axes, where the compiler sees to
+that; masks come back as their scores lie.
 """
 
 import jax
@@ -14,8 +15,8 @@ def automatic(fn, scores: dict, *args):
   """`fn(*args)`, a tuple that starts with a dict named and shaped like `scores`, with no axis of their
   mesh Explicit inside.
 
-  That dict lies as the scores do, everything else on all devices. Plain `fn(*args)` where nothing is
-  Explicit.
+  That dict lies as the scores do, everything else on all devices. Plain `fn(*args)` where nothing
+  is Explicit.
   """
   lies = {name: jax.typeof(score).sharding for name, score in scores.items()}
   explicit = [sharding for sharding in lies.values() if explicit_axes(sharding)]
@@ -34,6 +35,12 @@ def explicit_axes(sharding) -> tuple:
   """The names of the Explicit axes of a sharding's mesh."""
   kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
   return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+
+
+def devices(tree) -> int:
+  """The number of devices of the mesh on which arrays lie; 1 where there is no mesh."""
+  meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]
+  return max((mesh.size for mesh in meshes if not mesh.empty), default=1)
 
 
 def like(array, model):

@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 
-# A dataclass and not a NamedTuple: `jax.jit(cubic(0.9, end=10))` has to work, and jit takes no tuple.
+# A dataclass and not a NamedTuple: `jax.jit(cubic(0.9, end=10))` has to work, and jit takes no
+# tuple.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
   """Step -> sparsity, the fraction removed.

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prunejax.pruning.paths import named_leaves, path_name
 from prunejax.pruning.placement import on_host
@@ -44,8 +45,10 @@ def get_masks(opt_state, params):
 
   Raises:
     ValueError: a mask is for a leaf that `params` lacks or that has another shape, so the state is
-      that of another model.
+      that of another model. Or the state is None, or its types were lost, so that masks in it
+      cannot be told from other arrays.
   """
+  _check_types(opt_state, params)
   shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
   masks = {}
   for state in prune_states(opt_state):
@@ -66,6 +69,23 @@ def get_masks(opt_state, params):
     return masks[name] if name in masks else jnp.ones(jnp.shape(leaf), bool)
 
   return jax.tree_util.tree_map_with_path(mask_of, params)
+
+
+def _check_types(opt_state, params):
+  """Refuses a state in which pruning links may hide: None, or masks outside of any `PruneState`."""
+  if opt_state is None:
+    raise ValueError('get_masks(opt_state, params): opt_state is None')
+  if prune_states(opt_state):
+    return
+  shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(params)}
+  for name, leaf in named_leaves(opt_state).items():
+    is_bool = isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype == np.dtype(bool)
+    is_mask = is_bool and leaf.ndim and leaf.shape in shapes
+    if is_mask or 'prune_mask' in name.split('/'):
+      raise ValueError(
+        f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost,'
+        ' as in a restore without a target. Restore it into what tx.init(params) returns'
+      )
 
 
 def prune_states(opt_state) -> list[PruneState]:
@@ -137,7 +157,8 @@ def check_pruned(params, opt_state) -> None:
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
       if alive and name in (first_steps := nan_scores(opt_state)):
         raise ValueError(
-          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see nan_scores'
+          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see'
+          ' nan_scores'
         )
       if alive:
         raise ValueError(

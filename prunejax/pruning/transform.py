@@ -1,4 +1,4 @@
-"""`prune_transform`: criterion x schedule x allocation x structure, as the last link of an optax chain.
+"""`prune_transform`: criterion x schedule x allocation x structure, as a link of an optax chain.
 
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
@@ -35,7 +35,7 @@ def prune_transform(
   stacked: str = '',
   zero_pruned: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-  """Makes a link that prunes. It must be the last link of its chain: the update it returns is final.
+  """Makes a link that prunes. It must be the last link of its chain, since its update is final.
 
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
@@ -89,12 +89,8 @@ def prune_transform(
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
     )
 
-  def update(updates, state, params=None, **extra):
-    if params is None:
-      raise ValueError(
-        'prune_transform: tx.update needs params, as in tx.update(grads, opt_state, params)'
-      )
-    check_needs(criterion.needs, extra, origin)
+  def traced_update(updates, state, params, extra):
+    _check_state(state, params, criterion, where, origin)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
@@ -165,6 +161,18 @@ def prune_transform(
     new_state = State(optax.safe_increment(step), treedef.unflatten(kept), memory, first_nan)
     return treedef.unflatten(landed), new_state
 
+  # Outside of jit, the cond below would be compiled anew at every call.
+  compiled_update = jax.jit(traced_update)
+
+  def update(updates, state, params=None, **extra):
+    if params is None:
+      raise ValueError(
+        'prune_transform: tx.update needs params, as in tx.update(grads, opt_state, params)'
+      )
+    check_needs(criterion.needs, extra, origin)
+    is_eager = all(map(_is_concrete, jax.tree.leaves((updates, state, params, extra))))
+    return (compiled_update if is_eager else traced_update)(updates, state, params, extra)
+
   return optax.GradientTransformationExtraArgs(init, update)
 
 
@@ -193,8 +201,8 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
       has_values = not isinstance(leaf, jax.core.Tracer) and leaf.size
       if has_values and not np.any(np.asarray(leaf != 0)):
         warnings.warn(
-          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if it'
-          ' is only new',
+          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if'
+          ' it is only new',
           stacklevel=2,
         )
     return PruneState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: p != 0, chosen), ())
@@ -262,6 +270,50 @@ def _compensation(criterion, ready, chosen, masks, arguments) -> list:
   ]
 
 
+def _is_concrete(leaf) -> bool:
+  return isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, jax.core.Tracer)
+
+
+def _check_state(state, params, criterion, where, origin):
+  """Refuses the state of another link: other leaves, another criterion, or types that were lost."""
+  if not isinstance(state, PruneState):
+    raise ValueError(
+      f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as'
+      ' in a restore without a target: restore it into what tx.init(params) returns'
+    )
+  chosen = select(params, where, origin=origin)
+  is_masked = lambda tree: {
+    name: not is_hole(leaf) for name, leaf in named_leaves(tree, is_leaf=is_hole).items()
+  }
+  expected, given = is_masked(chosen), is_masked(state.prune_mask)
+  for name in sorted(expected.keys() | given.keys()):
+    if expected.get(name, False) != given.get(name, False):
+      has = 'a mask' if given.get(name) else 'no mask'
+      raise ValueError(
+        f'{origin}: the state has {has} for {name!r}, unlike where={where!r}; it was made by a link'
+        ' with another where=, or for another model'
+      )
+  want = jax.tree.map(_shape_of, jax.eval_shape(criterion.init, chosen))
+  have = jax.tree.map(_shape_of, state.prune_criterion)
+  if want != have:
+    raise ValueError(
+      f"{origin}: the state of the criterion is {_summary(state.prune_criterion)}, but this link's"
+      f' criterion makes {_summary(jax.eval_shape(criterion.init, chosen))}; the state was made by'
+      ' a link with another criterion'
+    )
+
+
+def _shape_of(leaf):
+  return tuple(jnp.shape(leaf))
+
+
+def _summary(state) -> str:
+  """The type of a state and the names of its leaves, for an error."""
+  names = list(named_leaves(state))
+  shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+  return f'{type(state).__name__}({shown})'
+
+
 def _check_kinds(criterion, schedule, when, allocation, structure):
   for name, value, kind in (
     ('criterion', criterion, Criterion),
@@ -302,7 +354,7 @@ def _check_product(criterion, schedule, structure, zero_pruned):
 
 
 def _stacked_paths(chosen, pattern) -> frozenset[str]:
-  """The paths of the chosen leaves that stack layers; ValueError for none, or for one that cannot."""
+  """The paths of the chosen leaves that stack layers; ValueError for none or a vector."""
   if not pattern:
     return frozenset()
   regex = compiled(pattern, 'stacked')

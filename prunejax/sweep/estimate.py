@@ -1,6 +1,7 @@
-"""What a grid would take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
+"""What a grid will take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,13 @@ from prunejax.train import families, inputs, objectives, recipe
 GIB = 2**30
 
 
-def table(cells, title) -> str:
-  """A text table of `(labels, config)` pairs, one line a stage, arm and task, and the sums."""
+def table(cells: list[tuple[dict, Any]], title: str) -> str:
+  """Returns a text table with one line for each stage, arm and task, and the sums.
+
+  Args:
+    cells: pairs (labels, config).
+    title: the first line.
+  """
   groups = {}
   for labels, config in cells:
     groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(
@@ -32,13 +38,17 @@ def table(cells, title) -> str:
     total = [total[0] + len(configs), total[1] + steps, total[2] + flops]
   lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
   lines.append(
-    'memory, estimated: weights, gradient, two moments, masks, and the activations of one micro-batch'
+    'memory, estimated: weights, gradient, two moments, masks, activations of one micro-batch'
   )
   return '\n'.join(lines)
 
 
-def of(config):
-  """{'parameters', 'bytes', 'flops'} of one run, by shapes alone; nothing is allocated or trained."""
+def of(config) -> dict:
+  """Returns {'parameters', 'bytes', 'flops'} of one run, from shapes alone.
+
+  Args:
+    config: a ConfigDict with the keys of configs/base.py.
+  """
   config = recipe.resolve(config)
   size = size_of(config)
   kind = families.of_size(size)
@@ -47,7 +57,8 @@ def of(config):
   predictions = 0 if config.data.task else kind.predictions(config.data)
   width = jnp.dtype(recipe.DTYPES[config.model.dtype]).itemsize
   rows, length = config.batch_size // config.accumulate, config.data.seq_len
-  # A layer keeps about 12 hidden-wide and 2 intermediate-wide arrays, and two score matrices a head.
+  # A layer keeps about 12 arrays as wide as hidden_size, 2 as wide as its feed-forward block, and
+  # two score matrices for each head.
   kept = (
     length * (12 * size.hidden_size + 2 * kind.width(size))
     + 2 * size.num_attention_heads * length**2
@@ -69,11 +80,20 @@ def _shapes(size, heads):
   )
 
 
-def size_of(config):
-  """The size of a run's model; a folder of `init` that is not there (yet) counts as the packaged model, or as what
-  `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run will train."""
-  kind = families.KINDS[config.model.kind]
-  if kind is families.KINDS['bert'] and (config.init.startswith('cell:') or config.init == 'nano'):
+def size_of(config: recipe.Recipe):
+  """Returns the size of a run's model.
+
+  A folder of `init` that does not exist (yet) counts as the packaged model if the config has its
+  recipe, else as what `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run
+  will train.
+
+  Args:
+    config: a `recipe.Recipe`.
+  """
+  kind = families.FAMILIES[config.model.kind]
+  if kind is families.FAMILIES['bert'] and (
+    config.init.startswith('cell:') or config.init == 'nano'
+  ):
     small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
@@ -83,7 +103,11 @@ def size_of(config):
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
     return families.in_folder(folder).files.read_size(folder)
-  told = kind is families.KINDS['gpt2'] and (not config.init or config.init.startswith('cell:'))
+  trains_vocabulary = kind is families.FAMILIES['gpt2'] and (
+    not config.init or config.init.startswith('cell:')
+  )
   return families.fresh_size(
-    kind, config.model._asdict(), config.data.vocab_size if told else kind.config().vocab_size
+    kind,
+    config.model._asdict(),
+    config.data.vocab_size if trains_vocabulary else kind.config().vocab_size,
   )

@@ -1,6 +1,7 @@
-"""A grid of runs, each once: what the ledger holds is done, what is killed goes on.
+"""A grid of runs, each once: cells in the ledger are done, and a grid that was killed resumes.
 
-Runs that differ in numbers only are members of one program (population.py); the others run one after the other.
+Runs that differ in numbers only are members of one program (population.py). The others run one
+after the other.
 """
 
 import contextlib
@@ -53,20 +54,35 @@ class Cell(NamedTuple):
 
 
 def key(cell):
-  """The 12 hex digits that name a cell: the hash of its config without the keys that change no number."""
+  """Returns the 12 hex digits that name a cell: the hash of its config.
+
+  Keys that change no number of a run do not count: caches, log lines, checkpoints.
+  """
   if isinstance(cell.config, dict):
     return ledger.cell_hash(cell.config)
   flat = configs.counted(cell.config)
-  quiet = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
-  return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(quiet)})
+  ignored = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
+  return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(ignored)})
 
 
 def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, say=console.say):
-  """Runs every cell that the ledger of `folder` does not hold, and returns all rows of these cells, in their order.
+  """Runs every cell that the ledger of `folder` lacks; returns the rows of all cells, in order.
 
-  Cells that share a program run together, stage by stage, each after the one it starts from; with `one_by_one` every
-  cell runs by itself, in order. A cell whose loss is not finite is written to the ledger as failed, with its reason;
-  the others go on. What this took is told in a file of `folder`/cost.
+  Cells that share a program run together, stage by stage, each after the cell it starts from. A
+  cell whose loss is not finite is written to the ledger as failed, with the reason, and the others
+  go on. A file of `folder`/cost says what the command took.
+
+  Args:
+    cells: `Cell`s of the grid.
+    folder: the work directory.
+    experiment: its name, for the rows.
+    preset: its name, for the rows.
+    one_by_one: every cell runs by itself, in order.
+    compiled: a `program.Compiled` of earlier commands of this process; None for a new one.
+    say: prints a line.
+
+  Raises:
+    preemption.Preempted: SIGTERM came, and what runs is saved.
   """
   folder = files.path(folder)
   compiled = program.Compiled.empty() if compiled is None else compiled
@@ -78,21 +94,20 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, s
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
   if again := dependencies.without_model(cells, left, done, folder):
     say(
-      f'{len(again)} of the done run again: cells that are left start from their models, which are not here'
+      f'{len(again)} of the done run again: cells that are left start from their models, which are'
+      ' missing'
     )
     left = {k: cell for k, cell in cells.items() if k in left or k in again}
     done = {k: row for k, row in done.items() if k not in again}
     for k in again if distributed.first() else ():
-      files.remove(
-        folder / 'cells' / k
-      )  # a result without its model would be taken for the run itself
+      files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
-  if odd := _of_other_text(
+  if changed := _of_other_text(
     {k: cell for k, cell in cells.items() if k in done}, done, left.values()
   ):
     say(
-      f'{odd} of the done have read another text than the cells that are left will: versions of the libraries'
-      ' that pydoc is taken from, or the files below data.root, have changed'
+      f'{changed} of the done have read another text than the cells that are left will: the'
+      ' libraries that pydoc comes from, or the files below data.root, have changed'
     )
   title = {
     k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)
@@ -100,7 +115,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, s
   pace = _Pace(left)
 
   def settle(k, outcome, seconds, **facts):
-    """The row of a cell that ended, with the result of its run or the reason why there is none."""
+    """Writes the row of a cell that ended, with its result or the reason why it has none."""
     cell = cells[k]
     row = {
       'cell': k,
@@ -163,7 +178,7 @@ def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, s
 
 
 def _of_other_text(cells, done, left) -> int:
-  """How many of the done cells read another text than those `left` with their corpus or task will read now."""
+  """How many done cells read another text than cells `left` of the same corpus or task will."""
   name = lambda cell: cell.config.data.task or cell.config.data.corpus
   now = {name(cell): cell.config.data for cell in left}
   now = {name: inputs.text_of(data) for name, data in now.items()}
@@ -175,16 +190,16 @@ def _of_other_text(cells, done, left) -> int:
 
 @contextlib.contextmanager
 def _cost(folder, one_by_one):
-  """Around the runs of one command: leaves what they took in a file of `folder`/cost, which the report adds up."""
+  """Writes what the runs of a command took to a file of `folder`/cost; the report adds them up."""
   took, began = {'how': 'one by one' if one_by_one else 'together', 'cells': 0}, time.perf_counter()
-  with resources.compiles() as told:
+  with resources.compiles() as compiles:
     try:
       yield took
     finally:
       seconds = time.perf_counter() - began
       took |= {
-        'compiles': told.count,
-        'compile_seconds': round(told.seconds, 2),
+        'compiles': compiles.count,
+        'compile_seconds': round(compiles.seconds, 2),
         'seconds': round(seconds, 2),
       }
       took |= {'device': device(), 'device_seconds': round(seconds * jax.device_count(), 2)}
@@ -192,14 +207,14 @@ def _cost(folder, one_by_one):
         files.write(folder / 'cost' / f'{uuid.uuid4().hex[:12]}.json', json.dumps(took))
 
 
-def missing(cells, folder) -> list:
-  """Those of the cells that the ledger of `folder` does not hold."""
+def missing(cells: list[Cell], folder) -> list[Cell]:
+  """Returns the cells that the ledger of `folder` does not hold."""
   done = ledger.done(ledger.read(files.path(folder) / 'ledger.jsonl'))
   return [cell for cell in cells if key(cell) not in done]
 
 
-def share(cells, worker):
-  """The cells of `worker`, (index, count), in their order; see workers.py."""
+def share(cells: list[Cell], worker: tuple[int, int]) -> list[Cell]:
+  """Returns the cells of `worker`, (index, count), in their order; see workers.py."""
   return workers.share(cells, [key(cell) for cell in cells], worker)
 
 
@@ -214,9 +229,20 @@ def sweep(
   compiled=None,
   say=console.say,
 ):
-  """Runs `config` once for each flat dict of overrides in `changes`, into the ledger of `folder`.
+  """Runs a config once for each dict of overrides; returns the rows of this worker's cells.
 
-  Of several workers, (index, count), each runs its share; returns the rows of that share.
+  Args:
+    config: a ConfigDict.
+    changes: dicts {dotted key: value}.
+    folder: the work directory.
+    name: of the sweep, for the rows.
+    worker: (index, count); of several workers each runs its share.
+    one_by_one: every cell runs by itself, in order.
+    compiled: as in `run`.
+    say: prints a line.
+
+  Raises:
+    ValueError: there are no changes, or two of the cells are the same.
   """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
@@ -239,48 +265,61 @@ def sweep(
   return run(mine, folder, experiment='sweep', preset=name, **how)
 
 
-def claim(folder, what):
-  """Marks `folder` as the work directory of one grid. Raises ValueError when it is another's.
+def claim(folder, what: dict):
+  """Marks `folder` as the work directory of one grid, and returns it as a path.
 
-  A folder that holds nothing but a ledger of that paper and preset is gone on with: it was copied there to be.
+  A folder that holds nothing but a ledger of the same paper and preset is continued.
+
+  Args:
+    folder: the work directory.
+    what: {'sweep': name} or {'paper': name, 'preset': name}.
+
+  Raises:
+    ValueError: the folder belongs to another grid, or holds other files.
+    OSError: it cannot be written.
   """
   folder = files.path(folder)
   path = folder / 'grid.json'
   if files.exists(path):
-    theirs = files.read_json(path)
-    if theirs != what:
+    owner = files.read_json(path)
+    if owner != what:
       raise ValueError(
-        f'the work directory {str(folder)!r} belongs to {_words(theirs)}, not to {_words(what)};'
+        f'the work directory {str(folder)!r} belongs to {_words(owner)}, not to {_words(what)};'
         ' nothing was written: take another --workdir'
       )
     return folder
   try:
-    strange = files.names(folder) and not _brought(folder, what)
-    if strange and not files.exists(path):  # asked again: another worker may be starting here
+    foreign = files.names(folder) and not _ledger_alone(folder, what)
+    if foreign and not files.exists(path):  # asked again: another worker may be starting here
       raise ValueError(
-        f'the work directory {str(folder)!r} is not empty and holds no grid: take another --workdir, or one with'
-        f' nothing but a ledger.jsonl of {_words(what)}'
+        f'the work directory {str(folder)!r} is not empty and holds no grid: take another'
+        f' --workdir, or one with nothing but a ledger.jsonl of {_words(what)}'
       )
-    mine = files.create(path, json.dumps(what)) if distributed.first() else True
+    created = files.create(path, json.dumps(what)) if distributed.first() else True
   except OSError as error:
     raise OSError(
       f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}'
     ) from error
-  return folder if mine else claim(folder, what)
+  return folder if created else claim(folder, what)
 
 
-def _brought(folder, what):
+def _ledger_alone(folder, what):
   """Whether `folder` holds a ledger alone, of the paper and preset of `what`."""
   if files.names(folder) != ['ledger.jsonl'] or 'paper' not in what:
     return False
-  found = {
+  grids = {
     (row.get('experiment'), row.get('preset')) for row in ledger.read(folder / 'ledger.jsonl')
   }
-  return found == {(what['paper'], what.get('preset'))}
+  return grids == {(what['paper'], what.get('preset'))}
 
 
-def experiment_of(folder):
-  """The paper whose grid lies in `folder`. Raises FileNotFoundError, ValueError."""
+def experiment_of(folder) -> str:
+  """Returns the name of the paper whose grid lies in `folder`.
+
+  Raises:
+    FileNotFoundError: `folder` holds no grid.
+    ValueError: the grid is a sweep.
+  """
   path = files.path(folder) / 'grid.json'
   if not files.exists(path):
     raise FileNotFoundError(
@@ -292,8 +331,8 @@ def experiment_of(folder):
   return what['paper']
 
 
-def describe(labels):
-  """'finetune pruned 0.50 pydoc/order seed 0'."""
+def describe(labels: dict) -> str:
+  """Returns the labels of a cell in words, as 'finetune pruned 0.50 pydoc/order seed 0'."""
   words = [labels.get('stage', ''), labels.get('arm', '')]
   words += [f'{labels["sparsity"]:.2f}'] if 'sparsity' in labels else []
   words += [labels.get('task') or '', f'seed {labels.get("seed", 0)}']
@@ -301,8 +340,8 @@ def describe(labels):
   return ' '.join(word for word in words if word)
 
 
-def versions():
-  """{package: version} and Python's."""
+def versions() -> dict[str, str]:
+  """Returns {package: version} of the packages in use, and of Python."""
   return {'python': platform.python_version(), **{p: _version(p) for p in PACKAGES}}
 
 
@@ -313,15 +352,15 @@ def _version(package):
     return 'not installed'  # prunejax itself, when it is run from a checkout
 
 
-def device():
-  """'cpu x1', 'NVIDIA H200 x1'."""
+def device() -> str:
+  """Returns the kind and number of devices, as 'cpu x1' or 'NVIDIA H200 x1'."""
   return f'{jax.devices()[0].device_kind} x{jax.device_count()}'
 
 
-def public(config):
-  """The flat config of a ledger row: a row is shared, and where this machine keeps its files is nobody's business."""
-  quiet = ('data.root', 'data.cache', 'population.')
-  return {k: v for k, v in configs.flat(config).items() if not k.startswith(quiet)}
+def public(config) -> dict:
+  """Returns the flat config of a ledger row, without the paths of this machine: rows are shared."""
+  private = ('data.root', 'data.cache', 'population.')
+  return {k: v for k, v in configs.flat(config).items() if not k.startswith(private)}
 
 
 def _words(what):

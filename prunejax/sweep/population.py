@@ -1,6 +1,7 @@
-"""Many runs as one program: each has its own folder, numbers, data and fate, and equals the run by itself.
+"""Many runs as one program. Each has its own folder, numbers and data, and may fail alone.
 
-Masks are equal exactly; parameters bit for bit where the compiler adds in the same order, else nearly (see README).
+A member equals the run by itself. Masks are equal exactly; parameters are equal bit for bit where
+the compiler adds in the same order, else nearly.
 """
 
 import collections
@@ -55,7 +56,17 @@ class Stacked(NamedTuple):
 
 
 def prepare(key, title, config, folder) -> loop.Run:
-  """Reads what a run reads. Whatever can be refused is refused here, before anything is compiled or written."""
+  """Resolves a config and reads its inputs, before anything is compiled or written.
+
+  Args:
+    key: the hash of the cell.
+    title: starts each console line.
+    config: a ConfigDict.
+    folder: the folder of the cell.
+
+  Raises:
+    ValueError, FileNotFoundError: wrong input; the message names the key or file.
+  """
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   source, data = program.read_inputs(resolved)
@@ -63,15 +74,17 @@ def prepare(key, title, config, folder) -> loop.Run:
 
 
 def groups(left, done, folder, prepare, one_by_one=False):
-  """What runs next, and next, ...: (runs of one program, more arguments of `train`), or (the key of a cell that runs
-  by itself, None).
+  """Yields what runs next, stage by stage.
 
   Args:
-    left: {key: cell} in order; a cell has a `config` and the key of its `parent`.
+    left: {key: `grid.Cell`} in order.
     done: {key: ledger row}, which grows while what is yielded runs.
-    folder: of the grid.
-    prepare: key -> what `prepare` returns.
+    folder: the work directory of the grid.
+    prepare: key -> what `prepare` of this file returns.
     one_by_one: every cell runs by itself.
+
+  Yields:
+    (runs of one program, more arguments of `train`), or (key of a cell that runs by itself, None).
   """
   if one_by_one:
     yield from ((k, None) for k in left)
@@ -105,7 +118,10 @@ def groups(left, done, folder, prepare, one_by_one=False):
 
 
 def batching(recipe) -> str:
-  """'map' or 'vmap': what population.batching asks for. On CPU members in turn are no slower, and nearer."""
+  """Returns 'map' or 'vmap': what population.batching asks for.
+
+  On a CPU 'auto' means 'map', which is no slower there and nearer to a run by itself.
+  """
   asked = recipe.population.batching
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
@@ -115,13 +131,16 @@ def train(runs, folder, *, settle, say=console.say, title='', resumes=None, room
 
   Args:
     runs: what `prepare` returned.
-    folder: the work directory of the grid; what is under way lies in `folder`/populations until it is done.
-    settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it ends: the seconds are
-      its share, the facts 'members' and 'batching'.
+    folder: the work directory of the grid. A wave's checkpoints lie in `folder`/populations until
+      it is done.
+    settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it
+      ends. The seconds are its share; the facts are 'members' and 'batching'.
     say: prints a line.
     title: starts each console line.
-    resumes: name of an interrupted wave of this folder (see `under_way`); `runs` are its unfinished members.
-    room: runs of this program that will come at once later on. Where empty places cost nothing, it is made for them.
+    resumes: name of an interrupted wave of this folder (see `under_way`) to resume; `runs` are its
+      unfinished members.
+    room: the most runs of this program that will start together later on. The program gets as many
+      places if empty ones cost nothing.
     compiled: the `program.Compiled` of the command.
 
   Raises:
@@ -226,7 +245,7 @@ def engine(stacked, members, plan) -> loop.Engine:
 
 
 def _batches(members, count):
-  """(step -> {name: [count, b, ...]}, {place: row}): members that read the same data share one row."""
+  """(step -> {name: [count, b, ...]}, {place: row}); members that read the same share a row."""
   rows, readers = {}, {}
   for place, run in members.items():
     rows[place] = readers.setdefault(stream(run), (len(readers), run.data.train))[0]
@@ -240,8 +259,8 @@ def _batches(members, count):
   return read, rows
 
 
-def stream(run) -> str:
-  """Equal for two runs exactly when they read the same batches."""
+def stream(run: loop.Run) -> str:
+  """Returns a hash that is equal for two runs exactly when they read the same batches."""
   c = run.recipe
   words = run.source.tokenizer and run.source.tokenizer.to_str()
   read = [c.seed, c.batch_size, c.data, words, c.distill.teacher]
@@ -249,9 +268,10 @@ def stream(run) -> str:
 
 
 def under_way(folder) -> dict:
-  """{name: plan} of the waves of a grid that were begun and are not done.
+  """Returns {name: plan} of the waves of a grid that were begun and are not done.
 
-  A plan has 'members', the keys in order of place, 'width', the number of places, and 'streams', that of batches.
+  A plan has 'members', the keys in order of place; 'width', the number of places; and 'streams',
+  the number of different batches.
   """
   plans, home = {}, files.path(folder) / 'populations'
   for name in files.names(home):
@@ -261,13 +281,13 @@ def under_way(folder) -> dict:
 
 
 def fitted(runs, functions, alone, room, engines) -> tuple[Stacked, list[dict]]:
-  """(program, plans of the waves): as wide as memory holds, every wave the same program.
+  """Returns a program as wide as memory holds, and the plans of the waves that run it.
 
   Args:
     runs: of one program, in order.
     functions: the `program.Program` of one of them.
     alone: the shapes of its state.
-    room: runs that will come at once later on.
+    room: as in `train`.
     engines: the dict of those that are compiled already.
   """
   config, count = runs[0].recipe, len(runs)
@@ -310,14 +330,14 @@ def _family(run, mesh):
 
 
 def stack(run, functions, alone, width, streams, mesh, engines) -> Stacked:
-  """The compiled program of `width` members that read `streams` different batches, taken from the dict `engines` or
-  added to it.
+  """Returns the compiled program of `width` places, taken from the dict `engines` or added to it.
 
   Args:
     run: one of the members.
     functions: its `program.Program`.
     alone: the shapes of its state.
-    width, streams: numbers of places and of different batches.
+    width: the number of places.
+    streams: the number of different batches.
     mesh: a ('members', 'data', 'model') mesh.
     engines: the dict of those that are compiled already.
   """

@@ -1,12 +1,14 @@
-"""What programs take, measured: how often XLA compiles, what a compiled program holds in memory, what is left of it."""
+"""What programs take: how often XLA compiles, what a compiled program holds, what memory is left."""
 
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
-COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX tells it once for every program that XLA compiles
+COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX's event for each program compiled
 
 
 class Compiles:
@@ -17,25 +19,25 @@ class Compiles:
 
 
 @contextlib.contextmanager
-def compiles():
+def compiles() -> Iterator[Compiles]:
   """Counts what is compiled inside: yields a `Compiles` that grows."""
-  told = Compiles()
+  counted = Compiles()
 
-  def hear(event, seconds, **_):
+  def listen(event, seconds, **_):
     if event == COMPILED:
-      told.count, told.seconds = told.count + 1, told.seconds + seconds
+      counted.count, counted.seconds = counted.count + 1, counted.seconds + seconds
 
-  jax.monitoring.register_event_duration_secs_listener(hear)
+  jax.monitoring.register_event_duration_secs_listener(listen)
   try:
-    yield told
+    yield counted
   finally:
-    jax.monitoring.unregister_event_duration_listener(hear)
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def held(compiled):
-  """Bytes on one device while a compiled program runs: arguments, results that do not reuse them, temporaries.
+def held(compiled: Any) -> int:
+  """Returns the bytes on one device while a compiled program runs; 0 where XLA does not tell.
 
-  0 where XLA does not tell.
+  They are the arguments, the results that do not reuse their memory, and the temporaries.
   """
   m = compiled.memory_analysis()
   if m is None:
@@ -45,8 +47,11 @@ def held(compiled):
   )
 
 
-def free_bytes():
-  """Bytes that arrays may still take: of one device, or a device's share of the host (and its container)."""
+def free_bytes() -> int:
+  """Returns the bytes that arrays may still take on a device.
+
+  On a CPU this is a device's share of what the host, and its container, has left.
+  """
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit'] - stats.get('bytes_in_use', 0)

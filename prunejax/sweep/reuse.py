@@ -1,4 +1,7 @@
-"""Cells that another work directory has run already: a pre-trained model of one preset serves the next."""
+"""What `--reuse` does: takes cells that another work directory has run already.
+
+A model that one preset has pre-trained then serves the next one.
+"""
 
 from prunejax import files
 from prunejax.report import ledger
@@ -6,39 +9,60 @@ from prunejax.sweep import grid
 from prunejax.train import console, inputs
 
 
-def rows(other) -> dict:
-  """{key: row} of the finished cells of the work directory `other`. Raises ValueError where it has none."""
-  found = {
+def rows(other) -> dict[str, dict]:
+  """Returns {key: ledger row} of the finished cells of a work directory.
+
+  Args:
+    other: a work directory of sweep or reproduce.
+
+  Raises:
+    ValueError: it has no finished cell.
+  """
+  finished = {
     row['cell']: row
     for row in ledger.read(files.path(other) / 'ledger.jsonl')
     if not row.get('failed')
   }
-  if not found:
+  if not finished:
     raise ValueError(
-      f'--reuse={str(other)!r} holds no finished cell; expected a work directory of reproduce or sweep'
+      f'--reuse={str(other)!r} holds no finished cell: expected a work directory of reproduce or'
+      ' sweep'
     )
-  return found
+  return finished
 
 
-def take(cells, folder, other, *, experiment, preset, say=console.say):
-  """Copies the rows and models of those `cells` that `folder` lacks and `other`, a work directory, has; how many.
+def take(cells: list, folder, other, *, experiment: str, preset: str, say=console.say) -> int:
+  """Copies the rows and models of cells that `folder` lacks and `other` has; returns their number.
 
-  A cell is the same where its hash is, which tells every number of its config and of those it starts from. It does
-  not tell the text: a cell that read another one (the row's 'text') is left out. The row says 'reused', the
-  experiment and preset whose run it was; the labels are those of this grid. Raises ValueError where `other` has no
-  finished cell.
+  Two cells are the same if their hashes are: a hash covers every number of a config and of the
+  configs it starts from. It does not cover the text. So a cell that read another text (the row's
+  'text') is left out. The copied row has this grid's labels, and 'reused' names the experiment and
+  preset whose run it was.
+
+  Args:
+    cells: the cells of this grid, `grid.Cell`s.
+    folder: the work directory of this grid.
+    other: the work directory to take from.
+    experiment: the name of this experiment.
+    preset: the name of this preset.
+    say: prints a line.
+
+  Raises:
+    ValueError: `other` has no finished cell.
   """
-  folder, other, found = files.path(folder), files.path(other), rows(other)
+  folder, other, finished = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
-  there = {
-    k: cell for k, cell in chosen.items() if k in found and _whole(cell, other / 'cells' / k)
+  present = {
+    k: cell
+    for k, cell in chosen.items()
+    if k in finished and _has_models(cell, other / 'cells' / k)
   }
-  chosen = {k: cell for k, cell in there.items() if _same_text(cell, found[k])}
+  chosen = {k: cell for k, cell in present.items() if _same_text(cell, finished[k])}
   for k, cell in chosen.items():
     _copy(other / 'cells' / k, folder / 'cells' / k)
-    row = found[k]
-    whose = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
-    mine = {
+    row = finished[k]
+    origin = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
+    ours = {
       'experiment': experiment,
       'preset': preset,
       **cell.labels,
@@ -47,29 +71,29 @@ def take(cells, folder, other, *, experiment, preset, say=console.say):
     measured = {name: value for name, value in row.items() if name in grid.MEASURED}
     ledger.append(
       folder / 'ledger.jsonl',
-      {'cell': k, **mine, 'parent': cell.parent, **measured, 'reused': whose},
+      {'cell': k, **ours, 'parent': cell.parent, **measured, 'reused': origin},
     )
-  odd = len(there) - len(chosen)
+  skipped = len(present) - len(chosen)
   say(
     f'{len(chosen)} cells are taken from {other}'
-    + (f'; {odd} read another text and are not' if odd else '')
+    + (f'; {skipped} read another text and are skipped' if skipped else '')
   )
   return len(chosen)
 
 
 def _same_text(cell, row):
-  """Whether a row is of the text that the cell would read here; rows of earlier versions do not say."""
+  """Whether a row read the text that the cell would read here; old rows do not say."""
   return 'text' not in row or row['text'] == inputs.text_of(cell.config.data)
 
 
-def _whole(cell, here):
-  """Whether the models that this grid keeps of a cell are there: the other one may not have kept them."""
+def _has_models(cell, here):
+  """Whether the models that this grid keeps of a cell are there; the other grid may keep fewer."""
   kept = {'model': cell.config.keep_model, 'latent': cell.config.keep_latent}
   return all(files.exists(here / name / 'config.json') for name, wanted in kept.items() if wanted)
 
 
 def _copy(here, there):
-  """The files of a finished cell and of its models; config.json, which says that a model is whole, comes last."""
+  """Copies a finished cell. config.json marks a model as whole, so it is copied last."""
   for name in files.names(here):
     if name in ('model', 'latent'):
       for part in sorted(files.names(here / name), key=lambda part: part == 'config.json'):

@@ -1,4 +1,9 @@
-"""Many train states as one: stacked on a leading axis of members, stepped by one program, each as if it were alone."""
+"""Many train states as one: stacked on a leading axis of members and stepped by one program.
+
+Each member is stepped as if it were alone.
+"""
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +17,49 @@ from prunejax.train import sharding
 BATCHING = ('map', 'vmap')
 
 
-def is_common(leaf):
-  """Counters (integer scalars) are one for all members: what decides when masks move is never batched, so under
-  `vmap` a `lax.cond` on them stays a `cond` and steps between mask updates cost nothing."""
+def is_common(leaf) -> bool:
+  """Returns whether all members share a leaf of the state: counters, which are integer scalars.
+
+  What decides when masks move is therefore never batched. Under `vmap` a `lax.cond` on a counter
+  stays a `cond`, and steps between mask updates cost nothing.
+  """
   return leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
-def abstract(state, width):
-  """The shapes of `width` members stacked; `state` is that of one, of shapes or arrays."""
+def abstract(state, width: int):
+  """Returns the shapes of `width` members stacked.
+
+  Args:
+    state: the state of one member, shapes or arrays.
+    width: the number of places.
+  """
   wide = lambda x: jax.ShapeDtypeStruct(x.shape if is_common(x) else (width, *x.shape), x.dtype)
   return jax.tree.map(wide, state)
 
 
-def make_mesh(members, data=-1, model=1, *, count, batch_size, devices=None) -> Mesh:
-  """A ('members', 'data', 'model') mesh. -1 takes what is left: `members` as many as divide the devices and do not
-  outnumber the `count` members there are, then `data`. Raises ValueError when the axes do not use the devices."""
+def make_mesh(
+  members: int,
+  data: int = -1,
+  model: int = 1,
+  *,
+  count: int,
+  batch_size: int,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Makes a ('members', 'data', 'model') mesh.
+
+  Args:
+    members: devices on the axis of members; -1 for as many as divide the devices and do not
+      outnumber the members.
+    data: devices on the batch axis; -1 for all that are left.
+    model: devices on the tensor axis.
+    count: the number of members.
+    batch_size: examples a batch, which the batch axis must divide.
+    devices: the devices; None for all.
+
+  Raises:
+    ValueError: the axes do not use the devices.
+  """
   devices = jax.devices() if devices is None else devices
   left = len(devices) // model
   if members == -1:
@@ -35,47 +68,67 @@ def make_mesh(members, data=-1, model=1, *, count, batch_size, devices=None) -> 
   rest = left // members if data == -1 and members > 0 else data
   if members < 1 or members * rest * model != len(devices):
     raise ValueError(
-      f'population.mesh={members} x mesh.data={data} x mesh.model={model} does not use the {len(devices)} devices'
+      f'population.mesh={members} x mesh.data={data} x mesh.model={model} does not use the'
+      f' {len(devices)} devices'
     )
   return Mesh(np.array(devices).reshape(members, rest, model), ('members', 'data', 'model'))
 
 
-def shard(state, mesh, rules=()):
-  """Shardings of the stacked state: `sharding.shard` for one member, members over the axis of that name."""
+def shard(state, mesh: Mesh, rules: Sequence[tuple] = ()):
+  """Returns the shardings of the stacked state.
+
+  Each is that of `sharding.shard` for one member, with the members over the axis of that name.
+
+  Args:
+    state: the state of one member, shapes or arrays.
+    mesh: a mesh of `make_mesh`.
+    rules: as in `sharding.shard`.
+  """
 
   def wide(leaf, placed):
-    return (
-      placed if is_common(leaf) else NamedSharding(mesh, PartitionSpec('members', *placed.spec))
-    )
+    if is_common(leaf):
+      return placed
+    return NamedSharding(mesh, PartitionSpec('members', *placed.spec))
 
   return jax.tree.map(wide, state, sharding.shard(state, mesh, rules))
 
 
-def part_of_batch(mesh):
-  """`sharding.part_of_batch` of a mesh with an axis of members: each group of members reads whole batches."""
+def part_of_batch(mesh: Mesh) -> tuple[int, int]:
+  """Returns `sharding.part_of_batch` of a mesh of `make_mesh`: each group reads whole batches."""
   by_data = mesh.devices.swapaxes(0, 1).reshape(mesh.shape['data'], -1)
   return sharding.part_of_batch(Mesh(by_data, ('data', 'model')))
 
 
-def put_batches(batches, mesh):
-  """[distinct, b, ...] arrays of this process's rows: examples over the data axis, every member group has them all."""
+def put_batches(batches: dict, mesh: Mesh) -> dict:
+  """Lays batches out on the devices: examples over the data axis, all batches on every group.
+
+  Args:
+    batches: {name: [distinct batches, b, ...]}, the rows of this process.
+    mesh: a mesh of `make_mesh`.
+  """
   placed = NamedSharding(mesh, PartitionSpec(None, 'data'))
   return {
     name: jax.make_array_from_process_local_data(placed, array) for name, array in batches.items()
   }
 
 
-def make_step(step, batching, mesh):
-  """Builds the step of many members from the step of one.
+def make_step(step: Callable, batching: str, mesh: Mesh) -> Callable:
+  """Makes the step of many members from the step of one.
 
   Args:
-    step: (state, batch) -> (state, metrics) of one member; its own objective, untouched.
-    batching: 'vmap' does all members of a device in one batched step; 'map' one after the other inside the program.
-    mesh: ('members', 'data', 'model'). Each group of devices steps its own members and never hears of the others.
+    step: (state, batch) -> (state, metrics) of one member, unchanged.
+    batching: 'vmap' steps all members of a device in one batched step; 'map' steps one after the
+      other inside the program.
+    mesh: a mesh of `make_mesh`. Each group of devices steps its own members and exchanges nothing
+      with the others.
 
   Returns:
-    stacked_step(state, batches, rows) -> (state, metrics of shape [members]). batches: {name: [distinct, b, ...]};
-    rows: int32 [members], the batch of each member. Members that read the same data share one row.
+    A function (state, batches, rows) -> (state, metrics of shape [members]). `batches` is {name:
+    [distinct batches, b, ...]}, `rows` int32 [members] the batch of each member. Members that read
+    the same data share one row. A negative row marks a place whose member does not train.
+
+  Raises:
+    ValueError: `batching` is neither.
   """
   if batching not in BATCHING:
     raise ValueError(
@@ -103,7 +156,7 @@ def make_step(step, batching, mesh):
 
 
 def _pick(batches, row):
-  """The batch of one member; where all read the same there is nothing to choose."""
+  """The batch of one member; no choice is compiled where all members read the same."""
   return jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else x[row], batches)
 
 
@@ -111,7 +164,7 @@ def _at_once(step):
   def group(state, batches, rows):
     axes = jax.tree.map(lambda x: None if is_common(x) else 0, state)
     one = lambda member, row: step(member, _pick(batches, row))
-    # An axis of None on the way out is a promise that jax checks: no counter may come to depend on a member.
+    # jax checks an output axis of None: no counter may come to depend on a member.
     return jax.vmap(one, in_axes=(axes, 0), out_axes=(axes, 0))(state, rows)
 
   return group
@@ -119,37 +172,37 @@ def _at_once(step):
 
 def _in_turn(step):
   def group(state, batches, rows):
-    alive = jnp.argsort(rows < 0)  # slots, those that still train first
-    count = jnp.maximum(
-      jnp.sum(rows >= 0, dtype=jnp.int32), 1
-    )  # one at least: someone must move the counters
+    order = jnp.argsort(rows < 0)  # places whose members still train come first
+    # At least one member is stepped, because a step moves the counters.
+    count = jnp.maximum(jnp.sum(rows >= 0, dtype=jnp.int32), 1)
 
     def one(nth, carried):
-      state_now, _, metrics = carried
-      i = alive[nth]
-      # Always true, and data: what goes into a cond and comes out of it is a member in a place of its own. Without one
-      # XLA reads the stack inside the writing of it, and copies all of it for each member to be safe.
-      stay = lambda member, batch: (
+      stacked, _, metrics = carried
+      i = order[nth]
+      # The condition is always true, and data. A cond takes and returns a member in a buffer of its
+      # own. Without it XLA fuses reading the stack with writing it, and copies the whole stack for
+      # each member to be safe.
+      skip = lambda member, batch: (
         member,
         jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
       )
-      member, told = jax.lax.cond(
-        nth < count, step, stay, take(state_now, i), _pick(batches, rows[i])
+      member, new_metrics = jax.lax.cond(
+        nth < count, step, skip, take(stacked, i), _pick(batches, rows[i])
       )
-      # Counters wait for the last member: until then each must read this step's.
-      state_now = jax.tree.map(
-        lambda all_, new: all_ if is_common(new) else _set(all_, new, i), state_now, member
+      # Counters move after the last member: until then each member must read this step's.
+      stacked = jax.tree.map(
+        lambda old, new: old if is_common(new) else _set(old, new, i), stacked, member
       )
       return (
-        state_now,
+        stacked,
         _counters(member),
-        jax.tree.map(lambda all_, new: _set(all_, new, i), metrics, told),
+        jax.tree.map(lambda old, new: _set(old, new, i), metrics, new_metrics),
       )
 
     shapes = jax.eval_shape(lambda s, b: step(take(s, 0), _pick(b, 0))[1], state, batches)
     blank = jax.tree.map(lambda x: jnp.zeros((len(rows), *x.shape), x.dtype), shapes)
-    # A loop that carries the stack updates it in place; `lax.map` would hold it twice.
-    # Its length is data, so XLA cannot take one round out of it and compile a member in another way.
+    # A loop that carries the stack updates it in place; `lax.map` would hold it twice. The length of
+    # the loop is data, so XLA cannot unroll one round and compile that member in another way.
     state, counters, metrics = jax.lax.fori_loop(0, count, one, (state, _counters(state), blank))
     counters = iter(counters)
     return jax.tree.map(lambda x: next(counters) if is_common(x) else x, state), metrics
@@ -161,26 +214,33 @@ def _counters(state):
   return [x for x in jax.tree.leaves(state) if is_common(x)]
 
 
-def _set(all_, new, i):
-  return jax.lax.dynamic_update_index_in_dim(all_, new, i, 0)
+def _set(stacked, new, i):
+  return jax.lax.dynamic_update_index_in_dim(stacked, new, i, 0)
 
 
 def take(stacked, i):
-  """Member `i` of a stacked state."""
+  """Returns the state of member `i` of a stacked state."""
   return jax.tree.map(
     lambda x: x if is_common(x) else jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stacked
   )
 
 
-def removed(stacked, where):
-  """What is pruned of each member's leaves that `where` matches: (int32 zeros of the masks [leaves, members], sizes of
-  the leaves)."""
-  found = paths.named_leaves(prunejax.get_masks(stacked['opt_state'], stacked['params']))
-  masks = [mask for name, mask in found.items() if paths.matches(where)(name, mask)]
+def put(stacked, state, i):
+  """Returns `stacked` with `state` as its member `i`; the counters are those of `state`."""
+  return jax.tree.map(lambda old, new: new if is_common(new) else _set(old, new, i), stacked, state)
+
+
+def removed(stacked, where: str) -> tuple[jax.Array, jax.Array]:
+  """Counts what is pruned of each member's leaves that `where` matches.
+
+  Args:
+    stacked: a stacked state.
+    where: regex of leaf paths.
+
+  Returns:
+    int32 zeros of the masks [leaves, members], and the sizes of the leaves [leaves].
+  """
+  masks = paths.named_leaves(prunejax.get_masks(stacked['opt_state'], stacked['params']))
+  masks = [mask for name, mask in masks.items() if paths.matches(where)(name, mask)]
   counts = [jnp.sum(~mask, axis=range(1, mask.ndim), dtype=jnp.int32) for mask in masks]
   return jnp.stack(counts), jnp.array([mask[0].size for mask in masks])
-
-
-def put(stacked, state, i):
-  """`stacked` with `state` as its member `i`; counters are the newcomer's."""
-  return jax.tree.map(lambda old, new: new if is_common(new) else _set(old, new, i), stacked, state)

@@ -1,32 +1,42 @@
-"""Several workers on one grid: who runs which cells, decided by each alone and alike by all.
+"""Several workers on one grid: which cells each runs. Every worker computes the same division.
 
-A cell that starts from another, or is taught by it, has to wait for it; so the cells of a family, all that hang
-together in this way, are one worker's, and no worker waits.
+A cell that reads the model of another one has to wait for it. So all cells that depend on each
+other, a family, go to one worker, and no worker waits.
 """
 
 import os
+from collections.abc import Mapping
 
 from prunejax.sweep import dependencies
 
 FLAGS = '--worker=I --workers=N, with I from 0 to N - 1'
 
 
-def place(worker=None, workers=None, *, joined=False, environ=os.environ):
-  """(index, count) of this worker: (0, 1) where there is one.
+def place(
+  worker: int | None = None,
+  workers: int | None = None,
+  *,
+  joined: bool = False,
+  environ: Mapping[str, str] = os.environ,
+) -> tuple[int, int]:
+  """Returns (index, count) of this worker; (0, 1) where there is one.
+
+  What the command does not say comes from a Slurm array (SLURM_ARRAY_TASK_ID and its MIN, STEP and
+  COUNT). An indexed Kubernetes job gives the index alone (JOB_COMPLETION_INDEX).
 
   Args:
-    worker, workers: what the command says, None for nothing. What it does not say comes from a Slurm array
-      (SLURM_ARRAY_TASK_ID and its MIN, STEP and COUNT); the index alone from an indexed Kubernetes job
-      (JOB_COMPLETION_INDEX), which does not know its own size.
-    joined: the process is one of several that train as one; then an index of Kubernetes counts those.
+    worker: the index that the command gives, or None.
+    workers: the count that the command gives, or None.
+    joined: the process is one of several that train as one. An index of Kubernetes then counts
+      those processes.
     environ: the environment.
 
   Raises:
-    ValueError: an index without a count or a count without an index, or what is no such number.
+    ValueError: an index without a count, a count without an index, or an index out of range.
   """
-  said = f'--worker={worker}' if worker is not None else ''
+  source = f'--worker={worker}' if worker is not None else ''
   if environ.get('SLURM_ARRAY_TASK_ID') and worker is None:
-    said = f'SLURM_ARRAY_TASK_ID={environ["SLURM_ARRAY_TASK_ID"]}'
+    source = f'SLURM_ARRAY_TASK_ID={environ["SLURM_ARRAY_TASK_ID"]}'
     first, stride = (
       _number(environ, 'SLURM_ARRAY_TASK_MIN', 0),
       _number(environ, 'SLURM_ARRAY_TASK_STEP', 1),
@@ -34,7 +44,7 @@ def place(worker=None, workers=None, *, joined=False, environ=os.environ):
     worker = (_number(environ, 'SLURM_ARRAY_TASK_ID') - first) // max(stride, 1)
     workers = _number(environ, 'SLURM_ARRAY_TASK_COUNT', None) if workers is None else workers
   elif environ.get('JOB_COMPLETION_INDEX') and worker is None and not joined:
-    worker, said = (
+    worker, source = (
       _number(environ, 'JOB_COMPLETION_INDEX'),
       f'JOB_COMPLETION_INDEX={environ["JOB_COMPLETION_INDEX"]}',
     )
@@ -43,9 +53,9 @@ def place(worker=None, workers=None, *, joined=False, environ=os.environ):
   if worker is None:
     raise ValueError(f'--workers={workers}, but which of them is this one? Expected {FLAGS}')
   if workers is None:
-    raise ValueError(f'{said}, but of how many? Expected {FLAGS}')
+    raise ValueError(f'{source}, but of how many? Expected {FLAGS}')
   if not 0 <= worker < workers:
-    raise ValueError(f'{said} of {workers} workers: expected {FLAGS}')
+    raise ValueError(f'{source} of {workers} workers: expected {FLAGS}')
   return worker, workers
 
 
@@ -59,27 +69,36 @@ def _number(environ, name, default=0):
     raise ValueError(f'{name}={text!r} is no whole number; expected {FLAGS}') from None
 
 
-def share(cells, keys, mine):
-  """The cells of worker `mine`, (index, count), in their order.
+def share(cells: list, keys: list[str], worker: tuple[int, int]) -> list:
+  """Returns the cells of a worker, in their order.
 
-  cells: all of the grid, `grid.Cell`s. keys: their names, as parents are named. Families go, the
-  one with most steps first, to whoever has fewest steps so far.
+  Families go, the one with most steps first, to the worker that has fewest steps so far.
+
+  Args:
+    cells: all cells of the grid, `grid.Cell`s.
+    keys: their keys.
+    worker: (index, count).
   """
-  index, count = mine
+  index, count = worker
   if count == 1:
     return list(cells)
   load, chosen = [0] * count, []
-  heavy = lambda family: -sum(cells[i].config.steps for i in family)
+  steps = lambda family: sum(cells[i].config.steps for i in family)
   links = [{cell.parent, *(key for key, _ in dependencies.reads(cell))} for cell in cells]
-  for family in sorted(families(links, keys), key=heavy):
+  for family in sorted(families(links, keys), key=steps, reverse=True):
     least = load.index(min(load))
-    load[least] -= heavy(family)
+    load[least] += steps(family)
     chosen += family if least == index else []
   return [cells[i] for i in sorted(chosen)]
 
 
-def families(links, keys):
-  """Lists of positions that hang together: links[i] are keys of cells that i reads; unknown ones count for nothing."""
+def families(links: list[set], keys: list[str]) -> list[list[int]]:
+  """Returns the connected components of cells that read each other, as lists of positions.
+
+  Args:
+    links: links[i] are the keys of cells that cell i reads. Unknown keys are ignored.
+    keys: the keys of the cells.
+  """
   where = {key: i for i, key in enumerate(keys)}
   root = list(range(len(keys)))
 
@@ -93,7 +112,7 @@ def families(links, keys):
     for key in read:
       if key in where:
         root[top(i)] = top(where[key])
-  found = {}
+  components = {}
   for i in range(len(keys)):
-    found.setdefault(top(i), []).append(i)
-  return list(found.values())
+    components.setdefault(top(i), []).append(i)
+  return list(components.values())

@@ -1,6 +1,7 @@
-"""Checkpoints by Orbax: asynchronous, atomic, checked when read; the newest sound one wins. One thin layer.
+"""Checkpoints by Orbax: asynchronous, atomic, and checked when read; the newest sound one wins.
 
-A state is saved with a checksum of every leaf, and what is read back must have the same ones.
+A checkpoint holds the state ('state': params, opt_state, step, rng), the config as JSON ('config')
+and a checksum of every leaf ('sums'). A state that is read back must have the same checksums.
 """
 
 import os
@@ -19,12 +20,17 @@ class Damaged(ValueError):
 
 class _Manager(ocp.CheckpointManager):
   def reached_preemption(self, step):
-    """Never: the loop asks, once a step (preemption.notice), and two counts of steps would never agree."""
+    """Returns False: the loop asks once a step (preemption.notice), and two counts would differ."""
     return False
 
 
-def manager(folder, keep=2):
-  """The checkpoint manager of a run. What a killed save left half written is taken away."""
+def manager(folder, keep: int = 2) -> ocp.CheckpointManager:
+  """Makes the checkpoint manager of a run, and removes what a killed save left half written.
+
+  Args:
+    folder: of the checkpoints.
+    keep: the number of newest checkpoints that stay.
+  """
   folder = files.path(folder if files.remote(folder) else os.path.abspath(folder))
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, cleanup_tmp_directories=True
@@ -35,8 +41,14 @@ def manager(folder, keep=2):
   )
 
 
-def save(manager, state, config):
-  """Saves the whole state under its own step; returns before the bytes are on disk."""
+def save(manager: ocp.CheckpointManager, state: dict, config):
+  """Saves the state under its step; returns before the bytes are on disk.
+
+  Args:
+    manager: of `manager`.
+    state: the train state.
+    config: JSON that stands beside it.
+  """
   manager.save(
     int(state['step']),
     args=ocp.args.Composite(
@@ -47,22 +59,41 @@ def save(manager, state, config):
   )
 
 
-def save_now(kept, folder, state, config):
-  """Saves the state, and returns when it is on disk. kept: the run's manager, None where it keeps no checkpoints."""
-  own = kept or manager(folder)
-  own.wait_until_finished()
-  if int(state['step']) not in own.all_steps():
-    save(own, state, config)
-    own.wait_until_finished()
-  if kept is None:
-    own.close()
+def save_now(open_manager: ocp.CheckpointManager | None, folder, state: dict, config):
+  """Saves the state, and returns when it is on disk.
+
+  Args:
+    open_manager: the manager of the run; None if it keeps no checkpoints.
+    folder: of the checkpoints.
+    state: the train state.
+    config: JSON that stands beside it.
+  """
+  writer = open_manager or manager(folder)
+  writer.wait_until_finished()
+  if int(state['step']) not in writer.all_steps():
+    save(writer, state, config)
+    writer.wait_until_finished()
+  if open_manager is None:
+    writer.close()
 
 
-def restore(manager, abstract, shardings):
-  """The newest state that can be read and is what was saved, laid out by `shardings`; None when there is none.
+def restore(
+  manager: ocp.CheckpointManager, abstract: dict, shardings: dict
+) -> tuple[dict | None, list[tuple[int, str]]]:
+  """Reads the newest state that is what was saved.
 
-  Returns (state, [(step, why) of every newer one that cannot be read]); those are moved out of the way, to
-  `damaged-<step>` beside the folder. Raises ValueError when there are checkpoints and none can be read.
+  Newer ones that cannot be read are moved to `damaged-<step>` beside the folder.
+
+  Args:
+    manager: of `manager`.
+    abstract: the shapes of the state.
+    shardings: its layout.
+
+  Returns:
+    The state, or None if there is none; and (step, reason) of every newer one that cannot be read.
+
+  Raises:
+    ValueError: there are checkpoints and none can be read.
   """
   target = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
@@ -74,27 +105,27 @@ def restore(manager, abstract, shardings):
       state = _read(manager, step, target)
     except (
       Exception
-    ) as error:  # Orbax raises many kinds for a torn checkpoint; the caller names them all
-      said = ''.join(str(error).splitlines()[:1])
-      why = said if isinstance(error, Damaged) else f'{type(error).__name__}: {said}'
+    ) as error:  # Orbax raises many kinds for a torn checkpoint; the caller prints them all
+      text = ''.join(str(error).splitlines()[:1])
+      why = text if isinstance(error, Damaged) else f'{type(error).__name__}: {text}'
     if distributed.everywhere(state is not None):
       _set_aside(manager, [step for step, _ in damaged])
       return state, damaged
     damaged.append((step, why))
   if damaged:
     raise ValueError(
-      f'no checkpoint in {str(manager.directory)!r} can be read: step {damaged[0][0]} ({damaged[0][1]});'
-      ' delete that folder to start again'
+      f'no checkpoint in {str(manager.directory)!r} can be read: step {damaged[0][0]}'
+      f' ({damaged[0][1]}); delete that folder to start again'
     )
   return None, damaged
 
 
 def _read(manager, step, target):
-  """One state, checked. Raises Damaged, and whatever Orbax does."""
-  held = manager.item_metadata(step)['state']
-  kinds = lambda tree: sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree))
-  # By what the files say of themselves, before any memory is taken for it.
-  if held is None or kinds(held.tree) != kinds(target):
+  """Reads and checks one state. Raises Damaged, and whatever Orbax raises."""
+  metadata = manager.item_metadata(step)['state']
+  shapes = lambda tree: sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree))
+  # The metadata tell the shapes before any memory is taken for the arrays.
+  if metadata is None or shapes(metadata.tree) != shapes(target):
     raise Damaged('its arrays are not those of this run')
   tries = 3 if files.remote(manager.directory) else 1
   for number in range(tries):
@@ -107,11 +138,11 @@ def _read(manager, step, target):
     except Exception:
       if number + 1 == tries:
         raise
-      time.sleep(2.0**number)  # a store that hiccups is no damage
-  found, saved = checksum.sums(read['state']), read['sums']
-  wrong = [path for path in found if found[path] != saved.get(path)]
+      time.sleep(2.0**number)  # a store that fails once is no damage
+  sums, saved = checksum.sums(read['state']), read['sums']
+  wrong = [path for path in sums if sums[path] != saved.get(path)]
   if wrong:
-    raise Damaged(f'{len(wrong)} of {len(found)} arrays are not what was saved: {wrong[0]}')
+    raise Damaged(f'{len(wrong)} of {len(sums)} arrays are not what was saved: {wrong[0]}')
   return read['state']
 
 

@@ -1,4 +1,4 @@
-"""What an array holds as one number, the same on any mesh: a saved state is checked by it when it is read again."""
+"""Checksums of arrays, the same on any mesh: a saved state is checked by them when it is read."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ import numpy as np
 from prunejax.pruning.paths import path_name
 
 GOLDEN = 0x9E3779B9
-SMALL = 2**20  # bytes; up to here numpy is done before a program is compiled
+SMALL = 2**20  # bytes; up to here numpy is faster than compiling a program
 WIDTHS = {1: 'uint8', 2: 'uint16', 4: 'uint32'}
 
 
 def sums(tree) -> dict:
-  """{path: total} of every leaf of a tree of arrays."""
+  """Returns {path: checksum} of every leaf of a tree of arrays."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   numbers = jax.device_get([total_here(x) if _small(x) else total(x) for _, x in leaves])
   return {path_name(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)}
@@ -20,10 +20,11 @@ def sums(tree) -> dict:
 
 @jax.jit
 def total(leaf):
-  """The sum modulo 2^32 of a hash of each element's bits and its row-major position, uint32 [].
+  """Returns the sum modulo 2^32 of a hash of each element's bits and position, uint32 [].
 
-  Integers throughout, so no order of adding and no layout changes it. The hash is the finaliser of MurmurHash3, a
-  bijection: one changed element always changes the sum, any other damage escapes once in 2^32.
+  All numbers are integers, so neither the order of adding nor the layout changes the sum. The hash
+  is the finaliser of MurmurHash3, a bijection: one changed element always changes the sum, and any
+  other damage goes unseen once in 2^32.
   """
   if leaf.dtype == jnp.bool_:
     bits = leaf.astype(jnp.uint32)
@@ -40,7 +41,7 @@ def total(leaf):
 
 
 def total_here(leaf):
-  """`total` by numpy."""
+  """Returns `total`, computed by numpy."""
   flat = np.ascontiguousarray(leaf).reshape(-1)
   if flat.dtype.itemsize == 8:
     halves = flat.view(np.uint32).reshape(-1, 2)
@@ -53,7 +54,7 @@ def total_here(leaf):
 
 
 def mixed(x):
-  """A bijection of uint32 in which every bit of the input moves about half the bits of the output."""
+  """Returns a bijection of uint32: each bit of the input changes about half of the output's."""
   x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
   return x ^ (x >> 16)

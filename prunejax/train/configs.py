@@ -1,4 +1,4 @@
-"""Config files in, overrides on: `get_config(arg)` of a Python file, and `--config.key=value`."""
+"""Loads config files, `get_config(arg)` of a Python file, and sets `--config.key=value`."""
 
 import ast
 import functools
@@ -12,7 +12,19 @@ from prunejax.train import specs
 
 
 def load(path, root):
-  """(config, module) of 'FILE.py[:ARG]'. Raises FileNotFoundError, ValueError."""
+  """Loads a config.
+
+  Args:
+    path: 'FILE.py' or 'FILE.py:ARG', below the current folder or `root`.
+    root: the folder of `configs/`.
+
+  Returns:
+    The ConfigDict, and the module of the file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file has no get_config, or does not accept ARG.
+  """
   name, _, arg = str(path).partition(':')
   file = pathlib.Path(name)
   file = file if file.exists() else root / name
@@ -28,7 +40,8 @@ def load(path, root):
   return module.get_config(arg), module
 
 
-# Keys declared after the first ledgers were written, and what held before: a run at that value is the run it was.
+# Keys declared after the first ledgers were written, and the value that held before. At that value
+# a key does not count for the hash of a run.
 LATER = {
   'model.kind': 'bert',
   'optimizer.l1': 0.0,
@@ -37,15 +50,21 @@ LATER = {
   'optimizer.rewind_to': 0,
   'optimizer.fresh_moments': False,
   'data.pairs': 'first',
+  'data.encoding': 'utf-8',
 }
-# Groups of such keys, and the key that is empty where the group does nothing.
+# Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
 
-def override(config, changes):
-  """Sets dotted keys, in place. Values are converted to the type of the default.
+def override(config, changes: dict):
+  """Sets keys of a config in place, and returns it.
 
-  Raises ValueError for an unknown key (the nearest is suggested) or a value of another type.
+  Args:
+    config: a ConfigDict.
+    changes: {dotted key: value}. Values are converted to the type of the default.
+
+  Raises:
+    ValueError: an unknown key (the nearest is suggested), or a value of another type.
   """
   for key, value in changes.items():
     *groups, last = key.split('.')
@@ -54,7 +73,8 @@ def override(config, changes):
       node = _child(node, name, '.'.join(groups[: i + 1]), config)
     if not isinstance(node, config_dict.ConfigDict) or last not in node:
       raise ValueError(
-        f'unknown config key {key!r}{specs.suggest(key, flat(config))}; every key is in configs/base.py'
+        f'unknown config key {key!r}{specs.suggest(key, flat(config))}; every key is in'
+        ' configs/base.py'
       )
     if isinstance(node[last], config_dict.ConfigDict):
       raise ValueError(f'config key {key!r} is a group of {", ".join(node[last])}: set one of them')
@@ -62,8 +82,17 @@ def override(config, changes):
   return config
 
 
-def convert(value, default, key):
-  """`value`, a string from the command line or a Python value, as the type of `default`. Raises ValueError."""
+def convert(value, default, key: str):
+  """Converts a value to the type of a default.
+
+  Args:
+    value: a string from the command line, or a Python value.
+    default: the default of the key.
+    key: for messages.
+
+  Raises:
+    ValueError: the value is no such value.
+  """
   want = type(default)
   if isinstance(value, str) and want is not str:
     try:
@@ -83,8 +112,8 @@ def convert(value, default, key):
   return value
 
 
-def flat(config, prefix=''):
-  """Every dotted key and its value."""
+def flat(config, prefix: str = '') -> dict:
+  """Returns every dotted key and its value."""
   out = {}
   for name, value in config.items():
     nested = isinstance(value, config_dict.ConfigDict)
@@ -92,20 +121,26 @@ def flat(config, prefix=''):
   return out
 
 
-def identity(config):
-  """The plain dict that a work directory is claimed by: how a grid is cut into programs changes no run."""
-  unsaid = {'population', *_off(config)}
-  plain = {name: value for name, value in config.to_dict().items() if name not in unsaid}
+def identity(config) -> dict:
+  """Returns the plain dict that a work directory is claimed by.
+
+  How a grid is divided into programs changes no run, so 'population' is left out.
+  """
+  ignored = {'population', *_off(config)}
+  plain = {name: value for name, value in config.to_dict().items() if name not in ignored}
   for key, value in LATER.items():
     *groups, last = key.split('.')
-    node = functools.reduce(lambda found, name: found.get(name, {}), groups, plain)
+    node = functools.reduce(lambda parent, name: parent.get(name, {}), groups, plain)
     if node.get(last) == value or last in node and _unread(key, config):
       del node[last]
   return plain
 
 
-def stored(plain):
-  """The ConfigDict of a work directory's config.json, with the keys of LATER and OFF that `identity` leaves out."""
+def stored(plain: dict):
+  """Returns the ConfigDict of a work directory's config.json.
+
+  The keys of LATER and OFF that `identity` leaves out are put back.
+  """
   config = config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
   for key, value in LATER.items():
     group, last = key.split('.')
@@ -114,17 +149,15 @@ def stored(plain):
   return config
 
 
-def counted(config):
-  """{dotted key: value} of what sets one run apart from another, for hashes: keys of LATER only where they differ."""
+def counted(config) -> dict:
+  """Returns {dotted key: value} of the keys that count for the hash of a run."""
   off = tuple(f'{group}.' for group in _off(config))
-  said = {key: value for key, value in flat(config).items() if not key.startswith(off)}
-  return {
-    k: v for k, v in said.items() if k not in LATER or v != LATER[k] and not _unread(k, config)
-  }
+  on = {key: value for key, value in flat(config).items() if not key.startswith(off)}
+  return {k: v for k, v in on.items() if k not in LATER or v != LATER[k] and not _unread(k, config)}
 
 
 def _unread(key, config):
-  """Whether a key of LATER is none that this run reads: pairs of segments are made in pre-training, for an encoder."""
+  """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
   return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
 
 

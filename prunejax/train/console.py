@@ -1,4 +1,4 @@
-"""Lines for a person: how numbers and times are written, how fast a run is, and where a line goes."""
+"""Console lines: how numbers, times and rates are written, and how a line is printed."""
 
 import sys
 import time
@@ -6,37 +6,39 @@ import time
 PATIENCE = 30.0  # seconds of silence after which a run that goes on prints a line
 
 
-def say(line):
+def say(line: str):
   """Prints a line at once, also into a pipe."""
   print(line, flush=True, file=sys.stdout)
 
 
-def silent(line):
-  """Prints nothing: for the processes of a run that do not print."""
+def silent(line: str):
+  """Prints nothing, for the processes of a run that do not print."""
 
 
-def number(value) -> str:
-  """Four significant digits, no noise."""
+def number(value: float) -> str:
+  """Returns a number with four significant digits."""
   return f'{value:.4g}' if abs(value) < 1e4 else f'{value:.3e}'
 
 
-def clock(seconds) -> str:
-  """'1:02:03', '4:05'."""
+def clock(seconds: float) -> str:
+  """Returns a time as '1:02:03' or '4:05'."""
   seconds = max(int(round(seconds)), 0)
   hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 class Silence:
-  """How long nothing has been printed. `over()` is true after `PATIENCE` seconds, and starts the wait anew."""
+  """Measures how long nothing has been printed."""
 
   def __init__(self):
     self.broken()
 
   def broken(self):
+    """Starts the wait anew."""
     self._since = time.perf_counter()
 
-  def over(self):
+  def over(self) -> bool:
+    """Returns whether `PATIENCE` seconds have passed, and then starts the wait anew."""
     if time.perf_counter() - self._since < PATIENCE:
       return False
     self.broken()
@@ -44,18 +46,18 @@ class Silence:
 
 
 class Pace:
-  """Steps a second since step `since`, at which it was made, and the time left to step `stop`."""
+  """Measures steps a second from step `since`, at which it is made, and the time left to `stop`."""
 
-  def __init__(self, since, stop):
+  def __init__(self, since: int, stop: int):
     self.since, self.stop, self._began = since, stop, time.perf_counter()
 
-  def rate(self, step) -> float | None:
-    """Steps a second up to `step`; None where no step has passed."""
+  def rate(self, step: int) -> float | None:
+    """Returns steps a second up to `step`; None if no step has passed."""
     if step <= self.since:
       return None
     return (step - self.since) / max(time.perf_counter() - self._began, 1e-9)
 
-  def words(self, step) -> str:
-    """'31.2 steps/s  left 0:12  ', or '' where no step has passed."""
+  def words(self, step: int) -> str:
+    """Returns '31.2 steps/s  left 0:12  ', or '' if no step has passed."""
     rate = self.rate(step)
     return f'{rate:.1f} steps/s  left {clock((self.stop - step) / rate)}  ' if rate else ''

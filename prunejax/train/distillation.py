@@ -1,8 +1,8 @@
-"""Soft targets: what a teacher says to each training batch, as arrays of the batch (Hinton, Vinyals & Dean 2015).
+"""Soft targets: the logits of a teacher as arrays of each training batch (Hinton et al. 2015).
 
-The teacher's weights are in no state and in no compiled step: they are not trained, not saved with a checkpoint, and
-one copy serves all members of a population. A batch is a pure function of its step, and so is what the teacher says to
-it, without dropout; a resumed run sees the very same targets.
+The teacher's weights are in no state and in no compiled step. They are neither trained nor saved
+with a checkpoint, and one copy serves all members of a population. A batch is a pure function of
+its step, and the teacher runs without dropout. So a resumed run sees the same targets.
 """
 
 import functools
@@ -16,18 +16,25 @@ from prunejax.train import families, inputs
 PREFIX = 'teacher_'  # of the arrays of a batch
 
 
-def with_soft_targets(recipe, source, data):
-  """`data` whose training batches also hold 'teacher_<head>', float32 logits [b, ...] of the teacher's heads.
+def with_soft_targets(recipe, source: inputs.Source, data: inputs.Data) -> inputs.Data:
+  """Adds 'teacher_<head>', float32 logits [b, ...], to training batches if there is a teacher.
 
-  The same data without a teacher. Raises ValueError, before anything is compiled, for a teacher with another
-  vocabulary, other heads, another number of classes, or too few positions.
+  Args:
+    recipe: a `recipe.Recipe`.
+    source: its source.
+    data: its data, returned as it is if there is no teacher.
+
+  Raises:
+    ValueError: the teacher has another vocabulary, other heads, another number of classes, or too
+      few positions. Nothing is compiled yet.
   """
   c = recipe.distill
   if not c.teacher:
     return data
   if data.task and not data.task.classes:
     raise ValueError(
-      f'distill.teacher={c.teacher!r}: {recipe.data.task} is a regression and has no classes to soften'
+      f'distill.teacher={c.teacher!r}: {recipe.data.task} is a regression and has no classes to'
+      ' soften'
     )
   folder = folder_of(c.teacher)
   kind = families.of_size(source.size)
@@ -54,18 +61,23 @@ def with_soft_targets(recipe, source, data):
     fail(
       f'tells {params["classifier"]["kernel"].shape[-1]} classes, {recipe.data.task} has {outputs}'
     )
-  say = _said(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
+  logits = _logits(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
   params = jax.tree.map(jax.numpy.asarray, params)
 
   def train(step):
     batch = data.train(step)
-    return {**batch, **{PREFIX + head: np.asarray(x) for head, x in say(params, batch).items()}}
+    soft = {PREFIX + head: np.asarray(x) for head, x in logits(params, batch).items()}
+    return {**batch, **soft}
 
   return data._replace(train=train)
 
 
-def folder_of(teacher):
-  """The folder of config.distill.teacher. Raises ValueError when it is none."""
+def folder_of(teacher: str):
+  """Returns the folder of `distill.teacher`.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+  """
   try:
     return inputs.folder_of(teacher)
   except FileNotFoundError as error:
@@ -73,11 +85,11 @@ def folder_of(teacher):
 
 
 @functools.lru_cache(maxsize=8)
-def _said(size, heads, outputs):
-  """(params, batch) -> {head: logits}, compiled once a size."""
+def _logits(size, heads, outputs):
+  """(params, batch) -> {head: logits}, compiled once for each size."""
   model = families.make(size, heads, outputs)
 
-  def said(params, batch):
+  def logits(params, batch):
     places = (batch['positions'],) if 'mlm' in heads else ()
     out = model.apply(
       {'params': params},
@@ -89,7 +101,7 @@ def _said(size, heads, outputs):
     )
     return {head: out[head].astype(jax.numpy.float32) for head in heads}
 
-  return jax.jit(said)
+  return jax.jit(logits)
 
 
 def _fail(teacher, what):

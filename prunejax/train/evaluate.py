@@ -33,46 +33,55 @@ def scores(state, data, program, layout) -> dict:
   return {'dev_loss': held_out.pop('loss'), **held_out, 'train_loss': fit['loss'], **floor}
 
 
-def accuracy(guess, label):
+def accuracy(guess, label) -> float:
+  """Returns the share of right guesses."""
   return float(np.mean(guess == label))
 
 
-def f1(guess, label):
-  """F1 of class 1; 0 when nothing is right."""
+def f1(guess, label) -> float:
+  """Returns the F1 of class 1; 0 if no guess is right."""
   hit = np.sum((guess == 1) & (label == 1))
   return float(2 * hit / max(np.sum(guess == 1) + np.sum(label == 1), 1))
 
 
-def matthews(guess, label):
-  """Matthews correlation, the binary or the many-class one (Gorodkin 2004); 0 when a side is constant."""
+def matthews(guess, label) -> float:
+  """Returns the Matthews correlation (Gorodkin 2004 for many classes); 0 if a side is constant."""
   classes = max(int(guess.max()), int(label.max())) + 1
   table = np.zeros((classes, classes), np.int64)
   np.add.at(table, (label, guess), 1)
-  true, told, n = table.sum(1), table.sum(0), table.sum()
-  over = float(np.trace(table) * n - true @ told)
-  under = np.sqrt(float(n * n - told @ told)) * np.sqrt(float(n * n - true @ true))
-  return over / under if under else 0.0
+  labels, guesses, n = table.sum(1), table.sum(0), table.sum()
+  covariance = float(np.trace(table) * n - labels @ guesses)
+  spread = np.sqrt(float(n * n - guesses @ guesses)) * np.sqrt(float(n * n - labels @ labels))
+  return covariance / spread if spread else 0.0
 
 
-def pearson(guess, label):
+def pearson(guess, label) -> float:
+  """Returns Pearson's correlation; 0 if a side is constant."""
   return _correlation(stats.pearsonr, guess, label)
 
 
-def spearman(guess, label):
+def spearman(guess, label) -> float:
+  """Returns Spearman's rank correlation; 0 if a side is constant."""
   return _correlation(stats.spearmanr, guess, label)
 
 
-def _correlation(of, guess, label):
-  # A constant prediction has no correlation; it predicts nothing, which is 0.
+def _correlation(statistic, guess, label):
+  # A constant prediction has no correlation. It predicts nothing, so it counts as 0.
   guess, label = np.asarray(guess, np.float64), np.asarray(label, np.float64)
-  return float(of(guess, label).statistic) if np.ptp(guess) and np.ptp(label) else 0.0
+  return float(statistic(guess, label).statistic) if np.ptp(guess) and np.ptp(label) else 0.0
 
 
 METRICS = {f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)}
 
 
 def pretraining(sums, params, batches):
-  """Mean losses and accuracies of `sums` (see objectives.py) over an iterable of batches; 'loss' adds the losses."""
+  """Returns the mean losses and accuracies over batches; 'loss' is the sum of the losses.
+
+  Args:
+    sums: (params, batch) -> {name: (sum, count)}, see objectives.py.
+    params: the parameters.
+    batches: an iterable of batches.
+  """
   total = {}
   for batch in batches:
     for name, (value, count) in sums(params, batch).items():
@@ -83,7 +92,15 @@ def pretraining(sums, params, batches):
 
 
 def finetuning(predict, params, batches, metrics, regression=False):
-  """{'loss', and each of `metrics`} over batches whose 'real' column is 0 at the rows that only pad the last batch."""
+  """Returns {'loss', and each of `metrics`} over batches.
+
+  Args:
+    predict: (params, batch) -> (losses [b], outputs [b, n]), see objectives.py.
+    params: the parameters.
+    batches: an iterable of batches, whose 'real' is 0 in the rows that only pad the last batch.
+    metrics: names of METRICS.
+    regression: the task is a regression.
+  """
   losses, outputs, labels = [], [], []
   for batch in batches:
     real = np.asarray(batch['real']) > 0

@@ -1,4 +1,4 @@
-"""What belongs to each kind of model: an encoder, 'bert', and a decoder, 'gpt2'. One row each."""
+"""Model families, one row each: an encoder, 'bert', and a decoder, 'gpt2'."""
 
 import copy
 import json
@@ -17,20 +17,24 @@ from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.train import objectives
 
 
-class Kind(NamedTuple):
-  """One kind of model.
+class Family(NamedTuple):
+  """One model family.
 
-  module: the Flax module, made of (size, heads, outputs, dtype, initializer).
-  files: `load`, `save` and `read_size` of its Hugging Face folder.
-  config: the class of transformers that says its size.
-  names: {key of config.model: field of that class}.
-  fields: of that class, what the model reads.
-  dropout: those that model.dropout sets.
-  heads: of pre-training; its objective, and how its examples are made: a module with `Recipe`, `stream`, `batch`.
-  recipe: (the group `data` of a config) -> Recipe.
-  predictions: (the same) -> tokens predicted of an example.
-  words: module of its vocabularies. spelled: tokenizer -> arguments of `files.save` that tell it.
-  width: size -> between the two maps of a feed-forward block.
+  Attributes:
+    module: makes the Flax module from (size, heads, outputs, dtype, initializer).
+    files: the module that reads and writes its Hugging Face folder: `load`, `save`, `read_size`.
+    config: the class of transformers that holds its size.
+    names: {key of the group `model` of a config: field of that class}.
+    fields: the fields of that class that the model reads.
+    dropout: the fields that `model.dropout` sets.
+    heads: the heads of pre-training.
+    objective: makes the objective of pre-training, see objectives.py.
+    examples: the module that makes examples: `Recipe`, `stream`, `batch`.
+    recipe: (group `data` of a recipe) -> Recipe of that module.
+    predictions: (group `data` of a recipe) -> tokens to predict of an example.
+    words: the module of its vocabularies.
+    spelled: tokenizer -> arguments of `files.save` that describe the vocabulary.
+    width: size -> width between the two maps of a feed-forward block.
   """
 
   module: Any
@@ -60,8 +64,8 @@ _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
 
-KINDS = {
-  'bert': Kind(
+FAMILIES = {
+  'bert': Family(
     bert.Bert,
     bert_hf,
     transformers.BertConfig,
@@ -92,7 +96,7 @@ KINDS = {
     },
     width=lambda size: size.intermediate_size,
   ),
-  'gpt2': Kind(
+  'gpt2': Family(
     gpt2.Gpt2,
     gpt2_hf,
     transformers.GPT2Config,
@@ -118,69 +122,91 @@ KINDS = {
 }
 
 
-def named(name, where):
-  """The Kind called `name`. Raises ValueError naming `where` it came from."""
-  if name not in KINDS:
-    raise ValueError(f'{where} is of model_type {name!r}: expected one of {", ".join(KINDS)}')
-  return KINDS[name]
+def named(name: str, where) -> Family:
+  """Returns the family of a name.
+
+  Args:
+    name: a model_type of transformers.
+    where: the file that the name comes from.
+
+  Raises:
+    ValueError: there is no such family.
+  """
+  if name not in FAMILIES:
+    raise ValueError(f'{where} is of model_type {name!r}: expected one of {", ".join(FAMILIES)}')
+  return FAMILIES[name]
 
 
-def in_folder(folder):
-  """The Kind that a Hugging Face folder holds; without a model_type it is taken for a BERT."""
+def in_folder(folder) -> Family:
+  """Returns the family of a Hugging Face folder; without a model_type it is BERT's."""
   path = pathlib.Path(folder) / 'config.json'
   return named(hf_directory.read_config(folder).get('model_type', 'bert'), path)
 
 
-def of_size(size):
-  """The Kind whose size a config of transformers is."""
-  return KINDS[size.model_type]
+def of_size(size) -> Family:
+  """Returns the family of a size, a config of transformers."""
+  return FAMILIES[size.model_type]
 
 
-def size_of(fields):
-  """A size from a dict of its fields, 'model_type' among them."""
-  return KINDS[fields['model_type']].config(
+def size_of(fields: dict):
+  """Returns a size from a dict of its fields, with 'model_type' among them."""
+  return FAMILIES[fields['model_type']].config(
     **{k: v for k, v in fields.items() if k != 'model_type'}
   )
 
 
-def parsed(text):
-  """A size from its JSON."""
+def parsed(text: str):
+  """Returns a size from its JSON."""
   return size_of(json.loads(text))
 
 
-def fresh_size(kind, sizes, vocab_size):
-  """A size of the family. sizes: {key of SIZE_KEYS: number}, as the group `model` of a config has."""
-  fields = {field: sizes[key] for key, field in kind.names.items()}
-  return kind.config(vocab_size=vocab_size, **fields)
+def fresh_size(family: Family, sizes: dict, vocab_size: int):
+  """Returns the size of a fresh model.
+
+  Args:
+    family: its family.
+    sizes: {key of SIZE_KEYS: number}, as the group `model` of a config has.
+    vocab_size: pieces of its vocabulary.
+  """
+  fields = {field: sizes[key] for key, field in family.names.items()}
+  return family.config(vocab_size=vocab_size, **fields)
 
 
-def with_dropout(size, rate):
-  """A copy of `size` whose model drops the share `rate`."""
+def with_dropout(size, rate: float):
+  """Returns a copy of a size with another dropout rate."""
   size = copy.deepcopy(size)
   for field in of_size(size).dropout:
     setattr(size, field, rate)
   return size
 
 
-def read_only(kind, size):
-  """`size` with what the model reads alone: two folders of one size are one program."""
-  fields = {field: getattr(size, field) for field in kind.fields if hasattr(size, field)}
+def read_only(family: Family, size):
+  """Returns a size with only the fields that the model reads, so that equal sizes compare equal."""
+  fields = {field: getattr(size, field) for field in family.fields if hasattr(size, field)}
   return size_of({**fields, 'model_type': size.model_type})
 
 
-def heads(kind, task):
-  """The heads of a run on a task, or, where `task` is empty, of pre-training."""
-  return ('classifier',) if task else kind.heads
+def heads(family: Family, task) -> tuple[str, ...]:
+  """Returns the heads of a run on a task, or of pre-training if `task` is empty."""
+  return ('classifier',) if task else family.heads
 
 
-def save(folder, params, size, tokenizer, dtype='float32'):
-  """Writes a model and its vocabulary, where there is one, as a Hugging Face folder."""
-  kind = of_size(size)
-  told = {} if tokenizer is None else kind.spelled(tokenizer)
-  kind.files.save(folder, params, size, dtype=dtype, **told)
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32'):
+  """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none."""
+  family = of_size(size)
+  vocabulary = {} if tokenizer is None else family.spelled(tokenizer)
+  family.files.save(folder, params, size, dtype=dtype, **vocabulary)
 
 
-def make(size, heads, outputs=2, dtype=jnp.float32, initializer='normal'):
-  """The Flax module. size: JSON of a size."""
+def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal'):
+  """Makes the Flax module of a size.
+
+  Args:
+    size: a size as JSON.
+    heads: names of heads.
+    outputs: numbers that the head of a task puts out.
+    dtype: of the computation.
+    initializer: 'normal' or 'fan_in'.
+  """
   size = parsed(size)
   return of_size(size).module(size, heads, outputs, dtype, initializer)

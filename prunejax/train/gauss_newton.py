@@ -1,34 +1,45 @@
-"""The outputs whose half squared error curves as a loss does: what Levenberg-Marquardt forms ask of a model.
+"""Outputs whose half squared error has the curvature of a loss, for Levenberg-Marquardt forms.
 
-LeCun et al. (1990) and Hassibi & Stork (1993) take the loss to be half a squared error E of outputs o, whose second
-derivative without its f'' terms is J'J, J = do/dw. A loss of logits z has (dz/dw)' A (dz/dw) there, A its second
-derivative by z. So any R with R'R = A turns logits into outputs, R z, that have the curvature of the loss itself, its
-generalised Gauss-Newton matrix (Schraudolph, 2002). R is constant: nothing is differentiated through it.
+LeCun et al. (1990) and Hassibi & Stork (1993) take the loss to be half a squared error of outputs
+o. Its second derivative without the f'' terms is J'J with J = do/dw. A loss of logits z has
+(dz/dw)' A (dz/dw) there, with A its second derivative by z. So any R with R'R = A turns logits into
+outputs R z that have the curvature of the loss itself, its generalised Gauss-Newton matrix
+(Schraudolph, 2002). R is constant: nothing is differentiated through it.
 """
 
 import jax
 import jax.numpy as jnp
 
-MOST = 64  # outputs of an example that are told one by one: each costs a gradient
-SKETCH = 16  # random sums in the place of more
+MOST = 64  # outputs of an example that are used as they are: each costs a gradient
+SKETCH = 16  # random sums that replace more than MOST outputs
 
 
 def of_softmax(logits, weights=1.0):
-  """R z for a cross-entropy of logits [..., classes] and constant weights [...]: A = diag(p) - p p'."""
+  """Returns R z for a cross-entropy, where A = diag(p) - p p'.
+
+  Args:
+    logits: float [..., classes].
+    weights: of the examples, float [...], constant.
+  """
   chance = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
   apart = logits - jnp.sum(chance * logits, -1, keepdims=True)
   return jnp.sqrt(chance * jnp.asarray(weights)[..., None]) * apart
 
 
 def of_square(out):
-  """R z for a squared error, without the half: A = 2."""
+  """Returns R z for a squared error without the factor 1/2, where A = 2."""
   return jnp.sqrt(2.0) * out
 
 
 def sketched(outputs, rng):
-  """Outputs of one example as a vector: themselves, or, of more than `MOST`, `SKETCH` sums of them with random signs.
+  """Returns the outputs of one example as a vector, or `SKETCH` random sums of more than `MOST`.
 
-  J'J of the sums is that of the outputs on average over keys: the signs are independent.
+  The signs in the sums are random and independent. So on average over keys J'J of the sums is that
+  of the outputs.
+
+  Args:
+    outputs: a tree of arrays.
+    rng: a random key.
   """
   flat = jnp.concatenate([jnp.ravel(part) for part in jax.tree.leaves(outputs)])
   if flat.size <= MOST:

@@ -1,4 +1,4 @@
-"""What a run reads: the model's size, vocabulary and weights, and its batches. Plain arguments in, numpy out."""
+"""What a run reads: the model's size and vocabulary, and batches. Plain arguments in, numpy out."""
 
 import functools
 import pathlib
@@ -16,7 +16,7 @@ NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
 
 class Source(NamedTuple):
-  """Where a model comes from. `folder` is None for a fresh one."""
+  """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model."""
 
   size: Any
   tokenizer: Any
@@ -24,31 +24,42 @@ class Source(NamedTuple):
 
 
 class Data(NamedTuple):
-  """Batches of one run. `train(step)` is a pure function; `held_out()` and `train_set()` iterate once over theirs."""
+  """Batches of one run."""
 
-  train: Any
-  held_out: Any
-  train_set: Any  # None in pre-training
+  train: Any  # step -> batch, a pure function
+  held_out: Any  # () -> iterator over the held-out batches
+  train_set: Any  # () -> iterator over the training set; None in pre-training
   task: Any  # tasks.Task, None in pre-training
   rows: int  # examples or windows to train on
-  majority: float | None = None  # held-out accuracy of always saying the commonest class
+  majority: float | None = None  # held-out accuracy of always guessing the commonest class
 
 
-def text_of(data):
-  """Twelve hex digits that change with the text that the group `data` of a config names, as it is on this machine.
+def text_of(data) -> str:
+  """Returns 12 hex digits that change with the text that a run reads on this machine.
 
-  '' where its name says which text it is: TFDS, GLUE, the other data sets.
+  Args:
+    data: the group `data` of a config.
+
+  Returns:
+    '' if the name of the data says which text it is: TFDS, GLUE, the other data sets.
   """
   if data.task:
     return pydoc.signature()[:12] if data.task.startswith('pydoc/') else ''
   local = '+'.join(
     source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:')
   )
-  return corpus.key(local, data.root or None, data.cache or None)[-12:] if local else ''
+  if not local:
+    return ''
+  encoding = data.get('encoding', 'utf-8')  # configs written before there was this key lack it
+  return corpus.key(local, data.root or None, data.cache or None, encoding=encoding)[-12:]
 
 
-def folder_of(init):
-  """'nano' is the model in the package; anything else is a folder."""
+def folder_of(init: str) -> pathlib.Path:
+  """Returns the folder of `init`: 'nano' is the model in the package.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+  """
   if init == 'nano':
     if not (NANO / 'model.safetensors').exists():
       raise FileNotFoundError(
@@ -58,40 +69,88 @@ def folder_of(init):
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
     raise FileNotFoundError(
-      f"init={init!r} is no folder: expected 'nano', or a folder with config.json, model.safetensors and the vocabulary"
-      ' as Hugging Face has them'
+      f"init={init!r} is no folder: expected 'nano', or a folder with config.json,"
+      ' model.safetensors and the vocabulary as Hugging Face has them'
     )
   return folder
 
 
-def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
+<<<<<<< HEAD
+def source(
+  init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert', encoding='utf-8'
+) -> Source:
   """Finds size and vocabulary: the folder's when `init` names one, else `fresh_size` (`kinds.SIZE_KEYS`) of a `kind` of
   model and `vocab` or a trained one."""
+=======
+def source(init, fresh_size, vocab, vocab_size, corpus_spec, root, cache, kind='bert') -> Source:
+  """Finds the size and vocabulary of a model.
+
+  Args:
+    init: a folder, whose size and vocabulary are read; '' for a fresh model.
+    fresh_size: {key of `families.SIZE_KEYS`: number} of a fresh model.
+    vocab: a vocabulary file or folder; '' for the folder's, or one that is trained.
+    vocab_size: pieces of a trained vocabulary.
+    corpus_spec: the text to train it on.
+    root: the folder of local text.
+    cache: the folder of the cache.
+    kind: the family of a fresh model.
+
+  Raises:
+    ValueError, FileNotFoundError: the files are missing or do not fit each other.
+  """
+>>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
   if init:
     folder = folder_of(init)
-    of = families.in_folder(folder)
-    tokenizer = of.words.load(vocab or folder)
-    size = of.files.read_size(folder)
+    family = families.in_folder(folder)
+    tokenizer = family.words.load(vocab or folder)
+    size = family.files.read_size(folder)
   else:
+<<<<<<< HEAD
     folder, of = None, families.KINDS[kind]
     tokenizer = (
-      of.words.load(vocab) if vocab else trained(corpus_spec, vocab_size, root, cache, of.words)
+      of.words.load(vocab)
+      if vocab
+      else trained(corpus_spec, vocab_size, root, cache, of.words, encoding)
     )
     size = families.fresh_size(of, fresh_size, tokenizer.get_vocab_size())
+=======
+    folder, family = None, families.FAMILIES[kind]
+    if vocab:
+      tokenizer = family.words.load(vocab)
+    else:
+      tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words)
+    size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
+>>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
   if tokenizer.get_vocab_size() != size.vocab_size:
     raise ValueError(
-      f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model {size.vocab_size}'
+      f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model'
+      f' {size.vocab_size}'
     )
-  return Source(families.read_only(of, size), tokenizer, folder)
+  return Source(families.read_only(family, size), tokenizer, folder)
 
 
-def trained(spec, vocab_size, root, cache, words=wordpiece):
+<<<<<<< HEAD
+def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
   """A vocabulary of the module `words` trained on the corpus, once: the cache keeps it."""
+  name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
+=======
+def trained(spec, vocab_size, root, cache, words=wordpiece):
+  """Returns a vocabulary trained on a corpus. It is trained once and kept in the cache.
+
+  Args:
+    spec: the corpus.
+    vocab_size: the number of pieces.
+    root: the folder of local text.
+    cache: the folder of the cache.
+    words: the module of the vocabulary.
+  """
   name = f'{corpus.key(spec, root, cache)}-{vocab_size}'
+>>>>>>> 17aa5caffebfe79fc5d1c6b7b48eda12866022a1
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
-  tokenizer = words.train(corpus.lines(spec, root=root, cache=cache), vocab_size)
+  lines = corpus.lines(spec, root=root, cache=cache, encoding=encoding)
+  tokenizer = words.train(lines, vocab_size)
   text = (
     ''.join(piece + '\n' for piece in words.pieces(tokenizer))
     if words is wordpiece
@@ -114,18 +173,32 @@ def pretraining_data(
   eval_size,
   part=(0, 1),
   how=pretraining,
+  encoding='utf-8',
 ):
-  """Batches from a corpus: of those to train on `part` (index, count), held-out ones whole.
+  """Returns the batches of pre-training on a corpus.
 
-  how: the module that makes examples: data.pretraining, or data.causal for a decoder.
+  Args:
+    tokenizer: the vocabulary.
+    spec: the corpus.
+    recipe: a Recipe of the module `how`.
+    root: the folder of local text.
+    cache: the folder of the cache.
+    seed: of the order of the data.
+    batch_size: examples a batch, over all processes.
+    eval_batches: the number of held-out batches.
+    eval_size: examples of a held-out batch.
+    part: (index, count), the part of each training batch that is made here.
+    how: the module that makes examples: data.pretraining, or data.causal_lm for a decoder.
   """
   words = tokenizer.to_str()
+  key = corpus.key(spec, root, cache, encoding=encoding)
   train, held = (
-    _stream(how, words, spec, split, recipe, root, cache) for split in ('train', 'validation')
+    _stream(how, words, spec, split, recipe, root, cache, encoding, key)
+    for split in ('train', 'validation')
   )
 
   def held_out():
-    # Always the same held-out examples, whatever the run's seed: losses of different runs can be compared.
+    # The held-out examples do not depend on the seed, so that losses of runs can be compared.
     for i in range(eval_batches):
       yield how.batch(held, 0, i, eval_size)
 
@@ -136,7 +209,20 @@ def pretraining_data(
 def finetuning_data(
   tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
 ):
-  """Batches of a labelled task, as above. `examples` > 0 trains on that many, drawn by `seed`."""
+  """Returns the batches of fine-tuning on a labelled task.
+
+  Args:
+    tokenizer: the vocabulary.
+    name: the task.
+    root: the folder of the data.
+    cache: the folder of the cache.
+    seq_len: tokens of an example.
+    examples: examples to train on, drawn by `seed`; 0 for all.
+    seed: of the order of the data.
+    batch_size: examples a batch, over all processes.
+    eval_size: examples of a held-out batch.
+    part: (index, count), the part of each training batch that is made here.
+  """
   task = tasks.get(name)
   words = tokenizer.to_str()
   train, held = (
@@ -155,12 +241,14 @@ def finetuning_data(
   )
 
 
-# The runs of a grid share their inputs, and what a tokenizer is written as says all about it: each is made once a
-# process.
+# The runs of a grid share their inputs, so each is made once a process. The JSON of a tokenizer
+# identifies it.
 @functools.lru_cache(maxsize=8)
-def _stream(how, words, spec, split, recipe, root, cache):
+def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
+  del key  # it tells one text from another under the same name
   tokenizer = tokenizers.Tokenizer.from_str(words)
-  return how.stream(corpus.load(spec, split, tokenizer, root=root, cache=cache), tokenizer, recipe)
+  part = corpus.load(spec, split, tokenizer, root=root, cache=cache, encoding=encoding)
+  return how.stream(part, tokenizer, recipe)
 
 
 @functools.lru_cache(maxsize=32)
@@ -169,8 +257,16 @@ def _encoded(words, name, split, seq_len, root, cache):
   return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
-def prefetch(batch, start, stop):
-  """Batches start .. stop, made ahead of the step by one thread. The position is the step: nothing else to save."""
+def prefetch(batch, start: int, stop: int):
+  """Iterates over the batches of steps `start` to `stop` - 1, made ahead by one thread.
+
+  A batch is a function of its step, so the position in the data is the step and nothing else.
+
+  Args:
+    batch: step -> batch.
+    start: the first step.
+    stop: the step after the last one.
+  """
   if start >= stop:
     return iter(())
   dataset = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))

@@ -1,4 +1,4 @@
-"""The train loop, one for a single run and for many that are one program. Killed at any point, it resumes."""
+"""The train loop: one for a single run and for many runs in one program. A killed run resumes."""
 
 import contextlib
 import json
@@ -45,9 +45,9 @@ class Run(NamedTuple):
 
 
 class Engine(NamedTuple):
-  """How the loop steps the states of its members, which are called by their places. A single run has place 0."""
+  """How the loop steps the state of its members and reads it. A single run is at place 0."""
 
-  members: int  # how many there are, those that are done included
+  members: int  # number of members, those that have ended included
   step: Callable  # (state, batch, places that train) -> (state, {metric: [] or [places]})
   batch: Callable  # step number -> batch, numpy, this process's part
   start: Callable  # iterable of (place, its first state) -> state
@@ -77,21 +77,24 @@ def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
     config: a ConfigDict with the keys of configs/base.py.
     folder: the work directory; one that holds another config is refused.
     title: starts each console line.
-    compiled: a `program.Compiled` that several runs of a process share. None: this run compiles for itself.
+    compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
     say: prints a line.
 
   Returns:
-    dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names), 'mask_hash', 'bytes' (of the
-    dense parameters), 'seconds', 'steps'. The same is in `folder`/result.json, the final weights in `folder`/model.
+    A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
+    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps'. `folder`/result.json holds
+    the same, `folder`/model the final weights.
 
   Raises:
-    ValueError, FileNotFoundError: one line naming the key or file. FloatingPointError: a loss that is not finite.
-    preemption.Preempted: SIGTERM came, and the step it came in is saved (also when `checkpoint.every` is 0).
+    ValueError, FileNotFoundError: wrong input; the message names the key or file.
+    FloatingPointError: a loss that is not finite.
+    preemption.Preempted: SIGTERM came, and the step it came in is saved (also when
+      `checkpoint.every` is 0).
   """
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
-  # Whatever can be refused is refused here: nothing is compiled yet, and nothing written.
+  # Wrong input is refused here, before anything is compiled or written.
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
@@ -126,7 +129,7 @@ def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
 
 
 def single(run, functions, abstract, mesh, engines) -> Engine:
-  """The engine of one run. Its jitted step is taken from the dict `engines`, or added to it."""
+  """Makes the engine of one run. Its step is taken from the dict `engines`, or added to it."""
   rules = tuple(run.recipe.mesh.rules)
   shardings = sharding.shard(abstract, mesh, rules)
   key = ('single', program.program_key(run.recipe, run.source), mesh)
@@ -154,7 +157,7 @@ def single(run, functions, abstract, mesh, engines) -> Engine:
 
 
 def train_members(engine, functions, runs, saves, first_state, *, settle, say, title, cost):
-  """Trains the members of an engine to their ends, from the newest checkpoint if there is one.
+  """Trains the members of an engine, from the newest checkpoint if there is one.
 
   Args:
     engine: an `Engine`.
@@ -165,7 +168,7 @@ def train_members(engine, functions, runs, saves, first_state, *, settle, say, t
     settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
     say: prints a line.
     title: starts the lines that are about all members.
-    cost: {place: seconds that it has cost already}.
+    cost: {place: seconds that the run has cost already}.
 
   Raises:
     preemption.Preempted: SIGTERM came; the step it came in is saved.
@@ -258,10 +261,11 @@ def finish(run, engine, functions, state, log, seconds) -> dict:
 
   Args:
     run: its Run.
-    engine, functions: as in `train_members`.
+    engine: as in `train_members`.
+    functions: as in `train_members`.
     state: the state of the run.
     log: its `metrics_log.Log`.
-    seconds: () -> what the run has cost so far.
+    seconds: () -> the seconds that the run has cost so far.
   """
   recipe, source = run.recipe, run.source
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
@@ -308,7 +312,7 @@ def _restored(engine, manager, saves, live, clock, title, say):
 
 
 def _first_states(engine, functions, live, first_state, say):
-  """(place, state of step 0) of each member, one after the other: memory may hold them only stacked."""
+  """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
     if run.recipe.log.who_pays:
@@ -318,7 +322,7 @@ def _first_states(engine, functions, live, first_state, say):
 
 
 def _log(run, start, together, say):
-  """The log of a run; of members that train together no line is printed but one about all."""
+  """The log of a run. Runs that train together print nothing: one line is about all of them."""
   return metrics_log.Log(
     run.folder if distributed.first() else None,
     run.title,
@@ -344,7 +348,7 @@ def _due(every, at, run):
 
 
 def _failures(pending, live, history, at, opt_state, engine):
-  """[(place, error)] of members that are not finite; the metrics of the others join their history."""
+  """[(place, error)] of members that are not finite. Appends the metrics of the others."""
   if not pending:
     return []
   fetched = jax.device_get(pending)
@@ -383,7 +387,7 @@ def _write(engine, state, live, logged, logs, history, at):
 
 
 class _Clock:
-  """Seconds that each member has cost: what passes is divided among the members it is charged to."""
+  """Seconds that each member has cost. Time that passes is divided among the members at work."""
 
   def __init__(self, cost):
     self.spent, self._since = dict(cost), time.perf_counter()
@@ -398,7 +402,7 @@ class _Clock:
 
 
 class _Progress:
-  """Console lines: about all members of a program, or a sign of life where nothing is logged."""
+  """Console lines about all members of a program, and about runs that log nothing for a while."""
 
   def __init__(self, title, members, say):
     self._title, self._members, self._say = title, members, say
@@ -409,13 +413,13 @@ class _Progress:
     self._pace = console.Pace(at, stop)
 
   def alive(self, at, metrics, live):
-    """A line where there has been none for a while."""
+    """Prints a line if there has been none for a while."""
     if self._silence.over():
       losses = np.atleast_1d(np.asarray(metrics['loss']))
       self._line(at, {place: {'loss': losses[place]} for place in live}, live)
 
   def wrote(self, at, rows, live):
-    """After rows were written; the log of a single run has printed them itself."""
+    """Is called after rows were written. The log of a single run has printed them."""
     self._silence.broken()
     if self._members > 1:
       self._line(at, rows, live)

@@ -15,12 +15,18 @@ from prunejax.train import console
 
 
 class Log:
-  """Writes the metrics of one run. `title` starts each console line; rows after step `start` are written anew.
+  """Writes the metrics of one run.
 
-  Without a folder it writes nothing: one process of a run is enough.
+  Args:
+    folder: the work directory; None to write nothing, for all processes of a run but the first.
+    title: starts each console line.
+    steps: of the run.
+    start: the step at which the run resumes; rows of later steps are removed.
+    tensorboard: write TensorBoard files.
+    say: prints a line.
   """
 
-  def __init__(self, folder, title, steps, *, start=0, tensorboard=True, say=print):
+  def __init__(self, folder, title: str, steps: int, *, start=0, tensorboard=True, say=print):
     self.title, self.steps, self.say, self._pace, self._file = title, steps, say, None, None
     if folder is None:
       return
@@ -34,11 +40,17 @@ class Log:
     )
 
   def start(self, step):
-    """The clock of the rate starts here, after the first step has compiled."""
+    """Starts the clock of the rate, after the first step has compiled."""
     self._pace = console.Pace(step, self.steps)
 
   def write(self, step, kind, values):
-    """One row of numbers: to the file and the board, and as a line a person can read."""
+    """Writes a row of numbers to the file and to TensorBoard, and prints it as a line.
+
+    Args:
+      step: the number of the step.
+      kind: 'train' or 'eval'.
+      values: {name: number}.
+    """
     if self._file is None:
       return
     values = {name: float(v) for name, v in values.items()}
@@ -59,6 +71,7 @@ class Log:
     self.say(f'{self.title}  {kind} {step}/{self.steps}  {pace}{shown}')
 
   def close(self):
+    """Closes the files; what an object store has not yet is sent."""
     if self._file is None:
       return
     self._file.close()
@@ -68,7 +81,7 @@ class Log:
 
 
 class _Mirror:
-  """A local folder whose files come to an object store from time to time and at the end; a local one is itself."""
+  """A local folder that is copied to an object store now and then; for a local folder, itself."""
 
   def __init__(self, folder):
     self.folder, self._due, self._sent = folder, 0.0, {}
@@ -76,7 +89,7 @@ class _Mirror:
     self.here = files.path(self._scratch.name) if self._scratch else folder
 
   def sync(self):
-    """Sends what has grown, unless it was sent a moment ago. A store that refuses is asked again later."""
+    """Sends what has grown, unless that was done a moment ago. A failed send is tried later."""
     if self._scratch and time.monotonic() >= self._due:
       began = time.monotonic()
       with contextlib.suppress(OSError):
@@ -97,7 +110,7 @@ class _Mirror:
 
 
 def _kept(path, start, steps):
-  """The rows that a run going on at step `start` will not write: a killed one wrote more, and half a one."""
+  """The rows that a run that resumes at step `start` will not write again."""
   lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
   rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)

@@ -1,8 +1,10 @@
-"""What a step minimises, and what a held-out batch is measured by. Each takes a model and returns pure functions.
+"""What a step minimises, and what a held-out batch is measured by.
 
-The last of them is residuals(params, batch) -> outputs that curve as the loss does without a teacher;
-see gauss_newton.py.
+Each objective takes a model and returns pure functions. The last is residuals(params, batch) ->
+outputs with the curvature of the loss without a teacher; see gauss_newton.py.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +17,21 @@ def _inputs(batch):
   return batch['input_ids'], batch['segment_ids'], batch['valid']
 
 
-def distillation(temperature=2.0, weight=0.5):
-  """The soft part of an objective, for its argument `soft` (Hinton, Vinyals & Dean 2015).
+def distillation(temperature: float = 2.0, weight: float = 0.5) -> Callable:
+  """Makes the soft part of an objective, for its argument `soft` (Hinton, Vinyals & Dean 2015).
 
-  A loss becomes weight T^2 KL(teacher at T || model at T) + (1 - weight) loss, both distributions being the softmax of
-  logits / T, for each head that the batch holds the teacher's logits of, as 'teacher_<head>' (train/distillation.py).
+  A loss becomes weight T^2 KL(teacher at T || model at T) + (1 - weight) loss. Both distributions
+  are the softmax of logits / T. The batch holds the teacher's logits of each head as
+  'teacher_<head>' (train/distillation.py).
 
-  Returns: soft(loss, out, batch, weights={}) -> (loss, metrics with 'teacher_kl', the divergence at T). out: {head:
-  logits}. weights: {head: weights of its positions}, where not all count alike.
+  Args:
+    temperature: T.
+    weight: of the soft targets, in [0, 1].
+
+  Returns:
+    A function (loss, out, batch, weights={}) -> (loss, metrics with 'teacher_kl', the divergence at
+    T). `out` is {head: logits}. `weights` is {head: weights of its positions}, for heads whose
+    positions do not all count alike.
   """
   if not 0 < temperature < float('inf'):
     raise ValueError(f'distillation: temperature={temperature} must be above 0')
@@ -32,12 +41,12 @@ def distillation(temperature=2.0, weight=0.5):
   def soft(loss, out, batch, weights={}):  # noqa: B006 (read only)
     total = 0.0
     for head, logits in out.items():
-      told = jax.lax.stop_gradient(batch[f'teacher_{head}'])
-      apart = optax.losses.kl_divergence_with_log_targets(
-        jax.nn.log_softmax(logits / temperature), jax.nn.log_softmax(told / temperature)
+      teacher = jax.lax.stop_gradient(batch[f'teacher_{head}'])
+      divergence = optax.losses.kl_divergence_with_log_targets(
+        jax.nn.log_softmax(logits / temperature), jax.nn.log_softmax(teacher / temperature)
       )
-      counts = weights.get(head, jnp.ones(apart.shape))
-      total += (apart * counts).sum() / jnp.maximum(counts.sum(), 1)
+      counts = weights.get(head, jnp.ones(divergence.shape))
+      total += (divergence * counts).sum() / jnp.maximum(counts.sum(), 1)
     return weight * temperature**2 * total + (1 - weight) * loss, {'teacher_kl': total}
 
   return soft
@@ -49,11 +58,15 @@ def _hard(loss, out, batch, weights=None):
 
 
 def pretraining(model, soft=_hard):
-  """BERT's objective: masked-LM plus next-sentence cross-entropy.
+  """Makes BERT's objective: masked-LM plus next-sentence cross-entropy.
+
+  Args:
+    model: a Flax module.
+    soft: of `distillation`, for a run with a teacher.
 
   Returns:
-    (loss_fn(params, batch, rng, deterministic=False) -> (loss, metrics), sums(params, batch) -> dict of sums and their
-    counts, for evaluation over many batches: mean of x = x / count_x, residuals).
+    loss_fn(params, batch, rng, deterministic=False) -> (loss, metrics); sums(params, batch) ->
+    {name: (sum, count)}, whose totals over many batches give means; and residuals.
   """
 
   def terms(params, batch, **how):
@@ -66,8 +79,8 @@ def pretraining(model, soft=_hard):
     out, mlm, nsp = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
     mlm_loss, nsp_loss = mlm.sum() / jnp.maximum(batch['weights'].sum(), 1), nsp.mean()
     logits = {head: out[head] for head in ('mlm', 'nsp')}
-    loss, told = soft(mlm_loss + nsp_loss, logits, batch, {'mlm': batch['weights']})
-    return loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss, **told}
+    loss, metrics = soft(mlm_loss + nsp_loss, logits, batch, {'mlm': batch['weights']})
+    return loss, {'mlm_loss': mlm_loss, 'nsp_loss': nsp_loss, **metrics}
 
   def sums(params, batch):
     out, mlm, nsp = terms(params, batch, deterministic=True)
@@ -92,10 +105,7 @@ def pretraining(model, soft=_hard):
 
 
 def causal(model, soft=_hard):
-  """A decoder's objective: cross-entropy of the token after each.
-
-  Returns: as `pretraining`.
-  """
+  """Makes a decoder's objective, the cross-entropy of each next token; see `pretraining`."""
 
   def terms(params, batch, **how):
     out = model.apply({'params': params}, *_inputs(batch), **how)['lm']
@@ -121,11 +131,16 @@ def causal(model, soft=_hard):
 
 
 def finetuning(model, regression=False, soft=_hard):
-  """Classification by cross-entropy, or regression by squared error (GLUE's STS-B).
+  """Makes the objective of a task: cross-entropy, or squared error for a regression (STS-B).
+
+  Args:
+    model: a Flax module.
+    regression: the task is a regression.
+    soft: of `distillation`, for a run with a teacher.
 
   Returns:
-    (loss_fn(params, batch, rng) -> (loss, metrics), predict(params, batch) -> (per-example loss [b], outputs [b, n]),
-    residuals).
+    loss_fn(params, batch, rng) -> (loss, metrics); predict(params, batch) -> (loss of each example
+    [b], outputs [b, n]); and residuals.
   """
 
   def terms(params, batch, **how):
@@ -154,11 +169,18 @@ def finetuning(model, regression=False, soft=_hard):
 
 
 def flops(size, params, seq_len, predictions):
-  """Matmul FLOPs of one training example: 6 a weight a token it meets, 12 length x hidden a layer for attention.
+  """Returns the matmul FLOPs of one training example.
 
-  The word table counts where it multiplies (the softmax, at predicted positions only), not where it is looked up;
-  BERT's has a map of its own before it. Attention is counted whole, as it is computed, though a decoder
-  looks back only.
+  They are 6 for each weight and token that meet, and 12 length x hidden for each layer's attention.
+  The word table counts where it multiplies (the softmax, at predicted positions only), not where it
+  is looked up; in BERT another map stands before it. Attention is counted whole, as it is computed,
+  though a decoder uses half of it.
+
+  Args:
+    size: of the model.
+    params: its parameters or their shapes.
+    seq_len: tokens of an example.
+    predictions: tokens to predict of an example.
   """
   weights = sum(
     p.size

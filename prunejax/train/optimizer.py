@@ -1,11 +1,12 @@
-"""From recipe to an optax chain: BERT's AdamW, then the pruning links. Numbers that a grid sweeps are data.
+"""From a recipe to an optax chain: BERT's AdamW, then the pruning links.
 
-The peak learning rate, the number of steps and every sparsity are injected hyperparameters: they live in the optimizer
-state, so runs that differ only in them share one compiled program.
+The peak learning rate, the number of steps and every sparsity are injected hyperparameters. They
+live in the optimizer state, so runs that differ only in them share one compiled program.
 """
 
 import inspect
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +15,20 @@ import optax
 import prunejax
 from prunejax.pruning.links import fresh_moments, low_rank, proximal, rewind
 from prunejax.pruning.paths import path_name
-from prunejax.train.recipe import FRACTIONS, IN_THE_LOSS
+from prunejax.train.recipe import FRACTIONS, IN_THE_LOSS, Recipe
+from prunejax.train.specs import Spec
 
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 
 
-def make(recipe) -> optax.GradientTransformationExtraArgs:
-  """The chain of a run: penalties of the loss, clip, AdamW, learning rate, then the links that prune.
+def make(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
+  """Makes the chain of a run: penalties, clip, AdamW, learning rate, then the links that prune.
 
   Args:
     recipe: a `recipe.Recipe`.
 
   Returns:
-    A named chain. Its update takes the raw gradient as `grad`, and what else the criteria need (`observe`).
+    A named chain. Its update takes the raw gradient as `grad=`, and what else the criteria need.
   """
   c = recipe.optimizer
   links = [
@@ -67,25 +69,25 @@ def make(recipe) -> optax.GradientTransformationExtraArgs:
   return optax.named_chain(*links, *pruning)
 
 
-def inject(build, numbers):
-  """`optax.inject_hyperparams` for a factory of keyword numbers: they become data of the state.
+def inject(build: Callable, numbers: dict[str, float]) -> optax.GradientTransformationExtraArgs:
+  """Makes a link of keyword numbers that are data of its state, by `optax.inject_hyperparams`.
 
   Args:
     build: (**numbers) -> an optax transformation.
-    numbers: {name: float}.
+    numbers: {name: number}.
   """
 
-  def factory(**given):
-    return build(**given)
+  def factory(**values):
+    return build(**values)
 
-  # inject_hyperparams finds the numbers by the factory's signature, so it needs one with their names.
+  # inject_hyperparams reads the names of the numbers from the factory's signature.
   kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
   factory.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in numbers])
   return optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(**numbers)
 
 
-def split(schedule) -> tuple[dict, dict]:
-  """({sparsities of a schedule's Spec}, {its other arguments}): what is data, and what is compiled."""
+def split(schedule: Spec) -> tuple[dict, dict]:
+  """Returns the sparsities of a schedule, which are data, and its other arguments."""
   numbers = {k: float(v) for k, v in schedule.arguments.items() if k in FRACTIONS}
   return numbers, {k: v for k, v in schedule.arguments.items() if k not in FRACTIONS}
 
@@ -159,7 +161,7 @@ def _named(key, link):
 
 
 def _shape_link(c):
-  """`rate_shape` as a link. How long a run lasts is a number too: runs of any length share a program."""
+  """`rate_shape` as a link. The steps are data: runs of any length share a program."""
   build = lambda steps, ramp: optax.scale_by_schedule(rate_shape(steps, c.warmup, c.sawtooth, ramp))
   return inject(build, {'steps': float(c.horizon), 'ramp': float(_ramp(c.horizon, c.warmup))})
 
@@ -168,17 +170,18 @@ def _ramp(steps, warmup):
   return max(round(steps * warmup), 1) if warmup else 0
 
 
-def rate_shape(steps, warmup, sawtooth=0, ramp=None):
-  """step -> share of the peak: linear warm-up, then linear to 0.
+def rate_shape(steps, warmup: float, sawtooth: int = 0, ramp=None) -> Callable:
+  """Makes a function step -> share of the peak: linear warm-up, then linear to 0.
 
-  With `sawtooth` the seed code's own accident (Gordon et al. 2020; the trainer is called again for every piece of
-  `sawtooth` steps with a longer horizon): inside piece k the rate falls from 1/(k+1) of the peak to 0.
+  `sawtooth` reproduces an accident of the code of Gordon et al. (2020), which calls the trainer
+  again, with a longer horizon, for every piece of `sawtooth` steps. In piece k the rate falls from
+  1/(k+1) of the peak to 0.
 
   Args:
     steps: the step at which the rate is 0; may be traced.
-    warmup: share of the steps in which the rate rises.
-    sawtooth: steps of one piece, 0 for one decay.
-    ramp: steps of the warm-up; may be traced. None: `warmup` of `steps`.
+    warmup: the share of the steps in which the rate rises.
+    sawtooth: steps of one piece; 0 for one decay.
+    ramp: steps of the warm-up; may be traced. None for `warmup` of `steps`.
   """
   ramp = _ramp(steps, warmup) if ramp is None else ramp
 
@@ -192,12 +195,12 @@ def rate_shape(steps, warmup, sawtooth=0, ramp=None):
   return shape
 
 
-def learning_rate(recipe, step) -> float:
-  """The learning rate of a step, for the log."""
-  c, at = recipe.optimizer, step
+def learning_rate(recipe: Recipe, step: int) -> float:
+  """Returns the learning rate of a step, for the log."""
+  c, shown = recipe.optimizer, step
   for back in c.rounds:
-    at = step - back - 2 + c.rewind_to if step >= back + 2 else at
-  return float(rate_shape(c.horizon, c.warmup, c.sawtooth)(at)) * c.learning_rate
+    shown = step - back - 2 + c.rewind_to if step >= back + 2 else shown
+  return float(rate_shape(c.horizon, c.warmup, c.sawtooth)(shown)) * c.learning_rate
 
 
 def _decays(params):

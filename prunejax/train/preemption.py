@@ -1,4 +1,4 @@
-"""SIGTERM, as a preempted machine gets it: end the step, save, and leave with a status that means "start me again"."""
+"""SIGTERM, which a preempted machine gets: end the step, save, and exit with "start me again"."""
 
 import contextlib
 import itertools
@@ -9,46 +9,52 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-RESTART = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
+RESTART = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes
 
 _asked = itertools.count(1)
 
 
 class Preempted(BaseException):
-  """The command was told to stop, and what it had is saved. Not an Exception: nobody mends it on the way out."""
+  """The command was told to stop, and its state is saved.
+
+  It is no Exception, so that no handler on the way out takes it for an error.
+  """
 
 
 @contextlib.contextmanager
 def guard():
-  """Around a whole command: SIGTERM raises Preempted at once, wherever the main thread is. A second one ends it."""
+  """Surrounds a command: SIGTERM raises Preempted in the main thread at once; a second kills it."""
   with _handler(_raise):
     yield
 
 
 @contextlib.contextmanager
 def notice():
-  """Around a loop that can save: SIGTERM waits until the loop asks.
+  """Surrounds a loop that can save: SIGTERM waits until the loop asks.
 
-  Yields asked() -> bool, to be called once after each step. Over several processes all of them get True at the same
-  call, whichever of them was told. A notice that nobody asked for is passed on when the loop ends. A second SIGTERM,
-  like an interrupt from the keyboard, ends the process at once.
+  A SIGTERM that the loop did not ask for takes effect when the loop ends. A second SIGTERM, like an
+  interrupt from the keyboard, ends the process at once.
+
+  Yields:
+    A function () -> bool, to be called once after each step. Of several processes all get True at
+    the same call, whichever of them got the signal.
   """
   if jax.process_count() > 1:
-    # JAX's own service has the signal there. It knows a step by its number, which may never go back.
+    # JAX's own service handles the signal there. It counts calls, and a count may never go back.
     yield lambda: multihost_utils.reached_preemption_sync_point(next(_asked))
     return
-  told = threading.Event()
-  with _handler(told.set):
-    yield told.is_set
-  if told.is_set():
+  stop = threading.Event()
+  with _handler(stop.set):
+    yield stop.is_set
+  if stop.is_set():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _handler(act):
-  """SIGTERM calls `act` once; after that, and after this, the handler is what it was before."""
+  """Lets SIGTERM call `act` once; the handler of before is put back at the end."""
   if threading.current_thread() is not threading.main_thread():
-    yield  # Python hears signals in the main thread only: whoever runs there decides
+    yield  # Python handles signals in the main thread only
     return
 
   def once(number, frame):

@@ -1,4 +1,4 @@
-"""What a run computes, from its recipe: inputs, compiled functions, first state. Nothing is trained here."""
+"""What a run computes, from its recipe: inputs, compiled functions, first state."""
 
 import hashlib
 import json
@@ -16,14 +16,21 @@ from prunejax.train.step import VIEWS, make_train_step
 
 
 class Compiled(NamedTuple):
-  """What the runs of one command have compiled, so that nothing is compiled twice. `Compiled.empty()` is the first."""
+  """What the runs of a command have compiled, so that nothing is compiled twice.
+
+  Attributes:
+    models: {sizes, heads and the like: `Model`}.
+    programs: {`program_key`: `Program`}.
+    engines: {program key, mesh and the like: the step that the train loop calls}.
+  """
 
   models: dict
   programs: dict
   engines: dict
 
   @classmethod
-  def empty(cls):
+  def empty(cls) -> 'Compiled':
+    """Returns one in which nothing is compiled yet."""
     return cls({}, {}, {})
 
 
@@ -34,11 +41,11 @@ class Model(NamedTuple):
   draw: Callable  # rng -> parameters
   loss: Callable  # (params, batch, rng) -> (loss, metrics)
   measure: Callable  # (params, batch) -> sums or predictions, see objectives.py
-  residuals: Callable  # (params, batch) -> outputs that curve as the loss
+  residuals: Callable  # (params, batch) -> outputs, see gauss_newton.py
 
 
 class Program(NamedTuple):
-  """The compiled functions of a run. Runs that differ in numbers only (see `program_key`) share one."""
+  """The compiled functions of a run; runs with one `program_key` share them."""
 
   model: Any
   draw: Callable  # rng -> parameters
@@ -50,11 +57,14 @@ class Program(NamedTuple):
 
 
 def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
-  """Reads size, vocabulary and data of a run. Raises before anything is compiled or written.
+  """Reads the size, vocabulary and data of a run.
 
   Args:
     recipe: a `recipe.Recipe`.
-    part: (index, count) of what this process computes of a training batch (`sharding.part_of_batch`).
+    part: (index, count), this process's part of a training batch (`sharding.part_of_batch`).
+
+  Raises:
+    ValueError, FileNotFoundError: wrong input; the message names the key or file.
   """
   c = recipe.data
   root, cache = c.root or None, c.cache or None
@@ -67,6 +77,7 @@ def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
     root,
     cache,
     kind=recipe.model.kind,
+    encoding=c.encoding,
   )
   family = families.of_size(source.size)
   source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
@@ -82,16 +93,19 @@ def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
     )
   else:
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
+    how |= dict(encoding=c.encoding)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
   return source, distillation.with_soft_targets(recipe, source, data)
 
 
 def program_key(recipe, source=None) -> str:
-  """Equal for two runs exactly when one compiled program serves both: every number that is data is left out.
+  """Returns a hash that is equal for two runs exactly when one compiled program serves both.
+
+  It leaves out every number that is data.
 
   Args:
     recipe: a `recipe.Recipe`.
-    source: its `inputs.Source`. Without it the key is only comparable between models of one size.
+    source: its `inputs.Source`. Without it the hash does not cover the size of the model.
   """
   plain = {
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
@@ -142,7 +156,7 @@ def _call(spec):
 
 
 def _soft(recipe):
-  """(temperature, weight) of a run with a teacher, else (). The teacher itself is in the batches."""
+  """(temperature, weight) of a run with a teacher, else ()."""
   c = recipe.distill
   return (c.temperature, c.weight) if c.teacher else ()
 
@@ -184,7 +198,7 @@ def build(recipe, source, data, tx, compiled=None) -> Program:
 
 
 def _model(recipe, source, data, models) -> Model:
-  """The model of a run, taken from `models` or added to it: programs with different optimizers share it."""
+  """The model of a run, taken from `models` or added to it; it does not depend on the optimizer."""
   heads = families.heads(families.of_size(source.size), data.task)
   outputs, regression = _outputs(recipe.data.task) or (1, False)
   size = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
@@ -192,33 +206,50 @@ def _model(recipe, source, data, models) -> Model:
   key = (size, heads, outputs, regression, dtype, initializer, soft)
   if key not in models:
     module = families.make(size, heads, outputs, DTYPES[dtype], initializer)
-    taught = {'soft': objectives.distillation(*soft)} if soft else {}
+    distilled = {'soft': objectives.distillation(*soft)} if soft else {}
     if heads == ('classifier',):
-      loss, measure, residuals = objectives.finetuning(module, regression, **taught)
+      loss, measure, residuals = objectives.finetuning(module, regression, **distilled)
     else:
-      loss, measure, residuals = families.of_size(module.size).objective(module, **taught)
+      loss, measure, residuals = families.of_size(module.size).objective(module, **distilled)
     draw = jax.jit(lambda rng: _drawn(module, rng))
     models[key] = Model(module, draw, loss, jax.jit(measure), residuals)
   return models[key]
 
 
-def abstract_state(recipe, program, tx):
-  """The shapes of a state. Raises ValueError for a pruning group that does not fit the leaves."""
+def abstract_state(recipe, program: Program, tx) -> dict:
+  """Returns the shapes of a state.
+
+  Raises:
+    ValueError: a pruning group does not fit the leaves.
+  """
   rng = jax.random.key(recipe.seed)
   params = jax.eval_shape(program.draw, rng)
   return jax.eval_shape(lambda p: _state(p, tx, rng), params)
 
 
-def check_step(recipe, program, abstract, batch):
-  """Traces a step whose criteria look at the batch. Raises ValueError for leaves that they cannot score."""
+def check_step(recipe, program: Program, abstract: dict, batch: dict):
+  """Traces a step if a criterion needs more of a batch than its gradient.
+
+  Raises:
+    ValueError: a criterion cannot score its leaves.
+  """
   if any(group.criterion().needs - {'grad'} for group in recipe.prune):
     jax.eval_shape(program.step, abstract, batch)
 
 
-def pretrained(recipe, source, program, shapes):
-  """The weights in the folder of `init`, or None. Raises ValueError when they are another model's.
+def pretrained(recipe, source: inputs.Source, program: Program, shapes: dict) -> dict | None:
+  """Reads the weights in the folder of `init`, if there is one.
 
-  A fine-tuned model brings its classifier along, unless the task has another number of classes.
+  The classifier of a fine-tuned model is read too, unless the task has another number of classes.
+
+  Args:
+    recipe: a `recipe.Recipe`.
+    source: its source.
+    program: its program.
+    shapes: the shapes of its parameters.
+
+  Raises:
+    ValueError: the weights are another model's.
   """
   if source.folder is None or not recipe.pretrained:
     return None
@@ -235,8 +266,8 @@ def pretrained(recipe, source, program, shapes):
   return loaded
 
 
-def initial_state(recipe, program, tx, loaded=None) -> dict:
-  """The state of step 0: the weights `loaded`, whatever they lack drawn by `seed`."""
+def initial_state(recipe, program: Program, tx, loaded: dict | None = None) -> dict:
+  """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`."""
   rng = jax.random.key(recipe.seed)
   params = program.draw(rng)
   if loaded is not None:

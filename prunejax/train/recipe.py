@@ -1,4 +1,4 @@
-"""One run in plain values: a config is checked here, once, and nothing behind this door sees it again."""
+"""A run in plain values. `resolve` checks a config, once, and no other file reads one."""
 
 import math
 import re
@@ -14,14 +14,14 @@ from prunejax.train import configs, families, sharding, specs
 from prunejax.train.specs import Spec
 from prunejax.train.step import VIEWS
 
-# Arguments of schedules that are sparsities: data of a compiled program, as is the seed of a criterion.
+# Arguments of schedules that are sparsities. They are data of a compiled program.
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')
 IN_THE_LOSS = ('l1_penalty', 'l2_penalty')
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Model(NamedTuple):
-  """The group `model` of a config: see configs/base.py for every field of this and the next ones."""
+  """The group `model` of a config; configs/base.py explains each field."""
 
   kind: str
   hidden_size: int
@@ -35,10 +35,13 @@ class Model(NamedTuple):
 
 
 class Data(NamedTuple):
+  """The group `data` of a config; configs/base.py explains each field."""
+
   corpus: str
   task: str
   root: str
   cache: str
+  encoding: str
   vocab: str
   vocab_size: int
   seq_len: int
@@ -49,8 +52,13 @@ class Data(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-  """rewind: Spec of a function step -> bool, or None. rounds: the steps after which weights go back. horizon: steps in
-  which the learning rate falls to 0, all or those of the last round."""
+  """The group `optimizer` of a config; configs/base.py explains the fields that are not here.
+
+  Attributes:
+    rewind: makes a function step -> bool, the steps at which weights go back; None for never.
+    rounds: the steps after which weights go back.
+    horizon: the steps in which the learning rate falls to 0: all, or those of the last round.
+  """
 
   learning_rate: float
   warmup: float
@@ -70,12 +78,15 @@ class Optimizer(NamedTuple):
 
 
 class Group(NamedTuple):
-  """One pruning link: the leaves that match `where`, and the factories of its four parts and of `when`."""
+  """One pruning link: the leaves that match `where`, and what makes its parts.
+
+  `schedule` is None for a group that prunes nothing.
+  """
 
   name: str
   where: str
   criterion: Spec
-  schedule: Spec
+  schedule: Spec | None
   when: Spec
   allocation: Spec
   structure: Spec
@@ -83,7 +94,10 @@ class Group(NamedTuple):
 
 
 class Penalty(NamedTuple):
-  """A penalty on the size of the weights that match `where`. fixed: arguments of its factory besides the strength."""
+  """A penalty on the size of the weights that match `where`.
+
+  `factory(strength, ..., where=where, **fixed)` makes its link.
+  """
 
   name: str
   factory: Any
@@ -93,7 +107,7 @@ class Penalty(NamedTuple):
 
 
 class LowRank(NamedTuple):
-  """The link that holds the kernels that match `where` at a rank."""
+  """The link that cuts the ranks of the kernels that match `where`."""
 
   schedule: Spec
   when: Spec
@@ -101,18 +115,25 @@ class LowRank(NamedTuple):
 
 
 class Distill(NamedTuple):
+  """The group `distill` of a config; configs/base.py explains each field."""
+
+  # The config of a work directory holds the teacher alone where there is none.
   teacher: str
-  temperature: float
-  weight: float
+  temperature: float = 2.0
+  weight: float = 0.5
 
 
 class Mesh(NamedTuple):
+  """The group `mesh` of a config; configs/base.py explains each field."""
+
   data: int
   model: int
   rules: tuple
 
 
 class Population(NamedTuple):
+  """The group `population` of a config; configs/base.py explains each field."""
+
   members: int = 0
   batching: str = 'auto'
   mesh: int = -1
@@ -120,28 +141,39 @@ class Population(NamedTuple):
 
 
 class Eval(NamedTuple):
+  """The group `eval` of a config; configs/base.py explains each field."""
+
   every: int
   batches: int
   batch_size: int
 
 
 class Checkpoint(NamedTuple):
+  """The group `checkpoint` of a config; configs/base.py explains each field."""
+
   every: int
   keep: int
 
 
 class Log(NamedTuple):
+  """The group `log` of a config; configs/base.py explains each field."""
+
   every: int
   who_pays: bool
   tensorboard: bool
 
 
 class Recipe(NamedTuple):
-  """A run. Fields that are not explained here are the keys of configs/base.py.
+  """A run. configs/base.py explains the fields that are not explained here.
 
-  hold_zeros: regex of the leaves whose zeros stay, '' for none. prune: the groups that have a schedule.
-  where: regex of every leaf that may be pruned. identity: the plain dict that a work directory is claimed by.
-  saved: the whole config as JSON, for checkpoints.
+  Attributes:
+    hold_zeros: regex of the leaves whose zeros stay; '' for none.
+    prune: the groups that have a schedule.
+    where: regex of every leaf that may be pruned.
+    penalty: of the group `prox`; None for none.
+    low_rank: None for none.
+    identity: the plain dict that a work directory is claimed by.
+    saved: the whole config as JSON, for checkpoints.
   """
 
   seed: int
@@ -213,7 +245,7 @@ RANGES = {
 CHOICES = {
   'view': tuple(VIEWS),
   'model.dtype': tuple(DTYPES),
-  'model.kind': tuple(families.KINDS),
+  'model.kind': tuple(families.FAMILIES),
   'model.initializer': ('normal', 'fan_in'),
   'data.pairs': ('matched', 'first'),
   'population.batching': ('auto', 'map', 'vmap'),
@@ -285,12 +317,13 @@ def _check_values(values):
         raise ValueError(f'{key}={values[key]!r}: expected {words}')
   if values['batch_size'] % values['accumulate']:
     raise ValueError(
-      f'accumulate={values["accumulate"]}: batch_size={values["batch_size"]} does not divide into as many parts'
+      f'accumulate={values["accumulate"]}: batch_size={values["batch_size"]} does not divide into'
+      ' as many parts'
     )
 
 
 def _group(name, group) -> Group:
-  """The pruning group `name` of a config; without a schedule it prunes nothing. Raises ValueError naming the key."""
+  """The pruning group `name` of a config. Raises ValueError naming the key."""
   key = f'prune.{name}'
   _check_regex(f'{key}.where', group.where)
   parts = {
@@ -311,14 +344,14 @@ def _check_group(group, config):
   key, texts = f'prune.{group.name}', config.prune[group.name]
   if config.view == 'apply' and group.criterion().dense_gradient:
     raise ValueError(
-      f'{key}.criterion={texts.criterion!r} needs the gradient of pruned weights, and view=apply gives them'
-      ' none: use view=straight_through or, with zero_pruned=True, view=plain'
+      f'{key}.criterion={texts.criterion!r} needs the gradient of pruned weights, which view=apply'
+      ' cuts off: use view=straight_through or, with zero_pruned=True, view=plain'
     )
   end = group.schedule().end
   if end is not None and end >= config.steps:
     raise ValueError(
-      f'{key}.schedule={texts.schedule!r} reaches its target at step {end}, but steps={config.steps}'
-      f' end at {config.steps - 1}: let it end earlier, or train longer'
+      f'{key}.schedule={texts.schedule!r} reaches its target at step {end}, but'
+      f' steps={config.steps} end at {config.steps - 1}: let it end earlier, or train longer'
     )
 
 
@@ -342,7 +375,7 @@ def _optimizer(config, groups) -> Optimizer:
 
 
 def _rounds(config, rewinds, groups):
-  """The steps after which a run with `optimizer.rewind` goes back. Raises ValueError naming the key."""
+  """The steps after which weights go back. Raises ValueError naming the key."""
   c = config.optimizer
   key = f'optimizer.rewind={c.rewind!r}'
   due = np.asarray(jax.vmap(rewinds)(jnp.arange(config.steps)))
@@ -360,8 +393,8 @@ def _rounds(config, rewinds, groups):
     for step in rounds:
       if when(jnp.int32(step + 1)):
         raise ValueError(
-          f'{key} and prune.{group.name}.when={config.prune[group.name].when!r}: masks may not move at step {step + 1},'
-          ' at which the weights go back; let masks move at the steps of rewind'
+          f'{key} and prune.{group.name}.when={config.prune[group.name].when!r}: masks may not move'
+          f' at step {step + 1}, at which weights go back; let masks move at the steps of rewind'
         )
   return rounds
 
@@ -407,15 +440,17 @@ def _check_combinations(recipe):
   latent = [group.name for group in recipe.prune if not group.zero_pruned]
   if latent and recipe.view == 'plain':
     raise ValueError(
-      f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing is pruned'
+      f'prune.{latent[0]}.zero_pruned=False needs view=apply or view=straight_through, else nothing'
+      ' is pruned'
     )
   if recipe.keep_latent and not latent:
     raise ValueError(
-      'keep_latent=True: no group of prune has zero_pruned=False, so no weight is kept under a mask'
+      'keep_latent=True: no group of prune has zero_pruned=False, so no weight lives under a mask'
     )
   if recipe.low_rank and (recipe.prune or recipe.hold_zeros):
     raise ValueError(
-      'low_rank.schedule: a kernel cannot be held at a rank and at zeros; set prune.*.schedule to ""'
+      'low_rank.schedule: a kernel cannot be held at a rank and at zeros; set prune.*.schedule to'
+      ' ""'
     )
 
 

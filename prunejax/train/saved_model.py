@@ -1,4 +1,4 @@
-"""What a run left, or a Hugging Face folder holds: weights, size, vocabulary."""
+"""Reads the model of a run, or of a Hugging Face folder: weights, size, vocabulary."""
 
 from typing import Any, NamedTuple
 
@@ -12,8 +12,14 @@ from prunejax.train import checkpoint, configs, families, optimizer, program, re
 
 
 class Saved(NamedTuple):
-  """params: the tree, pruned weights as zeros. tokenizer: None for a folder without one. config: that of the run, None
-  for a folder. what: in words.
+  """A model that was read.
+
+  Attributes:
+    params: its parameters; pruned weights are zeros.
+    size: its size, a config of transformers.
+    tokenizer: None for a folder without one.
+    config: the ConfigDict of the run; None for a folder.
+    what: what was read, in words.
   """
 
   params: Any
@@ -24,19 +30,24 @@ class Saved(NamedTuple):
 
   @property
   def leaves(self) -> dict:
-    """{path: array}."""
+    """The parameters as {path: array}."""
     return traverse_util.flatten_dict(self.params, sep='/')
 
 
 def load(where) -> Saved:
-  """The model of a work directory, the finished one or that of the newest checkpoint, or of a Hugging Face folder.
+  """Reads the model of a work directory or of a Hugging Face folder.
 
-  Raises FileNotFoundError where there is none.
+  Args:
+    where: the folder. Of a run that is not finished the newest checkpoint is read.
+
+  Raises:
+    FileNotFoundError: there is no model.
   """
   folder = files.path(where)
   if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(
-      f'{str(folder)!r} holds no run: expected the --workdir of a train command, or a Hugging Face folder'
+      f'{str(folder)!r} holds no run: expected the --workdir of a train command, or a Hugging Face'
+      ' folder'
     )
   plain = files.read_json(folder / 'config.json')
   if 'steps' not in plain:
@@ -47,8 +58,12 @@ def load(where) -> Saved:
   return _checkpoint(config, folder)
 
 
-def widths(size) -> list:
-  """[(heads, numbers a head, inner neurons)] of each layer of a BERT. Raises ValueError for another kind."""
+def widths(size) -> list[tuple[int, int, int]]:
+  """Returns (heads, width of a head, inner neurons) of each layer of a BERT.
+
+  Raises:
+    ValueError: the model is of another family.
+  """
   if size.model_type != 'bert':
     raise ValueError(
       f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX'
@@ -71,7 +86,7 @@ def _folder(folder, config, what):
 
 
 def _checkpoint(config, folder):
-  """The newest checkpoint that can be read."""
+  """The model of the newest checkpoint that can be read."""
   if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
   resolved = recipe.resolve(config)

@@ -1,4 +1,4 @@
-"""Spec strings such as `'cubic(0.9, end=10000)'`: the name of a factory and literal arguments, nothing else."""
+"""Spec strings such as `'cubic(0.9, end=10000)'`: the name of a factory and literal arguments."""
 
 import ast
 import difflib
@@ -17,8 +17,8 @@ class Spec(NamedTuple):
     return self.factory(**self.arguments)
 
 
-def parse(text, module, key) -> Spec:
-  """Reads one spec string.
+def parse(text: str, module, key: str) -> Spec:
+  """Parses a spec string.
 
   Args:
     text: 'name(literal, ..., keyword=literal)'.
@@ -26,7 +26,8 @@ def parse(text, module, key) -> Spec:
     key: the config key, for messages.
 
   Raises:
-    ValueError: not a call of literals, an unknown name (the nearest one is suggested), arguments that do not fit.
+    ValueError: no call of literals, an unknown name (the nearest is suggested), or arguments that
+      do not fit.
   """
   try:
     node = ast.parse(text, mode='eval').body
@@ -43,7 +44,8 @@ def parse(text, module, key) -> Spec:
   known = factories(module)
   if node.func.id not in known:
     raise ValueError(
-      f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known: {", ".join(known)}'
+      f'{key}={text!r}: no {node.func.id!r}{suggest(node.func.id, known)}; known:'
+      f' {", ".join(known)}'
     )
   factory = known[node.func.id]
   try:
@@ -90,7 +92,7 @@ def _plain_signature(factory):
   return signature.replace(parameters=plain, return_annotation=signature.empty)
 
 
-def suggest(word, known):
-  """' (did you mean ...?)' or ''."""
+def suggest(word: str, known) -> str:
+  """Returns ' (did you mean ...?)' with the nearest of the known words, or ''."""
   near = difflib.get_close_matches(word, known, n=1)
   return f' (did you mean {near[0]!r}?)' if near else ''

@@ -1,4 +1,6 @@
-"""The whole algorithm: gradient, updates, parameters. What prunes is a link of `tx`; nothing here knows of it."""
+"""The whole algorithm: gradient, updates, parameters. Pruning is a link of `tx`, unknown here."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +16,32 @@ VIEWS = {
 }
 
 
-def nothing(seen, batch, rng):
-  """Tells the optimizer nothing of the batch but its gradient."""
+def nothing(seen, batch, rng) -> dict:
+  """Returns no extra arguments: the optimizer gets the gradient alone."""
   return {}
 
 
-def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1, observe=nothing):
-  """Builds the train step.
+def make_train_step(
+  loss_fn: Callable,
+  tx: optax.GradientTransformation,
+  view: Callable = VIEWS['plain'],
+  accumulate: int = 1,
+  observe: Callable = nothing,
+) -> Callable:
+  """Makes the train step.
 
   Args:
     loss_fn: (params, batch, rng) -> (loss, metrics), means over the batch.
     tx: an optax transformation that takes the raw gradient as the extra argument `grad`.
     view: (params, masks) -> what the model sees.
-    accumulate: micro-batches a step; every leaf of the batch is split on its first axis. The loss of a step is the
-      mean of the micro-batches' means.
-    observe: (seen, batch, rng) -> extra arguments of `tx.update`, functions of the parameters which cost nothing until
-      a link calls them; seen(params) is what the model sees. See observe.py.
+    accumulate: micro-batches a step. Every leaf of the batch is split on its first axis; the loss
+      of a step is the mean of the micro-batches' means.
+    observe: (seen, batch, rng) -> extra arguments of `tx.update`, functions of the parameters that
+      cost nothing until a link calls them. `seen(params)` is what the model sees. See observe.py.
 
   Returns:
-    train_step(state, batch) -> (state, metrics). state: {'params', 'opt_state', 'step', 'rng'}; the random numbers of
-    a step are `fold_in(rng, step)`, so a resumed run draws the same ones.
+    A function (state, batch) -> (state, metrics). The state is {'params', 'opt_state', 'step',
+    'rng'}. The random numbers of a step are `fold_in(rng, step)`, so a resumed run draws the same.
   """
 
   def train_step(state, batch):
@@ -56,8 +64,8 @@ def make_train_step(loss_fn, tx, view=VIEWS['plain'], accumulate=1, observe=noth
     total, _ = jax.lax.scan(micro, zero, (jnp.arange(accumulate), pieces))
     (loss, metrics), grad = jax.tree.map(lambda x: x / accumulate, total)
 
-    told = observe(lambda p: view(p, masks), batch, rng)
-    updates, opt_state = tx.update(grad, opt_state, params, grad=grad, **told)
+    extra = observe(lambda p: view(p, masks), batch, rng)
+    updates, opt_state = tx.update(grad, opt_state, params, grad=grad, **extra)
     params = optax.apply_updates(params, updates)
     metrics = {**metrics, 'loss': loss, 'grad_norm': optax.tree.norm(grad)}
     return {

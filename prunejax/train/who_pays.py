@@ -1,4 +1,4 @@
-"""Before training: what the end of each schedule will take from each leaf, printed and saved."""
+"""Reports, before training, what the end of each schedule will take from each leaf."""
 
 import json
 
@@ -29,7 +29,8 @@ def report(recipe, program, params, batch, folder, say):
     if needs and jax.process_count() > 1:
       # Each process holds a part of the batch, which would have to be compiled into the program.
       say(
-        f'prune.{group.name}: who pays is not known before masks first move: it needs {", ".join(needs)}'
+        f'prune.{group.name}: who pays is not known before masks first move: it needs'
+        f' {", ".join(needs)}'
       )
       continue
     rows = group_rows(group, params, recipe.steps, gradient, observed)
@@ -45,8 +46,8 @@ def group_rows(group, params, step, gradient, observed=dict):
     group: a `recipe.Group`.
     params: the weights.
     step: a step number.
-    gradient, observed: () -> gradient, () -> the other extra arguments of an update. They are called only where the
-      criterion needs more than the weights.
+    gradient: () -> gradient, called only if the criterion needs more than the weights.
+    observed: () -> the other extra arguments of an update, called likewise.
 
   Raises:
     ValueError: the criterion does not fit the leaves.

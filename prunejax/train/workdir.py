@@ -13,29 +13,36 @@ except ImportError:  # no advisory locks on this system
   fcntl = None
 
 
-# What a run may change when it is started again: where it computes, what it prints, when it saves. The batches, the
-# schedule and the masks stay what they were; on another mesh sums are rounded in another order.
+# What may change when a run is started again: where it computes, what it prints, when it saves. The
+# batches, the schedule and the masks stay the same; another mesh adds in another order.
 FREE = ('mesh.', 'log.', 'checkpoint.', 'data.cache')
 
 
-def owned(folder, config):
-  """`folder`, if it is this config's or nobody's; writes nothing. Raises ValueError when it is another's.
+def owned(folder, config: dict):
+  """Checks that a folder is this config's or nobody's, and returns it as a path. Writes nothing.
 
-  Two configs that differ in keys of FREE alone are one run, and so are two that read the models of one grid's cells by
-  different paths to it.
+  Two configs are one run if they differ in keys of FREE alone, or in the path of the grid whose
+  cells' models they read.
+
+  Args:
+    folder: the work directory.
+    config: a plain dict, `configs.identity`.
+
+  Raises:
+    ValueError: the folder belongs to another config, or holds other files.
   """
   folder = files.path(folder)
   path = folder / 'config.json'
-  mine = _plain(config)
+  own = _plain(config)
   if files.exists(path):
-    theirs = files.read_json(path)
-    if theirs != mine:
-      keys = sorted({key for key, _ in set(_told(mine).items()) ^ set(_told(theirs).items())})
+    owner = files.read_json(path)
+    if owner != own:
+      keys = sorted({key for key, _ in set(_items(own).items()) ^ set(_items(owner).items())})
       keys = [key for key in keys if not key.startswith(FREE)]
-    if theirs != mine and keys:
+    if owner != own and keys:
       raise ValueError(
-        f'the work directory {str(folder)!r} belongs to another config (differs in {", ".join(keys[:5])});'
-        ' nothing was written: take another --workdir, or delete that one'
+        f'the work directory {str(folder)!r} belongs to another config (differs in'
+        f' {", ".join(keys[:5])}); nothing was written: take another --workdir, or delete that one'
       )
   elif files.names(folder) and not files.exists(
     path
@@ -46,8 +53,13 @@ def owned(folder, config):
   return folder
 
 
-def claim(folder, config):
-  """Makes `folder` this config's. Raises ValueError when it is another's, OSError when it cannot be written."""
+def claim(folder, config: dict):
+  """Makes a folder this config's, and returns it as a path.
+
+  Raises:
+    ValueError: the folder is another's.
+    OSError: it cannot be written.
+  """
   folder = owned(folder, config)
   try:
     if not files.create(
@@ -62,11 +74,17 @@ def claim(folder, config):
 
 
 @contextlib.contextmanager
-def held(folder, lead=True):
-  """Around all that writes to a claimed folder: a second process that would is refused with ValueError.
+def held(folder, lead: bool = True):
+  """Surrounds all that writes to a claimed folder with a lock, which ends with the process.
 
-  The lock ends with the process, however it ends. An object store has none, nor has a file system without locks. Of
-  several processes of one run the first one, the `lead`, holds it for all.
+  An object store has no lock, nor has a file system without locks.
+
+  Args:
+    folder: the work directory.
+    lead: this is the first of the processes of a run; it holds the lock for all.
+
+  Raises:
+    ValueError: another process holds the lock.
   """
   if files.remote(folder) or fcntl is None or not lead:
     yield
@@ -77,7 +95,8 @@ def held(folder, lead=True):
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise ValueError(
-        f'the work directory {str(folder)!r} is in use by another process: wait for it, or take another --workdir'
+        f'the work directory {str(folder)!r} is in use by another process: wait for it, or take'
+        ' another --workdir'
       ) from None
     except OSError:
       pass  # no locks here
@@ -87,14 +106,14 @@ def held(folder, lead=True):
     os.close(handle)
 
 
-def finish(folder, result):
+def finish(folder, result: dict) -> dict:
   """Writes result.json, which marks the run as done, and returns the result."""
   files.write(folder / 'result.json', json.dumps(result, indent=1))
   return result
 
 
-def result(folder):
-  """The result of a finished run, else None."""
+def result(folder) -> dict | None:
+  """Returns the result of a finished run, else None."""
   path = files.path(folder) / 'result.json'
   return files.read_json(path) if files.exists(path) else None
 
@@ -103,8 +122,8 @@ def _plain(config):
   return json.loads(json.dumps(config, default=list))
 
 
-def _told(config):
-  """{dotted key: JSON} with the model of another cell as 'cell:HASH/model', wherever its grid lies."""
+def _items(config):
+  """{dotted key: JSON}; the model of another cell is 'cell:HASH/model', wherever its grid is."""
   flat = _flat(config)
   for key in ('init', 'distill.teacher'):
     if key in flat:

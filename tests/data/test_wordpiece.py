@@ -64,7 +64,7 @@ def test_a_cased_folder_stays_cased(tmp_path):
   lower = wordpiece.load(tmp_path / 'vocab.txt')
   assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
   assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
-  assert families.KINDS['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
+  assert families.FAMILIES['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
   for value in ('"false"', '0', 'null', '[]'):
     (tmp_path / 'tokenizer_config.json').write_text(f'{{"do_lower_case": {value}}}')
     with pytest.raises(ValueError, match='do_lower_case=.*: expected true or false'):
@@ -85,6 +85,12 @@ def test_a_cased_folder_stays_cased(tmp_path):
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, match):
   (tmp_path / 'vocab.txt').write_text(text)
   with pytest.raises(ValueError, match=match):
+    wordpiece.load(tmp_path)
+
+
+def test_bytes_that_are_not_text_are_named(tmp_path):
+  (tmp_path / 'vocab.txt').write_bytes(b'[PAD]\n\xff\n')
+  with pytest.raises(ValueError, match=r'vocab.txt. is not UTF-8 text: .*position 6'):
     wordpiece.load(tmp_path)
 
 

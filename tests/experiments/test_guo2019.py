@@ -1,4 +1,4 @@
-"""Guo et al. 2019: its cells, strengths by their rule, verdicts on planted ledgers, smoke by the real command."""
+"""Guo et al. 2019: cells, strengths by the rule, verdicts on planted ledgers, the real command."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_cells_differ_in_numbers_only_within_a_method_and_end_at_their_sparsity(
     keys[cell.labels['arm']].add(program.program_key(recipe.resolve(cell.config)))
     spec = cell.config.prune.weights.schedule
     assert cell.labels['sparsity'] == float(re.match(r'\w+\(([\d.]+),', spec)[1])
-  assert {arm: len(found) for arm, found in keys.items()} == {
+  assert {arm: len(programs) for arm, programs in keys.items()} == {
     'dense': 1,
     'nip': 1,
     'rpp': 1,
@@ -44,10 +44,10 @@ def test_strengths_are_those_of_the_rule():
     warmup=p.pretrain.optimizer.warmup,
   )
   for s in (0.5, 0.9):
-    found = penalty_strength.calibrate(
+    strength = penalty_strength.calibrate(
       np.concatenate(leaves)[::7], s, **how, end=p.ramp, every=p.every, eps=p.eps
     )
-    assert found == study.STRENGTHS[s]
+    assert strength == study.STRENGTHS[s]
 
 
 def planted(rpp=0.0, nip=0.3, l1=0.3, nsp=0.97, seeds=3):
@@ -111,11 +111,11 @@ def test_long_has_four_strengths_by_the_same_rule():
     steps=p.pretrain.steps,
     warmup=p.pretrain.optimizer.warmup,
   )
-  found = penalty_strength.calibrate(
+  strength = penalty_strength.calibrate(
     np.concatenate(leaves)[::7], 0.8, **how, end=p.ramp, every=p.every, eps=p.eps
   )
   assert (
-    found == study.STRENGTHS_LONG[0.8]
+    strength == study.STRENGTHS_LONG[0.8]
     and len(p.strengths['rpp'][0.8]) == len(p.strengths['l1'][0.8]) == 4
   )
 

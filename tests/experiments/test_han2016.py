@@ -1,4 +1,4 @@
-"""Deep Compression as an experiment: the real command on few steps, and its verdicts on made-up ledgers."""
+"""Deep Compression: the real command on few steps, and the verdicts on planted ledgers."""
 
 import json
 import os

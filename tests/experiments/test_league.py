@@ -1,4 +1,4 @@
-"""The league: who competes in what, planted ledgers."""
+"""The league: its cells, and the verdicts on planted ledgers."""
 
 import collections
 import re
@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.league import arms, claims, prices, standing, study
+from experiments.league import arms, claims, prices, report, standing, study
 from prunejax.__main__ import main
 from prunejax.models.hf import bert as bert_hf
-from prunejax.pruning import types
+from prunejax.pruning import paths
 from prunejax.report import ledger
 from prunejax.sweep import dependencies, grid
 from prunejax.train import inputs, optimizer, recipe
@@ -29,7 +29,7 @@ LEAD = {
 
 
 def planted(lead, seeds=3):
-  """A ledger in which each method has the accuracy 0.7 + lead and, four times as far away, a loss."""
+  """A ledger in which each method has an accuracy of 0.7 + lead and a loss of 4 - 4 x lead."""
   rows = []
   for name, far in lead.items():
     for s in (0.0,) if name == 'dense' else (0.5, 0.8, 0.9):
@@ -70,7 +70,7 @@ def planted(lead, seeds=3):
 
 
 def verdicts(lead, **how):
-  return {v.name: v.verdict for v in claims.check(planted(lead, **how))}
+  return {v.name: v.verdict for v in claims.claims(planted(lead, **how))}
 
 
 def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
@@ -112,17 +112,20 @@ def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_t
   assert {c.labels['method'] for c in only} == {'dense', arms.BASELINE, arms.TAUGHT}
 
 
+@pytest.mark.slow
 def test_a_part_has_the_models_that_it_reads():
   every = study.plan(study.PRESETS['quick'], {})
   part = [cell for cell in every if cell.labels['sparsity'] == 0.5 and cell.labels['seed'] == 1]
-  found = [grid.key(cell) for cell in part]
-  found = [
+  keys = [grid.key(cell) for cell in part]
+  with_models = [
     cell
     for cell in every
-    if grid.key(cell) in dependencies.with_read(found, {grid.key(c): c for c in every})
+    if grid.key(cell) in dependencies.with_read(keys, {grid.key(c): c for c in every})
   ]
   more = [
-    tuple(cell.labels[k] for k in ('method', 'stage', 'seed')) for cell in found if cell not in part
+    tuple(cell.labels[k] for k in ('method', 'stage', 'seed'))
+    for cell in with_models
+    if cell not in part
   ]
   assert more == [('dense', 'pretrain', 1), ('dense', 'finetune', 1)]
 
@@ -133,7 +136,7 @@ def test_heads_and_neurons_cover_the_kernels_of_the_league():
     for c in study.plan(study.PRESETS['quick'], {})
     if c.labels['method'] == 'heads_and_neurons'
   )
-  params = types.named_leaves(bert_hf.load(inputs.NANO)[0])
+  params = paths.named_leaves(bert_hf.load(inputs.NANO)[0])
   both = '|'.join(f'(?:{config.prune[group].where})' for group in ('heads', 'neurons'))
   chosen = {name for name in params if re.fullmatch(both, name)}
   assert (
@@ -145,13 +148,13 @@ def test_heads_and_neurons_cover_the_kernels_of_the_league():
 
 
 def test_what_low_rank_and_the_student_keep():
-  found = standing.places(
+  results = standing.results(
     planted({'dense': 0, 'magnitude': 0, 'low_rank': -0.01, 'distilled': 0.01})
   )
-  assert found['distilled', 0.9].kept == found['magnitude', 0.9].kept
-  assert found['distilled', 0.9].loss == found['magnitude', 0.9].loss
+  assert results['distilled', 0.9].kept == results['magnitude', 0.9].kept
+  assert results['distilled', 0.9].loss == results['magnitude', 0.9].loss
   factors = lambda shape: int(0.1 * shape[0] * shape[1] + 1) // sum(shape) * sum(shape)
-  assert found['low_rank', 0.9].kept[0] == sum(
+  assert results['low_rank', 0.9].kept[0] == sum(
     n * factors(shape) for shape, n in standing.SHAPES.items()
   )
 
@@ -174,7 +177,7 @@ def test_planted_leads_are_found():
       for name in ('gradual_beats_one_cut', 'magnitude_beats_chance', 'rigl_loses')
     } == {'reproduced'}
     assert got[f'movement_beats_magnitude_{what}'] == 'not reproduced'
-  assert not any('second_order' in name for name in got)  # nobody ran it, so nobody is told
+  assert not any('second_order' in name for name in got)  # not run, so not judged
 
 
 def test_a_better_method_refutes_the_baseline_and_one_seed_says_nothing():
@@ -184,11 +187,11 @@ def test_a_better_method_refutes_the_baseline_and_one_seed_says_nothing():
 
 
 def test_ranks_and_counts_from_first_principles():
-  found = standing.places(planted(LEAD))
-  ranks = standing.ranks(found, (0.8, 0.9))
+  results = standing.results(planted(LEAD))
+  ranks = standing.ranks(results, (0.8, 0.9))
   assert [ranks[n] for n in ('magnitude', 'movement', 'global_magnitude', 'random')] == [1, 2, 3, 8]
-  assert set(found['rigl', 0.9].kept.values()) == {39_322}
-  table = claims.league(found)
+  assert set(results['rigl', 0.9].kept.values()) == {39_322}
+  table = report.league(results)
   assert [line[0] for line in table.rows][:2] == ['dense', 'magnitude']
 
 
@@ -226,8 +229,8 @@ def test_what_was_priced_is_in_the_table_and_no_run():
     'pruning_seconds': 0.56,
   }
   priced = {**label, 'cell': 'p', 'seconds': 9.0, 'metrics': {**steps, 'file_bytes': 917_000}}
-  assert standing.places([*rows, priced]) == standing.places(rows)
-  table = claims.tables([*rows, priced])[0]
+  assert standing.results([*rows, priced]) == standing.results(rows)
+  table = report.tables([*rows, priced])[0]
   line = next(dict(zip(table.head, row, strict=True)) for row in table.rows if row[0] == 'rigl')
   assert (line['file bytes'], line['moves s'], line['other steps']) == ('917,000', '0.40', '+2%')
 
@@ -239,7 +242,8 @@ def test_smoke_by_the_real_command(tmp_path):
   assert len(rows) == 5 and not any(row.get('failed') for row in rows)
   (priced,) = (row for row in rows if row['stage'] == 'price')
   took, weight = priced['metrics']['pruning_seconds'], priced['metrics']['file_bytes']
-  # A fifth of the kernels is left, a bit says where; everything else is whole. The header has some thousands.
+  # A fifth of the kernels is left, with one bit a weight for its position; all else is dense. The
+  # header has some thousand bytes.
   assert (
     took == took
     and 0 < weight - standing.PRUNED / 8 - 4 * (standing.WHOLE - 0.8 * standing.PRUNED) < 10_000

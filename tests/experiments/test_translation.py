@@ -66,7 +66,7 @@ def test_greedy_is_the_argmax_of_the_whole_model_step_by_step(name):
   model, params, apply = built(name)
   decoded = np.asarray(decoding.greedy(model, params, SOURCE, 3))
   words = TARGET.copy()
-  for t in range(3):  # the model sees no later word, so what stands there is of no matter
+  for t in range(3):  # the model sees no later word
     scores = np.array(apply(SOURCE, words))[:, t]
     scores[:, : corpus.EOS] = -np.inf
     best = np.where((words[:, 1 : t + 1] == corpus.EOS).any(1), corpus.PAD, scores.argmax(-1))

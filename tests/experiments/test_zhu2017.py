@@ -1,4 +1,4 @@
-"""zhu2017: the real command at its smallest, planted ledgers, the text."""
+"""Zhu & Gupta 2017: the real command, verdicts on planted ledgers, reading text."""
 
 import json
 import math

@@ -63,7 +63,9 @@ def test_the_namespace_is_small_and_explicit():
   assert public == set(prunejax.public.__all__)
   assert {'prune_transform', 'get_masks', 'magnitude', 'cubic', 'every', 'masks'} <= public
   assert len(public) <= 80
-  assert public < set(dir(prunejax))
+  assert set(dir(prunejax)) == public | {'__version__'}
+  assert _names_of('from prunejax import *') == public
+  assert _names_of('import prunejax; prunejax.pruning.types, prunejax.masks') == {'prunejax'}
   assert all(getattr(prunejax, name) is getattr(prunejax.public, name) for name in public)
   with pytest.raises(AttributeError, match="module 'prunejax' has no attribute 'magnitud'"):
     _ = prunejax.magnitud
@@ -71,3 +73,11 @@ def test_the_namespace_is_small_and_explicit():
 
 def test_the_version_is_the_installed_one():
   assert re.fullmatch(r'\d+\.\d+\.\d+', prunejax.__version__)
+
+
+def _names_of(statement):
+  """The names that a statement brings, in a process that has imported nothing."""
+  code = f"exec({statement!r}, names := {{}}); print(*(name for name in names if name[0] != '_'))"
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return set(done.stdout.split())

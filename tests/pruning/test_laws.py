@@ -97,7 +97,7 @@ def test_criterion_matches_its_oracle(name):
 
 
 def hidden_of(params, x):
-  return jnp.tanh(x @ params['a']['kernel'].astype(jnp.float32) + params['a']['bias'])
+  return jnp.tanh(x @ params['a']['kernel'].astype(jnp.float32) + params['a']['bias'][None])
 
 
 def linear_loss(params, x):

@@ -9,6 +9,8 @@ import mesh_program
 import pytest
 import tiny_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def told():

@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 import tiny_runs
+
+pytestmark = pytest.mark.slow
 
 
 def test_bits_are_equal_where_they_are_promised():

@@ -12,6 +12,7 @@ def rows():
   return {row['name']: row for row in kill.run('tiny', lambda line: None, times=3)}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_ends_as_one_left_alone(rows):
   assert rows['kills']['value'] == 3 and 'kill -9' in rows['kills']['detail']
   assert rows['sweeps that ended differently']['ok'], rows['sweeps that ended differently'][

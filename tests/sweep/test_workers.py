@@ -139,6 +139,7 @@ def test_the_command_refuses_before_anything_is_written(tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_real_processes_run_each_cell_once(tmp_path):
   shared = tiny_runs.overrides(checkpoint__every=0, steps=4, keep_model=False)
   (tmp_path / 'mine.py').write_text(f"""

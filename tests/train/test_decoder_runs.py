@@ -135,7 +135,7 @@ def test_dry_cost_counts_a_decoder():
   config = tiny_runs.config(**GPT2)
   config.update(steps=1, batch_size=1)
   config.prune.weights.schedule = ''
-  size = families.KINDS['gpt2'].config(
+  size = families.FAMILIES['gpt2'].config(
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
   shapes = gpt2_hf._shapes(size, ('lm',))

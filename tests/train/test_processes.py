@@ -12,6 +12,8 @@ import threading
 import pytest
 import tiny_runs
 
+pytestmark = pytest.mark.slow
+
 
 def port():
   with socket.socket() as probe:

@@ -109,6 +109,7 @@ def test_a_batch_must_divide_among_the_devices():
   sharding.check_batch(of_shape(4, 2), 8)
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_8x1_to_4x2_to_one_device_and_computes_what_one_does(tmp_path):
   one = tiny_runs.finished('each-step', log__every=1)
   rules = (('.*/(kernel)', ('data', 'model')), ('embeddings/word/embedding', (None, 'model')))

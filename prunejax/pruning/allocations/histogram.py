@@ -26,11 +26,11 @@ def histogram(bins: int = 256, decay: float = 0.9) -> Allocation:
   Gordon et al. (2020) ran one of the copies of that library. `uniform` keeps the number that was
   asked; this rule keeps about as many.
 
-  A leaf keeps the units whose score is above decay * last cut-off + (1 - decay) * cut-off; the first
-  last cut-off is 0. The cut-off is (largest score / bins) times the number of equal bins from 0 to
-  the largest score that hold together, counted from below, fewer units than the share to be removed.
-  With `decay=0.9` twenty moves reach 88 % of a cut-off that stands still; 0.0 forgets. Scores must
-  be at least 0, as magnitudes are. With a decay the structure must be `unstructured()`.
+  A leaf keeps the units whose score is above decay * last cut-off + (1 - decay) * cut-off; the
+  first last cut-off is 0. The cut-off is (largest score / bins) times the number of equal bins from
+  0 to the largest score that hold together, counted from below, fewer units than the share to be
+  removed. With `decay=0.9` twenty moves reach 88 % of a cut-off that stands still; 0.0 forgets.
+  Scores must be at least 0, as magnitudes are. With a decay the structure must be `unstructured()`.
 
   Args:
     bins: the number of bins, 2 to 65,536.

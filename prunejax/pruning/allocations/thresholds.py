@@ -28,10 +28,10 @@ def global_threshold() -> Allocation:
 
 
 def class_uniform(classes) -> Allocation:
-  """Every class has the same sparsity and one threshold for all its leaves (See et al., 2016, sec. 3.2).
+  """Every class has the same sparsity and one threshold for all its leaves.
 
-  With every leaf a class this is `uniform`. With all leaves in one class it is `global_threshold`,
-  the paper's class-blind rule.
+  See et al. (2016, sec. 3.2). With every leaf a class this is `uniform`. With all leaves in one
+  class it is `global_threshold`, the paper's class-blind rule.
 
   Args:
     classes: regexes on paths; the first match counts.

@@ -1,8 +1,9 @@
-"""Second-order scores of large models: the empirical Fisher matrix in blocks (oBERT; Kurtic et al., 2022).
+"""Second-order scores of large models: the empirical Fisher matrix in blocks.
 
-A block is `block` neighbours along the input axis of one output of a kernel [..., in, out]. So the
-blocks of a kernel that a mesh divides on its last axis lie whole on one device, and so do they on
-the input axis where each device has whole blocks. Only the sums that gradients make cross devices.
+oBERT (Kurtic et al., 2022). A block is `block` neighbours along the input axis of one output of a
+kernel [..., in, out]. So the blocks of a kernel that a mesh divides on its last axis lie whole on
+one device, and so do they on the input axis where each device has whole blocks. Only the sums that
+gradients make cross devices.
 """
 
 import math
@@ -32,11 +33,11 @@ class Fisher(NamedTuple):
 def block_fisher(
   block: int = 50, gradients: int = 1024, damp: float = 1e-7, source: str = 'examples'
 ) -> Criterion:
-  """w_q^2 / (2 [F^-1]_qq), with F the empirical Fisher matrix in blocks (Kurtic et al., 2022, sec. 3).
+  """w_q^2 / (2 [F^-1]_qq), with F the empirical Fisher matrix in blocks.
 
-  F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are moved to make up for all that
-  is removed from a block together. F^-1 is built by rank-one updates in float32 and takes `block`
-  numbers a weight.
+  Kurtic et al. (2022, sec. 3). F = damp I + (1/m) sum of g_i g_i^T over m gradients. Survivors are
+  moved to make up for all that is removed from a block together. F^-1 is built by rank-one updates
+  in float32 and takes `block` numbers a weight.
 
   The block size is the largest divisor of the input axis in (block / 2, block], so that no block is
   cut (50 becomes 48 for BERT). Without such a divisor blocks are equal and the last is shorter.
@@ -123,7 +124,7 @@ def _size_of(length: int, block: int) -> int:
 
 
 def _in_blocks(array, block):
-  """[..., in, out] as [..., blocks, out, size], padded with zeros; a vector counts as one output."""
+  """[..., in, out] as [..., blocks, out, size], padded with zeros; a vector is one output."""
   array = array if array.ndim > 1 else array.reshape(-1, 1)
   array = array if array.dtype == bool else array.astype(jnp.float32)
   *front, length, out = array.shape

@@ -22,9 +22,10 @@ MOST_WEIGHTS = 2**14  # under one inverse Hessian: 1 GiB of float32
 
 
 def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion:
-  """h_kk w_k^2 / 2, what the loss rises by when weight k is removed (OBD; LeCun et al., 1990, eq. 5).
+  """h_kk w_k^2 / 2, what the loss rises by when weight k is removed.
 
-  Where h is negative, away from a minimum, the formula says nothing: h counts as 0.
+  Optimal Brain Damage (LeCun et al., 1990, eq. 5). Where h is negative, away from a minimum, the
+  formula says nothing: h counts as 0.
 
   Args:
     estimate: of the diagonal h of the Hessian, see `hessian_diagonal`. 'hessian' is exact and

@@ -45,7 +45,10 @@ def gradient() -> Criterion:
 
 
 def noise(seed: int = 0) -> Criterion:
-  """A uniform draw in [0, 1) that is new at every step, from `seed`, the step and the leaf's path."""
+  """A uniform draw in [0, 1) that is new at every step.
+
+  The draw depends on `seed`, the step and the leaf's path.
+  """
 
   def score(params, *, step, **_):
     key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)

@@ -21,9 +21,10 @@ def taylor() -> Criterion:
 
 
 def snip() -> Criterion:
-  """Connection sensitivity, |w g| / sum of |w g| over all pruned leaves (SNIP; Lee et al., 2019, eq. 6).
+  """Connection sensitivity, |w g| / sum of |w g| over all pruned leaves.
 
-  Needs `grad=`. The paper prunes once before training, on one batch, with one threshold for all
+  SNIP (Lee et al., 2019, eq. 6). Needs `grad=`. The paper prunes once before training, on one
+  batch, with one threshold for all
   leaves: `one_shot(s, at=0)` and `global_threshold()`.
   """
 

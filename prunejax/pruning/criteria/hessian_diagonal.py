@@ -1,8 +1,8 @@
 """The diagonal of the Hessian by four estimates: trees shaped like params, float32 or wider.
 
-`optax.MaskedNode` in `params`, for leaves that nobody prunes, stays. A weight that is used in several
-places is one variable: its curvature is that of all its uses together, with the cross terms between
-them, which LeCun et al. (1990, eq. 6) drop.
+`optax.MaskedNode` in `params`, for leaves that nobody prunes, stays. A weight that is used in
+several places is one variable: its curvature is that of all its uses together, with the cross terms
+between them, which LeCun et al. (1990, eq. 6) drop.
 """
 
 import zlib
@@ -39,9 +39,10 @@ def hessian(value_fn, params):
 
 
 def gauss_newton(outputs, params):
-  """Computes (1/n) sum_i |d o_i / d w_k|^2 (LeCun et al., 1990, sec. 2.2, Levenberg-Marquardt form).
+  """Computes (1/n) sum_i |d o_i / d w_k|^2, the Levenberg-Marquardt form.
 
-  This is the curvature of half the mean squared error without its f'' terms; it is never negative.
+  LeCun et al. (1990, sec. 2.2). This is the curvature of half the mean squared error without its
+  f'' terms; it is never negative.
 
   Args:
     outputs: (n, o(params, i) -> [outputs]).

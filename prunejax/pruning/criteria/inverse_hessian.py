@@ -62,7 +62,8 @@ def removal(inverse, weights, removed):
 
   This step brings the weights Q to 0 at the least cost.
   """
-  # The size of Q is known to the data alone. Outside Q the system is the identity, and 0 on the right.
+  # The size of Q is known to the data alone. Outside Q the system is the identity, and 0 on the
+  # right.
   block = jnp.where(removed[:, None] & removed, inverse, jnp.diag(~removed).astype(inverse.dtype))
   # A unit diagonal: where a weight has next to no curvature, entries are as large as 1/alpha.
   scale = jnp.sqrt(jnp.diagonal(block))

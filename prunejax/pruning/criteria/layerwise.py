@@ -1,10 +1,10 @@
 """Layer-by-layer scores: how much of a layer's output does each weight carry on the layer's inputs?
 
-A kernel W [in, out] turns rows X [rows, in] into X W. The extra argument `activations` is a function
-(params) -> {path of W: X}; `prunejax.observe` makes it of a Flax model. X may have the leading axes
-of a kernel [..., in, out]. Only X^T X matters. With `accumulate` it is summed over all steps so far,
-at the cost of one more forward pass a step. Without it, the batch of the step in which masks move is
-all the calibration there is.
+A kernel W [in, out] turns rows X [rows, in] into X W. The extra argument `activations` is a
+function (params) -> {path of W: X}; `prunejax.observe` makes it of a Flax model. X may have the
+leading axes of a kernel [..., in, out]. Only X^T X matters. With `accumulate` it is summed over all
+steps so far, at the cost of one more forward pass a step. Without it, the batch of the step in
+which masks move is all the calibration there is.
 """
 
 from typing import Any, NamedTuple
@@ -47,13 +47,13 @@ def wanda(accumulate: bool = False) -> Criterion:
 
 
 def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) -> Criterion:
-  """w_i^2 / U_ii^2, and the sweep that moves the survivors (SparseGPT; Frantar & Alistarh, 2023, alg. 1).
+  """w_i^2 / U_ii^2, and the sweep that moves the survivors.
 
-  U is the upper Cholesky factor of H^-1 = U^T U, with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2 is
-  the i-th diagonal of the inverse of H without the inputs before i, which the sweep has done with.
-  All masks are chosen before the sweep, by any allocation and structure; the paper's code chooses
-  them every 128 inputs, of weights that the sweep has moved. Everything is float32. Needs
-  `activations=`.
+  SparseGPT (Frantar & Alistarh, 2023, algorithm 1). U is the upper Cholesky factor of H^-1 = U^T U,
+  with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2 is the i-th diagonal of the inverse of H without
+  the inputs before i, which the sweep has done with. All masks are chosen before the sweep, by any
+  allocation and structure; the paper's code chooses them every 128 inputs, of weights that the
+  sweep has moved. Everything is float32. Needs `activations=`.
 
   Args:
     damp: the damping, above 0.

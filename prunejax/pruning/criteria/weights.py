@@ -39,10 +39,11 @@ def random(seed: int = 0) -> Criterion:
 
 
 def deviations() -> Criterion:
-  """|w| / sigma, with sigma the standard deviation of the leaf's weights (Han et al., 2015, sec. 3).
+  """|w| / sigma, with sigma the standard deviation of the leaf's weights.
 
-  Weights at 0 count. Every layer of a stacked leaf has its own sigma. A leaf of equal weights has
-  sigma 1. With `above(q)` the cut-off of a layer is the paper's: quality q times its deviation.
+  Han et al. (2015, sec. 3). Weights at 0 count. Every layer of a stacked leaf has its own sigma. A
+  leaf of equal weights has sigma 1. With `above(q)` the cut-off of a layer is the paper's: quality
+  q times its deviation.
   """
 
   def scaled(w):
@@ -76,7 +77,7 @@ def stateless(score, **attributes) -> Criterion:
 
 
 def uniform_draw(key, path, w) -> jax.Array:
-  """Draws float32 in [0, 1) of the shape of `w`, from a key and the leaf's path, placed like `w`."""
+  """Draws float32 in [0, 1) from a key and the leaf's path; shaped and placed like `w`."""
   leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
   return like(jax.random.uniform(leaf_key, w.shape), w)
 

@@ -1,1 +1,1 @@
-"""Optax links that stand beside pruning: penalties, low rank, rewinding, moments made new, codebooks."""
+"""Optax links beside pruning: penalties, low rank, rewinding, fresh moments, codebooks."""

@@ -26,7 +26,8 @@ class LowRankState(NamedTuple):
   Attributes:
     lowrank_count: steps taken, int32.
     lowrank_ranks: {path: rank of the kernel, int32 [1]}; min(in, out) is a kernel as it is.
-    lowrank_basis: {path: basis of its rows, float32 [out, min(in, out)], columns from the rank on 0}.
+    lowrank_basis: {path: basis of its rows, float32 [out, min(in, out)], columns from the rank on
+      0}.
   """
 
   lowrank_count: Any
@@ -75,9 +76,9 @@ def low_rank(
   """Makes a last link that holds kernels at the rank `rank_for(shape, schedule(step))`.
 
   When ranks move, w + update becomes its truncated singular value decomposition. At other steps it
-  is brought back to its rank by one step of block power iteration from the last basis (Halko et al.,
-  2011, without the random start): two thin QR decompositions. Ranks are data, so one program serves
-  any sparsity.
+  is brought back to its rank by one step of block power iteration from the last basis (Halko et
+  al., 2011, without the random start): two thin QR decompositions. Ranks are data, so one program
+  serves any sparsity.
 
   Args:
     schedule: as in `prune_transform`.

@@ -65,11 +65,11 @@ def soft_threshold(
 def reweighted(
   strength, rate=1.0, *, every=100, eps=1e-3, end=None, where='.*'
 ) -> optax.GradientTransformationExtraArgs:
-  """Makes `soft_threshold` with a factor for each weight (reweighted proximal pruning; Guo et al., 2019).
+  """Makes `soft_threshold` with a factor for each weight: reweighted proximal pruning.
 
-  w_i <- shrink(u_i, strength x rate x alpha_i). alpha_i is 1 at first, and 1 / (|w_i| + eps) of the
-  weight at steps `every`, 2 x `every`, ... (Candes et al., 2008): small weights are driven to zero,
-  large ones stay nearly as they are.
+  Guo et al. (2019). w_i <- shrink(u_i, strength x rate x alpha_i). alpha_i is 1 at first, and 1 /
+  (|w_i| + eps) of the weight at steps `every`, 2 x `every`, ... (Candes et al., 2008): small
+  weights are driven to zero, large ones stay nearly as they are.
 
   Args:
     strength: see `soft_threshold`.
@@ -148,7 +148,7 @@ def _proximal(name, strength, rate, every, eps, end, where):
 
 
 def _leaves(name, updates, params, where):
-  """(structure of params, its leaves with `MaskedNode` for those left out, updates in their order)."""
+  """(structure of params, its leaves with `MaskedNode` where left out, updates in their order)."""
   if params is None:
     raise ValueError(f'{name}: tx.update needs params, as in tx.update(grads, opt_state, params)')
   treedef = jax.tree.structure(params)

@@ -1,4 +1,4 @@
-"""TOGETHER: which weights are kept or removed as one unit? One factory a rule; each makes a `Structure`.
+"""TOGETHER: which weights are kept or removed as one unit? Each factory makes a `Structure`.
 
 A unit's score is the mean score of its weights, so units of any size compare.
 

@@ -96,7 +96,7 @@ def rows(size: int = 1) -> Structure:
 
 
 def columns(size: int = 1) -> Structure:
-  """Whole output columns: all weights of one output unit, `size` neighbours on the last axis at a time.
+  """Whole output columns: all weights of one output unit, `size` neighbours at a time.
 
   Raises:
     ValueError: `size` is no positive integer.

@@ -91,7 +91,7 @@ def ffn(size: int = 1) -> Structure:
 
 
 class _Role(NamedTuple):
-  """How a leaf is cut into slices: the row of its table, the axis, and the number of leading axes."""
+  """How a leaf is cut into slices: the row of the table, the axis, the number of leading axes."""
 
   row: int
   axis: int
@@ -144,7 +144,8 @@ def _tied(label, rows, accepted) -> Structure:
           first = members[unit][0]
           raise ValueError(
             f'{label}: {name!r} of shape {shape} has {slices[1]} slices of {size}, unlike'
-            f' {first!r} of shape {tuple(shapes[first])}: they cannot be the units {unit!r} together'
+            f' {first!r} of shape {tuple(shapes[first])}: they cannot be the units {unit!r}'
+            ' together'
           )
     return members, roles, units
 

@@ -79,6 +79,7 @@ def weights(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_the_paper_preset_runs_from_tfds_and_hugging_face_folders(
   data_dir, weights, tmp_path, capsys
 ):

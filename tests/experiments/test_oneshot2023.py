@@ -1,4 +1,4 @@
-"""The study of one-shot pruning: what is planned, and what its claims say to planted numbers."""
+"""One-shot pruning: the cells of the plan, and the verdicts on planted numbers."""
 
 from experiments.oneshot2023 import claims, oneshot, study
 

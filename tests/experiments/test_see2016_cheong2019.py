@@ -1,4 +1,4 @@
-"""The experiments on translation: wrong input, their verdicts, and what shared weights are and weigh."""
+"""The papers on translation: wrong input, verdicts, shared weights and their bits."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from prunejax.report import ledger
 
 
 @pytest.mark.parametrize('paper', ['see2016', 'cheong2019'])
-def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp_path, capsys):
+def test_a_folder_without_multi30k_is_refused_before_anything_is_written(paper, tmp_path, capsys):
   assert (
     main(['reproduce', paper, f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']) == 2
   )
@@ -26,7 +26,7 @@ def test_a_folder_without_multi30k_is_told_before_anything_is_written(paper, tmp
   ('paper', 'cells', 'figures'),
   [
     ('see2016', 7, ('schemes.png',)),
-    ('cheong2019', 8, ('compression.png',)),
+    pytest.param('cheong2019', 8, ('compression.png',), marks=pytest.mark.slow),
   ],
 )
 def test_smoke_by_the_real_command(paper, cells, figures, tmp_path):
@@ -62,7 +62,8 @@ def test_shared_weights_are_the_nearest_centroid_and_zeros_stay():
   assert tables['softmax']['kernel'].shape == (2,) and list(codes) == ['softmax/kernel']
   full = shared_weights.expand(tables, codes)
   np.testing.assert_allclose(full['softmax']['kernel'], [[0, 1.1, 1.1], [-2.1, 0, -2.1]], rtol=1e-6)
-  # 4 weights left of one bit, a bitmap of 6 and a table of two float32; 3 biases and 8 embeddings of 32 bits.
+  # Four weights of one bit are left, with a bitmap of 6 bits and a table of two float32 values.
+  # Three biases and eight embeddings have 32 bits each.
   assert shared_weights.bits(full, 2, zeros=True) == {
     'matrices': 4 + 6 + 64,
     'embeddings': 256,

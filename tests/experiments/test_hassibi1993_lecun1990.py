@@ -31,7 +31,7 @@ def test_smoke(paper, words, cells, tmp_path):
   assert all(word in report for word in words)
   # One seed decides nothing by an interval.
   assert 'undecided' in report
-  # A run that was stopped has its report too, whatever it had come to.
+  # A run that was stopped can be reported from the rows it has.
   lines = (tmp_path / 'ledger.jsonl').read_text().splitlines()
   (tmp_path / 'part.jsonl').write_text(lines[-1] + '\n')
   assert command.main(['report', str(tmp_path / 'part.jsonl'), f'--out={tmp_path / "part"}']) == 0

@@ -1,0 +1,81 @@
+"""The state of a link: what is read from it, and a state that is not the link's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toy import grads_of, make_params, prune, train
+
+import prunejax
+from prunejax.pruning.state import PruneState
+
+
+def plain(state):
+  """A state as a restore without a target returns it: dicts and lists."""
+  if hasattr(state, '_asdict'):
+    return {name: plain(value) for name, value in state._asdict().items()}
+  if isinstance(state, (tuple, list)):
+    return [plain(value) for value in state]
+  if isinstance(state, dict):
+    return {name: plain(value) for name, value in state.items()}
+  return state
+
+
+@pytest.mark.parametrize('lost', [plain, jax.tree.leaves, lambda state: None])
+def test_masks_of_a_state_without_types_are_refused(lost):
+  params, state = train(optax.chain(optax.adam(0.1), prune()), make_params())
+  with pytest.raises(ValueError, match='types were lost|opt_state is None'):
+    prunejax.get_masks(lost(state), params)
+
+
+def test_a_state_without_a_pruning_link_says_that_nothing_is_pruned():
+  params = make_params()
+  for tx in (optax.sgd(0.1), optax.adam(0.1), optax.apply_if_finite(optax.adam(0.1), 3)):
+    assert all(mask.all() for mask in jax.tree.leaves(prunejax.get_masks(tx.init(params), params)))
+
+
+OTHERS = {
+  'where': (prune(where='enc/kernel'), r"has no mask for 'head/kernel', unlike where='\.\*kernel'"),
+  'criterion': (prune(criterion=prunejax.movement()), r'is MovementState\(.*another criterion'),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+@pytest.mark.parametrize('jitted', [True, False])
+def test_the_state_of_another_link_is_refused_by_name(name, jitted):
+  other, said = OTHERS[name]
+  link, params = prune(), make_params()
+  update = jax.jit(link.update) if jitted else link.update
+  with pytest.raises(ValueError, match=said):
+    update(params, other.init(params), params)
+  with pytest.raises(ValueError, match='the state is a dict, not a PruneState'):
+    update(params, plain(link.init(params)), params)
+
+
+def test_an_eager_update_is_compiled_once_and_equals_the_jitted_one():
+  link, params = prune(when=prunejax.every(2)), make_params()
+  jitted, counted = jax.jit(link.update), []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: counted.append(event) if 'backend_compile' in event else None
+  )
+  state = other = link.init(params)
+  compiles = []
+  for t in range(4):
+    grads = grads_of(params, t)
+    expected, other = jitted(grads, other, params)
+    before = len(counted)
+    updates, state = link.update(grads, state, params)
+    compiles.append(len(counted) - before)
+    jax.tree.map(np.testing.assert_array_equal, (updates, state), (expected, other))
+    params = optax.apply_updates(params, updates)
+  assert compiles[1:] == [0, 0, 0], compiles
+  assert isinstance(state, PruneState)
+
+
+def test_an_eager_update_takes_functions_and_other_extra_arguments():
+  link = prune(criterion=prunejax.obd('hutchinson', probes=2))
+  params = make_params()
+  loss = lambda params: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+  updates, _ = link.update(params, link.init(params), params, value_fn=loss, note='text')
+  jax.tree.map(lambda u, p: np.testing.assert_array_equal(u.shape, p.shape), updates, params)
