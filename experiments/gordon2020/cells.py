@@ -74,12 +74,12 @@ class Cells:
     )
 
 
-def gradual(p, s):
+def gradual(p, s: float) -> dict:
   """The paper's schedule: cubic to s over the ramp, masks moving every 10 steps to the end."""
   return {'prune.weights.schedule': f'cubic({s}, end={p.ramp})', 'prune.weights.when': 'every(10)'}
 
 
-def drawn(s, seed):
+def drawn(s: float, seed: int) -> dict:
   """A random mask of exactly s in each matrix, drawn once and kept."""
   by_chance = {
     'prune.weights.schedule': f'one_shot({s})',

@@ -68,14 +68,14 @@ class Preset(NamedTuple):
   scale: float = 1
 
 
-def multiple(multiples, s):
+def multiple(multiples, s: float) -> float:
   """The multiple at the sparsity `s`, of a preset's `deleted` or `after`."""
   if not isinstance(multiples, Mapping):
     return multiples
   return multiples[max(start for start in multiples if start <= s)]
 
 
-def quick():
+def quick() -> Preset:
   """A quick look: the packaged model, the embedded corpus, two tasks, two seeds."""
   first, second = pretrain.get_config('nano'), finetune.get_config('nano')
   for config in (first, second):
@@ -103,7 +103,7 @@ def quick():
   )
 
 
-def smoke():
+def smoke() -> Preset:
   """A test of every part of `quick` in a minute; it says nothing about the paper."""
   preset = quick()
   preset.pretrain.update(steps=12)
@@ -121,7 +121,7 @@ def smoke():
   )
 
 
-def mini():
+def mini() -> Preset:
   """The paper at small scale: the packaged model, four tasks, every sparsity, every family of arms.
 
   Needs `--config.data.root=FOLDER` with Wikipedia text in FOLDER/wikipedia.
@@ -152,7 +152,7 @@ def mini():
   )
 
 
-def equal():
+def equal() -> Preset:
   """As `mini`, but every arm is fine-tuned for as many steps.
 
   In the paper and in `mini`, 'deleted' has more steps than 'pruned', and 'after' has those of two
@@ -169,7 +169,7 @@ def equal():
   )
 
 
-def corpus():
+def corpus() -> Preset:
   """Prunability against the amount of pre-training data: models born of shares of Wikipedia.
 
   Every model is trained for as many steps, so the smallest share is read over a hundred times, the
@@ -194,7 +194,7 @@ def corpus():
   )
 
 
-def decoder():
+def decoder() -> Preset:
   """The protocol of `quick` for a small GPT-2, which the first cell trains from nothing.
 
   Batches are small for the same reason as in `corpus`.
@@ -223,7 +223,7 @@ def decoder():
   )
 
 
-def decoder_smoke():
+def decoder_smoke() -> Preset:
   """A test of every part of `decoder` in a minute."""
   preset = decoder()
   preset.teacher.update(steps=12, batch_size=16)
@@ -238,7 +238,7 @@ def decoder_smoke():
   )
 
 
-def base():
+def base() -> Preset:
   """BERT-Base with a fifth of the paper's steps; weights come from `--config.init=FOLDER`."""
   preset = paper()
   preset.pretrain.update(steps=20_000)
@@ -255,7 +255,7 @@ def base():
   )
 
 
-def paper():
+def paper() -> Preset:
   """The paper's sizes: batch 32, sequence 128, 95k steps, ten sparsities, five tasks."""
   first, second = pretrain.get_config('base'), finetune.get_config('base')
   first.update(steps=95_000, batch_size=32)

@@ -9,20 +9,20 @@ from prunejax.report import tables
 WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after the other'}
 
 
-def read(folder):
+def read(folder) -> list:
   """Reads what the commands that ran cells in `folder` took, a dict a command."""
   home = files.path(folder) / 'cost'
   return [files.read_json(home / name) for name in files.names(home) if name.endswith('.json')]
 
 
-def measured(path, preset):
+def measured(path, preset: str) -> list:
   """Reads the rows of a preset in a JSONL file of earlier measurements; [] without the file."""
   path = pathlib.Path(path)
   lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
   return [row for row in map(json.loads, lines) if row['preset'] == preset]
 
 
-def table(here, elsewhere=()):
+def table(here, elsewhere=()) -> tables.Table:
   """A table of what this grid took (`here`) and of earlier measurements (`elsewhere`)."""
   lines = [_line('here', group) for group in _grouped(here)]
   lines += [_line(row.get('date', 'before'), [row]) for row in elsewhere]

@@ -39,7 +39,7 @@ STYLE = {
 
 
 @contextlib.contextmanager
-def canvas(width, height, columns):
+def canvas(width: float, height: float, columns: int):
   """(figure, its row of axes) of a size in inches; all that is drawn within has the style."""
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(width, height), facecolor='white', layout='constrained')
@@ -47,7 +47,7 @@ def canvas(width, height, columns):
     yield figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def ranges(groups):
+def ranges(groups) -> tuple:
   """(means, [below, above]) of groups of numbers, for bars from the least to the greatest.
 
   The mean of equal numbers may differ from them in the last bit, so no bar is shorter than nothing.
@@ -57,7 +57,7 @@ def ranges(groups):
   return middle, list(map(list, zip(*reach, strict=True)))
 
 
-def below(figure, *axes, columns=3):
+def below(figure, *axes, columns: int = 3) -> None:
   """Draws one legend for all panels below them, where it covers no curve."""
   known = {}
   for panel in axes:

@@ -26,7 +26,7 @@ class LedgerError(ValueError):
   """A ledger or a row that cannot be written or read."""
 
 
-def cell_hash(config):
+def cell_hash(config) -> str:
   """The 12 hex digits that name a cell: sha256 of the canonical JSON of its config.
 
   Raises:
@@ -41,7 +41,7 @@ def cell_hash(config):
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def append(path, row):
+def append(path, row: dict) -> None:
   """Adds one row, a dict with a 'cell', as one whole line that is on disk on return.
 
   A line that cannot be written whole is taken back.
@@ -80,7 +80,7 @@ def _add(path, line) -> bool:
     os.close(file)
 
 
-def read(path):
+def read(path) -> list:
   """Reads the rows in the order of their cells' first lines; the last row of a cell wins.
 
   No file is an empty ledger. A torn last line, of a run that was killed while writing, is left out
@@ -115,12 +115,12 @@ def read(path):
   return list({**rows, **apart}.values())
 
 
-def done(rows):
+def done(rows) -> set:
   """The set of cells that stand in the ledger."""
   return {row['cell'] for row in rows}
 
 
-def one_grid(rows):
+def one_grid(rows: list) -> list:
   """The rows, once they are known to be of one experiment and preset.
 
   Raises:

@@ -56,7 +56,7 @@ th,td{white-space:normal;padding:.15rem .35rem}td.long{min-width:0}
 details{border:0}details::details-content{content-visibility:visible;height:auto;opacity:1}
 thead{display:table-header-group}tr,figure{break-inside:avoid}h2,h3,summary{break-after:avoid}
 figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:70mm}
-.verdicts{font-size:8pt}.verdicts td:nth-child(3){white-space:nowrap}
+.verdicts{font-size:8pt}.verdicts td:nth-child(3):not(.long){white-space:nowrap}
 a{color:inherit;text-decoration:none}}
 """
 
@@ -150,8 +150,9 @@ def _counts(checks):
 def _verdicts(checks):
   lines = [
     f'<tr><td>{link(slug(v.name), v.claim)}</td><td>{_badge(v.verdict)}</td>'
-    f'<td>{safe(verdicts.deciding(v))}</td></tr>'
+    f'<td{tabular.wrapping(number)}>{safe(number)}</td></tr>'
     for v in checks
+    for number in [verdicts.deciding(v)]
   ]
   head = '<tr><th>claim</th><th>verdict</th><th>decided by</th></tr>'
   return (

@@ -68,10 +68,14 @@ def html(table: Table, colours=None) -> str:
   )
 
 
+def wrapping(text: str) -> str:
+  """The attribute of a cell whose text is long enough to wrap, else ''."""
+  return ' class="long"' if len(text) > LONG else ''
+
+
 def _cell(text, colour):
   mark = f'<span class="series" style="background:{colour}"></span>' if colour else ''
-  long = ' class="long"' if len(text) > LONG else ''
-  return f'<td{long}>{mark}{escape.escape(text)}</td>'
+  return f'<td{wrapping(text)}>{mark}{escape.escape(text)}</td>'
 
 
 def points(estimate, sign: str = '') -> str:

@@ -1,6 +1,7 @@
 """A restructuring changes no number: committed ledgers draw what they drew, and every cell keeps its hash.
 
-The references were written by the code of commit c2669f9. Words may change, numbers and verdicts may not.
+The references were written by the code of commit c2669f9. Words may change, numbers and verdicts
+may not.
 """
 
 import json

@@ -168,3 +168,56 @@ def test_a_parent_is_made_once_and_made_again_when_its_file_is_damaged(tmp_path)
   next((tmp_path / 'parents').iterdir()).write_bytes(b'nothing')
   np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
   assert len(made) == 2
+
+
+def test_the_quantities_of_a_grid_are_computed_once_and_passed_on(tmp_path):
+  toys, calls = toy([]), []
+
+  def analyse(rows):
+    calls.append(len(rows))
+    return {'rows': rows}
+
+  analysed = toys._replace(
+    analyse=analyse,
+    claims=lambda found: toys.claims(found['rows']),
+    tables=lambda found: toys.tables(found['rows']),
+    figures=lambda found: toys.figures(found['rows']),
+  )
+  study.reproduce(analysed, 'quick', tmp_path / 'w', say=lambda line: None)
+  assert calls == [4]
+  plain = study.redraw(toys, tmp_path / 'w' / 'ledger.jsonl', tmp_path / 'p', say=lambda line: None)
+  assert plain['report.md'].read_text() == (tmp_path / 'w' / 'report.md').read_text()
+
+
+def test_a_study_may_take_its_own_parts_and_presets_may_be_functions():
+  taken = []
+
+  def plan(size, overrides, scale=1, seeds=None):
+    taken.append((overrides, scale))
+    return [study.Cell({'seed': seed}, {'seed': seed}) for seed in seeds or size.seeds]
+
+  own = toy([])._replace(plan=plan, parts=('scale', 'seeds'), presets={'quick': lambda: Size((0,))})
+  assert [cell.labels for cell in study.cells(own, 'quick', {'a': 1}, scale=2)] == [{'seed': 0}]
+  assert [cell.labels for cell in study.cells(own, 'quick', seeds=[7])] == [{'seed': 7}]
+  assert taken == [({'a': 1}, 2), ({}, 1)]
+  with pytest.raises(
+    ValueError, match='--arms: toy1990 has no such part; it takes --scale and --see'
+  ):
+    study.cells(own, 'quick', families=['paper'])
+
+
+def test_two_ledgers_stand_side_by_side_or_as_the_study_says(tmp_path):
+  toys = toy([])
+  for name in 'ab':
+    study.reproduce(toys, 'quick', tmp_path / name, say=lambda line: None)
+  both = (tmp_path / 'a', tmp_path / 'b')
+  written = study.compare(toys, *both, tmp_path / 'out', say=lambda line: None)
+  assert {'A-curve.png', 'B-curve.png'} <= set(written)
+  text = written['report.md'].read_text()
+  assert '**A: Errors**' in text and '**B: Errors**' in text and '## Verdicts' in text
+  own = toys._replace(
+    differences=lambda a, b: ([tables.records('B minus A', [{'rows': len(a) - len(b)}])], {}, {})
+  )
+  written = study.compare(own, *both, tmp_path / 'own', say=lambda line: None)
+  assert set(written) == {'report.html', 'report.md', 'tables.md', 'tables.txt'}
+  assert '**B minus A**' in written['report.md'].read_text()
