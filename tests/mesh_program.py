@@ -15,8 +15,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import mask_update
-from prunejax.pruning import selection
+from prunejax.pruning import mask_update, selection
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
@@ -138,7 +137,7 @@ def selector(pairs, lies=None):
   return jax.jit(select, out_shardings=lies and {f'{a} {s}': lies for a, s in pairs})
 
 
-def selection(everything):
+def selected(everything):
   scores, asked = jax.tree.map(jnp.abs, draw(0, coarse=True)), jnp.float32(0.3)
   pairs = [[(a, s) for a in ALLOCATIONS for s in STRUCTURES]] * len(MESHES) if everything else PAIRS
   alone = selector(sorted(set(sum(pairs, []))))(scores, asked)
@@ -281,9 +280,7 @@ def scored():
 
 
 def streamed():
-  """Leaves that are read again and again, as those of a large tree: what crosses is five numbers of each row that is
-  split over devices, never a row.
-  """
+  """Masks so far beside the scores, whose zeros tie: what crosses is counts, never a score."""
   shapes = {'q': (256, 512), 'o': (256, 512), 'up': (512, 256)}
   rng = np.random.default_rng(5)
   draw_one = lambda shape: jnp.asarray(
@@ -363,7 +360,7 @@ def surgery():
 
 
 if __name__ == '__main__':
-  selection('all' in sys.argv)
+  selected('all' in sys.argv)
   training()
   scored()
   surgery()

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes
-from prunejax.pruning import criteria, mask_update
-from prunejax.pruning import selection
+from prunejax.pruning import criteria, mask_update, selection
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': prunejax.uniform, 'global': prunejax.global_threshold}

@@ -143,7 +143,8 @@ def test_activations_of_a_model_are_what_went_into_each_kernel_and_zero_in_paddi
   params = Two().init(jax.random.key(0), ids, ids, ids > 0, True)['params']
   found = observe.activations(Two(), params, batch)
   x = np.asarray(params['embed']['embedding'])[ids] + np.asarray(ids % 2)[..., None]
-  hidden = np.tanh(x @ params['first']['kernel'] + params['first']['bias'])
+  first = jax.tree.map(np.asarray, params['first'])
+  hidden = np.tanh(x @ first['kernel'] + first['bias'])
   for name, rows in (('first/kernel', x), ('second/kernel', hidden)):
     expected = np.where(np.asarray(ids > 0)[..., None], rows, 0).reshape(6, -1)
     np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
