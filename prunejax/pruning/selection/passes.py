@@ -159,8 +159,7 @@ def totals(key, ends, cells, devices):
     is_sum = np.arange(STEPS + 1).reshape((-1,) + (1,) * key.ndim) == STEPS
     reached = (key[None] >= ends[: STEPS + 1]).astype(jnp.int32)
     axes = tuple(axis + 1 for axis in axes)
-    table = jnp.sum(jnp.where(is_sum, offset[None], reached), axes, dtype=jnp.int32)
-    return table.reshape((STEPS + 1, *(length for length in cells if length != 1)))
+    return jnp.sum(jnp.where(is_sum, offset[None], reached), axes, dtype=jnp.int32)
   # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
   parts = [(key >= end).astype(jnp.int32) for end in ends[:STEPS]] + [offset]
   add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
