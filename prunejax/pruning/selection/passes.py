@@ -109,11 +109,14 @@ def count(leaves, blocks, keys, spans, needed) -> list:
     for row, name in enumerate(block.names):
       one = functools.partial(_one_leaf, leaves[name].read, row, block)
       if skips:
-        none = lambda *_, cells=block.cells: (jnp.zeros(cells, jnp.int32),) * (STEPS + 1)
+        none = lambda *_, cells=block.cells: [jnp.zeros(cells, jnp.int32)] * (STEPS + 1)
         columns.append(lax.cond(jnp.any(reads[row]), one, none, arrays[name], ends))
       else:
         columns.append(one(arrays[name], ends))
-    table = jnp.stack([jnp.stack(column) for column in zip(*columns, strict=True)])
+    if block.devices == 1:
+      table = jnp.stack([jnp.stack(column) for column in zip(*columns, strict=True)])
+    else:
+      table = jnp.stack([column.reshape(-1, *block.cells) for column in columns], 1)
     number = jnp.where(reads[None], table[:STEPS], known[None]) if skips else table[:STEPS]
     counted.append((number, lax.bitcast_convert_type(table[STEPS], jnp.uint32)))
   return counted
@@ -139,19 +142,25 @@ def all_done(brackets, goals):
 def _one_leaf(read, row, block, arrays, ends):
   key = read(arrays, row)
   shape = block.cells or (1,) * key.ndim
-  sums = totals(key, ends[:, row].reshape(-1, *shape), shape, block.devices)
-  return tuple(value.reshape(block.cells) for value in sums)
+  table = totals(key, ends[:, row].reshape(-1, *shape), shape, block.devices)
+  return [value.reshape(block.cells) for value in table] if block.devices == 1 else table
 
 
 def totals(key, ends, cells, devices):
-  """Returns STEPS counts and one sum of keys, int32, over the axes where `cells` is 1."""
-  *asked, low, width = ends
-  offset = key - low
-  parts = [(key >= end).astype(jnp.int32) for end in asked]
-  parts.append(lax.bitcast_convert_type(jnp.where(offset < width, offset, 0), jnp.int32))
+  """Returns STEPS counts and one sum of keys, int32, over the axes where `cells` is 1.
+
+  Args:
+    ends: uint32 [STEPS + 2, ...]: what to count at, and where the sum begins and how far it goes.
+  """
   axes = tuple(axis for axis, length in enumerate(cells) if length == 1)
-  if devices > 1:  # plain sums, which devices add; of one reduction they would gather the parts
-    return [jnp.sum(part, axes, dtype=jnp.int32) for part in parts]
+  low, width = ends[STEPS], ends[STEPS + 1]
+  offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
+  if devices > 1:  # one sum, which devices add as one vector; a TPU pads each scalar to 16 KiB
+    is_sum = np.arange(STEPS + 1).reshape((-1,) + (1,) * key.ndim) == STEPS
+    reached = (key[None] >= ends[: STEPS + 1]).astype(jnp.int32)
+    axes = tuple(axis + 1 for axis in axes)
+    return jnp.sum(jnp.where(is_sum, offset[None], reached), axes, dtype=jnp.int32)
   # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
+  parts = [(key >= end).astype(jnp.int32) for end in ends[:STEPS]] + [offset]
   add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
   return lax.reduce(tuple(parts), (np.int32(0),) * len(parts), add, axes)

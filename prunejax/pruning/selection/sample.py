@@ -65,7 +65,8 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, bracket: Bracket
         # A stack of one leaf has a first axis of length 1, over which nothing is added either.
         inner = (2, *cells[1:])
         sums = passes.totals(stack, ends[:, rows].reshape(shape), inner, block.devices)
-        columns.append(jnp.stack(sums).reshape(STEPS + 1, len(names), *block.cells))
+        sums = sums if block.devices > 1 else jnp.stack(sums)
+        columns.append(sums.reshape(STEPS + 1, len(names), *block.cells))
       table = jnp.concatenate(columns, 1)[:, order] * step[None]
       sums = lax.bitcast_convert_type(table[STEPS], jnp.uint32)
       return turn + 1, threshold.narrowed(bracket, aim, keys, table[:STEPS], sums)
