@@ -10,7 +10,7 @@ import pytest
 
 import prunejax
 from prunejax.pruning import selection
-from prunejax.pruning.selection import bracket, counts, survey
+from prunejax.pruning.selection import counts, passes, ties
 from prunejax.pruning.types import Units
 
 # Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
@@ -61,28 +61,27 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
   sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
   above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
   tied = (sizes * rng.uniform(0.2, 0.6, sizes.size)).astype(np.int32)
-  order = rng.permutation(sizes.size)  # problem i is leaf order[i]
+  block = passes.Block(tuple(SHAPES), (), ((0, sizes.size),), sizes.astype(np.int32), 1)
 
   @jax.jit
-  def decide(goal, above, tied):
-    goal = bracket.Goal(goal, True)
-    return survey.decided(above, tied, goal, order), goal.whole(above), goal.whole(tied)
+  def decide(wanted, above, tied):
+    goal = passes.goal_of(block, wanted, by_value=True)
+    missing = counts.subtract(wanted, goal.total(above))
+    needed = ties._served(block, missing, tied, jnp.zeros_like(tied))
+    return needed, goal.total(above), goal.total(tied)
 
-  lowest, highest = (
-    int(above.sum(dtype=np.int64)),
-    int(above.sum(dtype=np.int64) + tied.sum(dtype=np.int64)),
-  )
+  lowest = int(above.sum(dtype=np.int64))
+  highest = lowest + int(tied.sum(dtype=np.int64))
   assert lowest > 2**31 and highest - lowest > 2**31
   for goal in (lowest, lowest + 1, 2 * lowest, highest - 1, highest):
-    needed, over, level = decide(counts.wide([goal]), above, tied)
-    assert plain(over) == [lowest] and plain(level) == [highest - lowest]
+    needed, over, level = decide(counts.wide([goal] * sizes.size), above, tied)
+    assert set(plain(over)) == {lowest} and set(plain(level)) == {highest - lowest}
     left, want = goal - lowest, np.zeros(sizes.size, np.int64)
     for leaf in range(sizes.size):
-      problem = int(np.flatnonzero(order == leaf)[0])
-      want[problem] = min(left, int(tied[problem]))
-      left -= want[problem]
+      want[leaf] = min(left, int(tied[leaf]))
+      left -= want[leaf]
     np.testing.assert_array_equal(needed, want)
-    assert int(above.sum(dtype=np.int64)) + int(np.asarray(needed, np.int64).sum()) == goal
+    assert lowest + int(np.asarray(needed, np.int64).sum()) == goal
 
 
 def test_what_is_reported_is_a_python_integer():
