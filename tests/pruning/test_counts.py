@@ -10,7 +10,7 @@ import pytest
 
 import prunejax
 from prunejax.pruning import selection
-from prunejax.pruning.selection import bracket, counts, survey
+from prunejax.pruning.selection import counts, passes, ties
 from prunejax.pruning.types import Units
 
 # Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
@@ -61,28 +61,23 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
   sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
   above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
   tied = (sizes * rng.uniform(0.2, 0.6, sizes.size)).astype(np.int32)
-  order = rng.permutation(sizes.size)  # problem i is leaf order[i]
+  block = passes.Block(tuple(SHAPES), (), ((0, len(SHAPES)),), sizes, 1)
+  total = passes.goal_of(block, counts.wide(0), by_value=True).total
 
   @jax.jit
-  def decide(goal, above, tied):
-    goal = bracket.Goal(goal, True)
-    return survey.decided(above, tied, goal, order), goal.whole(above), goal.whole(tied)
+  def serve(goal, above, tied):
+    missing = counts.subtract(goal, total(above))
+    return ties._served(block, missing, tied, jnp.zeros_like(tied)), total(above), total(tied)
 
-  lowest, highest = (
-    int(above.sum(dtype=np.int64)),
-    int(above.sum(dtype=np.int64) + tied.sum(dtype=np.int64)),
-  )
+  lowest = int(above.sum(dtype=np.int64))
+  highest = lowest + int(tied.sum(dtype=np.int64))
   assert lowest > 2**31 and highest - lowest > 2**31
   for goal in (lowest, lowest + 1, 2 * lowest, highest - 1, highest):
-    needed, over, level = decide(counts.wide([goal]), above, tied)
-    assert plain(over) == [lowest] and plain(level) == [highest - lowest]
-    left, want = goal - lowest, np.zeros(sizes.size, np.int64)
-    for leaf in range(sizes.size):
-      problem = int(np.flatnonzero(order == leaf)[0])
-      want[problem] = min(left, int(tied[problem]))
-      left -= want[problem]
-    np.testing.assert_array_equal(needed, want)
-    assert int(above.sum(dtype=np.int64)) + int(np.asarray(needed, np.int64).sum()) == goal
+    needed, over, level = serve(counts.wide([goal] * len(SHAPES)), above, tied)
+    assert set(plain(over)) == {lowest} and set(plain(level)) == {highest - lowest}
+    before = np.cumsum(tied, dtype=np.int64) - tied
+    np.testing.assert_array_equal(needed, np.clip(goal - lowest - before, 0, tied))
+    assert lowest + int(np.asarray(needed, np.int64).sum()) == goal
 
 
 def test_what_is_reported_is_a_python_integer():
