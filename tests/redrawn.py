@@ -31,7 +31,7 @@ def reference(ledger):
 
 
 def redraw(ledger, out, path=None):
-  """Draws a ledger below experiments/, or `path`, into `out`: verdicts, evidence, tables, figures."""
+  """Draws a ledger below experiments/, or `path`, into `out`; returns what `main` writes of it."""
   figures = {}
   with _figures_as_data(figures):
     module = experiment(ledger.split('/')[0])

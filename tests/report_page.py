@@ -45,7 +45,7 @@ class Page(html.parser.HTMLParser):
 
 
 def problems(text):
-  """Everything that keeps a page from standing alone: a list of words, empty when there is nothing."""
+  """Lists what keeps a page from standing alone; empty where nothing does."""
   page = Page(text)
   found = list(page.wrong) + [f'<{tag}> is never closed' for tag in page.open]
   for link in page.links:

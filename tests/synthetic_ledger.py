@@ -91,7 +91,7 @@ def probes(
   spread=0.03,
   drift=0.5,
 ):
-  """Probe rows with planted numbers: mask differences, movement, that of large weights, heads, features."""
+  """Probe rows with planted numbers: mask differences, movement, heads, features."""
   rng = np.random.default_rng(seed)
   some = lambda value: float(value + noise * rng.normal())
   rows, levels = [], list(sparsities)

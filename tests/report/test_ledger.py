@@ -161,8 +161,9 @@ def test_a_config_that_has_no_canonical_form_is_refused(bad):
     ledger.cell_hash(bad)
 
 
-# Several processes that append, forked from one that has imported: `herd(path, writers, count)` waits for them, with
-# `seconds` it kills them all in the middle. Prints the cells whose append() returned.
+# Several processes that append, forked from one that has imported: `herd(path, writers, count)`
+# waits for them, with `seconds` it kills them all in the middle. Prints the cells whose append()
+# returned.
 HERD = """
 import json, os, signal, sys, time
 from prunejax.report import ledger
@@ -196,7 +197,7 @@ print(json.dumps([herd(*given) for given in json.loads(sys.argv[2])]))
 
 
 def herds(path, *given):
-  """[(cells said, statuses)] of herds one after the other: (writers, first, count[, seconds until the kill])."""
+  """[(cells said, statuses)] of herds in turn: (writers, first, count[, seconds until the kill])"""
   done = subprocess.run(
     [sys.executable, '-c', HERD, str(path), json.dumps(given)], stdout=subprocess.PIPE, check=True
   )
@@ -223,7 +224,8 @@ def test_writers_killed_in_the_middle_leave_whole_rows(tmp_path):
     warnings.simplefilter('ignore')  # of a torn last line, if there is one
     rows = ledger.read(path)
     ledger.append(path, row('last'))
-  # What append() had returned from is there; a row that nobody was told of may be there too, but whole.
+  # What append() had returned from is there; a row that nobody was told of may be there too, but
+  # whole.
   said = {cell for cells, _ in ended for cell in cells}
   assert len(said) > 20 and said <= ledger.done(rows)
   assert ledger.done(ledger.read(path)) == ledger.done(rows) | {'last'}

@@ -57,7 +57,8 @@ def test_arms_do_what_their_names_say():
 
 @pytest.mark.parametrize('preset', presets.PRESETS)
 def test_what_a_cell_starts_from_is_kept(preset):
-  # With 3,200 examples the epochs of the family 'epochs' are as long as runs that the other families have.
+  # With 3,200 examples the epochs of the family 'epochs' are as long as runs that the other
+  # families have.
   overrides = {} if preset in ('base', 'paper') else {'data.examples': 3200}
   cells = gordon.cells(preset, overrides, families=['paper', 'controls', 'epochs'])
   of = {grid.key(cell): cell.config for cell in cells}

@@ -1,4 +1,4 @@
-"""Experiments of small cells: each cell once, killed and gone on with, reported from the ledger alone."""
+"""Studies: each cell once, killed and gone on with, reported from the ledger alone."""
 
 import json
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Tables beyond Table 1: beside the paper, both ways of rates, switches, controls, sizes of the corpus."""
+"""Tables beyond Table 1: beside the paper, both ways of rates, switches, controls, corpus."""
 
 import numpy as np
 import pytest

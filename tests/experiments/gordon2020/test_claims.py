@@ -99,7 +99,8 @@ def test_a_fall_smaller_than_any_margin_that_comes_back_whole_is_no_loss_of_info
   ],
 )
 def test_an_arm_falls_from_its_own_zero_where_it_has_one(name, expected):
-  # Dense models trained as long as the deleted ones fit as well and score lower: nothing is lost by deletion.
+  # Dense models trained as long as the deleted ones fit as well and score lower: nothing is lost by
+  # deletion.
   rows = synthetic.make()
   for row in [row for row in rows if row['stage'] == 'finetune' and row['arm'] == 'dense']:
     fit = {'accuracy': row['metrics']['accuracy'] - 0.3, 'train_loss': 0.2}
@@ -347,7 +348,7 @@ def test_pairs_at_the_floor_say_nothing_about_fine_tuning_first():
 
 
 def paper_rows(seeds=2):
-  """The paper's Table 1 as a ledger, each arm with its own 0 %, each number told to every seed and hardly another."""
+  """The paper's Table 1 as a ledger, with hardly any difference between seeds."""
   rows = []
   for seed in range(seeds):
     for arm, lines in paper.TABLE1.items():

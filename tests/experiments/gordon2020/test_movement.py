@@ -1,4 +1,4 @@
-"""Movement in magnitude order, heads, embeddings, features and drift against loops written from the definitions."""
+"""Movement, heads, embeddings, features and drift against loops written from the definitions."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Preset `paper` from end to end, on stand-ins prepared here: a TFDS folder, and a Hugging Face folder."""
+"""Preset `paper` from end to end, on stand-ins: a TFDS folder and a Hugging Face folder."""
 
 import json
 
@@ -60,7 +60,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-  """A folder as Hugging Face has them: config.json, model.safetensors, vocab.txt; BERT's shape, two narrow layers."""
+  """A Hugging Face folder with config.json, model.safetensors and vocab.txt: BERT, two layers."""
   folder = tmp_path_factory.mktemp('bert')
   vocab = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', *WORDS]
   size = transformers.BertConfig(

@@ -1,4 +1,4 @@
-"""Probes on made-up models: what they measure, that they measure once, that the ledger alone redraws everything."""
+"""Probes on made-up models: what they measure, that they measure once, that a ledger redraws."""
 
 import functools
 import json
@@ -70,7 +70,7 @@ def pruned(leaves, s, seed=None):
 
 
 def made(folder):
-  """A finished grid of two seeds without a step of training: models, ledger; (cells, models by six labels)."""
+  """A finished grid of two seeds, never trained: models, ledger; (cells, models by six labels)."""
   cells, models = [], {}
 
   def add(labels, leaves, parent=None, accuracy=0.8):

@@ -90,7 +90,8 @@ def test_half_a_grid_is_judged_on_what_is_whole():
 
 
 def test_the_papers_ends_by_hand():
-  # AVG of pruned is 87.2, 86.7 at 0.4 and 86.2 at 0.5: one point is gone at 0.5. Loss 1.82, 1.86 at 0.3, 1.93 at 0.4.
+  # AVG of pruned is 87.2, 86.7 at 0.4 and 86.2 at 0.5: one point is gone at 0.5. Loss 1.82, 1.86 at
+  # 0.3, 1.93 at 0.4.
   ends = {
     name: regimes.crossing(*pair) for name, pair in regimes.paper_curves(paper.TABLE1).items()
   }
