@@ -15,7 +15,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import mask_update, selection
+from prunejax.pruning import scores_to_masks, selection
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
@@ -290,7 +290,7 @@ def streamed():
 
   def select(scores, asked, old):
     chosen = lambda allocation: (
-      mask_update.select(selection.plain(scores), asked, allocation, old=old).masks
+      scores_to_masks.select(selection.plain(scores), asked, allocation, old=old).masks
     )
     return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
 

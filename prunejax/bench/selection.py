@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes
-from prunejax.pruning import criteria, mask_update, selection
+from prunejax.pruning import criteria, scores_to_masks, selection
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': prunejax.uniform, 'global': prunejax.global_threshold}
@@ -84,7 +84,7 @@ def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
   magnitudes = lambda weights: criteria.magnitude().score((), weights)
   return lambda weights, sparsity: (
-    mask_update.select(selection.Scores(magnitudes, weights), sparsity, allocate).masks
+    scores_to_masks.select(selection.Scores(magnitudes, weights), sparsity, allocate).masks
   )
 
 

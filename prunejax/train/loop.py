@@ -339,7 +339,7 @@ def _write_spent(saves, clock):
 
 
 def _layout(engine):
-  """batch -> batch on the devices, for evaluation: every process has all of it."""
+  """Batch -> batch on the devices, for evaluation: every process has all of it."""
   return lambda batch: sharding.put_whole(batch, engine.mesh)
 
 

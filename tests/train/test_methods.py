@@ -11,7 +11,7 @@ from toy import grads_of, make_params
 
 import prunejax
 from configs import base, methods
-from prunejax.pruning import allocations, criteria, mask_update, schedules, sensitivity
+from prunejax.pruning import allocations, criteria, schedules, scores_to_masks, sensitivity
 from prunejax.pruning.links.rewind import rewind
 from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import grid
@@ -215,7 +215,7 @@ def test_han_keeps_what_lies_beyond_quality_times_sigma():
   weights = {'a/kernel': rng.normal(0.1, 2, (30, 20)), 'b/kernel': rng.normal(0, 0.1, (30, 20))}
   params = {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()}
   scores = criteria.deviations().score((), params)
-  masks = mask_update.select_masks(
+  masks = scores_to_masks.select_masks(
     scores, 0.5, allocation=allocations.above({r'a/.*': 0.5, r'b/.*': 1.2})
   )
   for name, quality in (('a/kernel', 0.5), ('b/kernel', 1.2)):
