@@ -1,4 +1,4 @@
-"""Every key there is, with what it means. Any other config starts from this one and holds only its differences."""
+"""Every config key and what it means. Other configs start here and hold only their differences."""
 
 from ml_collections import config_dict
 
@@ -10,16 +10,19 @@ def prune_group(**changes):
   """One group of leaves and its recipe. Add groups as `config.prune.<name> = prune_group(...)`."""
   group = dict(
     where=PRUNABLE,  # leaves, by regex on the whole path
-    criterion='magnitude()',  # how much does each weight matter?  magnitude, random, taylor, movement, soft_movement,
-    # snip, platon, deviations, gradient, noise, rigl, sparse_evolution, obd, obs,
-    # of kernels alone (set `where`): wanda, sparsegpt, block_fisher
-    schedule='',  # how sparse at this step? '' prunes nothing; cubic, linear, one_shot, constant, staircase, iterative,
-    # cycle
+    criterion='magnitude()',  # how much does each weight matter?
+    # magnitude, random, taylor, movement, soft_movement, snip, platon, deviations, gradient, noise,
+    # rigl, sparse_evolution, obd, obs; of kernels alone (set `where`): wanda, sparsegpt,
+    # block_fisher
+    schedule='',  # how sparse at this step? '' prunes nothing
+    # cubic, linear, one_shot, constant, staircase, iterative, cycle
     when='every(10)',  # do masks move now?
-    allocation='uniform()',  # who pays?  uniform, by_class, global_threshold, class_distribution, erk, per_output,
-    # class_uniform, above (a cut-off)
-    structure='unstructured()',  # what must go together?  unstructured, n_m, block, rows, columns;
-    # across leaves (set `where`): heads(width of a head), ffn, tied
+    allocation='uniform()',  # who pays?
+    # uniform, by_class, global_threshold, class_distribution, class_uniform, erk, per_output, above
+    # (a cut-off)
+    structure='unstructured()',  # what must go together?
+    # unstructured, n_m, block, rows, columns; across leaves (set `where`): heads(width of a head),
+    # ffn, tied
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )
   return config_dict.create(**{**group, **changes})
@@ -32,15 +35,17 @@ def get_config(arg=''):
   c.steps = 1000  # optimizer steps
   c.batch_size = 32  # examples a step, over all devices
   c.accumulate = 1  # micro-batches a step
-  c.init = ''  # source of weights, size and vocabulary: '' (fresh), 'nano' (in the package), a Hugging Face folder
+  # 'nano' is the model in the package; any other word is a Hugging Face folder.
+  c.init = ''  # source of weights, size and vocabulary; '' for a fresh model
   c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
   c.keep_latent = False  # with zero_pruned=False: save the unmasked weights too, workdir/latent
   c.view = 'plain'  # weights that the model sees: plain, apply (masked), straight_through
 
   c.model = config_dict.create(
-    kind='bert',  # of a fresh model: bert, gpt2 (a decoder); with `init` the folder's config.json decides
-    # The size of a fresh model (names of transformers.BertConfig); with `init` the folder's config.json decides.
+    # With `init` the folder's config.json decides the family and the size.
+    kind='bert',  # family of a fresh model: bert, gpt2 (a decoder)
+    # The size of a fresh model, with the names of transformers.BertConfig.
     hidden_size=768,
     num_hidden_layers=12,
     num_attention_heads=12,
@@ -52,24 +57,27 @@ def get_config(arg=''):
     dtype='float32',  # compute: float32, bfloat16
   )
   c.data = config_dict.create(
-    corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME; several as 'wikipedia@0.1+pydoc*4'
+    # Several texts: 'wikipedia@0.1+pydoc*4', a tenth of one and four times the other.
+    corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
     encoding='utf-8',  # of local text, such as latin-1; other bytes are refused
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
-    vocab='',  # of a fresh model: a vocab.txt (BERT), a folder or tokenizer.json (GPT-2); '' trains one on the corpus
+    # A vocab.txt (BERT), or a folder or tokenizer.json (GPT-2).
+    vocab='',  # of a fresh model; '' trains one on the corpus
     vocab_size=8192,  # of a trained vocabulary
     seq_len=128,  # tokens an example
     predict=0.15,  # share of tokens to predict; a decoder predicts all
     max_predictions=20,  # cap on predictions an example; nothing to a decoder
-    pairs='matched',  # how a second segment from elsewhere begins: matched, as the true one does; first, with the first
-    # sentence of its window, which at 32 tokens gives it away (what the packaged model was trained on). No decoder's.
+    # 'matched': as the true one does. 'first': with the first sentence of its window, which at 32
+    # tokens gives it away; the packaged model was trained so. A decoder has no pairs.
+    pairs='matched',  # how a second segment from elsewhere begins: matched, first
     examples=0,  # labelled examples to train on, 0: all
   )
   c.optimizer = config_dict.create(
     learning_rate=1e-4,  # the peak
     warmup=0.1,  # share of the steps
-    sawtooth=0,  # steps of one piece of the seed paper's saw-tooth (5000 there), 0: one linear decay
+    sawtooth=0,  # steps of a piece of gordon2020's saw-tooth (5000 there), 0: one linear decay
     b1=0.9,  # decay of the first moment
     b2=0.999,  # decay of the second
     eps=1e-6,  # added to its root
@@ -78,23 +86,28 @@ def get_config(arg=''):
     l1=0.0,  # adds l1 * sum of |w| of the leaves that prune names to the loss
     l2=0.0,  # adds l2 / 2 * sum of w^2 of them: through the moments, unlike weight_decay
     fresh_moments=False,  # a weight that comes back starts at 0 and with new moments
-    rewind='',  # at which steps all weights and moments go back: 'every(100, begin=100, until=300)'; '' never
+    # Such as 'every(100, begin=100, until=300)'.
+    rewind='',  # steps at which all weights and moments go back; '' never
     rewind_to=0,  # to what they were before this step
   )
   c.prune = config_dict.create(weights=prune_group())
   c.prox = config_dict.create(
-    # After the optimizer's step: soft_threshold, reweighted, as in 'reweighted(0.01, every=50, eps=0.01, end=600)';
-    # in the loss: l1_penalty, l2_penalty, as in 'l1_penalty(1e-4)'.
+    # After the optimizer's step: soft_threshold, reweighted, such as
+    # 'reweighted(0.01, every=50, eps=0.01, end=600)'. In the loss: l1_penalty, l2_penalty, such as
+    # 'l1_penalty(1e-4)'.
     penalty='',  # on the size of weights; '' has none
     where=PRUNABLE,  # leaves that bear it
   )
   c.low_rank = config_dict.create(
-    schedule='',  # how sparse a kernel of as many numbers would be, as in prune.weights.schedule; '' does nothing
-    when='every(10)',  # is a singular value decomposition made now?  between, the rank is held by cheaper steps
+    # The rank is that whose factors store as many numbers as a kernel of this sparsity.
+    schedule='',  # how sparse at this step, as in prune.weights.schedule; '' does nothing
+    # At other steps cheaper ones hold the rank.
+    when='every(10)',  # is a singular value decomposition made now?
     where=PRUNABLE,  # 2-D leaves
   )
   c.distill = config_dict.create(
-    teacher='',  # 'nano', a Hugging Face folder with the same vocabulary and heads, 'cell:HASH' in a grid; '' has none
+    # 'nano', a Hugging Face folder with the same vocabulary and heads, or 'cell:HASH' in a grid.
+    teacher='',  # the model to learn from; '' for none
     temperature=2.0,  # softens both distributions
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
@@ -108,8 +121,10 @@ def get_config(arg=''):
   c.population = config_dict.create(
     # A grid's runs that differ in numbers only are the members of one program.
     members=0,  # of one program: 0 as many as memory holds, 1 every run by itself
-    batching='auto',  # vmap (all at once), map (in turn: nearest to a run by itself), auto: map on CPU, vmap elsewhere
-    mesh=-1,  # devices on the axis of members, -1: as many as there are members for; mesh.data gets the others
+    # vmap steps all at once, map one after the other (nearest to a run by itself).
+    batching='auto',  # vmap, map, auto (map on a CPU, vmap elsewhere)
+    # mesh.data gets the devices that are left.
+    mesh=-1,  # devices on the axis of members, -1: as many as there are members for
     memory=0.0,  # GiB that a program may hold on a device, 0: 0.8 of what is free
   )
   c.eval = config_dict.create(

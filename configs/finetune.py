@@ -1,11 +1,12 @@
-"""Fine-tuning on one labelled task.
+r"""Fine-tuning on one labelled task.
 
-  python -m prunejax train --config=configs/finetune.py:nano --workdir=runs/order --config.data.task=pydoc/order
-  python -m prunejax train --config=configs/finetune.py:nano --workdir=runs/p50-order --config.data.task=pydoc/order \
-      --config.init=runs/p50/model --config.hold_zeros=true
+  python -m prunejax train --config=configs/finetune.py:nano --workdir=runs/order \
+      --config.data.task=pydoc/order
+  python -m prunejax train --config=configs/finetune.py:nano --workdir=runs/p50-order \
+      --config.data.task=pydoc/order --config.init=runs/p50/model --config.hold_zeros=true
 
-The second keeps a pruned model pruned. `:base` takes BERT-Base's settings (Devlin et al. 2019; GLUE by TFDS or local
-files).
+The second keeps a pruned model pruned. `:base` has the settings of BERT-Base (Devlin et al. 2019),
+with GLUE by TFDS or local files.
 """
 
 from configs import base

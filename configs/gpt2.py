@@ -1,16 +1,18 @@
 r"""A decoder: GPT-2, pre-trained from nothing or continued, and fine-tuned.
 
   python -m prunejax train --config=configs/gpt2.py:nano --workdir=runs/gpt2
-  python -m prunejax train --config=configs/gpt2.py:nano --workdir=runs/gpt2-p50 --config.init=runs/gpt2/model \
-      --config.steps=400 --config.prune.weights.schedule='cubic(0.5, end=200)'
+  python -m prunejax train --config=configs/gpt2.py:nano --workdir=runs/gpt2-p50 \
+      --config.init=runs/gpt2/model --config.steps=400 \
+      --config.prune.weights.schedule='cubic(0.5, end=200)'
   python -m prunejax train --config=configs/gpt2.py:nano-finetune --workdir=runs/gpt2-p50-order \
       --config.init=runs/gpt2-p50/model --config.hold_zeros=true
-  python -m prunejax train --config=configs/gpt2.py:base --workdir=runs/gpt2-base --config.init=FOLDER
+  python -m prunejax train --config=configs/gpt2.py:base --workdir=runs/gpt2-base \
+      --config.init=FOLDER
 
-`:nano` is as large as the packaged BERT, with a byte-level vocabulary of 1,024 pieces, on the embedded corpus; with
-Wikipedia add --config.data.root=FOLDER --config.data.corpus=wikipedia. `:base` goes on from Hugging Face's `gpt2`
-(124M; FOLDER holds config.json, model.safetensors, vocab.json, merges.txt) on Wikipedia by TFDS, and `:base-finetune`
-takes it to a task.
+`:nano` is as large as the packaged BERT, with a byte-level vocabulary of 1,024 pieces, on the
+embedded corpus; for Wikipedia add --config.data.root=FOLDER --config.data.corpus=wikipedia. `:base`
+continues Hugging Face's `gpt2` (124M; FOLDER holds config.json, model.safetensors, vocab.json,
+merges.txt) on Wikipedia by TFDS, and `:base-finetune` fine-tunes it.
 """
 
 from configs import base

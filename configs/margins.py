@@ -1,9 +1,11 @@
-"""Which GLUE tasks is the packaged model worth anything to? Fine-tuned from its weights, and from fresh ones.
+r"""What pre-training is worth to GLUE tasks: the packaged weights against fresh ones.
 
-  python -m prunejax sweep --config=configs/margins.py --workdir=runs/margins --config.data.root=FOLDER
+  python -m prunejax sweep --config=configs/margins.py --workdir=runs/margins \
+      --config.data.root=FOLDER
 
-FOLDER holds `glue/`. A task on which pre-training does not help cannot show what pruning deletes, so it has no place in
-a grid. Three seeds, and five more for SST-2: the one task at which three had left the question open.
+FOLDER holds `glue/`. A task that pre-training does not help cannot show what pruning deletes, so it
+has no place in a grid. There are three seeds, and five more for SST-2, the one task that three
+seeds left open.
 """
 
 from configs import finetune

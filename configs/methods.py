@@ -1,12 +1,14 @@
 r"""The methods of the field as products of the core: each only what it changes of one run.
 
   python -m prunejax train --config=configs/methods.py:rigl --workdir=runs/rigl
-  python -m prunejax train --config=configs/methods.py:lottery,steps=1000,sparsity=0.9 --workdir=runs/lottery
+  python -m prunejax train --config=configs/methods.py:lottery,steps=1000,sparsity=0.9 \
+      --workdir=runs/lottery
 
-Fine-tuning of the packaged model (configs/finetune.py:nano), 400 steps to a sparsity of 0.8 unless others are asked
-for; `han` and `soft_movement` set theirs by a cut-off. To change the steps, ask here: with `--config.steps` the
-schedules stay those of 400. `methods(sparsity, steps, rate)` is the table for any run; every number in it follows from
-those, in the proportions of the papers where those are known.
+These fine-tune the packaged model (configs/finetune.py:nano), by default for 400 steps to a
+sparsity of 0.8; a cut-off decides the sparsity of `han` and `soft_movement`. Change the steps by
+the argument: with `--config.steps` the schedules stay those of 400. `methods(sparsity, steps,
+rate)` is the table for any run. Every number in it follows from those three, in the papers'
+proportions if known.
 """
 
 import statistics
@@ -27,9 +29,15 @@ LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
 
 
 def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
-  """{name: {dotted config key: value}} for runs of `steps` steps; at least 40, so that every phase has a few.
+  """Returns {name: {dotted config key: value}} for runs of `steps` steps.
 
-  rate: the peak learning rate, which falls to 0 at the end; only the strength of `rpp` follows from it.
+  Args:
+    sparsity: the final sparsity.
+    steps: of the run; at least 40, so that every phase has a few.
+    rate: the peak learning rate, which falls to 0 at the end. Only `rpp` depends on it.
+
+  Raises:
+    ValueError: `steps` is below 40.
   """
   if steps < 40:
     raise ValueError(f'methods: steps={steps}; at least 40 are needed')
@@ -113,7 +121,7 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
       **GLOBAL,
     )
     | {'optimizer.rewind': f'every({rounds}, begin={rounds}, until={4 * rounds})'},
-    # Han et al.: rounds in which the cut-off rises to 0.9 deviations of each layer; l2 as they found best.
+    # Han et al.: rounds in which the cut-off rises to 0.9 deviations of each layer; l2, their best.
     'han': _group(
       criterion='deviations()',
       schedule=f'linear(0.9, begin={phase}, end={5 * phase}, initial=0.3)',
@@ -130,10 +138,11 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
       schedule=f'staircase({min(0.5, s)}, {s}, steps={stair}, jumps=9)',
       when=f'every({stair}, until={9 * stair})',
     ),
-    # Guo et al.: what the penalty has made small is cut, zeros first, so that the sparsity is the asked one.
+    # Guo et al.: what the penalty has made small is cut, zeros first, to the exact sparsity.
     'rpp': _group(criterion='magnitude()', schedule=f'one_shot({s}, at={end})', when=_at(end))
     | {
-      'prox.penalty': f'reweighted({_strength(s, steps, rate):.3g}, every={often}, eps={EPS}, end={end})'
+      'prox.penalty': f'reweighted({_strength(s, steps, rate):.3g}, every={often}, eps={EPS},'
+      f' end={end})'
     },
     # Not pruning, its rival: kernels of as many numbers as the pruned ones have non-zeros.
     'low_rank': {'prune.weights.schedule': '', 'low_rank.schedule': ramp, 'low_rank.when': moves},
@@ -155,10 +164,10 @@ def _at(step):
 
 
 def _strength(sparsity, steps, rate):
-  """At which reweighted shrinking alone, by halfway, zeroes that fraction of normal weights.
+  """The strength at which reweighted shrinking alone zeroes that share of normal weights by halfway.
 
-  |w| falls by strength x rate / (|w| + eps) a step, so q^2 / 2 + eps q = strength x (the rates until then, 3/8 of
-  rate x steps), q being the size that is to reach zero.
+  |w| falls by strength x rate / (|w| + eps) a step. Let q be the size that is to reach zero. Then
+  q^2 / 2 + eps q = strength x (the sum of the rates until halfway, 3/8 of rate x steps).
   """
   size = DEVIATION * statistics.NormalDist().inv_cdf((1 + sparsity) / 2)
   return (size**2 / 2 + EPS * size) / (0.375 * rate * steps)
@@ -175,7 +184,7 @@ def _rounds(sparsity, phase):
 
 
 def get_config(arg='magnitude'):
-  """arg: 'NAME', 'NAME,steps=1000', 'NAME,sparsity=0.9', or both: every number of the method follows."""
+  """Returns the config of 'NAME', 'NAME,steps=1000', 'NAME,sparsity=0.9', or both."""
   c = finetune.get_config('nano')
   name, *numbers = arg.split(',')
   asked = {'steps': c.steps, 'sparsity': SPARSITY}

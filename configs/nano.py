@@ -1,12 +1,13 @@
-r"""The small BERT that ships with the package: 2 layers, width 128, 1,024 pieces, trained from nothing on two cores.
+r"""The small BERT in the package: 2 layers, width 128, 1,024 pieces, trained from nothing.
 
   python -m prunejax train --config=configs/nano.py --workdir=runs/nano --config.data.root=FOLDER
-  python -m prunejax train --config=configs/nano.py:anneal --workdir=runs/nano64 --config.data.root=FOLDER \
-      --config.init=runs/nano/model
+  python -m prunejax train --config=configs/nano.py:anneal --workdir=runs/nano64 \
+      --config.data.root=FOLDER --config.init=runs/nano/model
 
-FOLDER holds `wikipedia/`: WikiExtractor shards, packed or not. The first command reads sequences of 32 tokens, the
-second, shorter one sequences of 64, as BERT's own recipe did with 128 and 512. Without Wikipedia add
---config.data.corpus=pydoc. The shipped model's steps, scores and curve are in prunejax/models/nano/.
+FOLDER holds `wikipedia/`: WikiExtractor shards, packed or not. The first command reads sequences of
+32 tokens; the second, shorter one reads sequences of 64, as BERT's own recipe did with 128 and 512.
+Without Wikipedia add --config.data.corpus=pydoc. The steps, scores and curve of the packaged model
+are in prunejax/models/nano/.
 """
 
 from configs import base

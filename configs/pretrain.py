@@ -1,10 +1,11 @@
-"""Continued pre-training of a BERT, the stage at which the paper prunes.
+r"""Continued pre-training of a BERT, the stage at which the paper prunes.
 
   python -m prunejax train --config=configs/pretrain.py:nano --workdir=runs/p50 \
       --config.prune.weights.schedule='cubic(0.5, end=200)'
 
-`:nano` goes on from the packaged model on the embedded corpus: half a minute on two CPU cores. `:base` is BERT-Base on
-Wikipedia by TFDS, from Hugging Face weights: `--config.init=FOLDER` (config.json, model.safetensors, vocab.txt).
+`:nano` continues the packaged model on the embedded corpus, in half a minute on two CPU cores.
+`:base` is BERT-Base on Wikipedia by TFDS, from Hugging Face weights: `--config.init=FOLDER`
+(config.json, model.safetensors, vocab.txt).
 """
 
 from configs import base

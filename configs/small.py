@@ -1,12 +1,14 @@
-r"""A small BERT (4 layers, width 256) from nothing, in the published vocabulary, for `mini` to start from on a GPU.
+r"""A small BERT (4 layers, width 256) with the published vocabulary, for `mini` on a GPU.
 
-  python -m prunejax train --config=configs/small.py --workdir=runs/small --config.data.root=FOLDER \
-      --config.data.vocab=FOLDER/bert-base-uncased/vocab.txt
-  python -m prunejax reproduce gordon2020 --preset=mini --config.init=runs/small/model --config.data.root=FOLDER
+  python -m prunejax train --config=configs/small.py --workdir=runs/small \
+      --config.data.root=FOLDER --config.data.vocab=FOLDER/bert-base-uncased/vocab.txt
+  python -m prunejax reproduce gordon2020 --preset=mini --config.init=runs/small/model \
+      --config.data.root=FOLDER
 
-FOLDER holds `wikipedia/` (WikiExtractor shards) and `books/` (novels as plain text), packed or not. 11,169,596
-parameters with its heads. 120,000 steps of 128 sequences of 64 tokens are 983 million tokens. On a CPU it is out of
-reach: twelve of its steps took a minute of CPU time where `mini` was run, so all of them would take a week.
+FOLDER holds `wikipedia/` (WikiExtractor shards) and `books/` (novels as plain text), packed or not.
+The model has 11,169,596 parameters with its heads. 120,000 steps of 128 sequences of 64 tokens are
+983 million tokens. On a CPU that is out of reach: twelve of its steps took a minute of CPU time
+where `mini` was run, so all of them would take a week.
 """
 
 from configs import base

@@ -1,8 +1,9 @@
-"""How much can go? Continued pre-training of the packaged model, pruned by magnitude and at random.
+"""Loss against sparsity: pre-training of the packaged model, pruned by magnitude and at random.
 
   python -m prunejax sweep --config=configs/sparsity.py --workdir=runs/sparsity
 
-Nine cells of 400 steps, one ledger row each in runs/sparsity/ledger.jsonl. Stopped, the same command goes on.
+Nine cells of 400 steps, one ledger row each in runs/sparsity/ledger.jsonl. The same command resumes
+a sweep that was stopped.
 """
 
 from configs import pretrain

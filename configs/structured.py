@@ -1,10 +1,11 @@
-r"""Pruning that really shrinks: half of the attention heads and half of the inner neurons, in continued pre-training.
+r"""Structured pruning: half of the attention heads and of the inner neurons, in pre-training.
 
   python -m prunejax train --config=configs/structured.py --workdir=runs/structured
   python -m prunejax export runs/structured --to=shrunk --out=runs/structured-small
   python -m prunejax bench runs/structured
 
-`:nano` (the default) and `:base` as in configs/pretrain.py. Heads and neurons are compared over all layers.
+`:nano` (the default) and `:base` are those of configs/pretrain.py. Heads and neurons are compared
+over all layers.
 """
 
 from configs import base, pretrain

@@ -1,8 +1,8 @@
-"""What is the packaged model worth to each task that pydoc carries? Fine-tuned from its weights, and from fresh ones.
+"""What pre-training is worth to each pydoc task: the packaged weights against fresh ones.
 
   python -m prunejax sweep --config=configs/tasks.py --workdir=runs/tasks
 
-Eight cells a seed of 300 steps; the ledger of one run lies beside the model, prunejax/models/nano/tasks.jsonl.
+Eight cells of 300 steps for each seed. The ledger of one run is prunejax/models/nano/tasks.jsonl.
 """
 
 from configs import finetune

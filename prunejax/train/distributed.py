@@ -1,7 +1,7 @@
-"""Several processes that train as one: how they find each other, and who writes.
+"""Several processes that train as one: how they find each other, and which of them writes.
 
-Every process runs the same command. All of them compute, and save their part of a checkpoint; only the first writes
-the other files and prints. The work directory has to be one that all of them see.
+Every process runs the same command. All of them compute, and save their part of a checkpoint. Only
+the first one writes the other files and prints. All of them need to see the work directory.
 """
 
 import os
@@ -14,31 +14,33 @@ from jax.experimental import multihost_utils
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID', 'JAX_NUM_PROCESSES')
 ACCEPTED = (
-  "'auto' (Cloud TPU, Slurm, Open MPI, Kubernetes) or 'HOST:PORT,INDEX,COUNT', where HOST:PORT is a free port of"
-  ' process 0'
+  "'auto' (Cloud TPU, Slurm, Open MPI, Kubernetes) or 'HOST:PORT,INDEX,COUNT', where HOST:PORT is a"
+  ' free port of process 0'
 )
 PATIENCE = 300  # seconds
 
 
-def start(how='', patience=PATIENCE):
-  """Joins this process to the others of its command. To be called before anything else of jax, once.
+def start(how: str = '', patience: float = PATIENCE):
+  """Joins this process to the others of its command. Call it once, before anything else of jax.
 
   Args:
-    how: 'auto' lets jax read the cluster's own variables, 'HOST:PORT,INDEX,COUNT' names the place of process 0, this
-      process (from 0) and how many there are; '' takes the same three from JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID
-      and JAX_NUM_PROCESSES when they are set, and does nothing when they are not. With a COUNT of 1 nothing is done.
+    how: 'auto' lets jax read the cluster's own variables. 'HOST:PORT,INDEX,COUNT' names a port of
+      process 0, this process (from 0) and the number of processes. '' takes the same three from
+      JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID and JAX_NUM_PROCESSES, and does nothing if they are
+      not set. With a COUNT of 1 nothing is done.
     patience: seconds to wait for the others.
 
   Raises:
-    ValueError: `how` or the variables make no sense. ConnectionError: the others did not come.
+    ValueError: `how` or the variables make no sense.
+    ConnectionError: the others did not come.
   """
   if how == 'auto':
     try:
       jax.distributed.initialize(initialization_timeout=int(patience))
     except ValueError as error:
       raise ValueError(
-        f'--distributed: no cluster was found ({error}); expected a Cloud TPU, Slurm, Open MPI or Kubernetes job, or'
-        f' {ACCEPTED}'
+        f'--distributed: no cluster was found ({error}); expected a Cloud TPU, Slurm, Open MPI or'
+        f' Kubernetes job, or {ACCEPTED}'
       ) from error
     return
   origin, address, index, count = _place(how)
@@ -49,7 +51,7 @@ def start(how='', patience=PATIENCE):
     raise ValueError(f'{origin}: {address!r} is not HOST:PORT')
   if not 0 <= index < count:
     raise ValueError(f'{origin}: process {index} of {count}; they count from 0')
-  # Where a process is missing, jax itself ends the others with a page of C++: see to it here that all are there.
+  # If a process is missing, jax ends the others with a page of C++. So check that all are there.
   (_await_others if index == 0 else _report)(
     host, int(port), index, count, time.monotonic() + patience
   )
@@ -57,7 +59,7 @@ def start(how='', patience=PATIENCE):
 
 
 def _place(how):
-  """(where it was said, HOST:PORT, index, count)."""
+  """(where the rest comes from, HOST:PORT, index, count)."""
   if how:
     origin, words = f'--distributed={how}', how.split(',')
   else:
@@ -66,9 +68,10 @@ def _place(how):
       return '', '', 0, 1
     lacking = [name for name in VARIABLES if name not in given]
     if lacking:
-      # To train alone here would be to train as often as there are processes, all into one folder.
+      # Otherwise every process would train alone, all into one folder.
       raise ValueError(
-        f'{" and ".join(given)} set, but not {" and ".join(lacking)}: set all three, or --distributed'
+        f'{" and ".join(given)} set, but not {" and ".join(lacking)}: set all three, or'
+        ' --distributed'
       )
     origin, words = ', '.join(VARIABLES), [given[name] for name in VARIABLES]
   try:
@@ -102,7 +105,8 @@ def _await_others(host, port, index, count, until):
         if time.monotonic() < until:
           continue
         raise ConnectionError(
-          f'process 0 waited at port {port}, and of {count} processes {sorted(missing)} did not come'
+          f'process 0 waited at port {port}, and of {count} processes {sorted(missing)} did not'
+          ' come'
         ) from None
       if word.strip().isdigit() and int(word) in missing:
         missing.remove(int(word))
@@ -111,7 +115,7 @@ def _await_others(host, port, index, count, until):
         call.close()  # no process of ours
     for call in calls:
       call.sendall(b'go')
-      call.recv(1)  # they hang up first, so that the port is free for jax
+      call.recv(1)  # the others close first, so that the port is free for jax
       call.close()
 
 
@@ -130,32 +134,40 @@ def _report(host, port, index, count, until):
     except OSError as error:
       if time.monotonic() >= until:
         raise ConnectionError(
-          f'process {index} of {count} could not reach process 0 at {host}:{port} ({error.strerror or error});'
-          ' is it started, and is that port open?'
+          f'process {index} of {count} could not reach process 0 at {host}:{port}'
+          f' ({error.strerror or error}); is it started, and is that port open?'
         ) from error
       time.sleep(0.2)
 
 
 def first() -> bool:
-  """True for the process that writes: the only one, or number 0."""
+  """Returns whether this is the process that writes: the only one, or number 0."""
   return jax.process_index() == 0
 
 
-def together(name):
-  """Returns when every process has come here. name: of the place, the same in all."""
+def together(name: str):
+  """Waits until every process has come here.
+
+  Args:
+    name: of this place, the same in all processes.
+  """
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
-def everywhere(flag) -> bool:
-  """Whether `flag` is true in every process."""
+def everywhere(flag: bool) -> bool:
+  """Returns whether `flag` is true in every process."""
   if jax.process_count() == 1:
     return bool(flag)
   return bool(multihost_utils.process_allgather(np.array(bool(flag))).all())
 
 
 def agreed(flags) -> list[bool]:
-  """What process 0 has in `flags`, a list of booleans of one length everywhere: a choice all have to make alike."""
+  """Returns the `flags` of process 0, for a choice that all processes must make alike.
+
+  Args:
+    flags: booleans, the same number in every process.
+  """
   if jax.process_count() == 1:
     return list(flags)
   return [bool(flag) for flag in multihost_utils.broadcast_one_to_all(np.array(flags, bool))]

@@ -1,8 +1,9 @@
-"""The weights of a run, or of a Hugging Face folder, in a form that others read or that takes less room."""
+"""Writes the model of a run, or of a Hugging Face folder, in another form or in less space."""
 
 import copy
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,15 +14,23 @@ from prunejax.compress import deep_compression, onnx_bert, shrink, sparse_file
 from prunejax.train import console, families, saved_model, specs
 
 
-def export(folder, out, dtype='float32', to='hf', say=console.say):
-  """Writes the model of `folder`, a work directory or a Hugging Face folder, to `out`; pruned weights are zeros.
+def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say):
+  """Writes a model in another form; pruned weights are zeros.
 
-  to: 'hf', a Hugging Face folder (a shrunk model is padded to one width for all layers); 'shrunk', one with heads and
-  inner neurons cut out that do not matter, which this project alone reads; 'sparse', 'deep-compression' and 'onnx',
-  one file, read back and compared before it is delivered. dtype: of a folder, or the values of a sparse file.
+  Args:
+    folder: a work directory or a Hugging Face folder.
+    out: the folder or file to write.
+    dtype: of the weights of a folder, or of the values of a sparse file.
+    to: 'hf', a Hugging Face folder, in which the layers of a shrunk model are padded to one width;
+      'shrunk', a folder without the idle heads and inner neurons, which only this project reads;
+      'sparse', 'deep-compression' or 'onnx', one file. The first two of these files are read back
+      and compared before they are delivered.
+    say: prints a line.
 
-  Raises FileNotFoundError when the folder holds neither a model nor a checkpoint, FileExistsError for an `out` that is
-  there, ValueError for a wrong form or dtype.
+  Raises:
+    FileNotFoundError: the folder holds neither a model nor a checkpoint.
+    FileExistsError: `out` exists.
+    ValueError: a wrong form or dtype.
   """
   if to not in FORMS:
     raise ValueError(f'--to={to}{specs.suggest(to, FORMS)}: expected one of {", ".join(FORMS)}')
@@ -33,59 +42,63 @@ def export(folder, out, dtype='float32', to='hf', say=console.say):
     raise FileExistsError(f'--out={str(out)!r} is not empty: nothing was written')
   if to not in FOLDERS and files.exists(out):
     raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
-  found = saved_model.load(folder)
-  more = write(found, out, dtype)
-  say(f'{found.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
+  model = saved_model.load(folder)
+  more = write(model, out, dtype)
+  say(f'{model.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
 
-def shrunk(found):
-  """(leaves, size) of a Saved whose idle heads and inner neurons are cut out."""
-  parts = saved_model.widths(found.size)
-  leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in found.leaves.items()}
-  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], found.size.hidden_act)
-  size = copy.deepcopy(found.size)
+def shrunk(model: saved_model.Saved) -> tuple[dict, Any]:
+  """Returns the leaves and the size of a model without its idle heads and inner neurons."""
+  parts = saved_model.widths(model.size)
+  leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in model.leaves.items()}
+  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], model.size.hidden_act)
+  size = copy.deepcopy(model.size)
   size.heads_per_layer, size.intermediate_per_layer = heads, inner
   size.intermediate_size = max(*inner, 1)
   return leaves, size
 
 
-def _hf(found, out, dtype):
-  size, params, more = found.size, found.params, ''
+def _hf(model, out, dtype):
+  size, params, more = model.size, model.params, ''
   if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
     parts = saved_model.widths(size)
     inner = max(*(part[2] for part in parts), 1)
-    leaves = shrink.pad(found.leaves, parts[0][1], size.num_attention_heads, inner)
+    leaves = shrink.pad(model.leaves, parts[0][1], size.num_attention_heads, inner)
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
     size.heads_per_layer = size.intermediate_per_layer = None
     size.intermediate_size = inner
-    more = f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner neurons'
-  _save(out, params, size, found.tokenizer, dtype)
+    more = (
+      f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
+      ' neurons'
+    )
+  _save(out, params, size, model.tokenizer, dtype)
   return more
 
 
-def _shrunk(found, out, dtype):
-  leaves, size = shrunk(found)
-  _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, found.tokenizer, dtype)
-  now, before = (sum(np.size(leaf) for leaf in of.values()) for of in (leaves, found.leaves))
-  left = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}, {now:,} parameters of {before:,}'
-  return left + (': no gain, no head and no neuron is idle' if now == before else '')
+def _shrunk(model, out, dtype):
+  leaves, size = shrunk(model)
+  _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
+  now, before = (sum(map(np.size, tree.values())) for tree in (leaves, model.leaves))
+  kept = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}'
+  gain = ': no gain, no head and no neuron is idle' if now == before else ''
+  return f'{kept}, {now:,} parameters of {before:,}{gain}'
 
 
 def _save(out, params, size, tokenizer, dtype):
   files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
 
 
-def _sparse(found, out, dtype):
-  leaves = _arrays(found)
+def _sparse(model, out, dtype):
+  leaves = _arrays(model)
   data = sparse_file.encode(leaves, dtype)
   return _delivered(
     out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32'
   )
 
 
-def _deep(found, out, dtype):
+def _deep(model, out, dtype):
   del dtype
-  leaves = _arrays(found)
+  leaves = _arrays(model)
   data = deep_compression.encode(leaves)
   return _delivered(out, data, leaves, deep_compression.decode(data), exact=False)
 
@@ -100,25 +113,29 @@ def _delivered(out, data, leaves, again, exact):
   revived = [name for name, leaf in leaves.items() if np.any(again[name][leaf == 0])]
   if revived or (exact and far):
     raise ValueError(
-      f'{out}: read back, weights differ by {far} and zeros of {revived} are none: nothing was written'
+      f'{out}: read back, weights differ by {far} and zeros of {revived} are none: nothing was'
+      ' written'
     )
   files.write(out, data)
   dense = sum(leaf.nbytes for leaf in leaves.values())
-  return f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros are zeros'
+  return (
+    f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros'
+    ' are zeros'
+  )
 
 
-def _onnx(found, out, dtype):
+def _onnx(model, out, dtype):
   del dtype
-  parts = saved_model.widths(found.size)
+  parts = saved_model.widths(model.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
-    onnx_bert.write(here, _arrays(found), parts, found.size.hidden_act, found.size.layer_norm_eps)
+    onnx_bert.write(here, _arrays(model), parts, model.size.hidden_act, model.size.layer_norm_eps)
     files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 
 
-def _arrays(found):
-  return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in found.leaves.items()}
+def _arrays(model):
+  return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in model.leaves.items()}
 
 
 # How each form is written, and what it can hold.

@@ -61,22 +61,26 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
   sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
   above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
   tied = (sizes * rng.uniform(0.2, 0.6, sizes.size)).astype(np.int32)
-  block = passes.Block(tuple(SHAPES), (), ((0, len(SHAPES)),), sizes, 1)
-  total = passes.goal_of(block, counts.wide(0), by_value=True).total
+  block = passes.Block(tuple(SHAPES), (), ((0, sizes.size),), sizes.astype(np.int32), 1)
 
   @jax.jit
-  def serve(goal, above, tied):
-    missing = counts.subtract(goal, total(above))
-    return ties._served(block, missing, tied, jnp.zeros_like(tied)), total(above), total(tied)
+  def decide(wanted, above, tied):
+    goal = passes.goal_of(block, wanted, by_value=True)
+    missing = counts.subtract(wanted, goal.total(above))
+    needed = ties._served(block, missing, tied, jnp.zeros_like(tied))
+    return needed, goal.total(above), goal.total(tied)
 
   lowest = int(above.sum(dtype=np.int64))
   highest = lowest + int(tied.sum(dtype=np.int64))
   assert lowest > 2**31 and highest - lowest > 2**31
   for goal in (lowest, lowest + 1, 2 * lowest, highest - 1, highest):
-    needed, over, level = serve(counts.wide([goal] * len(SHAPES)), above, tied)
+    needed, over, level = decide(counts.wide([goal] * sizes.size), above, tied)
     assert set(plain(over)) == {lowest} and set(plain(level)) == {highest - lowest}
-    before = np.cumsum(tied, dtype=np.int64) - tied
-    np.testing.assert_array_equal(needed, np.clip(goal - lowest - before, 0, tied))
+    left, want = goal - lowest, np.zeros(sizes.size, np.int64)
+    for leaf in range(sizes.size):
+      want[leaf] = min(left, int(tied[leaf]))
+      left -= want[leaf]
+    np.testing.assert_array_equal(needed, want)
     assert lowest + int(np.asarray(needed, np.int64).sum()) == goal
 
 
