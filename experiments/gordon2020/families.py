@@ -76,7 +76,7 @@ def epochs(cells, seed, dense):
     size = int(few or 0) or p.tune.data.examples or p.examples.get(task, 0)
     if not size:
       raise ValueError(
-        f'--arms=epochs: how many examples {task!r} has is not known; give it as {task}@NUMBER'
+        f'--arms=epochs: the number of examples of {task!r} is unknown; write {task}@NUMBER'
       )
     steps = math.ceil(size / p.tune.batch_size)
     shared = {'prune.weights.schedule': f'one_shot({p.epochs_sparsity})'}

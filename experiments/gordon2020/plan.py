@@ -59,7 +59,7 @@ def plan(
   for name, flag in OWN.items():
     if name in overrides:
       raise ValueError(
-        f'--config.{name}={overrides[name]} is what the cells of this grid differ in: use {flag}'
+        f'--config.{name}={overrides[name]}: each cell sets this key itself; use {flag} instead'
       )
   for config in filter(None, (p.pretrain, p.tune, p.teacher)):
     configs.override(config, overrides)
@@ -67,7 +67,9 @@ def plan(
   if from_scratch:
     if p.pretrain.init != 'nano':
       start = p.pretrain.init or 'a model of its own'
-      raise ValueError(f'--from-scratch trains the small model; this preset starts from {start!r}')
+      raise ValueError(
+        f'--from-scratch needs a preset that starts from the small model, not {start!r}'
+      )
     teacher = nano.get_config()
     teacher.data.update(
       corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache
@@ -148,17 +150,18 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
   for s in sparsities or ():
     if not 0 < s < 1:
       raise ValueError(
-        f'--sparsities: {s} is not between 0 and 1 (0 is the dense arm, always there)'
+        f'--sparsities={s}: expected numbers between 0 and 1; 0, the dense arm, is always run'
       )
   if scale is not None and not scale > 0:
     raise ValueError(f'--scale={scale}: expected a number above 0')
   for rate in rates or ():
     if not rate > 0:
-      raise ValueError(f'--rates: {rate} is no learning rate; expected numbers above 0')
+      raise ValueError(f'--rates={rate}: expected learning rates above 0')
   for family in families or ():
     if family not in FAMILIES:
       raise ValueError(
-        f'--arms: no {family!r}{specs.suggest(family, FAMILIES)}; known: {", ".join(FAMILIES)}'
+        f'--arms: no family {family!r}{specs.suggest(family, FAMILIES)}; '
+        f'known: {", ".join(FAMILIES)}'
       )
   for name in names or ():
     _, at, examples = name.partition('@')
