@@ -221,7 +221,9 @@ def test_what_a_grid_would_cost(swept):
     and counted['bytes'] > 17 * measured
     and size['vocab_size'] < 120
   )
-  assert estimate.estimate(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+  assert (
+    estimate.estimate(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+  )
 
 
 def test_overrides_of_a_sweep_leave_its_config_alone():
