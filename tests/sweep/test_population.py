@@ -1,4 +1,4 @@
-"""A grid as one program: every member is the run it would have been by itself, and has its own fate."""
+"""A grid as one program: every member is the run by itself, and may fail or end alone."""
 
 import json
 import os
@@ -97,7 +97,8 @@ def test_every_member_is_the_run_by_itself(swept):
         population_cases.close(mine, tiny_runs.weights(solo.folder)[name])
     for mine, its in zip(plain(cell), plain(solo.folder), strict=True):
       assert mine.pop('kind') == its.pop('kind') and mine == pytest.approx(its, rel=1e-5), change
-    # Newer compilers lay a matrix of a loop out otherwise than one of an argument, and its sums differ in the last bit.
+    # Newer compilers lay out a matrix of a loop and one of an argument differently. Their sums then
+    # differ in the last bit.
     assert jax.__version_info__ >= (0, 11) or same(cell, solo.folder), change
     assert row['members'] in (2, 3) and row['batching'] == 'map' and row['device_seconds'] > 0
     assert not any(key.startswith('population') for key in row['config'])
@@ -266,7 +267,7 @@ def test_masks_are_searched_inside_a_conditional_only(toy):
 
 def test_a_member_in_turn_does_not_copy_the_others():
   toy = population_cases.toy(3, 'map', criterion=population_cases.slow)
-  # What a loop carries is a tuple's element in its body; copied there, it is copied for each member.
+  # What a loop carries is a tuple's element in its body. A copy there is made for each member.
   copies = re.findall(
     r'= (?:f32|pred)\[3(?:,\d+)+\]\S* copy\(%get-tuple-element\S*\)', toy.compiled.as_text()
   )

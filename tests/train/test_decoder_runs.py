@@ -1,4 +1,4 @@
-"""A tiny GPT-2 by the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
+"""A tiny GPT-2 by the command: pre-trained, resumed, fine-tuned, exported, in a population."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def born():
 
 @pytest.fixture(scope='module')
 def tuned(born, tmp_path_factory):
-  """Two fine-tunings of it as one program, and an export. Their config says 'bert': what `init` is, its folder says."""
+  """Two fine-tunings as one program, and an export. The config says 'bert'; the folder decides."""
   home = tmp_path_factory.mktemp('tuned')
   config = lambda seed: tiny_runs.config(False, init=str(born.folder / 'model'), seed=seed, **TASK)
   cells = [
