@@ -153,13 +153,14 @@ def totals(key, ends, cells, devices):
     ends: uint32 [STEPS + 2, ...]: what to count at, and where the sum begins and how far it goes.
   """
   axes = tuple(axis for axis, length in enumerate(cells) if length == 1)
-  low, width = ends[STEPS], ends[STEPS + 1]
-  offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
   if devices > 1:  # one sum, which devices add as one vector; a TPU pads each scalar to 16 KiB
     is_sum = np.arange(STEPS + 1).reshape((-1,) + (1,) * key.ndim) == STEPS
-    reached = (key[None] >= ends[: STEPS + 1]).astype(jnp.int32)
-    axes = tuple(axis + 1 for axis in axes)
-    return jnp.sum(jnp.where(is_sum, offset[None], reached), axes, dtype=jnp.int32)
+    key, low, width = key[None], ends[: STEPS + 1], ends[STEPS + 1 :]
+    offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
+    table = jnp.where(is_sum, offset, (key >= low).astype(jnp.int32))
+    return jnp.sum(table, tuple(axis + 1 for axis in axes), dtype=jnp.int32)
+  low, width = ends[STEPS], ends[STEPS + 1]
+  offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
   # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
   parts = [(key >= end).astype(jnp.int32) for end in ends[:STEPS]] + [offset]
   add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
