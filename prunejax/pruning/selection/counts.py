@@ -1,5 +1,6 @@
-"""Exact integer arithmetic on counts of weights: beyond 2^24, beyond 2^31, and with a sparsity that
-is only known at run time.
+"""Exact integer arithmetic on counts of weights.
+
+Counts go beyond 2^24 and 2^31, and a sparsity may only be known at run time.
 
 JAX has no 64-bit integers unless the whole program asks for them, so a large count is two limbs of
 16 and 31 bits.
@@ -56,10 +57,12 @@ def running(counts: Wide) -> Wide:
 
 
 def subtract(a: Wide, b: Wide) -> Wide:
+  """Returns a - b."""
   return carried(a.hi - b.hi, a.lo - b.lo)
 
 
 def at_least(a: Wide, b: Wide):
+  """Returns bool: a >= b."""
   return (a.hi > b.hi) | ((a.hi == b.hi) & (a.lo >= b.lo))
 
 
@@ -75,8 +78,9 @@ def clipped(a: Wide, limit):
 
 
 def multiply_divide(count: Wide, factor, divisor, plus=0) -> tuple[Wide, jax.Array]:
-  """floor((count * factor + plus) / divisor) and the remainder, exactly, for 0 <= factor <= divisor
-  < 2^29 and plus <= divisor.
+  """Returns floor((count * factor + plus) / divisor) and the remainder, exactly.
+
+  0 <= factor <= divisor < 2^29 and plus <= divisor.
 
   Horner's rule over the bits of `count`: each of the 47 rounds doubles quotient and remainder and
   adds the factor if the bit is set.
@@ -99,8 +103,7 @@ def multiply_divide(count: Wide, factor, divisor, plus=0) -> tuple[Wide, jax.Arr
 
 
 def kept(sizes, sparsity) -> Wide:
-  """How many of `sizes` units stay at `sparsity`: n - floor(n * s + 1/2), with s read to seven
-  decimals.
+  """Returns how many of `sizes` units stay: n - floor(n * s + 1/2), s read to seven decimals.
 
   `sizes` are Python integers (one, or a list); `sparsity` is a float32 scalar or one value a size,
   in [0, 1].
@@ -121,8 +124,9 @@ def _decimals(fraction):
 
 
 def block_sum(x, sizes) -> jax.Array:
-  """Float32 sums over blocks of `sizes` (one an axis; the last block of an axis may be short), the
-  same in any order of adding.
+  """Returns float32 sums over blocks, the same in any order of adding.
+
+  `sizes` has one length an axis; the last block of an axis may be short.
 
   A float sum depends on how a mesh splits it, and one unit's rank may hang on the last bit. Here
   each value is cut, relative to the largest, into four signed limbs of 12 bits, the limbs are
@@ -160,8 +164,9 @@ def block_sum(x, sizes) -> jax.Array:
 
 
 def count_blocks(x, sizes) -> jax.Array:
-  """Plain sums over blocks in x's own dtype: for counts and flags, which no order of adding can
-  change.
+  """Returns plain sums over blocks in x's own dtype.
+
+  They are for counts and flags, which no order of adding can change.
   """
   for axis, size in enumerate(sizes):
     x = _add_blocks(x, axis, size)

@@ -30,8 +30,9 @@ class Selected(NamedTuple):
 
 
 class Found(NamedTuple):
-  """Where groups are cut, for each block: scores at or above `brackets.low` stay, except those at it
-  whose place is below `cuts`. `nan` {name: bool scalar}. `passes` {stage: how often it read}.
+  """Where groups are cut, for each block.
+
+  Scores at or above `brackets.low` stay, except those at it whose place is below `cuts`. `nan` {name: bool scalar}. `passes` {stage: how often it read}.
   """
 
   brackets: list
@@ -170,8 +171,9 @@ def _check(shapes):
 
 
 def _blocks(shapes, wanted, devices):
-  """The blocks of all leaves that have scores, and their goals: one block of all leaves that compete
-  as a whole, and one for each kind of leaf that is cut in cells.
+  """Returns the blocks of all leaves that have scores, and their goals.
+
+  All leaves that compete as a whole are one block. Leaves cut in cells are one block a kind.
   """
   place = {name: i for i, name in enumerate(shapes)}
   whole, cells = [], {}

@@ -150,6 +150,9 @@ def totals(key, ends, cells, devices):
   """Returns STEPS counts and one sum of keys, int32, over the axes where `cells` is 1.
 
   Args:
+    key: uint32 keys of a leaf.
+    cells: one length for each axis of `key`.
+    devices: how many devices `key` lies on.
     ends: uint32 [STEPS + 2, ...]: what to count at, and where the sum begins and how far it goes.
   """
   axes = tuple(axis for axis, length in enumerate(cells) if length == 1)

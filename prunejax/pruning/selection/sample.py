@@ -23,8 +23,9 @@ _PARTS = np.array([True, True, False, True, False, False])  # of six passes, tho
 
 
 def first_keys(leaves, shapes, block: passes.Block, goal: Goal, bracket: Bracket):
-  """Returns the keys that the first pass counts at, uint32 [STEPS, leaves, *cells], and how many
-  passes over the sample it took to find them.
+  """Returns the keys that the first pass counts at, uint32 [STEPS, leaves, *cells].
+
+  The second value is how many passes over the sample it took to find them.
   """
   steps = {name: _step(shapes[name], block) for name in block.names}
   if all(step == 1 for _, step in steps.values()):

@@ -81,6 +81,8 @@ def narrowed(bracket: Bracket, goal: Goal, keys, found, sums) -> Bracket:
   """Returns the bracket after one pass; brackets that are done stay as they are.
 
   Args:
+    bracket: the bracket before the pass.
+    goal: how many scores stay.
     keys: rising uint32 [STEPS, leaves, *cells] in [low, high].
     found: int32 of the same shape, the leaf's scores at or above each.
     sums: uint32 [leaves, *cells], the leaf's sum of `key - low` over the bracket, modulo 2^32.
@@ -124,6 +126,8 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None):
   """Returns rising keys to count at: uint32 [STEPS, leaves, *cells] in [low, high].
 
   Args:
+    bracket: what is known so far.
+    goal: how many scores stay.
     parts: bool scalar, True for equal parts.
     sigma: float32, how far off the line may be, in scores; by default the square-root law.
   """

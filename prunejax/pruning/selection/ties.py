@@ -18,8 +18,9 @@ from prunejax.pruning.selection.threshold import STEPS
 
 
 def cuts(leaves, shapes, blocks, goals, brackets, old):
-  """Returns for each block uint32 [leaves, *cells], and how many passes that took: a score at the
-  threshold stays if its place is at or above this cut.
+  """Returns for each block the cuts, uint32 [leaves, *cells], and how many passes that took.
+
+  A score at the threshold stays if its place is at or above the cut.
   """
 
   def places(leaf, name):
