@@ -32,7 +32,8 @@ class Selected(NamedTuple):
 class Found(NamedTuple):
   """Where groups are cut, for each block.
 
-  Scores at or above `brackets.low` stay, except those at it whose place is below `cuts`. `nan` {name: bool scalar}. `passes` {stage: how often it read}.
+  Scores at or above `brackets.low` stay, except those at it whose place is below `cuts`.
+  `nan` {name: bool scalar}. `passes` {stage: how often it read}.
   """
 
   brackets: list
