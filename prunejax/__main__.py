@@ -1,4 +1,4 @@
-"""The door of `python -m prunejax` and of the console script `prunejax`. The verbs are in `prunejax/cli/`."""
+"""Entry point of `python -m prunejax` and of the console script; `prunejax/cli/` has the verbs."""
 
 import sys
 

@@ -6,7 +6,7 @@ from prunejax.pruning.transform import gradient_from_updates, hold_zeros, prune_
 from prunejax.pruning.state import PruneState, check_pruned, get_masks, nan_scores
 from prunejax.pruning import masks
 from prunejax.pruning.masks import mask_hash
-from prunejax.pruning.mask_update import select_masks
+from prunejax.pruning.scores_to_masks import select_masks
 from prunejax.pruning.who_pays import format_report, who_pays
 
 # SCORE: how much does each weight matter?

@@ -1,5 +1,6 @@
-"""Every public factory of the core beside its numpy twin, written from the formula and sharing no
-code with the package.
+"""Every public factory of the core beside its numpy twin.
+
+The twins are written from the formulas and share no code with the package.
 
 Counts are Python integers and fractions, ranks are full sorts, sums are float64.
 """
@@ -22,8 +23,10 @@ from prunejax.pruning.links import proximal
 
 
 class Case(NamedTuple):
-  """A factory's value and its twin; `extra(params) -> {name: extra argument}` where a criterion asks for more than
-  `grad`, which the twin then gets as well; `rtol` of scores, float32 against float64.
+  """A factory and its numpy twin.
+
+  `extra(params)` returns the arguments by name that a criterion needs beside `grad`; the twin gets
+  them too. `rtol` is the tolerance of scores, float32 against float64.
   """
 
   make: object
@@ -105,9 +108,7 @@ def unit_means(numbers, score):
 
 
 def lowest_of_groups(score, n, m):
-  """Where n:m along axis -2 would prune: the m - n lowest of every m, ties keeping the lower
-  position.
-  """
+  """Where n:m along axis -2 prunes: the m - n lowest of every m; of ties the first is kept."""
   rows = np.moveaxis(score, -2, -1)
   groups = rows.reshape(*rows.shape[:-1], -1, m)
   order = np.argsort(-groups, axis=-1, kind='stable')
@@ -189,7 +190,7 @@ def class_uniform_keep(units, shapes, sparsity):
 
 
 def erk_keep(units, shapes, sparsity):
-  """The loop of the RigL paper: leaves whose density would pass 1 become dense, until none is left."""
+  """The loop of the RigL paper: a leaf whose density would exceed 1 becomes dense."""
   sizes = {name: unit.size for name, unit in units.items()}
   raw = {name: Fraction(sum(shapes[name]), math.prod(shapes[name])) for name in units}
   goal, dense = kept(sum(sizes.values()), sparsity), set()

@@ -9,7 +9,9 @@ ROWS, STEP, ALPHA = 3, 1e-3, 1e-2
 
 
 def slopes(size):
-  """Three fixed directions a_i, float64 [3, size]: example i has the loss s^2 / 2 + cos(s) / 2, s = a_i . w."""
+  """Three fixed directions a_i, float64 [3, size]. Example i has the loss s^2 / 2 + cos(s) / 2 at
+  s = a_i . w.
+  """
   return np.random.default_rng(size).normal(size=(ROWS, size)) / np.sqrt(size)
 
 

@@ -65,7 +65,7 @@ def some_masks(params):
 
 
 def regrown_masks(w, come, mask, fraction):
-  """RigL's own words: the kept of which the smallest |w| are dropped, and as many of the others by `come`."""
+  """RigL: drop the smallest |w| of the kept weights, and grow as many others by `come`."""
   active = np.flatnonzero(mask.ravel())
   dropped = math.floor(np.float32(active.size) * np.float32(fraction))
   order = sorted(active, key=lambda i: (-abs(w.ravel()[i]), i))
@@ -81,7 +81,8 @@ def regrow_scores(come_of, fraction):
     out, come, kept = {}, come_of(params, grads), named_leaves(masks)
     for name, w in params.items():
       survivors = regrown_masks(w, come[name], kept[name], fraction)[1]
-      # Below every survivor, in the order of `come`: the negative float whose distance from -inf is come's from 0.
+      # Below every survivor, in the order of `come`: the negative float whose distance from -inf is
+      # come's from 0.
       out[name] = -(np.uint32(0x7F800000) - np.float32(come[name]).view(np.uint32)).view(np.float32)
       out[name].ravel()[survivors] = abs(w.ravel()[survivors])
     return out

@@ -1,4 +1,4 @@
-"""Twins of the criteria of large nets, dense and in float64: Wanda, SparseGPT and the Fisher matrix in blocks."""
+"""Twins of Wanda, SparseGPT and the Fisher matrix in blocks, dense and in float64."""
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def sparsegpt_sweep(w, mask, x, damp=0.01):
 
 
 def fisher_blocks(length, block):
-  """The places on the input axis of each block, for lengths that `block` and its half do not make odd."""
+  """The indices on the input axis of each block."""
   size = next(s for s in range(block, 0, -1) if length % s == 0)
   return [np.arange(a, a + size) for a in range(0, length, size)]
 

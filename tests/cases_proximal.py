@@ -1,4 +1,4 @@
-"""Links that shrink weights beside their numpy twins: whole runs of AdamW in float64, written from the formulas."""
+"""Links that shrink weights beside their numpy twins: whole runs of AdamW in float64."""
 
 import numpy as np
 
@@ -12,7 +12,10 @@ def prox(u, threshold):
 
 
 def adamw(w, grads, *, added=lambda w: 0.0, after=lambda u, w, t: u):
-  """Weights after AdamW (Loshchilov & Hutter, 2019), a term `added` to each gradient, and `after` on each step."""
+  """Weights after AdamW (Loshchilov & Hutter, 2019).
+
+  `added(w)` is added to each gradient; `after(u, w, t)` maps the weights after each step.
+  """
   w = np.float64(w)
   m, v = np.zeros_like(w), np.zeros_like(w)
   for t, g in enumerate(grads):

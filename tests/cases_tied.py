@@ -1,5 +1,7 @@
-"""Structures whose units lie in several leaves, beside their numpy twins: {leaf: shape} -> {leaf: the unit of each
-weight, as a pair of name and number in an object array}, written leaf by leaf.
+"""Structures whose units span several leaves, beside their numpy twins.
+
+A twin maps {leaf: shape} to {leaf: the unit of each weight}, in object arrays of pairs (name,
+number). The twins are written leaf by leaf.
 """
 
 import numpy as np

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 
-# Several forced host devices on few cores can wait for each other for ever with the default number of threads.
+# Several forced host devices on few cores can wait for each other for ever with the default number
+# of threads.
 os.environ.setdefault('PJRT_NPROC', '16')
 
-# The suite compiles thousands of programs and runs each for a few steps: quick code matters less than quick compiling.
-# Without fusion emitters two programs that compute the same may differ in the last bit: tests of bits do with `exact`.
+# The suite compiles thousands of programs and runs each for a few steps: quick code matters less
+# than quick compiling. Without fusion emitters two programs that compute the same may differ in the
+# last bit: tests of bits do with `exact`.
 EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
 # Files that take a minute or more: a worker that begins one last is waited for.

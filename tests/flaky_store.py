@@ -1,6 +1,7 @@
 """`flaky://`: an object store in a local folder, as epath sees one, that refuses now and then.
 
-No append, no rename of a file over another, no links; an object appears when its last byte is there.
+No append, no rename of a file over another, no links; an object appears when its last byte is
+there.
 """
 
 import io
@@ -27,7 +28,7 @@ class Store:
 
   @classmethod
   def ask(cls):
-    """A request: fails at random; but after every `most` accidents come two that succeed, which is a whole write."""
+    """Fails at random. After every `most` failures two requests succeed, enough for one write."""
     if cls.calm:
       cls.calm -= 1
     elif cls.rng.random() < cls.rate:

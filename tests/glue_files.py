@@ -14,7 +14,8 @@ FILES = {
     [0, 1],
   ),
   'mrpc': (
-    '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\t" He said so .\tHe " said so .\r\n',
+    '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n'
+    '1\t7\t8\t" He said so .\tHe " said so .\r\n',
     ['" He said so .'],
     ['He " said so .'],
     [1],

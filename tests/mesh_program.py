@@ -1,6 +1,7 @@
-"""What `test_mesh.py` runs on eight simulated devices, in one process; a line of JSON for each check.
+"""What `test_mesh.py` runs in one process on eight simulated devices: a JSON line for each check.
 
-With the word `all` every allocation is tried with every structure on every mesh: minutes, for a person.
+With the word `all` every allocation is tried with every structure on every mesh: minutes, for a
+person.
 """
 
 import json
@@ -15,7 +16,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import prunejax
-from prunejax.pruning import mask_update, selection
+from prunejax.pruning import scores_to_masks, selection
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
@@ -36,10 +37,14 @@ LIES = [
   {'q': ('data', None), 'o': (None, 'data'), 'up': (), 'stack': (None, 'data', 'model')},
   {'q': ('model', 'data'), 'o': (), 'up': (('data', 'model'), None), 'stack': (None, None, 'data')},
 ]
-# The smallest shard has 1024 weights, and a quarter as many groups of n:m: no weight, score, mask or n:m unit can move
-# in an array of at most this many elements, while thresholds, counts and the scores of large units can.
+# The smallest shard has 1024 weights, and a quarter as many groups of n:m: no weight, score, mask
+# or n:m unit can move in an array of at most this many elements, while thresholds, counts and the
+# scores of large units can.
 LARGEST = 200
-MOVES = r'= (.*?) ((?:ragged-)?all-to-all|all-gather|collective-permute|collective-broadcast|sort)(?:-start)?\('
+MOVES = (
+  r'= (.*?) ((?:ragged-)?all-to-all|all-gather|collective-permute|collective-broadcast|sort)'
+  r'(?:-start)?\('
+)
 ALLOCATIONS = {
   'uniform': prunejax.uniform(),
   'by_class': prunejax.by_class({'q|o': 0.25, '.*': 0.4}),
@@ -58,7 +63,8 @@ STRUCTURES = {
     {'q': ('heads', -1, 16), 'o': ('heads', -2, 8), 'up|stack': (r'\g<0>', -1, 8)}
   ),
 }
-# By mesh: every allocation where each weight is a unit, and every structure, with another allocation each.
+# By mesh: every allocation where each weight is a unit, and every structure, with another
+# allocation each.
 PAIRS = [
   [('uniform', 'unstructured'), ('global_threshold', 'n_m')],
   [('global_threshold', 'unstructured'), ('erk', 'rows')],
@@ -188,7 +194,8 @@ def training():
     for name in chains:
       prunejax.check_pruned(params[name], states[name])
     masks = {name: prunejax.get_masks(states[name], params[name]) for name in chains}
-    # Adafactor takes means over rows and columns, which a mesh adds up in another order; they move, up to 512 of them.
+    # Adafactor takes means over rows and columns, which a mesh adds up in another order; they move,
+    # up to 512 of them.
     return {
       f'{of} {name}': tree[name]
       for of, tree in (('params', params), ('masks', masks))
@@ -202,7 +209,8 @@ def training():
   }
   alone = run(state, grads, jax.jit(step))
   exact = lambda ends: {name: end for name, end in ends.items() if 'adafactor' not in name}
-  # Every leaf is divided: one that is whole among divided ones the compiler may compute in parts, and gather.
+  # Every leaf is divided: one that is whole among divided ones the compiler may compute in parts,
+  # and gather.
   for number in (2, 5):
     mesh, lies = on_mesh(number, 0)
     with jax.set_mesh(mesh):
@@ -224,7 +232,7 @@ def training():
 
 
 def scored():
-  """Criteria whose scores are made of the masks so far, of all leaves together or of draws: two moves of the masks."""
+  """Criteria that read the old masks, all leaves at once or random draws: two mask steps."""
   whole, cut = {'allocation': prunejax.global_threshold()}, {'allocation': prunejax.above(0.4)}
   recipes = {
     'rigl': (prunejax.rigl(0.3, first='magnitude'), {'allocation': prunejax.erk()}),
@@ -290,7 +298,7 @@ def streamed():
 
   def select(scores, asked, old):
     chosen = lambda allocation: (
-      mask_update.select(selection.plain(scores), asked, allocation, old=old).masks
+      scores_to_masks.select(selection.plain(scores), asked, allocation, old=old).masks
     )
     return {'uniform': chosen(prunejax.uniform()), 'global': chosen(prunejax.global_threshold())}
 
@@ -319,8 +327,9 @@ def streamed():
 
 
 def surgery():
-  """The Fisher matrix in blocks along the input axis: neither a weight nor a gradient is gathered, whichever axis of a
-  kernel the mesh divides.
+  """The Fisher matrix in blocks along the input axis gathers neither a weight nor a gradient.
+
+  The mesh divides either axis of a kernel, or both.
   """
   lies = {'first': ('model', None), 'last': (None, 'model'), 'both': ('data', 'model')}
   rng = np.random.default_rng(6)

@@ -23,7 +23,7 @@ KINDS = ('mlm', 'nsp')
 
 
 def whole(act='gelu'):
-  """(leaves, size): random kernels and biases; HEADS and INNER say what is left once idle places are cut out."""
+  """(leaves, size): random kernels and biases. HEADS and INNER count what shrinking leaves."""
   size = transformers.BertConfig(**SIZE, hidden_act=act)
   rng = np.random.default_rng(0)
   shapes = {path: shape for path, shape in bert_hf._shapes(size, KINDS).items()}

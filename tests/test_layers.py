@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'prunejax'
 FILES = sorted(PACKAGE.rglob('*.py'))
-# Rooms of the package that a room may use, and packages from outside; a star stands for any. `files` is one file.
+# Rooms of the package that a room may use, and packages from outside; a star stands for any.
+# `files` is one file.
 ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
   'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
@@ -27,7 +28,8 @@ ROOMS = {
       'sklearn',
     },
   ),
-  # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes whole or not at all.
+  # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes
+  # whole or not at all.
   'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors', 'onnx'}),
   'report': ({'report', 'files'}, {'numpy', 'scipy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),

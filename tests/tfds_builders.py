@@ -1,4 +1,4 @@
-"""Local TFDS builders of tiny data sets: GLUE from raw files, Wikipedia and LM1B from given texts."""
+"""TFDS builders of tiny local data sets: GLUE from raw files, Wikipedia and LM1B from texts."""
 
 import tensorflow_datasets
 import tensorflow_datasets.text.glue as stock_glue

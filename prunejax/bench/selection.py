@@ -1,11 +1,11 @@
-"""One mask update against one read of the scores and against argsort, on weights from BERT's own to the hostile."""
+"""One mask update against one read of the scores and against argsort, for several distributions."""
 
 import jax
 import jax.numpy as jnp
 
 import prunejax
 from prunejax.bench import measure, sizes
-from prunejax.pruning import criteria, mask_update, selection
+from prunejax.pruning import criteria, scores_to_masks, selection
 
 SPARSITIES = (0.5, 0.9)
 ALLOCATIONS = {'uniform': prunejax.uniform, 'global': prunejax.global_threshold}
@@ -13,7 +13,7 @@ DTYPES = {'fp32': jnp.float32, 'bf16': jnp.bfloat16}
 
 
 def run(size, say, **options):
-  """Rows: reads of the scores, argsorts, extra memory, the share of ties. Sparsity is data: a program serves both."""
+  """Yields rows on time, memory and ties. Sparsity is data, so one program serves both values."""
   del options
   shapes = sizes.shapes(size)
   weights = sum(rows * columns for rows, columns in shapes.values())
@@ -48,7 +48,7 @@ def run(size, say, **options):
 
 
 def _memory(name, program, scores, inner=0):
-  """What an update needs beside scores and masks; `inner` bytes of new masks are among the program's temporaries."""
+  """Memory beside scores and masks; the temporaries hold `inner` bytes of new masks."""
   extra = measure.temporary(program)
   share = None if extra is None else 100 * (extra - inner) / measure.nbytes(scores)
   how = 'temporaries of the compiled update; the new masks, a byte a weight, not counted'
@@ -84,7 +84,7 @@ def update(allocate):
   """(weights, sparsity) -> masks, by magnitude, as `prune_transform` moves them."""
   magnitudes = lambda weights: criteria.magnitude().score((), weights)
   return lambda weights, sparsity: (
-    mask_update.select(selection.Scores(magnitudes, weights), sparsity, allocate).masks
+    scores_to_masks.select(selection.Scores(magnitudes, weights), sparsity, allocate).masks
   )
 
 
@@ -99,7 +99,7 @@ def _on_gpu(speed):
 
 
 def _links(shapes):
-  """The same by a whole `prune_transform`: scores read from weights as it goes, masks so far taken into account."""
+  """Rows on a whole `prune_transform`, which computes scores and reads the old masks."""
   weights = sizes.weights(shapes)
   read = measure.compiled(one_read, weights)
   for name, make in ALLOCATIONS.items():
@@ -125,12 +125,12 @@ def _links(shapes):
 
 
 def _moved(tx):
-  """(state, weights) -> the state after a mask step; what the link does to updates is left to the optimizer's bench."""
+  """(state, weights) -> the state after a mask step, without the updates."""
   return lambda state, weights: tx.update(weights, state, weights)[1]
 
 
 def _ties(shapes, uniform):
-  """What ties add: scores rounded to bfloat16, a thousand weights at each value, against the same unrounded."""
+  """Time that ties add: scores rounded to bfloat16 against the same scores unrounded."""
   free = sizes.weights(shapes)
   tied = jax.tree.map(lambda w: w.astype(jnp.bfloat16).astype(w.dtype), free)
   half = jnp.float32(0.5)

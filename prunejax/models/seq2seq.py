@@ -120,7 +120,8 @@ class Attention(nn.Module):
 
     Args:
       h: outputs of the target, [batch, hidden] or [batch, length, hidden].
-      memory, keys: outputs of the source and their keys, [batch, source length, hidden].
+      memory: outputs of the source, [batch, source length, hidden].
+      keys: their keys, of the same shape.
       valid: boolean [batch, source length].
 
     Returns:

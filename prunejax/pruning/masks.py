@@ -65,7 +65,9 @@ def sparsity(masks, where='.*') -> dict:
   )
   leaves = {name: leaf for name, leaf in named_leaves(masks).items() if chosen(name, leaf)}
   return _fractions(
-    {name: (int(_count(jnp.asarray(leaf) == 0)), jnp.size(leaf)) for name, leaf in leaves.items()},
+    {
+      name: (int(_count(~jnp.asarray(leaf, bool))), jnp.size(leaf)) for name, leaf in leaves.items()
+    },
     'removed',
   )
 

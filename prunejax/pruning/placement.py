@@ -1,8 +1,8 @@
 """How arrays lie on a mesh, where the core has to know.
 
-On an Explicit mesh, the default of `jax.make_mesh`, an array's type says how it lies, and every
-operation has to say how its result lies. Selection works on Auto axes, where the compiler sees to
-that; masks come back as their scores lie.
+On an Explicit mesh, the default of `jax.make_mesh`, the type of an array holds its sharding, and
+every operation has to state the sharding of its result. Selection works on Auto axes, where the
+compiler decides. Masks come back with the sharding of their scores.
 """
 
 import jax
@@ -12,11 +12,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def automatic(fn, scores: dict, *args):
-  """`fn(*args)`, a tuple that starts with a dict named and shaped like `scores`, with no axis of their
-  mesh Explicit inside.
+  """Calls `fn(*args)` with every Explicit axis of the scores' mesh made Auto inside.
 
-  That dict lies as the scores do, everything else on all devices. Plain `fn(*args)` where nothing
-  is Explicit.
+  `fn` returns a tuple that starts with a dict named and shaped like `scores`. That dict is laid out
+  like the scores, and everything else is whole on all devices. Without an Explicit axis this is
+  plain `fn(*args)`.
   """
   lies = {name: jax.typeof(score).sharding for name, score in scores.items()}
   explicit = [sharding for sharding in lies.values() if explicit_axes(sharding)]
@@ -50,7 +50,7 @@ def like(array, model):
 
 
 def on_host(array) -> np.ndarray:
-  """The whole of an array as numpy. Where several processes hold a part each, all of them have to ask for it."""
+  """The whole array as numpy. Where several processes hold parts, all of them must call this."""
   if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
     from jax.experimental import multihost_utils
 

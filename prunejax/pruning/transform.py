@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import mask_update, schedules
+from prunejax.pruning import schedules, scores_to_masks
 from prunejax.pruning.allocations import uniform
-from prunejax.pruning.arguments import aligned, check_needs, completed
+from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
 from prunejax.pruning.schedules import Schedule, When
 from prunejax.pruning.selection import Scores
@@ -81,7 +81,7 @@ def prune_transform(
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    mask_update.check(_shapes(chosen), allocation, structure, _stacked_paths(chosen, stacked))
+    scores_to_masks.check(_shapes(chosen), allocation, structure, _stacked_paths(chosen, stacked))
     return State(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
@@ -120,7 +120,7 @@ def prune_transform(
         ready, chosen, reread = sources
         return named_leaves(criterion.score(ready, chosen, **{**arguments, **reread}))
 
-      selected = mask_update.select(
+      selected = scores_to_masks.select(
         Scores(read, (ready, chosen, reread)),
         arguments['sparsity'],
         allocation,
@@ -157,7 +157,7 @@ def prune_transform(
       kept.append(next(new_masks))
       if criterion.compensate is not None:
         update = next(changes) + (0 if update is None else update)
-      landed.append(_landing(kept[-1], update, p, next(nan), zero_pruned))
+      landed.append(_masked_update(kept[-1], update, p, next(nan), zero_pruned))
     new_state = State(optax.safe_increment(step), treedef.unflatten(kept), memory, first_nan)
     return treedef.unflatten(landed), new_state
 
@@ -214,7 +214,7 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
     treedef = jax.tree.structure(params)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     landed = [
-      update if is_hole(mask) else _landing(mask, update, p, None, True)
+      update if is_hole(mask) else _masked_update(mask, update, p, None, True)
       for mask, update, p in zip(masks, updates, jax.tree.leaves(params), strict=True)
     ]
     step = optax.safe_increment(state.prune_count)
@@ -243,7 +243,7 @@ def gradient_from_updates(
   return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _landing(mask, update, p, is_nan, zero_pruned):
+def _masked_update(mask, update, p, is_nan, zero_pruned):
   """The update that brings a pruned weight to exactly 0.0.
 
   It is -p in p's own dtype: a rounded -p would miss.

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import mask_update, selection
+from prunejax.pruning import scores_to_masks, selection
 from prunejax.pruning.allocations import uniform
-from prunejax.pruning.arguments import aligned, check_needs, completed
+from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
 from prunejax.pruning.paths import named_leaves, select
 from prunejax.pruning.placement import on_host
@@ -95,7 +95,7 @@ def who_pays(
     if criterion.prepare is not None:
       memory = criterion.prepare(memory, chosen, **given)
     scores = named_leaves(criterion.score(memory, chosen, **given))
-    selected = mask_update.select(selection.plain(scores), sparsity, allocation, structure)
+    selected = scores_to_masks.select(selection.plain(scores), sparsity, allocation, structure)
     return structure.pool(scores), selected.units, selected.masks
 
   unit_scores, unit_masks, masks = plan(chosen, grad, params)

@@ -1,4 +1,7 @@
-"""Verdicts on the claims of a paper: reproduced, not reproduced, or undecided."""
+"""The words of a verdict (reproduced, not reproduced, undecided) and the tests they rest on.
+
+The rule of each claim is in `experiments/PAPER/claims.py`.
+"""
 
 import math
 from typing import NamedTuple

@@ -28,7 +28,7 @@ def table(cells: list[tuple[dict, Any]], title: str) -> str:
   head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
   lines, total = [title, head], [0, 0, 0.0]
   for (stage, arm, task), configs in groups.items():
-    parts = [of(config) for config in configs]
+    parts = [estimate(config) for config in configs]
     steps, flops = sum(c.steps for c in configs), sum(p['flops'] for p in parts)
     most = max(parts, key=lambda p: p['bytes'])
     lines.append(
@@ -43,7 +43,7 @@ def table(cells: list[tuple[dict, Any]], title: str) -> str:
   return '\n'.join(lines)
 
 
-def of(config) -> dict:
+def estimate(config) -> dict:
   """Returns {'parameters', 'bytes', 'flops'} of one run, from shapes alone.
 
   Args:

@@ -259,10 +259,10 @@ def sweep(
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
   if len({key(cell) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
-  mine = share(cells, worker)
+  own_cells = share(cells, worker)
   folder = claim(folder, {'sweep': name})
   how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
-  return run(mine, folder, experiment='sweep', preset=name, **how)
+  return run(own_cells, folder, experiment='sweep', preset=name, **how)
 
 
 def claim(folder, what: dict):

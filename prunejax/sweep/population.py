@@ -1,7 +1,8 @@
 """Many runs as one program. Each has its own folder, numbers and data, and may fail alone.
 
 A member equals the run by itself. Masks are equal exactly; parameters are equal bit for bit where
-the compiler adds in the same order, else nearly.
+the compiler adds in the same order, else nearly. A killed wave of members is found again by
+`under_way`, and `train/loop.py` restores the states of its members; `stacking` holds them in one.
 """
 
 import collections

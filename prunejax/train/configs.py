@@ -1,4 +1,7 @@
-"""Loads config files, `get_config(arg)` of a Python file, and sets `--config.key=value`."""
+"""Loads config files, `get_config(arg)` of a Python file, and sets `--config.key=value`.
+
+`recipe.resolve` checks a config and turns it into plain values.
+"""
 
 import ast
 import functools

@@ -234,6 +234,8 @@ def train_members(engine, functions, runs, saves, first_state, *, settle, say, t
           progress.alive(at, metrics, live)
         if asked_to_stop():
           end_failed(at)
+          if not live:
+            break
           _write_spent(saves, clock)
           checkpoint.save_now(manager, saves.folder, state, saves.config)
           raise preemption.Preempted(
@@ -339,7 +341,7 @@ def _write_spent(saves, clock):
 
 
 def _layout(engine):
-  """batch -> batch on the devices, for evaluation: every process has all of it."""
+  """Batch -> batch on the devices, for evaluation: every process has all of it."""
   return lambda batch: sharding.put_whole(batch, engine.mesh)
 
 

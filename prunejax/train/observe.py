@@ -12,7 +12,9 @@ from prunejax.observe import linen
 from prunejax.train import gauss_newton
 
 
-def of(model: nn.Module, loss_fn: Callable, residuals: Callable | None = None) -> Callable:
+def make_observe(
+  model: nn.Module, loss_fn: Callable, residuals: Callable | None = None
+) -> Callable:
   """Makes `observe` of `step.make_train_step` for a model of this package and its objective.
 
   Args:

@@ -1,4 +1,4 @@
-"""A run in plain values. `resolve` checks a config, once, and no other file reads one."""
+"""A run in plain values. `resolve` checks a config once; what trains sees the Recipe alone."""
 
 import math
 import re

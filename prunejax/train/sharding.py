@@ -43,7 +43,6 @@ def shard(tree, mesh: Mesh, rules: Sequence[tuple] = ()):
   Raises:
     ValueError: an axis is unknown or does not divide the dimension.
   """
-
   matched = [(matches_end(pattern, 'mesh.rules'), axes) for pattern, axes in rules]
 
   def place(path, leaf):

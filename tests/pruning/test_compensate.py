@@ -1,4 +1,4 @@
-"""What a link does with a criterion that moves the survivors: when, where, in which dtype, under which wrappers."""
+"""Criteria that move the survivors: when, where, in which dtype, under which wrappers."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ SHIFT = 0.25
 
 
 def moving(calls=None, change=SHIFT):
-  """Magnitude that adds `change` to every weight when masks move; `calls` gets a word for each time that `prepare`
-  runs.
+  """Magnitude that adds `change` to every weight when masks move.
+
+  `calls` gets a word each time `prepare` runs.
   """
   plain = prunejax.magnitude()
 
@@ -64,7 +65,9 @@ def steps(tx, params, count=3):
 
 
 def expected(params, moves, rate=0.5):
-  """Half of each kernel's weights (of each slice of a stack) at 0 and the others moved once; all take `moves` steps."""
+  """Params after `moves` steps: half of each kernel, or of each slice of a stack, is 0 and the rest
+  moved once.
+  """
   out = {}
   for name, p in (('z', params['z']['kernel']), ('a', params['a']['kernel'])):
     p = np.asarray(p, np.float32)

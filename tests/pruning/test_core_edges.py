@@ -1,4 +1,4 @@
-"""Edges of the core that no table of cases reaches: tiny scores, empty leaves, boxes, inner `when`s, wrong input."""
+"""Edges of the core that no table reaches: tiny scores, empty leaves, boxes, wrong input."""
 
 import dataclasses
 

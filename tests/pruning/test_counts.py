@@ -13,7 +13,7 @@ from prunejax.pruning import selection
 from prunejax.pruning.selection import counts, passes, ties
 from prunejax.pruning.types import Units
 
-# Leaves near the largest there can be, odd sizes beyond 2^24, small ones between: 5.2e10 weights in all.
+# Leaves near the largest possible, odd sizes beyond 2^24, small ones between: 5.2e10 weights.
 SHAPES = {f'layer_{i}/kernel': (65_536, 32_767) for i in range(24)}
 SHAPES |= {f'layer_{i}/up': (4097, 16_385) for i in range(3)} | {
   'head': (1000, 3),
@@ -56,7 +56,7 @@ def test_erk_of_vectors_too_large_for_its_shares_still_keeps_the_number_asked():
 
 
 def test_one_threshold_decides_over_more_weights_than_int32_counts():
-  """From counts by leaf to the number of ties each leaf keeps: earlier leaves first, the total exact."""
+  """Each leaf keeps ties by its counts: earlier leaves first, the total exact."""
   rng = np.random.default_rng(0)
   sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
   above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
@@ -93,7 +93,7 @@ def test_what_is_reported_is_a_python_integer():
 
 
 def test_a_step_of_such_a_tree_is_traced_without_an_array():
-  """Masks and criteria of billions of weights have the shapes of their leaves; nothing is made to find that out."""
+  """Masks and criteria of billions of weights have the shapes of their leaves."""
   link = prunejax.prune_transform(
     prunejax.magnitude(), prunejax.cubic(0.9, end=10), allocation=prunejax.global_threshold()
   )

@@ -131,8 +131,10 @@ def test_the_recursion_gives_the_inverse(estimate):
 
 
 def numpy_surgery(h, w, sizes):
-  """Optimal Brain Surgeon on a dense matrix: in turn the lowest `sizes` weights go together, dw = the constrained
-  optimum of dw' H dw / 2, by its Lagrange system, over the weights that are left.
+  """Optimal Brain Surgeon on a dense matrix.
+
+  Each round removes the `size` lowest weights together. The others move by the dw that minimises
+  dw' H dw / 2 under that constraint, from the Lagrange system over the weights still alive.
   """
   w, alive = w.copy(), np.ones(w.size, bool)
   for size in sizes:
@@ -153,7 +155,7 @@ def numpy_surgery(h, w, sizes):
 
 @pytest.mark.parametrize('sizes', [[1] * 9, [2, 6, 1]])
 def test_surgery_inside_prune_transform_matches_the_dense_one(sizes):
-  # Outputs that are linear in the weights: H stays what it was, whatever is removed. Two leaves under one H.
+  # Outputs are linear in the weights, so pruning does not change H. Two leaves share one H.
   rows = RNG.normal(size=(30, 14))
   params = {
     'a': jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32),

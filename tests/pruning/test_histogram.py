@@ -15,7 +15,7 @@ SHAPES = {'a': (40, 30), 'b': (25, 16)}
 
 
 def masks_over_time(weights, sparsity, moves, *, decay, bins=256, stacked='', noise=None):
-  """Masks after each of `moves` moves, and the cuts in the state; `noise` is added to the weights at every step."""
+  """Masks and cut-offs after each of `moves` mask steps; each adds `noise` to the weights."""
   link = prunejax.prune_transform(
     prunejax.magnitude(),
     prunejax.constant(sparsity),

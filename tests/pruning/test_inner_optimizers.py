@@ -1,4 +1,4 @@
-"""`prune_transform` behind any optimizer: zeros and counts are exact at every step, and what comes back starts anew."""
+"""`prune_transform` after any optimizer: exact zeros and counts; weights that return start anew."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def removed_of(size, t):
 
 
 def assert_reset(tx, state, params):
-  """Where weights come back, what belongs to them is as at the start; everything else stays, masks included."""
+  """Returning weights get their initial optimizer state; all other state stays, masks included."""
   revived = jax.tree.map(lambda p: jnp.zeros_like(p, bool).at[1].set(p.ndim == 2), params)
   after, start = prunejax.reset_moments(tx, state, params, revived), tx.init(params)
   assert jax.tree.structure(after) == jax.tree.structure(state)

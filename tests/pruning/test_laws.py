@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import prunejax
-from prunejax.pruning import mask_update, selection
+from prunejax.pruning import scores_to_masks, selection
 from prunejax.pruning.paths import named_leaves
 from prunejax.pruning.selection import counts
 from prunejax.train import specs
@@ -48,7 +48,7 @@ def test_masks_match_the_oracle_are_exact_and_nest(pair):
 
   @jax.jit
   def select(scores, sparsity):
-    selected = mask_update.select(selection.plain(scores), sparsity, allocation, structure)
+    selected = scores_to_masks.select(selection.plain(scores), sparsity, allocation, structure)
     keep = {name: jnp.sum(kept) for name, kept in selected.units.items()}
     return structure.pool(scores), keep, selected.masks
 

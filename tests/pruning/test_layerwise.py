@@ -1,4 +1,4 @@
-"""SparseGPT's sweep and the Fisher blocks against dense float64, and what criteria say of what they lack."""
+"""SparseGPT's sweep and the Fisher blocks against dense float64; errors on missing arguments."""
 
 import cases_layerwise as twins
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""Low rank at equal bytes: ranks by counting, the truncated decomposition, and a kernel that is held at its rank."""
+"""Low rank at equal bytes: ranks by counting, truncated decomposition, kernels held at a rank."""
 
 import math
 from fractions import Fraction
@@ -45,7 +45,7 @@ def test_the_rank_is_the_largest_that_the_non_zeros_pay_for(shape):
       assert rank * sum(shape) <= round(shape[0] * shape[1] * (1 - s)) < (rank + 1) * sum(shape)
 
 
-def test_at_its_steps_the_link_lands_on_the_nearest_matrix_of_the_rank_and_between_it_stays_at_the_rank():
+def test_the_link_projects_to_the_nearest_matrix_and_holds_the_rank_between():
   params = {'w': {'kernel': kernel()}, 'b': jnp.ones(3)}
   tx = optax.chain(
     optax.sgd(0.1),

@@ -1,4 +1,4 @@
-"""Eight simulated devices: masks of one device, bit for bit, and no weight or score crosses devices."""
+"""Eight simulated devices make the masks of one device; no weight or score crosses devices."""
 
 import json
 import os

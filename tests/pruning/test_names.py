@@ -1,4 +1,4 @@
-"""What leaves are called is nobody's business: names that differ in a number only may have any shapes."""
+"""Names of leaves do not matter: leaves whose names differ in a number only may have any shapes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Proximal links: the operator, runs against float64, exact zeros in any company, and how a run ends at a sparsity."""
+"""Proximal links: the operator, runs against float64, exact zeros, the sparsity at the end."""
 
 import cases_proximal
 import jax
@@ -43,7 +43,7 @@ def test_the_operator_is_the_minimiser_is_non_expansive_and_never_crosses_zero(u
     np.asarray(proximal.shrink(u, np.float32(t))),
     np.asarray(proximal.shrink(v, np.float32(t))),
   )
-  # 0 in w - u + t d|w|: where w is not zero the slope is its sign, where it is, anything in [-1, 1].
+  # 0 is in w - u + t d|w|. The slope of |w| is sign(w), or anything in [-1, 1] where w is 0.
   away = w != 0
   np.testing.assert_allclose((w - u + t * np.sign(w))[away], 0, atol=2e-6)
   assert (np.abs(u[~away]) <= t).all()

@@ -1,9 +1,12 @@
 """Schedules and step predicates."""
 
+import functools
+
 import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import prunejax
@@ -81,3 +84,48 @@ BAD = [
 def test_wrong_numbers_are_named(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def removed_at(schedule, steps, when=None):
+  """The sparsity after each step of a link whose masks move every five steps."""
+  when = prunejax.every(5) if when is None else when
+  tx = prunejax.prune_transform(prunejax.magnitude(), schedule, when)
+  params = {'w': jnp.arange(1.0, 101.0)}
+  state, update, sparsities = tx.init(params), jax.jit(tx.update), []
+  for _ in range(steps):
+    updates, state = update(params, state, params)
+    sparsities.append(prunejax.masks.sparsity(state.prune_mask)['total'])
+  return sparsities
+
+
+RAMP = prunejax.linear(0.9, end=12)
+WRAPPED = {
+  'partial': functools.partial(RAMP),
+  'partial of a partial': functools.partial(functools.partial(RAMP)),
+  'lambda': lambda step: RAMP(step),
+  'join_schedules': optax.join_schedules([RAMP, optax.constant_schedule(0.9)], [20]),
+}
+
+
+@pytest.mark.parametrize('name', WRAPPED)
+def test_a_wrapped_schedule_reaches_its_target_between_two_moves(name):
+  expected = removed_at(RAMP, 16)
+  assert expected[11] < 0.9 == expected[12] == expected[15]
+  assert removed_at(WRAPPED[name], 16) == expected
+
+
+def test_an_optax_schedule_is_accepted_and_its_target_is_reached():
+  sparsities = removed_at(optax.linear_schedule(0.0, 0.8, 7), 10)
+  assert sparsities[:5] == [0.0] * 5 and sparsities[5] == 0.57 and sparsities[7:] == [0.8] * 3
+
+
+def test_a_partial_of_a_predicate_keeps_its_last_step():
+  when = functools.partial(prunejax.every(1, until=1))
+  with pytest.raises(
+    ValueError, match='stops after step 1, before the schedule reaches its target'
+  ):
+    prunejax.prune_transform(prunejax.magnitude(), RAMP, when)
+
+
+def test_schedules_may_be_jitted():
+  assert jax.jit(RAMP)(12) == np.float32(0.9) and jax.jit(prunejax.every(4, begin=3))(7)

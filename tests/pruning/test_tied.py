@@ -1,4 +1,4 @@
-"""Units across leaves: heads, neurons, and any table, against numpy twins; whole steps; wrong use."""
+"""Units across leaves (heads, neurons, any table) against numpy twins; whole steps; wrong use."""
 
 import cases
 import cases_tied

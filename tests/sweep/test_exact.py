@@ -1,4 +1,4 @@
-"""Tests that compare the bits of two programs, in a process whose compiler gives equal bits to equal sums."""
+"""Tests that compare the bits of two programs, in a process that compiles for that."""
 
 import os
 import subprocess

@@ -215,13 +215,15 @@ def test_what_a_grid_would_cost(swept):
     (swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text()
   )
   folder = swept[0] / 'cells' / swept[1][0]['cell'] / 'model'
-  counted = estimate.of(tiny_runs.config(init=str(folder)))
+  counted = estimate.estimate(tiny_runs.config(init=str(folder)))
   assert (
     counted['parameters'] == measured
     and counted['bytes'] > 17 * measured
     and size['vocab_size'] < 120
   )
-  assert estimate.of(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+  assert (
+    estimate.estimate(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
+  )
 
 
 def test_overrides_of_a_sweep_leave_its_config_alone():

@@ -1,4 +1,4 @@
-"""Cells that another work directory has run: taken with row and model, run no more, and never taken by mistake."""
+"""`--reuse`: cells are taken with row and model, not run again, and never taken by mistake."""
 
 import json
 import shutil

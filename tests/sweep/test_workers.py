@@ -75,7 +75,7 @@ def test_the_steps_are_spread():
     sum(c.config.steps for c in workers.share(cells, list(range(8)), (i, 3))) for i in range(3)
   ]
   assert sorted(loads) == [9, 10, 11]
-  # Of a paper's grid: dense arm, pruned, random at each sparsity and seed are families of their own.
+  # In a paper's grid each arm is a family for itself at each sparsity and seed.
   whole = gordon.cells('quick', {})
   shares = [grid.share(whole, (i, 4)) for i in range(4)]
   loads = [sum(cell.config.steps for cell in share) for share in shares]

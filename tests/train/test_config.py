@@ -171,8 +171,8 @@ def test_a_file_without_get_config_and_a_missing_one(tmp_path):
 
 
 def test_a_config_file_may_lie_anywhere(tmp_path):
-  text = 'from configs import nano\ndef get_config(arg):\n  c = nano.get_config()\n  c.seed = int(arg)\n  return c\n'
-  (tmp_path / 'mine.py').write_text(text)
+  text = 'from configs import nano\ndef get_config(arg):\n  c = nano.get_config()\n'
+  (tmp_path / 'mine.py').write_text(text + '  c.seed = int(arg)\n  return c\n')
   assert configs.load(f'{tmp_path}/mine.py:7', ROOT)[0].seed == 7
 
 

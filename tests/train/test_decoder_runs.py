@@ -1,4 +1,4 @@
-"""A tiny GPT-2 by the command: pre-trained, stopped and resumed, fine-tuned, exported, in a population, refused."""
+"""A tiny GPT-2 by the command: pre-trained, resumed, fine-tuned, exported, in a population."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def born():
 
 @pytest.fixture(scope='module')
 def tuned(born, tmp_path_factory):
-  """Two fine-tunings of it as one program, and an export. Their config says 'bert': what `init` is, its folder says."""
+  """Two fine-tunings as one program, and an export. The config says 'bert'; the folder decides."""
   home = tmp_path_factory.mktemp('tuned')
   config = lambda seed: tiny_runs.config(False, init=str(born.folder / 'model'), seed=seed, **TASK)
   cells = [
@@ -139,7 +139,7 @@ def test_dry_cost_counts_a_decoder():
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
   shapes = gpt2_hf._shapes(size, ('lm',))
-  told = estimate.of(config)
+  told = estimate.estimate(config)
   assert told['parameters'] == sum(int(np.prod(s)) for s in shapes.values())
   kernels = (
     4 * 16 * 16 + 2 * 16 * 32

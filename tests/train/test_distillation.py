@@ -1,4 +1,4 @@
-"""Knowledge distillation: the loss against float64, a pruned student nearing its teacher, wrong teachers refused."""
+"""Distillation: the loss against float64, a pruned student, wrong teachers refused."""
 
 import jax
 import jax.numpy as jnp

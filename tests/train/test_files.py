@@ -258,7 +258,7 @@ def test_a_cell_is_its_own_wherever_its_grid_lies(tmp_path):
 
 
 def test_nothing_else_opens_files_of_a_work_directory():
-  """Every access goes through the layer: no open(), no write_text() and the like in what handles work directories."""
+  """Every access to a work directory goes through the layer `files`."""
   package = pathlib.Path(files.__file__).parent
   watched = [
     package / 'train' / name for name in ('workdir.py', 'export.py', 'checkpoint.py', 'loop.py')

@@ -1,4 +1,4 @@
-"""Outputs that curve as a loss does: against the Hessian of the loss itself by its logits, and in the train loop."""
+"""Outputs with the curvature of a loss: against its Hessian by the logits, and in the loop."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ DRAW = lambda *shape: jnp.asarray(RNG.normal(0, 2, shape), jnp.float32)
 
 
 class Logits:
-  """A model whose parameters are its logits: what is left of a second derivative is that of the loss."""
+  """A model whose parameters are its logits: its second derivative is that of the loss."""
 
   def apply(self, variables, *batch, **how):
     return variables['params']
@@ -62,7 +62,8 @@ def test_many_outputs_are_a_few_sums_whose_squares_are_right_on_average():
   )(keys)
   assert signs.shape == (2000, gauss_newton.SKETCH, size)
   mean = jnp.mean(jnp.einsum('kso,ksp->kop', signs, signs), 0)
-  # An entry off the diagonal has a deviation of 1 / sqrt(SKETCH) a key; five of the mean's for thousands of entries.
+  # An entry off the diagonal has a deviation of 1 / sqrt(SKETCH) a key. Five deviations of the mean
+  # are enough for thousands of entries.
   assert np.allclose(np.diag(mean), 1, atol=1e-5)
   assert abs(mean - jnp.eye(size)).max() < 5 / np.sqrt(gauss_newton.SKETCH * 2000)
 

@@ -11,7 +11,7 @@ from toy import grads_of, make_params
 
 import prunejax
 from configs import base, methods
-from prunejax.pruning import allocations, criteria, mask_update, schedules, sensitivity
+from prunejax.pruning import allocations, criteria, schedules, scores_to_masks, sensitivity
 from prunejax.pruning.links.rewind import rewind
 from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import grid
@@ -168,7 +168,7 @@ def test_acdc_opens_and_closes_and_ends_sparse():
 
 
 def test_soft_movement_prunes_what_the_loss_does_not_hold():
-  """Half of the inputs carry the target; the penalty takes the others, and no schedule says how many."""
+  """Half of the inputs carry the target; the penalty, and no schedule, takes the others."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(256, 8)).astype(np.float32)
   x[:, 4:] *= 0.01
@@ -215,7 +215,7 @@ def test_han_keeps_what_lies_beyond_quality_times_sigma():
   weights = {'a/kernel': rng.normal(0.1, 2, (30, 20)), 'b/kernel': rng.normal(0, 0.1, (30, 20))}
   params = {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()}
   scores = criteria.deviations().score((), params)
-  masks = mask_update.select_masks(
+  masks = scores_to_masks.select_masks(
     scores, 0.5, allocation=allocations.above({r'a/.*': 0.5, r'b/.*': 1.2})
   )
   for name, quality in (('a/kernel', 0.5), ('b/kernel', 1.2)):
@@ -252,7 +252,7 @@ def test_the_scan_finds_the_sensitive_layer_and_dropout_follows_the_square_root(
 
 
 def test_tickets_go_back_to_early_weights_bit_for_bit_and_train_as_if_new():
-  """After going back, the run is that of a fresh one whose weights are early * mask, and resumes at any step."""
+  """After going back, a run is one whose first weights are early * mask, and resumes anywhere."""
   link = prunejax.prune_transform(
     prunejax.magnitude(),
     schedules.iterative(0.75, rounds=2, steps=5, begin=5),

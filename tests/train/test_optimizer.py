@@ -26,7 +26,7 @@ def test_one_linear_decay(steps, warmup):
 
 
 def test_the_sawtooth_of_the_seed_code():
-  """Piece k (k = 1, 2, ...) rebuilds the decay for 5000 k steps, so it falls from 1/k of the peak to 0."""
+  """Piece k = 1, 2, ... rebuilds the decay for 5000 k steps: it falls from 1/k of the peak to 0."""
   piece, steps = 5000, 20_000
   got = np.asarray(optimizer.rate_shape(steps, 10 / steps, piece)(np.arange(steps)))
   for k in range(1, 5):

@@ -1,4 +1,4 @@
-"""SIGTERM: the step is saved, the status says "start me again", and the run ends as if nothing had been."""
+"""SIGTERM: the step is saved, the status says "start me again", and the run ends unchanged."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Penalties and low rank from a config: in the chain where they belong, numbers as data, off without a trace."""
+"""Penalties and low rank from a config: their place in the chain, numbers as data, off."""
 
 import json
 import pathlib

@@ -29,8 +29,9 @@ sharding.steady = lambda *args: compiled.append(steady(*args)) or compiled[-1]
 for data, model, words in ((8, 1, 'train 5/12'), (4, 2, 'train 9/12')):
   changes = dict(log__every=1, mesh__data=data, mesh__model=model, mesh__rules=rules)
   tiny_runs.stopped(folder, words, **changes)
-  said = {'devices': jax.device_count(), 'mask': tiny_runs.newest(folder), 'compiles': compiled[-1]._cache_size()}
-  print(json.dumps(said))
+  compiles = compiled[-1]._cache_size()
+  row = {'devices': jax.device_count(), 'mask': tiny_runs.newest(folder), 'compiles': compiles}
+  print(json.dumps(row))
 resolved = recipe.resolve(tiny_runs.config(**changes))
 tx = optimizer.make(resolved)
 functions = program.build(resolved, *program.read_inputs(resolved), tx)

@@ -1,4 +1,4 @@
-"""Wrong input, tried one by one through the command line: one line, an exit status, nothing half done."""
+"""Wrong input through the command line: one line, an exit status, nothing half done."""
 
 import errno
 import io

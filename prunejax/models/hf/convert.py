@@ -245,7 +245,8 @@ def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
     fresh: a tree of new parameters.
 
   Returns:
-    (`fresh` with the leaves of `params`, in the dtypes of `fresh`; paths of leaves that stayed fresh).
+    (`fresh` with the leaves of `params`, in the dtypes of `fresh`; paths of leaves that stayed
+    fresh).
 
   Raises:
     CheckpointError: no leaf in common; a leaf with two shapes.

@@ -145,7 +145,7 @@ def _erk_counts(parts, goal: counts.Wide) -> jax.Array:
   kept = jnp.where(is_dense, jnp.asarray(sizes, jnp.int32), counts.narrow(quotient))
   rounded = (~is_dense) & (rest > 0)
   missing = counts.narrow(counts.subtract(goal, counts.total(counts.widen(kept))))
-  return kept + (rounded & (jnp.cumsum(rounded, dtype=jnp.int32) <= missing))
+  return kept + (rounded & (jnp.cumsum(rounded, dtype=jnp.int32) <= missing)).astype(jnp.int32)
 
 
 def _erk_shares(parts) -> list[int]:

@@ -46,7 +46,8 @@ def n_m(n: int, m: int) -> Structure:
     beaten_by = jnp.zeros(groups, jnp.int32)
     for j in range(m):
       other = keys[..., j : j + 1, :]
-      beaten_by += (other > keys) | ((other == keys) & (j < place))
+      is_above = (other > keys) | ((other == keys) & (j < place))
+      beaten_by += is_above.astype(jnp.int32)
     return (beaten_by >= n).reshape(score.shape)
 
   def loss(score):

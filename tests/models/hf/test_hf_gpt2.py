@@ -1,4 +1,4 @@
-"""GPT-2 read from and written to a Hugging Face folder: every bit kept, every wrong file refused."""
+"""GPT-2 in and out of a Hugging Face folder: every bit is kept, every wrong file is refused."""
 
 import json
 import pathlib
