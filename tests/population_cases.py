@@ -46,11 +46,7 @@ def slow():
 
 @functools.cache
 def members_of(count, width, when, criterion):
-<<<<<<< HEAD
   """(step, jitted step, first states, batches) of runs with other rates, sparsities and seeds."""
-=======
-  """(step, jitted step, first states, batches); learning rate, sparsity and seed differ by run."""
->>>>>>> 0b9f6d1a629cac2e41bc03ac1ab11b46d0f5ce85
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
   pruned = lambda sparsity: prunejax.prune_transform(

@@ -1,15 +1,8 @@
 """What each of the two processes of `test_processes.py` runs.
 
-<<<<<<< HEAD
 argv is index, port, the tests' home, a folder. It trains by the project's own command, compares
 masks with one device's, stops a second run after four steps, waits until the parent has taken it
 further, and ends it. Process 1 reports every file it opens for writing.
-=======
-argv is the index of the process, a port, the home folder of the tests, and a folder for the runs.
-The program trains by the project's own command and compares masks with those of one device. It
-stops a second run after four steps, waits while the parent continues that run, and ends it.
-Process 1 reports every file it opens for writing.
->>>>>>> 0b9f6d1a629cac2e41bc03ac1ab11b46d0f5ce85
 """
 
 import contextlib
@@ -65,11 +58,7 @@ def leaves(seed):
 
 
 def masks_of_one_device():
-<<<<<<< HEAD
   """Three steps of AdamW and pruning, uniform and global, over both processes and alone."""
-=======
-  """Three steps of AdamW and pruning by both thresholds, over both processes and alone."""
->>>>>>> 0b9f6d1a629cac2e41bc03ac1ab11b46d0f5ce85
   allocations = {'uniform': prunejax.uniform(), 'global_threshold': prunejax.global_threshold()}
   link = lambda allocation: prunejax.prune_transform(
     prunejax.magnitude(), prunejax.cubic(0.6, end=2), allocation=allocation
