@@ -45,7 +45,9 @@ th{border-bottom:2px solid #9a9da5}
 .series{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 details{border-bottom:1px solid var(--line);padding:.15rem 0}
-summary{cursor:pointer;padding:.25rem 0}details p{font-size:.88rem;margin:.4rem 0}details>*:not(summary){margin-left:1.1rem}
+summary{cursor:pointer;padding:.25rem 0}
+details p{font-size:.88rem;margin:.4rem 0}
+details>*:not(summary){margin-left:1.1rem}
 @media(max-width:640px){body{padding:.8rem .7rem 3rem}.verdicts thead{display:none}
 .verdicts tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .verdicts td{display:block;border:0;padding:.05rem 0;white-space:normal}
