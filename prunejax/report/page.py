@@ -45,7 +45,9 @@ th{border-bottom:2px solid #9a9da5}
 .series{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.45em;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 details{border-bottom:1px solid var(--line);padding:.15rem 0}
-summary{cursor:pointer;padding:.25rem 0}details>*:not(summary){margin-left:1.1rem}
+summary{cursor:pointer;padding:.25rem 0}
+details p{font-size:.88rem;margin:.4rem 0}
+details>*:not(summary){margin-left:1.1rem}
 @media(max-width:640px){body{padding:.8rem .7rem 3rem}.verdicts thead{display:none}
 .verdicts tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .verdicts td{display:block;border:0;padding:.05rem 0;white-space:normal}
@@ -55,7 +57,7 @@ nav,.cells{display:none}.table{overflow:visible}table{font-size:7.5pt}
 th,td{white-space:normal;padding:.15rem .35rem}td.long{min-width:0}
 details{border:0}details::details-content{content-visibility:visible;height:auto;opacity:1}
 thead{display:table-header-group}tr,figure{break-inside:avoid}h2,h3,summary{break-after:avoid}
-figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:70mm}
+figure img,figure.main img{max-height:150mm;width:auto}figure.main img{max-height:58mm}
 .verdicts{font-size:8pt}.verdicts td:nth-child(3):not(.long){white-space:nowrap}
 a{color:inherit;text-decoration:none}}
 """
@@ -166,9 +168,10 @@ def _evidence(verdict, figures, show):
   parts = [show(table) for table in verdict.tables]
   parts += [f'<p>{safe(verdict.evidence)}</p>'] if verdict.evidence else []
   parts += [f'<p class="note">Shown in {", ".join(links)}</p>'] if links else []
+  # A link to what a fold hides unfolds it; a link to the fold itself would not.
   return (
-    f'<details id="{safe(slug(verdict.name))}"><summary>{_badge(verdict.verdict)} '
-    f'{safe(verdict.claim)}</summary>{"".join(parts)}</details>'
+    f'<details><summary>{_badge(verdict.verdict)} {safe(verdict.claim)}</summary>'
+    f'<div id="{safe(slug(verdict.name))}">{"".join(parts)}</div></details>'
   )
 
 
