@@ -164,7 +164,7 @@ def _at(step):
 
 
 def _strength(sparsity, steps, rate):
-  """The strength at which reweighted shrinking alone zeroes that share of weights by halfway.
+  """The strength at which reweighting alone zeroes this share of normal weights by halfway.
 
   |w| falls by strength x rate / (|w| + eps) a step. Let q be the size that is to reach zero. Then
   q^2 / 2 + eps q = strength x (the sum of the rates until halfway, 3/8 of rate x steps).

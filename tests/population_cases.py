@@ -46,7 +46,7 @@ def slow():
 
 @functools.cache
 def members_of(count, width, when, criterion):
-  """(step, jitted step, first states, batches) of runs with other rates, sparsities and seeds."""
+  """(step, jitted step, first states, batches); learning rate, sparsity and seed differ by run."""
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
   pruned = lambda sparsity: prunejax.prune_transform(

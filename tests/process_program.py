@@ -1,8 +1,9 @@
 """What each of the two processes of `test_processes.py` runs.
 
-argv is index, port, the tests' home, a folder. It trains by the project's own command, compares
-masks with one device's, stops a second run after four steps, waits until the parent has taken it
-further, and ends it. Process 1 reports every file it opens for writing.
+argv is the index of the process, a port, the home folder of the tests, and a folder for the runs.
+The program trains by the project's own command and compares masks with those of one device. It
+stops a second run after four steps, waits while the parent continues that run, and ends it.
+Process 1 reports every file it opens for writing.
 """
 
 import contextlib

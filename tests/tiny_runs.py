@@ -129,7 +129,7 @@ def stopped(folder, words, **changes):
 
 
 def newest(folder):
-  """(step, hash of the masks) of a run's newest checkpoint, read on all devices there are."""
+  """(step, hash of the masks) of the newest checkpoint of a run, read on the devices at hand."""
   resolved = recipe.resolve(config())
   tx = optimizer.make(resolved)
   functions = program.build(resolved, *program.read_inputs(resolved), tx, COMPILED)

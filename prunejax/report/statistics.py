@@ -80,7 +80,7 @@ def cautious(values, *, level: float = 0.95, seed: int = 0) -> Estimate:
 
 
 def student_quantile(level: float, df: float) -> float:
-  """T with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
+  """The t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
   if df < 1 or not 0 < level < 1:
     raise ValueError(f'Student quantile needs df >= 1 and 0 < level < 1, got {df} and {level}')
   return float(stats.t.ppf((1 + level) / 2, df))
