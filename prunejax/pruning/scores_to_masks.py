@@ -122,7 +122,7 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
   if _are_masks(allocated):
     return Selected(allocated, allocated, _nan(scores.read(scores.sources)))
-  masks, nan = selection.select(scores, allocated, old)
+  masks, nan = selection.select(scores, _counts(allocated, example, stacked), old)
   return Selected(masks, masks, nan)
 
 
@@ -133,12 +133,26 @@ def _select_units(scores, sparsity, allocation, structure, old, stacked) -> Sele
   units = pooled_units(ranked, structure, stacked)
   kept = allocation.allocate(units, sparsity)
   if not _are_masks(kept):
-    kept = selection.select(units.read, kept).masks
+    kept = selection.select(units.read, _counts(kept, units.scores, units.stacked)).masks
   return Selected(structure.expand(kept, ranked), kept, _nan(read))
 
 
 def _are_masks(allocated) -> bool:
-  return any(isinstance(name, str) for name in allocated)
+  return bool(allocated) and all(
+    jnp.issubdtype(jnp.result_type(v), jnp.bool_) for v in allocated.values()
+  )
+
+
+def _counts(allocated, scores, stacked) -> dict:
+  """Counts by tuples of names. A name alone stands for its tuple; so did allocations of 0.1."""
+  counts = {}
+  for names, count in allocated.items():
+    if isinstance(names, str):
+      if names in stacked:
+        count = jnp.reshape(count, (-1,) + (1,) * (scores[names].ndim - 1))
+      names = (names,)
+    counts[names] = count
+  return counts
 
 
 def _nan(scores):

@@ -149,9 +149,10 @@ class Allocation(NamedTuple):
   Attributes:
     allocate: `allocate(units, sparsity) -> counts or masks`, with `sparsity` a float32 scalar that
       may be traced. Counts are {names: number of units kept}: the leaves of a tuple of names share
-      one threshold. For a tuple of one name the number may be an int32 array that broadcasts
-      against the leaf's scores, with length 1 on the axes along which units compete: [1, out] cuts
-      every output by itself. Masks are {unit name: bool units kept}, for a rule that ranks nothing.
+      one threshold, and a name by itself stands for a leaf that competes alone. For one name the
+      number may be an int32 array that broadcasts against the leaf's scores, with length 1 on the
+      axes along which units compete: [1, out] cuts every output by itself. Masks are {unit name:
+      bool units kept}, for a rule that ranks nothing.
     with_memory: `with_memory(criterion) -> (criterion, allocation)`, for a rule that depends on its
       own earlier decisions: the returned criterion keeps them in its state. `prune_transform` uses
       the returned pair in the place of the given one.

@@ -255,3 +255,15 @@ def test_masks_are_of_floating_point_leaves():
     lambda p: masks.straight_through(p, {'w': jnp.array([False, True])})['w'].sum()
   )({'w': jnp.array([jnp.inf, 1.0])})
   assert value == 1.0 and np.isfinite(slope['w']).all()
+
+
+def test_an_allocation_may_name_a_leaf_by_itself():
+  params = {'a': jnp.arange(1.0, 7).reshape(2, 3), 'b': jnp.arange(1.0, 5)}
+  halves = prunejax.Allocation(
+    lambda units, sparsity: {name: jnp.int32(s.size // 2) for name, s in units.scores.items()}
+  )
+  kept = prunejax.select_masks(params, 0.1, allocation=halves)
+  assert {name: int(mask.sum()) for name, mask in kept.items()} == {'a': 3, 'b': 2}
+  layers = prunejax.Allocation(lambda units, sparsity: {'a': jnp.array([1, 2]), 'b': jnp.int32(4)})
+  kept = prunejax.select_masks(params, 0.1, allocation=layers, stacked=['a'])
+  assert kept['a'].sum(1).tolist() == [1, 2] and kept['b'].all()
