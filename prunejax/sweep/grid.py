@@ -11,6 +11,7 @@ import json
 import platform
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -65,7 +66,16 @@ def key(cell):
   return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(ignored)})
 
 
-def run(cells, folder, *, experiment, preset, one_by_one=False, compiled=None, say=console.say):
+def run(
+  cells: list[Cell],
+  folder,
+  *,
+  experiment: str,
+  preset: str,
+  one_by_one: bool = False,
+  compiled: program.Compiled | None = None,
+  say: Callable[[str], None] = console.say,
+) -> list[dict]:
   """Runs every cell that the ledger of `folder` lacks; returns the rows of all cells, in order.
 
   Cells that share a program run together, stage by stage, each after the cell it starts from. A
@@ -220,15 +230,15 @@ def share(cells: list[Cell], worker: tuple[int, int]) -> list[Cell]:
 
 def sweep(
   config,
-  changes,
+  changes: list[dict],
   folder,
   *,
-  name,
-  worker=(0, 1),
-  one_by_one=False,
-  compiled=None,
-  say=console.say,
-):
+  name: str,
+  worker: tuple[int, int] = (0, 1),
+  one_by_one: bool = False,
+  compiled: program.Compiled | None = None,
+  say: Callable[[str], None] = console.say,
+) -> list[dict]:
   """Runs a config once for each dict of overrides; returns the rows of this worker's cells.
 
   Args:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +56,7 @@ class Stacked(NamedTuple):
   streams: int  # different batches
 
 
-def prepare(key, title, config, folder) -> loop.Run:
+def prepare(key: str, title: str, config, folder) -> loop.Run:
   """Resolves a config and reads its inputs, before anything is compiled or written.
 
   Args:
@@ -74,7 +74,9 @@ def prepare(key, title, config, folder) -> loop.Run:
   return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved))
 
 
-def groups(left, done, folder, prepare, one_by_one=False):
+def groups(
+  left: dict, done: dict, folder, prepare: Callable[[str], loop.Run], one_by_one: bool = False
+) -> Iterator[tuple]:
   """Yields what runs next, stage by stage.
 
   Args:
@@ -118,7 +120,7 @@ def groups(left, done, folder, prepare, one_by_one=False):
       )
 
 
-def batching(recipe) -> str:
+def batching(recipe: recipe.Recipe) -> str:
   """Returns 'map' or 'vmap': what population.batching asks for.
 
   On a CPU 'auto' means 'map', which is no slower there and nearer to a run by itself.
@@ -127,7 +129,17 @@ def batching(recipe) -> str:
   return asked if asked != 'auto' else 'map' if jax.default_backend() == 'cpu' else 'vmap'
 
 
-def train(runs, folder, *, settle, say=console.say, title='', resumes=None, room=0, compiled=None):
+def train(
+  runs: list[loop.Run],
+  folder,
+  *,
+  settle: Callable,
+  say: Callable[[str], None] = console.say,
+  title: str = '',
+  resumes: str | None = None,
+  room: int = 0,
+  compiled: program.Compiled | None = None,
+):
   """Trains runs of one `program_key`, in as many waves as memory asks for.
 
   Args:
@@ -210,7 +222,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
   distributed.together('wave')
 
 
-def engine(stacked, members, plan) -> loop.Engine:
+def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.Engine:
   """A stacked program as the train loop steps it, for the members {place: Run} of a plan."""
   read, row_of = _batches(members, plan['streams'])
 
@@ -281,7 +293,9 @@ def under_way(folder) -> dict:
   return plans
 
 
-def fitted(runs, functions, alone, room, engines) -> tuple[Stacked, list[dict]]:
+def fitted(
+  runs: list[loop.Run], functions: program.Program, alone: dict, room: int, engines: dict
+) -> tuple[Stacked, list[dict]]:
   """Returns a program as wide as memory holds, and the plans of the waves that run it.
 
   Args:
@@ -330,7 +344,15 @@ def _family(run, mesh):
   return key, batching(run.recipe), tuple(mesh.shape.items())
 
 
-def stack(run, functions, alone, width, streams, mesh, engines) -> Stacked:
+def stack(
+  run: loop.Run,
+  functions: program.Program,
+  alone: dict,
+  width: int,
+  streams: int,
+  mesh: jax.sharding.Mesh,
+  engines: dict,
+) -> Stacked:
   """Returns the compiled program of `width` places, taken from the dict `engines` or added to it.
 
   Args:

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from prunejax.train import families, inputs
+from prunejax.train.recipe import Recipe
 
 PREFIX = 'teacher_'  # of the arrays of a batch
 
 
-def with_soft_targets(recipe, source: inputs.Source, data: inputs.Data) -> inputs.Data:
+def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) -> inputs.Data:
   """Adds 'teacher_<head>', float32 logits [b, ...], to training batches if there is a teacher.
 
   Args:

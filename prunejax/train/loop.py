@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
@@ -70,7 +71,14 @@ class Saves(NamedTuple):
   spent: Any = None  # file for the seconds that members have cost, None: not kept
 
 
-def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
+def train(
+  config: config_dict.ConfigDict,
+  folder,
+  *,
+  title: str = '',
+  compiled: program.Compiled | None = None,
+  say: Callable[[str], None] = console.say,
+) -> dict:
   """Trains one run and returns its result.
 
   Args:
@@ -128,7 +136,9 @@ def train(config, folder, *, title='', compiled=None, say=console.say) -> dict:
   return results[0]
 
 
-def single(run, functions, abstract, mesh, engines) -> Engine:
+def single(
+  run: Run, functions: program.Program, abstract: dict, mesh: jax.sharding.Mesh, engines: dict
+) -> Engine:
   """Makes the engine of one run. Its step is taken from the dict `engines`, or added to it."""
   rules = tuple(run.recipe.mesh.rules)
   shardings = sharding.shard(abstract, mesh, rules)
@@ -156,7 +166,18 @@ def single(run, functions, abstract, mesh, engines) -> Engine:
   )
 
 
-def train_members(engine, functions, runs, saves, first_state, *, settle, say, title, cost):
+def train_members(
+  engine: Engine,
+  functions: program.Program,
+  runs: dict[int, Run],
+  saves: Saves,
+  first_state: Callable[[Run], dict],
+  *,
+  settle: Callable,
+  say: Callable[[str], None],
+  title: str,
+  cost: dict[int, float],
+):
   """Trains the members of an engine, from the newest checkpoint if there is one.
 
   Args:
@@ -258,7 +279,14 @@ def train_members(engine, functions, runs, saves, first_state, *, settle, say, t
     finish_ended(stop)  # SIGTERM ends this at once: the state is saved
 
 
-def finish(run, engine, functions, state, log, seconds) -> dict:
+def finish(
+  run: Run,
+  engine: Engine,
+  functions: program.Program,
+  state: dict,
+  log: metrics_log.Log,
+  seconds: Callable[[], float],
+) -> dict:
   """Scores a trained state, writes its model and its result.json, and returns the result.
 
   Args:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from prunejax.data import tasks
 from prunejax.models.hf import convert, folder
 from prunejax.train import distillation, families, inputs, objectives, observe, optimizer
-from prunejax.train.recipe import DTYPES
+from prunejax.train.recipe import DTYPES, Recipe
 from prunejax.train.step import VIEWS, make_train_step
 
 
@@ -56,7 +57,9 @@ class Program(NamedTuple):
   observe: Callable  # (seen, batch, rng) -> extra arguments of `tx.update`
 
 
-def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
+def read_inputs(
+  recipe: Recipe, part: tuple[int, int] = (0, 1)
+) -> tuple[inputs.Source, inputs.Data]:
   """Reads the size, vocabulary and data of a run.
 
   Args:
@@ -98,7 +101,7 @@ def read_inputs(recipe, part=(0, 1)) -> tuple[inputs.Source, inputs.Data]:
   return source, distillation.with_soft_targets(recipe, source, data)
 
 
-def program_key(recipe, source=None) -> str:
+def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
   """Returns a hash that is equal for two runs exactly when one compiled program serves both.
 
   It leaves out every number that is data.
@@ -167,12 +170,19 @@ def _outputs(task):
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
-def build(recipe, source, data, tx, compiled=None) -> Program:
+def build(
+  recipe: Recipe,
+  source: inputs.Source,
+  data: inputs.Data,
+  tx: optax.GradientTransformation,
+  compiled: Compiled | None = None,
+) -> Program:
   """Makes the functions of a run, jitted.
 
   Args:
     recipe: a `recipe.Recipe`.
-    source, data: what `read_inputs` returned.
+    source: of `read_inputs`.
+    data: of `read_inputs`.
     tx: what `optimizer.make` returned.
     compiled: a `Compiled` to take the program from, or to add it to. None: a program of its own.
   """
@@ -216,7 +226,7 @@ def _model(recipe, source, data, models) -> Model:
   return models[key]
 
 
-def abstract_state(recipe, program: Program, tx) -> dict:
+def abstract_state(recipe: Recipe, program: Program, tx: optax.GradientTransformation) -> dict:
   """Returns the shapes of a state.
 
   Raises:
@@ -227,7 +237,7 @@ def abstract_state(recipe, program: Program, tx) -> dict:
   return jax.eval_shape(lambda p: _state(p, tx, rng), params)
 
 
-def check_step(recipe, program: Program, abstract: dict, batch: dict):
+def check_step(recipe: Recipe, program: Program, abstract: dict, batch: dict):
   """Traces a step if a criterion needs more of a batch than its gradient.
 
   Raises:
@@ -237,7 +247,9 @@ def check_step(recipe, program: Program, abstract: dict, batch: dict):
     jax.eval_shape(program.step, abstract, batch)
 
 
-def pretrained(recipe, source: inputs.Source, program: Program, shapes: dict) -> dict | None:
+def pretrained(
+  recipe: Recipe, source: inputs.Source, program: Program, shapes: dict
+) -> dict | None:
   """Reads the weights in the folder of `init`, if there is one.
 
   The classifier of a fine-tuned model is read too, unless the task has another number of classes.
@@ -266,7 +278,12 @@ def pretrained(recipe, source: inputs.Source, program: Program, shapes: dict) ->
   return loaded
 
 
-def initial_state(recipe, program: Program, tx, loaded: dict | None = None) -> dict:
+def initial_state(
+  recipe: Recipe,
+  program: Program,
+  tx: optax.GradientTransformation,
+  loaded: dict | None = None,
+) -> dict:
   """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`."""
   rng = jax.random.key(recipe.seed)
   params = program.draw(rng)
