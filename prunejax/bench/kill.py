@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, again and again: does a sweep end as if nothing had happened?
+"""Kills a sweep at random moments, again and again, and checks that its results do not change.
 
 The real command runs in its own process: a sweep of two runs that save every second step, as one
 program or one by one. It is killed while it starts, trains, saves a checkpoint, writes a model or

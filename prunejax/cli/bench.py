@@ -1,4 +1,4 @@
-"""`bench`: how fast this machine prunes and trains, or what a pruned model is worth on it."""
+"""`bench`: how fast this machine prunes and trains, or how much a pruned model gains on it."""
 
 import argparse
 

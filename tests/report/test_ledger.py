@@ -224,8 +224,7 @@ def test_writers_killed_in_the_middle_leave_whole_rows(tmp_path):
     warnings.simplefilter('ignore')  # of a torn last line, if there is one
     rows = ledger.read(path)
     ledger.append(path, row('last'))
-  # What append() had returned from is there; a row that nobody was told of may be there too, but
-  # whole.
+  # Every row whose append() returned is there. Any other row is there whole or not at all.
   said = {cell for cells, _ in ended for cell in cells}
   assert len(said) > 20 and said <= ledger.done(rows)
   assert ledger.done(ledger.read(path)) == ledger.done(rows) | {'last'}
