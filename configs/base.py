@@ -51,7 +51,7 @@ def get_config(arg=''):
     num_attention_heads=12,
     intermediate_size=3072,
     max_position_embeddings=512,
-    # These three always hold.
+    # The next three apply with `init` too.
     dropout=0.1,  # hidden and attention
     initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)
     dtype='float32',  # compute: float32, bfloat16
@@ -61,16 +61,16 @@ def get_config(arg=''):
     corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
-    encoding='utf-8',  # of local text, such as latin-1; other bytes are refused
+    encoding='utf-8',  # of local text, such as latin-1; invalid bytes are an error
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
     # A vocab.txt (BERT), or a folder or tokenizer.json (GPT-2).
     vocab='',  # of a fresh model; '' trains one on the corpus
     vocab_size=8192,  # of a trained vocabulary
     seq_len=128,  # tokens an example
     predict=0.15,  # share of tokens to predict; a decoder predicts all
-    max_predictions=20,  # cap on predictions an example; nothing to a decoder
-    # 'matched': as the true one does. 'first': with the first sentence of its window, which at 32
-    # tokens gives it away; the packaged model was trained so. A decoder has no pairs.
+    max_predictions=20,  # cap on predictions an example; a decoder ignores it
+    # 'matched': like the true one. 'first': with the first sentence of its window, which gives the
+    # answer away at 32 tokens; the packaged model was trained so. A decoder has no pairs.
     pairs='matched',  # how a second segment from elsewhere begins: matched, first
     examples=0,  # labelled examples to train on, 0: all
   )
@@ -83,12 +83,12 @@ def get_config(arg=''):
     eps=1e-6,  # added to its root
     weight_decay=0.01,  # not on biases and LayerNorm
     clip=1.0,  # global norm of the gradient
-    l1=0.0,  # adds l1 * sum of |w| of the leaves that prune names to the loss
-    l2=0.0,  # adds l2 / 2 * sum of w^2 of them: through the moments, unlike weight_decay
-    fresh_moments=False,  # a weight that comes back starts at 0 and with new moments
+    l1=0.0,  # adds l1 * sum of |w| over the pruned leaves to the loss
+    l2=0.0,  # adds l2 / 2 * sum of w^2 to the loss: unlike weight_decay, enters the moments
+    fresh_moments=False,  # a revived weight starts at 0 with new moments
     # Such as 'every(100, begin=100, until=300)'.
-    rewind='',  # steps at which all weights and moments go back; '' never
-    rewind_to=0,  # to what they were before this step
+    rewind='',  # steps at which all weights and moments are reset; '' never
+    rewind_to=0,  # to their values before this step
   )
   c.prune = config_dict.create(weights=prune_group())
   c.prox = config_dict.create(
@@ -96,12 +96,12 @@ def get_config(arg=''):
     # 'reweighted(0.01, every=50, eps=0.01, end=600)'. In the loss: l1_penalty, l2_penalty, such as
     # 'l1_penalty(1e-4)'.
     penalty='',  # on the size of weights; '' has none
-    where=PRUNABLE,  # leaves that bear it
+    where=PRUNABLE,  # the penalised leaves
   )
   c.low_rank = config_dict.create(
-    # The rank is that whose factors store as many numbers as a kernel of this sparsity.
+    # The factors of this rank store as many numbers as a kernel of this sparsity.
     schedule='',  # how sparse at this step, as in prune.weights.schedule; '' does nothing
-    # At other steps cheaper ones hold the rank.
+    # At other steps a cheaper iteration holds the rank.
     when='every(10)',  # is a singular value decomposition made now?
     where=PRUNABLE,  # 2-D leaves
   )
@@ -120,11 +120,11 @@ def get_config(arg=''):
   )
   c.population = config_dict.create(
     # A grid's runs that differ in numbers only are the members of one program.
-    members=0,  # of one program: 0 as many as memory holds, 1 every run by itself
-    # vmap steps all at once, map one after the other (nearest to a run by itself).
+    members=0,  # of one program: 0 as many as memory holds, 1 each run alone
+    # vmap steps all members at once, map one after the other (closest to a single run).
     batching='auto',  # vmap, map, auto (map on a CPU, vmap elsewhere)
     # mesh.data gets the devices that are left.
-    mesh=-1,  # devices on the axis of members, -1: as many as there are members for
+    mesh=-1,  # devices on the axis of members, -1: as many as the members can use
     memory=0.0,  # GiB that a program may hold on a device, 0: 0.8 of what is free
   )
   c.eval = config_dict.create(
@@ -133,12 +133,12 @@ def get_config(arg=''):
     batch_size=64,  # examples at a time
   )
   c.checkpoint = config_dict.create(
-    every=1000,  # steps between checkpoints, 0: none, but for the one that SIGTERM asks for
+    every=1000,  # steps between checkpoints, 0: only on SIGTERM
     keep=2,  # newest ones
   )
   c.log = config_dict.create(
     every=100,  # steps between lines
-    who_pays=True,  # print and save, before training, what pruning will take from each leaf
+    who_pays=True,  # before training, print and save the sparsity of each leaf
     tensorboard=True,  # event files in workdir/tensorboard
   )
   c.lock()

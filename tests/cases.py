@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def kept(size, sparsity) -> int:
-  """n - floor(n s + 1/2), s being the decimal that a person wrote."""
+  """n - floor(n s + 1/2), with s as the exact decimal."""
   return size - math.floor(size * Fraction(str(sparsity)) + Fraction(1, 2))
 
 
@@ -212,7 +212,7 @@ def erk_keep(units, shapes, sparsity):
 
 
 def histogram_cut(score, share, bins):
-  """The bins' sums in order, as the first TensorFlow library took them."""
+  """The cut-off from the cumulative sums of the bins, as in the first TensorFlow library."""
   score = np.ravel(score).astype(np.float32)
   top = score.max()
   held, _ = np.histogram(score, bins, (0, top if top > 0 else 1))

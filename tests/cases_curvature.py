@@ -16,7 +16,7 @@ def slopes(size):
 
 
 def told(params):
-  """The extra arguments for parameters {path: ...} of any tree, see `slopes`."""
+  """The extra arguments of `tx.update` for parameters of any tree; see `slopes`."""
   a = jnp.asarray(slopes(sum(np.size(w) for w in leaves(params))), jnp.float32)
   dot = lambda p, i: a[i] @ jnp.concatenate([jnp.ravel(w).astype(jnp.float32) for w in leaves(p)])
   loss = lambda p, i: dot(p, i) ** 2 / 2 + jnp.cos(dot(p, i)) / 2

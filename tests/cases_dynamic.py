@@ -59,7 +59,7 @@ def noise_scores(params, grads, seed=5, step=2):
 
 
 def some_masks(params):
-  """A mask that keeps about half, tree and all."""
+  """Masks that keep about half of every leaf, as an extra argument."""
   rng = np.random.default_rng(3)
   return {'masks': jax.tree.map(lambda w: np.asarray(rng.random(w.shape) < 0.5), params)}
 
@@ -81,8 +81,8 @@ def regrow_scores(come_of, fraction):
     out, come, kept = {}, come_of(params, grads), named_leaves(masks)
     for name, w in params.items():
       survivors = regrown_masks(w, come[name], kept[name], fraction)[1]
-      # Below every survivor, in the order of `come`: the negative float whose distance from -inf is
-      # come's from 0.
+      # Below every survivor, in the order of `come`: a negative float as far from -inf as `come` is
+      # from 0.
       out[name] = -(np.uint32(0x7F800000) - np.float32(come[name]).view(np.uint32)).view(np.float32)
       out[name].ravel()[survivors] = abs(w.ravel()[survivors])
     return out

@@ -8,7 +8,7 @@ ROWS, EXAMPLES = 40, 6
 
 
 def activations(params):
-  """Made-up rows for every kernel, the first input of which is never active."""
+  """Random rows for every kernel; the first input is never active."""
   rng = np.random.default_rng(3)
   named = {f'{a}/{b}': w for a, leaves in params.items() for b, w in leaves.items()}
   rows = {
@@ -20,7 +20,7 @@ def activations(params):
 
 
 def slopes(params):
-  """Made-up gradients of examples, as a loss that is linear in the weights."""
+  """Random gradients of examples, as a loss that is linear in the weights."""
   rng = np.random.default_rng(4)
   grads = {
     a: {b: rng.normal(size=(EXAMPLES, *w.shape)).astype(np.float32) for b, w in leaves.items()}
@@ -53,7 +53,7 @@ def damped(x, damp=0.01):
 
 
 def sparsegpt_scores(params, grads, activations):
-  """w_i^2 / [(H_{i.., i..})^-1]_ii, the inverse taken anew for every input i."""
+  """w_i^2 / [(H_{i.., i..})^-1]_ii, with a new inverse for every input i."""
   rows, out = activations(params), {}
   for name, w in params.items():
     h = damped(rows[name])
@@ -63,7 +63,7 @@ def sparsegpt_scores(params, grads, activations):
 
 
 def sparsegpt_sweep(w, mask, x, damp=0.01):
-  """Algorithm 1 with the inverse of what is left taken anew for every input."""
+  """Algorithm 1 with a new inverse of the remaining matrix for every input."""
   w, h = np.array(w, np.float64), damped(x, damp)
   for i in range(len(w)):
     inverse = np.linalg.inv(h[i:, i:])
@@ -80,7 +80,7 @@ def fisher_blocks(length, block):
 
 
 def fisher_inverse(g, damp):
-  """g [examples, weights of a block]."""
+  """The inverse Fisher matrix of a block from gradients g [examples, weights]."""
   g = np.float64(g)
   return np.linalg.inv(damp * np.eye(g.shape[1]) + g.T @ g / len(g))
 
@@ -98,7 +98,7 @@ def fisher_scores(params, grads, examples, value_fn, block=4, damp=0.05):
 
 
 def fisher_moved(w, mask, g, block=4, damp=0.05):
-  """Every block's Optimal Brain Surgeon step for all that goes in it at once."""
+  """The Optimal Brain Surgeon step of every block for all its pruned weights at once."""
   new = np.array(w, np.float64)
   for rows in fisher_blocks(len(w), block):
     for column in range(w.shape[1]):

@@ -39,7 +39,7 @@ def reweighted_run(w, grads, strength=0.02, every=2, eps=0.05, end=5):
   return adamw(w, grads, after=after)
 
 
-# name: (link, before the optimizer?, (weights of one leaf, gradients) -> weights after them all)
+# name: (link, whether it precedes the optimizer, (weights, gradients) -> weights at the end)
 RUNS = {
   'soft_threshold': (
     lambda: proximal.soft_threshold(0.5, lambda step: RATE / (1 + step)),

@@ -66,7 +66,7 @@ def free_of(name, place):
 
 
 class Tied:
-  """A value, the shapes it is tried on, and the unit of one weight by leaf and place."""
+  """A structure, the shapes to test it on, and the unit of a weight by leaf and position."""
 
   def __init__(self, make, shapes, unit_of, stacked=()):
     self.make, self.shapes, self.stacked = make, shapes, stacked
@@ -77,7 +77,7 @@ class Tied:
         self.of[name][place] = unit_of(name, place)
 
   def means(self, scores):
-    """{unit: float64 [units]} of {leaf: scores}."""
+    """{leaf: scores} -> {unit: float64 [units]}, the mean score of each unit."""
     gathered = {}
     for name, score in scores.items():
       for unit, value in zip(self.of[name].ravel(), np.float64(score).ravel(), strict=True):
@@ -87,7 +87,7 @@ class Tied:
     }
 
   def joined(self):
-    """{unit: shape as one matrix of a column a unit}."""
+    """{unit: shape as one matrix with a column for each unit}."""
     size, number = {}, {}
     for of in self.of.values():
       unit = of.flat[0][0]
@@ -96,7 +96,7 @@ class Tied:
     return {unit: (size[unit] // number[unit], number[unit]) for unit in size}
 
   def opened(self, stays):
-    """{leaf: mask} of {unit: bool [units]}."""
+    """{unit: bool [units]} -> {leaf: mask}."""
     keep = np.vectorize(lambda unit: bool(stays[unit[0]][unit[1]]), otypes=[bool])
     return {name: keep(of) for name, of in self.of.items()}
 

@@ -1,7 +1,7 @@
 """The hash of every cell of every preset of every experiment, in the order in which the cells run.
 
-`python tests/cell_hashes.py` writes those of today to tests/reference/cell_hashes.json. A hash that
-changes makes a stranger of its row in every ledger and of its folder in every work directory.
+`python tests/cell_hashes.py` writes the current hashes to tests/reference/cell_hashes.json. If a
+hash changes, no run recognises the row of its cell in a ledger or its folder in a work directory.
 """
 
 import hashlib

@@ -1,19 +1,18 @@
-"""Settings that must stand before jax is imported, and the order of the files."""
+"""Settings that must precede the import of jax, and the order of the test files."""
 
 import os
 import subprocess
 import sys
 
-# Several forced host devices on few cores can wait for each other for ever with the default number
-# of threads.
+# With the default number of threads, several forced host devices on few cores can deadlock.
 os.environ.setdefault('PJRT_NPROC', '16')
 
-# The suite compiles thousands of programs and runs each for a few steps: quick code matters less
-# than quick compiling. Without fusion emitters two programs that compute the same may differ in the
-# last bit: tests of bits do with `exact`.
+# The suite compiles thousands of programs and runs each for a few steps, so quick compiling matters
+# more than quick code. Without fusion emitters, two programs that compute the same value may differ
+# in the last bit. Tests that compare bits have the mark `exact`.
 EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
-# Files that take a minute or more: a worker that begins one last is waited for.
+# Files that take a minute or more run first, so that no worker starts one at the end.
 LONG = (
   'test_reproduce',
   'test_mesh',
@@ -30,7 +29,7 @@ LONG = (
 
 
 def _known(flags):
-  """Whether this jax takes them: XLA ends the process at a flag that it does not know."""
+  """Whether this jax accepts the flags: XLA ends the process at an unknown flag."""
   tried = subprocess.run(
     [sys.executable, '-c', 'import jax; jax.devices()'],
     capture_output=True,

@@ -1,7 +1,7 @@
-"""`flaky://`: an object store in a local folder, as epath sees one, that refuses now and then.
+"""`flaky://`: an object store for epath in a local folder, whose requests fail at random.
 
-No append, no rename of a file over another, no links; an object appears when its last byte is
-there.
+It has no append, no rename of a file over another, and no links. An object appears once it is
+complete.
 """
 
 import io
@@ -14,7 +14,7 @@ from etils import epath
 
 
 class Store:
-  """What all paths share: where the objects are, and the accidents to come."""
+  """State shared by all paths: the folder of the objects, and the rate of failures."""
 
   home = pathlib.Path(tempfile.mkdtemp(prefix='prunejax-flaky-'))
   rate, most, accidents, calm = 0.0, 3, 0, 0

@@ -1,7 +1,7 @@
 """What `test_mesh.py` runs in one process on eight simulated devices: a JSON line for each check.
 
-With the word `all` every allocation is tried with every structure on every mesh: minutes, for a
-person.
+With the argument `all`, every allocation runs with every structure on every mesh, which takes
+minutes.
 """
 
 import json
@@ -20,7 +20,7 @@ from prunejax.pruning import scores_to_masks, selection
 from prunejax.train import sharding
 
 MESHES = [(shape, kind) for shape in ((8, 1), (4, 2), (2, 4)) for kind in ('Auto', 'Explicit')]
-# All three float types, a leading layer axis, two leaves of one shape that lie differently.
+# All three float types, a leading layer axis, two leaves of one shape with different shardings.
 SHAPES = {
   'q': ((64, 128), 'float32'),
   'o': ((64, 128), 'float32'),
@@ -58,13 +58,13 @@ STRUCTURES = {
   'block': prunejax.block(8, 8),
   'rows': prunejax.rows(),
   'columns': prunejax.columns(4),
-  # Eight units of q and o, as the heads of an attention; of a stack, eight in each layer.
+  # Eight units in q and o, like attention heads, and eight in each layer of a stack.
   'tied': prunejax.tied(
     {'q': ('heads', -1, 16), 'o': ('heads', -2, 8), 'up|stack': (r'\g<0>', -1, 8)}
   ),
 }
-# By mesh: every allocation where each weight is a unit, and every structure, with another
-# allocation each.
+# For each mesh: every allocation with single weights as units, and every structure with another
+# allocation.
 PAIRS = [
   [('uniform', 'unstructured'), ('global_threshold', 'n_m')],
   [('global_threshold', 'unstructured'), ('erk', 'rows')],
@@ -80,7 +80,7 @@ def told(check, **values):
 
 
 def moved(compiled, largest=LARGEST):
-  """Collectives and sorts of a program that yield more than `largest` elements."""
+  """Collectives and sorts of a program with more than `largest` output elements."""
   found = []
   for result, name in re.findall(MOVES, compiled.as_text()):
     sizes = [
@@ -99,7 +99,7 @@ def on_mesh(number, layout):
 
 
 def draw(seed, coarse=False):
-  """Leaves of every type; `coarse` ones are full of ties."""
+  """Leaves of every type; `coarse` leaves have many ties."""
   rng = np.random.default_rng(seed)
   values = lambda shape: rng.integers(-300, 300, shape) / 8 if coarse else rng.normal(size=shape)
   return {
@@ -109,7 +109,7 @@ def draw(seed, coarse=False):
 
 
 def differing(a, b):
-  """Paths of leaves that are not bit for bit the same."""
+  """Paths of leaves that differ in any bit."""
   named = lambda tree: {
     jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)
   }
@@ -119,7 +119,7 @@ def differing(a, b):
 
 
 def straying(tree, lies):
-  """Paths of {..: {leaf: array}} that do not lie as the leaf does."""
+  """Paths of arrays in {..: {leaf: array}} whose sharding differs from the leaf."""
   return [
     f'{of} {name}'
     for of, leaves in tree.items()
@@ -129,7 +129,7 @@ def straying(tree, lies):
 
 
 def selector(pairs, lies=None):
-  """A jitted function of (scores, sparsity): masks by pair. lies: where masks are asked to lie."""
+  """A jitted function of (scores, sparsity): masks by pair. `lies` is the requested sharding."""
 
   def select(scores, asked):
     recipes = {
@@ -139,7 +139,7 @@ def selector(pairs, lies=None):
       name: prunejax.select_masks(scores, asked, **recipe) for name, recipe in recipes.items()
     }
 
-  # On Auto axes a result lies where the compiler pleases, unless the caller says where.
+  # On Auto axes the compiler chooses the sharding of a result, unless the caller gives one.
   return jax.jit(select, out_shardings=lies and {f'{a} {s}': lies for a, s in pairs})
 
 
@@ -194,8 +194,8 @@ def training():
     for name in chains:
       prunejax.check_pruned(params[name], states[name])
     masks = {name: prunejax.get_masks(states[name], params[name]) for name in chains}
-    # Adafactor takes means over rows and columns, which a mesh adds up in another order; they move,
-    # up to 512 of them.
+    # Adafactor takes means over rows and columns, up to 512 numbers, which cross devices and are
+    # added in another order.
     return {
       f'{of} {name}': tree[name]
       for of, tree in (('params', params), ('masks', masks))
@@ -209,8 +209,7 @@ def training():
   }
   alone = run(state, grads, jax.jit(step))
   exact = lambda ends: {name: end for name, end in ends.items() if 'adafactor' not in name}
-  # Every leaf is divided: one that is whole among divided ones the compiler may compute in parts,
-  # and gather.
+  # Every leaf is divided. The compiler might compute a replicated leaf in parts and gather it.
   for number in (2, 5):
     mesh, lies = on_mesh(number, 0)
     with jax.set_mesh(mesh):
@@ -288,7 +287,7 @@ def scored():
 
 
 def streamed():
-  """Masks so far beside the scores, whose zeros tie: what crosses is counts, never a score."""
+  """Selection with old masks and tied zeros: counts cross devices, scores never do."""
   shapes = {'q': (256, 512), 'o': (256, 512), 'up': (512, 256)}
   rng = np.random.default_rng(5)
   draw_one = lambda shape: jnp.asarray(
@@ -353,7 +352,7 @@ def surgery():
   state = state._replace(prune_mask=jax.device_put(state.prune_mask, places))
   compiled = jax.jit(prune, out_shardings=(places, places)).lower(spread, state).compile()
   over, masked = compiled(spread, state)
-  # Sums over rows are taken in another order.
+  # Sums over rows are added in another order.
   off = {
     name: float(jnp.max(jnp.abs(jnp.asarray(np.asarray(over[name])) - alone[name])))
     for name in lies
@@ -373,4 +372,4 @@ if __name__ == '__main__':
   training()
   scored()
   surgery()
-  streamed()  # last: it sets what counts as a small tree
+  streamed()  # last, because it sets what counts as a small tree

@@ -21,7 +21,7 @@ from prunejax.sweep import stacking
 from prunejax.train import optimizer
 from prunejax.train.step import make_train_step
 
-TOLERANCE = 2e-5  # of a batched step on CPU: sums over rows are added in another order
+TOLERANCE = 2e-5  # of a batched step on CPU, which adds sums over rows in another order
 
 
 RULES = ((r'up', (None, 'model')), (r'down', ('model', None)))
@@ -39,7 +39,7 @@ class Toy(NamedTuple):
 
 
 def slow():
-  """Another score, found the long way: a search that takes much longer than a step."""
+  """Another score, whose computation takes much longer than a step."""
   score = lambda w: jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x) + jnp.abs(w), jnp.abs(w))
   return prunejax.magnitude()._replace(score=lambda state, params, **_: jax.tree.map(score, params))
 
@@ -118,7 +118,7 @@ def run_alone(toy, state, i, steps):
 
 
 def times(toy, rounds):
-  """Seconds of (steps that move masks, steps that do not): every second one moves them."""
+  """Seconds of (steps that move masks, other steps); every second step moves them."""
   state, taken = toy.state, ([], [])
   for number in range(2 * rounds + 6):
     began = time.perf_counter()
@@ -161,7 +161,7 @@ def check_make_mesh():
 
 
 def check_grid(folder, cells):
-  """A sweep over eight devices has the masks of one device exactly, and its losses nearly."""
+  """A sweep over eight devices gives exactly the masks of one device, and nearly its losses."""
   import tiny_runs
 
   from prunejax.sweep import grid

@@ -36,7 +36,7 @@ def told(check, **values):
 
 
 def watched(folder):
-  """The files below `folder` that this process opens to write, as they come."""
+  """The list of files below `folder` that this process opens for writing, which grows."""
   seen = []
 
   def hook(event, args):
@@ -135,7 +135,7 @@ def main(index, port, home, folder):
   except preemption.Preempted as notice:
     told('stopped', saved='step 4 of 12 is saved' in str(notice))
   preemption.notice = honest
-  sys.stdin.readline()  # the parent goes on alone for a while
+  sys.stdin.readline()  # the parent continues the run alone for a while
   result = loop.train(config, folder / 'moved')
   told('ended', hash=result['mask_hash'], sparsity=result['sparsity'])
   told(

@@ -1,7 +1,7 @@
-"""What a committed ledger draws as plain data: numbers of tables, verdicts, data of figures.
+"""The output of a committed ledger as plain data: numbers of tables, verdicts, data of figures.
 
-`python tests/redrawn.py` writes what the code of today draws to tests/reference/reports/; it is to
-be run only where a change of numbers is meant.
+`python tests/redrawn.py` writes the current output to tests/reference/reports/. Run it only where
+numbers are meant to change.
 """
 
 import importlib
@@ -20,13 +20,13 @@ REFERENCE = ROOT / 'tests' / 'reference' / 'reports'
 LEDGERS = sorted(
   str(path.relative_to(ROOT / 'experiments'))
   for path in (ROOT / 'experiments').glob('*/results*.jsonl')
-  if path.name != 'results-margins.jsonl'  # a plain sweep, of which no report is drawn
+  if path.name != 'results-margins.jsonl'  # a plain sweep, which has no report
 )
 NUMBER = re.compile(r'[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|not reproduced|reproduced|undecided')
 
 
 def reference(ledger):
-  """The file that holds what a ledger drew."""
+  """The file that holds the reference output of a ledger."""
   return REFERENCE / (ledger.replace('/', '-').removesuffix('.jsonl') + '.json')
 
 

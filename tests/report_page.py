@@ -1,4 +1,4 @@
-"""What a report's page must be to stand alone, found by parsing it."""
+"""Checks by parsing that the page of a report is self-contained."""
 
 import base64
 import html.parser
@@ -8,7 +8,7 @@ PICTURE = 'data:image/png;base64,'
 
 
 class Page(html.parser.HTMLParser):
-  """Collects what a page refers to, its text, its ids, its pictures, and whether its tags close."""
+  """Collects the references, text, ids and pictures of a page, and whether its tags close."""
 
   def __init__(self, text):
     super().__init__()
@@ -45,7 +45,7 @@ class Page(html.parser.HTMLParser):
 
 
 def problems(text):
-  """Lists what keeps a page from standing alone; empty where nothing does."""
+  """Lists the reasons why a page is not self-contained; empty if it is."""
   page = Page(text)
   found = list(page.wrong) + [f'<{tag}> is never closed' for tag in page.open]
   for link in page.links:

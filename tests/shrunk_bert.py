@@ -1,4 +1,4 @@
-"""A small BERT with heads and neurons of which some can be cut out, and its outputs."""
+"""A small BERT with heads and neurons that can be cut out, and its outputs."""
 
 import jax
 import numpy as np
@@ -29,10 +29,14 @@ def whole(act='gelu'):
   shapes = {path: shape for path, shape in bert_hf._shapes(size, KINDS).items()}
   leaves = {path: rng.normal(size=shape).astype(np.float32) / 3 for path, shape in shapes.items()}
   at = 'encoder/layer_{}/{}'.format
-  for name in ('query', 'key', 'value'):  # all heads of layer 0: value biases go on to the output
+  for name in (
+    'query',
+    'key',
+    'value',
+  ):  # all heads of layer 0: value biases still reach the output
     leaves[at(0, f'attention/{name}/kernel')][:] = 0
-  leaves[at(1, 'attention/output/kernel')][4:8] = 0  # head 1 of layer 1: nothing of it is read
-  leaves[at(2, 'attention/query/kernel')][:, :4] = 0  # attends to all alike, and so stays
+  leaves[at(1, 'attention/output/kernel')][4:8] = 0  # head 1 of layer 1: its output is not used
+  leaves[at(2, 'attention/query/kernel')][:, :4] = 0  # attends uniformly, so it stays
   leaves[at(1, 'ffn/intermediate/kernel')][:] = 0  # constant neurons
   leaves[at(2, 'ffn/output/kernel')][:4] = 0
   leaves[at(2, 'ffn/intermediate/kernel')][:, 4:7] = 0

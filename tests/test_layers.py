@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Which part of the package may import which."""
 
 import ast
 import graphlib
@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'prunejax'
 FILES = sorted(PACKAGE.rglob('*.py'))
-# Rooms of the package that a room may use, and packages from outside; a star stands for any.
-# `files` is one file.
+# For each room: the rooms it may import, and outside packages; a star stands for any. `files` is
+# one file.
 ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
   'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
@@ -28,8 +28,7 @@ ROOMS = {
       'sklearn',
     },
   ),
-  # ml_dtypes gives numpy the bfloat16 that jax has; safetensors is the container; files writes
-  # whole or not at all.
+  # ml_dtypes gives numpy a bfloat16; safetensors is the container; `files` writes atomically.
   'compress': ({'compress', 'pruning', 'files'}, {'numpy', 'ml_dtypes', 'safetensors', 'onnx'}),
   'report': ({'report', 'files'}, {'numpy', 'scipy', 'matplotlib'}),
   'files': (set(), {'etils', 'fsspec'}),
@@ -40,7 +39,7 @@ ROOMS = {
     {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
     {'*'},
   ),
-  # The verbs. Only the door, __main__, imports them.
+  # The verbs. Only __main__ imports them.
   'cli': ({'cli', 'bench', 'sweep', 'train', 'report', 'files', ''}, set()),
 }
 

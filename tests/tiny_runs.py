@@ -1,4 +1,4 @@
-"""A text of sixty words, a model of sixteen units and its config: what tests of training share."""
+"""A text of sixty words, a model of width sixteen and its config, for the tests of training."""
 
 import atexit
 import functools
@@ -50,7 +50,7 @@ PRUNED = {'prune.weights.schedule': 'cubic(0.5, end=6)', 'prune.weights.when': '
 
 @functools.cache
 def home():
-  """A folder of this test session, taken away at its end; `text` in it is the corpus."""
+  """A folder that is removed at the end of the test session; `text` in it is the corpus."""
   folder = pathlib.Path(tempfile.mkdtemp(prefix='prunejax-tests-'))
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   write_text(folder / 'text')
@@ -59,7 +59,7 @@ def home():
 
 
 def write_text(folder, documents=40, seed=0):
-  """Documents of twelve sentences, one a file, in which a word tells something of the next one."""
+  """Documents of twelve sentences, one per file; each word is informative about the next."""
   rng = np.random.default_rng(seed)
   words = [
     a + b for a in 'b d f g k l m n p r s t'.split() for b in ('a', 'eni', 'oru', 'ist', 'u')
@@ -86,7 +86,7 @@ def config(pruned=True, **changes):
   return configs.override(base.get_config(), {**(PRUNED if pruned else {}), **overrides(**changes)})
 
 
-COMPILED = program.Compiled.empty()  # what the runs of this process share
+COMPILED = program.Compiled.empty()  # programs that the runs of this process share
 
 
 def train(config, folder, **how):
@@ -95,7 +95,7 @@ def train(config, folder, **how):
 
 
 class Run(NamedTuple):
-  """A finished run: its folder, its result, what it said."""
+  """A finished run: its folder, its result and its printed lines."""
 
   folder: pathlib.Path
   result: dict
@@ -104,7 +104,7 @@ class Run(NamedTuple):
 
 @functools.cache
 def finished(name, pruned=True, **changes):
-  """A run that tests share: made once a session, in home()/name."""
+  """A run that tests share, trained once in a session in home()/name."""
   lines, folder = [], home() / 'runs' / name
   result = train(config(pruned, **changes), folder, title=name, say=lines.append)
   return Run(folder, result, lines)
@@ -115,7 +115,7 @@ class _Stop(Exception):
 
 
 def stopped(folder, words, **changes):
-  """`folder`, of a run that ends at the first line with `words`."""
+  """Stops a run in `folder` at the first line with `words`, and returns `folder`."""
 
   def say(line):
     if words in line:
@@ -150,14 +150,14 @@ def weights(folder):
 
 
 def same_weights(a, b):
-  """Bit for bit."""
+  """Whether two exported models are equal bit for bit."""
   a, b = weights(a), weights(b)
   assert a.keys() == b.keys()
   return all(np.array_equal(a[name].view(np.int32), b[name].view(np.int32)) for name in a)
 
 
 def plain(run):
-  """A result without its time."""
+  """The result of a run without its time."""
   return {k: v for k, v in run.items() if k != 'seconds'}
 
 
@@ -175,7 +175,7 @@ def write_glue(folder, rows=48, seed=0):
 
 
 def argv(verb, workdir, **changes):
-  """The same as a command line."""
+  """The arguments of a command line with the same overrides."""
   keys = [f'--config.{k}={v}' for k, v in overrides(**changes).items()]
   return [verb, '--config=configs/base.py', f'--workdir={workdir}', *keys]
 

@@ -1,4 +1,4 @@
-"""A small tree, and training it with made-up gradients."""
+"""A small tree of parameters, and its training with random gradients."""
 
 import jax
 import jax.numpy as jnp

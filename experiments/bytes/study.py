@@ -1,6 +1,6 @@
-"""Measure what a pruned BERT weighs: bytes of the packaged model by codec.
+"""Measure the bytes of a pruned BERT, the packaged model, by codec.
 
-No paper's experiment: a claim of "ten times smaller" can be checked against its table.
+The study belongs to no paper. Its table tests claims of "ten times smaller".
 
   python -m prunejax reproduce bytes --preset=quick
 """

@@ -1,4 +1,4 @@
-"""Measure what each method costs: seconds of pruning, and bytes of a file that was written.
+"""Measure the cost of each method: seconds of pruning, and bytes of a real file.
 
 Cells of the grid share a machine and a compilation, so pruning is timed apart. The steps of the
 method's run are taken one after the other, with dense steps of the same model and batch in between.

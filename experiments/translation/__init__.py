@@ -1,1 +1,1 @@
-"""What the papers on translation share: sentence pairs, training, and BLEU of a greedy decoder."""
+"""Code shared by the papers on translation: sentence pairs, training, BLEU of a greedy decoder."""

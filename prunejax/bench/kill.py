@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, again and again: does a sweep end as if nothing had happened?
+"""Kills a sweep at random moments, again and again, and checks that its results do not change.
 
 The real command runs in its own process: a sweep of two runs that save every second step, as one
 program or one by one. It is killed while it starts, trains, saves a checkpoint, writes a model or
@@ -202,7 +202,7 @@ def _home(folder, steps):
 
 
 def _environment(home):
-  """Environment of the processes. They share compiled programs: a start is what takes the time."""
+  """Environment of the processes, which share compiled programs to start faster."""
   quick = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   return {
     **os.environ,
@@ -258,7 +258,7 @@ def _check(home, status, expected=()):
 
 
 def outcome(work: pathlib.Path) -> dict[str, object]:
-  """Collects what a finished sweep leaves, without what depends on how it was computed.
+  """Collects the results of a finished sweep that do not depend on how it was computed.
 
   Args:
     work: its work directory.

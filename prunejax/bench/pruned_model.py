@@ -1,4 +1,4 @@
-"""Measures what a pruned BERT is worth on this machine: the bytes and the time of each form.
+"""Measures the gain of a pruned BERT on this machine: the bytes and the time of each form.
 
 All forms are timed in one process, in turn, encoder and pooler from ids to hidden states. A ratio
 is to the dense model of the same rounds (see `measure`). A form that takes no less than the dense

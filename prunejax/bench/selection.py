@@ -76,7 +76,7 @@ def _candidates(read, program, scores):
 
 
 def one_read(scores):
-  """One read: what no selection can do without."""
+  """One read of the scores, the least that a selection needs."""
   return sum(jnp.sum(jnp.abs(score)) for score in scores.values())
 
 

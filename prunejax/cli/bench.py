@@ -1,11 +1,11 @@
-"""`bench`: how fast this machine prunes and trains, or what a pruned model is worth on it."""
+"""`bench`: how fast this machine prunes and trains, or how much a pruned model gains on it."""
 
 import argparse
 
 from prunejax.cli import options
 
 SUMMARY = (
-  'Measure how fast this machine prunes and trains, or what a pruned RUN is worth;'
+  'Measure how fast this machine prunes and trains, or how much a pruned RUN gains;'
   ' print a table, write JSON.'
 )
 EPILOG = None

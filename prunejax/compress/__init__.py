@@ -1,1 +1,1 @@
-"""What a pruned model weighs: file formats, shared weights, codes, smaller dense models."""
+"""The size of a pruned model: file formats, shared weights, codes, smaller dense models."""

@@ -232,7 +232,7 @@ def _lines(stream, name, encoding):
       position = size + error.start - (len(error.object) - len(chunk))
       raise ValueError(
         f'{name}: byte {position} is not text in {encoding.removesuffix("-sig")}; '
-        'say with data.encoding what the text is in'
+        'set data.encoding to the encoding of the text'
       ) from None
     size += len(chunk)
     if size > MAX_BYTES:

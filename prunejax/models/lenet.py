@@ -17,7 +17,7 @@ LAYERS = {
 
 
 def init(rng: jax.Array, name: str) -> dict:
-  """Draw the parameters from Glorot's uniform distribution.
+  """Draws the parameters from Glorot's uniform distribution.
 
   Args:
     rng: key.
@@ -42,7 +42,7 @@ def init(rng: jax.Array, name: str) -> dict:
 
 
 def apply(params: dict, images: jax.Array) -> jax.Array:
-  """Compute logits [n, 10] of images float32 [n, 28, 28].
+  """Computes logits [n, 10] of images float32 [n, 28, 28].
 
   Parameters with a layer 'conv1' are LeNet-5's.
   """

@@ -22,7 +22,7 @@ PRUNABLE = r'embedding/embedding|lstm_\d+/kernel|softmax/kernel'
 
 
 def zero_state(batch: int, hidden: int, layers: int = 2) -> tuple:
-  """Build the state before the first step: (cell, output) a layer, each float32 [batch, hidden]."""
+  """Builds the state before the first step: (cell, output) a layer, each float32 [batch, hidden]."""
   zeros = jnp.zeros((batch, hidden), jnp.float32)
   return ((zeros, zeros),) * layers
 
@@ -35,7 +35,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x, state):
-    """Run over time.
+    """Runs over time.
 
     Args:
       x: [batch, length, hidden].
@@ -73,7 +73,7 @@ class Lstm(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, state, deterministic=True):
-    """Score the next word after each token.
+    """Scores the next word after each token.
 
     Args:
       tokens: int32 [batch, length].

@@ -41,11 +41,11 @@ class Layer(nn.Module):
     )
 
   def inward(self, x):
-    """Compute the gates' inputs from below, [..., 4 hidden]: one product for all steps."""
+    """Computes the gates' inputs from below, [..., 4 hidden]: one product for all steps."""
     return x @ self.below + self.bias
 
   def step(self, state, inputs, fed=None):
-    """Take one step.
+    """Takes one step.
 
     Args:
       state: (cell, output) of the previous step.
@@ -63,7 +63,7 @@ class Layer(nn.Module):
     return (cell, out), out
 
   def __call__(self, x, state, valid=None):
-    """Run over time; where `valid` [batch, length] is False the state stays as it is.
+    """Runs over time; where `valid` [batch, length] is False the state stays as it is.
 
     Args:
       x: [batch, length, hidden].
@@ -112,11 +112,11 @@ class Attention(nn.Module):
     self.output = self.param('output', draw, (2 * self.hidden, self.hidden))
 
   def keys(self, memory):
-    """Compute the keys of the source's outputs."""
+    """Computes the keys of the source's outputs."""
     return memory @ self.score
 
   def __call__(self, h, memory, keys, valid):
-    """Compute attentional states.
+    """Computes attentional states.
 
     Args:
       h: outputs of the target, [batch, hidden] or [batch, length, hidden].
@@ -162,7 +162,7 @@ class Seq2Seq(nn.Module):
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(self, source, target, deterministic=True):
-    """Score the next word after each target id: [batch, t, words]."""
+    """Scores the next word after each target id: [batch, t, words]."""
     memory, state = self.encode(source, deterministic)
     x = self.drop(self.target.embedding(target), deterministic=deterministic)
     if self.feeding:
@@ -182,7 +182,7 @@ class Seq2Seq(nn.Module):
     return self.softmax(self.drop(h, deterministic=deterministic))
 
   def encode(self, source, deterministic=True):
-    """Read the source.
+    """Reads the source.
 
     Returns:
       memory: the top layer's outputs, their keys, and which of them are valid.
@@ -198,12 +198,12 @@ class Seq2Seq(nn.Module):
     return (x, self.attention.keys(x), valid), (tuple(states), zeros)
 
   def start(self, memory, state, length):
-    """Build what `step` carries; an LSTM's state does not depend on `length`."""
+    """Builds what `step` carries; an LSTM's state does not depend on `length`."""
     del memory, length
     return state
 
   def step(self, state, word, position, memory):
-    """Score the word after `word` [batch]: (state, scores [batch, words])."""
+    """Scores the word after `word` [batch]: (state, scores [batch, words])."""
     del position
     state, h = self._advance(state, self.target.embedding(word), memory)
     return state, self.softmax(h)

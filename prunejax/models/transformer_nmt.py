@@ -26,7 +26,7 @@ PAD = 0
 
 
 def positions(length: int, hidden: int) -> np.ndarray:
-  """Compute the sines and cosines of section 3.5: float32 [length, hidden]."""
+  """Computes the sines and cosines of section 3.5: float32 [length, hidden]."""
   angle = np.arange(length)[:, None] / 10_000 ** (np.arange(0, hidden, 2) / hidden)
   out = np.zeros((length, hidden), np.float32)
   out[:, 0::2], out[:, 1::2] = np.sin(angle), np.cos(angle)[:, : hidden // 2]
@@ -47,7 +47,7 @@ class Attention(nn.Module):
     return x.reshape(*x.shape[:-1], self.heads, -1)
 
   def pair(self, x):
-    """Compute keys and values of x [batch, length, hidden].
+    """Computes keys and values of x [batch, length, hidden].
 
     Returns:
       Two arrays [batch, length, heads, hidden / heads].
@@ -55,7 +55,7 @@ class Attention(nn.Module):
     return self._split(self.key(x)), self._split(self.value(x))
 
   def __call__(self, x, pair, valid):
-    """Attend from x to keys and values.
+    """Attends from x to keys and values.
 
     Args:
       x: [batch, q, hidden].
@@ -110,7 +110,7 @@ class Layer(nn.Module):
     return norm(x + self.drop(block(x), deterministic=deterministic))
 
   def __call__(self, x, valid, memory=None, deterministic=True):
-    """Run on all positions.
+    """Runs on all positions.
 
     Args:
       x: [batch, length, hidden].
@@ -123,7 +123,7 @@ class Layer(nn.Module):
     return self._rest(x, memory, deterministic)
 
   def step(self, x, pair, position, memory):
-    """Run on one position.
+    """Runs on one position.
 
     Args:
       x: [batch, 1, hidden].
@@ -222,7 +222,7 @@ class Transformer(nn.Module):
       self.softmax = nn.Dense(self.words, kernel_init=nn.initializers.xavier_uniform())
 
   def __call__(self, source, target, deterministic=True):
-    """Score the next word after each target id: [batch, t, words]."""
+    """Scores the next word after each target id: [batch, t, words]."""
     memory, _ = self.encode(source, deterministic)
     x = self.embeddings(target, 'target') + positions(target.shape[1], self.hidden)
     x = self.drop(x, deterministic=deterministic)
@@ -232,7 +232,7 @@ class Transformer(nn.Module):
     return self._scores(self.decoder.norm(x))
 
   def encode(self, source, deterministic=True):
-    """Read the source.
+    """Reads the source.
 
     Returns:
       memory: keys and values of the source for each decoder layer, and which of them are valid.
@@ -247,13 +247,13 @@ class Transformer(nn.Module):
     return (tuple(layer.cross.pair(x) for layer in self.decoder.layer), valid), None
 
   def start(self, memory, state, length):
-    """Build empty keys and values for `length` positions of each layer."""
+    """Builds empty keys and values for `length` positions of each layer."""
     del state
     zeros = lambda x: jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
     return jax.tree.map(zeros, memory[0])
 
   def step(self, state, word, position, memory):
-    """Score the word after `word` [batch] at `position`: (state, scores [batch, words])."""
+    """Scores the word after `word` [batch] at `position`: (state, scores [batch, words])."""
     length = state[0][0].shape[1]
     x = (
       self.embeddings(word[:, None], 'target')

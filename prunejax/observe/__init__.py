@@ -1,4 +1,4 @@
-"""Make the extra arguments of `tx.update` for models of any library.
+"""Makes the extra arguments of `tx.update` for models of any library.
 
 Some criteria read more than the gradient. `value_fn`, `examples` and `outputs` of this module make
 those arguments from a loss and a batch, whatever library the model comes from.

@@ -1,4 +1,4 @@
-"""What a grid took: compiles and device-seconds, with its runs together or one by one."""
+"""The cost of a grid: compiles and device-seconds, with its runs together or one by one."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after 
 
 
 def read(folder) -> list:
-  """Reads what the commands that ran cells in `folder` took, a dict a command."""
+  """Reads the cost of each command that ran cells in `folder`, as a dict."""
   home = files.path(folder) / 'cost'
   return [files.read_json(home / name) for name in files.names(home) if name.endswith('.json')]
 
@@ -23,7 +23,7 @@ def measured(path, preset: str) -> list:
 
 
 def table(here, elsewhere=()) -> tables.Table:
-  """A table of what this grid took (`here`) and of earlier measurements (`elsewhere`)."""
+  """A table of the cost of this grid (`here`) and of earlier measurements (`elsewhere`)."""
   lines = [_line('here', group) for group in _grouped(here)]
   lines += [_line(row.get('date', 'before'), [row]) for row in elsewhere]
   note = 'Compiles count every program. A command that was killed is not counted.'

@@ -1,4 +1,4 @@
-"""Writes a report: report.html, which stands alone, report.md, and the figures."""
+"""Writes a report: report.html, which is self-contained, report.md, and the figures."""
 
 from prunejax import files
 from prunejax.report import page, verdicts

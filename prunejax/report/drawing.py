@@ -1,4 +1,4 @@
-"""What every figure is drawn with: a style, a canvas, a legend, the bytes of a PNG."""
+"""Parts of every figure: a style, a canvas, a legend, the bytes of a PNG."""
 
 import contextlib
 import io

@@ -1,8 +1,7 @@
 """The ledger: an append-only JSONL file, one row a cell, which many processes may append to.
 
-Where a file cannot be appended to or locked, as on an object store or some network disks, a row is
-a
-file of its own in a folder beside it: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
+On an object store and some network disks a file cannot be appended to or locked. There, each row is
+a file of its own in a folder beside the ledger: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
 """
 
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""Renders a report as one HTML page that stands alone, on a screen of any width and on paper."""
+"""Renders a report as one self-contained HTML page, for a screen of any width and for paper."""
 
 import base64
 import collections
@@ -168,7 +168,7 @@ def _evidence(verdict, figures, show):
   parts = [show(table) for table in verdict.tables]
   parts += [f'<p>{safe(verdict.evidence)}</p>'] if verdict.evidence else []
   parts += [f'<p class="note">Shown in {", ".join(links)}</p>'] if links else []
-  # A link to what a fold hides unfolds it; a link to the fold itself would not.
+  # A link to hidden content unfolds it; a link to the fold itself would not.
   return (
     f'<details><summary>{_badge(verdict.verdict)} {safe(verdict.claim)}</summary>'
     f'<div id="{safe(slug(verdict.name))}">{"".join(parts)}</div></details>'

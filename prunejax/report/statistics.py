@@ -64,9 +64,8 @@ def bootstrap(values, *, level: float = 0.95, samples: int = 2000, seed: int = 0
 def cautious(values, *, level: float = 0.95, seed: int = 0) -> Estimate:
   """The mean with the wider, on each side, of the bootstrap and Student's interval.
 
-  Verdicts rest on it: resampling two values gives an interval that misses the truth every second
-    time,
-  while Student's allows for how few they are. Arguments and result are those of `bootstrap`.
+  Verdicts rest on this interval. The bootstrap of two values misses the truth every second time;
+  Student's interval allows for few values. Arguments and result are those of `bootstrap`.
   """
   values = _finite(values)
   estimate = bootstrap(values, level=level, seed=seed)

@@ -1,4 +1,4 @@
-"""The bench command: what it runs, what it judges, what it leaves behind."""
+"""The bench command: the benches it runs, the verdicts, and the files it writes."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_targets(value, target, ok):
   assert measure.row('x', value, 's', target)['ok'] is ok
 
 
-def test_what_is_not_judged():
+def test_rows_without_a_verdict():
   assert measure.row('x', 5, 's')['ok'] is None
   assert measure.row('x', None, 's', '<= 5')['ok'] is None
   assert measure.row('x', 50, 'ms', '<= 10', where=False)['ok'] is None
@@ -47,7 +47,9 @@ def test_rounds_are_interleaved_and_ratios_pair_them():
   times = measure.interleaved(
     {name: lambda name=name: order.append(name) for name in 'abc'}, rounds=3
   )
-  assert ''.join(order) == 'abc' + 'abc' + 'bca' + 'cab'  # warm, then a turn later each round
+  assert (
+    ''.join(order) == 'abc' + 'abc' + 'bca' + 'cab'
+  )  # a warm-up, then each round starts one later
   assert all(len(t.rounds) == 3 for t in times.values())
   a, b = measure.Times((1.0, 10.0, 3.0)), measure.Times((2.0, 20.0, 1.0))
   assert measure.ratio(a, b) == 0.5 and a.median == 3.0
@@ -86,7 +88,7 @@ def test_a_bench_is_judged_at_the_size_of_its_targets(size, fakes, tmp_path, cap
     assert table.verdict(results) == 'no row has a target'
 
 
-def test_sizes_lie_side_by_side_in_one_line(fakes, tmp_path, capsys):
+def test_compare_puts_sizes_side_by_side(fakes, tmp_path, capsys):
   paths = []
   for size in ('small', 'base'):
     paths.append(str(tmp_path / f'{size}.json'))
@@ -102,7 +104,7 @@ def test_the_sizes_of_targets_are_sizes():
 
 
 class Fake:
-  """A bench of given rows; an exception among them is raised there."""
+  """A bench that yields the given rows and raises the exceptions among them."""
 
   def __init__(self, *rows, target_sizes=('base',)):
     self.rows, self.TARGET_SIZES = rows, target_sizes
@@ -129,7 +131,7 @@ def test_the_whole_command(fakes, tmp_path, capsys):
   line = output_of(capsys, ['bench', '--size=base', f'--out={out}'], 2)
   assert line == 'prunejax: bench broken failed: MemoryError: too large'
   results = json.loads(out.read_text())
-  assert list(results['benches']) == ['good', 'broken']  # kill only by name
+  assert list(results['benches']) == ['good', 'broken']  # the kill bench runs only by name
   assert (
     results['machine']['versions']['jax']
     and results['machine']['kind']
@@ -143,7 +145,7 @@ def test_the_whole_command(fakes, tmp_path, capsys):
     'how \\| it was' in text and '| slow | 9 reads | <= 5 | MISS |' in text and 'too large' in text
   )
 
-  # Another bench into the same file: what it holds stays.
+  # Another bench writes to the same file; the rows in it stay.
   shown = output_of(capsys, ['bench', '--size=base', '--only=kill', f'--out={out}'])
   assert 'hours: 1 h' in shown and list(json.loads(out.read_text())['benches']) == [
     'good',
@@ -191,7 +193,7 @@ def _until_stop(rows):
     (['--config.steps=3'], ['--config.steps=3']),
   ],
 )
-def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
+def test_a_bad_command_is_one_line(argv, words, tmp_path, capsys):
   (tmp_path / 'other.json').write_text('{"a": 1}')
   line = output_of(capsys, ['bench', *(word.replace('{}', str(tmp_path)) for word in argv)], 2)
   assert '\n' not in line and line.startswith('prunejax: ')
@@ -202,7 +204,7 @@ def test_a_command_that_cannot_be_is_one_line(argv, words, tmp_path, capsys):
 
 @pytest.fixture
 def compiled_quickly():
-  """Here it matters that figures come out, not which."""
+  """The bench yields figures; their values do not matter here."""
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)

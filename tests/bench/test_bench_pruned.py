@@ -19,9 +19,7 @@ def folder(tmp_path_factory):
   return where
 
 
-def test_a_table_of_bytes_and_times_with_the_output_of_each_form_beside_it(
-  folder, tmp_path, capsys
-):
+def test_the_table_has_bytes_times_and_outputs_of_each_form(folder, tmp_path, capsys):
   out = tmp_path / 'measured.json'
   argv = ['bench', str(folder), '--batches=2', '--length=6', '--rounds=3', f'--out={out}']
   assert command.main(argv) == 0
@@ -82,7 +80,7 @@ def test_verdicts_say_no_gain_in_words():
     (['--batches=2'], ['bench RUN']),
   ],
 )
-def test_wrong_words_are_one_line(folder, capsys, argv, words):
+def test_bad_arguments_are_one_line(folder, capsys, argv, words):
   assert command.main(['bench', *(word.format(folder) for word in argv)]) == 2
   line = capsys.readouterr().err.strip()
   assert line.count('\n') == 0

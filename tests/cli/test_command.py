@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it returns, what it leaves behind."""
+"""The command line: its output, its exit status and the files it writes."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_train_end_to_end(trained, capsys):
   }
   config = json.loads((trained / 'config.json').read_text())
   assert config['steps'] == 12 and config['prune']['weights']['schedule'] == 'cubic(0.5, end=6)'
-  # Again: the same scores at once.
+  # The second run returns the same scores at once.
   out = output_of(capsys, tiny_runs.argv('train', trained) + PRUNE, 0)
   assert "'mlm_accuracy'" in out and 'train' not in out
 

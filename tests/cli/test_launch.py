@@ -22,7 +22,7 @@ exit 0
 
 
 def run(script, argv, tmp_path, status=0, **environment):
-  """(exit status, [[program, argument, ...] of every call of the cluster's programs])."""
+  """(exit status, [[program, argument, ...] of each call of a cluster program])."""
   for name in ('srun', 'scontrol', 'xpk'):
     (tmp_path / name).write_text(FAKE)
     (tmp_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""What a command costs before it starts, and what it says when a package is missing."""
+"""The start-up time of a command, and its error when a package is missing."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def test_help_names_every_verb(capsys):
 
 
 def test_help_takes_less_than_a_second():
-  # Of the processor: a machine with other work does not count.
+  # Processor time, so that other work on the machine does not count.
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   assert run('-m', 'prunejax', '--help').returncode == 0
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -93,7 +93,7 @@ def test_a_folder_that_is_not_installed_has_an_unknown_version(monkeypatch):
   try:
     assert prunejax.__version__ == '0+unknown'
   finally:
-    vars(prunejax).pop('__version__')  # the next look-up finds the real one
+    vars(prunejax).pop('__version__')  # the next import finds the real one
 
 
 def refused(capsys, argv):

@@ -10,7 +10,7 @@ from prunejax import __main__ as command
 from prunejax.cli.command import VERBS
 
 # {out}: a folder that must not appear; {none}: a path with nothing there; {run}: a finished run;
-# {text}: a text file; {other}, {ledger}: ledgers of two papers. The words have to be in the line.
+# {text}: a text file; {other}, {ledger}: ledgers of two papers. The line must hold the words.
 CONFIG = '--config=configs/base.py'
 CASES = {
   '': [
@@ -136,7 +136,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
   verb, text, words, places, monkeypatch, tmp_path, capsys
 ):
   folder, names = places
-  monkeypatch.chdir(tmp_path)  # where a default of --out would be written
+  monkeypatch.chdir(tmp_path)  # where the default of --out would lie
   before = _contents(folder)
   argv = [word.format(**names) for word in [verb, *text.split()] if word]
   assert command.main(argv) == 2
@@ -150,7 +150,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
 
 def test_every_verb_has_wrong_input():
   assert set(CASES) == {'', *VERBS}
-  # And every option whose value can be wrong in itself.
+  # Every option whose value can be wrong by itself.
   for verb, cases in CASES.items():
     if verb:
       sub = command.parser()._subparsers._group_actions[0].choices[verb]

@@ -1,4 +1,4 @@
-"""What is written is read back: indices, codes, and both files, over any sparsity and shape."""
+"""Indices, codes and both files survive a round trip, at any sparsity and shape."""
 
 import pathlib
 import subprocess
@@ -89,7 +89,7 @@ def test_huffman(counts, count, seed):
   assert not any(a != b and b.startswith(a) for a in words for b in words)
 
 
-def test_huffman_is_within_a_bit_of_the_entropy_and_crosses_stretches(monkeypatch):
+def test_huffman_is_within_a_bit_of_the_entropy_over_several_stretches(monkeypatch):
   rng = np.random.default_rng(0)
   symbols = np.minimum(rng.geometric(0.3, 200_000), 31)
   counts = np.bincount(symbols)
@@ -111,7 +111,7 @@ def test_huffman_is_within_a_bit_of_the_entropy_and_crosses_stretches(monkeypatc
 
 
 @pytest.mark.parametrize('lengths', [[1, 1, 1], [2, 2], [3], [16, 1], [1] * 5000, [-1, 1]])
-def test_code_tables_that_are_none(lengths):
+def test_invalid_code_tables(lengths):
   with pytest.raises(ValueError, match='huffman: '):
     huffman.decode(b'\0', lengths, 3)
 
@@ -130,7 +130,7 @@ def test_deep_files_give_back_shared_weights_and_zeros(tree, bits, index_bits, e
       assert len(np.unique(out[name][leaf != 0])) <= 2**bits - 1
   same(
     out, deep_compression.decode(deep_compression.encode(out, **how))
-  )  # shared already: nothing is lost any more
+  )  # the weights are shared already, so the file is exact
   assert sum(row['bytes'] for row in deep_compression.describe(data)) < len(data)
 
 

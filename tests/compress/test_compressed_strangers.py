@@ -19,7 +19,7 @@ GOOD = deep_compression.encode(TREE)
 
 
 def forged(head, body=b''):
-  """A Deep Compression file whose checksum is right, whatever it says."""
+  """A Deep Compression file of any content with a correct checksum."""
   text = head if isinstance(head, bytes) else json.dumps(head).encode()
   rest = struct.pack('<Q', len(text)) + text + body
   return deep_compression.MAGIC + struct.pack('<I', zlib.crc32(rest)) + rest
@@ -66,7 +66,7 @@ HOSTILE = {
 @pytest.mark.parametrize('case', HOSTILE)
 def test_deep_files(tmp_path, case):
   (tmp_path / 'a.deep').write_bytes(HOSTILE[case])
-  if case == 'a larger leaf':  # zeros after the last entry are no damage that can be seen
+  if case == 'a larger leaf':  # zeros after the last entry are invisible damage
     assert deep_compression.read(tmp_path / 'a.deep')['a/kernel'].shape == (40, 60)
     return
   tracemalloc.start()
@@ -77,16 +77,16 @@ def test_deep_files(tmp_path, case):
   assert '\n' not in str(error.value) and len(str(error.value)) < 400 and most < 2**24
 
 
-def test_code_tables_and_streams_that_lie():
+def test_wrong_code_tables_and_streams():
   head, body = parts()
   shared = head[0][6]
   tables = slice(4 * shared, 4 * shared + (shared + 2) // 2 + 16)
-  for at in range(tables.start, tables.stop):  # another length, and the code is not complete
+  for at in range(tables.start, tables.stop):  # another length makes the code incomplete
     with pytest.raises(ValueError, match="deep: 'a/kernel' is damaged: "):
       deep_compression.decode(forged(head, body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :]))
   for seed in range(
     50
-  ):  # random damage with a right checksum: an answer of the right shape, or one line
+  ):  # random damage with a correct checksum: an array of the right shape, or a one-line error
     rng = np.random.default_rng(seed)
     at = int(rng.integers(len(body)))
     try:
@@ -198,7 +198,7 @@ def test_the_table_of_bytes_and_its_bounds():
   lossless = [
     row for row in rows.values() if row['lossless'] and not row['codec'].startswith('bound')
   ]
-  # A general-purpose packer sees repeated values where the bound counts 32 bits each.
+  # A general-purpose packer finds repeated values, while the bound counts 32 bits each.
   own = [row for row in lossless if ' of dense' not in row['codec']]
   assert all(row['bytes'] >= rows['bound: mask and float32 values']['bytes'] for row in own)
   assert min(own, key=lambda row: row['bytes'])['codec'] == 'sparse file, float32'

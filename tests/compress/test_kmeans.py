@@ -1,4 +1,4 @@
-"""Shared weights: k-means against every partition, where it starts, gradients of centroids."""
+"""Shared weights: k-means against every partition, its initialisation, gradients of centroids."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from prunejax.pruning.links import codebook
 
 
 def best(values, k):
-  """The least within-cluster sum over every cut of the sorted values."""
+  """The smallest within-cluster sum of squares over all partitions of the sorted values."""
   ranked = np.sort(values)
   cuts = itertools.combinations(range(1, len(ranked)), k - 1)
   return min(sum(((p - p.mean()) ** 2).sum() for p in np.split(ranked, list(cut))) for cut in cuts)
@@ -38,7 +38,7 @@ def test_a_fixed_point_no_better_than_the_best_cut(init):
         )
       costs.append(kmeans.cost(values, centroids, codes))
       assert costs[-1] >= least * (1 - 1e-5)
-    if init == 'forgy':  # with enough starts, Lloyd finds it
+    if init == 'forgy':  # with enough initialisations, Lloyd finds the optimum
       np.testing.assert_allclose(min(costs), least, rtol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_the_same_clusters_as_scikit_learn_from_the_same_start(init):
   np.testing.assert_allclose(kmeans.cost(values, centroids, codes), theirs.inertia_, rtol=1e-6)
 
 
-def test_few_values_none_and_wrong_ones():
+def test_few_no_and_wrong_values():
   centroids, codes = kmeans.fit([2.0, -1.0, 2.0], 8)
   np.testing.assert_array_equal(centroids[codes], np.float32([2, -1, 2]))
   centroids, codes = kmeans.fit([], 4)

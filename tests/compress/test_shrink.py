@@ -38,7 +38,7 @@ def models(tmp_path_factory):
   return outputs(leaves, size), folder
 
 
-def test_the_shrunk_model_has_the_logits_of_the_whole_one_and_its_folder_says_its_widths(models):
+def test_the_shrunk_model_has_the_same_logits_and_a_folder_with_its_widths(models):
   want, folder = models
   params, size = bert_hf.load(folder / 'small', heads=KINDS)
   assert (size.heads_per_layer, size.intermediate_per_layer, size.intermediate_size) == (
@@ -59,7 +59,7 @@ def test_the_shrunk_model_has_the_logits_of_the_whole_one_and_its_folder_says_it
   assert jax.tree.map(lambda leaf: leaf.shape, fresh) == jax.tree.map(np.shape, params)
 
 
-def test_padded_again_it_is_a_plain_folder_of_the_same_model(models):
+def test_a_padded_shrunk_model_is_a_plain_folder(models):
   want, folder = models
   export.export(folder / 'small', folder / 'padded')
   params, size = bert_hf.load(folder / 'padded')
@@ -70,7 +70,7 @@ def test_padded_again_it_is_a_plain_folder_of_the_same_model(models):
 
 
 @pytest.mark.parametrize('act', ['gelu', 'gelu_new', 'relu'])
-def test_what_constant_neurons_give_is_kept_under_every_activation(act):
+def test_outputs_of_constant_neurons_are_kept_under_every_activation(act):
   leaves, _ = whole(act)
   small, _, inner = shrink.shrink(leaves, 4, act)
   bias = leaves['encoder/layer_1/ffn/intermediate/bias']
@@ -83,7 +83,7 @@ def test_what_constant_neurons_give_is_kept_under_every_activation(act):
 
 
 @pytest.mark.parametrize('which', ['whole', 'small'])
-def test_onnx_runtime_has_our_logits_at_any_length_and_pruned_weights_are_zeros(models, which):
+def test_onnx_runtime_gives_the_same_logits_and_pruned_weights_are_zeros(models, which):
   import onnx
 
   want, folder = models
@@ -139,7 +139,7 @@ def test_files_hold_the_model(models, capsys, to, read):
     (['export', '{}/whole', '--workdir={}/small', '--out={}/new'], ['one of them']),
   ],
 )
-def test_wrong_words_are_one_line_and_nothing_is_written(models, capsys, argv, words):
+def test_bad_arguments_are_one_line_and_write_nothing(models, capsys, argv, words):
   _, folder = models
   before = sorted(p.name for p in folder.iterdir())
   assert command.main([word.format(folder) for word in argv]) == 2

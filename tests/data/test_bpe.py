@@ -31,7 +31,7 @@ def test_ids_are_those_of_transformers(text, ids, tokenizer):
   assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
-def test_one_file_says_the_same_as_two(tokenizer, tmp_path):
+def test_one_vocabulary_file_equals_two(tokenizer, tmp_path):
   (tmp_path / 'tokenizer.json').write_text(tokenizer.to_str())
   for path in (tmp_path, tmp_path / 'tokenizer.json'):
     again = bpe.load(path)

@@ -106,7 +106,7 @@ def test_every_document_ends_and_every_token_is_read():
   assert (read == END).sum() == 4
 
 
-def test_what_cannot_be_is_refused():
+def test_bad_arguments_are_refused():
   with pytest.raises(ValueError, match='data.seq_len=1: expected at least 2'):
     made([4], 1)
   stream, _ = made([4, 4], 4)

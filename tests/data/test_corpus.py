@@ -32,7 +32,7 @@ def test_an_edit_that_keeps_size_and_time_is_read(tmp_path):
 
 
 def test_the_key_of_the_embedded_corpus_is_what_it_was():
-  # What ledgers and caches call the text: it must not change with how local text is read.
+  # Ledgers and caches name the text by this key, so it must not depend on how local text is read.
   expected = json.dumps([1, [['pydoc', corpus.pydoc.signature()]], ''])
   digest = corpus.hashlib.sha256(expected.encode()).hexdigest()[:16]
   assert corpus.key('pydoc') == f'pydoc-{digest}' == corpus.key('pydoc', encoding='latin-1')

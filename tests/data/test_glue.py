@@ -82,7 +82,7 @@ def test_mnli_validation_is_the_matched_file(tmp_path):
     ('sst2', b'sentence\tlabel\n\xff\xfe\t1\n', 'not UTF-8'),
   ],
 )
-def test_what_is_wrong_in_a_file(task, text, message, tmp_path):
+def test_faulty_files_are_errors(task, text, message, tmp_path):
   write(tmp_path, task, text)
   with pytest.raises(ValueError, match=message) as caught:
     glue.read(tmp_path, task, 'train')

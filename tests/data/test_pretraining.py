@@ -18,7 +18,7 @@ FIRST = len(wordpiece.SPECIAL)
 
 
 def distinct(lengths, sentence=5):
-  """A corpus whose tokens all differ, so that an id says where its token stands."""
+  """A corpus of distinct tokens, so that an id gives the position of its token."""
   n = sum(lengths)
   documents = np.cumsum([0, *lengths])
   starts = np.zeros(n, bool)
@@ -53,7 +53,7 @@ def segments(batch):
 
 
 def within(hits, n, p, sigmas=5):
-  """Whether a count is within five deviations of its mean (else: one fair draw in two million)."""
+  """Whether a count is within five deviations of its mean; one fair draw in two million is not."""
   return abs(hits - n * p) <= sigmas * math.sqrt(n * p * (1 - p)) + 1
 
 
@@ -140,7 +140,7 @@ def test_segment_b_follows_a_exactly_when_the_label_says_so():
   assert within(sum(labels), len(labels), 0.5)
 
 
-def test_one_document_of_most_of_the_text_still_gives_random_pairs_from_others():
+def test_random_pairs_come_from_other_documents_even_if_one_is_most_of_the_text():
   s = stream((2000, 40, 50))
   batch = pretraining.batch(s, 0, 0, 256)
   for (a, b), is_random in zip(segments(batch), batch['is_random'], strict=True):
@@ -150,7 +150,7 @@ def test_one_document_of_most_of_the_text_still_gives_random_pairs_from_others()
     )
 
 
-def test_a_single_document_is_no_trouble():
+def test_a_single_document_works():
   batch = pretraining.batch(stream((500,)), 0, 0, 32)
   assert len(list(segments(batch))) == 32
 
@@ -204,7 +204,7 @@ def test_the_rows_of_all_processes_are_the_global_batch(processes):
     ({'rate': 1.5}, 'data.predict=1.5'),
   ],
 )
-def test_a_recipe_that_cannot_hold_is_named(recipe, words):
+def test_an_impossible_recipe_is_named(recipe, words):
   with pytest.raises(ValueError, match=words):
     stream(**recipe)
 
@@ -254,7 +254,7 @@ def test_sources_are_joined_and_only_training_text_repeats():
   assert len(load('validation', 'text+text*2')[1].tokens) == 2 * len(load('validation')[1].tokens)
 
 
-def test_shares_are_nested_draw_whole_documents_and_leave_the_held_out_ones():
+def test_shares_are_nested_and_draw_whole_training_documents():
   documents = lambda part: [
     bytes(part.tokens[a:b].tobytes())
     for a, b in zip(part.documents, part.documents[1:], strict=False)
@@ -298,7 +298,7 @@ def test_tokens_are_made_once_and_again_when_the_text_changes(tmp_path, monkeypa
     ('text*2@0.5', ValueError, 'data.corpus='),
   ],
 )
-def test_a_source_that_is_not_there_is_named(spec, error, match):
+def test_a_missing_source_is_named(spec, error, match):
   with pytest.raises(error, match=match):
     load('train', spec)
 
@@ -312,7 +312,7 @@ def test_text_without_a_root_says_which_key(tmp_path):
 
 
 @pytest.mark.parametrize('matched', [True, False])
-def test_how_b_begins_does_not_tell_where_it_comes_from(matched):
+def test_the_start_of_b_does_not_reveal_its_origin(matched):
   # Sentences longer than a window, words of one to three pieces: most cuts are within a sentence.
   rng = np.random.default_rng(0)
   tokens = np.where(

@@ -173,7 +173,7 @@ def test_sentences_keep_abbreviations_whole():
     'Purple heavy ideas rapidly dream sideways.',
   ],
 )
-def test_what_is_no_sentence(text):
+def test_non_sentences_are_dropped(text):
   assert not pydoc_prose.is_sentence(text)
 
 

@@ -76,7 +76,7 @@ def test_byte_order_mark_and_line_ends(tmp_path, raw):
   assert read(tmp_path) == ['First.\nSecond line.']
 
 
-def test_what_is_no_text_is_left_out(tmp_path):
+def test_files_that_are_not_text_are_left_out(tmp_path):
   (tmp_path / '.hidden.txt').write_text('no')
   (tmp_path / '.git').mkdir()
   (tmp_path / '.git' / 'config').write_text('no')
@@ -87,7 +87,7 @@ def test_what_is_no_text_is_left_out(tmp_path):
   assert read(tmp_path) == ['Yes.', 'Member.']
 
 
-def test_a_member_with_a_wicked_name_is_written_nowhere(tmp_path):
+def test_a_member_with_a_hostile_name_is_written_nowhere(tmp_path):
   inner = tmp_path / 'outer' / 'inner'
   inner.mkdir(parents=True)
   wicked = {'../evil': b'Read only.', '/tmp/prunejax-evil.txt': b'Read too.'}

@@ -45,7 +45,7 @@ def test_plain_wikipedia_is_whichever_edition_is_prepared(data_dir):
 
 
 @pytest.mark.parametrize('task', ['sst2', 'rte', 'stsb'])
-def test_glue_is_the_same_by_both_roads(task, data_dir, tmp_path):
+def test_glue_is_the_same_from_tfds_and_from_tsv(task, data_dir, tmp_path):
   row = glue.TASKS[task]
   (tmp_path / row.folder).mkdir()
   (tmp_path / row.folder / 'dev.tsv').write_text(FILES[task][0])

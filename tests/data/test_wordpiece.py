@@ -29,7 +29,7 @@ for words in (wordpiece, bpe):
   letters = [piece for piece in pieces if len(piece) == 1]
   inner = [piece for piece in pieces if piece.startswith('##') and len(piece) == 3]
   assert pieces[5 : 5 + len(letters) + len(inner)] == sorted(letters) + sorted(inner)
-  assert '##!' not in pieces  # no word has a sign within it
+  assert '##!' not in pieces  # no word has punctuation inside
 
 
 def test_the_commonest_letters_are_kept_and_ties_go_by_code_point():

@@ -1,9 +1,9 @@
 """The Python blocks of every page of the manual run, in order, in one namespace a page.
 
-What a block prints stands as a comment behind its `print`, and nothing else is printed.
+The comment after each `print` is its output, and nothing else is printed.
 
-A page says in its front matter what its program needs: `needs:` names packages without which the
-test is skipped, `mark: docs` moves the page behind `python -m pytest -m docs`. A page that needs a
+The front matter of a page says what its program needs. `needs:` names packages without which the
+test is skipped. `mark: docs` moves the page to `python -m pytest -m docs`. A page that needs a
 package outside the extra `test` has that mark.
 """
 
@@ -19,7 +19,7 @@ PRINTED = re.compile(r'^ *print\(.*\)  # (.+)$', re.MULTILINE)
 
 
 def front_matter(text):
-  """The `key: value` lines between the first two rulers of a page, as text."""
+  """The `key: value` lines between the first two `---` lines of a page."""
   match = re.match(r'---\n(.*?)\n---\n', text, re.DOTALL)
   return dict(line.split(': ', 1) for line in match.group(1).splitlines()) if match else {}
 

@@ -140,7 +140,7 @@ def test_verdicts():
   assert word(ledger(gap=-1.0))['linear_beats_forgy'] == 'not reproduced'
   short = word(
     ledger(lost=1.0, dense=0.975)
-  )  # a dense net that is worse than the paper's says nothing of its claims
+  )  # claims are not judged where the dense net is worse than the paper's
   assert short['file'] == short['huffman'] == short['lenet-5_file'] == 'undecided'
   assert set(word(ledger(seeds=1)).values()) == {'undecided'}
   assert set(word([]).values()) == {'undecided'}

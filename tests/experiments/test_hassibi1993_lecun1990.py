@@ -29,9 +29,9 @@ def test_smoke(paper, words, cells, tmp_path):
   assert len(rows) == cells and not any(row.get('failed') for row in rows)
   report = (tmp_path / 'report.md').read_text()
   assert all(word in report for word in words)
-  # One seed decides nothing by an interval.
+  # One seed gives no interval, so nothing is decided.
   assert 'undecided' in report
-  # A run that was stopped can be reported from the rows it has.
+  # A stopped run can be reported from its rows so far.
   lines = (tmp_path / 'ledger.jsonl').read_text().splitlines()
   (tmp_path / 'part.jsonl').write_text(lines[-1] + '\n')
   assert command.main(['report', str(tmp_path / 'part.jsonl'), f'--out={tmp_path / "part"}']) == 0

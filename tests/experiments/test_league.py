@@ -73,7 +73,7 @@ def verdicts(lead, **how):
   return {v.name: v.verdict for v in claims.claims(planted(lead, **how))}
 
 
-def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
+def test_every_method_makes_a_valid_run_from_the_same_start():
   cells = study.plan(study.PRESETS['quick'], {})
   assert len({grid.key(cell) for cell in cells}) == len(cells)
   first = [cell for cell in cells if cell.labels['stage'] == 'pretrain']
@@ -83,7 +83,7 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
     config = cell.config
     if (cell.labels['sparsity'], cell.labels['seed']) in ((0.5, 0), (0.0, 0)):
       tx = optimizer.make(recipe.resolve(config))
-      jax.eval_shape(tx.init, params)  # every pattern finds its leaves
+      jax.eval_shape(tx.init, params)  # every pattern matches leaves
     recipe.resolve(config)
     assert {config.prune.weights.where, config.prox.where, config.low_rank.where} == {study.KERNELS}
     assert config.init == 'nano'
@@ -94,7 +94,7 @@ def test_every_method_is_a_run_that_can_be_made_and_starts_where_all_do():
       assert cell.config.init == f'cell:{cell.parent}' and not recipe.resolve(cell.config).prune
 
 
-def test_the_student_is_the_baseline_taught_by_the_dense_model_of_its_seed_and_task():
+def test_the_student_is_the_baseline_with_the_dense_teacher_of_its_seed_and_task():
   cells = {grid.key(cell): cell for cell in study.plan(study.PRESETS['quick'], {})}
   students = [cell for cell in cells.values() if cell.labels['method'] == arms.TAUGHT]
   assert len(students) == 4 * 2
@@ -195,12 +195,12 @@ def test_ranks_and_counts_from_first_principles():
   assert [line[0] for line in table.rows][:2] == ['dense', 'magnitude']
 
 
-def test_a_method_that_is_none_is_refused():
+def test_an_unknown_method_is_refused():
   with pytest.raises(ValueError, match='no method .magic.'):
     study.plan(study.PRESETS['smoke']._replace(methods=('magic',)), {})
 
 
-def test_the_steps_that_a_method_pays_for():
+def test_the_steps_at_which_each_method_moves_masks():
   cells = [cell for cell in study.plan(study.PRESETS['quick'], {}) if not cell.parent]
   of = {c.labels['method']: c.config for c in cells if c.labels['sparsity'] == 0.9}
   at = lambda name: np.flatnonzero(prices.moves(of[name])).tolist()
@@ -211,7 +211,7 @@ def test_the_steps_that_a_method_pays_for():
   assert at('lottery') == [16, 17, 32, 33, 48, 49, 64, 65]  # pruned, then back
 
 
-def test_what_was_priced_is_in_the_table_and_no_run():
+def test_timings_are_in_the_table_but_not_among_the_runs():
   rows = planted(LEAD)
   label = {
     'method': 'rigl',
@@ -242,7 +242,7 @@ def test_smoke_by_the_real_command(tmp_path):
   assert len(rows) == 5 and not any(row.get('failed') for row in rows)
   (priced,) = (row for row in rows if row['stage'] == 'price')
   took, weight = priced['metrics']['pruning_seconds'], priced['metrics']['file_bytes']
-  # A fifth of the kernels is left, with one bit a weight for its position; all else is dense. The
+  # A fifth of the kernels is kept, with one bit a weight for positions. All else is dense. The
   # header has some thousand bytes.
   assert (
     took == took

@@ -1,4 +1,4 @@
-"""Law 10: committed ledgers draw what they drew, and every cell keeps its hash.
+"""Committed ledgers draw the same tables and verdicts, and every cell keeps its hash.
 
 The references were written by the code of commit c2669f9. Words may change, numbers and verdicts
 may not.

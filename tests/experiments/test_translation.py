@@ -1,4 +1,4 @@
-"""What the papers on translation share: data, models, training and decoding."""
+"""Shared code of the papers on translation: data, models, training and decoding."""
 
 import functools
 import pathlib

@@ -57,7 +57,7 @@ def test_smallest_preset_by_the_command(tmp_path):
     kept = sum(n - math.floor(n * row['sparsity'] + 0.5) for n in kernels)
     assert row['metrics']['sparsity'] == pytest.approx(1 - kept / sum(kernels))
     assert row['metrics']['nonzeros'] <= kept + row['metrics']['parameters'] - sum(kernels)
-  # Dense and pruned start alike and read the same text: only the masks set them apart.
+  # Dense and pruned runs start from the same weights and read the same text; only masks differ.
   assert len({row['metrics']['loss'] for row in rows}) == len(
     {(r['size'], r['sparsity'], r['interval']) for r in rows}
   )
@@ -65,7 +65,7 @@ def test_smallest_preset_by_the_command(tmp_path):
   again = tmp_path / 'again'
   assert (
     command.main(['report', str(folder / 'ledger.jsonl'), f'--out={again}']) == 0
-  )  # the ledger is all it takes
+  )  # the ledger is enough
   assert (again / 'perplexity.png').read_bytes() == (folder / 'perplexity.png').read_bytes()
   assert json.loads((folder / 'grid.json').read_text()) == {'paper': 'zhu2017', 'preset': 'smoke'}
 

@@ -70,7 +70,7 @@ def test_outputs_equal_the_reference(name, stored, outputs):
 
 
 def test_the_reference_would_show_a_wrong_activation_segment_or_padding(stored, run, pretrained):
-  # The comparison above can only fail for these if each changes the outputs by far more than 1e-5.
+  # The comparison above can only detect these faults if each changes outputs by far more than 1e-5.
   params, size = pretrained
   tanh = transformers.BertConfig.from_dict({**size.to_dict(), 'hidden_act': 'gelu_new'})
   wrong = {
@@ -129,7 +129,7 @@ def test_mlm_gradient_reaches_the_tied_word_embeddings(stored, pretrained):
   grad = jax.jit(jax.grad(loss_of))(params)
   word = np.asarray(grad['embeddings']['word']['embedding'])
   unseen = np.setdiff1d(np.arange(size.vocab_size), stored['input_ids'])
-  assert unseen.size > 0  # rows that only the softmax can reach
+  assert unseen.size > 0  # rows that get a gradient only through the softmax
   assert (np.abs(word[unseen]).max(axis=1) > 0).all()
   assert np.abs(grad['mlm']['bias']).max() > 0
   assert np.abs(grad['nsp']['kernel']).max() == 0
@@ -258,7 +258,7 @@ def test_sinusoids_are_vaswanis():
     ({}, {'initializer': 'zeros'}, 8, "model.initializer='zeros'"),
   ],
 )
-def test_what_the_model_cannot_be_is_one_clear_error(change, kwargs, length, message):
+def test_an_unsupported_config_is_one_clear_error(change, kwargs, length, message):
   ids = jnp.zeros((1, length), jnp.int32)
   model = bert.Bert(transformers.BertConfig(**{**TINY, **change}), **kwargs)
   with pytest.raises(ValueError, match=message):

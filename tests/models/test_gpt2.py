@@ -245,7 +245,7 @@ def test_gpt2s_own_initial_weights():
     ({}, {'initializer': 'zeros'}, 8, "model.initializer='zeros'"),
   ],
 )
-def test_what_the_model_cannot_be_is_one_clear_error(change, kwargs, length, message):
+def test_an_unsupported_config_is_one_clear_error(change, kwargs, length, message):
   ids = jnp.zeros((1, length), jnp.int32)
   model = gpt2.Gpt2(transformers.GPT2Config(**{**TINY, **change}), **kwargs)
   with pytest.raises(ValueError, match=message):

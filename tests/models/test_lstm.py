@@ -1,4 +1,4 @@
-"""The stacked LSTM against a plain loop in float64, and what of it is pruned."""
+"""The stacked LSTM against a plain loop in float64, and the leaves that are pruned."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_dropout_draws_what_goes_up_only():
     {'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(seed)}
   )[0]
   assert not np.array_equal(draw(0), draw(1))
-  # All that goes up is dropped: what is left of the scores is the bias, whatever the words.
+  # Dropout removes all inputs of the upper layers, so the scores are the bias for any words.
   none = lstm.Lstm(WORDS, HIDDEN, dropout=1.0).apply(
     {'params': PARAMS}, TOKENS, start, False, rngs={'dropout': jax.random.key(0)}
   )[0]

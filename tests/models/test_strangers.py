@@ -1,4 +1,4 @@
-"""A file from a stranger can be wrong. It cannot run code, write elsewhere or use all memory."""
+"""An untrusted file may be wrong, but cannot run code, write elsewhere or use all memory."""
 
 import ast
 import gzip
@@ -66,7 +66,7 @@ def test_no_source_unpickles_or_unpacks(path):
       if isinstance(node.func, ast.Name):
         assert name not in ('eval', 'exec', 'compile', '__import__'), f'{path.name}:{node.lineno}'
       if name == 'exec_module':
-        assert path.name == 'configs.py'  # a config is Python, and says so
+        assert path.name == 'configs.py'  # a config is Python, and the documentation says so
       for keyword in node.keywords:
         if keyword.arg in ('allow_pickle', 'trust_remote_code'):
           assert keyword.value.value is False, f'{path.name}:{node.lineno}'
@@ -254,7 +254,7 @@ def test_tables_and_cached_prose_that_are_too_large(tmp_path, monkeypatch):
     assert pydoc.entries(tmp_path) == []
 
 
-def test_a_checkpoint_whose_array_says_it_is_a_thousand_terabytes(tmp_path):
+def test_a_checkpoint_that_declares_a_thousand_terabytes(tmp_path):
   small = {'params': {'a': jax.numpy.ones(4)}, 'step': jax.numpy.int32(4)}
   shapes = jax.eval_shape(lambda: small)
   where = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), shapes)

@@ -1,4 +1,4 @@
-"""The core's tests refuse what JAX would otherwise guess: broadcasting between different ranks."""
+"""In the tests of the core, broadcasting between different ranks is an error."""
 
 import jax
 import pytest

@@ -29,7 +29,7 @@ def moving(calls=None, change=SHIFT):
 
   def compensate(ready, params, masks, **_):
     assert jnp.shape(ready) == () and jax.tree.structure(masks) == jax.tree.structure(params)
-    # In float32, whatever the weights are: the link brings it to their dtype.
+    # Always float32: the link casts it to the dtype of the weights.
     return jax.tree.map(lambda p: jnp.full(p.shape, change, jnp.float32), params)
 
   return plain._replace(prepare=prepare, score=score, compensate=compensate)
@@ -83,7 +83,7 @@ def assert_equal(params, wanted):
   )
 
 
-def test_survivors_move_once_when_masks_do_in_their_own_dtype_and_nothing_else_does():
+def test_only_survivors_move_at_mask_steps_in_their_own_dtype():
   calls, params = [], params_of()
   tx = optax.chain(optax.sgd(0.5), link(moving(calls)))
   first, second, third = steps(tx, params)
@@ -107,7 +107,7 @@ def test_a_change_that_is_not_finite_is_named():
 @pytest.mark.parametrize(
   'over', [jax.vmap, lambda f: lambda *args: jax.lax.map(lambda one: f(*one), args)]
 )
-def test_members_of_a_population_are_as_alone(over):
+def test_members_of_a_population_equal_single_runs(over):
   members, calls = [params_of(0), params_of(1)], []
   tx = optax.chain(optax.sgd(0.5), link(moving(calls)))
   stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
@@ -135,6 +135,6 @@ def test_wrappers_of_optax_pass_the_change_on():
   assert_equal(last, expected(params, 2))
 
 
-def test_a_latent_weight_cannot_be_made_up_for():
+def test_compensation_refuses_latent_weights():
   with pytest.raises(ValueError, match='zero_pruned=False keeps pruned weights alive'):
     link(moving(), zero_pruned=False)

@@ -76,7 +76,7 @@ def test_the_version_is_the_installed_one():
 
 
 def _names_of(statement):
-  """The names that a statement brings, in a process that has imported nothing."""
+  """The modules that a statement imports in a fresh process."""
   code = f"exec({statement!r}, names := {{}}); print(*(name for name in names if name[0] != '_'))"
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

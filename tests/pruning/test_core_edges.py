@@ -54,7 +54,7 @@ def test_equal_weights_have_a_deviation_of_one(size, value):
   np.testing.assert_array_equal(score, np.full(size, abs(np.float32(value))))
 
 
-def test_until_knows_what_its_when_says():
+def test_until_checks_its_inner_predicate():
   with pytest.raises(ValueError, match='first moves masks at step 10, which is after last=5'):
     prunejax.until(5, prunejax.every(1, begin=10))
   for last, inner in ((25, 10), (10, 25)):
@@ -79,13 +79,13 @@ def test_until_knows_what_its_when_says():
     lambda when: low_rank.low_rank(prunejax.constant(0.5), when),
   ],
 )
-def test_masks_of_a_constant_move_when_they_are_told(when, make):
+def test_masks_of_a_constant_schedule_move_only_when_asked(when, make):
   before, (early, _), (late, _) = tree(), after(make(when), tree(), 3), after(make(when), tree(), 4)
   same = lambda params: all(bool((params[name] == before[name]).all()) for name in before)
   assert same(early) and not same(late)
 
 
-def test_a_ramp_reaches_its_end_whatever_a_function_of_ones_own_says():
+def test_a_ramp_reaches_its_end_under_any_predicate():
   tx = prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.5, end=4), lambda t: t == 1)
   params, _ = after(tx, tree(), 5)
   assert masks.sparsity(params)['leaves'] == {'a': 0.5, 'b': pytest.approx(8 / 15)}
@@ -104,7 +104,7 @@ class Box:
   value: jax.Array
 
 
-def test_an_array_called_value_is_no_box_and_is_not_left_dense_unseen():
+def test_an_array_attribute_called_value_is_an_error_unless_alone():
   tx = prunejax.prune_transform(prunejax.magnitude(), prunejax.constant(0.5))
   with pytest.raises(
     ValueError, match=r'\.value is an array in an attribute called value beside others'
@@ -138,7 +138,7 @@ ALLOCATIONS = {
 
 
 @pytest.mark.parametrize('allocation', ALLOCATIONS.values(), ids=ALLOCATIONS)
-def test_every_allocation_stands_a_tree_without_leaves(allocation):
+def test_every_allocation_accepts_a_tree_without_leaves(allocation):
   link = prunejax.prune_transform(
     prunejax.magnitude(), prunejax.constant(0.5), allocation=allocation
   )
@@ -160,7 +160,7 @@ def test_every_allocation_stands_a_tree_without_leaves(allocation):
     (prunejax.above(0.1), prunejax.deviations()),
   ],
 )
-def test_every_allocation_stands_an_empty_leaf(allocation, criterion):
+def test_every_allocation_accepts_an_empty_leaf(allocation, criterion):
   params = {**tree(), 'none': jnp.zeros((0, 4))}
   tx = prunejax.prune_transform(criterion, prunejax.constant(0.5), allocation=allocation)
   run = jax.jit(lambda params: after(tx, params, 1, grad=params))
@@ -188,12 +188,12 @@ def test_a_function_of_all_parameters_is_named_where_some_are_hidden(name):
   tx = optax.masked(link, hide)
   with pytest.raises(ValueError, match=f'{name}=.*optax.masked or optax.partition.*where='):
     after(tx, params, 1, **{name: value})
-  # One that does not call it does not mind.
+  # A criterion that does not call the function works.
   mild = prunejax.prune_transform(prunejax.magnitude(), prunejax.constant(0.5))
   after(optax.masked(mild, hide), params, 1, **{name: value})
 
 
-def test_what_is_not_zero_since_a_score_was_nan_is_told_as_that():
+def test_check_pruned_reports_nan_scores_as_the_reason():
   params = tree()
   tx = prunejax.prune_transform(prunejax.taylor(), prunejax.constant(0.5))
   landed, state = after(tx, params, 2, grad={**params, 'a': params['a'].at[0, 0].set(jnp.nan)})
@@ -205,7 +205,7 @@ def test_what_is_not_zero_since_a_score_was_nan_is_told_as_that():
     prunejax.check_pruned({'b': params['b']}, state)
 
 
-def test_who_pays_has_no_one_threshold_where_each_row_has_its_own():
+def test_who_pays_has_no_cutoff_for_per_output():
   rows = who_pays.who_pays(
     {'w': jnp.array([[1.0, 10], [2, 20], [3, 30], [4, 40]])},
     prunejax.magnitude(),
@@ -234,7 +234,7 @@ def test_a_class_cannot_ask_for_more_than_the_structure_removes():
     lambda: proximal.soft_threshold(np.float32(-1)),
   ],
 )
-def test_numbers_of_numpy_are_looked_at_too(make):
+def test_numpy_numbers_are_checked_too(make):
   with pytest.raises(ValueError):
     make()
 

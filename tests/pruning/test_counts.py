@@ -1,4 +1,4 @@
-"""Counts beyond 2^24 and 2^31, shown on counts alone: no array of such a size is made."""
+"""Counts beyond 2^24 and 2^31, tested on counts alone: no array of that size is made."""
 
 import types
 
@@ -47,7 +47,7 @@ def test_allocations_are_exact_over_more_weights_than_int32_counts(which):
       assert sum(keep.values()) == cases.kept(TOTAL, sparsity)
 
 
-def test_erk_of_vectors_too_large_for_its_shares_still_keeps_the_number_asked():
+def test_erk_keeps_the_exact_number_of_huge_vectors():
   leaves = {f'table_{i}': jax.ShapeDtypeStruct((2**31 - 1 - i,), jnp.float32) for i in range(3)}
   shapes = {name: leaf.shape for name, leaf in leaves.items()}
   units = Units(leaves, selection.plain(leaves), shapes)
@@ -84,15 +84,15 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
     assert lowest + int(np.asarray(needed, np.int64).sum()) == goal
 
 
-def test_what_is_reported_is_a_python_integer():
-  """Beyond 2^24, where a float32 would skip every second one."""
+def test_reported_counts_are_python_integers():
+  """Beyond 2^24 a float32 would skip every second integer."""
   masks = {'a': jnp.zeros((3, 2**23 + 1), bool), 'b': jnp.ones((2, 5), bool)}
   said = prunejax.masks.sparsity(masks)
   assert said['removed'] == 3 * (2**23 + 1) and said['weights'] == said['removed'] + 10
   assert said['leaves'] == {'a': 1.0, 'b': 0.0}
 
 
-def test_a_step_of_such_a_tree_is_traced_without_an_array():
+def test_a_step_over_billions_of_weights_is_traced_without_arrays():
   """Masks and criteria of billions of weights have the shapes of their leaves."""
   link = prunejax.prune_transform(
     prunejax.magnitude(), prunejax.cubic(0.9, end=10), allocation=prunejax.global_threshold()

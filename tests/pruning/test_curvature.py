@@ -86,7 +86,7 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   many = ravel_pytree(hessian_diagonal.hutchinson(value, PARAMS, jax.random.key(1), 1000))[0]
   assert np.all(abs(many - h) < 5 * spread + 1e-4) and np.any(abs(many - h) > spread / 20)
   bowl = lambda p: jnp.sum(jnp.arange(1, 25) * ravel_pytree(p)[0] ** 2) / 2
-  # With H diagonal one probe is enough.
+  # For a diagonal H one probe is enough.
   score = jax.jit(
     lambda seed, step: prunejax.obd('hutchinson', 1, seed).score(
       (), PARAMS, step=step, value_fn=bowl

@@ -1,4 +1,4 @@
-"""The functions that a criterion is told see whole parameters, whatever the link prunes."""
+"""Functions given to a criterion see all parameters, whatever the link prunes."""
 
 import jax
 import jax.numpy as jnp

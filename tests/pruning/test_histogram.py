@@ -1,4 +1,4 @@
-"""The approximate cut-off of the first TensorFlow library: its memory, and how far off it is."""
+"""The approximate cut-off of the first TensorFlow library: its memory and its error."""
 
 import cases
 import jax
@@ -42,7 +42,7 @@ def cuts_of(state, names, stacked=''):
 
 
 def test_the_cut_is_smoothed_over_the_moves_as_in_numpy():
-  # Eighths up to 32: every weight lies on the edge of a bin, and no rounding can move it over.
+  # Eighths up to 32: every weight lies on the edge of a bin, where rounding cannot move it.
   rng = np.random.default_rng(0)
   weights = {
     name: np.clip(rng.normal(0, 60, shape).round(), -250, 250) for name, shape in SHAPES.items()
@@ -115,7 +115,7 @@ def test_the_memory_is_part_of_the_state_and_moves_only_when_masks_do():
 @pytest.mark.parametrize(
   'wrong', [dict(bins=1), dict(bins=2.5), dict(bins=1 << 17), dict(decay=1.0), dict(decay=-0.1)]
 )
-def test_what_cannot_be_is_refused(wrong):
+def test_bad_arguments_are_refused(wrong):
   with pytest.raises(
     ValueError, match=f'histogram: {next(iter(wrong))}={next(iter(wrong.values()))}'
   ):

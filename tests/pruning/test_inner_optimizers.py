@@ -11,7 +11,7 @@ from toy import grads_of, make_params
 import prunejax
 from prunejax.pruning.paths import named_leaves, path_name
 
-# Several kinds of state: trees like params, factored ones, holes, wrappers, numbers beside them.
+# Several kinds of state: trees like params, factored moments, empty nodes, wrappers, scalars.
 OPTIMIZERS = {
   'adamw': lambda: optax.adamw(0.1),
   'adafactor': lambda: optax.adafactor(0.1, min_dim_size_to_factor=4),
@@ -47,7 +47,7 @@ def stepper(tx):
   return step
 
 
-# One program for all: an optax.chain calls its links one after the other.
+# One program for all optimizers, because an optax.chain calls its links in turn.
 LINK = link()
 pruned = jax.jit(LINK.update)
 
@@ -98,7 +98,7 @@ def assert_reset(tx, state, params):
 
 
 def restless():
-  """Every step keeps other weights, so that half of those that were removed come back."""
+  """Masks that change at every step, so that half of the pruned weights come back."""
 
   def score(state, params, *, step, **_):
     draw = lambda path, p: jax.random.uniform(
@@ -140,7 +140,7 @@ def test_a_weight_that_comes_back_is_trained_as_a_new_one(name):
   )
 
 
-def test_latent_weights_were_never_gone():
+def test_latent_weights_keep_their_moments():
   tx = prunejax.with_fresh_moments(optax.adam(0.1), link(restless(), zero_pruned=False))
   both = [make_params(), make_params()]
   states, steps = (

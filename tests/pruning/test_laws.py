@@ -1,6 +1,4 @@
-"""Laws that hold for every criterion, allocation, structure and schedule, against the numpy twins
-of `cases.py`.
-"""
+"""Laws of every criterion, allocation, structure and schedule, against numpy twins (`cases.py`)."""
 
 import cases
 import jax
@@ -16,7 +14,7 @@ from prunejax.pruning.selection import counts
 from prunejax.train import specs
 
 SPARSITIES = (0.0, 0.1, 0.35, 0.5)
-# Every factor beside the plain ones, and pairs that take each factor out of its usual company.
+# Every factor with the plain ones, and some unusual pairs.
 PAIRS = (
   [(a, 'unstructured') for a in cases.ALL_ALLOCATIONS]
   + [('uniform', s) for s in cases.STRUCTURES if s != 'unstructured']
@@ -105,7 +103,7 @@ def linear_loss(params, x):
 
 
 def told(x):
-  """Every extra argument that a criterion may ask for."""
+  """Every extra argument that a criterion may need."""
   return {
     'value_fn': lambda params: linear_loss(params, x),
     'examples': (
@@ -116,7 +114,7 @@ def told(x):
   }
 
 
-# Each criterion, allocation and structure stands in at least one.
+# Each criterion, allocation and structure is in at least one product.
 RECIPES = [
   ('magnitude', 'uniform', 'unstructured'),
   ('magnitude', 'class_distribution', 'unstructured'),
@@ -145,7 +143,7 @@ def test_pruned_weights_are_zero_after_every_step_and_the_target_is_reached(reci
     'a': {'kernel': jnp.asarray(rng.normal(size=(12, 8)), jnp.float32), 'bias': jnp.ones(8)},
     'b': {'kernel': jnp.asarray(rng.normal(size=(8, 10)), jnp.bfloat16)},
   }
-  # Neither 5 nor 2 divides 7: the last move has to be at the end all the same.
+  # Neither 5 nor 2 divides 7, and the last mask step must still be at the end.
   link = prunejax.prune_transform(
     criterion,
     prunejax.cubic(0.5, begin=1, end=7),

@@ -13,7 +13,7 @@ from prunejax.train import observe
 
 
 def layer(seed=0, rows=60, inputs=12, outputs=8):
-  """Correlated rows, weights and a mask at random."""
+  """Random correlated rows, weights and a mask."""
   rng = np.random.default_rng(seed)
   x = rng.normal(size=(rows, inputs // 2)) @ rng.normal(size=(inputs // 2, inputs))
   x = (x + 0.3 * rng.normal(size=x.shape)).astype(np.float32)
@@ -27,7 +27,7 @@ def lost(w, new, x):
   return np.sum((x @ (np.float64(w) - new)) ** 2)
 
 
-def test_the_sweep_is_that_of_a_dense_inverse_and_near_the_least_squares_optimum():
+def test_the_sweep_matches_a_dense_inverse_and_nears_the_least_squares_optimum():
   x, w, _ = layer()
   params, told = {'kernel': jnp.asarray(w)}, {'activations': lambda _: {'kernel': x}}
   criterion = prunejax.sparsegpt(block=5)  # 5 does not divide 12
@@ -43,11 +43,11 @@ def test_the_sweep_is_that_of_a_dense_inverse_and_near_the_least_squares_optimum
       np.float64(x[:, kept]), x @ np.float64(w[:, column]), rcond=None
     )[0]
   plain, swept, least = (lost(w, n, np.float64(x)) for n in (np.where(mask, w, 0), new, best))
-  # The optimum solves for each output anew; the sweep, one factor for all, gets most of the way.
+  # The optimum solves for each output alone. The sweep has one factor for all and comes close.
   assert least <= swept < plain and plain - swept > 0.5 * (plain - least)
 
 
-def test_stacked_kernels_and_sums_over_steps_are_those_of_each_layer_on_all_rows():
+def test_stacked_kernels_and_sums_over_steps_equal_each_layer_on_all_rows():
   (x, w, mask), (x2, w2, mask2) = layer(), layer(1)
   params = {'kernel': jnp.asarray(np.stack([w, w2]), jnp.bfloat16)}
   masks, rows = {'kernel': jnp.asarray(np.stack([mask, mask2]))}, np.stack([x, x2])
@@ -70,7 +70,7 @@ def test_stacked_kernels_and_sums_over_steps_are_those_of_each_layer_on_all_rows
 
 
 @pytest.mark.parametrize('source', ['examples', 'steps'])
-def test_what_is_left_of_each_fisher_block_moves_for_all_that_goes_in_it_together(source):
+def test_survivors_of_a_fisher_block_compensate_for_all_its_pruned_weights(source):
   rng = np.random.default_rng(0)
   params = {'a': {'kernel': rng.normal(size=(12, 5)).astype(np.float32)}}
   params['a']['kernel'][3] = 0
@@ -81,7 +81,7 @@ def test_what_is_left_of_each_fisher_block_moves_for_all_that_goes_in_it_togethe
   criterion = prunejax.block_fisher(6, gradients=len(g), damp=0.05, source=source)
   state = criterion.init(params)
   if source == 'steps':
-    for i in (0, *range(len(g))):  # the first is forgotten when F starts afresh
+    for i in (0, *range(len(g))):  # F starts anew, so the first gradient does not count
       state = state._replace(fisher_count=jnp.int32(i))
       state = criterion.update(state, params, grad={'a': {'kernel': jnp.asarray(g[i])}})
     told = {}
@@ -106,7 +106,7 @@ def test_blocks_divide_the_input_axis_where_they_can_and_come_back():
     np.testing.assert_array_equal(_out_of_blocks(_in_blocks(jnp.asarray(w), 50), shape), w)
 
 
-def test_what_is_lacking_or_wrong_is_said_with_the_leaf():
+def test_missing_and_wrong_arguments_name_the_leaf():
   params = {'embedding': jnp.ones((4, 3)), 'kernel': jnp.ones((4, 3))}
   known = {'kernel': jnp.ones((5, 4))}
   with pytest.raises(
@@ -131,7 +131,7 @@ def test_what_is_lacking_or_wrong_is_said_with_the_leaf():
       prunejax.sparsegpt(**wrong)
 
 
-def test_activations_of_a_model_are_what_went_into_each_kernel_and_zero_in_padding():
+def test_activations_are_the_inputs_of_each_kernel_and_zero_in_padding():
   class Two(nn.Module):
     @nn.compact
     def __call__(self, ids, segments, valid, deterministic):

@@ -71,7 +71,7 @@ def test_the_link_projects_to_the_nearest_matrix_and_holds_the_rank_between():
       }
     if t in (1, 4):  # the schedule's end, and `when`
       np.testing.assert_allclose(now, near, atol=2e-5)
-    if t in (2, 3, 5, 6):  # one step of power iteration is nearly as near as the nearest
+    if t in (2, 3, 5, 6):  # one step of power iteration is nearly optimal
       assert np.linalg.norm(now - free) < 1.03 * np.linalg.norm(near - free)
     np.testing.assert_allclose(params['b'], params['b'])
   left, right = low_rank.factors(now, 2)

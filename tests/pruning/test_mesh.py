@@ -63,7 +63,7 @@ def test_steps_of_several_optimizers_are_those_of_one_device(told):
     assert row['differ'] == [] and row['removed'] == [row['weights'] // 2] * 3
 
 
-def test_scores_made_of_masks_draws_and_all_leaves_are_those_of_one_device(told):
+def test_scores_from_masks_draws_and_all_leaves_equal_one_device(told):
   (row,) = told['scored']
   assert row['differ'] == [] and set(row['removed']) == {
     'rigl',
@@ -81,6 +81,6 @@ def test_large_trees_have_the_masks_of_small_ones(told):
   assert [row['differ'] for row in told['streamed']] == [[], []]
 
 
-def test_fisher_blocks_and_the_survivors_they_move_are_those_of_one_device(told):
+def test_fisher_blocks_and_compensation_equal_one_device(told):
   (row,) = told['surgery']
   assert row['differ'] == [] and max(row['off'].values()) < 1e-4

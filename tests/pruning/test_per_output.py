@@ -15,7 +15,7 @@ def highest(column, count):
   return stays
 
 
-def test_each_output_keeps_its_highest_at_every_sparsity_ties_going_to_the_lower_input():
+def test_each_output_keeps_its_highest_and_ties_go_to_the_lower_input():
   rng = np.random.default_rng(0)
   scores = {
     'layer_0/kernel': rng.integers(0, 6, (13, 7)).astype(np.float32),
@@ -51,7 +51,7 @@ def test_under_n_m_each_output_opens_the_same_number_of_groups():
   np.testing.assert_array_equal(full, ~cases.lowest_of_groups(score['kernel'], 2, 4))
 
 
-def test_what_it_would_take_is_told_before_and_zeros_pruned_so_far_stay_pruned():
+def test_who_pays_counts_per_output_and_other_units_are_refused():
   params = {'a': {'kernel': jnp.asarray([[0.0, 1.0], [0.0, 0.0], [2.0, 0.0], [3.0, 3.0]])}}
   rows = prunejax.who_pays(params, prunejax.magnitude(), 0.5, prunejax.per_output())
   assert (rows[0].kept, rows[0].asked, rows[0].got) == (4, 0.5, 0.5)

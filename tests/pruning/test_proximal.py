@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import prunejax
 from prunejax.pruning.links import proximal
 
-NUMBER = st.floats(-8, 8, width=32, allow_subnormal=False)  # XLA takes those for zero
+NUMBER = st.floats(-8, 8, width=32, allow_subnormal=False)  # XLA flushes subnormals to zero
 KERNELS = '.*kernel'
 ADAMW = dict(
   b1=cases_proximal.B1,
@@ -63,7 +63,7 @@ def test_steps_of_adamw_are_those_of_float64(name):
   assert np.array_equal(np.asarray(after['kernel']) == 0, expected == 0)
 
 
-def test_the_penalty_never_enters_the_moments_and_one_in_the_loss_does():
+def test_only_a_penalty_in_the_loss_enters_the_moments():
   params = toy.make_params()
   moments = lambda tx, at: optax.tree.get(toy.train(tx, params, 1)[1], at)
   plain = moments(chain(optax.identity()), 'mu')
@@ -81,7 +81,7 @@ def strong(dtype=jnp.float32, **how):
 @pytest.mark.parametrize(
   'company', ['bf16', 'accumulated', 'masked', 'partition', 'vmap', 'sgd in float32 on bf16']
 )
-def test_zeros_are_exact_in_any_company(company):
+def test_zeros_are_exact_with_any_other_link(company):
   params = toy.make_params(dtype=jnp.bfloat16 if 'bf16' in company else jnp.float32)
   tx = chain(strong())
   if company == 'accumulated':
@@ -121,7 +121,7 @@ def test_zeros_are_exact_in_any_company(company):
   assert (zeros({'head': after['head']}) == 0) == (company == 'masked')
 
 
-def test_without_strength_or_after_its_end_every_update_passes_bit_for_bit():
+def test_updates_pass_unchanged_without_strength_or_after_the_end():
   params = toy.make_params()
   updates = toy.grads_of(params, 0)
   for link, at in (
@@ -133,7 +133,7 @@ def test_without_strength_or_after_its_end_every_update_passes_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, link.update(updates, state, params)[0], updates)
 
 
-def test_a_run_ends_at_exactly_the_sparsity_that_is_asked_and_fine_tuning_holds_it():
+def test_a_run_ends_at_the_exact_sparsity_and_fine_tuning_holds_it():
   params = toy.make_params()
 
   @jax.jit

@@ -1,4 +1,4 @@
-"""The state of a link: what is read from it, and a state that is not the link's own."""
+"""Reading the state of a link, and errors for the state of another link."""
 
 import jax
 import jax.numpy as jnp

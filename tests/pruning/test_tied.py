@@ -10,7 +10,7 @@ import pytest
 
 import prunejax
 
-# One factor beside each, and what a stack of layers may change beside the last.
+# One allocation for each structure, and `erk` too for the structure with a stack of layers.
 ALLOCATIONS = {
   'heads': ['uniform'],
   'ffn': ['global_threshold'],
@@ -19,14 +19,14 @@ ALLOCATIONS = {
 
 
 def drawn(case, seed=0):
-  """Eighths, so that sums are exact and ties common; leaves differ in scale."""
+  """Random eighths, so that sums are exact and ties common; leaves differ in scale."""
   rng = np.random.default_rng(seed)
   draw = lambda i, shape: (rng.integers(0, 40 + 9 * i, shape) / 8).astype(np.float32)
   return {n: draw(i, s) for i, (n, s) in enumerate(sorted(case.shapes.items()))}
 
 
 def units_of_slices(case, means):
-  """Means, shapes by part: a stacked unit is one part a slice."""
+  """(means, shapes) by part; each slice of a stacked unit is a part."""
   shapes, parts, where = case.joined(), {}, {}
   for unit, values in means.items():
     layers = 3 if unit == 'stack' else 1
@@ -74,7 +74,7 @@ def test_masks_match_the_oracle_are_exact_and_nest(name):
   assert select._cache_size() == 1
 
 
-def test_a_link_prunes_whole_heads_for_good_and_the_report_names_every_leaf():
+def test_a_link_prunes_whole_heads_and_the_report_names_every_leaf():
   case = cases_tied.TIED['heads']
   params = {name: jnp.asarray(w + 1) for name, w in drawn(case).items()} | {'norm': jnp.ones(3)}
   recipe = dict(
@@ -109,11 +109,11 @@ def test_a_link_prunes_whole_heads_for_good_and_the_report_names_every_leaf():
     params, prunejax.magnitude(), 0.5, recipe['allocation'], recipe['structure'], recipe['where']
   )
   assert [row.leaf for row in rows] == [*sorted(case.shapes), 'total']
-  # Units that are gone have the lowest rank of all, also below others whose weights are merely 0.0.
+  # Pruned units rank lowest, also below kept units whose weights are 0.0.
   assert [row.got for row in rows[:-1]] == [gone[i // 3] / 3 for i in range(6)]
 
 
-def test_a_head_is_compared_by_the_mean_over_its_four_blocks_in_its_layer_alone_with_uniform():
+def test_the_score_of_a_head_is_the_mean_over_its_blocks():
   at = lambda layer, name: f'layer_{layer}/attention/{name}/kernel'
   scores = {
     at(layer, name): np.ones((4, 4), np.float32)

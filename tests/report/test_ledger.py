@@ -1,4 +1,4 @@
-"""The ledger: whole lines whatever happens, damage named, cells counted once."""
+"""The ledger: whole lines even after a crash, damage named, cells counted once."""
 
 import errno
 import json
@@ -150,7 +150,7 @@ def test_hash_knows_values_and_not_their_order():
   two = {'b': {'d': None, 'c': (np.float64(1.5), 'x')}, 'a': np.int32(1)}
   assert ledger.cell_hash(one) == ledger.cell_hash(two)
   assert len(ledger.cell_hash(one)) == 12 and int(ledger.cell_hash(one), 16) >= 0
-  assert ledger.cell_hash(one) == '51f7aaf32f60'  # a cell keeps its name for ever
+  assert ledger.cell_hash(one) == '51f7aaf32f60'  # the name of a cell never changes
   changed = [{'a': 2, **{k: v for k, v in one.items() if k != 'a'}}, {**one, 'e': 0}, {}]
   assert len({ledger.cell_hash(c) for c in [one, *changed]}) == 4
 
@@ -161,8 +161,8 @@ def test_a_config_that_has_no_canonical_form_is_refused(bad):
     ledger.cell_hash(bad)
 
 
-# Several processes that append, forked from one that has imported: `herd(path, writers, count)`
-# waits for them, with `seconds` it kills them all in the middle. Prints the cells whose append()
+# Several processes append, forked from one that has all imports. `herd(path, writers, count)` waits
+# for them; with `seconds` it kills them all in the middle. It prints the cells whose append()
 # returned.
 HERD = """
 import json, os, signal, sys, time
@@ -224,8 +224,7 @@ def test_writers_killed_in_the_middle_leave_whole_rows(tmp_path):
     warnings.simplefilter('ignore')  # of a torn last line, if there is one
     rows = ledger.read(path)
     ledger.append(path, row('last'))
-  # What append() had returned from is there; a row that nobody was told of may be there too, but
-  # whole.
+  # Every row whose append() returned is there. Any other row is there whole or not at all.
   said = {cell for cells, _ in ended for cell in cells}
   assert len(said) > 20 and said <= ledger.done(rows)
   assert ledger.done(ledger.read(path)) == ledger.done(rows) | {'last'}

@@ -1,4 +1,4 @@
-"""Tables, figures and the report: what is in them, that they stand alone, that they parse."""
+"""Tables, figures and the report: their content, and that they are self-contained and parse."""
 
 import ast
 import base64
@@ -99,7 +99,7 @@ def test_markdown_tells_the_same(written):
       assert tables.markdown(table).strip() in text
   order = ['## Claims', '](figure1.png)', '## Evidence', '## Figures', '## Tables']
   assert sorted(order, key=text.index) == order
-  # A table keeps its shape: every line of it has as many bars as its head.
+  # Every line of a table has as many bars as its header.
   lines = [line for line in text.splitlines() if line.startswith('|')]
   heads = [i for i, line in enumerate(lines) if set(line) <= set('|-')]
   for start, end in zip(heads, [*[i - 1 for i in heads[1:]], len(lines)], strict=True):

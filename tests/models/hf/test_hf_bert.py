@@ -1,4 +1,4 @@
-"""BERT read from a Hugging Face folder: names, shapes, spellings, and what is refused."""
+"""BERT read from a Hugging Face folder: names, shapes, spellings, and errors."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def folder(tmp_path):
   return edit
 
 
-# ---- other people's spellings
+# ---- spellings of other programs
 
 
 def bare(stored):
