@@ -1,5 +1,6 @@
-"""Two processes on one machine train as one: the masks of one process, one writer, and a run that goes on with one
-process and then with two again.
+"""Two processes on one machine train as one: the masks of one process, and one writer.
+
+A run continues with one process, and then with two again.
 """
 
 import json

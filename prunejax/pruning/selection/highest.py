@@ -58,8 +58,8 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
     wanted: {leaf names: how many stay}. Leaves of one key share one threshold, and the count is one
       scalar, int32 or `counts.Wide`. A key of a single leaf may have an int32 array that broadcasts
       against the scores: 1 on the axes along which scores compete.
-    old: masks so far, by leaf. With them 0.0 and -0.0 are equal, and of zeros those kept so far stay
-      before those already pruned.
+    old: masks so far, by leaf. With them 0.0 and -0.0 are equal, and zeros kept so far win over
+      zeros already pruned.
 
   Returns:
     The masks, and for each leaf whether some score is NaN.

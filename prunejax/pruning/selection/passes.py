@@ -54,7 +54,7 @@ class Leaf(NamedTuple):
 
 
 def readers(scores: Scores) -> dict[str, Leaf]:
-  """Returns how each leaf's scores are read alone, from those of the sources that they depend on."""
+  """Returns how to read each leaf's scores alone, from the sources that they depend on."""
   program, shapes = jax.make_jaxpr(scores.read, return_shape=True)(scores.sources)
   sources, names = jax.tree.leaves(scores.sources), jax.tree.leaves({name: name for name in shapes})
   leaves = {}

@@ -27,8 +27,8 @@ _EVEN = np.array([0.25, 0.5, 0.75, 1, 0.25, 0.5, 0.75], np.float32)
 class Bracket(NamedTuple):
   """The lowest key that stays is in [low, high), both uint32.
 
-  `at_low` and `at_high`, int32, count the leaf's own keys at or above either end. `mean`, uint32, is
-  the mean of the keys inside where `has_mean` is True; it guides, and decides nothing.
+  `at_low` and `at_high`, int32, count the leaf's own keys at or above either end. Where `has_mean`
+  is True, `mean`, uint32, is the mean of the keys inside. It guides the search and decides nothing.
   """
 
   low: jax.Array
@@ -43,8 +43,8 @@ class Goal(NamedTuple):
   """How many scores stay in each group, and how counts of leaves add up to counts of groups.
 
   `wanted` is Wide. `total` maps int32 [..., leaves, *cells] to the Wide counts of the leaf's group;
-  `wrapped` maps uint32 to the group's sum modulo 2^32. `by_value` says that keys are float32 scores,
-  which lie evenly by value rather than by key.
+  `wrapped` maps uint32 to the group's sum modulo 2^32. `by_value` says that keys are float32
+  scores, which are spread evenly by value rather than by key.
   """
 
   wanted: Wide
