@@ -22,7 +22,7 @@ PRUNABLE = r'embedding/embedding|lstm_\d+/kernel|softmax/kernel'
 
 
 def zero_state(batch: int, hidden: int, layers: int = 2) -> tuple:
-  """Builds the state before the first step: (cell, output) a layer, each float32 [batch, hidden]."""
+  """Builds the first state: for each layer (cell, output), both float32 [batch, hidden]."""
   zeros = jnp.zeros((batch, hidden), jnp.float32)
   return ((zeros, zeros),) * layers
 
