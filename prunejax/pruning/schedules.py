@@ -42,8 +42,8 @@ class Schedule:
     begin: the first step with a sparsity above 0.
     end: the step from which the sparsity stays as it is, or None if that is not known. Masks move
       at `end` whatever `when` says, so that the target is reached even if `end` is no multiple of
-      the interval. Where `end` is None they move at every step at which the value has just changed
-      and then rests.
+      the interval. Where `end` is None they move at every step, up to the last of `when`, at which
+      the value has just changed and then rests.
     final: the sparsity from `end` on, or None if it is known only at run time.
   """
 
@@ -254,14 +254,15 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
   Args:
     origin: the name of the caller, for the error.
     schedule: the sparsity. Its `end` moves masks too, if that comes after the first step of `when`.
-    when: the regular moves.
+    when: the regular moves. After its `last` no masks move.
 
   Raises:
     ValueError: `when` stops before the schedule reaches its target.
   """
   end, begin, last = schedule.end, when.begin, when.last
   if end is None:
-    return lambda step: when(step) | ((step > begin) & _arrives(schedule, step))
+    within = lambda step: (step > begin) if last is None else (step > begin) & (step <= last)
+    return lambda step: when(step) | (within(step) & _arrives(schedule, step))
   if _are_numbers(end, last) and last < end:
     raise ValueError(
       f'{origin}: `when` stops after step {last}, before the schedule reaches its target at step'
