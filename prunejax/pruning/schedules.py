@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Number = float | int | jax.Array
+_FAR = 1 << 30  # a step after the end of every run
 
 # What a spec string may name, as in 'cubic(0.9, end=10000)' and 'every(10)'.
 __all__ = [
@@ -42,8 +43,8 @@ class Schedule:
     begin: the first step with a sparsity above 0.
     end: the step from which the sparsity stays as it is, or None if that is not known. Masks move
       at `end` whatever `when` says, so that the target is reached even if `end` is no multiple of
-      the interval. Where `end` is None they move at every step at which the value has just changed
-      and then rests.
+      the interval. Where `end` is None they move at a step, up to the last of `when`, at which the
+      value has just changed to the one that it keeps for good.
     final: the sparsity from `end` on, or None if it is known only at run time.
   """
 
@@ -254,14 +255,15 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
   Args:
     origin: the name of the caller, for the error.
     schedule: the sparsity. Its `end` moves masks too, if that comes after the first step of `when`.
-    when: the regular moves.
+    when: the regular moves. After its `last` no masks move.
 
   Raises:
     ValueError: `when` stops before the schedule reaches its target.
   """
   end, begin, last = schedule.end, when.begin, when.last
   if end is None:
-    return lambda step: when(step) | ((step > begin) & _arrives(schedule, step))
+    within = lambda step: (step > begin) if last is None else (step > begin) & (step <= last)
+    return lambda step: when(step) | (within(step) & _arrives(schedule, step))
   if _are_numbers(end, last) and last < end:
     raise ValueError(
       f'{origin}: `when` stops after step {last}, before the schedule reaches its target at step'
@@ -273,9 +275,12 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
 
 
 def _arrives(schedule, step):
-  """True at a step at which the sparsity has changed and does not change at the next step."""
+  """True at a step at which the sparsity has just reached the value that it keeps."""
   now = schedule(step)
-  return (now != schedule(step - 1)) & (now == schedule(step + 1))
+  # A curve that flattens out stands still for a few steps wherever float32 cannot follow it. Such
+  # a value is not the last one. The far step is no constant: XLA would round its value otherwise.
+  rests = (now == schedule(step + 1)) & (now == schedule(jnp.maximum(step, _FAR)))
+  return (now != schedule(step - 1)) & rests
 
 
 def _unwrapped(function):

@@ -281,7 +281,7 @@ def _check_state(state, params, criterion, where, origin):
       f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as'
       ' in a restore without a target: restore it into what tx.init(params) returns'
     )
-  chosen = select(params, where, origin=origin)
+  chosen = _chosen_again(params, where, origin, state.prune_mask)
   is_masked = lambda tree: {
     name: not is_hole(leaf) for name, leaf in named_leaves(tree, is_leaf=is_hole).items()
   }
@@ -301,6 +301,18 @@ def _check_state(state, params, criterion, where, origin):
       f' criterion makes {_summary(jax.eval_shape(criterion.init, chosen))}; the state was made by'
       ' a link with another criterion'
     )
+
+
+def _chosen_again(params, where, origin, masks):
+  """What `where` chooses of traced params; the leaves with masks if it looks at values."""
+  try:
+    return select(params, where, origin=origin)
+  except TypeError:  # what JAX raises for a value that is not known yet
+    if not callable(where):
+      raise
+  treedef = jax.tree.structure(params)
+  pairs = zip(treedef.flatten_up_to(masks), jax.tree.leaves(params), strict=True)
+  return treedef.unflatten([mask if is_hole(mask) else p for mask, p in pairs])
 
 
 def _shape_of(leaf):

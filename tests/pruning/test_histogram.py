@@ -112,6 +112,37 @@ def test_the_memory_is_part_of_the_state_and_moves_only_when_masks_do():
   assert step._cache_size() == 1
 
 
+def test_a_criterion_that_moves_the_survivors_does_so_under_a_memory():
+  weights = {'w': jnp.asarray(np.random.default_rng(5).normal(size=(8, 6)), jnp.float32)}
+  directions = jnp.asarray(np.random.default_rng(6).normal(size=(3, 48)), jnp.float32)
+  examples = 3, lambda params, i: (directions[i] @ params['w'].ravel()) ** 2
+
+  def link(decay, **more):
+    return prunejax.prune_transform(
+      prunejax.obs(), prunejax.constant(0.5), allocation=histogram(16, decay), **more
+    )
+
+  def updates_of(decay):
+    tx = link(decay)
+    return tx.update({'w': jnp.zeros((8, 6))}, tx.init(weights), weights, examples=examples)
+
+  updates, state = updates_of(0.5)
+  without_memory = prunejax.get_masks(updates_of(0.0)[1], weights)['w']
+  kept = prunejax.get_masks(state, weights)['w']
+  assert jnp.sum(without_memory) < jnp.sum(kept) < 48
+  assert jnp.any(jnp.where(kept, updates['w'], 0) != 0)
+  with pytest.raises(ValueError, match='zero_pruned=False'):
+    link(0.5, zero_pruned=False)
+  assert histogram().with_memory(prunejax.rigl())[0].dense_gradient
+
+
+@pytest.mark.parametrize('stacked', ['', 'empty'])
+def test_a_leaf_without_weights_has_no_cut(stacked):
+  weights = {'empty': jnp.zeros((0, 4)), 'w': jnp.asarray([[3.0, 2.9, 0.1]])}
+  (_, _), (masks, _) = masks_over_time(weights, 0.5, 2, decay=0.5, stacked=stacked)
+  assert masks['empty'].shape == (0, 4) and masks['w'].tolist() == [[True, True, False]]
+
+
 @pytest.mark.parametrize(
   'wrong', [dict(bins=1), dict(bins=2.5), dict(bins=1 << 17), dict(decay=1.0), dict(decay=-0.1)]
 )

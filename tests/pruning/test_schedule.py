@@ -119,6 +119,21 @@ def test_an_optax_schedule_is_accepted_and_its_target_is_reached():
   assert sparsities[:5] == [0.0] * 5 and sparsities[5] == 0.57 and sparsities[7:] == [0.8] * 3
 
 
+def test_a_wrapped_curve_that_flattens_out_arrives_once():
+  schedule = optax.polynomial_schedule(0.0, 0.9, 3, 100_000)
+  moves = jax.vmap(schedules.moves('test', schedules.as_schedule(schedule), schedules.every(1000)))
+  steps = np.flatnonzero(moves(jnp.arange(100_500)))
+  arrived = steps[steps % 1000 != 0]
+  # Close to its end the curve stands still for several steps, 918 times.
+  assert len(arrived) == 1 and schedule(arrived[0]) == np.float32(0.9) > schedule(arrived[0] - 1)
+
+
+def test_a_wrapped_schedule_moves_no_masks_after_the_last_step():
+  late = lambda step: jnp.where(step >= 8, 0.5, 0.0)
+  assert removed_at(late, 12, prunejax.until(6)) == [0.0] * 12
+  assert removed_at(late, 12, prunejax.every(7, until=8)) == [0.0] * 8 + [0.5] * 4
+
+
 def test_a_partial_of_a_predicate_keeps_its_last_step():
   when = functools.partial(prunejax.every(1, until=1))
   with pytest.raises(

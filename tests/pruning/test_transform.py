@@ -275,6 +275,14 @@ def test_any_pytree(name):
   assert_pruned(params, state)
 
 
+def test_a_predicate_may_look_at_the_weights_at_init():
+  params = {'small': jnp.full((4, 4), 0.5), 'large': jnp.arange(2.0, 18.0).reshape(4, 4)}
+  link = prune(where=lambda path, leaf: float(jnp.max(leaf)) > 1)
+  params, state = train(link, params)
+  assert np.all(params['small'] != 0)
+  assert masks.sparsity(prunejax.get_masks(state, params), 'large')['total'] == 0.5
+
+
 def test_init_takes_shapes_and_placeholders():
   shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), make_params())
   tx = optax.chain(optax.adam(0.1), prune(criterion=prunejax.movement()))

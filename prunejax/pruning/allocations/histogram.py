@@ -72,7 +72,7 @@ def _remembering(criterion: Criterion, bins, decay) -> Criterion:
     inner = criterion.update(state.histogram_criterion, params, **arguments)
 
     def moved(cuts):
-      scores = _scores(inner, params, arguments)
+      scores = _scores(_prepared(inner, params, arguments), params, arguments)
       share = jnp.asarray(sparsity, jnp.float32)
       new = {name: _cuts(s, share, bins, name in stacked) for name, s in scores.items()}
       smoothed = lambda old, now: decay * old + (1 - decay) * jnp.ravel(now)
@@ -81,22 +81,39 @@ def _remembering(criterion: Criterion, bins, decay) -> Criterion:
     cuts = jax.lax.cond(due, moved, lambda cuts: cuts, state.histogram_cuts)
     return HistogramState(inner, cuts)
 
-  def _scores(inner, params, arguments):
-    if criterion.prepare is not None:
-      inner = criterion.prepare(inner, params, **arguments)
-    scores = named_leaves(criterion.score(inner, params, **arguments))
+  def _prepared(inner, params, arguments):
+    if criterion.prepare is None:
+      return inner
+    return criterion.prepare(inner, params, **arguments)
+
+  def _scores(ready, params, arguments):
+    scores = named_leaves(criterion.score(ready, params, **arguments))
     return {name: score.astype(jnp.float32) for name, score in scores.items()}
+
+  def prepare(state, params, **arguments):
+    ready = criterion.prepare(state.histogram_criterion, params, **arguments)
+    return state._replace(histogram_criterion=ready)
 
   def score(state, params, *, stacked=(), **arguments):
     arguments |= {'stacked': stacked} if stacked else {}
     cut_off = {}
     for name, s in _scores(state.histogram_criterion, params, arguments).items():
       cuts = state.histogram_cuts[name]
-      limit = cuts.reshape(-1, *[1] * (s.ndim - 1)) if name in stacked else cuts[0]
+      limit = cuts.reshape(-1, *[1] * (s.ndim - 1)) if name in stacked else jnp.sum(cuts[:1])
       cut_off[name] = jnp.where((s > limit) | jnp.isnan(s), s, -jnp.inf)
     return with_leaves(params, cut_off)
 
-  return Criterion(init, update, score, needs=criterion.needs, single_weights=True)
+  def compensate(state, params, masks, **arguments):
+    return criterion.compensate(state.histogram_criterion, params, masks, **arguments)
+
+  return criterion._replace(
+    init=init,
+    update=update,
+    score=score,
+    prepare=None if criterion.prepare is None else prepare,
+    compensate=None if criterion.compensate is None else compensate,
+    single_weights=True,
+  )
 
 
 def _finite(units, sparsity):
@@ -118,7 +135,7 @@ def _cuts(score, share, bins, is_layered) -> jax.Array:
   score = score.astype(jnp.float32)
   axes = tuple(range(1 if is_layered else 0, score.ndim))
   total = lambda flags: jnp.sum(flags, axes, dtype=jnp.int32, keepdims=is_layered)
-  size = max(score.size // (score.shape[0] if is_layered else 1), 1)
+  size = max(score.size // (max(score.shape[0], 1) if is_layered else 1), 1)
   top = jnp.max(score, axes, initial=0.0, keepdims=is_layered)
   bin_of = jnp.floor(score / jnp.where(top > 0, top, 1) * bins)
   bin_of = jnp.clip(bin_of, 0, bins - 1).astype(jnp.int32)
