@@ -293,12 +293,14 @@ def _check_state(state, params, criterion, where, origin):
         f'{origin}: the state has {has} for {name!r}, unlike where={where!r}; it was made by a link'
         ' with another where=, or for another model'
       )
-  want = jax.tree.map(_shape_of, jax.eval_shape(criterion.init, chosen))
-  have = jax.tree.map(_shape_of, state.prune_criterion)
-  if want != have:
+  try:
+    made = jax.eval_shape(criterion.init, chosen)
+  except TypeError:  # what JAX raises for an init that computes with numpy
+    return
+  if jax.tree.map(_shape_of, made) != jax.tree.map(_shape_of, state.prune_criterion):
     raise ValueError(
       f"{origin}: the state of the criterion is {_summary(state.prune_criterion)}, but this link's"
-      f' criterion makes {_summary(jax.eval_shape(criterion.init, chosen))}; the state was made by'
+      f' criterion makes {_summary(made)}; the state was made by'
       ' a link with another criterion'
     )
 

@@ -6,12 +6,24 @@ and a checksum of every leaf ('sums'). A state that is read back must have the s
 
 import os
 import time
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from prunejax import files
+from prunejax.pruning.state import PruneState
 from prunejax.train import checksum, distributed
+
+
+class _PruneState01(NamedTuple):
+  """The state of a pruning link in version 0.1, which had a memory of the allocation."""
+
+  prune_count: Any
+  prune_mask: Any
+  prune_criterion: Any
+  prune_nan: Any = ()
+  prune_allocation: Any = ()
 
 
 class Damaged(ValueError):
@@ -120,13 +132,16 @@ def restore(
   return None, damaged
 
 
-def _read(manager, step, target):
+def _read(manager, step, whole):
   """Reads and checks one state. Raises Damaged, and whatever Orbax raises."""
+  target = whole
   metadata = manager.item_metadata(step)['state']
   shapes = lambda tree: sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree))
   # The metadata tell the shapes before any memory is taken for the arrays.
   if metadata is None or shapes(metadata.tree) != shapes(target):
     raise Damaged('its arrays are not those of this run')
+  saved_by_01 = _has_key(metadata.tree, 'prune_allocation')
+  target = _as_01(target) if saved_by_01 else target
   tries = 3 if files.remote(manager.directory) else 1
   for number in range(tries):
     try:
@@ -139,11 +154,32 @@ def _read(manager, step, target):
       if number + 1 == tries:
         raise
       time.sleep(2.0**number)  # a store that fails once is no damage
-  sums, saved = checksum.sums(read['state']), read['sums']
+  state = _from_01(read['state'], whole) if saved_by_01 else read['state']
+  sums, saved = checksum.sums(state), read['sums']
   wrong = [path for path in sums if sums[path] != saved.get(path)]
   if wrong:
     raise Damaged(f'{len(wrong)} of {len(sums)} arrays are not what was saved: {wrong[0]}')
-  return read['state']
+  return state
+
+
+def _is_prune_state(node) -> bool:
+  return isinstance(node, (PruneState, _PruneState01))
+
+
+def _has_key(tree, key) -> bool:
+  return isinstance(tree, dict) and any(k == key or _has_key(v, key) for k, v in tree.items())
+
+
+def _as_01(tree):
+  """The tree with the states of pruning links as version 0.1 saved them."""
+  old = lambda node: _PruneState01(*node) if isinstance(node, PruneState) else node
+  return jax.tree.map(old, tree, is_leaf=_is_prune_state)
+
+
+def _from_01(tree, like):
+  """The inverse of `_as_01`; `like` has the classes of the states."""
+  new = lambda node, old: type(node)(*old[:4]) if isinstance(node, PruneState) else old
+  return jax.tree.map(new, like, tree, is_leaf=_is_prune_state)
 
 
 def _set_aside(manager, steps):

@@ -6,8 +6,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import prunejax
 from prunejax.train import checkpoint, checksum
 
 # What Orbax leaves behind when a read fails: a future that nobody awaits.
@@ -183,3 +185,21 @@ def test_no_order_of_devices_changes_a_sum():
 def test_the_config_lies_beside_the_state_as_plain_json(folder):
   path = pathlib.Path(folder / '8' / 'config' / 'metadata')
   assert json.loads(path.read_text()) == {'seed': 0}
+
+
+def test_a_state_of_version_01_is_read(tmp_path):
+  """Links had one field more. The state comes back as links make it now, bit for bit."""
+  tx = prunejax.prune_transform(prunejax.movement(), prunejax.cubic(0.5, end=4))
+  params = {'w': jnp.arange(12.0).reshape(3, 4)}
+  now = {'params': params, 'opt_state': (tx.init(params), optax.EmptyState()), 'step': jnp.int32(3)}
+  saved = checkpoint._as_01(now)
+  assert 'prune_allocation' in saved['opt_state'][0]._fields
+  writer = checkpoint.manager(tmp_path / 'checkpoints')
+  checkpoint.save(writer, saved, {})
+  writer.wait_until_finished()
+  shardings = jax.tree.map(lambda x: x.sharding, now)
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), now)
+  restored, damaged = checkpoint.restore(writer, abstract, shardings)
+  assert not damaged and jax.tree.structure(restored) == jax.tree.structure(now)
+  jax.tree.map(np.testing.assert_array_equal, restored, now)
+  writer.close()
