@@ -167,7 +167,9 @@ def _is_prune_state(node) -> bool:
 
 
 def _has_key(tree, key) -> bool:
-  return isinstance(tree, dict) and any(k == key or _has_key(v, key) for k, v in tree.items())
+  if isinstance(tree, dict):
+    return key in tree or any(_has_key(value, key) for value in tree.values())
+  return isinstance(tree, (list, tuple)) and any(_has_key(value, key) for value in tree)
 
 
 def _as_01(tree):
