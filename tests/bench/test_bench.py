@@ -210,6 +210,7 @@ def compiled_quickly():
   jax.config.update('jax_disable_most_optimizations', False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in suite.BENCHES if name not in suite.BY_NAME_ONLY])
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path, compiled_quickly):
   results = suite.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)

@@ -15,6 +15,7 @@ from prunejax.models import lenet
 from prunejax.report import drawing
 
 
+@pytest.mark.slow
 def test_smoke_by_the_real_command(tmp_path):
   env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   command = [

@@ -215,3 +215,14 @@ def test_wrong_arguments_are_one_error(make, said):
 def test_config_strings_find_them():
   for text in ("obd('hutchinson', probes=4, seed=2)", 'obs(alpha=1e-6)'):
     assert specs.parse(text, criteria, 'prune.weights.criterion')().score
+
+
+def test_scores_are_float32_also_where_weights_are_float64():
+  with jax.enable_x64(True):
+    params = {'w': jnp.asarray([0.5, -1.0, 2.0], jnp.float64)}
+    examples = 3, lambda params, i: jnp.sum(params['w'] ** 2) * (i + 1)
+    for criterion in (prunejax.obs('fisher'), prunejax.obd('fisher')):
+      score = criterion.score((), params, examples=examples)['w']
+      assert score.dtype == jnp.float32
+    kept = prunejax.select_masks({'w': score}, 1 / 3)
+    assert kept['w'].tolist() == [False, True, True]

@@ -203,6 +203,7 @@ def test_passes_over_the_scores_are_few(kind, count_passes):
       assert int(number['ties']) <= MOST[kind][1], (share, number)
 
 
+@pytest.mark.slow
 def test_any_distribution_ends_within_a_bound():
   # Every third pass takes an eighth of the bracket: 32 bits are done in 3 * 11 passes.
   hostile = np.float32(np.exp(np.linspace(-87, 88, 2**12))) * np.float32([1, -1])[:, None]

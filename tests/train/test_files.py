@@ -201,6 +201,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     pass
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'PAUSE', 0.0)
   flaky_store.Store.reset(0.3)

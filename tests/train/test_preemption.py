@@ -75,6 +75,7 @@ def test_outside_the_steps_it_stops_at_once_and_what_was_saved_holds(tmp_path):
   assert tiny_runs.same_weights(tmp_path, tiny_runs.finished('pruned').folder)
 
 
+@pytest.mark.slow
 def test_a_preempted_sweep_goes_on(tmp_path):
   changes = [{}, {'seed': 1}]
   say = at_line('[2/2] pretrain seed 1 seed=1  train 6/12')

@@ -25,7 +25,8 @@ def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion
   """h_kk w_k^2 / 2, what the loss rises by when weight k is removed.
 
   Optimal Brain Damage (LeCun et al., 1990, eq. 5). Where h is negative, away from a minimum, the
-  formula says nothing: h counts as 0.
+  formula says nothing: h counts as 0. Scores are float32,
+  also under x64.
 
   Args:
     estimate: of the diagonal h of the Hessian, see `hessian_diagonal`. 'hessian' is exact and
@@ -58,7 +59,7 @@ def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion
       diagonal = diagonal_of[estimate](given, params)
     # jnp.maximum passes on a NaN, so no mask rests on one unseen.
     rise = lambda h, w: jnp.maximum(h, 0) * jnp.square(w.astype(h.dtype)) / 2
-    return jax.tree.map(rise, diagonal, params)
+    return jax.tree.map(lambda h, w: rise(h, w).astype(jnp.float32), diagonal, params)
 
   return stateless(score, needs=frozenset({source}))
 
@@ -68,7 +69,7 @@ def obs(estimate: str = 'fisher', alpha: float = 1e-4) -> Criterion:
 
   The survivors are moved to make up for what is removed; weights that are removed at once are made
   up for together. H = alpha I + (1/n) sum of X X'. A weight at exactly 0 counts as removed before:
-  it stays at 0 and has no part in H.
+  it stays at 0 and has no part in H. Scores are float32, also under x64.
 
   Args:
     estimate: of H. 'gauss_newton' takes as X the derivatives of each output, of `outputs=` and half
@@ -96,7 +97,8 @@ def obs(estimate: str = 'fisher', alpha: float = 1e-4) -> Criterion:
 
   def score(params, **arguments):
     weights, inv = inverse(params, arguments)
-    return ravel_pytree(wide(params))[1](saliency(inv, weights))
+    scores = ravel_pytree(wide(params))[1](saliency(inv, weights))
+    return jax.tree.map(lambda s: s.astype(jnp.float32), scores)
 
   def compensate(state, params, masks, **arguments):
     weights, inv = inverse(params, arguments)
