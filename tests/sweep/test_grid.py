@@ -65,6 +65,7 @@ def test_a_second_time_nothing_runs(swept, monkeypatch):
   assert rows == swept[1] and lines == ['sweep tiny: 3 cells, 3 done, 0 left']
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_takes_up_where_it_was(swept, tmp_path):
   def say(line):
     if line.startswith('[2/3]') and 'train 3/12' in line:
@@ -247,6 +248,7 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   assert dependencies.without_model(cells, left, done, tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):
   parent = grid.Cell(LABELS, tiny_runs.config(steps=8))
   child = grid.Cell(
@@ -262,6 +264,7 @@ def test_a_done_cell_whose_model_was_deleted_runs_again(tmp_path):
   assert (tmp_path / 'cells' / grid.key(parent) / 'model' / 'model.safetensors').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('alone', [True, False])
 def test_what_a_failed_teacher_would_have_taught_fails_and_the_others_go_on(alone, tmp_path):
   teacher = grid.Cell(LABELS, tiny_runs.config(steps=8, optimizer__learning_rate=1e30))

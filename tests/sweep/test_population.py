@@ -138,6 +138,7 @@ def test_progress_is_one_line_for_all_members(swept):
   assert len(lines) == 8 and '3 of 3' in lines[1] and '2 of 3' in lines[3]
 
 
+@pytest.mark.slow
 def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch):
   monkeypatch.setattr(console, 'PATIENCE', 0.0)
   quiet = {'log__every': 0, 'checkpoint__every': 0, 'steps': 8}

@@ -203,6 +203,7 @@ def finished(tmp_path_factory):
   return folder, before
 
 
+@pytest.mark.slow
 def test_it_went_on_where_it_was(finished):
   folder, before = finished
   rows = [row for row in ledger.read(folder / 'ledger.jsonl') if row['stage'] != 'probe']
@@ -213,6 +214,7 @@ def test_it_went_on_where_it_was(finished):
   assert 0 < len(before.splitlines()) < len(rows)
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_pruned_as_asked(finished):
   folder, _ = finished
   for row in ledger.read(folder / 'ledger.jsonl'):
@@ -234,6 +236,7 @@ def test_rows_are_complete_and_pruned_as_asked(finished):
       assert got == pytest.approx(asked, abs=1e-3), row['arm']
 
 
+@pytest.mark.slow
 def test_report_and_its_parts(finished):
   folder, _ = finished
   for name in ('report.html', 'tables.md', 'figure1.png', 'figure2a.png'):
@@ -250,6 +253,7 @@ def test_report_and_its_parts(finished):
   }
 
 
+@pytest.mark.slow
 def test_report_again_from_the_ledger(finished, capsys):
   folder, _ = finished
   (folder / 'report.html').unlink()
@@ -257,6 +261,7 @@ def test_report_again_from_the_ledger(finished, capsys):
   assert (folder / 'report.html').exists() and 'undecided' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_preset_is_refused(finished, capsys):
   folder, _ = finished
   before = (folder / 'ledger.jsonl').read_bytes()
