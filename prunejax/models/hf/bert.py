@@ -11,7 +11,6 @@ import copy
 import json
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -197,10 +196,7 @@ def hf_name(path: str) -> str:
 
   'encoder/layer_3/ffn/output/kernel' -> 'bert.encoder.layer.3.output.dense.weight'.
   """
-  module, leaf = path.rsplit('/', 1)
-  layer = re.search(r'layer_(\d+)', module)
-  template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
-  return f'{template.format(layer and layer[1])}.{LEAVES[leaf]}'
+  return convert.tensor_name(path, MODULES, LEAVES)
 
 
 def _shapes(size, heads):

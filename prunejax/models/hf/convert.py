@@ -272,3 +272,17 @@ def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
   }
   stayed = tuple(path for path in new if path not in pretrained)
   return traverse_util.unflatten_dict(merged, sep='/'), stayed
+
+
+def tensor_name(path: str, modules: dict[str, str], leaves: dict[str, str]) -> str:
+  """Returns the name of the tensor in the file that holds a leaf.
+
+  Args:
+    path: of the leaf, such as 'encoder/layer_3/ffn/output/kernel'.
+    modules: {path of a module, with layer_{} for a layer's number: template of its name}.
+    leaves: {last level of a path: its name}.
+  """
+  module, leaf = path.rsplit('/', 1)
+  layer = re.search(r'layer_(\d+)', module)
+  template = modules[re.sub(r'layer_\d+', 'layer_{}', module)]
+  return f'{template.format(layer and layer[1])}.{leaves[leaf]}'

@@ -183,10 +183,7 @@ def hf_name(path: str) -> str:
 
   'encoder/layer_3/ffn/output/kernel' -> 'transformer.h.3.mlp.c_proj.weight'.
   """
-  module, leaf = path.rsplit('/', 1)
-  layer = re.search(r'layer_(\d+)', module)
-  template = MODULES[re.sub(r'layer_\d+', 'layer_{}', module)]
-  return f'{template.format(layer and layer[1])}.{LEAVES[leaf]}'
+  return convert.tensor_name(path, MODULES, LEAVES)
 
 
 def _shapes(size, heads):
