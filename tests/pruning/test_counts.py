@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax.pruning import selection
-from prunejax.pruning.selection import counts, passes, ties
+from prunejax.pruning import counts, selection
+from prunejax.pruning.selection import passes, ties
 from prunejax.pruning.types import Units
 
 # Leaves near the largest possible, odd sizes beyond 2^24, small ones between: 5.2e10 weights.

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import prunejax
 from prunejax.bench import sizes
-from prunejax.pruning import leaf_kinds, selection
-from prunejax.pruning.selection import counts, highest, passes, sample
+from prunejax.pruning import counts, leaf_kinds, selection
+from prunejax.pruning.selection import highest, passes, sample
 
 VALUES = (0.0, -0.0, 1.0, -1.0, 1.5, 2.0, -3.25, 1e-3, 6e-8, 1e-30, 3e4, np.inf, -np.inf, np.nan)
 # Leaves cut as a whole, slice by slice, column by column; three that share a threshold; empty ones.

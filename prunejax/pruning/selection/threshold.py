@@ -19,9 +19,8 @@ from prunejax.pruning import counts
 from prunejax.pruning.counts import Wide
 
 STEPS = 7  # keys that a pass counts at
-FAR = 1e9
-SIGMAS = (-FAR, -2.5, -0.7, 0, 0.7, 2.5, FAR)  # their distances from the straight line
-SHARES = (0.5, 0.4, 0.2, 0, 0.2, 0.4, 0.5)  # at most, of the way to the end of the bracket
+SIGMAS = (-2.7, -1.3, -0.5, 0, 0.5, 1.3, 2.7)  # their distances from the straight line
+SHARES = (0.75, 0.5, 0.25, 0, 0.25, 0.5, 0.75)  # at most, of the way to the end of the bracket
 FEW = 4  # scores that are parted best by equal parts
 
 
@@ -131,12 +130,11 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   reach = column(sigmas)
   side = jnp.where(reach < 0, middle, 1 - middle)
   line = middle + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
-  slack = jnp.where(jnp.abs(reach) == FAR, 0.45 * side, 0.25 * unit)
   step = jnp.maximum(width >> 3, 1)
   equal = step * column(range(1, STEPS + 1)).astype(jnp.uint32)
   parts = parts | bracket.lumps | (many <= FEW) | (width <= 8)
   # Scores are often round numbers, so that round keys part them best.
-  keys = jnp.where(parts, equal, to_key(line)), jnp.where(parts, step >> 1, to_key(slack))
+  keys = jnp.where(parts, equal, to_key(line)), jnp.where(parts, step >> 1, to_key(0.1 * unit))
   keys = _roundest(bracket.low + keys[0], keys[1])
   # All that is left in a bracket of round numbers lies at its lower end.
   at_low = bracket.lumps & (column(range(STEPS)) == 0)
