@@ -65,9 +65,9 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
 
   @jax.jit
   def decide(wanted, above, tied):
-    goal = passes.goal_of(block, wanted, by_value=True)
+    goal = passes.goal_of(block, wanted)
     missing = counts.subtract(wanted, goal.total(above))
-    needed = ties._served(block, missing, tied, jnp.zeros_like(tied))
+    needed = ties._served(block, missing, tied)
     return needed, goal.total(above), goal.total(tied)
 
   lowest = int(above.sum(dtype=np.int64))

@@ -116,7 +116,7 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   Args:
     bracket: what is known so far.
     goal: how many scores stay.
-    parts: bool scalar, True for equal parts.
+    parts: bool scalar, True for equal parts in any case.
     sigma: float32, how far off the line may be, in scores; by default the square-root law.
     sigmas: the distances of the keys from the line, in `sigma`.
   """
@@ -125,20 +125,21 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   middle = 1 - jnp.clip((rank + 0.5) / (many + 1), 0, 1)
   sigma = jnp.sqrt(many * middle * (1 - middle)) + 0.5 if sigma is None else sigma
   unit, width = (sigma / (many + 1))[None], bracket.high - bracket.low
+  low, high = bracket.low[None], bracket.high[None]
   column = lambda values: np.asarray(values, np.float32).reshape((-1,) + (1,) * width.ndim)
-  to_key = lambda share: (width.astype(jnp.float32) * share).astype(jnp.uint32)
+  to_key = lambda share: (width[None].astype(jnp.float32) * share).astype(jnp.uint32)
   reach = column(sigmas)
-  side = jnp.where(reach < 0, middle, 1 - middle)
-  line = middle + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
+  side = jnp.where(reach < 0, middle[None], 1 - middle[None])
+  line = middle[None] + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
   step = jnp.maximum(width >> 3, 1)
-  equal = step * column(range(1, STEPS + 1)).astype(jnp.uint32)
-  parts = parts | bracket.lumps | (many <= FEW) | (width <= 8)
+  equal = step[None] * column(range(1, STEPS + 1)).astype(jnp.uint32)
+  equally = (parts | bracket.lumps | (many <= FEW) | (width <= 8))[None]
   # Scores are often round numbers, so that round keys part them best.
-  keys = jnp.where(parts, equal, to_key(line)), jnp.where(parts, step >> 1, to_key(0.1 * unit))
-  keys = _roundest(bracket.low + keys[0], keys[1])
+  keys = low + jnp.where(equally, equal, to_key(line))
+  keys = _roundest(keys, jnp.where(equally, step[None] >> 1, to_key(0.1 * unit)))
   # All that is left in a bracket of round numbers lies at its lower end.
-  at_low = bracket.lumps & (column(range(STEPS)) == 0)
-  return jnp.clip(jnp.where(at_low, bracket.low + 1, keys), bracket.low, bracket.high)
+  at_low = (bracket.lumps & ~parts)[None] & (column(range(STEPS)) == 0)
+  return jnp.clip(jnp.where(at_low, low + 1, keys), low, high)
 
 
 def _roundest(key, slack):
