@@ -118,9 +118,12 @@ def _delivered(out, data, leaves, again, exact):
     )
   files.write(out, data)
   dense = sum(leaf.nbytes for leaf in leaves.values())
+  more = ''
+  if lost := sum(int(np.sum((leaf != 0) & (again[name] == 0))) for name, leaf in leaves.items()):
+    more = f', but {lost:,} weights that were not zero became zero'
   return (
     f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros'
-    ' are zeros'
+    f' are zeros{more}'
   )
 
 
