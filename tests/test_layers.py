@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
   'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
-  'models': ({'models'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
+  # A folder holds a vocabulary beside the weights: data/vocabulary.py reads it for all.
+  'models': ({'models', 'data'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
   'data': (
     {'data'},
     {

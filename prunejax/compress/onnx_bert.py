@@ -2,8 +2,8 @@
 
 Inputs have the names that other exporters use: input_ids, token_type_ids and attention_mask, int64
 [batch, length], both axes of any size. Outputs are sequence [batch, length, hidden], pooled
-[batch, hidden], and one for each head of the model: mlm [batch, length, vocabulary], nsp
-[batch, 2], classifier [batch, classes].
+[batch, hidden] if the model has a pooler, and one for each head of the model: mlm [batch, length,
+vocabulary], nsp [batch, 2], classifier [batch, classes].
 """
 
 import math
@@ -75,10 +75,10 @@ def build(
     else:
       added = graph.leaf(f'{ffn}/output/bias')
     x = graph.norm(f'{ffn}/norm', graph.op('Add', x, added), epsilon)
-  pooled = graph.op(
-    'Tanh', graph.dense('pooler', graph.op('Gather', x, graph.constant(np.int64(0)), axis=1))
-  )
-  outputs = {'sequence': x, 'pooled': pooled}
+  outputs = {'sequence': x}
+  if 'pooler/kernel' in leaves:
+    first = graph.op('Gather', x, graph.constant(np.int64(0)), axis=1)
+    pooled = outputs['pooled'] = graph.op('Tanh', graph.dense('pooler', first))
   if 'mlm/bias' in leaves:
     y = graph.norm(
       'mlm/norm', _activated(graph, activation, graph.dense('mlm/transform', x)), epsilon

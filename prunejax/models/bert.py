@@ -34,6 +34,26 @@ ACTIVATIONS = {
   'gelu_new': lambda x: nn.gelu(x, approximate=True),
   'relu': nn.relu,
 }
+# Other spellings of these functions in transformers.
+SPELLINGS = {
+  'gelu_python': 'gelu',
+  'gelu_pytorch_tanh': 'gelu_new',
+  'gelu_python_tanh': 'gelu_new',
+  'gelu_fast': 'gelu_new',
+  'gelu_accurate': 'gelu_new',
+}
+
+
+def activation(name: str) -> str:
+  """Returns the key of `ACTIVATIONS` that computes an activation of transformers.
+
+  Raises:
+    ValueError: there is none.
+  """
+  known = SPELLINGS.get(name, name) if isinstance(name, str) else None
+  if known not in ACTIVATIONS:
+    raise ValueError(f'{name!r}: expected one of {sorted({*ACTIVATIONS, *SPELLINGS})}')
+  return known
 
 
 def sinusoids(key: Any, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
@@ -102,8 +122,10 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
     ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
       lists of `widths` that do not fit; more tokens than positions.
   """
-  if size.hidden_act not in ACTIVATIONS:
-    raise ValueError(f'hidden_act={size.hidden_act!r}: expected one of {sorted(ACTIVATIONS)}')
+  try:
+    activation(size.hidden_act)
+  except ValueError as error:
+    raise ValueError(f'hidden_act={error}') from None
   if size.hidden_size % size.num_attention_heads:
     raise ValueError(
       f'hidden_size={size.hidden_size} does not divide into '
@@ -178,7 +200,7 @@ class FeedForward(nn.Module):
     size = self.size
     init = self.kernel_init if self.inner else nn.initializers.zeros
     dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
-    inner = ACTIVATIONS[size.hidden_act](dense(self.inner, 'intermediate')(x))
+    inner = ACTIVATIONS[activation(size.hidden_act)](dense(self.inner, 'intermediate')(x))
     out = dense(size.hidden_size, 'output')(inner)
     out = nn.Dropout(size.hidden_dropout_prob)(out, deterministic=deterministic)
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
@@ -253,7 +275,7 @@ class MlmHead(nn.Module):
     dense = nn.Dense(
       size.hidden_size, dtype=self.dtype, kernel_init=self.kernel_init, name='transform'
     )
-    x = ACTIVATIONS[size.hidden_act](dense(x))
+    x = ACTIVATIONS[activation(size.hidden_act)](dense(x))
     x = nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x)
     return attend(x) + self.param('bias', nn.initializers.zeros, (size.vocab_size,))
 

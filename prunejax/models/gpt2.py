@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prunejax.models.bert import ACTIVATIONS, sinusoids
+from prunejax.models.bert import ACTIVATIONS, activation, sinusoids
 
 # As in Gordon et al. 2020: six matrices of each layer and the word embeddings, which are also the
 # softmax. There is no pooler.
@@ -65,10 +65,10 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
     ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
       more tokens than positions.
   """
-  if size.activation_function not in ACTIVATIONS:
-    raise ValueError(
-      f'activation_function={size.activation_function!r}: expected one of {sorted(ACTIVATIONS)}'
-    )
+  try:
+    activation(size.activation_function)
+  except ValueError as error:
+    raise ValueError(f'activation_function={error}') from None
   if size.n_embd % size.n_head:
     raise ValueError(
       f'hidden_size={size.n_embd} does not divide into '
@@ -131,7 +131,7 @@ class FeedForward(nn.Module):
     size, (inward, outward, *_) = self.size, self.inits
     dense = lambda width, name, init: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
-    inner = ACTIVATIONS[size.activation_function](
+    inner = ACTIVATIONS[activation(size.activation_function)](
       dense(inner_width(size), 'intermediate', inward)(normed)
     )
     out = dense(size.n_embd, 'output', outward)(inner)

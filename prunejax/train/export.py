@@ -18,13 +18,14 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
   """Writes a model in another form; pruned weights are zeros.
 
   Args:
-    folder: a work directory or a Hugging Face folder.
+    folder: a work directory, a Hugging Face folder, or a sparse file of a model.
     out: the folder or file to write.
     dtype: of the weights of a folder, or of the values of a sparse file.
     to: 'hf', a Hugging Face folder, in which the layers of a shrunk model are padded to one width;
       'shrunk', a folder without the idle heads and inner neurons, which only this project reads;
       'sparse', 'deep-compression' or 'onnx', one file. The first two of these files are read back
-      and compared before they are delivered.
+      and compared before they are delivered. A sparse file holds the config and the vocabulary,
+      so that `init` and export read it as a model.
     say: prints a line.
 
   Raises:
@@ -71,26 +72,30 @@ def _hf(model, out, dtype):
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
     )
-  _save(out, params, size, model.tokenizer, dtype)
-  return more
+  return '; '.join(filter(None, [more, _save(out, params, size, model.tokenizer, dtype)]))
 
 
 def _shrunk(model, out, dtype):
   leaves, size = shrunk(model)
-  _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
+  lost = _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
   now, before = (sum(map(np.size, tree.values())) for tree in (leaves, model.leaves))
   kept = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}'
   gain = ': no gain, no head and no neuron is idle' if now == before else ''
-  return f'{kept}, {now:,} parameters of {before:,}{gain}'
+  more = f'{kept}, {now:,} parameters of {before:,}{gain}'
+  return '; '.join(filter(None, [more, lost]))
 
 
 def _save(out, params, size, tokenizer, dtype):
-  files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
+  """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''."""
+  lost = files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
+  weights = sum(map(np.size, jax.tree.leaves(params)))
+  return lost and f'{lost:,} of {weights:,} weights were not zero and are zero as {dtype}'
 
 
 def _sparse(model, out, dtype):
   leaves = _arrays(model)
-  data = sparse_file.encode(leaves, dtype)
+  texts = families.texts(model.params, model.size, model.tokenizer)
+  data = sparse_file.encode(leaves, dtype, texts=texts)
   return _delivered(
     out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32'
   )

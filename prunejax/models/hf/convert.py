@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,11 @@ FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.
 
 
 def read_size(
-  folder: str | os.PathLike, model_type: str, config: type, required: Mapping[str, Any]
+  folder: str | os.PathLike,
+  model_type: str,
+  config: type,
+  required: Mapping[str, Any],
+  classes: Collection[str],
 ) -> Any:
   """Reads config.json as a config of transformers.
 
@@ -32,22 +36,28 @@ def read_size(
     model_type: the model that it must be of; a file without a model_type is taken to be.
     config: the config class of transformers.
     required: {key: the only value that our model computes}.
+    classes: names of the classes of transformers that our model computes; a file may name none.
 
   Returns:
     The config.
 
   Raises:
-    CheckpointError: another model; a value that our model or the class does not accept.
+    CheckpointError: another model or class; a value that our model or the class does not accept.
   """
   path = pathlib.Path(folder) / 'config.json'
   raw = hf_folder.read_config(folder)
   if raw.get('model_type', model_type) != model_type:
     raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
+  if raw.get('architectures') and not set(raw['architectures']) & set(classes):
+    raise CheckpointError(
+      f'{path} is of a {raw["architectures"][0]}: expected one of {", ".join(sorted(classes))}'
+    )
   labels = raw.get('num_labels')
   if labels is not None and not (type(labels) is int and 0 <= labels <= MAX_LABELS):
     raise CheckpointError(
       f'{path} has num_labels={labels!r}: expected an integer from 0 to {MAX_LABELS}'
     )
+  _check_labels(raw, path)
   for key, value in required.items():
     if raw.get(key, value) != value:
       raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {value!r}')
@@ -56,6 +66,24 @@ def read_size(
   except Exception as error:  # its validators raise exceptions of their own, without a common base
     why = ' '.join(str(error).split())
     raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
+
+
+def _check_labels(raw, path):
+  """Checks the names of classes in a config.json."""
+  names = raw.get('id2label')
+  if names is None:
+    return
+  valid = (
+    isinstance(names, dict)
+    and len(names) <= MAX_LABELS
+    and set(map(str, names)) == set(map(str, range(len(names))))
+    and all(isinstance(name, str) for name in names.values())
+  )
+  if not valid:
+    raise CheckpointError(
+      f'{path} has id2label={names!r:.200}: expected names of classes 0, 1, ..., at most'
+      f' {MAX_LABELS}'
+    )
 
 
 def check_size(
@@ -218,23 +246,29 @@ def compare(
     raise CheckpointError(f'{where} does not hold the model of its config: ' + '; '.join(faults))
 
 
-def cast(path: str, leaf: Any, dtype: str) -> np.ndarray:
-  """Returns one leaf as a numpy array of another dtype.
+def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, np.ndarray], int]:
+  """Returns leaves as numpy arrays of another dtype.
 
   Args:
-    path: path of the leaf, for errors.
-    leaf: an array.
+    leaves: {path: array}.
     dtype: a key of `FLOATS`.
+
+  Returns:
+    {path: array}, and the number of weights that are not 0 and have become 0.
 
   Raises:
     CheckpointError: finite weights that would become infinite.
   """
-  leaf = np.asarray(jax.device_get(leaf))
-  with np.errstate(over='ignore'):
-    converted = leaf.astype(FLOATS[dtype])
-  if np.isinf(converted.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float32)).all():
-    raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
-  return converted
+  converted, lost = {}, 0
+  for path, leaf in leaves.items():
+    leaf = np.asarray(jax.device_get(leaf))
+    with np.errstate(over='ignore', under='ignore'):
+      narrow = leaf.astype(FLOATS[dtype])
+    if np.isinf(narrow.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float64)).all():
+      raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
+    converted[path] = narrow
+    lost += int(np.count_nonzero(leaf) - np.count_nonzero(narrow))
+  return converted, lost
 
 
 def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
