@@ -104,9 +104,14 @@ def widths(size: Any) -> list[tuple[int, int, int]]:
   Args:
     size: a `transformers.BertConfig`.
   """
+  return widths_of(size, size.intermediate_size)
+
+
+def widths_of(size: Any, intermediate_size: int) -> list[tuple[int, int, int]]:
+  """Returns `widths` of a size that names its number of inner neurons otherwise."""
   depth, width = size.num_hidden_layers, size.hidden_size // size.num_attention_heads
   heads = getattr(size, 'heads_per_layer', None) or [size.num_attention_heads] * depth
-  inner = getattr(size, 'intermediate_per_layer', None) or [size.intermediate_size] * depth
+  inner = getattr(size, 'intermediate_per_layer', None) or [intermediate_size] * depth
   return [(h, width, i) for h, i in zip(heads, inner, strict=True)]
 
 
@@ -131,6 +136,20 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       f'hidden_size={size.hidden_size} does not divide into '
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
+  check_widths(size)
+  unknown = [head for head in heads if head not in HEADS]
+  if unknown:
+    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  if length > size.max_position_embeddings:
+    # A lookup past the end of the table would give NaN instead of an error.
+    raise ValueError(
+      f'a sequence of {length} tokens is longer than '
+      f'max_position_embeddings={size.max_position_embeddings}'
+    )
+
+
+def check_widths(size: Any) -> None:
+  """Raises ValueError for lists of a shrunk model, see `widths`, that do not fit its layers."""
   for field, most in (
     ('heads_per_layer', size.num_attention_heads),
     ('intermediate_per_layer', 2**31),
@@ -145,15 +164,6 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       raise ValueError(
         f'{field}={numbers!r}: expected {depth} integers, one a layer, from 0 to {most}'
       )
-  unknown = [head for head in heads if head not in HEADS]
-  if unknown:
-    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
-  if length > size.max_position_embeddings:
-    # A lookup past the end of the table would give NaN instead of an error.
-    raise ValueError(
-      f'a sequence of {length} tokens is longer than '
-      f'max_position_embeddings={size.max_position_embeddings}'
-    )
 
 
 class Attention(nn.Module):

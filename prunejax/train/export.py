@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.compress import deep_compression, onnx_bert, shrink, sparse_file
+from prunejax.compress import deep_compression, onnx_bert, onnx_gpt2, shrink, sparse_file
 from prunejax.train import console, families, saved_model, specs
 
 
@@ -52,11 +52,16 @@ def shrunk(model: saved_model.Saved) -> tuple[dict, Any]:
   """Returns the leaves and the size of a model without its idle heads and inner neurons."""
   parts = saved_model.widths(model.size)
   leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in model.leaves.items()}
-  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], model.size.hidden_act)
+  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], saved_model.activation(model.size))
   size = copy.deepcopy(model.size)
   size.heads_per_layer, size.intermediate_per_layer = heads, inner
-  size.intermediate_size = max(*inner, 1)
+  _set_inner(size, max(*inner, 1))
   return leaves, size
+
+
+def _set_inner(size, inner):
+  """Sets the number of inner neurons of a model whose layers are alike."""
+  setattr(size, families.of_size(size).names['intermediate_size'], inner)
 
 
 def _hf(model, out, dtype):
@@ -67,7 +72,7 @@ def _hf(model, out, dtype):
     leaves = shrink.pad(model.leaves, parts[0][1], size.num_attention_heads, inner)
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
     size.heads_per_layer = size.intermediate_per_layer = None
-    size.intermediate_size = inner
+    _set_inner(size, inner)
     more = (
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
@@ -137,7 +142,11 @@ def _onnx(model, out, dtype):
   parts = saved_model.widths(model.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
-    onnx_bert.write(here, _arrays(model), parts, model.size.hidden_act, model.size.layer_norm_eps)
+    name, size = saved_model.activation(model.size), model.size
+    if size.model_type == 'gpt2':
+      onnx_gpt2.write(here, _arrays(model), parts, name, size.layer_norm_epsilon)
+    else:
+      onnx_bert.write(here, _arrays(model), parts, name, size.layer_norm_eps)
     files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 

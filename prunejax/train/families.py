@@ -37,6 +37,8 @@ class Family(NamedTuple):
     words: the module of its vocabularies.
     spelled: tokenizer -> arguments of `files.save` that describe the vocabulary.
     width: size -> width between the two maps of a feed-forward block.
+    widths: size -> [(heads, width of a head, inner neurons)] of each layer.
+    activation: the field of the activation.
   """
 
   module: Any
@@ -53,6 +55,8 @@ class Family(NamedTuple):
   words: Any
   spelled: Any
   width: Any
+  widths: Any
+  activation: str
 
 
 SIZE_KEYS = (
@@ -97,6 +101,8 @@ FAMILIES = {
       **wordpiece.settings(tokenizer),
     },
     width=lambda size: size.intermediate_size,
+    widths=bert.widths,
+    activation='hidden_act',
   ),
   'gpt2': Family(
     gpt2.Gpt2,
@@ -110,6 +116,7 @@ FAMILIES = {
       'layer_norm_epsilon',
       'initializer_range',
       *_GPT2_DROPOUT,
+      *bert.OWN,
     ),
     dropout=_GPT2_DROPOUT,
     heads=('lm',),
@@ -123,6 +130,8 @@ FAMILIES = {
       'added': bpe.added(tokenizer),
     },
     width=gpt2.inner_width,
+    widths=gpt2.widths,
+    activation='activation_function',
   ),
 }
 

@@ -71,16 +71,13 @@ def load(where) -> Saved:
 
 
 def widths(size) -> list[tuple[int, int, int]]:
-  """Returns (heads, width of a head, inner neurons) of each layer of a BERT.
+  """Returns (heads, width of a head, inner neurons) of each layer of a model."""
+  return families.of_size(size).widths(size)
 
-  Raises:
-    ValueError: the model is of another family.
-  """
-  if size.model_type != 'bert':
-    raise ValueError(
-      f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX'
-    )
-  return bert.widths(size)
+
+def activation(size) -> str:
+  """Returns the activation of a model, a key of `bert.ACTIVATIONS`."""
+  return bert.activation(getattr(size, families.of_size(size).activation))
 
 
 def _folder(folder, config, what):

@@ -256,27 +256,7 @@ def hf_name(path: str) -> str:
 
 def _shapes(size, heads):
   """{path: shape}; in a shrunk model each layer has its own."""
-  own = [field for field in bert.OWN if getattr(size, field, None) is not None]
-  if not own:
-    return convert.shapes(bert.Bert, size, heads)
-  plain = copy.deepcopy(size)
-  for field in own:
-    setattr(plain, field, None)
-  shapes = convert.shapes(bert.Bert, plain, heads)
-  for i, (heads_left, width, inner) in enumerate(bert.widths(size)):
-    layer, mixed, hidden = f'encoder/layer_{i}', heads_left * width, size.hidden_size
-    for name in ('query', 'key', 'value'):
-      shapes |= {
-        f'{layer}/attention/{name}/kernel': (hidden, mixed),
-        f'{layer}/attention/{name}/bias': (mixed,),
-      }
-    shapes |= {
-      f'{layer}/ffn/intermediate/kernel': (hidden, inner),
-      f'{layer}/ffn/intermediate/bias': (inner,),
-      f'{layer}/attention/output/kernel': (mixed, hidden),
-      f'{layer}/ffn/output/kernel': (inner, hidden),
-    }
-  return shapes
+  return convert.shapes(bert.Bert, size, heads, bert.widths(size))
 
 
 def _hf_shape(path, shape):

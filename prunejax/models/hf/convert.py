@@ -1,5 +1,6 @@
 """Steps between a Hugging Face folder and a tree of parameters that all models share."""
 
+import copy
 import functools
 import json
 import math
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from prunejax.models.bert import OWN
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 
@@ -154,22 +156,39 @@ def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[st
   return pieces
 
 
-def shapes(module: type, size: Any, heads: Sequence[str]) -> dict[str, tuple[int, ...]]:
-  """Returns {path: shape} of a Flax model. Only one layer is traced, since all are alike.
+def shapes(
+  module: type, size: Any, heads: Sequence[str], widths: Sequence[tuple[int, int, int]]
+) -> dict[str, tuple[int, ...]]:
+  """Returns {path: shape} of a Flax model. Only one layer is traced, and given its widths.
 
   Args:
     module: the Flax class, called with (size, heads, labels).
     size: a config of transformers.
     heads: names of heads.
+    widths: (heads, width of a head, inner neurons) of each layer.
   """
+  plain = copy.deepcopy(size)
+  for field in OWN:
+    if getattr(plain, field, None) is not None:
+      setattr(plain, field, None)
   one_layer = _one_layer_shapes(
-    module, type(size), size.to_json_string(), tuple(heads), size.num_labels
+    module, type(size), plain.to_json_string(), tuple(heads), size.num_labels
   )
-  return {
+  of_all = {
     path.replace('layer_0', f'layer_{i}'): shape
     for path, shape in one_layer.items()
     for i in range(size.num_hidden_layers if 'layer_0' in path else 1)
   }
+  for i, (count, width, inner) in enumerate(widths):
+    layer, mixed, hidden = f'encoder/layer_{i}', count * width, size.hidden_size
+    for name in ('query', 'key', 'value'):
+      of_all[f'{layer}/attention/{name}/kernel'] = (hidden, mixed)
+      of_all[f'{layer}/attention/{name}/bias'] = (mixed,)
+    of_all[f'{layer}/attention/output/kernel'] = (mixed, hidden)
+    of_all[f'{layer}/ffn/intermediate/kernel'] = (hidden, inner)
+    of_all[f'{layer}/ffn/intermediate/bias'] = (inner,)
+    of_all[f'{layer}/ffn/output/kernel'] = (inner, hidden)
+  return of_all
 
 
 # Cached: the models of a grid have one size, and a trace takes longer than reading a small file.

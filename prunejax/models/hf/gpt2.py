@@ -1,5 +1,7 @@
 """Reads and writes GPT-2 as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
 
+A shrunk model (`gpt2.widths`) is read and written too, but other programs cannot read its tensors.
+
 `MODULES` is the whole table of names, for both directions. Their `c_attn` is our query, key and
 value side by side. Their kernels are `[in, out]` as ours, except the classifier's. There is no
 table of shapes: a file must hold the leaves that `gpt2.Gpt2` has at the size in config.json.
@@ -216,7 +218,7 @@ def hf_name(path: str) -> str:
 
 
 def _shapes(size, heads):
-  return convert.shapes(gpt2.Gpt2, size, heads)
+  return convert.shapes(gpt2.Gpt2, size, heads, gpt2.widths(size))
 
 
 def _third(path):
