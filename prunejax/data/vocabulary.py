@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
-MAX_BYTES = 2**28  # of one file
+MAX_BYTES = 2**26  # of one file; the largest vocabularies of today take half of it
+MAX_JSON = 2**24  # of a JSON file that holds no vocabulary
 FILES = ('tokenizer.json', 'vocab.txt', 'vocab.json')  # the first that exists is read
 FLAGS = ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')
 ROLES = ('unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token', 'bos_token', 'eos_token')
@@ -91,6 +92,8 @@ def _read(path):
   try:
     model = content['model']
     model['type'] = model.get('type', 'BPE' if 'merges' in model else 'WordPiece')
+    if model['type'] not in ('BPE', 'WordPiece'):
+      raise ValueError(f'a {model["type"]} model, expected WordPiece or BPE')
     stored = dict(model.pop('vocab'))
     merges = model.pop('merges') if model['type'] == 'BPE' else None
     tokens = [_token(token, token['id']) for token in content.pop('added_tokens', None) or ()]
@@ -175,7 +178,7 @@ def _token(token, i):
   """One added token with all flags."""
   plain = {'id': i, 'content': token['content']}
   plain |= {flag: token.get(flag, flag == 'normalized') for flag in FLAGS}
-  valid = type(i) is int and i >= 0 and isinstance(plain['content'], str)
+  valid = type(i) is int and i >= 0 and isinstance(plain['content'], str) and plain['content']
   if not valid or not all(isinstance(plain[flag], bool) for flag in FLAGS):
     raise ValueError(f'the added token {token!r} with the id {i!r}')
   return plain
@@ -210,10 +213,19 @@ def _agree(vocabulary, other):
 
 
 def add(tokenizer: Tokenizer, tokens: Sequence[Mapping[str, Any]]):
-  """Adds tokens, see `Vocabulary.added`, to a tokenizer in the order of their ids."""
+  """Adds tokens, see `Vocabulary.added`, to a tokenizer in the order of their ids.
+
+  Raises:
+    ValueError: a token that is a piece of another id.
+  """
   for token in tokens:
     flags = {flag: token[flag] for flag in FLAGS}
     tokenizer.add_tokens([AddedToken(token['content'], **flags)])
+    if tokenizer.token_to_id(token['content']) != token['id']:
+      raise ValueError(
+        f'the added token {token["content"]!r} has the id {token["id"]}, and is the piece'
+        f' {tokenizer.token_to_id(token["content"])} already'
+      )
 
 
 def added(tokenizer: Tokenizer) -> list[dict[str, Any]]:
@@ -240,17 +252,17 @@ def ordered(ids: dict[str, int], path: pathlib.Path) -> list[str]:
 
 
 def _optional(path):
-  return read_json(path) if path.is_file() else {}
+  return read_json(path, MAX_JSON) if path.is_file() else {}
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a JSON object.
+def read_json(path: pathlib.Path, most: int | None = None) -> dict[str, Any]:
+  """Reads a JSON object of at most `most` bytes, None for `MAX_BYTES`.
 
   Raises:
     FileNotFoundError: it is missing. ValueError: it is too large, damaged, or holds something else.
   """
   try:
-    value = json.loads(read_text(path))
+    value = json.loads(read_text(path, most))
   except (ValueError, RecursionError) as error:
     if isinstance(error, json.JSONDecodeError | RecursionError):
       raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
@@ -260,8 +272,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   return value
 
 
-def read_text(path: pathlib.Path) -> str:
-  """Reads UTF-8 text. The kind and the size of the file are checked before its bytes are read.
+def read_text(path: pathlib.Path, most: int | None = None) -> str:
+  """Reads UTF-8 text of at most `most` bytes, None for `MAX_BYTES`.
+
+  The kind and the size of the file are checked before its bytes are read.
 
   Raises:
     FileNotFoundError: it is missing. ValueError: it is too large, no regular file, or not UTF-8.
@@ -271,8 +285,9 @@ def read_text(path: pathlib.Path) -> str:
   if not path.is_file():  # a device, such as /dev/zero, has no end
     raise ValueError(f'{str(path)!r} is no regular file')
   size = path.stat().st_size
-  if size > MAX_BYTES:
-    raise ValueError(f'{str(path)!r} has {size} bytes: expected at most {MAX_BYTES}')
+  most = MAX_BYTES if most is None else most
+  if size > most:
+    raise ValueError(f'{str(path)!r} has {size} bytes: expected at most {most}')
   try:
     return path.read_bytes().decode('utf-8')
   except UnicodeDecodeError as error:

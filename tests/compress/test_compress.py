@@ -212,3 +212,9 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match=message) as error:
       call()
     assert '\n' not in str(error.value)
+
+
+def test_weights_that_come_to_share_the_value_zero_are_counted():
+  with pytest.warns(UserWarning, match="4 weights of 'w' that are not 0 share the value 0"):
+    data = deep_compression.encode({'w': np.float32([[-1, 1], [-2, 2]])}, bits=1)
+  assert not deep_compression.decode(data)['w'].any()

@@ -146,6 +146,8 @@ def test_added_tokens_of_gpt2_are_that_of_transformers_and_survive(tmp_path):
     ('added_tokens.json', {'new': 300}, r'added tokens, \[300\], do not go on'),
     ('added_tokens.json', {'new': 1}, r"added tokens, \['new'\], do not go on"),
     ('added_tokens.json', {'new': '61'}, 'added token'),
+    ('added_tokens.json', {'': 61}, 'added token'),
+    ('added_tokens.json', {PIECES[9]: 61}, 'has the id 61, and is the piece 9 already'),
     ('special_tokens_map.json', {'additional_special_tokens': [3]}, 'expected names'),
     ('vocab.txt', 'a\nb\n', '61 pieces and vocab.txt beside it has 2'),
   ],
@@ -181,6 +183,14 @@ def test_a_tokenizer_json_that_is_not_berts_is_refused(part, value, words, folde
   with pytest.raises(ValueError, match=words) as error:
     wordpiece.load(folder)
   assert str(folder) in str(error.value)
+
+
+def test_a_tokenizer_of_a_third_kind_is_named(folder):
+  rules = {'model': {'type': 'Unigram', 'vocab': [['a', -1.5]]}}
+  (folder / 'tokenizer.json').write_text(json.dumps(rules))
+  for read in (wordpiece.load, bpe.load, hf_folder.read_vocab):
+    with pytest.raises(ValueError, match='a Unigram model, expected WordPiece or BPE'):
+      read(folder)
 
 
 def test_devices_are_no_vocabulary():

@@ -61,7 +61,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     CheckpointError: the file is too large, no regular file, no JSON, or holds something else.
   """
   try:
-    return vocabulary.read_json(path)
+    return vocabulary.read_json(path, vocabulary.MAX_JSON)
   except (OSError, ValueError) as error:
     raise CheckpointError(str(error)) from error
 
