@@ -57,10 +57,12 @@ def from_parts(
       f'a vocabulary of {len(ids)} pieces lacks letters for {len(missing)} of the 256 bytes: '
       f'{EXPECTED}'
     )
-  try:
-    model = models.BPE(ids, [tuple(pair) for pair in merges])
-  except Exception as error:  # tokenizers raises plain Exception
-    raise ValueError(f'merges that do not fit {len(ids)} pieces: {error}') from error
+  merges = [tuple(pair) for pair in merges]
+  # The library ends the process on a merge that gives no piece.
+  wrong = [f'{a!r} {b!r}' for a, b in merges if not (a and b and {a, b, a + b} <= ids.keys())]
+  if wrong:
+    raise ValueError(f'merges that do not fit {len(ids)} pieces: {", ".join(wrong[:4])!s:.300}')
+  model = models.BPE(ids, merges)
   return _with_byte_level(Tokenizer(model), added)
 
 
@@ -89,7 +91,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
   if stored.merges is None:
     raise ValueError(f'{str(where)!r} is no BPE vocabulary, it has no merges: {EXPECTED}')
   if end not in (None, END):
-    raise ValueError(f'{str(where)!r}: tokenizer_config.json has eos_token={end!r}: {EXPECTED}')
+    raise ValueError(
+      f'{str(where)!r}: tokenizer_config.json has eos_token={end!r:.200}: {EXPECTED}'
+    )
   if stored.settings.get('add_prefix_space') or stored.settings.get('add_bos_token'):
     raise ValueError(
       f'{str(where)!r}: tokenizer_config.json has add_prefix_space or add_bos_token: {EXPECTED}'
@@ -104,20 +108,19 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def _check_rules(rules):
   """Raises ValueError for a tokenizer.json that is not GPT-2's; {} passes."""
   splitter = rules.get('pre_tokenizer') or {}
-  bytewise = isinstance(splitter, dict) and splitter.get('type') == 'ByteLevel'
+  bytewise = splitter.get('type') == 'ByteLevel'
   after = rules.get('post_processor') or {'type': 'ByteLevel'}
   if rules and (
     not bytewise or splitter.get('add_prefix_space') or not splitter.get('use_regex', True)
   ):
     raise ValueError(f'it is not byte-level BPE: {EXPECTED}')
   if rules.get('normalizer'):
-    name = dict(rules['normalizer']).get('type')
-    raise ValueError(f'it has the normalizer {name}: {EXPECTED}')
-  if not isinstance(after, dict) or (after.get('type') != 'ByteLevel' and _adds(after)):
+    raise ValueError(f'it has the normalizer {rules["normalizer"].get("type")!r:.200}: {EXPECTED}')
+  if after.get('type') != 'ByteLevel' and _adds(after):
     raise ValueError(f'it has the post_processor {after!r:.200}: {EXPECTED}')
   for name, known in MODEL.items() if rules else ():
     if rules['model'].get(name, known[0]) not in known:
-      raise ValueError(f'its model has {name}={rules["model"][name]!r}: {EXPECTED}')
+      raise ValueError(f'its model has {name}={rules["model"][name]!r:.200}: {EXPECTED}')
 
 
 def _adds(after):

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 MAX_BYTES = 2**26  # of one file; the largest vocabularies of today take half of it
 MAX_JSON = 2**24  # of a JSON file that holds no vocabulary
 FILES = ('tokenizer.json', 'vocab.txt', 'vocab.json')  # the first that exists is read
+PARTS = ('normalizer', 'pre_tokenizer', 'post_processor')  # of tokenizer.json
 FLAGS = ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')
 ROLES = ('unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token', 'bos_token', 'eos_token')
 
@@ -99,8 +100,11 @@ def _read(path):
     tokens = [_token(token, token['id']) for token in content.pop('added_tokens', None) or ()]
     if merges is not None:
       merges = [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in merges]
-      if any(len(pair) != 2 for pair in merges):
+      if any(len(pair) != 2 or not all(isinstance(p, str) for p in pair) for pair in merges):
         raise ValueError('a merge does not have two pieces')
+    parts = [name for name in PARTS if not isinstance(content.get(name), dict | None)]
+    if parts:
+      raise ValueError(f'{parts[0]} is {content[parts[0]]!r:.200}, expected an object')
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise ValueError(
       f'{str(path)!r} cannot be read as a vocabulary: it is no tokenizer.json ({error!r})'
@@ -168,9 +172,11 @@ def _special(settings, where):
   """Names of special tokens beside those with a role."""
   names = settings.get('additional_special_tokens') or settings.get('extra_special_tokens') or ()
   names = list(names.values()) if isinstance(names, dict) else names
+  if not isinstance(names, list | tuple):
+    names = [None]
   names = [name.get('content') if isinstance(name, dict) else name for name in names]
-  if not all(isinstance(name, str) for name in names):
-    raise ValueError(f'{str(where)!r}: additional_special_tokens={names!r}: expected names')
+  if not all(isinstance(name, str) and name for name in names):
+    raise ValueError(f'{str(where)!r}: additional_special_tokens={names!r:.200}: expected names')
   return names
 
 
@@ -180,7 +186,7 @@ def _token(token, i):
   plain |= {flag: token.get(flag, flag == 'normalized') for flag in FLAGS}
   valid = type(i) is int and i >= 0 and isinstance(plain['content'], str) and plain['content']
   if not valid or not all(isinstance(plain[flag], bool) for flag in FLAGS):
-    raise ValueError(f'the added token {token!r} with the id {i!r}')
+    raise ValueError(f'the added token {token!r:.200} with the id {i!r:.50}')
   return plain
 
 
@@ -195,8 +201,8 @@ def _ordered(tokens, pieces, path):
   ]
   if wrong or beyond != list(range(len(pieces), len(pieces) + len(beyond))):
     raise ValueError(
-      f'{str(path)!r}: the ids of added tokens, {beyond or wrong!r}, do not go on from those of'
-      f' {len(pieces)} pieces'
+      f'{str(path)!r}: the ids of added tokens, {(beyond or wrong)!r:.200}, do not go on from those'
+      f' of {len(pieces)} pieces'
     )
   return tokens
 

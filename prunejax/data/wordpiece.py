@@ -122,16 +122,16 @@ def _settings(settings, where):
   """Arguments of `from_vocab` from tokenizer_config.json; settings that are not there are left."""
   for name, known in SETTINGS.items():
     if settings.get(name, known[0]) not in known:
-      raise ValueError(f'{where!r} has {name}={settings[name]!r}: expected {known[0]!r}')
+      raise ValueError(f'{where!r} has {name}={settings[name]!r:.200}: expected {known[0]!r}')
   for name, piece in ROLES.items():
     if vocabulary.role(settings, name) not in (None, piece):
-      raise ValueError(f'{where!r} has {name}={settings[name]!r}: expected {piece!r}')
+      raise ValueError(f'{where!r} has {name}={settings[name]!r:.200}: expected {piece!r}')
   how = {}
   for name, (argument, values) in NORMALIZER.items():
     if name in settings:
       if not any(settings[name] is value for value in values):
         raise ValueError(
-          f'{where!r} has {name}={settings[name]!r}: expected true or false'
+          f'{where!r} has {name}={settings[name]!r:.200}: expected true or false'
           + (' or null' if None in values else '')
         )
       how[argument] = settings[name]
@@ -146,18 +146,17 @@ def _rules(rules, where):
     (normalizer, 'normalizer', 'BertNormalizer'),
     (splitter, 'pre_tokenizer', 'BertPreTokenizer'),
   ):
-    if not isinstance(part, dict) or part.get('type') != known:
+    if part.get('type') != known:
       raise ValueError(f'{where!r} has the {name} {rules.get(name)!r:.200}: expected {known}')
   for name, known in MODEL.items():
     if rules['model'].get(name, known[0]) not in known:
       raise ValueError(
-        f'{where!r} has {name}={rules["model"][name]!r} in its model: expected {known[0]!r}'
+        f'{where!r} has {name}={rules["model"][name]!r:.200} in its model: expected {known[0]!r}'
       )
-  single = after.get('single') if isinstance(after, dict) else None
-  around = json.dumps(single) if single else ''
-  expected = ('[CLS]', '"A"', '[SEP]')
-  places = [around.find(word) for word in expected]
-  wrapped = len(single or ()) == 3 and -1 < places[0] < places[1] < places[2]
+  single = after.get('single')
+  places = [json.dumps(single).find(word) for word in ('[CLS]', '"A"', '[SEP]')]
+  three = isinstance(single, list) and len(single) == 3
+  wrapped = three and -1 < places[0] < places[1] < places[2]
   if after and not wrapped and after.get('type') != 'BertProcessing':
     raise ValueError(
       f'{where!r} has the post_processor {after!r:.200}: expected one that adds [CLS] and [SEP]'

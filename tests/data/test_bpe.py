@@ -110,7 +110,7 @@ def test_a_damaged_vocabulary_is_named(spoil, words, folder):
   [
     ({'pre_tokenizer': {'type': 'BertPreTokenizer'}}, 'is not byte-level BPE'),
     ({'pre_tokenizer': {'type': 'ByteLevel', 'add_prefix_space': True}}, 'is not byte-level BPE'),
-    ({'normalizer': {'type': 'Lowercase'}}, 'normalizer Lowercase'),
+    ({'normalizer': {'type': 'Lowercase'}}, "normalizer 'Lowercase'"),
     ({'model': {'type': 'BPE', 'vocab': {}}}, 'merges'),
     ({'model': 3}, 'it is no tokenizer.json'),
   ],

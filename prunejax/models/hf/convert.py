@@ -49,7 +49,9 @@ def read_size(
   path = pathlib.Path(folder) / 'config.json'
   raw = hf_folder.read_config(folder)
   if raw.get('model_type', model_type) != model_type:
-    raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
+    raise CheckpointError(
+      f'{path} is of model_type {raw["model_type"]!r:.200}: expected "{model_type}"'
+    )
   if raw.get('architectures') and not set(raw['architectures']) & set(classes):
     raise CheckpointError(
       f'{path} is of a {raw["architectures"][0]}: expected one of {", ".join(sorted(classes))}'
@@ -57,16 +59,16 @@ def read_size(
   labels = raw.get('num_labels')
   if labels is not None and not (type(labels) is int and 0 <= labels <= MAX_LABELS):
     raise CheckpointError(
-      f'{path} has num_labels={labels!r}: expected an integer from 0 to {MAX_LABELS}'
+      f'{path} has num_labels={labels!r:.200}: expected an integer from 0 to {MAX_LABELS}'
     )
   _check_labels(raw, path)
   for key, value in required.items():
     if raw.get(key, value) != value:
-      raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {value!r}')
+      raise CheckpointError(f'{path} has {key}={raw[key]!r:.200}: expected {value!r}')
   try:
     return config.from_dict(raw)
   except Exception as error:  # its validators raise exceptions of their own, without a common base
-    why = ' '.join(str(error).split())
+    why = ' '.join(str(error).split())[:300]
     raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
 
 
@@ -122,7 +124,7 @@ def check_size(
     else:
       valid, expected = number and 0 <= value < 1, 'a number from 0 to below 1'
     if not valid:
-      raise CheckpointError(f'{where} has {key}={value!r}: expected {expected}')
+      raise CheckpointError(f'{where} has {key}={value!r:.200}: expected {expected}')
 
 
 def check_dtype(dtype: str) -> None:

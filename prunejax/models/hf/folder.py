@@ -47,10 +47,10 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   config = read_json(path)
   model_type, classes = config.get('model_type'), config.get('architectures')
   if not isinstance(model_type, str | None):
-    raise CheckpointError(f'{path} has model_type={model_type!r}: expected a string')
+    raise CheckpointError(f'{path} has model_type={model_type!r:.200}: expected a string')
   named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
   if classes is not None and not named:
-    raise CheckpointError(f'{path} has architectures={classes!r}: expected a list of names')
+    raise CheckpointError(f'{path} has architectures={classes!r:.200}: expected a list of names')
   return config
 
 
