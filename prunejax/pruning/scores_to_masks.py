@@ -4,12 +4,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jax_core
 
 from prunejax.pruning import placement, selection
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
+from prunejax.pruning.structures.local import PRUNED_BEFORE
 from prunejax.pruning.types import Allocation, Structure, Units
 
 # Operations that cost less to repeat than their results cost to store.
@@ -18,6 +20,7 @@ _CHEAP = frozenset(
   ' lt le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit'
   ' add_any'.split()
 )
+_FLOOR = np.nextafter(PRUNED_BEFORE, np.float32(0))
 
 
 class Selected(NamedTuple):
@@ -27,11 +30,13 @@ class Selected(NamedTuple):
     masks: {path: bool, shaped like the scores}.
     units: {unit name: bool units kept}.
     nan: {path: bool scalar, True if a score of the leaf is NaN}.
+    invalid: {path: bool scalar, True if the allocation has no answer for the leaf}.
   """
 
   masks: dict[str, Any]
   units: dict[str, Any]
   nan: dict[str, Any]
+  invalid: dict[str, Any]
 
 
 def select_masks(
@@ -58,7 +63,7 @@ def select_masks(
 
 
 def select(
-  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=()
+  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=(), before=None
 ) -> Selected:
   """Computes masks for scores that are read again and again rather than stored.
 
@@ -70,19 +75,22 @@ def select(
     old: the masks so far, {path: bool}. Of scores of 0.0, those of weights kept so far rank above
       those of weights that are pruned already.
     stacked: see `select_masks`.
+    before: {path: bool}, True for a weight that ranks below all others. A unit ranks so if all that
+      it would remove does.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
   stacked = frozenset(stacked)
 
-  def masks_of(sources, sparsity, old):
+  def masks_of(sources, sparsity, old, before):
     read = scores._replace(sources=sources)
     if structure.single:
+      read = read if before is None else _below(read, before)
       return _select_weights(read, sparsity, allocation, old, stacked)
-    return _select_units(read, sparsity, allocation, structure, old, stacked)
+    return _select_units(read, sparsity, allocation, structure, old, stacked, before)
 
   example = scores.read(scores.sources)
-  return placement.automatic(masks_of, example, scores.sources, sparsity, old)
+  return placement.automatic(masks_of, example, scores.sources, sparsity, old, before)
 
 
 def pooled_units(scores: dict, structure: Structure, stacked=frozenset()) -> Units:
@@ -121,20 +129,81 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   shapes = {name: score.shape for name, score in example.items()}
   allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
   if _are_masks(allocated):
-    return Selected(allocated, allocated, _nan(scores.read(scores.sources)))
-  masks, nan = selection.select(scores, _counts(allocated, example, stacked), old)
-  return Selected(masks, masks, nan)
+    nan = _nan(scores.read(scores.sources))
+    return Selected(allocated, allocated, nan, _invalid({}, example))
+  counts = _counts(allocated, example, stacked)
+  masks, nan = selection.select(scores, _not_negative(counts), old)
+  return Selected(masks, masks, nan, _invalid(counts, example))
 
 
-def _select_units(scores, sparsity, allocation, structure, old, stacked) -> Selected:
+def _select_units(scores, sparsity, allocation, structure, old, stacked, before) -> Selected:
   """Units are pooled and stored."""
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
-  units = pooled_units(ranked, structure, stacked)
-  kept = allocation.allocate(units, sparsity)
+  if before is None:
+    units = pooled_units(ranked, structure, stacked)
+  else:
+    ranked, units = _pooled_below(ranked, before, structure, stacked)
+  kept, invalid = allocation.allocate(units, sparsity), {}
   if not _are_masks(kept):
-    kept = selection.select(units.read, _counts(kept, units.scores, units.stacked)).masks
-  return Selected(structure.expand(kept, ranked), kept, _nan(read))
+    counts = _counts(kept, units.scores, units.stacked)
+    kept, invalid = selection.select(units.read, _not_negative(counts)).masks, counts
+  leaf_invalid = _invalid(invalid, units.scores)
+  if structure.members is not None:
+    members = structure.members({name: score.shape for name, score in read.items()})
+    leaf_invalid = {
+      name: leaf_invalid[unit] for unit, (names, _) in members.items() for name in names
+    }
+    leaf_invalid = {name: leaf_invalid[name] for name in read}
+  return Selected(structure.expand(kept, ranked), kept, _nan(read), leaf_invalid)
+
+
+def _below(scores: Scores, before: dict) -> Scores:
+  """Scores in which those of the weights `before` are -inf, and no other is."""
+
+  def read(sources):
+    scores_of, before = sources
+    return {
+      name: _lowered(score, before[name], -jnp.inf)
+      for name, score in scores.read(scores_of).items()
+    }
+
+  return Scores(read, (scores.sources, before))
+
+
+def _lowered(score, before, value):
+  """Float32 scores with `value` where `before` is set, and all others above; NaN stays."""
+  score = jnp.maximum(score.astype(jnp.float32), _FLOOR)
+  return jnp.where(before & (score == score), jnp.float32(value), score)
+
+
+def _pooled_below(scores, before, structure, stacked) -> tuple[dict, Units]:
+  """Scores and units in which the weights `before` rank below all others and weigh nothing."""
+  # A structure that removes a part of each unit ranks inside it: it has to see the lowest scores.
+  value = PRUNED_BEFORE if structure.cost < 1 else -0.0
+  scores = {name: _lowered(score, before[name], value) for name, score in scores.items()}
+  units = pooled_units(scores, structure, stacked)
+  some_left = structure.pool({name: jnp.where(gone, -0.0, 1.0) for name, gone in before.items()})
+  lowered = {
+    name: _lowered(score, some_left[name] == 0, -jnp.inf) for name, score in units.scores.items()
+  }
+  return scores, units._replace(scores=lowered, read=selection.plain(lowered))
+
+
+def _not_negative(counts: dict) -> dict:
+  is_wide = lambda count: isinstance(count, selection.counts.Wide)
+  return {
+    names: count if is_wide(count) else jnp.maximum(count, 0) for names, count in counts.items()
+  }
+
+
+def _invalid(counts: dict, names) -> dict:
+  """{name: bool scalar, True if the allocation gave a count below 0}."""
+  flags = dict.fromkeys(names, jnp.zeros((), bool))
+  for group, count in counts.items():
+    if not isinstance(count, selection.counts.Wide):
+      flags |= dict.fromkeys(group, jnp.any(count < 0))
+  return flags
 
 
 def _are_masks(allocated) -> bool:

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import placement
+from prunejax.pruning import paths, placement
 from prunejax.train import (
   checkpoint,
   console,
@@ -148,7 +148,7 @@ def single(
   step = engines[key]
 
   def sparsity(state):
-    masks = prunejax.get_masks(state['opt_state'], state['params'])
+    masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
     return [prunejax.masks.sparsity(masks, run.recipe.where)['total']]
 
   return Engine(
@@ -299,7 +299,7 @@ def finish(
   """
   recipe, source = run.recipe, run.source
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   log.write(recipe.steps, 'eval', metrics)
   params = jax.tree.map(placement.on_host, functions.view(state['params'], masks))
   kept = {'model': params} if recipe.keep_model else {}
@@ -312,7 +312,7 @@ def finish(
     )
   result = {
     'metrics': metrics,
-    'sparsity': prunejax.masks.sparsity(params, recipe.where)['total'],
+    'sparsity': _zeros(params, recipe.where),
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': recipe.steps,
@@ -322,6 +322,14 @@ def finish(
     workdir.finish(run.folder, result)
   distributed.together('finished')
   return result
+
+
+def _zeros(params, where) -> float:
+  """The share of zeros in the leaves that `where` matches; 0.0 where a model has no such leaf."""
+  chosen = paths.matches(where)
+  if not any(chosen(name, leaf) for name, leaf in paths.named_leaves(params).items()):
+    return 0.0
+  return prunejax.masks.sparsity(params, where)['total']
 
 
 def _restored(engine, manager, saves, live, clock, title, say):

@@ -100,7 +100,7 @@ def _checkpoint(config, folder):
   manager.close()
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   params, step = functions.view(state['params'], masks), int(state['step'])
   return Saved(
     params,

@@ -131,6 +131,7 @@ def regrow(
     needs=frozenset().union(*(part.needs for part in parts)),
     single_weights=True,
     dense_gradient=grow.dense_gradient,
+    revives=True,
   )
 
 

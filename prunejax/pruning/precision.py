@@ -1,0 +1,25 @@
+"""Numbers that decide counts and steps must not be rounded to the type of the weights."""
+
+import jax.numpy as jnp
+
+
+def refuse_half(origin: str, key: str, value):
+  """Refuses a number of less than float32, in which 0.9 is 0.8984 and step 10,001 is 9,984.
+
+  Args:
+    origin: the name of the caller, for the error.
+    key: the name of the argument, for the error.
+    value: a number or an array. It may be traced.
+
+  Raises:
+    ValueError: `value` is a bfloat16, a float16 or smaller.
+  """
+  dtype = getattr(value, 'dtype', None)
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits >= 32:
+    return
+  rounded = float(jnp.asarray(0.9, dtype))
+  raise ValueError(
+    f'{origin}: {key} is {jnp.dtype(dtype).name}, which rounds 0.9 to {rounded:.4f};'
+    ' a float32 is needed. optax.inject_hyperparams gives numbers the type of the weights:'
+    ' prunejax.inject_hyperparams keeps them float32'
+  )
