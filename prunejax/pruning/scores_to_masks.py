@@ -1,5 +1,6 @@
 """From a criterion's scores to masks: pool, allocate, select, expand."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,19 +47,33 @@ def select_masks(
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   stacked=(),
+  undivided: str | Sequence[str] = (),
 ) -> dict[str, jax.Array]:
   """Computes masks for scores at a sparsity.
 
   Args:
     scores: {path: scores}, higher is kept.
-    sparsity: the fraction removed, in [0, 1); may be traced.
+    sparsity: the fraction removed, in [0, 1). It may be traced; a traced value is not checked.
     allocation: who pays; default `uniform()`.
     structure: what goes together; default `unstructured()`.
     stacked: paths of leaves that hold one layer in each slice of axis 0; each slice is cut alone.
+    undivided: as in `prune_transform`.
 
   Returns:
     {path: bool}, True = kept.
+
+  Raises:
+    ValueError: a sparsity that is known is out of range; or leaves may be divided.
   """
+  most = 1.0 if structure is None else structure.cost
+  reads_sparsity = allocation is None or allocation.reads_sparsity
+  if reads_sparsity and not isinstance(sparsity, jax.core.Tracer):
+    if not 0 <= float(sparsity) <= np.float32(most):
+      raise ValueError(
+        f'select_masks: sparsity={float(sparsity)} is outside of [0, {most}], what this structure'
+        ' can remove; it is the fraction removed, so 90 % is 0.9'
+      )
+  placement.check_undivided(scores, undivided, 'select_masks')
   return select(selection.plain(scores), sparsity, allocation, structure, stacked=stacked).masks
 
 

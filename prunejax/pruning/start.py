@@ -31,18 +31,19 @@ def masks_at_start(masks, chosen, origin: str):
       raise ValueError(
         f'{origin}: masks={masks!r}; accepted: {ZEROS!r}, or masks shaped like params'
       )
-    return from_zeros(chosen, origin)
+    return from_zeros(chosen, origin, stacklevel=4)
   given = named_leaves(masks, is_leaf=is_hole)
   leaves = {name: _mask(name, given, p, origin) for name, p in named_leaves(chosen).items()}
   return jax.tree.unflatten(jax.tree.structure(chosen), leaves.values())
 
 
-def from_zeros(chosen, origin: str):
+def from_zeros(chosen, origin: str, stacklevel: int = 3):
   """Returns masks of the weights that are not 0; a leaf that is zero throughout gives a warning.
 
   Args:
     chosen: params with `optax.MaskedNode` where nothing is held.
     origin: the name of the caller, for errors.
+    stacklevel: of the warning.
 
   Raises:
     ValueError: a leaf has a shape but no values.
@@ -58,7 +59,7 @@ def from_zeros(chosen, origin: str):
       warnings.warn(
         f'{origin}: {name!r} is zero throughout and will stay so; leave it out with where= if'
         ' it is only new',
-        stacklevel=3,
+        stacklevel=stacklevel,
       )
   return jax.tree.map(lambda p: p != 0, chosen)
 

@@ -3,7 +3,7 @@
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import faults, schedules, scores_to_masks, start
+from prunejax.pruning import faults, placement, schedules, scores_to_masks, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
@@ -39,6 +39,7 @@ def prune_transform(
   zero_pruned: bool = True,
   masks: Any = None,
   hold: bool = False,
+  undivided: str | Sequence[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a link that prunes. It must be the last link of its chain, since its update is final.
 
@@ -73,6 +74,9 @@ def prune_transform(
       a schedule that only rises they stay at 0. A criterion that says which weights come back
       (`regrow`, `rigl`, `sparse_evolution`) starts from these masks and may move them.
     hold: True: weights that `masks` prunes stay at 0 under every schedule and criterion.
+    undivided: inside `jax.shard_map` or `jax.pmap`, names of mesh axes along which every device has
+      whole leaves, as copies or as models of their own. Leaves that such an axis divides are
+      refused, since each device would rank its part alone. Under `jax.jit` nothing is to be said.
 
   Returns:
     An optax transformation. Its `update` takes the extra arguments that `criterion.needs` names.
@@ -81,7 +85,7 @@ def prune_transform(
     ValueError: an argument is of the wrong kind; the schedule asks for more than the structure can
       remove; or `when` ends before the schedule does. From `init`: `where` matches no leaf, a leaf
       does not fit the structure, the allocation or `masks`, or the schedule returns no single
-      number. From `update`: an argument is missing.
+      number. From `update`: an argument is missing, or leaves may be divided, see `undivided`.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
@@ -117,6 +121,7 @@ def prune_transform(
     _check_state(state, params, criterion, where, origin, ranks_below)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
+    placement.check_undivided((weights, state.prune_mask), undivided, origin)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     chosen = treedef.unflatten(
       [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
@@ -273,14 +278,37 @@ def gradient_from_updates(
   serves callers that cannot pass `grad=`, such as Flax's TrainState.
 
   Args:
-    inner: the whole chain, whose first link takes raw gradients.
+    inner: the whole chain, whose first link takes raw gradients. Around a pruning link alone the
+      incoming updates would be the steps of the optimizer before it.
+
+  Raises:
+    ValueError: from `init`, `inner` is nothing but links that prune.
   """
   inner = optax.with_extra_args_support(inner)
+
+  def init(params):
+    state = inner.init(params)
+    if _only_prunes(state):
+      raise ValueError(
+        'gradient_from_updates: the updates that reach a pruning link are steps of the optimizer'
+        ' before it, not gradients; put it around the whole chain, as in'
+        ' gradient_from_updates(optax.chain(optax.adam(1e-3), prune_transform(...)))'
+      )
+    return state
 
   def update(updates, state, params=None, **extra):
     return inner.update(updates, state, params, **{**extra, 'grad': updates})
 
-  return optax.GradientTransformationExtraArgs(inner.init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _only_prunes(state) -> bool:
+  """True for the state of a pruning link, or of a chain of such links alone."""
+  if isinstance(state, PruneState):
+    return True
+  if hasattr(state, 'inner_state'):  # optax.inject_hyperparams, optax.masked
+    return _only_prunes(state.inner_state)
+  return type(state) is tuple and bool(state) and all(map(_only_prunes, state))
 
 
 def _sparsity(schedule, step) -> jax.Array:

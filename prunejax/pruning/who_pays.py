@@ -53,6 +53,7 @@ def who_pays(
   where='.*',
   grad=None,
   masks=None,
+  hold: bool = False,
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -66,6 +67,7 @@ def who_pays(
     where: as in `prune_transform`.
     grad: the raw gradient, where the criterion needs it.
     masks: what is pruned already, as in `prune_transform`.
+    hold: as in `prune_transform`.
     **extra: the other extra arguments of `tx.update` that the criterion needs.
 
   Returns:
@@ -86,7 +88,7 @@ def who_pays(
   chosen = select(params, where, origin='who_pays')
   grad = aligned(grad, chosen)
   first = start.masks_at_start(masks, chosen, 'who_pays')
-  ranks_below = masks is not None and not criterion.revives
+  ranks_below = masks is not None and (hold or not criterion.revives)
 
   @jax.jit
   def plan(chosen, grad, params, first):

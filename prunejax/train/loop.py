@@ -54,7 +54,7 @@ class Engine(NamedTuple):
   start: Callable  # iterable of (place, its first state) -> state
   member: Callable  # (state, place) -> the state of one
   sparsity: Callable  # state -> [sparsity of each place]
-  nan_scores: Callable  # (opt_state, place) -> {leaf: step}, see prunejax.nan_scores
+  faults: Callable  # (opt_state, place) -> {leaf: (step, reason)}, see prunejax.faults
   shapes: Any  # of the state
   shardings: Any  # of the state
   alone: Any  # shardings of the state of one
@@ -110,7 +110,7 @@ def train(
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved))
+  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned))
   functions = program.build(resolved, source, data, run.tx, compiled)
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
@@ -158,7 +158,7 @@ def single(
     start=lambda first_states: next(first_states)[1],
     member=lambda state, place: state,
     sparsity=sparsity,
-    nan_scores=lambda opt_state, place: prunejax.nan_scores(opt_state),
+    faults=lambda opt_state, place: prunejax.faults(opt_state),
     shapes=abstract,
     shardings=shardings,
     alone=shardings,
@@ -353,9 +353,11 @@ def _first_states(engine, functions, live, first_state, say):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
+    for name, share in run.source.pruned.items():
+      say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      who_pays.report(run.recipe, functions, state['params'], batch, run.folder, say)
+      who_pays.report(run, functions, state['params'], batch, say)
     yield place, state
 
 
@@ -397,7 +399,7 @@ def _failures(pending, live, history, at, opt_state, engine):
   for place in live:
     column = {name: values[:, place] for name, values in table.items()}
     try:
-      finite.check_finite(column, at, engine.nan_scores(opt_state, place))
+      finite.check_finite(column, at, engine.faults(opt_state, place))
       history[place].append(column)
     except FloatingPointError as error:
       failed.append((place, error))

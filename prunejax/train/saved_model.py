@@ -90,8 +90,8 @@ def _checkpoint(config, folder):
   if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
   resolved = recipe.resolve(config)
-  tx = optimizer.make(resolved)
   source, data = program.read_inputs(resolved)
+  tx = optimizer.make(resolved, source.pruned)
   functions = program.build(resolved, source, data, tx)
   abstract = program.abstract_state(resolved, functions, tx)
   shardings = sharding.shard(abstract, sharding.make_mesh(), ())
