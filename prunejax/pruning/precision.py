@@ -1,6 +1,7 @@
 """Numbers that decide counts and steps must not be rounded to the type of the weights."""
 
 import jax.numpy as jnp
+import numpy as np
 
 
 def refuse_half(origin: str, key: str, value):
@@ -17,7 +18,7 @@ def refuse_half(origin: str, key: str, value):
   dtype = getattr(value, 'dtype', None)
   if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits >= 32:
     return
-  rounded = float(jnp.asarray(0.9, dtype))
+  rounded = float(np.asarray(0.9, dtype))
   raise ValueError(
     f'{origin}: {key} is {jnp.dtype(dtype).name}, which rounds 0.9 to {rounded:.4f};'
     ' a float32 is needed. optax.inject_hyperparams gives numbers the type of the weights:'

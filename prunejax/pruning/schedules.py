@@ -344,6 +344,8 @@ def _are_numbers(*values) -> bool:
 
 def _check_sparsity(name, value):
   refuse_half(name, 'sparsity', value)
+  if isinstance(value, jax.Array) and value.shape:
+    raise ValueError(f'{name}: sparsity has shape {value.shape}; a single number is needed')
   if not _is_known(value):
     return
   is_number = isinstance(value, (int, float, np.number, np.ndarray)) and not np.ndim(value)

@@ -166,7 +166,8 @@ def check_pruned(params, opt_state) -> None:
 
   Raises:
     ValueError: a pruned weight is not 0.0, so the pruning link was not the last of its chain; the
-      error names the first such leaf. Or the state has no pruning link.
+      error names the first such leaf. Or moving masks spoiled a leaf, see `faults`. Or the state
+      has no pruning link.
   """
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
@@ -174,6 +175,7 @@ def check_pruned(params, opt_state) -> None:
       'check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning'
       ' link'
     )
+  spoiled = faults(opt_state)
   for state in states:
     if isinstance(state, LatentPruneState):
       continue
@@ -184,8 +186,8 @@ def check_pruned(params, opt_state) -> None:
           ' leaf'
         )
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
-      fault = faults(opt_state).get(name) if alive else None
-      if fault and fault.reason != fault_codes.REASONS[fault_codes.NOT_ZERO]:
+      fault = spoiled.get(name)
+      if fault and not (alive and fault.reason == fault_codes.REASONS[fault_codes.NOT_ZERO]):
         raise ValueError(f'{name!r} is NaN since step {fault.step}, when {fault.reason}')
       if alive:
         raise ValueError(
