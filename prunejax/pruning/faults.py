@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-FINE, NAN_SCORE, SPARSITY, NOT_ZERO = range(4)
+FINE, NAN_SCORE, SPARSITY, NOT_ZERO, ROUNDED = range(5)
 
 REASONS = {
   NAN_SCORE: 'one of its scores was NaN',
@@ -17,6 +17,7 @@ REASONS = {
     'pruned weights were not 0: the link that prunes must be the last of its optax.chain, and'
     ' nothing may change params after optax.apply_updates'
   ),
+  ROUNDED: 'float64 weights were too small or too large for float32 scores',
 }
 _STEP_BITS = 29
 _LAST_STEP = (1 << _STEP_BITS) - 1

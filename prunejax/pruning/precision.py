@@ -1,4 +1,4 @@
-"""Numbers that decide counts and steps must not be rounded to the type of the weights."""
+"""Numbers must not be rounded unseen: sparsities and steps to half precision, scores to float32."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,3 +24,20 @@ def refuse_half(origin: str, key: str, value):
     ' a float32 is needed. optax.inject_hyperparams gives numbers the type of the weights:'
     ' prunejax.inject_hyperparams keeps them float32'
   )
+
+
+def refuse_float64(scores: dict):
+  """Refuses scores of more than float32, since scores are ranked as float32.
+
+  Args:
+    scores: {path: scores}, arrays of jax or numpy.
+
+  Raises:
+    ValueError: scores are float64. [1e-50, 2e-50] would be two zeros.
+  """
+  for name, score in scores.items():
+    if getattr(score, 'dtype', None) == np.float64:
+      raise ValueError(
+        f'the scores of {name!r} are float64; cast them to float32 to rank them, and scale them'
+        ' first if they are below 1e-38 or above 3e38'
+      )

@@ -10,6 +10,7 @@ from jax.extend import core as jax_core
 
 from prunejax.pruning import placement, selection
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.structures.local import PRUNED_BEFORE
@@ -63,7 +64,8 @@ def select_masks(
     {path: bool}, True = kept.
 
   Raises:
-    ValueError: a sparsity that is known is out of range; or leaves may be divided.
+    ValueError: scores are float64; a sparsity that is known is out of range; or leaves may be
+      divided.
   """
   most = 1.0 if structure is None else structure.cost
   reads_sparsity = allocation is None or allocation.reads_sparsity
@@ -105,6 +107,7 @@ def select(
     return _select_units(read, sparsity, allocation, structure, old, stacked, before)
 
   example = scores.read(scores.sources)
+  refuse_float64(example)
   return placement.automatic(masks_of, example, scores.sources, sparsity, old, before)
 
 

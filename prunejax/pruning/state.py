@@ -66,7 +66,7 @@ def get_masks(opt_state, params, *, unpruned: bool = False):
       ' prune'
     )
   shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
-  masks = {}
+  masks: dict[str, Any] = {}
   for state in prune_states(opt_state):
     for name, mask in named_leaves(state.prune_mask).items():
       if shapes.get(name) != jnp.shape(mask):

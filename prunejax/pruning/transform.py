@@ -50,10 +50,11 @@ def prune_transform(
   exactly 0.0.
 
   What spoils a mask makes the updates of its leaf NaN, so that no mask rests on it unseen, and
-  `faults` names the leaf and the reason. There are three: a score that is NaN, or a change by
+  `faults` names the leaf and the reason. There are four: a score that is NaN, or a change by
   `Criterion.compensate` that is not finite; a sparsity, known only at run time, that is outside of
-  what the structure can remove; and pruned weights that are not 0 when masks move, because the link
-  is not the last or params were changed later. A weight that is itself NaN or infinite stays NaN.
+  what the structure can remove; pruned weights that are not 0 when masks move, because the link is
+  not the last or params were changed later; and float64 weights that are 0 or infinite as float32,
+  in which all scores are ranked. A weight that is itself NaN or infinite stays NaN.
 
   Args:
     criterion: SCORE, how much each weight matters: `magnitude()`, `movement()`, ...
@@ -181,7 +182,8 @@ def prune_transform(
         # Before the first update nothing has brought the weights under the first masks to 0.
         pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
         alive = [(step > 0) & jnp.any(~mask & (p != 0)) for p, mask in pairs]
-      return new_masks, _faults(nan, invalid, alive), changes, before
+      rounded = [_loses_order(p) for p in jax.tree.leaves(chosen)]
+      return new_masks, _faults(nan, invalid, alive, rounded), changes, before
 
     def stayed(old_masks, before):
       old = jax.tree.leaves(old_masks)
@@ -346,12 +348,21 @@ def _rounding(chosen, layered) -> np.float32:
   return np.float32(0.5 * parts / max(size, 1)) + ROUNDING
 
 
-def _faults(nan, invalid, alive) -> jax.Array:
+def _loses_order(p) -> jax.Array:
+  """True if float64 weights that are finite and not 0 are not so as float32."""
+  if p.dtype != jnp.float64:
+    return jnp.zeros([], bool)
+  narrow = p.astype(jnp.float32)
+  return jnp.any(((narrow == 0) & (p != 0)) | (jnp.isinf(narrow) & jnp.isfinite(p)))
+
+
+def _faults(nan, invalid, alive, rounded) -> jax.Array:
   """Reasons by leaf, int32: of flags by leaf the first that is set."""
   if not nan:
     return jnp.zeros(0, jnp.int32)
   reasons = [
     (jnp.stack(alive), faults.NOT_ZERO),
+    (jnp.stack(rounded), faults.ROUNDED),
     (jnp.stack(nan), faults.NAN_SCORE),
     (jnp.stack(invalid), faults.SPARSITY),
   ]
