@@ -25,6 +25,8 @@ from prunejax.pruning.types import Allocation, Criterion, Structure
 EVERY_STEP = schedules.every(1)
 # A sparsity is read to seven decimals; a schedule computed in float32 may miss 0 by as much.
 ROUNDING = np.float32(1e-6)
+# Of what a sample for the check of pruned weights takes: one weight of so many, and no fewer than.
+LARGEST_STEP, FEWEST = 64, 4096
 
 
 def prune_transform(
@@ -146,6 +148,19 @@ def prune_transform(
     }
     memory = criterion.update(state.prune_criterion, chosen, **arguments, masks=state.prune_mask)
 
+    def some_alive(old_masks):
+      pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
+      return [_some_alive(p, mask) for p, mask in pairs]
+
+    alive = [jnp.zeros([], bool)] * len(jax.tree.leaves(chosen))
+    if zero_pruned:
+      # Before the first update nothing has brought the weights under the first masks to 0. The
+      # check has a branch of its own, or XLA would copy the masks at every step.
+      none_alive = alive
+      alive = jax.lax.cond(
+        due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
+      )
+
     def moved(old_masks, before):
       # Inside the branch, so that costly work is paid for only when masks move.
       ready = (
@@ -177,13 +192,9 @@ def prune_transform(
       if changes:
         finite = [jnp.all(jnp.isfinite(change)) for change in changes]
         nan = [flag | ~ok for flag, ok in zip(nan, finite, strict=True)]
-      alive = [jnp.zeros([], bool)] * len(nan)
-      if zero_pruned:
-        # Before the first update nothing has brought the weights under the first masks to 0.
-        pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
-        alive = [(step > 0) & jnp.any(~mask & (p != 0)) for p, mask in pairs]
       rounded = [_loses_order(p) for p in jax.tree.leaves(chosen)]
-      return new_masks, _faults(nan, invalid, alive, rounded), changes, before
+      found = _faults(nan, invalid, alive, rounded)
+      return new_masks, list(found != faults.FINE), found, changes, before
 
     def stayed(old_masks, before):
       old = jax.tree.leaves(old_masks)
@@ -191,15 +202,14 @@ def prune_transform(
       if criterion.compensate is not None:
         changes = [jnp.zeros_like(p) for p in jax.tree.leaves(chosen)]
       fine = jnp.full(len(old), faults.FINE, jnp.int32)
-      return old, fine, changes, jax.tree.leaves(before)
+      return old, [jnp.zeros([], bool)] * len(old), fine, changes, jax.tree.leaves(before)
 
     # `updates` are no operand of the cond: XLA would store them at every step.
-    new_masks, fault, changes, before = jax.lax.cond(
+    new_masks, spoiled, found, changes, before = jax.lax.cond(
       due, moved, stayed, state.prune_mask, state.prune_before
     )
-    first_fault = faults.recorded(state.prune_nan, fault, step)
-    spoiled = iter(fault != faults.FINE)
-    new_masks, changes = iter(new_masks), iter(changes)
+    first_fault = faults.recorded(state.prune_nan, found, step)
+    new_masks, spoiled, changes = iter(new_masks), iter(spoiled), iter(changes)
     landed, kept = [], []
     for mask, update, p in zip(masks, updates, weights, strict=True):
       if is_hole(mask):
@@ -346,6 +356,31 @@ def _rounding(chosen, layered) -> np.float32:
   parts = sum(leaf.shape[0] if name in layered else 1 for name, leaf in leaves.items())
   size = sum(leaf.size for leaf in leaves.values())
   return np.float32(0.5 * parts / max(size, 1)) + ROUNDING
+
+
+def _some_alive(p, mask) -> jax.Array:
+  """True if a pruned weight is not 0, in a sample of the leaf.
+
+  A link that is not the last leaves nearly all of them alive, so the whole leaf tells no more.
+  """
+  # Every device has as many of the sample as the next, so that nothing has to move.
+  count = placement.devices((p, mask))
+  fits = lambda length, step: length % (step * count) == 0 and p.size // step >= FEWEST
+  axis, step = next(
+    (
+      (axis, step)
+      for step in range(LARGEST_STEP, 1, -1)
+      for axis, length in enumerate(p.shape)
+      if fits(length, step)
+    ),
+    (0, 1),
+  )
+  if step > 1 and not placement.explicit_axes(jax.typeof(p).sharding):
+    split = lambda x: x.reshape(x.shape[:axis] + (-1, step) + x.shape[axis + 1 :])
+    p, mask = (
+      jax.lax.index_in_dim(split(x), step // 2, axis + 1, keepdims=False) for x in (p, mask)
+    )
+  return jnp.any(~mask & (p != 0))
 
 
 def _loses_order(p) -> jax.Array:
