@@ -169,8 +169,8 @@ def _key(cell):
 def _runner(config, compiled):
   """(step, () -> first state, step number -> batch on the device) of a run."""
   run = recipe.resolve(config)
-  tx = optimizer.make(run)
   source, data = program.read_inputs(run)
+  tx = optimizer.make(run, source.pruned)
   functions = program.build(run, source, data, tx, compiled)
   mesh = sharding.make_mesh()
   abstract = program.abstract_state(run, functions, tx)

@@ -71,7 +71,9 @@ def prepare(key: str, title: str, config, folder) -> loop.Run:
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   source, data = program.read_inputs(resolved)
-  return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved))
+  return loop.Run(
+    key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned)
+  )
 
 
 def groups(
@@ -256,7 +258,7 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
     start=start,
     member=stacked.take,
     sparsity=sparsity,
-    nan_scores=prunejax.nan_scores,
+    faults=prunejax.faults,
     shapes=stacked.shapes,
     shardings=stacked.shardings,
     alone=stacked.alone,

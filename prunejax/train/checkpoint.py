@@ -9,6 +9,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from prunejax import files
@@ -24,6 +25,15 @@ class _PruneState01(NamedTuple):
   prune_criterion: Any
   prune_nan: Any = ()
   prune_allocation: Any = ()
+
+
+class _EarlyPruneState(NamedTuple):
+  """The state of a pruning link before it held the sparsity that was asked last."""
+
+  prune_count: Any
+  prune_mask: Any
+  prune_criterion: Any
+  prune_nan: Any = ()
 
 
 class Damaged(ValueError):
@@ -134,14 +144,13 @@ def restore(
 
 def _read(manager, step, whole):
   """Reads and checks one state. Raises Damaged, and whatever Orbax raises."""
-  target = whole
   metadata = manager.item_metadata(step)['state']
   shapes = lambda tree: sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree))
   # The metadata tell the shapes before any memory is taken for the arrays.
+  early = _early_state(metadata.tree) if metadata else None
+  target = _as_early(whole, early) if early else whole
   if metadata is None or shapes(metadata.tree) != shapes(target):
     raise Damaged('its arrays are not those of this run')
-  saved_by_01 = _has_key(metadata.tree, 'prune_allocation')
-  target = _as_01(target) if saved_by_01 else target
   tries = 3 if files.remote(manager.directory) else 1
   for number in range(tries):
     try:
@@ -154,16 +163,25 @@ def _read(manager, step, whole):
       if number + 1 == tries:
         raise
       time.sleep(2.0**number)  # a store that fails once is no damage
-  state = _from_01(read['state'], whole) if saved_by_01 else read['state']
+  state = read['state']
   sums, saved = checksum.sums(state), read['sums']
   wrong = [path for path in sums if sums[path] != saved.get(path)]
   if wrong:
     raise Damaged(f'{len(wrong)} of {len(sums)} arrays are not what was saved: {wrong[0]}')
-  return state
+  return _from_early(state, whole) if early else state
 
 
 def _is_prune_state(node) -> bool:
-  return isinstance(node, (PruneState, _PruneState01))
+  return isinstance(node, (PruneState, _PruneState01, _EarlyPruneState))
+
+
+def _early_state(tree):
+  """The class of the pruning states of a saved tree, if an earlier version saved them; or None."""
+  if _has_key(tree, 'prune_allocation'):
+    return _PruneState01
+  if _has_key(tree, 'prune_criterion') and not _has_key(tree, 'prune_sparsity'):
+    return _EarlyPruneState
+  return None
 
 
 def _has_key(tree, key) -> bool:
@@ -172,15 +190,30 @@ def _has_key(tree, key) -> bool:
   return isinstance(tree, (list, tuple)) and any(_has_key(value, key) for value in tree)
 
 
-def _as_01(tree):
-  """The tree with the states of pruning links as version 0.1 saved them."""
-  old = lambda node: _PruneState01(*node) if isinstance(node, PruneState) else node
+def _as_early(tree, kind):
+  """The tree with the states of pruning links as an earlier version saved them."""
+  old = lambda node: kind(*node[:4]) if isinstance(node, PruneState) else node
   return jax.tree.map(old, tree, is_leaf=_is_prune_state)
 
 
-def _from_01(tree, like):
-  """The inverse of `_as_01`; `like` has the classes of the states."""
-  new = lambda node, old: type(node)(*old[:4]) if isinstance(node, PruneState) else old
+def _as_01(tree):
+  """The tree with the states of pruning links as version 0.1 saved them."""
+  return _as_early(tree, _PruneState01)
+
+
+def _from_early(tree, like):
+  """The inverse of `_as_early`; `like` has the classes of the states, and what was added since."""
+
+  def blank(leaf):
+    return jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+  def new(node, old):
+    if not isinstance(node, PruneState):
+      return old
+    if jax.tree.leaves(node.prune_before):
+      raise Damaged('it was saved before a link knew which weights were pruned when it started')
+    return type(node)(*old[:4], jax.tree.map(blank, node.prune_sparsity), node.prune_before)
+
   return jax.tree.map(new, like, tree, is_leaf=_is_prune_state)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import types
 from typing import Any, NamedTuple
 
 import grain
@@ -17,11 +18,16 @@ NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
 
 class Source(NamedTuple):
-  """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model."""
+  """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model.
+
+  `pruned` is {pruning group: the share of its weights that are 0 in the folder}, of the groups that
+  start from a pruned checkpoint.
+  """
 
   size: Any
   tokenizer: Any
   folder: pathlib.Path | None
+  pruned: Any = types.MappingProxyType({})
 
 
 class Data(NamedTuple):

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import placement
+from prunejax.pruning import paths, placement
 from prunejax.train import (
   checkpoint,
   console,
@@ -54,7 +54,7 @@ class Engine(NamedTuple):
   start: Callable  # iterable of (place, its first state) -> state
   member: Callable  # (state, place) -> the state of one
   sparsity: Callable  # state -> [sparsity of each place]
-  nan_scores: Callable  # (opt_state, place) -> {leaf: step}, see prunejax.nan_scores
+  faults: Callable  # (opt_state, place) -> {leaf: (step, reason)}, see prunejax.faults
   shapes: Any  # of the state
   shardings: Any  # of the state
   alone: Any  # shardings of the state of one
@@ -110,7 +110,7 @@ def train(
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved))
+  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned))
   functions = program.build(resolved, source, data, run.tx, compiled)
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
@@ -150,7 +150,7 @@ def single(
   step = engines[key]
 
   def sparsity(state):
-    masks = prunejax.get_masks(state['opt_state'], state['params'])
+    masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
     return [prunejax.masks.sparsity(masks, run.recipe.where)['total']]
 
   return Engine(
@@ -160,7 +160,7 @@ def single(
     start=lambda first_states: next(first_states)[1],
     member=lambda state, place: state,
     sparsity=sparsity,
-    nan_scores=lambda opt_state, place: prunejax.nan_scores(opt_state),
+    faults=lambda opt_state, place: prunejax.faults(opt_state),
     shapes=abstract,
     shardings=shardings,
     alone=shardings,
@@ -302,7 +302,7 @@ def finish(
   recipe, source = run.recipe, run.source
   size = families.with_classes(source.size, run.data.task and run.data.task.classes)
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   log.write(recipe.steps, 'eval', metrics)
   params = jax.tree.map(placement.on_host, functions.view(state['params'], masks))
   kept = {'model': params} if recipe.keep_model else {}
@@ -315,7 +315,7 @@ def finish(
     )
   result = {
     'metrics': metrics,
-    'sparsity': prunejax.masks.sparsity(params, recipe.where)['total'],
+    'sparsity': _zeros(params, recipe.where),
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': recipe.steps,
@@ -325,6 +325,14 @@ def finish(
     workdir.finish(run.folder, result)
   distributed.together('finished')
   return result
+
+
+def _zeros(params, where) -> float:
+  """The share of zeros in the leaves that `where` matches; 0.0 where a model has no such leaf."""
+  chosen = paths.matches(where)
+  if not any(chosen(name, leaf) for name, leaf in paths.named_leaves(params).items()):
+    return 0.0
+  return prunejax.masks.sparsity(params, where)['total']
 
 
 def _restored(engine, manager, saves, live, clock, title, say):
@@ -348,9 +356,11 @@ def _first_states(engine, functions, live, first_state, say):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
+    for name, share in run.source.pruned.items():
+      say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      who_pays.report(run.recipe, functions, state['params'], batch, run.folder, say)
+      who_pays.report(run, functions, state['params'], batch, say)
     yield place, state
 
 
@@ -392,7 +402,7 @@ def _failures(pending, live, history, at, opt_state, engine):
   for place in live:
     column = {name: values[:, place] for name, values in table.items()}
     try:
-      finite.check_finite(column, at, engine.nan_scores(opt_state, place))
+      finite.check_finite(column, at, engine.faults(opt_state, place))
       history[place].append(column)
     except FloatingPointError as error:
       failed.append((place, error))

@@ -347,7 +347,12 @@ def _check_group(group, config):
       f'{key}.criterion={texts.criterion!r} needs the gradient of pruned weights, which view=apply'
       ' cuts off: use view=straight_through or, with zero_pruned=True, view=plain'
     )
-  end = group.schedule().end
+  end, final, most = group.schedule().end, group.schedule().final, group.structure().cost
+  if final is not None and np.float32(final) > np.float32(most):
+    raise ValueError(
+      f'{key}.schedule={texts.schedule!r} asks for sparsity {final}, but'
+      f' {key}.structure={texts.structure!r} can remove at most {most}'
+    )
   if end is not None and end >= config.steps:
     raise ValueError(
       f'{key}.schedule={texts.schedule!r} reaches its target at step {end}, but'

@@ -7,20 +7,20 @@ import jax
 import prunejax
 from prunejax import files
 from prunejax.pruning.who_pays import format_report, to_dict
-from prunejax.train import distributed
+from prunejax.train import distributed, optimizer
 
 
-def report(recipe, program, params, batch, folder, say):
-  """Prints the table of each pruning group and writes it to `folder`/who_pays_<group>.json.
+def report(run, program, params, batch, say):
+  """Prints the table of each pruning group and writes it to who_pays_<group>.json of its folder.
 
   Args:
-    recipe: a `recipe.Recipe`.
+    run: a `loop.Run`.
     program: its `program.Program`.
     params: the weights of step 0.
     batch: the first batch, on the devices; criteria may look at it.
-    folder: the work directory.
     say: prints a line.
   """
+  recipe = run.recipe
   rng = jax.random.key(recipe.seed)
   gradient = lambda: program.gradient(params, batch, rng)
   observed = lambda: program.observe(lambda p: p, batch, rng)
@@ -33,13 +33,14 @@ def report(recipe, program, params, batch, folder, say):
         f' {", ".join(needs)}'
       )
       continue
-    rows = group_rows(group, params, recipe.steps, gradient, observed)
+    start = optimizer.start_of(recipe, group, run.source.pruned)
+    rows = group_rows(group, params, recipe.steps, gradient, observed, **start)
     say(format_report(rows))
     if distributed.first():
-      files.write(folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
+      files.write(run.folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
 
 
-def group_rows(group, params, step, gradient, observed=dict):
+def group_rows(group, params, step, gradient, observed=dict, **start):
   """Rows of `prunejax.who_pays` for what the schedule of a group asks at `step`.
 
   Args:
@@ -48,6 +49,7 @@ def group_rows(group, params, step, gradient, observed=dict):
     step: a step number.
     gradient: () -> gradient, called only if the criterion needs more than the weights.
     observed: () -> the other extra arguments of an update, called likewise.
+    **start: what is pruned already, see `optimizer.start_of`.
 
   Raises:
     ValueError: the criterion does not fit the leaves.
@@ -55,5 +57,5 @@ def group_rows(group, params, step, gradient, observed=dict):
   criterion, asked = group.criterion(), float(group.schedule()(step))
   parts = (params, criterion, asked, group.allocation(), group.structure(), group.where)
   if not criterion.needs:
-    return prunejax.who_pays(*parts)
-  return prunejax.who_pays(*parts, grad=gradient(), **observed())
+    return prunejax.who_pays(*parts, **start)
+  return prunejax.who_pays(*parts, grad=gradient(), **start, **observed())
