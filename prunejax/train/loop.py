@@ -206,6 +206,8 @@ def train_members(
     if state is None:
       state = engine.start(_first_states(engine, functions, live, first_state, say))
     start = int(state['step'])
+    # Read before a log takes away the rows that are written again.
+    unscored = _unscored(live, start)
     logs = {place: _log(run, start, together, say) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
 
@@ -228,10 +230,20 @@ def train_members(
           place, finish(run, engine, functions, engine.member(state, place), logs[place], seconds)
         )
 
+    def score(at, places):
+      for place in places:
+        if place in live and at < live[place].recipe.steps:
+          values = evaluate.scores(
+            engine.member(state, place), live[place].data, functions, _layout(engine)
+          )
+          logs[place].write(at, 'eval', values)
+          clock.charge([place])
+
     clock.charge(live)
     finish_ended(start)
+    score(start, unscored)
     stop = max((run.recipe.steps for run in live.values()), default=start)
-    pending, history = [], {place: [] for place in live}
+    pending, history = [], _unlogged(manager, live, start)
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
@@ -258,20 +270,14 @@ def train_members(
           if not live:
             break
           _write_spent(saves, clock)
-          checkpoint.save_now(manager, saves.folder, state, saves.config)
+          checkpoint.save_now(manager, saves.folder, state, saves.config, _as_json(history, live))
           raise preemption.Preempted(
             f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
           )
         if saved and live:
           _write_spent(saves, clock)
-          checkpoint.save(manager, state, saves.config)
-        for place in scored:
-          if place in live and at < live[place].recipe.steps:
-            values = evaluate.scores(
-              engine.member(state, place), live[place].data, functions, _layout(engine)
-            )
-            logs[place].write(at, 'eval', values)
-            clock.charge([place])
+          checkpoint.save(manager, state, saves.config, _as_json(history, live))
+        score(at, scored)
         if at < stop:
           finish_ended(at)
         if not live:
@@ -339,6 +345,37 @@ def _restored(engine, manager, saves, live, clock, title, say):
   steps = max(run.recipe.steps for run in live.values())
   say(f'{title}  goes on at step {int(state["step"])} of {steps}')
   return state
+
+
+def _unscored(live, start):
+  """The places whose evaluation at step `start` was due when the run stopped, and not made."""
+  places = [p for p, run in live.items() if start and _due(run.recipe.eval.every, start, run)]
+  made = [metrics_log.has(live[place].folder, 'eval', start) for place in places]
+  made = distributed.agreed(made) if places else []
+  return [place for place, there in zip(places, made, strict=True) if not there]
+
+
+def _unlogged(manager, live, start):
+  """{place: [{metric: values}]} of the steps before `start` that no row of a log is about yet."""
+  saved = checkpoint.unlogged(manager, start) if manager is not None and start else {}
+  columns = {place: saved.get(str(place)) for place in live}
+  return {
+    place: [{name: np.array(values, np.float32) for name, values in column.items()}]
+    if column
+    else []
+    for place, column in columns.items()
+  }
+
+
+def _as_json(history, live):
+  """What `_unlogged` reads again; a run that writes no rows needs none."""
+  return {
+    str(place): {
+      name: [float(x) for part in history[place] for x in part[name]] for name in history[place][0]
+    }
+    for place, run in live.items()
+    if run.recipe.log.every and history[place]
+  }
 
 
 def _first_states(engine, functions, live, first_state, say):

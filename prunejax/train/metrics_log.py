@@ -109,9 +109,26 @@ class _Mirror:
       self._scratch.cleanup()
 
 
+def has(folder, kind: str, step: int) -> bool:
+  """Returns whether the log of a work directory holds a row.
+
+  Args:
+    folder: the work directory.
+    kind: 'train' or 'eval'.
+    step: the number of the step.
+  """
+  rows = _rows(files.path(folder) / 'metrics.jsonl')
+  return any((row['kind'], row['step']) == (kind, step) for _, row in rows)
+
+
+def _rows(path):
+  """(line, row) of every whole line."""
+  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
+  return [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+
+
 def _kept(path, start, steps):
   """The rows that a run that resumes at step `start` will not write again."""
-  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
-  rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+  rows = _rows(path)
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
   return [line for line, row in rows if not again(row)]
