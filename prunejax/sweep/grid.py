@@ -36,6 +36,8 @@ MEASURED = (
   'batching',
   'time',
   'text',
+  'vocabulary',
+  'models',
 )
 
 
@@ -92,6 +94,7 @@ def run(
     say: prints a line.
 
   Raises:
+    ValueError: a model that a cell starts from is damaged, or is not that of its row.
     preemption.Preempted: SIGTERM came, and what runs is saved.
   """
   folder = files.path(folder)
@@ -112,6 +115,7 @@ def run(
     for k in again if distributed.first() else ():
       files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
+  dependencies.check_models(left, cells, done, folder)
   if changed := _of_other_text(
     {k: cell for k, cell in cells.items() if k in done}, done, left.values()
   ):
@@ -141,6 +145,8 @@ def run(
     else:
       row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
       row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
+      row |= {name: outcome[name] for name in ('vocabulary', 'models') if name in outcome}
+      row['config'] |= effective(outcome.get('model', {}))
       row['text'] = inputs.text_of(cells[k].config.data)
     row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
@@ -371,6 +377,16 @@ def public(config) -> dict:
   """Returns the flat config of a ledger row, without the paths of this machine: rows are shared."""
   private = ('data.root', 'data.cache', 'population.')
   return {k: v for k, v in configs.flat(config).items() if not k.startswith(private)}
+
+
+def effective(sizes: dict) -> dict:
+  """Returns the sizes of a model as keys of a config: with `init` they are not what it says.
+
+  Args:
+    sizes: of `families.sizes`, or {} for a run of 0.1.
+  """
+  keys = {'vocab_size': 'data.vocab_size'}
+  return {keys.get(name, f'model.{name}'): size for name, size in sizes.items()}
 
 
 def _words(what):

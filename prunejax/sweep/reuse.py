@@ -5,7 +5,7 @@ A model that one preset has pre-trained then serves the next one.
 
 from prunejax import files
 from prunejax.report import ledger
-from prunejax.sweep import grid
+from prunejax.sweep import dependencies, grid
 from prunejax.train import console, inputs
 
 
@@ -48,7 +48,7 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     say: prints a line.
 
   Raises:
-    ValueError: `other` has no finished cell.
+    ValueError: `other` has no finished cell, or a model that is not that of its row.
   """
   folder, other, finished = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
@@ -59,14 +59,17 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
   }
   chosen = {k: cell for k, cell in present.items() if _same_text(cell, finished[k])}
   for k, cell in chosen.items():
-    _copy(other / 'cells' / k, folder / 'cells' / k)
     row = finished[k]
+    for which in row.get('models', {}):
+      if files.exists(other / 'cells' / k / which / 'config.json'):
+        dependencies.check_model(row, other, which)
+    _copy(other / 'cells' / k, folder / 'cells' / k)
     origin = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
     ours = {
       'experiment': experiment,
       'preset': preset,
       **cell.labels,
-      'config': grid.public(cell.config),
+      'config': grid.public(cell.config) | _sizes(row['config']),
     }
     measured = {name: value for name, value in row.items() if name in grid.MEASURED}
     ledger.append(
@@ -84,6 +87,11 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
 def _same_text(cell, row):
   """Whether a row read the text that the cell would read here; old rows do not say."""
   return 'text' not in row or row['text'] == inputs.text_of(cell.config.data)
+
+
+def _sizes(config):
+  """The sizes of the model that was trained; the settings of a cell may be others."""
+  return {k: v for k, v in config.items() if k.startswith('model.') or k == 'data.vocab_size'}
 
 
 def _has_models(cell, here):

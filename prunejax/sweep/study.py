@@ -6,6 +6,8 @@ the experiment makes, whose config is a dict of settings. A report is drawn from
 
 import datetime
 import functools
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -257,17 +259,32 @@ def kept(folder, settings, make) -> dict:
   Args:
     folder: a work directory.
     settings: plain JSON values, all that the arrays depend on.
-    make: () -> {path: array}. It is called again where the file is damaged.
+    make: () -> {path: array}. It is called again where the file is damaged or another's.
   """
-  path = files.path(folder) / 'parents' / f'{ledger.cell_hash(settings)}.safetensors'
+  key = ledger.cell_hash(settings)
+  path = files.path(folder) / 'parents' / f'{key}.safetensors'
   if files.exists(path):
     try:
-      return safetensors.numpy.load(files.read(path, 2**33))
-    except (safetensors.SafetensorError, ValueError):
+      content = files.read(path, 2**33)
+      header = json.loads(content[8 : _data_start(content)])['__metadata__']
+      if header == _mark(key, content):
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
       pass  # damaged; nothing but time rests on this file
   arrays = {name: np.ascontiguousarray(value) for name, value in make().items()}
-  files.write(path, safetensors.numpy.save(arrays))
+  header = _mark(key, safetensors.numpy.save(arrays))
+  files.write(path, safetensors.numpy.save(arrays, metadata=header))
   return arrays
+
+
+def _mark(key, content):
+  """The metadata of a file of `kept`: whose it is, and the checksum of its arrays."""
+  digest = hashlib.sha256(content[_data_start(content) :]).hexdigest()
+  return {'checked': f'{key} {digest}'}  # one entry: safetensors writes several in any order
+
+
+def _data_start(content):
+  return 8 + int.from_bytes(content[:8], 'little')
 
 
 def write_report(study: Study, folder, say=console.say) -> dict:

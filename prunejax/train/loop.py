@@ -90,8 +90,9 @@ def train(
 
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
-    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps'. `folder`/result.json holds
-    the same, `folder`/model the final weights.
+    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps', 'models' (digests of the
+    folders that were written), 'vocabulary' (its fingerprint), 'model' (its sizes).
+    `folder`/result.json holds the same, `folder`/model the final weights.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
@@ -311,8 +312,9 @@ def finish(
   kept = {'model': params} if recipe.keep_model else {}
   if recipe.keep_latent:  # every process has a part of it
     kept['latent'] = jax.tree.map(placement.on_host, state['params'])
+  digests = {}
   for name, weights in kept.items() if distributed.first() else ():
-    files.deliver(
+    digests[name] = files.deliver(
       run.folder / name,
       lambda out, weights=weights: families.save(out, weights, source.size, source.tokenizer),
     )
@@ -323,6 +325,9 @@ def finish(
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': recipe.steps,
     'seconds': round(seconds(), 2),
+    'models': digests,
+    'vocabulary': families.fingerprint(source.size, source.tokenizer),
+    'model': families.sizes(source.size),
   }
   if distributed.first():
     workdir.finish(run.folder, result)

@@ -17,7 +17,7 @@ from prunejax.models import bert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.pruning import paths
 from prunejax.report import ledger
-from prunejax.sweep import grid
+from prunejax.sweep import dependencies, grid
 from prunejax.train import console, families, inputs
 
 VERSION = 2  # of the measures; a change measures everything anew
@@ -84,6 +84,8 @@ def measure(cells, folder, *, experiment, preset, say=console.say):
   there = functools.cache(
     lambda cell: files.exists(folder / 'cells' / cell / 'model' / 'config.json')
   )
+  by_cell = {row['cell']: row for row in rows}
+  check = functools.cache(lambda cell: dependencies.check_model(by_cell[cell], folder))
   configs = {grid.key(cell): cell.config for cell in cells}
   models = Models(folder, configs)
   left = [probe for probe in plan(rows) if probe.cell() not in done]
@@ -95,6 +97,8 @@ def measure(cells, folder, *, experiment, preset, say=console.say):
       continue
     say(f'[{i}/{len(left)}] probe {probe.name}: {probe.describe()}')
     began = time.perf_counter()
+    for cell in probe.parents():
+      check(cell)
     metrics = MEASURES[probe.name](models, **probe.models)
     row = {
       'cell': probe.cell(),
