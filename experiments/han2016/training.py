@@ -60,6 +60,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   dense_settings = {
     k: settings[k] for k in ('net', 'data', 'seed', 'batch', 'learning_rate', 'decay', 'steps')
   }
+  dense_settings['reads'] = settings.get('reads')
   dense = study.kept(folder, dense_settings, lambda: _train_dense(settings, data))
   metrics = {
     'accuracy_dense': accuracy(dense, data),

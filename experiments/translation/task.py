@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from experiments.translation import corpus
+from prunejax.data import content
 
 
 class Task(NamedTuple):
@@ -25,6 +26,11 @@ class Task(NamedTuple):
   test: corpus.Pairs
   bounds: tuple
 
+  @property
+  def vocabulary(self) -> str:
+    """The fingerprint of the vocabulary."""
+    return content.of(self.tokenizer.to_str())
+
 
 @functools.lru_cache(maxsize=2)
 def load(
@@ -34,6 +40,7 @@ def load(
   bounds: tuple = ((16, 18),),
   train: int | None = None,
   test: int | None = None,
+  pydoc: str = 'installed',
 ) -> Task:
   """Load Multi30k from English to German, or the made-up language where `root` is empty.
 
@@ -44,18 +51,19 @@ def load(
     words: pieces of the joint vocabulary, learned from the training pairs.
     bounds: see `corpus.buckets`. Longer pairs are left out of training and test.
     train, test: use the first `train` and `test` pairs; None for all.
+    pydoc: which text the made-up language is drawn from, see `corpus.cipher`.
 
   Raises:
     ValueError, FileNotFoundError: for missing or damaged files, or if no test sentence fits.
   """
   if root:
     sides, name = (
-      [corpus.multi30k(root, split) for split in ('train', 'test_2016_flickr')],
+      [corpus.multi30k(root, split) for split in corpus.READ],
       'multi30k en-de',
     )
   else:
     train_count, test_count = train or 20_000, test or 500
-    pairs = corpus.cipher(train_count + test_count)
+    pairs = corpus.cipher(train_count + test_count, pydoc=pydoc)
     sides = [_slice(pairs, 0, train_count), _slice(pairs, train_count, None)]
     name = corpus.CIPHER
   train_pairs, test_pairs = [
@@ -78,7 +86,8 @@ def load_for(settings: dict, root: str) -> Task:
   """Load the task that a cell's settings of the dense model describe.
 
   Args:
-    settings: has 'words', 'bounds' as lists, and 'train' and 'test', where 0 stands for all.
+    settings: has 'words', 'bounds' as lists, and 'train' and 'test', where 0 stands for all; and
+      'pydoc' where the made-up language is drawn from the packaged text.
     root: see `load`.
   """
   return load(
@@ -87,7 +96,18 @@ def load_for(settings: dict, root: str) -> Task:
     bounds=tuple(map(tuple, settings['bounds'])),
     train=settings['train'] or None,
     test=settings['test'] or None,
+    pydoc=settings.get('pydoc', 'installed'),
   )
+
+
+def drawn_from(root: str, pydoc: str) -> dict:
+  """Settings that say which text the made-up language is drawn from; none for that of version 0.1.
+
+  Args:
+    root: see `load`.
+    pydoc: 'installed' or 'packaged'.
+  """
+  return {} if root or pydoc == 'installed' else {'pydoc': pydoc}
 
 
 def _slice(pairs, start, end):

@@ -71,7 +71,9 @@ def prepare(key: str, title: str, config, folder) -> loop.Run:
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   source, data = program.read_inputs(resolved)
-  return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved))
+  reads = loop.content_of(config, source)
+  workdir.same_reads(folder, reads)
+  return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved), reads)
 
 
 def groups(
@@ -201,7 +203,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
   with contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
-        workdir.claim(run.folder, run.recipe.identity)
+        workdir.claim(run.folder, run.recipe.identity, run.reads)
       workdir.claim(home, plan)
     distributed.together('claimed')
     for held in (home, *(run.folder for run in members.values())):

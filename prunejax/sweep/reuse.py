@@ -5,8 +5,8 @@ A model that one preset has pre-trained then serves the next one.
 
 from prunejax import files
 from prunejax.report import ledger
-from prunejax.sweep import dependencies, grid
-from prunejax.train import console, inputs
+from prunejax.sweep import dependencies, grid, identity
+from prunejax.train import console
 
 
 def rows(other) -> dict[str, dict]:
@@ -35,9 +35,9 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
   """Copies the rows and models of cells that `folder` lacks and `other` has; returns their number.
 
   Two cells are the same if their hashes are: a hash covers every number of a config and of the
-  configs it starts from. It does not cover the text. So a cell that read another text (the row's
-  'text') is left out. The copied row has this grid's labels, and 'reused' names the experiment and
-  preset whose run it was.
+  configs it starts from. In grids of version 0.1 it does not cover the text. So a cell that read
+  another text (the row's 'text') is left out. The copied row has this grid's labels, and 'reused'
+  names the experiment and preset whose run it was.
 
   Args:
     cells: the cells of this grid, `grid.Cell`s.
@@ -57,7 +57,7 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     for k, cell in chosen.items()
     if k in finished and _has_models(cell, other / 'cells' / k)
   }
-  chosen = {k: cell for k, cell in present.items() if _same_text(cell, finished[k])}
+  chosen = {k: cell for k, cell in present.items() if identity.same_text(finished[k], cell.config)}
   for k, cell in chosen.items():
     row = finished[k]
     for which in row.get('models', {}):
@@ -82,11 +82,6 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     + (f'; {skipped} read another text and are skipped' if skipped else '')
   )
   return len(chosen)
-
-
-def _same_text(cell, row):
-  """Whether a row read the text that the cell would read here; old rows do not say."""
-  return 'text' not in row or row['text'] == inputs.text_of(cell.config.data)
 
 
 def _sizes(config):

@@ -18,10 +18,10 @@ import safetensors.numpy
 from prunejax import files
 from prunejax.report import compare as comparing
 from prunejax.report import cost, document, ledger, tables
-from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
-from prunejax.train import console, distributed, specs
+from prunejax.train import console, distributed, recipe, specs
 
 __all__ = [
   'Cell',
@@ -48,6 +48,7 @@ COLUMNS = (
   'time',
   'metrics',
   'failed',
+  'reads',
 )
 # What `reproduce` takes of a preset, and the flag of each on the command line.
 PARTS = {
@@ -60,7 +61,7 @@ PARTS = {
   'from_scratch': '--from-scratch',
 }
 # Overrides that change no number of a cell.
-QUIET = ('data.root', 'data.cache', 'population.')
+QUIET = ('data.root', 'data.cache', 'data.identity', 'population.')
 
 
 class Study(NamedTuple):
@@ -83,6 +84,10 @@ class Study(NamedTuple):
     to the ledger what is measured on several runs.
   analyse: (rows) -> the quantities that claims, tables and figures read, computed once; the rows
     themselves by default.
+  reads: (root, pydoc) -> {name: digest} of the data that a measurement reads; pydoc is
+    'installed' or 'packaged'.
+  embedded: whether `plan` of a measurement takes the keyword `pydoc`: which text the embedded
+    corpus is.
   parts: keys of PARTS that `plan` takes as keywords. Where it takes none, `--seeds` and
     `--sparsities` choose among the cells.
   tables_of_folder: (rows, folder) -> tables of what a work directory holds beside its ledger.
@@ -104,6 +109,8 @@ class Study(NamedTuple):
   captions: dict
   after: Callable | None = None
   analyse: Callable = lambda rows: rows
+  reads: Callable = lambda root, pydoc: {}
+  embedded: bool = False
   parts: tuple = ()
   tables_of_folder: Callable | None = None
   differences: Callable | None = None
@@ -136,7 +143,8 @@ def reproduce(
     preset: a name in its presets.
     workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
     dry_run: only print the cells and what they take.
-    overrides: {dotted key: value} for every run.
+    overrides: {dotted key: value} for every run. In a new work directory `data.pydoc` is 'packaged'
+      if they do not set it.
     worker: (index, count); each of several workers runs its share, and the last to end reports.
     one_by_one: run no cells together in one program.
     reuse: another work directory, whose finished cells are taken where they are the same.
@@ -149,7 +157,11 @@ def reproduce(
   Raises:
     ValueError: an unknown preset, part or key, or data that is missing.
   """
-  overrides = dict(overrides or {})
+  folder = workdir or f'runs/{study.name}-{preset}'
+  if reuse:
+    reusing.rows(reuse)  # raises for wrong input before anything is written
+  claimed = _identity(study, preset, overrides or {}, part)
+  overrides = {**_defaults(study, folder, reuse), **(overrides or {})}
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
   mine = _share(study, every, worker)
@@ -159,17 +171,16 @@ def reproduce(
     raise ValueError(
       f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
     )
-  if reuse:
-    reusing.rows(reuse)  # raises for wrong input before anything is written
-  identity = _identity(study, preset, overrides, part)
-  folder = grid.claim(workdir or f'runs/{study.name}-{preset}', identity)
+  folder = grid.claim(folder, claimed)
   names = {'experiment': study.name, 'preset': preset}
   if study.measure is None:
     if reuse and distributed.first():
       reusing.take(mine, folder, reuse, **names, say=say)
     grid.run(mine, folder, **names, one_by_one=one_by_one, say=say)
   else:
-    run(mine, study.measure, folder, **names, root=overrides.get('data.root', ''), say=say)
+    root = overrides.get('data.root', '')
+    reads = study.reads(root, overrides.get('data.pydoc', 'installed'))
+    run(mine, study.measure, folder, **names, root=root, reads=reads, say=say)
   if not distributed.first():
     return None
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
@@ -183,6 +194,7 @@ def reproduce(
 
 def cells(study: Study, preset: str, overrides=None, **part) -> list:
   """The cells of a preset, or of a part of it; the arguments are those of `reproduce`."""
+  identity.forget()
   if preset not in study.presets:
     near = specs.suggest(preset, study.presets)
     raise ValueError(
@@ -202,24 +214,38 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
     planned = _chosen(study, preset, study.plan(chosen, overrides), part)
   else:
     root = overrides.pop('data.root', '')
+    by_content = overrides.pop('data.identity', '') == 'content'
+    pydoc = overrides.pop('data.pydoc', 'installed') if study.embedded else 'installed'
+    if pydoc not in recipe.CHOICES['data.pydoc']:
+      accepted = ', '.join(recipe.CHOICES['data.pydoc'])
+      raise ValueError(f'--config.data.pydoc={pydoc}: expected one of {accepted}')
     for name in overrides:
-      near = specs.suggest(name, ['data.root'])
+      near = specs.suggest(name, ['data.root', 'data.pydoc'][: 1 + study.embedded])
       raise ValueError(
         f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
-    planned = _chosen(study, preset, study.plan(chosen, root), part)
+    planned = study.plan(chosen, root, **({'pydoc': pydoc} if study.embedded else {}))
+    planned = _chosen(study, preset, planned, part)
+    if by_content and (reads := study.reads(root, pydoc)):
+      planned = [cell._replace(config={**cell.config, 'reads': reads}) for cell in planned]
   if len({key(cell) for cell in planned}) < len(planned):
     raise ValueError(f'{study.name} {preset}: two cells have the same settings')
   return planned
 
 
-def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
+def run(
+  cells, measure, folder, *, experiment, preset, root='', reads=None, say=console.say
+) -> list:
   """Measures every cell that the ledger of `folder` lacks.
 
   Returns:
     The rows of the cells, in the order of the cells.
+
+  Raises:
+    ValueError: rows of the ledger have read other data than there is now.
   """
   folder = files.path(folder)
+  _same_reads(ledger.read(folder / 'ledger.jsonl'), reads or {}, folder)
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
   left = [cell for cell in cells if key(cell) not in done]
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
@@ -239,6 +265,7 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
       'settings': cell.config,
       'versions': grid.versions(),
       'device': grid.device(),
+      **({'reads': reads} if reads else {}),
     }
     start = time.perf_counter()
     try:
@@ -251,6 +278,18 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
     ledger.append(folder / 'ledger.jsonl', row)
     done[row['cell']] = row
   return [done[key(cell)] for cell in cells]
+
+
+def _same_reads(rows, reads, folder):
+  """Raises ValueError if a row has read other data under a name of `reads`."""
+  for row in rows:
+    for name, digest in row.get('reads', {}).items():
+      if reads.get(name, digest) != digest:
+        raise ValueError(
+          f'the work directory {str(folder)!r} holds cells that read other data than {name} is'
+          ' now: data.root is another, or its files have changed; nothing was written: take'
+          ' another --workdir, or bring back what was there'
+        )
 
 
 def kept(folder, settings, make) -> dict:
@@ -426,16 +465,23 @@ def _preset(study, name):
   return preset() if callable(preset) else preset
 
 
+def _defaults(study, folder, reuse):
+  """What a work directory sets: a new one names cells by content, and reads the packaged text."""
+  content = identity.of_folder(folder, reuse)
+  embedded = study.measure is None or study.embedded
+  return {**content, **identity.PACKAGED} if content and embedded else content
+
+
 def _identity(study, preset, overrides, part):
   """What a work directory is claimed for; another part of the same grid may join it."""
-  identity = {'paper': study.name, 'preset': preset}
+  claimed = {'paper': study.name, 'preset': preset}
   if 'from_scratch' in study.parts:
-    identity['from_scratch'] = bool(part.get('from_scratch'))
+    claimed['from_scratch'] = bool(part.get('from_scratch'))
   if 'scale' in study.parts:
-    identity['scale'] = part.get('scale') or 1.0
+    claimed['scale'] = part.get('scale') or 1.0
   if study.parts:
-    identity |= {k: str(v) for k, v in overrides.items() if not k.startswith(QUIET)}
-  return identity
+    claimed |= {k: str(v) for k, v in overrides.items() if not k.startswith(QUIET)}
+  return claimed
 
 
 def _chosen(study, preset, every, part):

@@ -43,6 +43,7 @@ class Run(NamedTuple):
   source: inputs.Source
   data: inputs.Data
   tx: Any
+  reads: dict = {}  # {name: digest} of the content that it reads, see `content_of`
 
 
 class Engine(NamedTuple):
@@ -91,7 +92,7 @@ def train(
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
     'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps', 'models' (digests of the
-    folders that were written), 'vocabulary' (its fingerprint), 'model' (its sizes).
+    folders that were written), 'reads' (digests of the content that was read), 'model' (its sizes).
     `folder`/result.json holds the same, `folder`/model the final weights.
 
   Raises:
@@ -107,18 +108,22 @@ def train(
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
+    with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
+      workdir.same_reads(folder, inputs.reads(config))
     return done
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved))
+  reads = content_of(config, source)
+  workdir.same_reads(folder, reads)
+  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved), reads)
   functions = program.build(resolved, source, data, run.tx, compiled)
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
   engine = single(run, functions, abstract, mesh, compiled.engines)
   loaded = program.pretrained(resolved, source, functions, abstract['params'])
   if distributed.first():
-    workdir.claim(folder, resolved.identity)
+    workdir.claim(folder, resolved.identity, reads)
   distributed.together('claimed')
 
   def settle(run, outcome, seconds):
@@ -135,6 +140,14 @@ def train(
       engine, functions, {0: run}, saves, first, settle=settle, say=say, title=title, cost=cost
     )
   return results[0]
+
+
+def content_of(config, source: inputs.Source) -> dict:
+  """Returns `inputs.reads` of a config, and the fingerprint of its vocabulary."""
+  return {
+    **inputs.reads(config),
+    'vocabulary': families.fingerprint(source.size, source.tokenizer),
+  }
 
 
 def single(
@@ -326,7 +339,7 @@ def finish(
     'steps': recipe.steps,
     'seconds': round(seconds(), 2),
     'models': digests,
-    'vocabulary': families.fingerprint(source.size, source.tokenizer),
+    'reads': run.reads,
     'model': families.sizes(source.size),
   }
   if distributed.first():

@@ -49,6 +49,8 @@ class Data(NamedTuple):
   max_predictions: int
   pairs: str
   examples: int
+  pydoc: str = 'installed'
+  identity: str = 'settings'
 
 
 class Optimizer(NamedTuple):
@@ -248,6 +250,8 @@ CHOICES = {
   'model.kind': tuple(families.FAMILIES),
   'model.initializer': ('normal', 'fan_in'),
   'data.pairs': ('matched', 'first'),
+  'data.pydoc': ('installed', 'packaged'),
+  'data.identity': ('settings', 'content'),
   'population.batching': ('auto', 'map', 'vmap'),
 }
 
@@ -280,6 +284,9 @@ def resolve(config) -> Recipe:
       ('log', Log),
     )
   }
+  data = parts['data']
+  corpus, task = configs.text_names(data.corpus, data.task, data.pydoc)
+  parts['data'] = data._replace(corpus=corpus, task=task)
   plain = ('seed', 'steps', 'batch_size', 'accumulate', 'init', 'pretrained', 'keep_model')
   recipe = Recipe(
     **{key: config[key] for key in (*plain, 'keep_latent', 'view')},

@@ -18,7 +18,7 @@ from prunejax.models.hf import folder as hf_directory
 from prunejax.pruning import paths
 from prunejax.report import ledger
 from prunejax.sweep import dependencies, grid
-from prunejax.train import console, families, inputs
+from prunejax.train import configs, console, families, inputs
 
 VERSION = 2  # of the measures; a change measures everything anew
 TOKENS = 25_000  # tokens of held-out text; the paper caps its vectors at 300,000
@@ -296,10 +296,11 @@ class Models:
     kind = families.in_folder(self.path(cell))
     data = inputs.pretraining_data(
       kind.words.load(self.path(cell)),
-      c.corpus,
+      configs.text_names(c.corpus, c.task, c.pydoc)[0],
       kind.recipe(c),
       root=c.root or None,
       cache=c.cache or None,
+      encoding=c.encoding,
       seed=0,
       how=kind.examples,
       batch_size=1,
