@@ -25,15 +25,15 @@ def of_folder(folder, reuse='') -> dict:
     reuse: another work directory, whose cells a new one takes over.
   """
   for where in filter(None, (folder, reuse)):
-    if rows := ledger.read(files.path(where) / 'ledger.jsonl'):
-      by_content = any(_by_content(row) for row in rows)
-      return dict(CONTENT) if by_content else {}
+    rows = ledger.read(files.path(where) / 'ledger.jsonl')
+    settings = [row.get('config') or row.get('settings') for row in rows]
+    if settings := [one for one in settings if isinstance(one, dict)]:
+      return dict(CONTENT) if any(map(_by_content, settings)) else {}
   return dict(CONTENT)
 
 
-def _by_content(row):
-  config = row.get('config') or row.get('settings') or {}
-  return config.get('data.identity') == 'content' or 'reads' in config
+def _by_content(settings):
+  return settings.get('data.identity') == 'content' or 'reads' in settings
 
 
 def reads(config) -> dict[str, str]:

@@ -157,9 +157,13 @@ def reproduce(
   Raises:
     ValueError: an unknown preset, part or key, or data that is missing.
   """
-  folder = workdir or f'runs/{study.name}-{preset}'
+  if reuse and study.measure is not None:
+    raise ValueError(
+      f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
+    )
   if reuse:
     reusing.rows(reuse)  # raises for wrong input before anything is written
+  folder = workdir or f'runs/{study.name}-{preset}'
   claimed = _identity(study, preset, overrides or {}, part)
   overrides = {**_defaults(study, folder, reuse), **(overrides or {})}
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
@@ -167,10 +171,6 @@ def reproduce(
   mine = _share(study, every, worker)
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
-  if reuse and study.measure is not None:
-    raise ValueError(
-      f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
-    )
   folder = grid.claim(folder, claimed)
   names = {'experiment': study.name, 'preset': preset}
   if study.measure is None:
