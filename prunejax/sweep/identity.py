@@ -5,10 +5,13 @@ its run reads counts too: text, labelled files, the model of `init`. Both kinds 
 read, and a grid does not go on with anything else.
 """
 
+import collections
 import re
 
+from ml_collections import config_dict
+
 from prunejax import files
-from prunejax.data import corpus, pydoc
+from prunejax.data import content, corpus, prose, pydoc
 from prunejax.report import ledger
 from prunejax.train import configs, inputs
 
@@ -127,6 +130,46 @@ def same_text(row: dict, config) -> bool:
   if not text or text == reads(config)['text']:
     return True
   return 'reads' not in row and text == text_01(config.data)
+
+
+def of_ledger(rows: list) -> str:
+  """Returns a line that says whether the text of a ledger is the text that is here today.
+
+  Args:
+    rows: of the ledger.
+  """
+  counts, today = collections.Counter(), {}
+  for row in rows:
+    counts[_is_own(row, today)] += 1
+  words = {
+    True: 'read the text that is here today',
+    False: 'read another text than is here today, so their numbers cannot be made again here',
+    None: 'do not say which text they read, or read one below data.root',
+  }
+  parts = [f'{counts[answer]} {told}' for answer, told in words.items() if counts[answer]]
+  return f'of {len(rows)} cells {"; ".join(parts)}'
+
+
+def _is_own(row, today):
+  """True, False, or None where it cannot be told. `today` collects {data: digests}."""
+  if text := row.get('reads', {}).get('pydoc'):  # a measurement
+    if 'pydoc' not in today:
+      both = ('installed', 'packaged')
+      today['pydoc'] = {content.of(prose.fingerprint(name)) for name in both}
+    return text in today['pydoc']
+  config, text = row.get('config'), row.get('text')
+  if not text or not isinstance(config, dict) or 'data.corpus' not in config:
+    return None
+  names = ('corpus', 'task', 'encoding', 'pydoc')
+  data = {name: config.get(f'data.{name}', configs.LATER.get(f'data.{name}')) for name in names}
+  key = tuple(data.values())
+  if key not in today:
+    data = config_dict.ConfigDict({**data, 'root': '', 'cache': ''})
+    try:
+      today[key] = {inputs.text_of(data), text_01(data)} - {''}
+    except (FileNotFoundError, ValueError):
+      today[key] = None  # the text lies below a data.root that the row does not name
+  return None if today[key] is None else text in today[key]
 
 
 def text_01(data) -> str:

@@ -381,6 +381,7 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     say(tables.text(table))
   for verdict in checks:
     say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(identity.of_ledger(rows))
   say(f'report: {written["report.html"]}')
   return written
 

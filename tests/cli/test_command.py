@@ -43,6 +43,7 @@ def test_train_end_to_end(trained, capsys):
   assert tiny_runs.same_weights(trained, want.folder)
   assert {p.name for p in trained.iterdir()} == {
     'config.json',
+    'reads.json',
     'result.json',
     'metrics.jsonl',
     'model',

@@ -249,6 +249,24 @@ def test_libraries_that_have_changed_are_told_of_when_nothing_is_left(monkeypatc
   assert check([], text='e' * 12) != []
 
 
+def test_a_ledger_says_whether_its_text_is_the_one_of_today():
+  data = config('', data__corpus='pydoc', data__task='pydoc/order').data
+  text = {}
+  for data.pydoc in ('installed', 'packaged'):
+    text[data.pydoc] = inputs.text_of(data)
+  row = lambda text, pydoc='installed', **more: {
+    'config': {'data.corpus': 'pydoc', 'data.task': 'pydoc/order', 'data.pydoc': pydoc, **more},
+    'text': text,
+  }
+  own = [row(text['installed']), row(text['packaged'], 'packaged')]
+  other = [row(text['packaged']), row('f' * 12, 'packaged'), {'reads': {'pydoc': '0' * 12}}]
+  unknown = [row(''), {'metrics': {}}, row('a' * 12, **{'data.task': 'glue/cola'})]
+  line = identity.of_ledger([*own, *other, *unknown])
+  assert line.startswith('of 8 cells 2 read the text that is here today; 3 read another text')
+  assert line.endswith('3 do not say which text they read, or read one below data.root')
+  assert identity.of_ledger(own) == 'of 2 cells 2 read the text that is here today'
+
+
 def test_models_are_hashed_by_what_is_read_of_them(tmp_path):
   model = tmp_path / 'model'
   shutil.copytree(inputs.NANO, model)
