@@ -97,8 +97,11 @@ def reads(root: str, pydoc: str) -> dict[str, str]:
   """
   if not root:
     return {'pydoc': content.of(prose.fingerprint(pydoc))}
+  folder = pathlib.Path(root) / 'multi30k'
   names = [f'{split}.lc.norm.tok.{side}' for split in READ for side in ('en', 'de')]
-  return {'multi30k': content.of_files(pathlib.Path(root) / 'multi30k', names)}
+  for name in names:
+    _check_file(folder / name)
+  return {'multi30k': content.of_files(folder, names)}
 
 
 def cipher(count: int, *, longest: int = 14, seed: int = 0, pydoc: str = 'installed') -> Pairs:
@@ -269,7 +272,7 @@ def epoch(
     yield Batch(filled_buckets[number].source[part], filled_buckets[number].target[part])
 
 
-def _read_lines(path):
+def _check_file(path):
   if not path.is_file():
     raise FileNotFoundError(
       f'no file {str(path)!r}: expected Multi30k as <split>.lc.norm.tok.en and .de in the folder '
@@ -277,6 +280,10 @@ def _read_lines(path):
     )
   if path.stat().st_size > MAX_BYTES:
     raise ValueError(f'{str(path)!r} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read')
+
+
+def _read_lines(path):
+  _check_file(path)
   try:
     return [
       ' '.join(line.split())

@@ -41,6 +41,7 @@ def load(
   train: int | None = None,
   test: int | None = None,
   pydoc: str = 'installed',
+  content_read: str = '',
 ) -> Task:
   """Load Multi30k from English to German, or the made-up language where `root` is empty.
 
@@ -52,10 +53,12 @@ def load(
     bounds: see `corpus.buckets`. Longer pairs are left out of training and test.
     train, test: use the first `train` and `test` pairs; None for all.
     pydoc: which text the made-up language is drawn from, see `corpus.cipher`.
+    content_read: tells one content of the files from another, since a task is kept in memory.
 
   Raises:
     ValueError, FileNotFoundError: for missing or damaged files, or if no test sentence fits.
   """
+  del content_read
   if root:
     sides, name = (
       [corpus.multi30k(root, split) for split in corpus.READ],
@@ -90,13 +93,15 @@ def load_for(settings: dict, root: str) -> Task:
       'pydoc' where the made-up language is drawn from the packaged text.
     root: see `load`.
   """
+  pydoc = settings.get('pydoc', 'installed')
   return load(
     root,
     words=settings['words'],
     bounds=tuple(map(tuple, settings['bounds'])),
     train=settings['train'] or None,
     test=settings['test'] or None,
-    pydoc=settings.get('pydoc', 'installed'),
+    pydoc=pydoc,
+    content_read=content.of(corpus.reads(root, pydoc)),
   )
 
 

@@ -48,7 +48,6 @@ def read(root: str, most: int, pydoc: str = 'installed') -> tuple[list[str], lis
   return parts
 
 
-@functools.lru_cache(2)
 def load(
   root: str, most: int, vocabulary: int, pydoc: str = 'installed'
 ) -> tuple[np.ndarray, np.ndarray, tuple]:
@@ -64,6 +63,12 @@ def load(
   Raises:
     FileNotFoundError, ValueError: see `read`; also for a text with fewer words.
   """
+  return _load(root, most, vocabulary, pydoc, content.of(reads(root, pydoc)))
+
+
+@functools.lru_cache(2)
+def _load(root, most, vocabulary, pydoc, key):
+  del key  # it tells one text from another under the same root
   train, held_out = ([_words(passage) for passage in part] for part in read(root, most, pydoc))
   counts = collections.Counter(word for passage in train for word in passage if word != END)
   by_count = sorted(counts, key=lambda word: (-counts[word], word))

@@ -260,8 +260,9 @@ def finetuning_data(
   """
   task = tasks.get(name)
   words = tokenizer.to_str()
+  key = tasks.fingerprint(name, root=root, cache=cache)
   train, held = (
-    _encoded(words, name, split, seq_len, root, cache) for split in ('train', 'validation')
+    _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
   )
   if examples:
     train = finetuning.subset(train, examples, seed)
@@ -287,7 +288,8 @@ def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
 
 
 @functools.lru_cache(maxsize=32)
-def _encoded(words, name, split, seq_len, root, cache):
+def _encoded(words, name, split, seq_len, root, cache, key):
+  del key  # as above
   examples = tasks.load(name, split, root=root, cache=cache)
   return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 
