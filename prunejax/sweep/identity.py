@@ -54,7 +54,7 @@ def reads(config) -> dict[str, str]:
   if key not in _known:
     try:
       _known[key] = inputs.reads(config)
-    except FileNotFoundError:
+    except (FileNotFoundError, ImportError):
       _known[key] = {'text': MISSING}
   return _known[key]
 

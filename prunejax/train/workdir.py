@@ -16,6 +16,11 @@ except ImportError:  # no advisory locks on this system
 # What may change when a run is started again: where it computes, what it prints, when it saves. The
 # batches, the schedule and the masks stay the same; another mesh adds in another order.
 FREE = ('mesh.', 'log.', 'checkpoint.', 'data.cache')
+# How an error calls what a run reads; the other names are keys of the config.
+READS = {
+  'text': 'its text or labelled files (data.corpus, data.task)',
+  'vocabulary': 'its vocabulary',
+}
 
 
 def owned(folder, config: dict):
@@ -66,10 +71,11 @@ def same_reads(folder, reads: dict):
   path = files.path(folder) / 'reads.json'
   before = files.read_json(path) if files.exists(path) else {}
   if changed := sorted(name for name in reads if before.get(name, reads[name]) != reads[name]):
+    words = ', '.join(READS.get(name, name) for name in changed)
     raise ValueError(
-      f'the work directory {str(folder)!r} was begun with other content of {", ".join(changed)} '
-      '(the files or installed libraries that they come from have changed); nothing was written: '
-      'take another --workdir, or bring back what was there'
+      f'the work directory {str(folder)!r} was begun with other content of {words}: the files, or'
+      ' the libraries that pydoc comes from, have changed; nothing was written: take another'
+      ' --workdir, or bring back what was there'
     )
 
 
