@@ -3,9 +3,6 @@
 from prunejax import files
 from prunejax.report import ledger, tables, verdicts
 
-# What every row of a run of the train loop has; a row of a `study.Cell` has labels of its own.
-COLUMNS = ('stage', 'arm', 'sparsity', 'seed', 'metrics')
-
 
 def find(where):
   """Finds the ledger at `where`, a work directory or a .jsonl file.
@@ -38,13 +35,7 @@ def read(where) -> list:
   rows = [row for row in ledger.read(find(where)) if not row.get('failed')]
   if not rows:
     raise ValueError(f'{str(where)!r} holds no finished cell: nothing to report yet')
-  needed = ('metrics',) if 'settings' in rows[0] else COLUMNS
-  lacking = [key for key in needed if key not in rows[0]]
-  if lacking:
-    raise ValueError(
-      f'{str(where)!r} holds rows without {", ".join(lacking)}: expected a ledger of reproduce'
-    )
-  return ledger.one_grid(rows)
+  return ledger.one_grid(ledger.checked(rows, find(where)))
 
 
 def verdict_table(first, second) -> tables.Table:
