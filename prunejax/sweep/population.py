@@ -25,6 +25,7 @@ from prunejax.sweep import dependencies, planning, resources, stacking
 from prunejax.train import (
   console,
   distributed,
+  full_disk,
   loop,
   optimizer,
   program,
@@ -157,6 +158,7 @@ def train(
     compiled: the `program.Compiled` of the command.
 
   Raises:
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came; all members are saved.
   """
   began = time.perf_counter()
@@ -198,7 +200,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
     loaded = program.pretrained(run.recipe, run.source, functions, shapes)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
-  with contextlib.ExitStack() as locks:
+  with full_disk.one_error(folder), contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
         workdir.claim(run.folder, run.recipe.identity)

@@ -20,6 +20,7 @@ from prunejax.train import (
   evaluate,
   families,
   finite,
+  full_disk,
   inputs,
   metrics_log,
   optimizer,
@@ -96,6 +97,7 @@ def train(
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
     FloatingPointError: a loss that is not finite.
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when
       `checkpoint.every` is 0).
   """
@@ -127,7 +129,7 @@ def train(
 
   c, results = resolved.checkpoint, []
   saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
-  with workdir.held(folder, distributed.first()):
+  with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
     cost = {0: time.perf_counter() - began}
     train_members(

@@ -11,7 +11,7 @@ import time
 from tensorboardX import SummaryWriter
 
 from prunejax import files
-from prunejax.train import console
+from prunejax.train import console, full_disk
 
 
 class Log:
@@ -53,6 +53,7 @@ class Log:
     """
     if self._file is None:
       return
+    full_disk.check()  # the thread of TensorBoard may have died of it, and would not read on
     values = {name: float(v) for name, v in values.items()}
     rate = self._pace and self._pace.rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
@@ -75,7 +76,7 @@ class Log:
     if self._file is None:
       return
     self._file.close()
-    if self._board:
+    if self._board and not full_disk.met():  # its thread may have died, and would be waited for
       self._board.close()
     self._mirror.close()
 
