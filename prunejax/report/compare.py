@@ -38,6 +38,25 @@ def read(where) -> list:
   return ledger.one_grid(ledger.checked(rows, find(where)))
 
 
+def experiment_of(folder) -> str:
+  """Returns the name of the paper whose grid lies in `folder`.
+
+  Raises:
+    FileNotFoundError: `folder` holds no grid.
+    ValueError: the grid is a sweep.
+  """
+  path = files.path(folder) / 'grid.json'
+  if not files.exists(path):
+    raise FileNotFoundError(
+      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
+    )
+  owner = files.read_json(path)
+  if not isinstance(owner.get('paper'), str):
+    words = ', '.join(f'{k} {v}' for k, v in owner.items())
+    raise ValueError(f'{str(folder)!r} belongs to {words[:200]}; only a paper has a report')
+  return owner['paper']
+
+
 def verdict_table(first, second) -> tables.Table:
   """The verdicts of two ledgers, A and B, one line a claim of A."""
   other = {verdict.name: verdict for verdict in second}

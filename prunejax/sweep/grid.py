@@ -323,24 +323,6 @@ def _ledger_alone(folder, what):
   return grids == {(what['paper'], what.get('preset'))}
 
 
-def experiment_of(folder) -> str:
-  """Returns the name of the paper whose grid lies in `folder`.
-
-  Raises:
-    FileNotFoundError: `folder` holds no grid.
-    ValueError: the grid is a sweep.
-  """
-  path = files.path(folder) / 'grid.json'
-  if not files.exists(path):
-    raise FileNotFoundError(
-      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
-    )
-  what = files.read_json(path)
-  if 'paper' not in what:
-    raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')
-  return what['paper']
-
-
 def describe(labels: dict) -> str:
   """Returns the labels of a cell in words, as 'finetune pruned 0.50 pydoc/order seed 0'."""
   words = [labels.get('stage', ''), labels.get('arm', '')]

@@ -15,6 +15,7 @@ from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.train import objectives
+from prunejax.train.model_sizes import SIZE_KEYS
 
 
 class Family(NamedTuple):
@@ -53,13 +54,6 @@ class Family(NamedTuple):
   width: Any
 
 
-SIZE_KEYS = (
-  'hidden_size',
-  'num_hidden_layers',
-  'num_attention_heads',
-  'intermediate_size',
-  'max_position_embeddings',
-)
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')

@@ -39,8 +39,8 @@ def one_error(folder: files.PathLike) -> Iterator[None]:
       raise
     _met.append(error)
     full = OSError(
-      f'no space is left for {str(folder)!r} ({_words(error)}): make room, and run the same'
-      ' command again, which resumes'
+      f'no space is left for {_file(error) or str(folder)!r} ({_words(error)}): make room, and run'
+      ' the same command again, which resumes'
     )
     full.errno = errno.ENOSPC
     raise full from error
@@ -95,6 +95,12 @@ def _words(error):
       if getattr(one, 'errno', None) == number or words in str(one):
         return words
   return None
+
+
+def _file(error):
+  """The file that could not be written; '' where no error names one."""
+  names = (getattr(one, 'filename', None) for one in _chain(error))
+  return next((str(name) for name in names if name), '')
 
 
 def _chain(error):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.report import ledger
+from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
 
@@ -194,16 +194,16 @@ def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
   ):
     grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
   with pytest.raises(ValueError, match='only a paper has a report'):
-    grid.experiment_of(swept[0])
+    compare.experiment_of(swept[0])
   with pytest.raises(FileNotFoundError, match='holds no grid'):
-    grid.experiment_of(tmp_path)
+    compare.experiment_of(tmp_path)
   (tmp_path / 'thesis.tex').write_text('mine')
   with pytest.raises(ValueError, match='is not empty'):
     sweep(tmp_path)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
   (tmp_path / 'paper').mkdir()
   grid.claim(tmp_path / 'paper', {'paper': 'gordon2020', 'preset': 'quick'})
-  assert grid.experiment_of(tmp_path / 'paper') == 'gordon2020'
+  assert compare.experiment_of(tmp_path / 'paper') == 'gordon2020'
 
 
 def test_what_a_grid_would_cost(swept):
