@@ -59,6 +59,7 @@ _TEXT = (_is_text, 'text')
 _COUNT = (_or_null(lambda x: _is_whole(x) and x >= 0), 'a whole number, at least 0')
 _SECONDS = (_or_null(lambda x: _is_number(x) and x >= 0), 'a number, at least 0')
 _OBJECT = (lambda x: isinstance(x, dict), 'an object')
+_OBJECT_OR_NULL = (_or_null(lambda x: isinstance(x, dict)), 'an object or null')
 _LIST = (_or_null(lambda x: isinstance(x, list)), 'a list')
 _TEXT_OR_NULL = (_or_null(_is_text), 'text or null')
 # {column: (value -> whether it is one, words)}. Other columns are labels: text, a number or null.
@@ -81,6 +82,8 @@ KINDS = {
   'mask_hash': _TEXT_OR_NULL,
   'parent': _TEXT_OR_NULL,
   'parents': _LIST,
+  'models': _OBJECT_OR_NULL,
+  'reads': _OBJECT_OR_NULL,
   'time': _TEXT,
   'steps': _COUNT,
   'bytes': _COUNT,

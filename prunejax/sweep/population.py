@@ -136,6 +136,7 @@ def train(
   *,
   settle: Callable,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
   title: str = '',
   resumes: str | None = None,
   room: int = 0,
@@ -150,6 +151,7 @@ def train(
     settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it
       ends. The seconds are its share; the facts are 'members' and 'batching'.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
     title: starts each console line.
     resumes: name of an interrupted wave of this folder (see `under_way`) to resume; `runs` are its
       unfinished members.
@@ -181,12 +183,11 @@ def train(
   for number, plan in enumerate(plans):
     name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
     members = {place: by_key[key] for place, key in enumerate(plan['members']) if key in by_key}
-    _train_wave(
-      stacked, functions, members, plan, folder, settle=settle, say=say, title=name, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table or say}
+    _train_wave(stacked, functions, members, plan, folder, title=name, cost=cost, **how)
 
 
-def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title, cost):
+def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_table, title, cost):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   name = hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
   home = files.path(folder) / 'populations' / name
@@ -216,6 +217,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
       first_state,
       settle=lambda run, outcome, seconds: settle(run.key, outcome, seconds, **facts),
       say=say,
+      say_table=say_table,
       title=title,
       cost=dict.fromkeys(members, cost),
     )

@@ -223,12 +223,12 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
   left = [cell for cell in cells if key(cell) not in done]
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
-  began = time.perf_counter()
+  took = {}  # {labels without the seed: seconds of a cell}
   for count, cell in enumerate(left):
-    spent = time.perf_counter() - began
-    pace = (
-      f'  about {console.clock(spent / count * (len(left) - count))} left in all' if count else ''
-    )
+    kinds = [_but_seed(other.labels) for other in left[count:]]
+    known = [np.mean(took[kind]) for kind in kinds if kind in took]
+    # Nothing is said before one of each kind has run: an estimate from others would rise later.
+    pace = f'  about {console.clock(sum(known))} left in all' if len(known) == len(kinds) else ''
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
     row = {
@@ -247,10 +247,16 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
       say(f'{title}  failed: {error}')
       row |= {'metrics': {}, 'failed': str(error)}
     row['seconds'] = round(time.perf_counter() - start, 2)
+    took.setdefault(kinds[0], []).append(row['seconds'])
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     ledger.append(folder / 'ledger.jsonl', row)
     done[row['cell']] = row
   return [done[key(cell)] for cell in cells]
+
+
+def _but_seed(labels):
+  """Labels as text, without the seed: cells that differ in it take equally long."""
+  return describe({k: v for k, v in labels.items() if k != 'seed'})
 
 
 def kept(folder, settings, make) -> dict:

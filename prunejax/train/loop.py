@@ -79,6 +79,7 @@ def train(
   title: str = '',
   compiled: program.Compiled | None = None,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
 ) -> dict:
   """Trains one run and returns its result.
 
@@ -88,6 +89,7 @@ def train(
     title: starts each console line.
     compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
 
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
@@ -104,6 +106,7 @@ def train(
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
+  say_table = say_table if say_table and distributed.first() else say
   # Wrong input is refused here, before anything is compiled or written.
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
@@ -132,9 +135,8 @@ def train(
   with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
     cost = {0: time.perf_counter() - began}
-    train_members(
-      engine, functions, {0: run}, saves, first, settle=settle, say=say, title=title, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
+    train_members(engine, functions, {0: run}, saves, first, **how)
   return results[0]
 
 
@@ -177,6 +179,7 @@ def train_members(
   *,
   settle: Callable,
   say: Callable[[str], None],
+  say_table: Callable[[str], None],
   title: str,
   cost: dict[int, float],
 ):
@@ -190,6 +193,7 @@ def train_members(
     first_state: Run -> its state of step 0, on the host or on any device.
     settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
     say: prints a line.
+    say_table: prints the table of who pays.
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
 
@@ -206,7 +210,7 @@ def train_members(
       closing.callback(_close_manager, manager)
     state = _restored(engine, manager, saves, live, clock, title, say)
     if state is None:
-      state = engine.start(_first_states(engine, functions, live, first_state, say))
+      state = engine.start(_first_states(engine, functions, live, first_state, say_table))
     start = int(state['step'])
     logs = {place: _log(run, start, together, say) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
@@ -343,13 +347,15 @@ def _restored(engine, manager, saves, live, clock, title, say):
   return state
 
 
-def _first_states(engine, functions, live, first_state, say):
+def _first_states(engine, functions, live, first_state, say_table):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      who_pays.report(run.recipe, functions, state['params'], batch, run.folder, say)
+      text = who_pays.report(run.recipe, functions, state['params'], batch, run.folder)
+      if text:
+        say_table(text)
     yield place, state
 
 

@@ -59,6 +59,39 @@ def test_progress_is_told_in_cells(swept):
   assert 'seed=1' in starts[1] and 'left in all' in starts[2]
 
 
+@pytest.mark.parametrize('one_by_one', [False, True])
+def test_numbers_only_rise_and_the_table_of_who_pays_is_printed_once(tmp_path, one_by_one):
+  task, lines = {'data.task': 'glue/cola'}, []
+  changes = [task, {}, {'seed': 1, 'batch_size': 4}, {'seed': 1}, {'seed': 1, **task}]
+  rows = grid.sweep(
+    tiny_runs.config(log__who_pays=True, keep_model=False),
+    changes,
+    tmp_path,
+    name='mixed',
+    one_by_one=one_by_one,
+    compiled=tiny_runs.COMPILED,
+    say=lines.append,
+  )
+  numbers = [int(line[1 : line.index('/')]) for line in lines if line.startswith('[')]
+  assert numbers == sorted(numbers) and set(numbers) == {1, 2, 3, 4, 5}
+  assert sum('embeddings/word' in line for line in lines) == 1
+  for row in rows:
+    assert (tmp_path / 'cells' / row['cell'] / 'who_pays_weights.json').exists()
+
+
+def test_the_time_left_is_told_once_each_kind_of_cell_has_run():
+  cells = {
+    name: grid.Cell({'stage': stage}, tiny_runs.config(steps=steps))
+    for name, stage, steps in (('a', 'pretrain', 10), ('b', 'finetune', 20), ('c', 'pretrain', 30))
+  }
+  pace = grid._Pace(cells)
+  assert pace.left() == ''
+  pace.took('a', 20.0)
+  assert pace.left() == ''  # what fine-tuning takes is not known yet
+  pace.took('b', 5.0)
+  assert pace.left() == '  about 1:00 left in all'
+
+
 def test_a_second_time_nothing_runs(swept, monkeypatch):
   monkeypatch.setattr(loop, 'train', lambda *a, **k: pytest.fail('ran again'))
   rows, lines = sweep(swept[0])
