@@ -112,7 +112,21 @@ class _Mirror:
 
 def _kept(path, start, steps):
   """The rows that a run that resumes at step `start` will not write again."""
-  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
-  rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+  lines = (
+    files.read(path).decode(errors='replace').splitlines(keepends=True)
+    if files.exists(path)
+    else []
+  )
+  rows = [(line, _row(line)) for line in lines]
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
-  return [line for line, row in rows if not again(row)]
+  return [line for line, row in rows if row and not again(row)]
+
+
+def _row(line):
+  """The row in a line, or None for a line that is torn or damaged."""
+  try:
+    row = json.loads(line) if line.endswith('}\n') else None
+  except (ValueError, RecursionError):
+    return None
+  whole = isinstance(row, dict) and isinstance(row.get('step'), int) and 'kind' in row
+  return row if whole else None

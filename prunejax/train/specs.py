@@ -5,6 +5,8 @@ import difflib
 import inspect
 from typing import NamedTuple
 
+MOST = 10_000  # characters of a spec or a value
+
 
 class Spec(NamedTuple):
   """A parsed call: `factory(**arguments)`."""
@@ -15,6 +17,31 @@ class Spec(NamedTuple):
 
   def __call__(self):
     return self.factory(**self.arguments)
+
+
+def literal(text: str) -> object:
+  """Returns the Python literal in a text, such as a number or a tuple.
+
+  Raises:
+    ValueError: it is none, or is too long or too deep to be meant.
+  """
+  return _of_node(_parsed(text))
+
+
+def _parsed(text):
+  if len(text) > MOST:
+    raise ValueError(f'a text of {len(text)} characters: expected at most {MOST}')
+  try:
+    return ast.parse(text.strip(), mode='eval').body
+  except (SyntaxError, MemoryError, RecursionError) as error:
+    raise ValueError(str(error)) from None
+
+
+def _of_node(node):
+  try:
+    return ast.literal_eval(node)
+  except (TypeError, MemoryError, RecursionError) as error:
+    raise ValueError(str(error)) from None
 
 
 def parse(text: str, module, key: str) -> Spec:
@@ -30,16 +57,17 @@ def parse(text: str, module, key: str) -> Spec:
       do not fit.
   """
   try:
-    node = ast.parse(text, mode='eval').body
+    node = _parsed(text)
     if isinstance(node, ast.Name):  # `magnitude` for `magnitude()`
       node = ast.Call(node, [], [])
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
       raise ValueError
-    args = [ast.literal_eval(a) for a in node.args]
-    kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-  except (SyntaxError, ValueError, TypeError) as error:
+    args = [_of_node(a) for a in node.args]
+    kwargs = {k.arg: _of_node(k.value) for k in node.keywords}
+  except ValueError as error:
     raise ValueError(
-      f"{key}={text!r}: expected a call with literal arguments, such as 'cubic(0.9, end=10000)'"
+      f'{key}={_shown(text)}: expected a call with literal arguments, such as'
+      " 'cubic(0.9, end=10000)'"
     ) from error
   known = factories(module)
   if node.func.id not in known:
@@ -60,6 +88,10 @@ def parse(text: str, module, key: str) -> Spec:
     kind = inspect.signature(factory).parameters[name].kind
     arguments.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
   return Spec(node.func.id, factory, arguments)
+
+
+def _shown(text):
+  return repr(text) if len(text) <= 200 else f'{text[:200]!r}...'
 
 
 def factories(module):
