@@ -105,7 +105,7 @@ def convert(value, default, key: str):
       )
     except (ValueError, KeyError):
       raise ValueError(
-        f'{key}={value[:200]!r}: expected {_kind(want)}, such as {default!r}'
+        f'{key}={specs.shown(value)}: expected {_kind(want)}, such as {default!r}'
       ) from None
   if want is float and type(value) is int:
     value = float(value)
