@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     'where',
     nargs='?',
     metavar='RUN',
-    help='a work directory (as --workdir) or a Hugging Face folder',
+    help='a work directory (as --workdir), a Hugging Face folder, or a sparse file of a model',
   )
   parser.add_argument('--out', required=True, metavar='PATH', help='the folder or file to write')
   parser.add_argument(
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   source = args.where or args.workdir
   if not source:
     raise ValueError('export needs a RUN or --workdir=FOLDER')
+  options.check_model(source)
   from prunejax.train import export
 
   export.export(source, args.out, args.dtype, args.to)

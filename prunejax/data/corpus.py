@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -96,6 +97,13 @@ def load(
   return _join(parts) if len(parts) > 1 else parts[0]
 
 
+# What numpy raises for the header of a damaged .npy file, which is Python text.
+DAMAGED = (
+  *(ValueError, EOFError, OSError, OverflowError, TypeError, KeyError, MemoryError, RecursionError),
+  *(SyntaxError, tokenize.TokenError),
+)
+
+
 def _from_cache(folder, split):
   """Maps one split into memory. Raises ValueError for damaged files."""
   dtypes = {'tokens': (np.uint16, np.int32), 'starts': (np.bool_,), 'documents': (np.int64,)}
@@ -107,7 +115,7 @@ def _from_cache(folder, split):
       array = arrays[field] = np.load(path, mmap_mode='r', allow_pickle=False)
       if array.ndim != 1 or array.dtype not in accepted:
         raise ValueError(f'an array of {array.dtype} with {array.ndim} axes')
-    except (ValueError, EOFError, OSError) as error:
+    except DAMAGED as error:
       raise ValueError(
         f'{path} is damaged ({error}): delete {str(folder)!r} to have it made again'
       ) from None

@@ -125,10 +125,22 @@ def run(
   dependencies.check_models(left, cells, done, folder)
   for line in identity.check(cells, left, rows, folder):
     say(line)
-  title = {
-    k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)
-  }
-  pace = _Pace(left)
+  title = {k: describe(cell.labels) for k, cell in left.items()}
+  begun = len(cells) - len(left)
+  pace, tables = _Pace(left), []
+
+  def number(keys):
+    """Puts numbers before the titles of cells that begin now, so that the numbers only rise."""
+    nonlocal begun
+    for k in keys:
+      begun += 1
+      title[k] = f'[{begun}/{len(cells)}] {title[k]}'
+
+  def say_table(text):
+    """Prints who pays for the first cell; every cell has it in its folder."""
+    if not tables:
+      tables.append(text)
+      say(f'{text}\nThe other cells have this table in their folders, who_pays_*.json.')
 
   def settle(k, outcome, seconds, **facts):
     """Writes the row of a cell that ended, with its result or the reason why it has none."""
@@ -164,6 +176,7 @@ def run(
     pace.took(k, seconds)
 
   def alone(k):
+    number([k])
     say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
     began = time.perf_counter()
     try:
@@ -174,6 +187,7 @@ def run(
         folder / 'cells' / k,
         title=title[k],
         say=say,
+        say_table=say_table,
       )
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
@@ -190,9 +204,12 @@ def run(
       if isinstance(runs, str):
         alone(runs)
       else:
-        most = max(run.recipe.steps for run in runs)
+        runs = sorted(runs, key=lambda run: run.recipe.steps)  # the order in which they end
+        number(run.key for run in runs)
+        runs = [run._replace(title=title[run.key]) for run in runs]
+        most = runs[-1].recipe.steps
         say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
-        how |= {'compiled': compiled, 'settle': settle, 'say': say}
+        how |= {'compiled': compiled, 'settle': settle, 'say': say, 'say_table': say_table}
         population.train(runs, folder, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
@@ -324,24 +341,6 @@ def _ledger_alone(folder, what):
   return grids == {(what['paper'], what.get('preset'))}
 
 
-def experiment_of(folder) -> str:
-  """Returns the name of the paper whose grid lies in `folder`.
-
-  Raises:
-    FileNotFoundError: `folder` holds no grid.
-    ValueError: the grid is a sweep.
-  """
-  path = files.path(folder) / 'grid.json'
-  if not files.exists(path):
-    raise FileNotFoundError(
-      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
-    )
-  what = files.read_json(path)
-  if 'paper' not in what:
-    raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')
-  return what['paper']
-
-
 def describe(labels: dict) -> str:
   """Returns the labels of a cell in words, as 'finetune pruned 0.50 pydoc/order seed 0'."""
   words = [labels.get('stage', ''), labels.get('arm', '')]
@@ -389,21 +388,29 @@ def _words(what):
 
 
 class _Pace:
-  """Time left, from the seconds a step took so far at each stage."""
+  """Time left, from the seconds a step took so far in cells like those that are left.
+
+  Cells are alike that have the same stage and batches of the same shape. Nothing is said of the
+  time left before one of each kind has run: an estimate from other cells would rise later.
+  """
 
   def __init__(self, left):
-    self.work = {k: (cell.labels['stage'], cell.config.steps) for k, cell in left.items()}
+    self.work = {k: (_kind(cell), cell.config.steps) for k, cell in left.items()}
     self.spent = {}
 
   def took(self, k, seconds):
-    stage, count = self.work.pop(k)
-    steps, total = self.spent.get(stage, (0, 0.0))
-    self.spent[stage] = (steps + count, total + seconds)
+    kind, count = self.work.pop(k)
+    steps, total = self.spent.get(kind, (0, 0.0))
+    self.spent[kind] = (steps + count, total + seconds)
 
   def left(self):
-    if not self.spent:
+    if any(kind not in self.spent for kind, _ in self.work.values()):
       return ''
-    mean = sum(s for _, s in self.spent.values()) / sum(n for n, _ in self.spent.values())
-    rate = {stage: s / n for stage, (n, s) in self.spent.items()}
-    seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work.values())
+    rate = {kind: s / n for kind, (n, s) in self.spent.items()}
+    seconds = sum(steps * rate[kind] for kind, steps in self.work.values())
     return f'  about {console.clock(seconds)} left in all'
+
+
+def _kind(cell):
+  c = cell.config
+  return cell.labels['stage'], bool(c.data.task), c.batch_size, c.data.seq_len

@@ -25,6 +25,7 @@ from prunejax.sweep import dependencies, planning, resources, stacking
 from prunejax.train import (
   console,
   distributed,
+  full_disk,
   loop,
   optimizer,
   program,
@@ -137,6 +138,7 @@ def train(
   *,
   settle: Callable,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
   title: str = '',
   resumes: str | None = None,
   room: int = 0,
@@ -151,6 +153,7 @@ def train(
     settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it
       ends. The seconds are its share; the facts are 'members' and 'batching'.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
     title: starts each console line.
     resumes: name of an interrupted wave of this folder (see `under_way`) to resume; `runs` are its
       unfinished members.
@@ -159,6 +162,7 @@ def train(
     compiled: the `program.Compiled` of the command.
 
   Raises:
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came; all members are saved.
   """
   began = time.perf_counter()
@@ -181,12 +185,11 @@ def train(
   for number, plan in enumerate(plans):
     name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
     members = {place: by_key[key] for place, key in enumerate(plan['members']) if key in by_key}
-    _train_wave(
-      stacked, functions, members, plan, folder, settle=settle, say=say, title=name, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table or say}
+    _train_wave(stacked, functions, members, plan, folder, title=name, cost=cost, **how)
 
 
-def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title, cost):
+def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_table, title, cost):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   name = hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
   home = files.path(folder) / 'populations' / name
@@ -195,12 +198,19 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
   saves = loop.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
   facts = {'members': len(plan['members']), 'batching': stacked.batching}
 
+  said = set()
+
+  def say_once(line):  # the members of a wave often start from one folder
+    if line not in said:
+      said.add(line)
+      say(f'{title}  {line}')
+
   def first_state(run):
     shapes = jax.eval_shape(functions.draw, jax.random.key(0))
-    loaded = program.pretrained(run.recipe, run.source, functions, shapes)
+    loaded = program.pretrained(run.recipe, run.source, functions, shapes, say_once)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
-  with contextlib.ExitStack() as locks:
+  with full_disk.one_error(folder), contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
         workdir.claim(run.folder, run.recipe.identity, run.reads)
@@ -216,6 +226,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
       first_state,
       settle=lambda run, outcome, seconds: settle(run.key, outcome, seconds, **facts),
       say=say,
+      say_table=say_table,
       title=title,
       cost=dict.fromkeys(members, cost),
     )

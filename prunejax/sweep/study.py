@@ -4,6 +4,7 @@ A cell is a run of the train loop, whose config is a ConfigDict, or a measuremen
 the experiment makes, whose config is a dict of settings. A report is drawn from the ledger alone.
 """
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -249,12 +250,12 @@ def run(
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
   left = [cell for cell in cells if key(cell) not in done]
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
-  began = time.perf_counter()
+  took = {}  # {labels without the seed: seconds of a cell}
   for count, cell in enumerate(left):
-    spent = time.perf_counter() - began
-    pace = (
-      f'  about {console.clock(spent / count * (len(left) - count))} left in all' if count else ''
-    )
+    kinds = [_but_seed(other.labels) for other in left[count:]]
+    known = [np.mean(took[kind]) for kind in kinds if kind in took]
+    # Nothing is said before one of each kind has run: an estimate from others would rise later.
+    pace = f'  about {console.clock(sum(known))} left in all' if len(known) == len(kinds) else ''
     title = f'[{len(cells) - len(left) + count + 1}/{len(cells)}] {describe(cell.labels)}'
     say(title + pace)
     row = {
@@ -274,6 +275,7 @@ def run(
       say(f'{title}  failed: {error}')
       row |= {'metrics': {}, 'failed': str(error)}
     row['seconds'] = round(time.perf_counter() - start, 2)
+    took.setdefault(kinds[0], []).append(row['seconds'])
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     ledger.append(folder / 'ledger.jsonl', row)
     done[row['cell']] = row
@@ -290,6 +292,11 @@ def _same_reads(rows, reads, folder):
           ' now: data.root is another, or its files have changed; nothing was written: take'
           ' another --workdir, or bring back what was there'
         )
+
+
+def _but_seed(labels):
+  """Labels as text, without the seed: cells that differ in it take equally long."""
+  return describe({k: v for k, v in labels.items() if k != 'seed'})
 
 
 def kept(folder, settings, make) -> dict:
@@ -346,14 +353,19 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     {name: path} of the files.
 
   Raises:
-    ValueError: the ledger holds no finished cell.
+    ValueError: the ledger holds no finished cell, or rows that are none of this experiment; `out`
+      holds a ledger of its own.
   """
   every = ledger.read(path)
   rows = [row for row in every if not row.get('failed')]
   if not rows:
     raise ValueError(f'{str(path)!r} holds no finished cell: nothing to report yet')
-  quantities = study.analyse(rows)
-  checks, shown = study.claims(quantities), list(study.tables(quantities))
+  ledger.checked(rows, path)
+  copies = _copies_ledger(path, out)
+  with _rows_of(study, path, rows):
+    quantities = study.analyse(rows)
+    checks, shown = study.claims(quantities), list(study.tables(quantities))
+    figures = study.figures(quantities)
   printed = shown[:1]
   failed = [
     {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
@@ -362,8 +374,8 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
   if work is not None:
     shown += study.tables_of_folder(rows, work) if study.tables_of_folder else []
     if parts := cost.read(work):
-      path = study.earlier_costs
-      before = cost.measured(path, rows[-1]['preset']) if path else []
+      earlier = study.earlier_costs
+      before = cost.measured(earlier, rows[-1]['preset']) if earlier else []
       shown.append(cost.table(parts, before))
       printed.append(shown[-1])
   written = document.write(
@@ -371,12 +383,15 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     checks,
     title=study.title,
     tables=shown,
-    figures=study.figures(quantities),
+    figures=figures,
     captions=study.captions,
     meta={'paper': study.source, 'preset': rows[-1]['preset'], **facts(rows)},
     cells=every_cell(rows),
     colours=study.colours,
   )
+  if copies:
+    lines = ''.join(json.dumps(row) + '\n' for row in every)
+    files.write(files.path(out) / 'ledger.jsonl', lines)
   for table in printed:
     say(tables.text(table))
   for verdict in checks:
@@ -393,9 +408,14 @@ def compare(study: Study, first, second, out, say=console.say) -> dict:
     f'{files.path(where).name} ({rows[-1]["preset"]})'
     for where, rows in zip((first, second), sides, strict=True)
   ]
-  sides = [study.analyse(rows) for rows in sides]
-  checks = [study.claims(side) for side in sides]
-  shown, figures, captions = (study.differences or functools.partial(_both, study))(*sides)
+  analysed, checks = [], []
+  for where, rows in zip((first, second), sides, strict=True):
+    with _rows_of(study, where, rows):
+      analysed.append(study.analyse(rows))
+      checks.append(study.claims(analysed[-1]))
+  with _rows_of(study, second, sides[1]):
+    differences = study.differences or functools.partial(_both, study)
+    shown, figures, captions = differences(*analysed)
   written = document.write(
     out,
     title=f'{study.title}: two ledgers',
@@ -459,6 +479,35 @@ def facts(rows) -> dict:
     'device': ', '.join(devices) or '-',
     'time': console.clock(seconds),
   }
+
+
+@contextlib.contextmanager
+def _rows_of(study, path, rows):
+  """Turns the error of an analysis that meets rows of another kind into one that names the row."""
+  try:
+    yield
+  except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+    problem = ledger.unlike(rows) or f'{type(error).__name__}: {error}'
+    raise ValueError(
+      f'{str(path)!r} cannot be reported as a ledger of {study.name}: {problem}'
+    ) from error
+
+
+def _copies_ledger(path, out):
+  """Whether `out` is another folder than that of the ledger; it then gets a copy.
+
+  So the folder of a report can be reported and compared as a work directory can.
+  """
+  out, home = files.path(out), files.path(path).parent
+  if str(out) == str(home) or not files.remote(out) and out.resolve() == home.resolve():
+    return False
+  names = files.names(out)
+  own = [name for name in ('ledger.jsonl', 'ledger.d', 'grid.json') if name in names]
+  if own and (own != ['ledger.jsonl'] or 'report.html' not in names):
+    raise ValueError(
+      f'--out={str(out)!r} holds {own[0]} of another grid: take a folder without a ledger'
+    )
+  return True
 
 
 def _preset(study, name):

@@ -3,7 +3,6 @@
 `recipe.resolve` checks a config and turns it into plain values.
 """
 
-import ast
 import functools
 import importlib.util
 import pathlib
@@ -32,6 +31,8 @@ def load(path, root):
   name, _, arg = str(path).partition(':')
   file = pathlib.Path(name)
   file = file if file.exists() else root / name
+  if file.suffix != '.py' and file.exists():
+    raise ValueError(f'--config={name}: expected a Python file, FILE.py or FILE.py:ARG')
   if not file.is_file():
     near = specs.suggest(name, [f'configs/{p.name}' for p in (root / 'configs').glob('*.py')])
     raise FileNotFoundError(f'--config={name}: no such file{near}')
@@ -103,10 +104,12 @@ def convert(value, default, key: str):
   if isinstance(value, str) and want is not str:
     try:
       value = (
-        {'true': True, 'false': False}[value.lower()] if want is bool else ast.literal_eval(value)
+        {'true': True, 'false': False}[value.lower()] if want is bool else specs.literal(value)
       )
-    except (ValueError, SyntaxError, KeyError):
-      raise ValueError(f'{key}={value!r}: expected {_kind(want)}, such as {default!r}') from None
+    except (ValueError, KeyError):
+      raise ValueError(
+        f'{key}={specs.shown(value)}: expected {_kind(want)}, such as {default!r}'
+      ) from None
   if want is float and type(value) is int:
     value = float(value)
   if want is int and type(value) is float and value.is_integer():

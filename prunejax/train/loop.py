@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
+from prunejax.models.hf import folder as hf_folder
 from prunejax.pruning import placement
 from prunejax.train import (
   checkpoint,
@@ -20,6 +21,7 @@ from prunejax.train import (
   evaluate,
   families,
   finite,
+  full_disk,
   inputs,
   metrics_log,
   optimizer,
@@ -79,6 +81,7 @@ def train(
   title: str = '',
   compiled: program.Compiled | None = None,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
 ) -> dict:
   """Trains one run and returns its result.
 
@@ -88,6 +91,7 @@ def train(
     title: starts each console line.
     compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
 
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
@@ -98,12 +102,14 @@ def train(
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
     FloatingPointError: a loss that is not finite.
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when
       `checkpoint.every` is 0).
   """
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
+  say_table = say_table if say_table and distributed.first() else say
   # Wrong input is refused here, before anything is compiled or written.
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
@@ -121,7 +127,9 @@ def train(
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
   engine = single(run, functions, abstract, mesh, compiled.engines)
-  loaded = program.pretrained(resolved, source, functions, abstract['params'])
+  loaded = program.pretrained(
+    resolved, source, functions, abstract['params'], lambda line: say(f'{title}  {line}')
+  )
   if distributed.first():
     workdir.claim(folder, resolved.identity, reads)
   distributed.together('claimed')
@@ -133,12 +141,11 @@ def train(
 
   c, results = resolved.checkpoint, []
   saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
-  with workdir.held(folder, distributed.first()):
+  with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
     cost = {0: time.perf_counter() - began}
-    train_members(
-      engine, functions, {0: run}, saves, first, settle=settle, say=say, title=title, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
+    train_members(engine, functions, {0: run}, saves, first, **how)
   return results[0]
 
 
@@ -189,6 +196,7 @@ def train_members(
   *,
   settle: Callable,
   say: Callable[[str], None],
+  say_table: Callable[[str], None],
   title: str,
   cost: dict[int, float],
 ):
@@ -202,6 +210,7 @@ def train_members(
     first_state: Run -> its state of step 0, on the host or on any device.
     settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
     say: prints a line.
+    say_table: prints the table of who pays.
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
 
@@ -218,7 +227,7 @@ def train_members(
       closing.callback(_close_manager, manager)
     state = _restored(engine, manager, saves, live, clock, title, say)
     if state is None:
-      state = engine.start(_first_states(engine, functions, live, first_state, say))
+      state = engine.start(_first_states(engine, functions, live, first_state, say_table))
     start = int(state['step'])
     # Read before a log takes away the rows that are written again.
     unscored = _unscored(live, start)
@@ -318,6 +327,7 @@ def finish(
     seconds: () -> the seconds that the run has cost so far.
   """
   recipe, source = run.recipe, run.source
+  size = families.with_classes(source.size, run.data.task and run.data.task.classes)
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   log.write(recipe.steps, 'eval', metrics)
@@ -327,10 +337,12 @@ def finish(
     kept['latent'] = jax.tree.map(placement.on_host, state['params'])
   digests = {}
   for name, weights in kept.items() if distributed.first() else ():
-    digests[name] = files.deliver(
-      run.folder / name,
-      lambda out, weights=weights: families.save(out, weights, source.size, source.tokenizer),
-    )
+
+    def write(out, weights=weights):
+      families.save(out, weights, size, source.tokenizer)
+      return hf_folder.digest(out)
+
+    digests[name] = files.deliver(run.folder / name, write)
   result = {
     'metrics': metrics,
     'sparsity': prunejax.masks.sparsity(params, recipe.where)['total'],
@@ -396,13 +408,15 @@ def _as_json(history, live):
   }
 
 
-def _first_states(engine, functions, live, first_state, say):
+def _first_states(engine, functions, live, first_state, say_table):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      who_pays.report(run.recipe, functions, state['params'], batch, run.folder, say)
+      text = who_pays.report(run.recipe, functions, state['params'], batch, run.folder)
+      if text:
+        say_table(text)
     yield place, state
 
 

@@ -10,8 +10,8 @@ from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import distributed
 
 
-def report(recipe, program, params, batch, folder, say):
-  """Prints the table of each pruning group and writes it to `folder`/who_pays_<group>.json.
+def report(recipe, program, params, batch, folder) -> str:
+  """Returns the tables of all pruning groups and writes each to `folder`/who_pays_<group>.json.
 
   Args:
     recipe: a `recipe.Recipe`.
@@ -19,8 +19,8 @@ def report(recipe, program, params, batch, folder, say):
     params: the weights of step 0.
     batch: the first batch, on the devices; criteria may look at it.
     folder: the work directory.
-    say: prints a line.
   """
+  texts = []
   rng = jax.random.key(recipe.seed)
   gradient = lambda: program.gradient(params, batch, rng)
   observed = lambda: program.observe(lambda p: p, batch, rng)
@@ -28,15 +28,16 @@ def report(recipe, program, params, batch, folder, say):
     needs = sorted(group.criterion().needs - {'grad'})
     if needs and jax.process_count() > 1:
       # Each process holds a part of the batch, which would have to be compiled into the program.
-      say(
+      texts.append(
         f'prune.{group.name}: who pays is not known before masks first move: it needs'
         f' {", ".join(needs)}'
       )
       continue
     rows = group_rows(group, params, recipe.steps, gradient, observed)
-    say(format_report(rows))
+    texts.append(format_report(rows))
     if distributed.first():
       files.write(folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
+  return '\n'.join(texts)
 
 
 def group_rows(group, params, step, gradient, observed=dict):

@@ -8,7 +8,7 @@ import tiny_runs
 
 from prunejax.data import wordpiece
 from prunejax.models.hf import folder as hf_folder
-from prunejax.report import ledger
+from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
 
@@ -59,6 +59,39 @@ def test_progress_is_told_in_cells(swept):
   ]
   assert [line[:5] for line in starts] == ['[1/3]', '[2/3]', '[3/3]']
   assert 'seed=1' in starts[1] and 'left in all' in starts[2]
+
+
+@pytest.mark.parametrize('one_by_one', [False, True])
+def test_numbers_only_rise_and_the_table_of_who_pays_is_printed_once(tmp_path, one_by_one):
+  task, lines = {'data.task': 'glue/cola'}, []
+  changes = [task, {}, {'seed': 1, 'batch_size': 4}, {'seed': 1}, {'seed': 1, **task}]
+  rows = grid.sweep(
+    tiny_runs.config(log__who_pays=True, keep_model=False),
+    changes,
+    tmp_path,
+    name='mixed',
+    one_by_one=one_by_one,
+    compiled=tiny_runs.COMPILED,
+    say=lines.append,
+  )
+  numbers = [int(line[1 : line.index('/')]) for line in lines if line.startswith('[')]
+  assert numbers == sorted(numbers) and set(numbers) == {1, 2, 3, 4, 5}
+  assert sum('embeddings/word' in line for line in lines) == 1
+  for row in rows:
+    assert (tmp_path / 'cells' / row['cell'] / 'who_pays_weights.json').exists()
+
+
+def test_the_time_left_is_told_once_each_kind_of_cell_has_run():
+  cells = {
+    name: grid.Cell({'stage': stage}, tiny_runs.config(steps=steps))
+    for name, stage, steps in (('a', 'pretrain', 10), ('b', 'finetune', 20), ('c', 'pretrain', 30))
+  }
+  pace = grid._Pace(cells)
+  assert pace.left() == ''
+  pace.took('a', 20.0)
+  assert pace.left() == ''  # what fine-tuning takes is not known yet
+  pace.took('b', 5.0)
+  assert pace.left() == '  about 1:00 left in all'
 
 
 def test_a_second_time_nothing_runs(swept, monkeypatch):
@@ -196,16 +229,16 @@ def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
   ):
     grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
   with pytest.raises(ValueError, match='only a paper has a report'):
-    grid.experiment_of(swept[0])
+    compare.experiment_of(swept[0])
   with pytest.raises(FileNotFoundError, match='holds no grid'):
-    grid.experiment_of(tmp_path)
+    compare.experiment_of(tmp_path)
   (tmp_path / 'thesis.tex').write_text('mine')
   with pytest.raises(ValueError, match='is not empty'):
     sweep(tmp_path)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
   (tmp_path / 'paper').mkdir()
   grid.claim(tmp_path / 'paper', {'paper': 'gordon2020', 'preset': 'quick'})
-  assert grid.experiment_of(tmp_path / 'paper') == 'gordon2020'
+  assert compare.experiment_of(tmp_path / 'paper') == 'gordon2020'
 
 
 def test_what_a_grid_would_cost(swept):

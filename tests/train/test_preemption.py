@@ -160,7 +160,12 @@ def test_in_another_thread_nothing_is_installed():
 def test_the_command_ends_with_one_line_and_the_status_for_start_me_again(
   tmp_path, monkeypatch, capsys
 ):
-  how = {'title': '', 'compiled': tiny_runs.COMPILED, 'say': at_line('train 6/12')}
+  how = {
+    **loop.train.__kwdefaults__,
+    'title': '',
+    'compiled': tiny_runs.COMPILED,
+    'say': at_line('train 6/12'),
+  }
   monkeypatch.setattr(loop.train, '__kwdefaults__', how)
   argv = tiny_runs.argv('train', tmp_path / 'run') + PRUNE
   assert command.main(argv) == preemption.RESTART == 75
