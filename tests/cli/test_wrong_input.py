@@ -24,6 +24,7 @@ CASES = {
     ('--config=configs/bse.py --workdir={out}', ["did you mean 'configs/base.py'"]),
     ('--config=configs/nano.py:big --workdir={out}', ['configs/nano.py:big', 'anneal']),
     ('--config={none}/c.py --workdir={out}', ['/c.py', 'no such file']),
+    ('--config={text} --workdir={out}', ['text.txt', 'a Python file']),
     ('--config={empty} --workdir={out}', ['empty.py', 'no get_config(arg)']),
     (f'{CONFIG} --workdir={{out}} --config.stepz=1', ['stepz', "did you mean 'steps'"]),
     (f'{CONFIG} --workdir={{out}} --config.steps=many', ["steps='many'", 'a whole number']),
