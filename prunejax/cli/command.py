@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from prunejax.cli import bench, export, extras, report, reproduce, sweep, train
+from prunejax.cli import bench, export, extras, predict, report, reproduce, sweep, train
 
 # A verb is a module with SUMMARY, EPILOG, TAKES_CONFIG (whether --config.key=value sets keys of its
 # runs), `add_arguments(parser)` and `run(args, overrides)`.
@@ -14,6 +14,7 @@ VERBS = {
   'sweep': sweep,
   'reproduce': reproduce,
   'report': report,
+  'predict': predict,
   'export': export,
   'bench': bench,
 }

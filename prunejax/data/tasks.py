@@ -2,7 +2,7 @@
 
 import os
 
-from prunejax.data import content, glue, prose, pydoc, pydoc_tasks, tfds
+from prunejax.data import content, glue, labelled, prose, pydoc, pydoc_tasks, tfds
 from prunejax.data.examples import Examples, Task, nearest
 
 
@@ -19,16 +19,37 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Task:
   """Returns the task called 'pydoc/order', 'glue/sst2', 'tfds/glue/sst2' and so on.
 
+  "labelled('train.tsv', 'dev.tsv', ...)" is a task in files of one's own, see labelled.py.
+
   Raises:
     ValueError: an unknown name, with the nearest one.
   """
+  if labelled.is_name(name):
+    return labelled.task_of(name)
   if name not in names():
-    raise ValueError(f'unknown task {name!r}: {nearest(name, names())}')
+    known = (*names(), "labelled('FILE.tsv', 'FILE.tsv', ...)")
+    raise ValueError(f'unknown task {name!r}: {nearest(name, known)}')
   source, _, rest = name.partition('/')
   if source in ('pydoc', 'prose'):
     return pydoc_tasks.TASKS[rest]._replace(name=name)
   row = glue.TASKS[rest.removeprefix('glue/')]
   return Task(name, row.classes, row.metrics, len(row.texts) == 2)
+
+
+def other_splits(name: str, root: str | os.PathLike | None = None) -> dict[str, str]:
+  """Returns {prefix of a metric: split} of the splits that are scored beside 'validation'.
+
+  MNLI has a mismatched dev set; where its file is missing, the matched one is scored alone.
+  """
+  if name == 'tfds/glue/mnli':
+    return {'mismatched': 'validation_mismatched'}
+  if name != 'glue/mnli' or root is None:
+    return {}
+  try:
+    glue.path_of(root, 'mnli', 'validation_mismatched')
+  except FileNotFoundError:
+    return {}
+  return {'mismatched': 'validation_mismatched'}
 
 
 def load(
@@ -56,6 +77,8 @@ def load(
     FileNotFoundError: files that are missing.
   """
   get(name)
+  if labelled.is_name(name):
+    return labelled.read(name, split, root)
   source, _, rest = name.partition('/')
   if source in ('pydoc', 'prose'):
     return pydoc_tasks.load(rest, split, cache, packaged=source == 'prose')

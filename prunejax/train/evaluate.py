@@ -29,8 +29,18 @@ def scores(state, data, program, layout) -> dict:
   regression = not data.task.classes
   held_out = finetuning(measure, params, data.held_out(), data.task.metrics, regression)
   fit = finetuning(measure, params, data.train_set(), (), regression)
+  others = {}
+  for prefix, batches in (data.others or {}).items():
+    other = finetuning(measure, params, batches(), data.task.metrics, regression)
+    others |= {f'{prefix}_{metric}': other[metric] for metric in data.task.metrics}
   floor = {} if regression else {'majority': data.majority}
-  return {'dev_loss': held_out.pop('loss'), **held_out, 'train_loss': fit['loss'], **floor}
+  return {
+    'dev_loss': held_out.pop('loss'),
+    **held_out,
+    **others,
+    'train_loss': fit['loss'],
+    **floor,
+  }
 
 
 def accuracy(guess, label) -> float:

@@ -40,6 +40,8 @@ class Data(NamedTuple):
   train_set: Any  # () -> iterator over the training set; None in pre-training
   task: Any  # tasks.Task, None in pre-training
   rows: int  # examples or windows to train on
+  # {prefix of a metric: () -> iterator over other held-out batches}, such as MNLI's mismatched ones
+  others: Any = None
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
 
 
@@ -243,7 +245,7 @@ def pretraining_data(
       yield how.batch(held, 0, i, eval_size)
 
   batch = lambda step: how.batch(train, seed, step, batch_size, *part)
-  return Data(batch, held_out, None, None, len(train.windows))
+  return Data(batch, held_out, None, None, len(train.windows), {})
 
 
 def finetuning_data(
@@ -269,6 +271,10 @@ def finetuning_data(
   train, held = (
     _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
   )
+  others = {}
+  for prefix, split in tasks.other_splits(name, root).items():
+    rows = _encoded(words, name, split, seq_len, root, cache)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
@@ -278,6 +284,7 @@ def finetuning_data(
     lambda: finetuning.eval_batches(train, eval_size),
     task,
     len(train['label']),
+    others,
     float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
   )
 

@@ -14,7 +14,7 @@ from prunejax.cli.command import VERBS
 CONFIG = '--config=configs/base.py'
 CASES = {
   '': [
-    ('', ['train,sweep,reproduce,report,export,bench', 'python -m prunejax --help']),
+    ('', ['train,sweep,reproduce,report,predict,export,bench', 'python -m prunejax --help']),
     ('trian', ['trian', 'train']),
     ('--verson', ['train,sweep']),
   ],
@@ -81,6 +81,13 @@ CASES = {
     ('{ledger} {other} --out={out}', ["'a paper'", "'another paper'", 'nothing to compare']),
     ('{ledger} --out={out}', ["no experiment 'a paper'"]),
     ('{ledger} --config.steps=3', ['--config.steps=3', 'report --help']),
+  ],
+  'predict': [
+    ('', ['RUN', 'predict --help']),
+    ('{run}', ['--out']),
+    ('{none} --out={out}', ['none', 'holds no run']),
+    ('{run} --out={out}', ['no run on a task of GLUE', "data.task is ''"]),
+    ('{run} --out={out} --config.steps=3', ['--config.steps=3']),
   ],
   'export': [
     ('--workdir={none} --out={out}', ['none', 'holds no run']),
