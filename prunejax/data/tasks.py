@@ -103,6 +103,9 @@ def fingerprint(
   The arguments and errors are those of `load`.
   """
   get(name)
+  if labelled.is_name(name):
+    paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
+    return content.of([content.of_file(path) for path in paths])
   source, _, rest = name.partition('/')
   if source == 'pydoc':
     return content.of(pydoc.fingerprint(cache))
