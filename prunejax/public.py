@@ -60,6 +60,9 @@ from prunejax.pruning.allocations import (
 from prunejax.pruning.types import Structure
 from prunejax.pruning.structures import block, columns, ffn, heads, n_m, rows, tied, unstructured
 
+# Files of pruned weights.
+from prunejax.compress.sparse_file import load_sparse, save_sparse
+
 # Links beside pruning.
 from prunejax.pruning.links.codebook import share
 from prunejax.pruning.links.inject import inject_hyperparams
@@ -99,6 +102,7 @@ __all__ = [
   'inject_hyperparams',
   'iterative',
   'linear',
+  'load_sparse',
   'magnitude',
   'mask_hash',
   'masks',
@@ -118,6 +122,7 @@ __all__ = [
   'reweighted',
   'rigl',
   'rows',
+  'save_sparse',
   'select_masks',
   'share',
   'snip',

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import placement, schedules
+from prunejax.pruning import counts, placement, schedules
 from prunejax.pruning.paths import is_hole, named_leaves, select
-from prunejax.pruning.selection import counts
 
 EVERY_STEP = schedules.every(1)
 

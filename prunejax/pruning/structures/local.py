@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning import counts
 from prunejax.pruning.leaf_kinds import map_kinds
-from prunejax.pruning.selection import counts, order_key
+from prunejax.pruning.selection import order_key
 from prunejax.pruning.types import Structure
 
 # The score, in a group of n:m, of a weight that was pruned before the link started: it is the first
