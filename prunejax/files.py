@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from etils import epath
@@ -164,7 +164,8 @@ def write(where: PathLike, data: str | bytes):
     try:
       os.replace(part, where)
     except BaseException:
-      os.unlink(part)
+      with contextlib.suppress(OSError):
+        os.unlink(part)
       raise
 
   # A store shows an object only once its last byte has arrived.
@@ -218,20 +219,24 @@ def remove(where: PathLike):
 
   def call():
     with contextlib.suppress(FileNotFoundError):
-      where.rmtree() if where.is_dir() else where.unlink(missing_ok=True)
+      # A link to a folder is removed itself; what it points to is another's.
+      folder = where.is_dir() and (remote(where) or not os.path.islink(where))
+      where.rmtree() if folder else where.unlink(missing_ok=True)
 
   _retry('remove', where, call)
 
 
-def tidy(folder: PathLike):
+def tidy(folder: PathLike, names: Collection[str] | None = None):
   """Removes the files that a killed process left half-written in a local folder.
 
   Args:
     folder: its path. Only its owner may call this: another process may be writing there.
+    names: the files whose half-written forms are removed; None for all.
   """
   if not remote(folder) and os.path.isdir(folder):
     for name in os.listdir(folder):
-      if _is_part(name):
+      whole = name[1 : -len(PART)].rpartition('.')[0]
+      if _is_part(name) and (names is None or whole in names):
         remove(os.path.join(folder, name))
 
 

@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 import transformers
 
-# layers, hidden, heads, intermediate, vocabulary
-SIZES = {
-  'tiny': (1, 32, 2, 32, 200),
-  'small': (4, 256, 4, 1024, 8192),
-  'base': (12, 768, 12, 3072, 30522),
-  'large': (24, 1024, 16, 4096, 30522),
-}
+from prunejax.bench.choice import SIZES
+
 MATRICES = {'attention': ('query', 'key', 'value', 'output'), 'ffn': ('intermediate', 'output')}
 
 

@@ -11,6 +11,7 @@ from os import PathLike
 
 from prunejax import files
 from prunejax.bench import (
+  choice,
   compile,
   data,
   kill,
@@ -19,26 +20,16 @@ from prunejax.bench import (
   population,
   scaling,
   selection,
-  sizes,
   table,
   train,
 )
-from prunejax.train import console, specs
+from prunejax.train import console
 
 # A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and
 # TARGET_SIZES, the sizes that its targets are meant for (default: base). Options: `out`, the file
 # of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
-BENCHES = {
-  'selection': selection,
-  'optimizer': optimizer,
-  'train': train,
-  'data': data,
-  'compile': compile,
-  'scaling': scaling,
-  'population': population,
-  'kill': kill,
-}
-BY_NAME_ONLY = ('kill',)  # hours, not minutes
+_BENCHES = (selection, optimizer, train, data, compile, scaling, population, kill)
+BENCHES = dict(zip(choice.NAMES, _BENCHES, strict=True))
 
 
 def run(
@@ -53,7 +44,7 @@ def run(
 
   Args:
     only: names of BENCHES; None for all but the longest.
-    size: a name of `sizes.SIZES`.
+    size: a name of `choice.SIZES`.
     times: how often `kill` kills.
     out: the JSON file to write, with a table in Markdown beside it; None for
       runs/bench/<kind of machine>-<size>.json. Other benches that the file already holds stay.
@@ -66,7 +57,7 @@ def run(
     ValueError: an unknown bench or size; a file with the results of another machine; at the end,
       when a bench failed.
   """
-  only = check(only, size)
+  only = choice.check(only, size, tuple(BENCHES))
   machine = measure.machine()
   out = pathlib.Path(out or f'runs/bench/{machine["kind"]}-{size}.json')
   results = _saved_results(out, {'machine': machine, 'size': size, 'benches': {}})
@@ -107,31 +98,6 @@ def run(
   if failed:
     raise ValueError('; '.join(f'bench {name} failed: {why}' for name, why in failed.items()))
   return results
-
-
-def check(only: Sequence[str] | None, size: str) -> list[str]:
-  """Checks the arguments of `run`.
-
-  Args:
-    only: names of BENCHES, or None.
-    size: a name of `sizes.SIZES`.
-
-  Returns:
-    The names of the benches to run.
-
-  Raises:
-    ValueError: an unknown bench or size; the nearest name is suggested.
-  """
-  if size not in sizes.SIZES:
-    raise ValueError(
-      f'--size={size}{specs.suggest(size, sizes.SIZES)}: expected one of {", ".join(sizes.SIZES)}'
-    )
-  for name in only or ():
-    if name not in BENCHES:
-      raise ValueError(
-        f'--only={name}{specs.suggest(name, BENCHES)}: expected some of {", ".join(BENCHES)}'
-      )
-  return list(only or (name for name in BENCHES if name not in BY_NAME_ONLY))
 
 
 def _saved_results(out, fresh):

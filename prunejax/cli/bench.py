@@ -80,6 +80,7 @@ def _bench_model(args):
   unfit = [f'--{name}' for name in OF_THE_MACHINE if getattr(args, name) is not None]
   if unfit:
     raise ValueError(f'bench of the run {args.where!r} takes no {", ".join(unfit)}')
+  options.check_model(args.where)
   from prunejax.bench import pruned_model
 
   given = {name: getattr(args, name) for name in (*OF_A_RUN, 'out')}
@@ -96,6 +97,11 @@ def _bench_machine(args):
       )
   if args.times is not None and args.times < 1:
     raise ValueError(f'--times={args.times}: at least 1')
+  from prunejax.bench import choice
+
+  choice.check(
+    args.only, args.size, choice.NAMES
+  )  # refused before a bench and its libraries are imported
   from prunejax.bench import suite
 
   suite.run(args.only, args.size, times=args.times, out=args.out)

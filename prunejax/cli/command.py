@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from prunejax.cli import bench, export, extras, report, reproduce, sweep, train
+from prunejax.cli import bench, export, extras, predict, report, reproduce, sweep, train
 
 # A verb is a module with SUMMARY, EPILOG, TAKES_CONFIG (whether --config.key=value sets keys of its
 # runs), `add_arguments(parser)` and `run(args, overrides)`.
@@ -14,6 +14,7 @@ VERBS = {
   'sweep': sweep,
   'reproduce': reproduce,
   'report': report,
+  'predict': predict,
   'export': export,
   'bench': bench,
 }
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get('PRUNEJAX_TRACEBACK'):
       raise
     return _refused(str(error))
-  except ImportError as error:
-    advice = extras.advice(error)
+  except Exception as error:
+    advice = extras.advice(error) if isinstance(error, ImportError) else _of_memory(error)
     if not advice or os.environ.get('PRUNEJAX_TRACEBACK'):
       raise
     return _refused(advice)
@@ -132,6 +133,17 @@ def _run(args, overrides):
   except preemption.Preempted as notice:
     print(f'prunejax: {notice}; {STOPPED}', file=sys.stderr)
     return preemption.RESTART
+
+
+def _of_memory(error):
+  """What to do where memory is too small for what was asked for; '' for another error."""
+  text = str(error).strip().splitlines()[:1]
+  if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in ''.join(text):
+    return ''
+  return (
+    f'out of memory ({"".join(text)[:200] or type(error).__name__}): take a smaller batch_size, a'
+    ' larger accumulate or a smaller model'
+  )
 
 
 def _refused(message):

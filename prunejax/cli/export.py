@@ -47,6 +47,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   source = args.where or args.workdir
   if not source:
     raise ValueError('export needs a RUN or --workdir=FOLDER')
+  options.check_model(source)
   from prunejax.train import export
 
   export.export(source, args.out, args.dtype, args.to)

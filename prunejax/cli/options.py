@@ -74,6 +74,41 @@ def workdir(args: argparse.Namespace) -> str:
   return args.workdir
 
 
+def check_init(init: str):
+  """Refuses a model that is not there, before Flax and transformers are imported.
+
+  Args:
+    init: the config key; '' and 'nano' are always there.
+
+  Raises:
+    FileNotFoundError: there is no such folder or file.
+  """
+  from prunejax import files
+
+  if init not in ('', 'nano') and not files.exists(files.path(init)):
+    raise FileNotFoundError(
+      f"init={init!r} is no folder: expected '' for a fresh model, 'nano', or a folder with"
+      ' config.json, model.safetensors and the vocabulary as Hugging Face has them'
+    )
+
+
+def check_model(where: str):
+  """Refuses a model that is not there, as `check_init` does.
+
+  Args:
+    where: a work directory, a Hugging Face folder or a file.
+
+  Raises:
+    FileNotFoundError: there is no such folder or file.
+  """
+  from prunejax import files
+
+  if not files.exists(files.path(where)):
+    raise FileNotFoundError(
+      f'{where!r} holds no run: expected the --workdir of a train command, or a Hugging Face folder'
+    )
+
+
 def worker(args: argparse.Namespace) -> tuple[int, int]:
   """(index of this worker, number of workers), from the command or the cluster.
 

@@ -69,9 +69,13 @@ def _redraw_ledger(source, out):
 def _redraw_folder(source, out):
   from prunejax import files
   from prunejax.report import compare
-  from prunejax.sweep import grid
 
-  study = papers.load(grid.experiment_of(source))
+  if not files.exists(files.path(source) / 'grid.json') and files.exists(
+    files.path(source) / 'ledger.jsonl'
+  ):  # the folder of a report, which holds a copy of its ledger
+    _redraw_ledger(source, out or source)
+    return
+  study = papers.load(compare.experiment_of(source))
   if out:
     study.redraw(compare.find(source), out, work=source)
   else:

@@ -31,12 +31,19 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
       f'{args.config} has no sweep(): expected a function that yields flat dicts of config keys'
     )
   configs.override(config, overrides)
-  # Imported last: a wrong key is reported before flax and orbax are loaded.
+  changes = list(module.sweep())
+  # A wrong value is refused before Flax, transformers and Orbax are imported.
+  from prunejax.train import recipe
+
+  for change in changes:
+    one = configs.override(config.copy_and_resolve_references(), change)
+    recipe.resolve(one)
+    options.check_init(one.init)
   from prunejax.sweep import grid
 
   grid.sweep(
     config,
-    list(module.sweep()),
+    changes,
     workdir,
     name=module.__name__,
     worker=options.worker(args),

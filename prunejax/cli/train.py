@@ -30,7 +30,11 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
 
   config, _ = configs.load(args.config, options.ROOT)
   configs.override(config, overrides)
-  # Imported last: a wrong key is reported before flax and orbax are loaded.
+  # A wrong value is refused before Flax, transformers and Orbax are imported.
+  from prunejax.train import recipe
+
+  recipe.resolve(config)
+  options.check_init(config.init)
   from prunejax.train import distributed, loop
 
   result = loop.train(config, workdir, title=pathlib.Path(args.config.split(':')[0]).stem)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+METRICS = ('accuracy', 'f1', 'matthews', 'pearson', 'spearman')  # train/evaluate.py has them
+
 
 class Examples(NamedTuple):
   """Rows of a labelled task.

@@ -43,6 +43,20 @@ class Row(NamedTuple):
   files: tuple[tuple[str, str], ...] = (('train', 'train.tsv'), ('validation', 'dev.tsv'))
 
 
+class Submission(NamedTuple):
+  """One test set of a task: its file, and the file of predictions that the benchmark expects.
+
+  The labels of test sets are not public.
+
+  Attributes:
+    source: the file, whose first column numbers the rows.
+    name: the file of predictions.
+  """
+
+  source: str
+  name: str
+
+
 _NLI = ('entailment', 'not_entailment')
 _SENTENCES = ('sentence1', 'sentence2')
 _BY_GENRE = (
@@ -98,6 +112,69 @@ TASKS = {
 }
 
 
+_SPLIT_TESTS = (
+  Submission('test_matched.tsv', 'MNLI-m.tsv'),
+  Submission('test_mismatched.tsv', 'MNLI-mm.tsv'),
+)
+
+
+def submissions(task: str) -> tuple[Submission, ...]:
+  """Returns the test sets of a task. Raises ValueError for an unknown task."""
+  folder = row(task).folder
+  return _SPLIT_TESTS if task == 'mnli' else (Submission('test.tsv', f'{folder}.tsv'),)
+
+
+def spelled(task: str) -> tuple[str, ...] | None:
+  """Returns the classes as a submission spells them, in the order of their numbers.
+
+  They are names for MNLI, QNLI and RTE, numbers for the others, and None for the scores of STS-B.
+  """
+  task_row = row(task)
+  if task_row.classes is None or not task_row.digits:
+    return task_row.classes
+  return tuple(map(str, range(len(task_row.classes))))
+
+
+def read_test(
+  root: str | os.PathLike, task: str, source: str
+) -> tuple[list[str], list[str], list[str] | None]:
+  """Reads a test set.
+
+  Args:
+    root: the folder that holds glue/, or glue/ itself.
+    task: a name in `TASKS`.
+    source: the file of a `Submission`. Unlike the other files of CoLA, its test file has a header.
+
+  Returns:
+    The numbers of the rows, the first texts, and the second texts or None.
+
+  Raises:
+    FileNotFoundError: a folder or file that is missing.
+    ValueError: an unknown task; a damaged file, with its line.
+  """
+  task_row = row(task)
+  folder = path_of(root, task, 'train', file=False)
+  path = folder / source
+  if not path.is_file():
+    raise FileNotFoundError(f'GLUE task {task!r}: no file {path}, its test set')
+  if path.stat().st_size > MAX_BYTES:
+    raise ValueError(f'{path}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}')
+  try:
+    lines = path.read_bytes().decode('utf-8-sig').rstrip('\r\n').split('\n')
+  except UnicodeDecodeError as e:
+    raise ValueError(f'{path}: not UTF-8 text (byte {e.start})') from None
+  header, *rows = (line.removesuffix('\r').split('\t') for line in lines)
+  columns = [c if isinstance(c, str) else task_row.features[0] for c in task_row.texts]
+  missing = [column for column in columns if column not in header]
+  if missing or not rows:
+    raise ValueError(f'{path}: no column {missing[:1]} or no rows; the header is {header}')
+  for line, fields in enumerate(rows, 2):
+    if len(fields) != len(header):
+      raise ValueError(f'{path}, line {line}: {len(fields)} columns, expected {len(header)}')
+  a, *b = ([fields[header.index(column)].strip() for fields in rows] for column in columns)
+  return [fields[0] for fields in rows], a, b[0] if b else None
+
+
 def row(task: str) -> Row:
   """Returns the row of a task. Raises ValueError, with the nearest name, for an unknown task."""
   if task not in TASKS:
@@ -105,13 +182,14 @@ def row(task: str) -> Row:
   return TASKS[task]
 
 
-def path_of(root: str | os.PathLike, task: str, split: str) -> pathlib.Path:
+def path_of(root: str | os.PathLike, task: str, split: str, *, file: bool = True) -> pathlib.Path:
   """Returns the file of one split.
 
   Args:
     root: the folder that holds glue/, or glue/ itself.
     task: a name in `TASKS`.
     split: a split of the task.
+    file: False for the folder around it.
 
   Raises:
     ValueError: an unknown task or split.
@@ -129,6 +207,8 @@ def path_of(root: str | os.PathLike, task: str, split: str) -> pathlib.Path:
       f'GLUE task {task!r}: neither {folders[0]} nor {folders[1]} is a folder '
       f'(looked below root {str(root)!r})'
     )
+  if not file:
+    return folder
   path = folder / files[split]
   if not path.is_file():
     raise FileNotFoundError(

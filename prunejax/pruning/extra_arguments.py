@@ -1,5 +1,7 @@
 """Extra arguments of `tx.update` that a criterion may need, and how they reach it."""
 
+import operator
+
 import jax
 
 from prunejax.pruning.paths import is_hole, named_leaves, path_name
@@ -18,6 +20,7 @@ ARGUMENTS = {
     'activations(params) -> {path of a kernel: [rows, in]}, what went into each kernel'
   ),
 }
+PAIRS = ('examples', 'outputs')
 FUNCTIONS = ('value_fn', 'activations', 'examples', 'outputs')
 
 
@@ -38,6 +41,48 @@ def check_needs(needs: frozenset[str], given: dict, origin: str):
       raise ValueError(
         f'{origin}: the criterion needs {name}= in tx.update: {ARGUMENTS.get(name, name)}{source}'
       )
+    if name in PAIRS and not _is_pair(given[name]):
+      raise ValueError(
+        f'{origin}: {name}={str(given[name])[:60]!r}: expected {ARGUMENTS[name]}; make it of a loss'
+        f' and a batch with prunejax.observe.{name}(function, batch)'
+      )
+
+
+def _is_pair(value):
+  if not (isinstance(value, tuple) and len(value) == 2):
+    return False
+  count, function = value
+  try:
+    return operator.index(count) > 0 and callable(function)
+  except TypeError:
+    return False
+
+
+def traceable(extra: dict) -> dict:
+  """Makes the functions of single examples say what to do where they index a numpy array.
+
+  Args:
+    extra: extra arguments by name.
+
+  Returns:
+    `extra`; its `examples` and `outputs` raise a ValueError where jax cannot convert the number of
+    an example, which is traced.
+  """
+  pairs = {name: extra[name] for name in PAIRS if _is_pair(extra.get(name))}
+  return {**extra, **{name: (n, _indexing(name, f)) for name, (n, f) in pairs.items()}}
+
+
+def _indexing(name, function):
+  def call(params, i):
+    try:
+      return function(params, i)
+    except (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError):
+      raise ValueError(
+        f'{name}=: the function reads example i of a numpy array, and i is traced: index'
+        f' jax.numpy.asarray(data), or use prunejax.observe.{name}(function, batch)'
+      ) from None
+
+  return call
 
 
 def completed(extra: dict, chosen, params) -> dict:
@@ -51,6 +96,7 @@ def completed(extra: dict, chosen, params) -> dict:
   Returns:
     `extra`, its functions taking trees like `chosen`.
   """
+  extra = traceable(extra)
   if any(is_hole(leaf) for leaf in jax.tree.leaves(params, is_leaf=is_hole)):
     return {
       name: _refused(name, value) if name in FUNCTIONS else value for name, value in extra.items()

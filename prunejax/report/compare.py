@@ -3,9 +3,6 @@
 from prunejax import files
 from prunejax.report import ledger, tables, verdicts
 
-# What every row of a run of the train loop has; a row of a `study.Cell` has labels of its own.
-COLUMNS = ('stage', 'arm', 'sparsity', 'seed', 'metrics')
-
 
 def find(where):
   """Finds the ledger at `where`, a work directory or a .jsonl file.
@@ -38,13 +35,26 @@ def read(where) -> list:
   rows = [row for row in ledger.read(find(where)) if not row.get('failed')]
   if not rows:
     raise ValueError(f'{str(where)!r} holds no finished cell: nothing to report yet')
-  needed = ('metrics',) if 'settings' in rows[0] else COLUMNS
-  lacking = [key for key in needed if key not in rows[0]]
-  if lacking:
-    raise ValueError(
-      f'{str(where)!r} holds rows without {", ".join(lacking)}: expected a ledger of reproduce'
+  return ledger.one_grid(ledger.checked(rows, find(where)))
+
+
+def experiment_of(folder) -> str:
+  """Returns the name of the paper whose grid lies in `folder`.
+
+  Raises:
+    FileNotFoundError: `folder` holds no grid.
+    ValueError: the grid is a sweep.
+  """
+  path = files.path(folder) / 'grid.json'
+  if not files.exists(path):
+    raise FileNotFoundError(
+      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
     )
-  return ledger.one_grid(rows)
+  owner = files.read_json(path)
+  if not isinstance(owner.get('paper'), str):
+    words = ', '.join(f'{k} {v}' for k, v in owner.items())
+    raise ValueError(f'{str(folder)!r} belongs to {words[:200]}; only a paper has a report')
+  return owner['paper']
 
 
 def verdict_table(first, second) -> tables.Table:

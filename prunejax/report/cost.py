@@ -7,12 +7,33 @@ from prunejax import files
 from prunejax.report import tables
 
 WAYS = {'together': 'as few programs as it needs', 'one by one': 'one run after the other'}
+NUMBER = int | float
+KINDS = {
+  'how': str,
+  'device': str,
+  'cells': NUMBER,
+  'compiles': NUMBER,
+  'compile_seconds': NUMBER,
+  'device_seconds': NUMBER,
+}
 
 
 def read(folder) -> list:
   """Reads the cost of each command that ran cells in `folder`, as a dict."""
   home = files.path(folder) / 'cost'
-  return [files.read_json(home / name) for name in files.names(home) if name.endswith('.json')]
+  names = [name for name in files.names(home) if name.endswith('.json')]
+  return [_checked(files.read_json(home / name), home / name) for name in names]
+
+
+def _checked(row, path):
+  for key, kind in KINDS.items():
+    value = row.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool) or kind is NUMBER and not value >= 0:
+      expected = 'text' if kind is str else 'a number, at least 0'
+      raise ValueError(f'{str(path)!r}: {key}={value!r}: expected {expected}')
+  if row['how'] not in WAYS or not row['cells']:
+    raise ValueError(f'{str(path)!r}: expected how of {", ".join(WAYS)}, and cells above 0')
+  return row
 
 
 def measured(path, preset: str) -> list:

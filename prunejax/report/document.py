@@ -56,18 +56,20 @@ def write(
   parts['report.md'] = markdown(checks, **content).encode()
   parts['report.html'] = page.render(checks, **content, cells=cells, colours=colours).encode()
   folder = files.path(folder)
+  files.tidy(folder, parts)
   return {name: _replace(folder / name, data) for name, data in parts.items()}
 
 
 def markdown(checks, *, title, meta, tables, figures, captions, lists=()) -> str:
   """The report without its cells as Markdown; figures are files beside it."""
   images = [_image(name, captions) for name in figures]
-  parts = [f'# {title}', ' · '.join(f'{k}: {v}' for k, v in meta.items())]
+  safe = tabular.markdown_text
+  parts = [f'# {safe(title)}', ' · '.join(f'{safe(k)}: {safe(v)}' for k, v in meta.items())]
   if checks:
     parts += ['## Claims', tabular.markdown(verdict_table(checks)), *images[:1]]
     images = images[1:]
   for heading, shown in lists:
-    parts += [f'## {heading}', *map(tabular.markdown, shown)]
+    parts += [f'## {safe(heading)}', *map(tabular.markdown, shown)]
   if checks:
     parts += ['## Evidence', *map(_evidence, checks)]
   if images:
@@ -84,13 +86,17 @@ def verdict_table(checks) -> tabular.Table:
 
 
 def _evidence(verdict):
-  shown = [f'### {page.words(verdict.name)}: {verdict.verdict}', verdict.claim]
+  heading, claim, evidence = map(
+    tabular.markdown_text,
+    (f'{page.words(verdict.name)}: {verdict.verdict}', verdict.claim, verdict.evidence),
+  )
+  shown = [f'### {heading}', claim]
   shown += [tabular.markdown(table) for table in verdict.tables]
-  return '\n\n'.join(part.strip() for part in [*shown, verdict.evidence] if part)
+  return '\n\n'.join(part.strip() for part in [*shown, evidence] if part)
 
 
 def _image(name, captions):
-  caption = ' '.join(captions.get(name, page.words(name)).split())
+  caption = tabular.markdown_text(captions.get(name, page.words(name)))
   return f'![{caption}]({page.slug(name)}.png)\n\n*{caption}*'
 
 

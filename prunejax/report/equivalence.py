@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from prunejax.report import statistics
 
@@ -79,6 +78,8 @@ def _tail(values, threshold):
   )
   if not spread > 1e-12 * max(1.0, abs(above)):
     return 0.0 if above > 0 else 1.0 if above < 0 else 0.5
+  from scipy import stats  # imported here, since wrong input is refused without it
+
   return float(stats.t.sf(above / spread, values.size - 1))
 
 

@@ -4,6 +4,7 @@ On an object store and some network disks a file cannot be appended to or locked
 a file of its own in a folder beside the ledger: `ledger.d/<cell>.json` belongs to `ledger.jsonl`.
 """
 
+import collections
 import concurrent.futures
 import hashlib
 import json
@@ -23,6 +24,73 @@ MOST = 2**33  # bytes of a ledger
 
 class LedgerError(ValueError):
   """A ledger or a row that cannot be written or read."""
+
+
+def _is_text(value):
+  return isinstance(value, str)
+
+
+def _is_number(value):
+  return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_whole(value):
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_label(value):
+  return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_finite(value):
+  """Whether JSON of a metric holds no NaN and no infinity; null is a metric without a value."""
+  if isinstance(value, dict | list):
+    return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+  return _is_label(value)
+
+
+def _or_null(accepts):
+  return lambda value: value is None or accepts(value)
+
+
+# What every row of a run of the train loop has; a row with settings has labels of its own.
+COLUMNS = ('stage', 'arm', 'sparsity', 'seed', 'metrics')
+_TEXT = (_is_text, 'text')
+_COUNT = (_or_null(lambda x: _is_whole(x) and x >= 0), 'a whole number, at least 0')
+_SECONDS = (_or_null(lambda x: _is_number(x) and x >= 0), 'a number, at least 0')
+_OBJECT = (lambda x: isinstance(x, dict), 'an object')
+_OBJECT_OR_NULL = (_or_null(lambda x: isinstance(x, dict)), 'an object or null')
+_LIST = (_or_null(lambda x: isinstance(x, list)), 'a list')
+_TEXT_OR_NULL = (_or_null(_is_text), 'text or null')
+# {column: (value -> whether it is one, words)}. Other columns are labels: text, a number or null.
+KINDS = {
+  'cell': _TEXT,
+  'experiment': _TEXT_OR_NULL,
+  'preset': _TEXT_OR_NULL,
+  'stage': _TEXT,
+  'arm': _TEXT,
+  'task': _TEXT_OR_NULL,
+  'sparsity': (lambda x: _is_number(x) and 0 <= x <= 1, 'a number in [0, 1]'),
+  'seed': (lambda x: _is_whole(x) and x >= 0, 'a whole number, at least 0'),
+  'learning_rate': (_or_null(_is_number), 'a number or null'),
+  'metrics': _OBJECT,
+  'config': _OBJECT,
+  'settings': _OBJECT,
+  'overrides': _OBJECT,
+  'versions': (lambda x: isinstance(x, dict) and all(map(_is_text, x.values())), 'texts'),
+  'device': _TEXT_OR_NULL,
+  'mask_hash': _TEXT_OR_NULL,
+  'parent': _TEXT_OR_NULL,
+  'parents': _LIST,
+  'models': _OBJECT_OR_NULL,
+  'reads': _OBJECT_OR_NULL,
+  'time': _TEXT,
+  'steps': _COUNT,
+  'bytes': _COUNT,
+  'members': _COUNT,
+  'seconds': _SECONDS,
+  'device_seconds': _SECONDS,
+}
 
 
 def cell_hash(config) -> str:
@@ -112,6 +180,50 @@ def read(path) -> list:
         f"'cell'; delete that line and its cell runs again"
       )
   return list({**rows, **apart}.values())
+
+
+def checked(rows: list, path) -> list:
+  """Returns the rows, once every column that all reports read holds a value of its kind.
+
+  Args:
+    rows: finished rows. A row without settings is a run of the train loop and has all of `COLUMNS`.
+    path: of the ledger, for the message.
+
+  Raises:
+    LedgerError: a row lacks a column, or has a value of another kind; the error names its cell.
+  """
+  for row in rows:
+    where = f'{str(path)!r}, cell {row["cell"][:40]!r}'
+    needed = ('metrics',) if 'settings' in row else COLUMNS
+    if lacking := [column for column in needed if column not in row]:
+      raise LedgerError(f'{where}: a row without {", ".join(lacking)}; expected one of reproduce')
+    for column, value in row.items():
+      accepts, words = KINDS.get(column, (_is_label, 'text, a number or null'))
+      if not accepts(value):
+        raise LedgerError(f'{where}: {column}={_short(value)}: expected {words}')
+    for name, value in row['metrics'].items():
+      if not _is_finite(value):
+        raise LedgerError(f'{where}: metrics.{name}={_short(value)}: expected finite numbers')
+  return rows
+
+
+def unlike(rows: list) -> str:
+  """Words on the first row that lacks a column or metric which other rows of its stage have.
+
+  A report that fails on a ledger says them. '' where no row stands out.
+  """
+  groups = {}
+  for row in rows:
+    shape = {**row, **{f'metrics.{name}': value for name, value in row['metrics'].items()}}
+    shape = {(name, _kind_of(value)) for name, value in shape.items()}
+    groups.setdefault((row.get('stage'), 'probe' in row), []).append((row['cell'], shape))
+  for members in groups.values():
+    counts = collections.Counter(item for _, shape in members for item in shape)
+    usual = {item for item, count in counts.items() if 1 < count >= 0.8 * len(members)}
+    for cell, shape in members:
+      for name, kind in sorted(usual - shape):
+        return f'the row of cell {cell[:40]!r} has no {name} that is {kind}, as other rows have'
+  return ''
 
 
 def done(rows) -> set:
@@ -222,6 +334,16 @@ def _plain(value):
   if hasattr(value, 'tolist'):
     return value.tolist()
   return value
+
+
+def _short(value):
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def _kind_of(value):
+  names = {dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'}
+  return 'null' if value is None else names.get(type(value), 'a number')
 
 
 def _finite(value):

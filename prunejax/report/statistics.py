@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 # A note for tables and figures whose intervals are the bootstrap's alone.
 FEW = (
@@ -82,6 +81,8 @@ def student_quantile(level: float, df: float) -> float:
   """The t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
   if df < 1 or not 0 < level < 1:
     raise ValueError(f'Student quantile needs df >= 1 and 0 < level < 1, got {df} and {level}')
+  from scipy import stats  # imported here, since wrong input is refused without it
+
   return float(stats.t.ppf((1 + level) / 2, df))
 
 
@@ -108,6 +109,8 @@ def fit(x, y, *, level: float = 0.95) -> Fit:
   # Several x so close that their squares vanish are one x.
   if n < 2 or not float(np.sum((x - x.mean()) ** 2)) > 0:
     return Fit(*[math.nan] * 5, n)
+  from scipy import stats
+
   line = stats.linregress(x, y)
   r = float(line.rvalue) if np.ptp(y) else math.nan
   reach = student_quantile(level, n - 2) * float(line.stderr) if n > 2 else math.nan

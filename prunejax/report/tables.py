@@ -2,6 +2,7 @@
 
 import html as escape
 import math
+import re
 from typing import NamedTuple
 
 LONG = 60  # characters of a cell from which its text may wrap
@@ -35,15 +36,25 @@ def text(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-  """A Markdown table; bars inside cells are escaped."""
+  """A Markdown table; bars, HTML and links inside cells are escaped."""
 
   def line(cells):
-    safe = [c.replace('\\', '\\\\').replace('|', r'\|').replace('\n', ' ') for c in cells]
-    return '| ' + ' | '.join(safe) + ' |'
+    safe = [c.replace('\\', '\\\\').replace('|', r'\|') for c in cells]
+    return '| ' + ' | '.join(map(markdown_text, safe)) + ' |'
 
   rule = '|' + '---|' * len(table.head)
-  lines = [f'**{table.title}**', '', line(table.head), rule, *map(line, table.rows)]
-  return '\n'.join([*lines, *(['', table.note] if table.note else [])]) + '\n'
+  title, note = markdown_text(table.title), markdown_text(table.note)
+  lines = [f'**{title}**', '', line(table.head), rule, *map(line, table.rows)]
+  return '\n'.join([*lines, *(['', note] if note else [])]) + '\n'
+
+
+def markdown_text(text) -> str:
+  """Text as one line of Markdown without HTML or links: names in a ledger may come from anywhere.
+
+  A '<' before a space, as in '< 0.001', begins no tag and stays.
+  """
+  line = ' '.join(str(text).split())
+  return re.sub(r'<(?=[A-Za-z/!?])', '&lt;', line).replace('](', ']\\(')
 
 
 def html(table: Table, colours=None) -> str:

@@ -18,7 +18,7 @@ import jax
 
 from prunejax import files
 from prunejax.report import ledger
-from prunejax.sweep import dependencies, population, resources, workers
+from prunejax.sweep import dependencies, identity, population, resources, workers
 from prunejax.train import configs, console, distributed, inputs, loop, program
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
@@ -36,6 +36,9 @@ MEASURED = (
   'batching',
   'time',
   'text',
+  'vocabulary',
+  'models',
+  'reads',
 )
 
 
@@ -57,13 +60,18 @@ class Cell(NamedTuple):
 def key(cell):
   """Returns the 12 hex digits that name a cell: the hash of its config.
 
-  Keys that change no number of a run do not count: caches, log lines, checkpoints.
+  Keys that change no number of a run do not count: caches, log lines, checkpoints. With
+  `data.identity='content'` the content that the run reads counts, in place of its path.
   """
   if isinstance(cell.config, dict):
     return ledger.cell_hash(cell.config)
   flat = configs.counted(cell.config)
   ignored = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
-  return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(ignored)})
+  named = {k: v for k, v in flat.items() if not k.startswith(ignored)}
+  if named.get('data.identity') == 'content':
+    read = identity.reads(cell.config)
+    named = {**{k: v for k, v in named.items() if k not in read}, 'reads': read}
+  return ledger.cell_hash(named)
 
 
 def run(
@@ -92,13 +100,15 @@ def run(
     say: prints a line.
 
   Raises:
+    ValueError: a model that a cell starts from is damaged, or is not that of its row.
     preemption.Preempted: SIGTERM came, and what runs is saved.
   """
   folder = files.path(folder)
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
-  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  rows = ledger.read(folder / 'ledger.jsonl')
+  done = {row['cell']: row for row in rows}
   cells = {key(cell): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
@@ -112,17 +122,25 @@ def run(
     for k in again if distributed.first() else ():
       files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
-  if changed := _of_other_text(
-    {k: cell for k, cell in cells.items() if k in done}, done, left.values()
-  ):
-    say(
-      f'{changed} of the done have read another text than the cells that are left will: the'
-      ' libraries that pydoc comes from, or the files below data.root, have changed'
-    )
-  title = {
-    k: f'[{i}/{len(cells)}] {describe(cell.labels)}' for i, (k, cell) in enumerate(cells.items(), 1)
-  }
-  pace = _Pace(left)
+  dependencies.check_models(left, cells, done, folder)
+  for line in identity.check(cells, left, rows, folder):
+    say(line)
+  title = {k: describe(cell.labels) for k, cell in left.items()}
+  begun = len(cells) - len(left)
+  pace, tables = _Pace(left), []
+
+  def number(keys):
+    """Puts numbers before the titles of cells that begin now, so that the numbers only rise."""
+    nonlocal begun
+    for k in keys:
+      begun += 1
+      title[k] = f'[{begun}/{len(cells)}] {title[k]}'
+
+  def say_table(text):
+    """Prints who pays for the first cell; every cell has it in its folder."""
+    if not tables:
+      tables.append(text)
+      say(f'{text}\nThe other cells have this table in their folders, who_pays_*.json.')
 
   def settle(k, outcome, seconds, **facts):
     """Writes the row of a cell that ended, with its result or the reason why it has none."""
@@ -141,7 +159,12 @@ def run(
     else:
       row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
       row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
-      row['text'] = inputs.text_of(cells[k].config.data)
+      row['models'] = outcome.get('models', {})
+      row['config'] |= effective(outcome.get('model', {}))
+      # A run that ended under 0.1 does not say what it read.
+      read = dict(outcome.get('reads') or {'text': inputs.text_of(cell.config.data)})
+      row |= {'text': read.pop('text'), 'vocabulary': read.pop('vocabulary', '')}
+      row['reads'] = read
     row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
@@ -153,6 +176,7 @@ def run(
     pace.took(k, seconds)
 
   def alone(k):
+    number([k])
     say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
     began = time.perf_counter()
     try:
@@ -163,6 +187,7 @@ def run(
         folder / 'cells' / k,
         title=title[k],
         say=say,
+        say_table=say_table,
       )
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
@@ -179,23 +204,15 @@ def run(
       if isinstance(runs, str):
         alone(runs)
       else:
-        most = max(run.recipe.steps for run in runs)
+        runs = sorted(runs, key=lambda run: run.recipe.steps)  # the order in which they end
+        number(run.key for run in runs)
+        runs = [run._replace(title=title[run.key]) for run in runs]
+        most = runs[-1].recipe.steps
         say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
-        how |= {'compiled': compiled, 'settle': settle, 'say': say}
+        how |= {'compiled': compiled, 'settle': settle, 'say': say, 'say_table': say_table}
         population.train(runs, folder, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
-
-
-def _of_other_text(cells, done, left) -> int:
-  """How many done cells read another text than cells `left` of the same corpus or task will."""
-  name = lambda cell: cell.config.data.task or cell.config.data.corpus
-  now = {name(cell): cell.config.data for cell in left}
-  now = {name: inputs.text_of(data) for name, data in now.items()}
-  return sum(
-    done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
-    for k, cell in cells.items()
-  )
 
 
 @contextlib.contextmanager
@@ -256,9 +273,10 @@ def sweep(
   """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
-  cells = []
+  cells, content = [], identity.of_folder(folder)
+  identity.forget()
   for change in changes:
-    one = configs.override(config.copy_and_resolve_references(), change)
+    one = configs.override(config.copy_and_resolve_references(), {**content, **change})
     stage = 'finetune' if one.data.task else 'pretrain'
     labels = {
       'stage': stage,
@@ -323,24 +341,6 @@ def _ledger_alone(folder, what):
   return grids == {(what['paper'], what.get('preset'))}
 
 
-def experiment_of(folder) -> str:
-  """Returns the name of the paper whose grid lies in `folder`.
-
-  Raises:
-    FileNotFoundError: `folder` holds no grid.
-    ValueError: the grid is a sweep.
-  """
-  path = files.path(folder) / 'grid.json'
-  if not files.exists(path):
-    raise FileNotFoundError(
-      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
-    )
-  what = files.read_json(path)
-  if 'paper' not in what:
-    raise ValueError(f'{str(folder)!r} belongs to {_words(what)}; only a paper has a report')
-  return what['paper']
-
-
 def describe(labels: dict) -> str:
   """Returns the labels of a cell in words, as 'finetune pruned 0.50 pydoc/order seed 0'."""
   words = [labels.get('stage', ''), labels.get('arm', '')]
@@ -373,26 +373,44 @@ def public(config) -> dict:
   return {k: v for k, v in configs.flat(config).items() if not k.startswith(private)}
 
 
+def effective(sizes: dict) -> dict:
+  """Returns the sizes of a model as keys of a config: with `init` they are not what it says.
+
+  Args:
+    sizes: of `families.sizes`, or {} for a run of 0.1.
+  """
+  keys = {'vocab_size': 'data.vocab_size'}
+  return {keys.get(name, f'model.{name}'): size for name, size in sizes.items()}
+
+
 def _words(what):
   return ', '.join(f'{k} {v}' for k, v in what.items())
 
 
 class _Pace:
-  """Time left, from the seconds a step took so far at each stage."""
+  """Time left, from the seconds a step took so far in cells like those that are left.
+
+  Cells are alike that have the same stage and batches of the same shape. Nothing is said of the
+  time left before one of each kind has run: an estimate from other cells would rise later.
+  """
 
   def __init__(self, left):
-    self.work = {k: (cell.labels['stage'], cell.config.steps) for k, cell in left.items()}
+    self.work = {k: (_kind(cell), cell.config.steps) for k, cell in left.items()}
     self.spent = {}
 
   def took(self, k, seconds):
-    stage, count = self.work.pop(k)
-    steps, total = self.spent.get(stage, (0, 0.0))
-    self.spent[stage] = (steps + count, total + seconds)
+    kind, count = self.work.pop(k)
+    steps, total = self.spent.get(kind, (0, 0.0))
+    self.spent[kind] = (steps + count, total + seconds)
 
   def left(self):
-    if not self.spent:
+    if any(kind not in self.spent for kind, _ in self.work.values()):
       return ''
-    mean = sum(s for _, s in self.spent.values()) / sum(n for n, _ in self.spent.values())
-    rate = {stage: s / n for stage, (n, s) in self.spent.items()}
-    seconds = sum(steps * rate.get(stage, mean) for stage, steps in self.work.values())
+    rate = {kind: s / n for kind, (n, s) in self.spent.items()}
+    seconds = sum(steps * rate[kind] for kind, steps in self.work.values())
     return f'  about {console.clock(seconds)} left in all'
+
+
+def _kind(cell):
+  c = cell.config
+  return cell.labels['stage'], bool(c.data.task), c.batch_size, c.data.seq_len

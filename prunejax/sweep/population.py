@@ -25,6 +25,7 @@ from prunejax.sweep import dependencies, planning, resources, stacking
 from prunejax.train import (
   console,
   distributed,
+  full_disk,
   loop,
   optimizer,
   program,
@@ -71,8 +72,10 @@ def prepare(key: str, title: str, config, folder) -> loop.Run:
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   source, data = program.read_inputs(resolved)
+  reads = loop.content_of(config, source)
+  workdir.same_reads(folder, reads)
   return loop.Run(
-    key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned)
+    key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
   )
 
 
@@ -137,6 +140,7 @@ def train(
   *,
   settle: Callable,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
   title: str = '',
   resumes: str | None = None,
   room: int = 0,
@@ -151,6 +155,7 @@ def train(
     settle: (key, result or FloatingPointError, seconds, **facts) is called for each run when it
       ends. The seconds are its share; the facts are 'members' and 'batching'.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
     title: starts each console line.
     resumes: name of an interrupted wave of this folder (see `under_way`) to resume; `runs` are its
       unfinished members.
@@ -159,6 +164,7 @@ def train(
     compiled: the `program.Compiled` of the command.
 
   Raises:
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came; all members are saved.
   """
   began = time.perf_counter()
@@ -181,12 +187,11 @@ def train(
   for number, plan in enumerate(plans):
     name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
     members = {place: by_key[key] for place, key in enumerate(plan['members']) if key in by_key}
-    _train_wave(
-      stacked, functions, members, plan, folder, settle=settle, say=say, title=name, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table or say}
+    _train_wave(stacked, functions, members, plan, folder, title=name, cost=cost, **how)
 
 
-def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title, cost):
+def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_table, title, cost):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   name = hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
   home = files.path(folder) / 'populations' / name
@@ -207,10 +212,10 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
     loaded = program.pretrained(run.recipe, run.source, functions, shapes, say_once)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
-  with contextlib.ExitStack() as locks:
+  with full_disk.one_error(folder), contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
-        workdir.claim(run.folder, run.recipe.identity)
+        workdir.claim(run.folder, run.recipe.identity, run.reads)
       workdir.claim(home, plan)
     distributed.together('claimed')
     for held in (home, *(run.folder for run in members.values())):
@@ -223,6 +228,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
       first_state,
       settle=lambda run, outcome, seconds: settle(run.key, outcome, seconds, **facts),
       say=say,
+      say_table=say_table,
       title=title,
       cost=dict.fromkeys(members, cost),
     )

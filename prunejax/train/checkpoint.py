@@ -1,7 +1,8 @@
 """Checkpoints by Orbax: asynchronous, atomic, and checked when read; the newest sound one wins.
 
-A checkpoint holds the state ('state': params, opt_state, step, rng), the config as JSON ('config')
-and a checksum of every leaf ('sums'). A state that is read back must have the same checksums.
+A checkpoint holds the state ('state': params, opt_state, step, rng), the config as JSON
+('config'), a checksum of every leaf ('sums'), and the metrics of the steps since the last row of
+each log ('unlogged'). A state that is read back must have the same checksums.
 """
 
 import os
@@ -57,19 +58,20 @@ def manager(folder, keep: int = 2) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, cleanup_tmp_directories=True
   )
-  items = {'state': ocp.StandardCheckpointHandler(), 'config': ocp.JsonCheckpointHandler()}
+  plain = {name: ocp.JsonCheckpointHandler() for name in ('config', 'sums', 'unlogged')}
   return _Manager(
-    folder, options=options, item_handlers={**items, 'sums': ocp.JsonCheckpointHandler()}
+    folder, options=options, item_handlers={'state': ocp.StandardCheckpointHandler(), **plain}
   )
 
 
-def save(manager: ocp.CheckpointManager, state: dict, config):
+def save(manager: ocp.CheckpointManager, state: dict, config, unlogged: dict | None = None):
   """Saves the state under its step; returns before the bytes are on disk.
 
   Args:
     manager: of `manager`.
     state: the train state.
     config: JSON that stands beside it.
+    unlogged: metrics, JSON that `unlogged` gives back.
   """
   manager.save(
     int(state['step']),
@@ -77,11 +79,18 @@ def save(manager: ocp.CheckpointManager, state: dict, config):
       state=ocp.args.StandardSave(state),
       config=ocp.args.JsonSave(config),
       sums=ocp.args.JsonSave(checksum.sums(state)),
+      unlogged=ocp.args.JsonSave(unlogged or {}),
     ),
   )
 
 
-def save_now(open_manager: ocp.CheckpointManager | None, folder, state: dict, config):
+def save_now(
+  open_manager: ocp.CheckpointManager | None,
+  folder,
+  state: dict,
+  config,
+  unlogged: dict | None = None,
+):
   """Saves the state, and returns when it is on disk.
 
   Args:
@@ -89,11 +98,12 @@ def save_now(open_manager: ocp.CheckpointManager | None, folder, state: dict, co
     folder: of the checkpoints.
     state: the train state.
     config: JSON that stands beside it.
+    unlogged: metrics, JSON that `unlogged` gives back.
   """
   writer = open_manager or manager(folder)
   writer.wait_until_finished()
   if int(state['step']) not in writer.all_steps():
-    save(writer, state, config)
+    save(writer, state, config, unlogged)
     writer.wait_until_finished()
   if open_manager is None:
     writer.close()
@@ -140,6 +150,17 @@ def restore(
       f' ({damaged[0][1]}); delete that folder to start again'
     )
   return None, damaged
+
+
+def unlogged(manager: ocp.CheckpointManager, step: int) -> dict:
+  """Returns the metrics that were saved with a step; {} for a checkpoint without any."""
+  if not files.exists(files.path(manager.directory) / str(step) / 'unlogged'):
+    return {}  # saved before checkpoints had metrics
+  try:
+    items = ocp.args.Composite(unlogged=ocp.args.JsonRestore())
+    return manager.restore(step, args=items)['unlogged'] or {}
+  except ValueError:
+    return {}  # damaged; a row of the log rests on it, and no weight
 
 
 def _read(manager, step, whole):

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-from scipy import stats
 
 import prunejax
 from prunejax.pruning import placement
@@ -30,8 +29,18 @@ def scores(state, data, program, layout) -> dict:
   regression = not data.task.classes
   held_out = finetuning(measure, params, data.held_out(), data.task.metrics, regression)
   fit = finetuning(measure, params, data.train_set(), (), regression)
+  others = {}
+  for prefix, batches in (data.others or {}).items():
+    other = finetuning(measure, params, batches(), data.task.metrics, regression)
+    others |= {f'{prefix}_{metric}': other[metric] for metric in data.task.metrics}
   floor = {} if regression else {'majority': data.majority}
-  return {'dev_loss': held_out.pop('loss'), **held_out, 'train_loss': fit['loss'], **floor}
+  return {
+    'dev_loss': held_out.pop('loss'),
+    **held_out,
+    **others,
+    'train_loss': fit['loss'],
+    **floor,
+  }
 
 
 def accuracy(guess, label) -> float:
@@ -58,11 +67,15 @@ def matthews(guess, label) -> float:
 
 def pearson(guess, label) -> float:
   """Returns Pearson's correlation; 0 if a side is constant."""
+  from scipy import stats  # imported here, since it takes longer than to refuse a config
+
   return _correlation(stats.pearsonr, guess, label)
 
 
 def spearman(guess, label) -> float:
   """Returns Spearman's rank correlation; 0 if a side is constant."""
+  from scipy import stats
+
   return _correlation(stats.spearmanr, guess, label)
 
 

@@ -17,6 +17,7 @@ from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.train import objectives
+from prunejax.train.model_sizes import SIZE_KEYS
 
 
 class Family(NamedTuple):
@@ -59,13 +60,6 @@ class Family(NamedTuple):
   activation: str
 
 
-SIZE_KEYS = (
-  'hidden_size',
-  'num_hidden_layers',
-  'num_attention_heads',
-  'intermediate_size',
-  'max_position_embeddings',
-)
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
@@ -203,6 +197,19 @@ def read_only(family: Family, size):
 def heads(family: Family, task) -> tuple[str, ...]:
   """Returns the heads of a run on a task, or of pre-training if `task` is empty."""
   return ('classifier',) if task else family.heads
+
+
+def sizes(size) -> dict:
+  """Returns {key of the group `model` of a config: value} of a size, and its 'vocab_size'."""
+  family = of_size(size)
+  values = {key: getattr(size, field) for key, field in family.names.items()}
+  values['intermediate_size'] = family.width(size)  # None in a GPT-2 whose width is the usual one
+  return {'kind': size.model_type, **values, 'vocab_size': size.vocab_size}
+
+
+def fingerprint(size, tokenizer) -> str:
+  """Returns 16 hex digits that change with a vocabulary; '' where there is none."""
+  return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
 
 
 def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
+from prunejax.models.hf import folder as hf_folder
 from prunejax.pruning import paths, placement
 from prunejax.train import (
   checkpoint,
@@ -20,6 +21,7 @@ from prunejax.train import (
   evaluate,
   families,
   finite,
+  full_disk,
   inputs,
   metrics_log,
   optimizer,
@@ -43,6 +45,7 @@ class Run(NamedTuple):
   source: inputs.Source
   data: inputs.Data
   tx: Any
+  reads: dict = {}  # {name: digest} of the content that it reads, see `content_of`
 
 
 class Engine(NamedTuple):
@@ -78,6 +81,7 @@ def train(
   title: str = '',
   compiled: program.Compiled | None = None,
   say: Callable[[str], None] = console.say,
+  say_table: Callable[[str], None] | None = None,
 ) -> dict:
   """Trains one run and returns its result.
 
@@ -87,30 +91,40 @@ def train(
     title: starts each console line.
     compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
     say: prints a line.
+    say_table: prints the table of who pays; None: `say`.
 
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
-    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps'. `folder`/result.json holds
-    the same, `folder`/model the final weights.
+    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps', 'models' (digests of the
+    folders that were written), 'reads' (digests of the content that was read), 'model' (its sizes).
+    `folder`/result.json holds the same, `folder`/model the final weights.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
     FloatingPointError: a loss that is not finite.
+    OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when
       `checkpoint.every` is 0).
   """
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
+  say_table = say_table if say_table and distributed.first() else say
   # Wrong input is refused here, before anything is compiled or written.
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
+    with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
+      workdir.same_reads(folder, inputs.reads(config))
     return done
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned))
+  reads = content_of(config, source)
+  workdir.same_reads(folder, reads)
+  run = Run(
+    '', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
+  )
   functions = program.build(resolved, source, data, run.tx, compiled)
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
@@ -119,7 +133,7 @@ def train(
     resolved, source, functions, abstract['params'], lambda line: say(f'{title}  {line}')
   )
   if distributed.first():
-    workdir.claim(folder, resolved.identity)
+    workdir.claim(folder, resolved.identity, reads)
   distributed.together('claimed')
 
   def settle(run, outcome, seconds):
@@ -129,13 +143,20 @@ def train(
 
   c, results = resolved.checkpoint, []
   saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
-  with workdir.held(folder, distributed.first()):
+  with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
     cost = {0: time.perf_counter() - began}
-    train_members(
-      engine, functions, {0: run}, saves, first, settle=settle, say=say, title=title, cost=cost
-    )
+    how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
+    train_members(engine, functions, {0: run}, saves, first, **how)
   return results[0]
+
+
+def content_of(config, source: inputs.Source) -> dict:
+  """Returns `inputs.reads` of a config, and the fingerprint of its vocabulary."""
+  return {
+    **inputs.reads(config),
+    'vocabulary': families.fingerprint(source.size, source.tokenizer),
+  }
 
 
 def single(
@@ -177,6 +198,7 @@ def train_members(
   *,
   settle: Callable,
   say: Callable[[str], None],
+  say_table: Callable[[str], None],
   title: str,
   cost: dict[int, float],
 ):
@@ -190,6 +212,7 @@ def train_members(
     first_state: Run -> its state of step 0, on the host or on any device.
     settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
     say: prints a line.
+    say_table: prints the table of who pays.
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
 
@@ -206,8 +229,10 @@ def train_members(
       closing.callback(_close_manager, manager)
     state = _restored(engine, manager, saves, live, clock, title, say)
     if state is None:
-      state = engine.start(_first_states(engine, functions, live, first_state, say))
+      state = engine.start(_first_states(engine, functions, live, first_state, say, say_table))
     start = int(state['step'])
+    # Read before a log takes away the rows that are written again.
+    unscored = _unscored(live, start)
     logs = {place: _log(run, start, together, say) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
 
@@ -230,10 +255,20 @@ def train_members(
           place, finish(run, engine, functions, engine.member(state, place), logs[place], seconds)
         )
 
+    def score(at, places):
+      for place in places:
+        if place in live and at < live[place].recipe.steps:
+          values = evaluate.scores(
+            engine.member(state, place), live[place].data, functions, _layout(engine)
+          )
+          logs[place].write(at, 'eval', values)
+          clock.charge([place])
+
     clock.charge(live)
     finish_ended(start)
+    score(start, unscored)
     stop = max((run.recipe.steps for run in live.values()), default=start)
-    pending, history = [], {place: [] for place in live}
+    pending, history = [], _unlogged(manager, live, start)
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
@@ -260,20 +295,14 @@ def train_members(
           if not live:
             break
           _write_spent(saves, clock)
-          checkpoint.save_now(manager, saves.folder, state, saves.config)
+          checkpoint.save_now(manager, saves.folder, state, saves.config, _as_json(history, live))
           raise preemption.Preempted(
             f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
           )
         if saved and live:
           _write_spent(saves, clock)
-          checkpoint.save(manager, state, saves.config)
-        for place in scored:
-          if place in live and at < live[place].recipe.steps:
-            values = evaluate.scores(
-              engine.member(state, place), live[place].data, functions, _layout(engine)
-            )
-            logs[place].write(at, 'eval', values)
-            clock.charge([place])
+          checkpoint.save(manager, state, saves.config, _as_json(history, live))
+        score(at, scored)
         if at < stop:
           finish_ended(at)
         if not live:
@@ -308,11 +337,14 @@ def finish(
   kept = {'model': params} if recipe.keep_model else {}
   if recipe.keep_latent:  # every process has a part of it
     kept['latent'] = jax.tree.map(placement.on_host, state['params'])
+  digests = {}
   for name, weights in kept.items() if distributed.first() else ():
-    files.deliver(
-      run.folder / name,
-      lambda out, weights=weights: families.save(out, weights, size, source.tokenizer),
-    )
+
+    def write(out, weights=weights):
+      families.save(out, weights, size, source.tokenizer)
+      return hf_folder.digest(out)
+
+    digests[name] = files.deliver(run.folder / name, write)
   result = {
     'metrics': metrics,
     'sparsity': _zeros(params, recipe.where),
@@ -320,6 +352,9 @@ def finish(
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': recipe.steps,
     'seconds': round(seconds(), 2),
+    'models': digests,
+    'reads': run.reads,
+    'model': families.sizes(source.size),
   }
   if distributed.first():
     workdir.finish(run.folder, result)
@@ -352,7 +387,38 @@ def _restored(engine, manager, saves, live, clock, title, say):
   return state
 
 
-def _first_states(engine, functions, live, first_state, say):
+def _unscored(live, start):
+  """The places whose evaluation at step `start` was due when the run stopped, and not made."""
+  places = [p for p, run in live.items() if start and _due(run.recipe.eval.every, start, run)]
+  made = [metrics_log.has(live[place].folder, 'eval', start) for place in places]
+  made = distributed.agreed(made) if places else []
+  return [place for place, there in zip(places, made, strict=True) if not there]
+
+
+def _unlogged(manager, live, start):
+  """{place: [{metric: values}]} of the steps before `start` that no row of a log is about yet."""
+  saved = checkpoint.unlogged(manager, start) if manager is not None and start else {}
+  columns = {place: saved.get(str(place)) for place in live}
+  return {
+    place: [{name: np.array(values, np.float32) for name, values in column.items()}]
+    if column
+    else []
+    for place, column in columns.items()
+  }
+
+
+def _as_json(history, live):
+  """What `_unlogged` reads again; a run that writes no rows needs none."""
+  return {
+    str(place): {
+      name: [float(x) for part in history[place] for x in part[name]] for name in history[place][0]
+    }
+    for place, run in live.items()
+    if run.recipe.log.every and history[place]
+  }
+
+
+def _first_states(engine, functions, live, first_state, say, say_table):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
@@ -360,7 +426,9 @@ def _first_states(engine, functions, live, first_state, say):
       say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      who_pays.report(run, functions, state['params'], batch, say)
+      text = who_pays.report(run, functions, state['params'], batch)
+      if text:
+        say_table(text)
     yield place, state
 
 

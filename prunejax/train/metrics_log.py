@@ -11,7 +11,7 @@ import time
 from tensorboardX import SummaryWriter
 
 from prunejax import files
-from prunejax.train import console
+from prunejax.train import console, full_disk
 
 
 class Log:
@@ -53,6 +53,7 @@ class Log:
     """
     if self._file is None:
       return
+    full_disk.check()  # the thread of TensorBoard may have died of it, and would not read on
     values = {name: float(v) for name, v in values.items()}
     rate = self._pace and self._pace.rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
@@ -75,7 +76,7 @@ class Log:
     if self._file is None:
       return
     self._file.close()
-    if self._board:
+    if self._board and not full_disk.met():  # its thread may have died, and would be waited for
       self._board.close()
     self._mirror.close()
 
@@ -109,9 +110,37 @@ class _Mirror:
       self._scratch.cleanup()
 
 
+def has(folder, kind: str, step: int) -> bool:
+  """Returns whether the log of a work directory holds a row.
+
+  Args:
+    folder: the work directory.
+    kind: 'train' or 'eval'.
+    step: the number of the step.
+  """
+  rows = _rows(files.path(folder) / 'metrics.jsonl')
+  return any((row['kind'], row['step']) == (kind, step) for _, row in rows)
+
+
+def _rows(path):
+  """(line, row) of every line that is whole."""
+  text = files.read(path).decode(errors='replace') if files.exists(path) else ''
+  rows = [(line, _row(line)) for line in text.splitlines(keepends=True)]
+  return [(line, row) for line, row in rows if row]
+
+
 def _kept(path, start, steps):
   """The rows that a run that resumes at step `start` will not write again."""
-  lines = files.read(path).decode().splitlines(keepends=True) if files.exists(path) else []
-  rows = [(line, json.loads(line)) for line in lines if line.endswith('}\n')]
+  rows = _rows(path)
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
   return [line for line, row in rows if not again(row)]
+
+
+def _row(line):
+  """The row in a line, or None for a line that is torn or damaged."""
+  try:
+    row = json.loads(line) if line.endswith('}\n') else None
+  except (ValueError, RecursionError):
+    return None
+  whole = isinstance(row, dict) and isinstance(row.get('step'), int) and 'kind' in row
+  return row if whole else None

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.data import tasks
 from prunejax.pruning import allocations, criteria, schedules, structures
 from prunejax.pruning.links import proximal
-from prunejax.train import configs, families, sharding, specs
+from prunejax.train import configs, model_sizes, sharding, specs
 from prunejax.train.specs import Spec
 from prunejax.train.step import VIEWS
 
@@ -49,6 +50,8 @@ class Data(NamedTuple):
   max_predictions: int
   pairs: str
   examples: int
+  pydoc: str = 'installed'
+  identity: str = 'settings'
 
 
 class Optimizer(NamedTuple):
@@ -216,7 +219,7 @@ RANGES = {
   'steps': _at_least(1),
   'batch_size': _at_least(1),
   'accumulate': _at_least(1),
-  **{f'model.{key}': _at_least(1) for key in families.SIZE_KEYS},
+  **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
@@ -245,9 +248,11 @@ RANGES = {
 CHOICES = {
   'view': tuple(VIEWS),
   'model.dtype': tuple(DTYPES),
-  'model.kind': tuple(families.FAMILIES),
+  'model.kind': model_sizes.KINDS,
   'model.initializer': ('normal', 'fan_in'),
   'data.pairs': ('matched', 'first'),
+  'data.pydoc': ('installed', 'packaged'),
+  'data.identity': ('settings', 'content'),
   'population.batching': ('auto', 'map', 'vmap'),
 }
 
@@ -263,6 +268,8 @@ def resolve(config) -> Recipe:
   """
   values = configs.flat(config)
   _check_values(values)
+  if values['data.task']:
+    _check_task(values['data.task'])
   every_group = [_group(name, group) for name, group in config.prune.items()]
   groups = tuple(group for group in every_group if group.schedule)
   for group in groups:
@@ -280,6 +287,9 @@ def resolve(config) -> Recipe:
       ('log', Log),
     )
   }
+  data = parts['data']
+  corpus, task = configs.text_names(data.corpus, data.task, data.pydoc)
+  parts['data'] = data._replace(corpus=corpus, task=task)
   plain = ('seed', 'steps', 'batch_size', 'accumulate', 'init', 'pretrained', 'keep_model')
   recipe = Recipe(
     **{key: config[key] for key in (*plain, 'keep_latent', 'view')},
@@ -320,6 +330,13 @@ def _check_values(values):
       f'accumulate={values["accumulate"]}: batch_size={values["batch_size"]} does not divide into'
       ' as many parts'
     )
+
+
+def _check_task(name):
+  try:
+    tasks.get(name)
+  except ValueError as error:
+    raise ValueError(f'data.task={name!r}: {error}') from None
 
 
 def _group(name, group) -> Group:

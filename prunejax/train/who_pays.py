@@ -10,17 +10,16 @@ from prunejax.pruning.who_pays import format_report, to_dict
 from prunejax.train import distributed, optimizer
 
 
-def report(run, program, params, batch, say):
-  """Prints the table of each pruning group and writes it to who_pays_<group>.json of its folder.
+def report(run, program, params, batch) -> str:
+  """Returns the tables of all pruning groups; writes each to who_pays_<group>.json of the run.
 
   Args:
     run: a `loop.Run`.
     program: its `program.Program`.
     params: the weights of step 0.
     batch: the first batch, on the devices; criteria may look at it.
-    say: prints a line.
   """
-  recipe = run.recipe
+  recipe, texts = run.recipe, []
   rng = jax.random.key(recipe.seed)
   gradient = lambda: program.gradient(params, batch, rng)
   observed = lambda: program.observe(lambda p: p, batch, rng)
@@ -28,16 +27,17 @@ def report(run, program, params, batch, say):
     needs = sorted(group.criterion().needs - {'grad'})
     if needs and jax.process_count() > 1:
       # Each process holds a part of the batch, which would have to be compiled into the program.
-      say(
+      texts.append(
         f'prune.{group.name}: who pays is not known before masks first move: it needs'
         f' {", ".join(needs)}'
       )
       continue
     start = optimizer.start_of(recipe, group, run.source.pruned)
     rows = group_rows(group, params, recipe.steps, gradient, observed, **start)
-    say(format_report(rows))
+    texts.append(format_report(rows))
     if distributed.first():
       files.write(run.folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
+  return '\n'.join(texts)
 
 
 def group_rows(group, params, step, gradient, observed=dict, **start):

@@ -63,12 +63,36 @@ def test_help_names_every_verb(capsys):
   assert end.value.code == 0 and all(re.search(rf'^ +{verb} ', text, re.M) for verb in VERBS)
 
 
-def test_help_takes_less_than_a_second():
-  # Processor time, so that other work on the machine does not count.
+def seconds_of(status, *argv):
+  """Processor time of a command, so that other work on the machine does not count."""
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
-  assert run('-m', 'prunejax', '--help').returncode == 0
+  assert run('-m', 'prunejax', *argv).returncode == status
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
-  assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+  return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_takes_less_than_a_second():
+  assert seconds_of(0, '--help') < 1
+
+
+BASE = ('--config=configs/base.py', '--workdir=nowhere/run')
+REFUSED = {
+  'a key': ('train', *BASE, '--config.stepz=1'),
+  'a value': ('train', *BASE, '--config.steps=0'),
+  'a spec': ('train', *BASE, '--config.prune.weights.schedule=cubik(0.9)'),
+  'a task': ('train', *BASE, '--config.data.task=glue/colla'),
+  'a model': ('train', *BASE, '--config.init=nowhere/bert'),
+  'a value of a sweep': ('sweep', '--config=configs/sparsity.py', BASE[1], '--config.steps=0'),
+  'a paper': ('reproduce', 'gordon2021'),
+  'a work directory': ('report', 'nowhere'),
+  'a run': ('export', 'nowhere', '--out=nowhere/else'),
+  'a bench': ('bench', '--only=selektion'),
+}
+
+
+@pytest.mark.parametrize('what', REFUSED)
+def test_wrong_input_is_refused_in_less_than_two_seconds(what):
+  assert seconds_of(2, *REFUSED[what]) < 2
 
 
 def test_the_version_is_printed(capsys):

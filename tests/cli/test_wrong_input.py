@@ -14,7 +14,7 @@ from prunejax.cli.command import VERBS
 CONFIG = '--config=configs/base.py'
 CASES = {
   '': [
-    ('', ['train,sweep,reproduce,report,export,bench', 'python -m prunejax --help']),
+    ('', ['train,sweep,reproduce,report,predict,export,bench', 'python -m prunejax --help']),
     ('trian', ['trian', 'train']),
     ('--verson', ['train,sweep']),
   ],
@@ -24,6 +24,7 @@ CASES = {
     ('--config=configs/bse.py --workdir={out}', ["did you mean 'configs/base.py'"]),
     ('--config=configs/nano.py:big --workdir={out}', ['configs/nano.py:big', 'anneal']),
     ('--config={none}/c.py --workdir={out}', ['/c.py', 'no such file']),
+    ('--config={text} --workdir={out}', ['text.txt', 'a Python file']),
     ('--config={empty} --workdir={out}', ['empty.py', 'no get_config(arg)']),
     (f'{CONFIG} --workdir={{out}} --config.stepz=1', ['stepz', "did you mean 'steps'"]),
     (f'{CONFIG} --workdir={{out}} --config.steps=many', ["steps='many'", 'a whole number']),
@@ -80,6 +81,13 @@ CASES = {
     ('{ledger} {other} --out={out}', ["'a paper'", "'another paper'", 'nothing to compare']),
     ('{ledger} --out={out}', ["no experiment 'a paper'"]),
     ('{ledger} --config.steps=3', ['--config.steps=3', 'report --help']),
+  ],
+  'predict': [
+    ('', ['RUN', 'predict --help']),
+    ('{run}', ['--out']),
+    ('{none} --out={out}', ['none', 'holds no run']),
+    ('{run} --out={out}', ['no run on a task of GLUE', "data.task is ''"]),
+    ('{run} --out={out} --config.steps=3', ['--config.steps=3']),
   ],
   'export': [
     ('--workdir={none} --out={out}', ['none', 'holds no run']),

@@ -20,8 +20,7 @@ import tiny_runs
 from prunejax.data import corpus, glue, pydoc, text_files, wordpiece
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
-from prunejax.report import ledger
-from prunejax.sweep import grid
+from prunejax.report import compare, ledger
 from prunejax.train import checkpoint
 
 ROOMS = ('prunejax', 'configs', 'experiments')
@@ -289,7 +288,7 @@ def test_a_ledger_and_a_work_directory(tmp_path):
     ledger.read(tmp_path / 'ledger.jsonl')
   (tmp_path / 'grid.json').write_text('[' * 100_000)
   with pytest.raises(ValueError, match='grid.json. cannot be read as JSON'):
-    grid.experiment_of(tmp_path)
+    compare.experiment_of(tmp_path)
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'config.json').write_text('[1]')
   with pytest.raises(ValueError, match='config.json. holds a list: expected a JSON object'):

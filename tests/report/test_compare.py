@@ -59,6 +59,14 @@ def test_a_ledger_alone_is_enough(folders, tmp_path, capsys):
   pages = [(tmp_path / str(i) / 'report.html').read_text() for i in range(3)]
   assert pages[0] == pages[1] == pages[2] and problems(pages[0]) == []
   assert 'reproduced' in capsys.readouterr().out
+  assert command.main(['report', str(tmp_path / '0')]) == 0  # of a report alone, again
+  assert (tmp_path / '0' / 'report.html').read_text() == pages[0]
+  assert (
+    command.main(
+      ['report', str(tmp_path / '0'), str(tmp_path / '1'), '--out=' + str(tmp_path / 'x')]
+    )
+    == 0
+  )
 
 
 def test_the_committed_ledger_is_enough(tmp_path):

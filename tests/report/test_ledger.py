@@ -229,3 +229,45 @@ def test_writers_killed_in_the_middle_leave_whole_rows(tmp_path):
   assert len(said) > 20 and said <= ledger.done(rows)
   assert ledger.done(ledger.read(path)) == ledger.done(rows) | {'last'}
   assert all(len(r['pad']) == 7000 + 500 * int(r['cell'][0]) for r in rows)
+
+
+RUN = {'stage': 'pretrain', 'arm': 'pruned', 'sparsity': 0.5, 'seed': 0}
+WRONG = {
+  'a column that is not there': ({'seed': ...}, ['without seed', 'reproduce']),
+  'no metrics': ({'metrics': ...}, ['without metrics']),
+  'a sparsity that is not a number': ({'sparsity': float('nan')}, ['sparsity=nan', '[0, 1]']),
+  'a sparsity as text': ({'sparsity': '0.5'}, ["sparsity='0.5'", '[0, 1]']),
+  'a huge sparsity': ({'sparsity': 1e308}, ['sparsity=1e+308', '[0, 1]']),
+  'a negative sparsity': ({'sparsity': -0.1}, ['sparsity=-0.1']),
+  'a sparsity that is true': ({'sparsity': True}, ['sparsity=True']),
+  'half a seed': ({'seed': 0.5}, ['seed=0.5', 'whole number']),
+  'an arm as a list': ({'arm': ['pruned']}, ["arm=['pruned']", 'text']),
+  'a task as an object': ({'task': {}}, ['task={}']),
+  'an experiment as a list': ({'experiment': []}, ['experiment=[]']),
+  'metrics as a list': ({'metrics': [1.5]}, ['metrics=[1.5]', 'an object']),
+  'an infinite metric': ({'metrics': {'loss': float('inf')}}, ['metrics.loss=inf', 'finite']),
+  'NaN inside a metric': ({'metrics': {'loss': [{'a': float('nan')}]}}, ['metrics.loss=']),
+  'seconds as text': ({'seconds': '3'}, ["seconds='3'"]),
+  'versions as text': ({'versions': 'jax'}, ["versions='jax'"]),
+  'a label as a list': ({'probe': [1] * 99}, ['probe=[1, 1', 'text, a number or null']),
+}
+
+
+@pytest.mark.parametrize('what', WRONG)
+def test_a_row_of_another_kind_is_named_wherever_it_stands(what, tmp_path):
+  changes, words = WRONG[what]
+  wrong = {k: v for k, v in {**row('bad'), **RUN, **changes}.items() if v is not ...}
+  path = tmp_path / 'ledger.jsonl'
+  path.write_text(''.join(json.dumps(one) + '\n' for one in (row('good') | RUN, wrong)))
+  assert ledger.checked(ledger.read(path)[:1], path)
+  with pytest.raises(ledger.LedgerError) as error:
+    ledger.checked(ledger.read(path), path)
+  for word in (str(path), "'bad'", *words):
+    assert word in str(error.value), error.value
+
+
+def test_a_row_that_lacks_what_the_others_have_is_named():
+  rows = [row(str(i), metrics={'loss': 1.0, 'score': 2.0}, arm='a') for i in range(6)]
+  assert ledger.unlike(rows) == ''
+  rows[3] = row('3', metrics={'loss': 1.0, 'score': None}, arm='a')
+  assert "cell '3'" in ledger.unlike(rows) and 'metrics.score' in ledger.unlike(rows)

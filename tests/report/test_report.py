@@ -139,6 +139,21 @@ def test_everything_written_is_escaped(written):
   assert 'A &lt;report&gt; &amp; &quot;more&quot;' in text
 
 
+def test_names_pass_no_html_into_markdown(tmp_path):
+  evil = '<img src=x onerror=alert(1)>[a](javascript:b)\n# c</td><!--'
+  table = tables.records(evil, [{evil: evil, 'p': '< 0.001', 'b': 'a < b'}], evil)
+  checks = [verdicts.Verdict(evil, evil, evil, evil, tables=(table,))]
+  document.write(
+    tmp_path, checks, title=evil, meta={evil: evil}, tables=[table], lists=[(evil, [table])]
+  )
+  for name in ('report.md', 'tables.md'):
+    text = (tmp_path / name).read_text()
+    assert '&lt;img' in text and '< 0.001' in text and 'a < b' in text
+    for part in ('<img', '</td', '<!--', '](javascript', '\n# c'):
+      assert part not in text, (name, part)
+  assert problems((tmp_path / 'report.html').read_text()) == []
+
+
 def test_files_are_named_and_no_draft_stays(written):
   workdir, _, drawn, _, paths = written
   expected = {

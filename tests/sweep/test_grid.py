@@ -6,7 +6,9 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.report import ledger
+from prunejax.data import wordpiece
+from prunejax.models.hf import folder as hf_folder
+from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
 
@@ -57,6 +59,39 @@ def test_progress_is_told_in_cells(swept):
   ]
   assert [line[:5] for line in starts] == ['[1/3]', '[2/3]', '[3/3]']
   assert 'seed=1' in starts[1] and 'left in all' in starts[2]
+
+
+@pytest.mark.parametrize('one_by_one', [False, True])
+def test_numbers_only_rise_and_the_table_of_who_pays_is_printed_once(tmp_path, one_by_one):
+  task, lines = {'data.task': 'glue/cola'}, []
+  changes = [task, {}, {'seed': 1, 'batch_size': 4}, {'seed': 1}, {'seed': 1, **task}]
+  rows = grid.sweep(
+    tiny_runs.config(log__who_pays=True, keep_model=False),
+    changes,
+    tmp_path,
+    name='mixed',
+    one_by_one=one_by_one,
+    compiled=tiny_runs.COMPILED,
+    say=lines.append,
+  )
+  numbers = [int(line[1 : line.index('/')]) for line in lines if line.startswith('[')]
+  assert numbers == sorted(numbers) and set(numbers) == {1, 2, 3, 4, 5}
+  assert sum('embeddings/word' in line for line in lines) == 1
+  for row in rows:
+    assert (tmp_path / 'cells' / row['cell'] / 'who_pays_weights.json').exists()
+
+
+def test_the_time_left_is_told_once_each_kind_of_cell_has_run():
+  cells = {
+    name: grid.Cell({'stage': stage}, tiny_runs.config(steps=steps))
+    for name, stage, steps in (('a', 'pretrain', 10), ('b', 'finetune', 20), ('c', 'pretrain', 30))
+  }
+  pace = grid._Pace(cells)
+  assert pace.left() == ''
+  pace.took('a', 20.0)
+  assert pace.left() == ''  # what fine-tuning takes is not known yet
+  pace.took('b', 5.0)
+  assert pace.left() == '  about 1:00 left in all'
 
 
 def test_a_second_time_nothing_runs(swept, monkeypatch):
@@ -194,16 +229,16 @@ def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
   ):
     grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
   with pytest.raises(ValueError, match='only a paper has a report'):
-    grid.experiment_of(swept[0])
+    compare.experiment_of(swept[0])
   with pytest.raises(FileNotFoundError, match='holds no grid'):
-    grid.experiment_of(tmp_path)
+    compare.experiment_of(tmp_path)
   (tmp_path / 'thesis.tex').write_text('mine')
   with pytest.raises(ValueError, match='is not empty'):
     sweep(tmp_path)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
   (tmp_path / 'paper').mkdir()
   grid.claim(tmp_path / 'paper', {'paper': 'gordon2020', 'preset': 'quick'})
-  assert grid.experiment_of(tmp_path / 'paper') == 'gordon2020'
+  assert compare.experiment_of(tmp_path / 'paper') == 'gordon2020'
 
 
 def test_what_a_grid_would_cost(swept):
@@ -304,3 +339,81 @@ def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):
     ):
       grid.claim(tmp_path / name, mine)
     assert not (tmp_path / name / 'grid.json').exists()
+
+
+def family(tmp_path):
+  """Two cells, the child of each, and a function that runs them all in `tmp_path`."""
+  parents = [grid.Cell({**LABELS, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
+  children = [
+    grid.Cell(
+      {**LABELS, 'arm': 'again', 'seed': cell.labels['seed']},
+      tiny_runs.config(init=f'cell:{grid.key(cell)}', seed=7 + cell.labels['seed'], steps=8),
+      grid.key(cell),
+    )
+    for cell in parents
+  ]
+
+  def run(cells):
+    how = {'compiled': tiny_runs.COMPILED, 'one_by_one': True, 'say': lambda line: None}
+    return grid.run(cells, tmp_path, experiment='x', preset='y', **how)
+
+  run(parents)
+  return parents, children, run
+
+
+def swap(a, b):
+  for name in ('model.safetensors', 'checksums.json'):
+    first, second = (a / name).read_bytes(), (b / name).read_bytes()
+    (a / name).write_bytes(second)
+    (b / name).write_bytes(first)
+
+
+def flip(folder):
+  path = folder / 'model.safetensors'
+  content = bytearray(path.read_bytes())
+  content[-5] ^= 4
+  path.write_bytes(content)
+
+
+def test_a_parent_that_is_damaged_or_exchanged_is_refused_by_name(tmp_path):
+  parents, children, run = family(tmp_path)
+  models = [tmp_path / 'cells' / grid.key(cell) / 'model' for cell in parents]
+  swap(*models)
+  with pytest.raises(ValueError, match=f'is not the model of cell {grid.key(parents[0])}'):
+    run([*parents, *children])
+  swap(*models)
+  flip(models[1])
+  with pytest.raises(ValueError, match=f'{grid.key(parents[1])} cannot be read: .*not the file'):
+    run([*parents, *children])
+  assert not [cell for cell in children if (tmp_path / 'cells' / grid.key(cell)).exists()]
+  shutil.rmtree(models[1])  # as the message says: the cell runs again
+  rows = run([*parents, *children])
+  assert [row['models']['model'] for row in rows[:2]] == [hf_folder.digest(m) for m in models]
+  flip(models[0])  # nothing is left that reads it
+  assert json.loads(json.dumps(rows)) == run([*parents, *children])
+
+
+def test_a_teacher_that_is_exchanged_is_refused_by_name(tmp_path):
+  parents, _, run = family(tmp_path)
+  name = f'cell:{grid.key(parents[0])}'
+  student = grid.Cell(
+    {**LABELS, 'arm': 'taught'}, tiny_runs.config(distill__teacher=name, seed=5, steps=8)
+  )
+  swap(*(tmp_path / 'cells' / grid.key(cell) / 'model' for cell in parents))
+  with pytest.raises(ValueError, match=f'is not the model of cell {grid.key(parents[0])}'):
+    run([*parents, student])
+
+
+def test_a_row_says_the_sizes_and_the_vocabulary_of_the_model_that_was_trained(tmp_path):
+  parents, children, run = family(tmp_path)
+  config = children[0].config
+  config.model.hidden_size = 768  # of a fresh model, which this is not
+  child = grid.Cell(LABELS, config, grid.key(parents[0]))
+  parent, row = run([parents[0], child])
+  sizes = {k: v for k, v in row['config'].items() if k.startswith('model.')}
+  assert sizes == {k: v for k, v in parent['config'].items() if k.startswith('model.')}
+  assert sizes['model.hidden_size'] == 16 and row['cell'] == grid.key(child)
+  folder = tmp_path / 'cells' / grid.key(parents[0]) / 'model'
+  words = wordpiece.load(folder)
+  assert row['config']['data.vocab_size'] == words.get_vocab_size() > 50
+  assert row['vocabulary'] == parent['vocabulary'] == wordpiece.fingerprint(words)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from prunejax.report import drawing, ledger, tables, verdicts
 from prunejax.sweep import study
@@ -117,6 +118,44 @@ def test_the_report_is_drawn_from_the_ledger_alone(tmp_path):
   assert 'A: Errors' in (tmp_path / 'two' / 'report.md').read_text()
 
 
+def test_the_folder_of_a_report_can_be_compared_and_no_ledger_is_lost(tmp_path):
+  silent = lambda line: None
+  reproduce, _, redraw, compare = study.verbs(toy([]))
+  for name in ('run', 'other'):
+    reproduce('quick', tmp_path / name, say=silent)
+  source = tmp_path / 'run' / 'ledger.jsonl'
+  for _ in range(2):  # a report may be drawn again into its folder
+    redraw(source, tmp_path / 'drawn', say=silent)
+  assert ledger.read(tmp_path / 'drawn' / 'ledger.jsonl') == ledger.read(source)
+  compare(tmp_path / 'run', tmp_path / 'drawn', tmp_path / 'two', say=silent)
+  text = (tmp_path / 'two' / 'report.md').read_text()
+  assert '## Verdicts' in text and 'differs' not in text
+  before = (tmp_path / 'other' / 'ledger.jsonl').read_bytes()
+  with pytest.raises(ValueError, match=r'other.*of another grid'):
+    redraw(source, tmp_path / 'other', say=silent)
+  assert (tmp_path / 'other' / 'ledger.jsonl').read_bytes() == before
+
+
+def test_a_row_that_the_claims_cannot_read_is_named(tmp_path):
+  reproduce, write_report, *_ = study.verbs(toy([]))
+  reproduce('long', tmp_path / 'run', say=lambda line: None)
+  rows = ledger.read(tmp_path / 'run' / 'ledger.jsonl')
+  del rows[-2]['metrics']['error']
+  ledger.append(tmp_path / 'run' / 'ledger.jsonl', rows[-2])
+  with pytest.raises(ValueError, match=f"{rows[-2]['cell']}' has no metrics.error"):
+    write_report(tmp_path / 'run')
+
+
+def test_what_a_killed_report_left_half_written_goes(tmp_path):
+  reproduce, write_report, *_ = study.verbs(toy([]))
+  reproduce('quick', tmp_path / 'run', say=lambda line: None)
+  (tmp_path / 'run' / '.report.html.0123456789ab.part').write_text('half')
+  (tmp_path / 'run' / '.grid.json.0123456789ab.part').write_text('of another worker')
+  write_report(tmp_path / 'run', say=lambda line: None)
+  left = [path.name for path in (tmp_path / 'run').glob('.*.part')]
+  assert left == ['.grid.json.0123456789ab.part']
+
+
 def test_seeds_and_sparsities_take_a_part_and_workers_share_it(tmp_path):
   measured, said = [], []
   reproduce, *_ = study.verbs(toy(measured))
@@ -165,9 +204,17 @@ def test_a_parent_is_made_once_and_made_again_when_its_file_is_damaged(tmp_path)
   for _ in range(2):
     np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
   assert len(made) == 1
-  next((tmp_path / 'parents').iterdir()).write_bytes(b'nothing')
-  np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
-  assert len(made) == 2
+  [path] = (tmp_path / 'parents').iterdir()
+  whole = path.read_bytes()
+  other = study.kept(tmp_path, {'a': 2}, lambda: {'w': np.ones(3)})
+  [theirs] = set((tmp_path / 'parents').iterdir()) - {path}
+  flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+  unmarked = safetensors.numpy.save(other)  # as 0.1 wrote it
+  for content in (b'nothing', flipped, whole[:-8], theirs.read_bytes(), unmarked):
+    path.write_bytes(content)
+    made.clear()
+    np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
+    assert made == [1] and path.read_bytes() == whole
 
 
 def test_the_quantities_of_a_grid_are_computed_once_and_passed_on(tmp_path):

@@ -113,6 +113,17 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
   assert os.listdir(tmp_path) == ['a.txt']
 
 
+def test_tidying_removes_links_and_not_what_they_point_to(tmp_path):
+  (tmp_path / 'elsewhere').mkdir()
+  (tmp_path / 'elsewhere' / 'a.txt').write_text('kept')
+  (tmp_path / 'run').mkdir()
+  for name, target in (('a', 'elsewhere'), ('b', 'elsewhere/a.txt'), ('c', 'nowhere')):
+    (tmp_path / 'run' / f'.{name}.0123.part').symlink_to(tmp_path / target)
+  files.tidy(tmp_path / 'run')
+  assert os.listdir(tmp_path / 'run') == []
+  assert (tmp_path / 'elsewhere' / 'a.txt').read_text() == 'kept'
+
+
 def test_accidents_are_tried_again_and_answers_are_not(monkeypatch):
   pauses, asked = [], []
   monkeypatch.setattr(files.time, 'sleep', pauses.append)

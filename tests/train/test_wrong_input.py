@@ -79,6 +79,14 @@ TABLE = {
   ),
   'a method': ({PRUNE + 'schedule': 'cubik(0.5)'}, ["did you mean 'cubic'", 'constant']),
   'an argument': ({PRUNE + 'criterion': 'magnitude(p=1)'}, ['prune.weights.criterion', "'p'"]),
+  'a learning rate for an optimizer': (
+    {PRUNE + 'criterion': 'movement(1e-2)'},
+    ['prune.weights.criterion', 'tx=0.01', 'learning_rate='],
+  ),
+  'a word for an optimizer': (
+    {PRUNE + 'criterion': 'soft_movement(0.1, tx="adam")'},
+    ['prune.weights.criterion', "tx='adam'"],
+  ),
   'a regex of no leaf': (
     {PRUNE + 'schedule': 'constant(0.5)', PRUNE + 'where': 'encoder/layer_7/.*'},
     ['prune.weights: ', 'encoder/layer_7/.*', 'matches no'],
@@ -172,10 +180,11 @@ def test_a_broken_row_and_a_strange_label_name_file_and_line(
 
 
 def model_copy(folder, **size):
-  """The shared model in a folder of its own, its config.json changed."""
+  """The shared model in a folder as a stranger's, without checksums, its config.json changed."""
   folder.mkdir()
   for path in (tiny_runs.finished('pruned').folder / 'model').iterdir():
     (folder / path.name).write_bytes(path.read_bytes())
+  (folder / 'checksums.json').unlink()
   config = json.loads((folder / 'config.json').read_text())
   (folder / 'config.json').write_text(json.dumps({**config, **size}))
   return folder
@@ -272,3 +281,18 @@ def test_a_loss_that_is_not_finite(tmp_path, capsys):
   assert (
     not (tmp_path / 'run' / 'result.json').exists() and not (tmp_path / 'run' / 'model').exists()
   )
+
+
+def test_too_little_memory_is_one_line(tmp_path, capsys, monkeypatch):
+  def fail(error):
+    def members(*args, **kwargs):
+      raise error
+
+    monkeypatch.setattr(loop, 'train_members', members)
+    return tiny_runs.argv('train', tmp_path / 'run')
+
+  full = 'RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore'
+  for error in (jax.errors.JaxRuntimeError(full), MemoryError()):
+    refused(capsys, fail(error), 'out of memory', 'batch_size')
+  with pytest.raises(jax.errors.JaxRuntimeError, match='a defect'):
+    command.main(fail(jax.errors.JaxRuntimeError('INTERNAL: a defect')))

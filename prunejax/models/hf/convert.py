@@ -113,7 +113,7 @@ def check_size(
   """
   for key in (*counts, *scales, *rates):
     value = getattr(size, key)
-    number = type(value) in (int, float) and math.isfinite(value)
+    number = type(value) in (int, float) and abs(value) < math.inf
     if value is None and key in optional:
       continue
     if key in counts:

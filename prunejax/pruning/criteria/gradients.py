@@ -140,6 +140,10 @@ def _score_step(name, tx, learning_rate):
     raise ValueError(
       f'{name}: learning_rate={learning_rate!r} is for Adam; tx= has a learning rate of its own'
     )
+  if tx is not None and not (hasattr(tx, 'init') and hasattr(tx, 'update')):
+    raise ValueError(
+      f'{name}: tx={tx!r} is no optax transformation; a number is given as learning_rate=...'
+    )
   if tx is None:
     tx = optax.scale(-1.0) if learning_rate is None else optax.adam(learning_rate)
   return optax.with_extra_args_support(tx)

@@ -1,0 +1,13 @@
+"""Names of the model families and of the sizes of a fresh model, which need no model to be loaded.
+
+A config is refused by them before Flax and transformers are imported.
+"""
+
+KINDS = ('bert', 'gpt2')
+SIZE_KEYS = (
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'intermediate_size',
+  'max_position_embeddings',
+)
