@@ -60,7 +60,7 @@ def get_config(arg=''):
   c.data = config_dict.create(
     # Several texts: 'wikipedia@0.1+pydoc*4', a tenth of one and four times the other.
     corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME
-    # Files of your own: "labelled('train.tsv', 'dev.tsv', texts=('a', 'b'), classes=('no', 'yes'))".
+    # Files of your own: "labelled('train.tsv', 'dev.tsv', texts=('a',), classes=('no', 'yes'))".
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     pydoc='installed',  # which pydoc: installed, or packaged, which never changes
     root='',  # folder of local text and GLUE, or TFDS's data folder
