@@ -104,9 +104,6 @@ def fingerprint(
     FileNotFoundError: files that are missing; 'glue/...' without a root.
   """
   get(name)
-  if labelled.is_name(name):
-    paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
-    return content.of([content.of_file(path) for path in paths])
   source, _, rest = name.partition('/')
   if labelled.is_name(name):
     paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
