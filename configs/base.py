@@ -39,6 +39,8 @@ def get_config(arg=''):
   # export.
   c.init = ''  # source of weights, size and vocabulary; '' for a fresh model
   c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
+  # Weights, moments, masks and step of a finished run; `steps` counts its steps, too.
+  c.continue_from = ''  # work directory of a run to train for more steps; '' for none
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
   c.keep_latent = False  # with zero_pruned=False: save the unmasked weights too, workdir/latent
   c.view = 'plain'  # weights that the model sees: plain, apply (masked), straight_through
@@ -60,7 +62,7 @@ def get_config(arg=''):
   c.data = config_dict.create(
     # Several texts: 'wikipedia@0.1+pydoc*4', a tenth of one and four times the other.
     corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME
-    # Files of your own: "labelled('train.tsv', 'dev.tsv', texts=('a', 'b'), classes=('no', 'yes'))".
+    # Files of your own: "labelled('train.tsv', 'dev.tsv', texts=('a',), classes=('no', 'yes'))".
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
     root='',  # folder of local text and GLUE, or TFDS's data folder
     encoding='utf-8',  # of local text, such as latin-1; invalid bytes are an error

@@ -55,6 +55,7 @@ LATER = {
   'optimizer.fresh_moments': False,
   'data.pairs': 'first',
   'data.encoding': 'utf-8',
+  'continue_from': '',
 }
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
@@ -149,9 +150,10 @@ def stored(plain: dict):
   """
   config = config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
   for key, value in LATER.items():
-    group, last = key.split('.')
-    if last not in config[group]:
-      config[group][last] = value
+    *groups, last = key.split('.')
+    node = functools.reduce(lambda parent, name: parent[name], groups, config)
+    if last not in node:
+      node[last] = value
   return config
 
 
