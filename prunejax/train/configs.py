@@ -30,7 +30,7 @@ def load(path, root):
   name, _, arg = str(path).partition(':')
   file = pathlib.Path(name)
   file = file if file.exists() else root / name
-  if file.suffix != '.py' and file.exists():
+  if file.is_file() and file.suffix != '.py':
     raise ValueError(f'--config={name}: expected a Python file, FILE.py or FILE.py:ARG')
   if not file.is_file():
     near = specs.suggest(name, [f'configs/{p.name}' for p in (root / 'configs').glob('*.py')])
