@@ -64,6 +64,7 @@ def get_config(arg=''):
     corpus='pydoc',  # pre-training text: pydoc, folders below root, tfds:NAME
     # Files of your own: "labelled('train.tsv', 'dev.tsv', texts=('a',), classes=('no', 'yes'))".
     task='',  # '' pre-trains; pydoc/order, glue/cola, tfds/glue/sst2, ... fine-tunes
+    pydoc='installed',  # which pydoc: installed, or packaged, which never changes
     root='',  # folder of local text and GLUE, or TFDS's data folder
     encoding='utf-8',  # of local text, such as latin-1; invalid bytes are an error
     cache='',  # '' : $PRUNEJAX_CACHE or ~/.cache/prunejax
@@ -77,6 +78,8 @@ def get_config(arg=''):
     # answer away at 32 tokens; the packaged model was trained so. A decoder has no pairs.
     pairs='matched',  # how a second segment from elsewhere begins: matched, first
     examples=0,  # labelled examples to train on, 0: all
+    # In a new work directory, sweep and reproduce set 'content': what is read counts too.
+    identity='settings',  # what names a cell: settings, content
   )
   c.optimizer = config_dict.create(
     learning_rate=1e-4,  # the peak

@@ -3,7 +3,7 @@
 
 # The link, its state, and the masks in it.
 from prunejax.pruning.transform import gradient_from_updates, hold_zeros, prune_transform
-from prunejax.pruning.state import PruneState, check_pruned, get_masks, nan_scores
+from prunejax.pruning.state import PruneState, check_pruned, faults, get_masks, nan_scores
 from prunejax.pruning import masks
 from prunejax.pruning.masks import mask_hash
 from prunejax.pruning.scores_to_masks import select_masks
@@ -65,6 +65,7 @@ from prunejax.compress.sparse_file import load_sparse, save_sparse
 
 # Links beside pruning.
 from prunejax.pruning.links.codebook import share
+from prunejax.pruning.links.inject import inject_hyperparams
 from prunejax.pruning.links.fresh_moments import reset_moments, with_fresh_moments
 from prunejax.pruning.links.proximal import reweighted
 from prunejax.pruning.links.rewind import rewind
@@ -90,6 +91,7 @@ __all__ = [
   'deviations',
   'erk',
   'every',
+  'faults',
   'ffn',
   'format_report',
   'get_masks',
@@ -97,6 +99,7 @@ __all__ = [
   'gradient_from_updates',
   'heads',
   'hold_zeros',
+  'inject_hyperparams',
   'iterative',
   'linear',
   'load_sparse',

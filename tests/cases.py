@@ -254,7 +254,7 @@ ALL_ALLOCATIONS = ALLOCATIONS | CUTOFFS
 def ramp(power, initial):
   def sparsity(t):
     if t < 4:
-      return 0.0
+      return initial
     return 0.8 + (initial - 0.8) * (1 - (t - 4) / 9) ** power if t < 13 else 0.8
 
   return sparsity

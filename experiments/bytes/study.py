@@ -18,6 +18,7 @@ from prunejax.compress import codecs
 from prunejax.models.hf import bert as bert_hf
 from prunejax.pruning.paths import named_leaves
 from prunejax.sweep import study
+from prunejax.train import inputs
 
 # Part of the model: regex of the leaves that are left out.
 PARTS = {'all': r'(?!)', 'no embeddings': r'embeddings/.*'}
@@ -107,6 +108,7 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=measure,
+  reads=lambda root, pydoc: {'nano': inputs.model_content(inputs.NANO)},
   claims=lambda rows: [],
   tables=report.tables,
   figures=report.figures,

@@ -10,7 +10,7 @@ FOLDER holds `multi30k/`; without it the task is a made-up language, `cipher`.
 from typing import NamedTuple
 
 from experiments.cheong2019 import claims, report, training
-from experiments.translation import task
+from experiments.translation import corpus, task
 from prunejax.sweep import study
 
 
@@ -74,20 +74,22 @@ PRESETS = {
 }
 
 
-def plan(preset: Preset, root: str) -> list[study.Cell]:
+def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
   """List the cells of each seed: dense, pruned, shared, and pruned and binarised.
 
   Args:
     preset: a value of `PRESETS`.
     root: folder that holds `multi30k/`, or '' for the made-up language.
+    pydoc: which text the made-up language is drawn from, 'installed' or 'packaged'.
 
   Raises:
     ValueError, FileNotFoundError: for missing or damaged data.
   """
-  task.load_for({**BASE, **preset.base}, root)  # Fails on bad data before anything is trained.
+  shared = {**BASE, **preset.base, **task.drawn_from(root, pydoc)}
+  task.load_for(shared, root)  # Fails on bad data before anything is trained.
   cells = []
   for seed in preset.seeds:
-    base = {**BASE, **preset.base, 'data': 'multi30k en-de' if root else 'cipher', 'seed': seed}
+    base = {**shared, 'data': 'multi30k en-de' if root else 'cipher', 'seed': seed}
 
     def add(method, sparsity=0.0, bits=32, steps=0, base=base):
       variant = {'method': method, 'sparsity': sparsity, 'bits': bits}
@@ -119,6 +121,8 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=training.measure,
+  reads=corpus.reads,
+  embedded=True,
   claims=claims.claims,
   tables=report.tables,
   figures=report.figures,

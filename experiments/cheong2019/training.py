@@ -57,7 +57,8 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     state, _ = fit('dense', initial, base['steps'], base['rate'])
     return named_leaves(jax.device_get(state.params))
 
-  dense_leaves = study.kept(folder, {'cheong2019': base}, train_dense)
+  made_of = {'cheong2019': base, 'vocabulary': data.vocabulary, 'reads': settings.get('reads')}
+  dense_leaves = study.kept(folder, made_of, train_dense)
   dense = jax.tree.structure(initial).unflatten(
     [jnp.asarray(dense_leaves[name]) for name in named_leaves(initial)]
   )

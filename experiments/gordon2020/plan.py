@@ -74,6 +74,7 @@ def plan(
     teacher.data.update(
       corpus=p.pretrain.data.corpus, root=p.pretrain.data.root, cache=p.pretrain.data.cache
     )
+    teacher.data.update(pydoc=p.pretrain.data.pydoc, identity=p.pretrain.data.identity)
     teacher.steps = _times(teacher.steps, scale)
     born = cells.add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
     p.pretrain.init = p.tune.init = f'cell:{born}'

@@ -11,6 +11,7 @@ to 28 x 28.
 from typing import NamedTuple
 
 from experiments.han2016 import claims, paper, report, training
+from prunejax.data import handwritten_digits
 from prunejax.sweep import study
 
 
@@ -156,6 +157,7 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=training.measure,
+  reads=lambda root, pydoc: {'digits': handwritten_digits.fingerprint(root)},
   claims=claims.claims,
   tables=report.tables,
   figures=report.figures,

@@ -21,11 +21,12 @@ EVALUATED = 500  # images at a time
 
 
 @functools.lru_cache(maxsize=2)
-def images(root: str) -> digits.Digits:
+def images(root: str, content_read: str = '') -> digits.Digits:
   """Load digits of 28 x 28; scikit-learn's 8 x 8 are enlarged threefold and padded by 2.
 
   Args:
     root: folder that holds `mnist/`, or '' for scikit-learn's digits.
+    content_read: tells one content of the files from another, since images are kept in memory.
 
   Raises:
     FileNotFoundError, ValueError: for missing or damaged files.
@@ -56,10 +57,11 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     FloatingPointError: if a weight is not finite.
   """
   del say
-  data, net = images(root), settings['net']
+  data, net = images(root, str(settings.get('reads'))), settings['net']
   dense_settings = {
     k: settings[k] for k in ('net', 'data', 'seed', 'batch', 'learning_rate', 'decay', 'steps')
   }
+  dense_settings['reads'] = settings.get('reads')
   dense = study.kept(folder, dense_settings, lambda: _train_dense(settings, data))
   metrics = {
     'accuracy_dense': accuracy(dense, data),

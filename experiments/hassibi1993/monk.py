@@ -32,7 +32,11 @@ def measure(settings: dict, root: str) -> dict:
   test = network.data(data.test_x, data.test_y, len(data.test_y))
   names = ('decay', 'steps', 'rate', 'tries')
   params = _trained(
-    settings['problem'], root, settings['seed'], *(settings[name] for name in names)
+    settings['problem'],
+    root,
+    str(settings.get('reads')),
+    settings['seed'],
+    *(settings[name] for name in names),
   )
   weights = sum(leaf.size for leaf in jax.tree.leaves(params))
   removal = network.remove_one_by_one(
@@ -70,7 +74,8 @@ def measure(settings: dict, root: str) -> dict:
 
 
 @functools.cache
-def _trained(problem, root, seed, decay, steps, rate, tries):
+def _trained(problem, root, content_read, seed, decay, steps, rate, tries):
+  del content_read  # it tells one content of the files from another
   data = monks.load(problem, root, seed)
   train = network.data(data.train_x, data.train_y, ROWS)
   return network.train(seed, train, decay, steps, rate, hidden=HIDDEN[problem], tries=tries)

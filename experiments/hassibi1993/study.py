@@ -135,6 +135,7 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=measure,
+  reads=lambda root, pydoc: {'monks': monks.fingerprint(root)},
   claims=claims.claims,
   tables=report.tables,
   figures=report.figures,

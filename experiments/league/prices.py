@@ -17,7 +17,7 @@ from prunejax import files
 from prunejax.compress import sparse_file
 from prunejax.pruning.links import low_rank
 from prunejax.report import ledger
-from prunejax.sweep import grid
+from prunejax.sweep import dependencies, grid
 from prunejax.train import (
   configs,
   console,
@@ -65,7 +65,11 @@ def add_rows(cells: list, folder, preset: str, done: dict, say=console.say) -> N
     say(f'price {count}/{len(left)} {method} {sparsity:g}')
     began = time.perf_counter()
     metrics = step_seconds(cell.config, dense.config, compiled)
-    size = file_bytes(files.path(folder) / 'cells' / grid.key(cell), method, sparsity)
+    home = files.path(folder)
+    model = home / 'cells' / grid.key(cell) / 'model'
+    if grid.key(cell) in done and files.exists(model / 'config.json'):
+      dependencies.check_model(done[grid.key(cell)], home)
+    size = file_bytes(home / 'cells' / grid.key(cell), method, sparsity)
     if size is not None:
       metrics['file_bytes'] = size
     row = {
@@ -169,8 +173,8 @@ def _key(cell):
 def _runner(config, compiled):
   """(step, () -> first state, step number -> batch on the device) of a run."""
   run = recipe.resolve(config)
-  tx = optimizer.make(run)
   source, data = program.read_inputs(run)
+  tx = optimizer.make(run, source.pruned)
   functions = program.build(run, source, data, tx, compiled)
   mesh = sharding.make_mesh()
   abstract = program.abstract_state(run, functions, tx)

@@ -28,7 +28,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   """
   del folder, say
   sizes = (settings[k] for k in ('train', 'test', 'wide', 'steps', 'rate', 'batch'))
-  data, params = _trained(root, settings['seed'], *sizes)
+  data, params = _trained(root, str(settings.get('reads')), settings['seed'], *sizes)
   train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
   evaluate = lambda p: [float(v) for part in (train, test) for v in network.evaluate(p, *part)]
   names = ('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy')
@@ -77,8 +77,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
 
 
 @functools.cache
-def _trained(root, seed, train, test, wide, steps, rate, batch):
-  """(data, trained parameters)."""
+def _trained(root, content_read, seed, train, test, wide, steps, rate, batch):
+  """(data, trained parameters). `content_read` tells one content of the files from another."""
+  del content_read
   data = digits.load(root, train, test)
   params = network.init(seed, data.train_images.shape[1], wide)
   masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)

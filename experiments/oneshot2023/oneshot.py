@@ -8,7 +8,7 @@ import optax
 
 import prunejax
 from configs import pretrain
-from prunejax.train import evaluate, optimizer, program, recipe
+from prunejax.train import evaluate, inputs, optimizer, program, recipe
 
 WHERE = r'encoder/.*/kernel'
 # The paper has blocks of 50 and 1024 gradients; these take a few minutes on a CPU core.
@@ -37,9 +37,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     FloatingPointError: if a score or a change of a weight is not finite.
   """
   del root, folder, say
-  batches, calibration = settings['batches'], settings['calibration']
-  data, functions, params, dense_loss = _packaged_model(batches, calibration)
-  prune, updates = _pruner(settings['method'], settings['pattern'], batches, calibration)
+  sizes = (settings['batches'], settings['calibration'], settings.get('pydoc', 'installed'))
+  data, functions, params, dense_loss = _packaged_model(*sizes)
+  prune, updates = _pruner(settings['method'], settings['pattern'], *sizes)
   batch = data.train(settings['seed'])
   for update in range(1, updates + 1):
     params, not_finite = prune(params, batch, settings['sparsity'] * update / updates)
@@ -50,11 +50,25 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   return {'loss': loss, 'dense_loss': dense_loss, 'got': sparsity}
 
 
+def reads(root: str, pydoc: str) -> dict[str, str]:
+  """Digests of the text and of the packaged model.
+
+  Args:
+    root: unused.
+    pydoc: which text, 'installed' or 'packaged'.
+  """
+  del root
+  config = pretrain.get_config('nano')
+  config.data.pydoc = pydoc
+  return inputs.reads(config)
+
+
 @functools.cache
-def _packaged_model(batches, calibration):
+def _packaged_model(batches, calibration, pydoc):
   """(data, compiled functions, weights, dense loss)."""
   config = pretrain.get_config('nano')
   config.unlock()
+  config.data.pydoc = pydoc
   config.eval.batches, config.batch_size = batches, calibration
   resolved = recipe.resolve(config)
   source, data = program.read_inputs(resolved)
@@ -68,10 +82,10 @@ def _packaged_model(batches, calibration):
 
 
 @functools.cache
-def _pruner(method, pattern, batches, calibration):
+def _pruner(method, pattern, batches, calibration, pydoc):
   """(compiled (params, batch, sparsity) -> (params, whether a value is NaN), mask updates)."""
   criterion, allocation, updates = METHODS[method]
-  functions = _packaged_model(batches, calibration)[1]
+  functions = _packaged_model(batches, calibration, pydoc)[1]
   structure = prunejax.n_m(2, 4) if pattern == '2:4' else prunejax.unstructured()
 
   @jax.jit

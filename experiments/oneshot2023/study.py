@@ -42,7 +42,7 @@ PRESETS = {
 }
 
 
-def plan(preset: Preset, root: str) -> list[study.Cell]:
+def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
   """List one cell for each method, pattern, sparsity and draw of the calibration sequences.
 
   Magnitude sees no calibration sequences and has one cell. The block Fisher is run at 0.7 and above
@@ -51,9 +51,10 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   Args:
     preset: a value of `PRESETS`.
     root: unused; model and text are in the package.
+    pydoc: which text, 'installed' or 'packaged'.
   """
   del root
-  cells = []
+  cells, text = [], {} if pydoc == 'installed' else {'pydoc': pydoc}
   for method in preset.methods:
     fisher = method.startswith('fisher')
     patterns = [('unstructured', s) for s in preset.sparsities if s >= 0.7 or not fisher]
@@ -62,7 +63,8 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
       for seed in preset.seeds[:1] if method == 'magnitude' else preset.seeds:
         labels = {'method': method, 'pattern': pattern, 'sparsity': sparsity, 'seed': seed}
         sizes = {'batches': preset.batches, 'calibration': preset.calibration}
-        cells.append(study.Cell(labels, {**labels, **sizes, **(oneshot.FISHER if fisher else {})}))
+        fixed = {**sizes, **text, **(oneshot.FISHER if fisher else {})}
+        cells.append(study.Cell(labels, {**labels, **fixed}))
   return cells
 
 
@@ -73,6 +75,8 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=oneshot.measure,
+  reads=oneshot.reads,
+  embedded=True,
   claims=claims.claims,
   tables=report.tables,
   figures=report.figures,

@@ -69,7 +69,8 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     say(f'dense: training loss {loss:.3f}')
     return named_leaves(jax.device_get(state.params))
 
-  dense_leaves = study.kept(folder, {'see2016': base}, train_dense)
+  made_of = {'see2016': base, 'vocabulary': data.vocabulary, 'reads': settings.get('reads')}
+  dense_leaves = study.kept(folder, made_of, train_dense)
   params = jax.tree.structure(initial).unflatten(
     [jnp.asarray(dense_leaves[name]) for name in named_leaves(initial)]
   )

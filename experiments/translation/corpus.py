@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prunejax.data import pydoc, pydoc_prose
+from prunejax.data import content, prose, pydoc_prose
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>')
@@ -24,6 +24,7 @@ SPLITS = (
   'test_2017_mscoco',
   'test_2018_flickr',
 )
+READ = ('train', 'test_2016_flickr')  # by the studies
 MAX_BYTES = 2**28  # of a file that is read
 CIPHER = 'cipher'  # The made-up language's name in labels and reports.
 _ARTICLES = frozenset(('a', 'an', 'the'))
@@ -84,8 +85,27 @@ def multi30k(root: str, split: str, source: str = 'en', target: str = 'de') -> P
   return Pairs([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def cipher(count: int, *, longest: int = 14, seed: int = 0, cache=None) -> Pairs:
-  """Draw sentences of the pydoc corpus and translate them into the made-up language.
+def reads(root: str, pydoc: str) -> dict[str, str]:
+  """Digests of the files of Multi30k that are read, or of the embedded corpus where there are none.
+
+  Args:
+    root: folder that holds `multi30k/`, or ''.
+    pydoc: which text the embedded corpus is.
+
+  Raises:
+    FileNotFoundError: for a missing file.
+  """
+  if not root:
+    return {'pydoc': content.of(prose.fingerprint(pydoc))}
+  folder = pathlib.Path(root) / 'multi30k'
+  names = [f'{split}.lc.norm.tok.{side}' for split in READ for side in ('en', 'de')]
+  for name in names:
+    _check_file(folder / name)
+  return {'multi30k': content.of_files(folder, names)}
+
+
+def cipher(count: int, *, longest: int = 14, seed: int = 0, pydoc: str = 'installed') -> Pairs:
+  """Draw sentences of the embedded corpus and translate them into the made-up language.
 
   The made-up language stands in where no data is at hand. It has rules and a lexicon to learn, and
   one right answer for each sentence; see `encipher`. Reading the whole corpus takes seconds, so the
@@ -95,12 +115,12 @@ def cipher(count: int, *, longest: int = 14, seed: int = 0, cache=None) -> Pairs
     count: sentences to draw.
     longest: most words in a sentence.
     seed: of the draw.
-    cache: folder for `pydoc.entries`, or None.
+    pydoc: which text the embedded corpus is, 'installed' or 'packaged'.
 
   Raises:
     ValueError: if the corpus has fewer than `count` such sentences.
   """
-  sentences = dict.fromkeys(itertools.islice(_short_sentences(longest, cache), 2 * count))
+  sentences = dict.fromkeys(itertools.islice(_short_sentences(longest, pydoc), 2 * count))
   if len(sentences) < count:
     raise ValueError(
       f'the embedded corpus has {len(sentences)} sentences of 4 to {longest} words, '
@@ -252,7 +272,7 @@ def epoch(
     yield Batch(filled_buckets[number].source[part], filled_buckets[number].target[part])
 
 
-def _read_lines(path):
+def _check_file(path):
   if not path.is_file():
     raise FileNotFoundError(
       f'no file {str(path)!r}: expected Multi30k as <split>.lc.norm.tok.en and .de in the folder '
@@ -260,6 +280,10 @@ def _read_lines(path):
     )
   if path.stat().st_size > MAX_BYTES:
     raise ValueError(f'{str(path)!r} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read')
+
+
+def _read_lines(path):
+  _check_file(path)
   try:
     return [
       ' '.join(line.split())
@@ -269,8 +293,8 @@ def _read_lines(path):
     raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
 
 
-def _short_sentences(longest, cache):
-  for entry in pydoc.entries(cache):
+def _short_sentences(longest, pydoc):
+  for entry in prose.chosen(pydoc):
     for paragraph in entry.paragraphs:
       for sentence in pydoc_prose.sentences(paragraph):
         if len(sentence) < 12 * longest and sentence.isascii():

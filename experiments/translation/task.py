@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from experiments.translation import corpus
+from prunejax.data import content
 
 
 class Task(NamedTuple):
@@ -25,6 +26,11 @@ class Task(NamedTuple):
   test: corpus.Pairs
   bounds: tuple
 
+  @property
+  def vocabulary(self) -> str:
+    """The fingerprint of the vocabulary."""
+    return content.of(self.tokenizer.to_str())
+
 
 @functools.lru_cache(maxsize=2)
 def load(
@@ -34,6 +40,8 @@ def load(
   bounds: tuple = ((16, 18),),
   train: int | None = None,
   test: int | None = None,
+  pydoc: str = 'installed',
+  content_read: str = '',
 ) -> Task:
   """Load Multi30k from English to German, or the made-up language where `root` is empty.
 
@@ -44,18 +52,21 @@ def load(
     words: pieces of the joint vocabulary, learned from the training pairs.
     bounds: see `corpus.buckets`. Longer pairs are left out of training and test.
     train, test: use the first `train` and `test` pairs; None for all.
+    pydoc: which text the made-up language is drawn from, see `corpus.cipher`.
+    content_read: tells one content of the files from another, since a task is kept in memory.
 
   Raises:
     ValueError, FileNotFoundError: for missing or damaged files, or if no test sentence fits.
   """
+  del content_read
   if root:
     sides, name = (
-      [corpus.multi30k(root, split) for split in ('train', 'test_2016_flickr')],
+      [corpus.multi30k(root, split) for split in corpus.READ],
       'multi30k en-de',
     )
   else:
     train_count, test_count = train or 20_000, test or 500
-    pairs = corpus.cipher(train_count + test_count)
+    pairs = corpus.cipher(train_count + test_count, pydoc=pydoc)
     sides = [_slice(pairs, 0, train_count), _slice(pairs, train_count, None)]
     name = corpus.CIPHER
   train_pairs, test_pairs = [
@@ -78,16 +89,30 @@ def load_for(settings: dict, root: str) -> Task:
   """Load the task that a cell's settings of the dense model describe.
 
   Args:
-    settings: has 'words', 'bounds' as lists, and 'train' and 'test', where 0 stands for all.
+    settings: has 'words', 'bounds' as lists, and 'train' and 'test', where 0 stands for all; and
+      'pydoc' where the made-up language is drawn from the packaged text.
     root: see `load`.
   """
+  pydoc = settings.get('pydoc', 'installed')
   return load(
     root,
     words=settings['words'],
     bounds=tuple(map(tuple, settings['bounds'])),
     train=settings['train'] or None,
     test=settings['test'] or None,
+    pydoc=pydoc,
+    content_read=content.of(corpus.reads(root, pydoc)),
   )
+
+
+def drawn_from(root: str, pydoc: str) -> dict:
+  """Settings that say which text the made-up language is drawn from; none for that of version 0.1.
+
+  Args:
+    root: see `load`.
+    pydoc: 'installed' or 'packaged'.
+  """
+  return {} if root or pydoc == 'installed' else {'pydoc': pydoc}
 
 
 def _slice(pairs, start, end):

@@ -90,7 +90,7 @@ PRESETS = {
 }
 
 
-def plan(preset: Preset, root: str) -> list[study.Cell]:
+def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
   """List one cell for each size, sparsity, interval and seed.
 
   All cells of a seed come before the next seed's, so that a part of the ledger can be judged.
@@ -98,11 +98,12 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   Args:
     preset: a value of `PRESETS`.
     root: folder of plain text, or '' for the embedded corpus.
+    pydoc: which text the embedded corpus is, 'installed' or 'packaged'.
 
   Raises:
     ValueError, FileNotFoundError: if `root` holds no or too little text.
   """
-  corpus.load(root, preset.shared['most_words'], preset.shared['vocabulary'])
+  corpus.load(root, preset.shared['most_words'], preset.shared['vocabulary'], pydoc)
   arms = [
     (size, sparsity, preset.intervals[0])
     for size, sparsities in preset.sparsities.items()
@@ -111,7 +112,7 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   arms += [('large', preset.intervals_at, interval) for interval in preset.intervals[1:]]
   shared = {
     **preset.shared,
-    'text': 'books' if root else 'pydoc',
+    'text': 'books' if root else {'installed': 'pydoc', 'packaged': 'prose'}[pydoc],
     'steps': preset.steps,
     'begin': preset.begin,
     'end': preset.end,
@@ -133,6 +134,8 @@ STUDY = study.Study(
   presets=PRESETS,
   plan=plan,
   measure=training.measure,
+  reads=corpus.reads,
+  embedded=True,
   claims=claims.claims,
   tables=report.tables,
   figures=report.figures,

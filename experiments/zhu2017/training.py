@@ -46,7 +46,8 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     FloatingPointError: if a loss is not finite.
   """
   del folder, say
-  train, held_out, _ = corpus.load(root, settings['most_words'], settings['vocabulary'])
+  pydoc = 'packaged' if settings['text'] == 'prose' else 'installed'
+  train, held_out, _ = corpus.load(root, settings['most_words'], settings['vocabulary'], pydoc)
   init, run, loss = _program(*(settings[key] for key in _STATIC))
   sparsity, interval = settings['sparsity'], settings['interval']
   columns = _columns(train, settings['batch'])

@@ -58,7 +58,7 @@ def from_parts(
       f'{EXPECTED}'
     )
   merges = [tuple(pair) for pair in merges]
-  # The library ends the process on a merge that gives no piece.
+  # A merge that gives no piece makes the library panic, which no `except Exception` catches.
   wrong = [f'{a!r} {b!r}' for a, b in merges if not (a and b and {a, b, a + b} <= ids.keys())]
   if wrong:
     raise ValueError(f'merges that do not fit {len(ids)} pieces: {", ".join(wrong[:4])!s:.300}')

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from prunejax.data import bpe, pydoc, sentences, text_files, wordpiece
+from prunejax.data import bpe, content, prose, pydoc, sentences, text_files, wordpiece
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
@@ -26,7 +26,7 @@ class Source(NamedTuple):
   """One part of a corpus spec.
 
   Attributes:
-    name: 'pydoc', 'tfds:NAME', or a folder or file below the root.
+    name: 'pydoc', 'prose', 'tfds:NAME', or a folder or file below the root.
     repeat: how often the training documents are read.
     share: the share of the training documents that is read.
   """
@@ -67,8 +67,9 @@ def load(
   """Reads and tokenises one split of a corpus, or maps it from the cache.
 
   Args:
-    spec: sources joined by '+', such as 'pydoc', 'wikipedia+pydoc*4' or 'tfds:lm1b'. Any name but
-      'pydoc' and 'tfds:...' is a folder or file of text below `root`. 'pydoc*4' reads the training
+    spec: sources joined by '+', such as 'pydoc', 'wikipedia+pydoc*4' or 'tfds:lm1b'. 'pydoc' is of
+      the installed libraries, and 'prose' is the packaged text, which never changes. Any name but
+      these and 'tfds:...' is a folder or file of text below `root`. 'pydoc*4' reads the training
       documents four times. 'wikipedia@0.1' reads a tenth of the training documents, drawn once; a
       smaller share is part of a larger one.
     split: 'train', 'validation' or 'test', split by document.
@@ -180,10 +181,11 @@ def lines(
 def _documents(name, root, cache, encoding):
   """Yields (split, text) of each document of one source.
 
-  Of a hundred documents one is to validate and one to test; pydoc has splits of its own.
+  Of a hundred documents one is to validate and one to test; pydoc and prose have splits of their
+  own.
   """
-  if name == 'pydoc':
-    for document in pydoc.documents(cache):
+  if name in ('pydoc', 'prose'):
+    for document in prose.documents() if name == 'prose' else pydoc.documents(cache):
       yield pydoc.split_of(document.name), document.text
     return
   if name.startswith('tfds:'):
@@ -209,9 +211,34 @@ def _fingerprint(name, root, encoding):
   """What identifies the documents of a source and their sentences."""
   if name == 'pydoc':
     return pydoc.signature()
+  if name == 'prose':
+    return [SENTENCE_RULE, prose.SHA256]
   if name.startswith('tfds:'):
     return [SENTENCE_RULE, name, str(root)]
   return [SENTENCE_RULE, encoding, *text_files.fingerprint(_folder(name, root))]
+
+
+def fingerprint(
+  spec: str,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+  encoding: str = 'utf-8',
+) -> str:
+  """Returns 12 hex digits that change with the content of the sources of a spec.
+
+  The arguments and errors are those of `load`.
+  """
+  parts = []
+  for name, *_ in sources(spec):
+    if name == 'pydoc':
+      parts.append(pydoc.fingerprint(cache))
+    elif name.startswith('tfds:'):
+      from prunejax.data import tfds
+
+      parts.append(tfds.fingerprint(name.removeprefix('tfds:'), root))
+    else:
+      parts.append(_fingerprint(name, root, encoding))
+  return content.of(parts)
 
 
 def key(
@@ -222,10 +249,10 @@ def key(
   encoding: str = 'utf-8',
 ) -> str:
   """Returns a file name that changes with the sources of a spec, their content and `extra`."""
-  content = json.dumps(
+  text = json.dumps(
     [FORMAT, [[name, _fingerprint(name, root, encoding)] for name, *_ in sources(spec)], extra]
   )
-  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+  digest = hashlib.sha256(text.encode()).hexdigest()[:16]
   return f'{re.sub(r"[^a-z0-9]+", "-", spec.lower())}-{digest}'
 
 

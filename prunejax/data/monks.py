@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prunejax.data import content
+
 VALUES = (3, 3, 2, 3, 4, 2)  # attribute i has the values 1 to VALUES[i]
 TRAIN = {1: 124, 2: 169, 3: 122}  # size of the published training set of each problem
 NOISE = {1: 0, 2: 0, 3: 6}  # labels that are wrong in it
@@ -70,6 +72,12 @@ def load(problem: int, root: str | os.PathLike = '', seed: int = 0) -> Monk:
   train_labels[rng.permutation(len(drawn))[: NOISE[problem]]] ^= 1
   source = f'generated subset, seed {seed}'
   return Monk(source, one_hot(points[drawn]), train_labels, one_hot(points), labels)
+
+
+def fingerprint(root: str | os.PathLike = '') -> str:
+  """Returns 12 hex digits that change with what `load` reads; its errors are those."""
+  problems = [load(problem, root) for problem in RULES]
+  return content.of_arrays([x for problem in problems for x in problem if not isinstance(x, str)])
 
 
 def every_point() -> np.ndarray:

@@ -1,6 +1,7 @@
 """The embedded corpus: English prose from the docstrings of Python and of installed libraries."""
 
 import ast
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -248,7 +249,7 @@ def entries(cache_dir: str | os.PathLike | None = None) -> list[Entry]:
     'pydoc: reading the docstrings of the installed libraries (once, 10 to 30 s)', file=sys.stderr
   )
   corpus = build()
-  print(format_statistics(statistics(_documents(corpus))), file=sys.stderr)
+  print(format_statistics(statistics(joined(corpus))), file=sys.stderr)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
@@ -267,6 +268,24 @@ def entries(cache_dir: str | os.PathLike | None = None) -> list[Entry]:
       f'{path}: cannot write the cache ({e}); the corpus is built again next time', stacklevel=2
     )
   return corpus
+
+
+def fingerprint(cache_dir: str | os.PathLike | None = None) -> str:
+  """Returns 32 hex digits of the corpus itself: the same versions may hold other text.
+
+  Args:
+    cache_dir: folder of the cache; None for `default_cache`.
+  """
+  path = pathlib.Path(cache_dir or default_cache()) / f'pydoc-{signature()}.json.gz'
+  if not path.exists():
+    entries(cache_dir)
+  status = path.stat() if path.exists() else None  # a folder that cannot be written has no cache
+  return _fingerprint(path.parent, status and (status.st_size, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _fingerprint(cache_dir, status):
+  return hashlib.sha256(json.dumps(entries(cache_dir)).encode()).hexdigest()[:32]
 
 
 def split_of(name: str) -> str:
@@ -294,10 +313,11 @@ def documents(
     raise ValueError(
       f"pydoc: split {split!r}; accepted: 'train', 'validation', 'test' or None for all"
     )
-  return [d for d in _documents(entries(cache_dir)) if split is None or split_of(d.name) == split]
+  return [d for d in joined(entries(cache_dir)) if split is None or split_of(d.name) == split]
 
 
-def _documents(corpus):
+def joined(corpus: Iterable[Entry]) -> list[Document]:
+  """Joins the entries of each module to one document."""
   texts, library = {}, {}
   for e in corpus:
     texts.setdefault(e.document, []).extend(e.paragraphs)

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from prunejax.data import pydoc, pydoc_prose
+from prunejax.data import prose, pydoc, pydoc_prose
 from prunejax.data.examples import Examples, Task, nearest
 
 # Every training install has these, with thousands of paragraphs. Their order numbers the classes.
@@ -33,16 +33,19 @@ _PIECES = 6  # at most so many from the body of one docstring
 _WORD = re.compile('[a-z]+')
 
 
-def load(name: str, split: str, cache: str | os.PathLike | None = None) -> Examples:
+def load(
+  name: str, split: str, cache: str | os.PathLike | None = None, packaged: bool = False
+) -> Examples:
   """Makes the examples of one split, balanced over classes and shuffled.
 
-  The same versions of the libraries give the same examples.
+  The same text gives the same examples.
 
   Args:
     name: 'library' (which library a text is from), 'summary' (whether a body belongs to a first
       sentence), 'order' (whether words are in order) or 'words' (whether all words belong).
     split: 'train', 'validation' or 'test'.
     cache: folder of the cached corpus.
+    packaged: of the packaged text, which never changes, and not of the installed libraries.
 
   Returns:
     Examples with label int32 [n].
@@ -54,7 +57,8 @@ def load(name: str, split: str, cache: str | os.PathLike | None = None) -> Examp
     raise ValueError(f'unknown pydoc task {name!r}: {nearest(name, tuple(TASKS))}')
   if split not in SPLITS:
     raise ValueError(f'pydoc/{name} has no split {split!r}: {nearest(split, SPLITS)}')
-  examples = _splits(name, cache, pydoc.signature())[split]
+  text = prose.SHA256 if packaged else pydoc.signature()
+  examples = _splits(name, cache, packaged, text)[split]
   if not examples.a:
     raise ValueError(
       f'pydoc/{name}: no {split} examples; the installed libraries hold too little text. '
@@ -64,9 +68,10 @@ def load(name: str, split: str, cache: str | os.PathLike | None = None) -> Examp
 
 
 @functools.lru_cache(4)
-def _splits(name, cache, signature):
+def _splits(name, cache, packaged, text):
   """{split: Examples}. Two examples with the same bag of words count as one; the first stays."""
-  entries, seen, out = pydoc.entries(cache), set(), {}
+  entries = prose.entries() if packaged else pydoc.entries(cache)
+  seen, out = set(), {}
   for number, split in enumerate(SPLITS):
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     rows = []

@@ -1,8 +1,8 @@
-"""Labelled tasks by name: pydoc's, GLUE's from local files, GLUE's from TFDS."""
+"""Labelled tasks by name: pydoc's, those of the packaged text, GLUE's from files or from TFDS."""
 
 import os
 
-from prunejax.data import glue, labelled, pydoc_tasks, tfds
+from prunejax.data import content, glue, labelled, prose, pydoc, pydoc_tasks, tfds
 from prunejax.data.examples import Examples, Task, nearest
 
 
@@ -10,6 +10,7 @@ def names() -> tuple[str, ...]:
   """Returns every task name that `get` and `load` accept."""
   return (
     *(f'pydoc/{name}' for name in pydoc_tasks.TASKS),
+    *(f'prose/{name}' for name in pydoc_tasks.TASKS),
     *(f'glue/{name}' for name in glue.TASKS),
     *(f'tfds/glue/{name}' for name in glue.TASKS),
   )
@@ -29,8 +30,8 @@ def get(name: str) -> Task:
     known = (*names(), "labelled('FILE.tsv', 'FILE.tsv', ...)")
     raise ValueError(f'unknown task {name!r}: {nearest(name, known)}')
   source, _, rest = name.partition('/')
-  if source == 'pydoc':
-    return pydoc_tasks.TASKS[rest]
+  if source in ('pydoc', 'prose'):
+    return pydoc_tasks.TASKS[rest]._replace(name=name)
   row = glue.TASKS[rest.removeprefix('glue/')]
   return Task(name, row.classes, row.metrics, len(row.texts) == 2)
 
@@ -62,8 +63,8 @@ def load(
 
   Args:
     name: one of `names`.
-    split: 'train' or 'validation'; pydoc also has 'test', and MNLI 'validation_mismatched' beside
-      its 'validation', which is the matched one.
+    split: 'train' or 'validation'; pydoc and prose also have 'test', and MNLI
+      'validation_mismatched' beside its 'validation', which is the matched one.
     root: the folder that holds glue/, for 'glue/...'; TFDS's data_dir, for 'tfds/...', or None for
       TFDS's default.
     cache: folder of the cached corpus, for 'pydoc/...'.
@@ -79,8 +80,8 @@ def load(
   if labelled.is_name(name):
     return labelled.read(name, split, root)
   source, _, rest = name.partition('/')
-  if source == 'pydoc':
-    return pydoc_tasks.load(rest, split, cache)
+  if source in ('pydoc', 'prose'):
+    return pydoc_tasks.load(rest, split, cache, packaged=source == 'prose')
   if source == 'glue':
     if root is None:
       raise ValueError(
@@ -89,3 +90,30 @@ def load(
       )
     return glue.read(root, rest, split)
   return tfds.read_task(rest.removeprefix('glue/'), root, split)
+
+
+def fingerprint(
+  name: str,
+  *,
+  root: str | os.PathLike | None = None,
+  cache: str | os.PathLike | None = None,
+) -> str:
+  """Returns 12 hex digits that change with the content of the splits that a run reads.
+
+  The arguments and errors are those of `load`.
+  """
+  get(name)
+  if labelled.is_name(name):
+    paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
+    return content.of([content.of_file(path) for path in paths])
+  source, _, rest = name.partition('/')
+  if source == 'pydoc':
+    return content.of(pydoc.fingerprint(cache))
+  if source == 'prose':
+    return content.of(prose.SHA256)
+  if source == 'tfds':
+    return content.of(tfds.fingerprint(rest, root))
+  if root is None:
+    raise FileNotFoundError(f'task {name!r} reads local files: set --config.data.root=FOLDER')
+  paths = [glue.path_of(root, rest, split) for split in ('train', 'validation')]
+  return content.of([content.of_file(path) for path in paths])

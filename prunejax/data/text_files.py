@@ -5,9 +5,7 @@ Archives are read as streams. Nothing is unpacked to disk, so no member can writ
 
 import bz2
 import codecs
-import functools
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -17,6 +15,8 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+
+from prunejax.data import content
 
 COMPRESSED = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
 # No suffix at all: WikiExtractor's `wiki_00`.
@@ -110,24 +110,9 @@ def fingerprint(folder: str | os.PathLike) -> list:
   """Returns what identifies the text of a folder: [[name, digest of the bytes], ...]."""
   folder = pathlib.Path(folder).expanduser()
   return [
-    [path.relative_to(folder).as_posix() if path != folder else path.name, _digest(path)]
+    [path.relative_to(folder).as_posix() if path != folder else path.name, content.of_file(path)]
     for path in files(folder)
   ]
-
-
-def _digest(path):
-  status = path.stat()
-  # The time of the last change of a file cannot be set, so what it identifies is the content.
-  return _digest_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=2**16)
-def _digest_of(path, *status):
-  digest = hashlib.sha256()
-  with open(path, 'rb') as file:
-    while chunk := file.read(_CHUNK):
-      digest.update(chunk)
-  return digest.hexdigest()[:32]
 
 
 def _checked_encoding(encoding):

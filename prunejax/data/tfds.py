@@ -5,6 +5,7 @@ Only datasets stored as array_record can be read.
 
 import importlib
 import os
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -101,6 +102,18 @@ def source(name: str, data_dir: str | os.PathLike | None, split: str) -> Any:
         f'dataset_info says {splits[part].num_examples}; prepare the dataset again'
       )
   return builder.as_data_source(split=split)
+
+
+def fingerprint(name: str, data_dir: str | os.PathLike | None) -> list:
+  """Returns what identifies prepared data: its description, and the names and sizes of its files.
+
+  Args:
+    name: as in `source`.
+    data_dir: the folder of TFDS; None for its default.
+  """
+  folder = pathlib.Path(_builder(name, data_dir).data_path)
+  description = (folder / 'dataset_info.json').read_text(encoding='utf-8')
+  return [description, sorted([path.name, path.stat().st_size] for path in folder.iterdir())]
 
 
 def _text(value):

@@ -10,8 +10,8 @@ from prunejax.pruning.paths import is_hole, named_leaves, path_name
 ARGUMENTS = {
   'grad': (
     'the raw gradient, a tree like params. Call tx.update(grads, opt_state, params, grad=grads).'
-    ' Inside optax.MultiSteps, wrap the chain in prunejax.gradient_from_updates(...) instead: it'
-    ' passes the accumulated gradient'
+    " Inside optax.MultiSteps, and for Flax's TrainState, which cannot pass grad=, wrap the whole"
+    ' chain in prunejax.gradient_from_updates(...) instead: it passes the gradient that comes in'
   ),
   'value_fn': 'value_fn(params) -> loss, the loss on the batch',
   'examples': 'examples=(n, loss(params, i)), the loss of each of n examples alone',
@@ -37,7 +37,7 @@ def check_needs(needs: frozenset[str], given: dict, origin: str):
   """
   for name in sorted(needs):
     if given.get(name) is None:
-      source = '' if name == 'grad' else '; see prunejax.observe'
+      source = '' if name == 'grad' else '; see prunejax.observe, and the manual for TrainState'
       raise ValueError(
         f'{origin}: the criterion needs {name}= in tx.update: {ARGUMENTS.get(name, name)}{source}'
       )

@@ -59,11 +59,19 @@ def sparsity(masks, where='.*') -> dict:
   Returns:
     {'total': fraction removed, 'leaves': {path: fraction}, 'removed': int, 'weights': int}. Counts
     are exact Python integers.
+
+  Raises:
+    ValueError: `where` matches no mask and no floating-point leaf.
   """
-  chosen = lambda name, leaf: (
-    (is_prunable(leaf) or jnp.asarray(leaf).dtype == bool) and matches(where)(name, leaf)
-  )
-  leaves = {name: leaf for name, leaf in named_leaves(masks).items() if chosen(name, leaf)}
+  is_counted = lambda leaf: is_prunable(leaf) or jnp.asarray(leaf).dtype == bool
+  counted = {name: leaf for name, leaf in named_leaves(masks).items() if is_counted(leaf)}
+  leaves = {name: leaf for name, leaf in counted.items() if matches(where)(name, leaf)}
+  if not leaves and (counted or where != '.*'):
+    shown = ', '.join(map(repr, list(counted)[:6])) or '(none here)'
+    raise ValueError(
+      f'masks.sparsity: where={where!r} matches no mask and no floating-point leaf; it must match a'
+      f' whole path such as {shown}'
+    )
   return _fractions(
     {
       name: (int(_count(~jnp.asarray(leaf, bool))), jnp.size(leaf)) for name, leaf in leaves.items()

@@ -5,6 +5,8 @@ every operation has to state the sharding of its result. Selection works on Auto
 compiler decides. Masks come back with the sharding of their scores.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,42 @@ def explicit_axes(sharding) -> tuple:
   """The names of the Explicit axes of a sharding's mesh."""
   kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
   return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+
+
+def check_undivided(tree, undivided: str | Sequence[str], origin: str):
+  """Refuses leaves that may be divided over the devices of a manual mesh axis.
+
+  Inside `jax.shard_map` and `jax.pmap` a program sees the part of one device, so scores would be
+  ranked part by part.
+
+  Args:
+    tree: the leaves to rank.
+    undivided: names of axes along which every device has whole leaves.
+    origin: the name of the caller, for the error.
+
+  Raises:
+    ValueError: a leaf varies along an axis that is not in `undivided`; or the program does not
+      know whether it does, under `check_vma=False`.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  known = (undivided,) if isinstance(undivided, str) else tuple(undivided)
+  axes = [axis for axis in mesh.manual_axes if axis not in known and mesh.shape[axis] > 1]
+  for axis in axes:
+    is_tracked = axis in _varying(jax.lax.axis_index(axis))
+    if is_tracked and not any(axis in _varying(leaf) for leaf in jax.tree.leaves(tree)):
+      continue
+    why = 'a leaf is divided' if is_tracked else 'leaves may be divided (check_vma=False)'
+    raise ValueError(
+      f'{origin}: {why} over the axis {axis!r} of jax.shard_map or jax.pmap, and each device would'
+      f' rank its part alone; call tx.update outside, or say undivided={axis!r} if every device has'
+      ' whole leaves: copies, or a model of its own'
+    )
+
+
+def _varying(array) -> frozenset:
+  """The manual axes along which an array is known to vary."""
+  kind = jax.typeof(array)
+  return getattr(kind, 'vma', None) or kind.manual_axis_type.varying
 
 
 def devices(tree) -> int:

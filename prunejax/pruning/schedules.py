@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning.precision import refuse_half
+
 Number = float | int | jax.Array
 _FAR = 1 << 30  # a step after the end of every run
 
@@ -40,18 +42,21 @@ class Schedule:
 
   Attributes:
     value: the function of the step, to a float32 scalar.
-    begin: the first step with a sparsity above 0.
+    begin: the first step at which the sparsity may rise.
     end: the step from which the sparsity stays as it is, or None if that is not known. Masks move
       at `end` whatever `when` says, so that the target is reached even if `end` is no multiple of
       the interval. Where `end` is None they move at a step, up to the last of `when`, at which the
       value has just changed to the one that it keeps for good.
     final: the sparsity from `end` on, or None if it is known only at run time.
+    rises: True if the sparsity is known never to fall. A link then never asks for less than its
+      masks already have, even if they come from another link.
   """
 
   value: Callable[[Any], Any]
   begin: Any = 0
   end: Any = None
   final: float | None = None
+  rises: bool = False
 
   def __call__(self, step):
     return self.value(step)
@@ -80,13 +85,13 @@ def cubic(
 ) -> Schedule:
   """Gradual pruning (Zhu & Gupta, 2017, equation 1).
 
-  s + (initial - s) (1 - (t - begin) / (end - begin))^3 from `begin` to `end`, 0 before `begin`.
+  s + (initial - s) (1 - (t - begin) / (end - begin))^3 from `begin` to `end`, `initial` before.
 
   Args:
     sparsity: s, the sparsity from `end` on, in [0, 1).
-    begin: the first step with a sparsity.
+    begin: the step from which the sparsity rises.
     end: the step at which s is reached.
-    initial: the sparsity at `begin`.
+    initial: the sparsity up to `begin`.
 
   Raises:
     ValueError: a value is out of range, or `end` is missing.
@@ -97,7 +102,9 @@ def cubic(
 def linear(
   sparsity: Number, begin: int = 0, end: int | None = None, initial: Number = 0.0
 ) -> Schedule:
-  """A straight line from `initial` at step `begin` to `sparsity` at step `end`, 0 before `begin`.
+  """A straight line from `initial` at step `begin` to `sparsity` at step `end`.
+
+  Before `begin` the sparsity is `initial`.
 
   Arguments and errors are those of `cubic`.
   """
@@ -111,7 +118,7 @@ def constant(sparsity: Number) -> Schedule:
     ValueError: the sparsity is outside [0, 1).
   """
   sparsity_at = lambda step: jnp.broadcast_to(_float32(sparsity), jnp.shape(step))
-  return _schedule('constant', sparsity_at, 0, 0, sparsity)
+  return _schedule('constant', sparsity_at, 0, 0, sparsity, True)
 
 
 def one_shot(sparsity: Number, at: int = 0) -> Schedule:
@@ -122,7 +129,7 @@ def one_shot(sparsity: Number, at: int = 0) -> Schedule:
   """
   _check_steps('one_shot', at=at)
   sparsity_at = lambda step: jnp.where(step >= at, _float32(sparsity), 0)
-  return _schedule('one_shot', sparsity_at, at, at, sparsity)
+  return _schedule('one_shot', sparsity_at, at, at, sparsity, _are_numbers(at))
 
 
 def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int = 0) -> Schedule:
@@ -146,7 +153,8 @@ def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int =
     level = jnp.where(taken == jumps, _float32(final), _float32(start) + rise)
     return jnp.where(step >= begin, level, 0)
 
-  return _schedule('staircase final', sparsity_at, begin, begin + steps * jumps, final)
+  known = _are_numbers(start, steps, jumps, begin)
+  return _schedule('staircase final', sparsity_at, begin, begin + steps * jumps, final, known)
 
 
 def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Schedule:
@@ -170,7 +178,8 @@ def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Sche
     level = jnp.where(done == rounds, _float32(sparsity), 1 - left)
     return jnp.where(step >= begin, level, 0)
 
-  return _schedule('iterative', sparsity_at, begin, begin + steps * (rounds - 1), sparsity)
+  end, known = begin + steps * (rounds - 1), _are_numbers(rounds, steps, begin)
+  return _schedule('iterative', sparsity_at, begin, end, sparsity, known)
 
 
 def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
@@ -195,7 +204,7 @@ def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
     sparse = (step >= end) | ((step >= begin) & (phase % 2 == 0))
     return jnp.where(sparse, _float32(sparsity), 0)
 
-  return _schedule('cycle', sparsity_at, begin, end, sparsity)
+  return _schedule('cycle', sparsity_at, begin, end, sparsity, False)
 
 
 def every(n: int, begin: int = 0, until: int | None = None) -> When:
@@ -205,6 +214,7 @@ def every(n: int, begin: int = 0, until: int | None = None) -> When:
     ValueError: `n` is no positive integer, or the steps are out of order.
   """
   _check_steps('every', begin=begin)
+  refuse_half('every', 'n', n)
   if _is_known(n) and not (float(n).is_integer() and n >= 1):
     raise ValueError(f'every: n={n!r} must be a whole number of steps of at least 1')
   if until is not None:
@@ -308,14 +318,15 @@ def _ramp(name, sparsity, begin, end, initial, power) -> Schedule:
     left = jnp.clip(jnp.asarray(end - step, jnp.float32) / length, 0, 1)
     target = _float32(sparsity)
     level = target + (_float32(initial) - target) * left**power
-    return jnp.where(step >= end, target, jnp.where(step >= begin, level, 0))
+    return jnp.where(step >= end, target, jnp.where(step >= begin, level, _float32(initial)))
 
-  return _schedule(name, sparsity_at, begin, end, sparsity)
+  return _schedule(name, sparsity_at, begin, end, sparsity, _are_numbers(begin, end, initial))
 
 
-def _schedule(name, value, begin, end, final) -> Schedule:
+def _schedule(name, value, begin, end, final, rises) -> Schedule:
   _check_sparsity(name, final)
-  return Schedule(value, begin, end, float(final) if _is_known(final) else None)
+  known = float(final) if _is_known(final) else None
+  return Schedule(value, begin, end, known, rises and known is not None)
 
 
 def _float32(value):
@@ -332,6 +343,9 @@ def _are_numbers(*values) -> bool:
 
 
 def _check_sparsity(name, value):
+  refuse_half(name, 'sparsity', value)
+  if isinstance(value, jax.Array) and value.shape:
+    raise ValueError(f'{name}: sparsity has shape {value.shape}; a single number is needed')
   if not _is_known(value):
     return
   is_number = isinstance(value, (int, float, np.number, np.ndarray)) and not np.ndim(value)
@@ -347,6 +361,7 @@ def _check_sparsity(name, value):
 
 
 def _check_count(name, key, value):
+  refuse_half(name, key, value)
   if _is_known(value) and not (float(value).is_integer() and value >= 1):
     raise ValueError(f'{name}: {key}={value!r} must be a whole number of at least 1')
 
@@ -361,6 +376,7 @@ def _check_order(name, low_name, low, high_name, high):
 
 def _check_steps(name, **steps):
   for key, value in steps.items():
+    refuse_half(name, key, value)
     if not _is_known(value):
       continue
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,15 +1,19 @@
 """From a criterion's scores to masks: pool, allocate, select, expand."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jax_core
 
 from prunejax.pruning import placement, selection
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
+from prunejax.pruning.structures.local import PRUNED_BEFORE
 from prunejax.pruning.types import Allocation, Structure, Units
 
 # Operations that cost less to repeat than their results cost to store.
@@ -18,6 +22,7 @@ _CHEAP = frozenset(
   ' lt le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit'
   ' add_any'.split()
 )
+_FLOOR = np.nextafter(PRUNED_BEFORE, np.float32(0))
 
 
 class Selected(NamedTuple):
@@ -27,11 +32,13 @@ class Selected(NamedTuple):
     masks: {path: bool, shaped like the scores}.
     units: {unit name: bool units kept}.
     nan: {path: bool scalar, True if a score of the leaf is NaN}.
+    invalid: {path: bool scalar, True if the allocation has no answer for the leaf}.
   """
 
   masks: dict[str, Any]
   units: dict[str, Any]
   nan: dict[str, Any]
+  invalid: dict[str, Any]
 
 
 def select_masks(
@@ -41,24 +48,39 @@ def select_masks(
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   stacked=(),
+  undivided: str | Sequence[str] = (),
 ) -> dict[str, jax.Array]:
   """Computes masks for scores at a sparsity.
 
   Args:
     scores: {path: scores}, higher is kept.
-    sparsity: the fraction removed, in [0, 1); may be traced.
+    sparsity: the fraction removed, in [0, 1). It may be traced; a traced value is not checked.
     allocation: who pays; default `uniform()`.
     structure: what goes together; default `unstructured()`.
     stacked: paths of leaves that hold one layer in each slice of axis 0; each slice is cut alone.
+    undivided: as in `prune_transform`.
 
   Returns:
     {path: bool}, True = kept.
+
+  Raises:
+    ValueError: scores are float64; a sparsity that is known is out of range; or leaves may be
+      divided.
   """
+  most = 1.0 if structure is None else structure.cost
+  reads_sparsity = allocation is None or allocation.reads_sparsity
+  if reads_sparsity and not isinstance(sparsity, jax.core.Tracer):
+    if not 0 <= float(sparsity) <= np.float32(most):
+      raise ValueError(
+        f'select_masks: sparsity={float(sparsity)} is outside of [0, {most}], what this structure'
+        ' can remove; it is the fraction removed, so 90 % is 0.9'
+      )
+  placement.check_undivided(scores, undivided, 'select_masks')
   return select(selection.plain(scores), sparsity, allocation, structure, stacked=stacked).masks
 
 
 def select(
-  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=()
+  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=(), before=None
 ) -> Selected:
   """Computes masks for scores that are read again and again rather than stored.
 
@@ -70,19 +92,23 @@ def select(
     old: the masks so far, {path: bool}. Of scores of 0.0, those of weights kept so far rank above
       those of weights that are pruned already.
     stacked: see `select_masks`.
+    before: {path: bool}, True for a weight that ranks below all others. A unit ranks so if all that
+      it would remove does.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
   stacked = frozenset(stacked)
 
-  def masks_of(sources, sparsity, old):
+  def masks_of(sources, sparsity, old, before):
     read = scores._replace(sources=sources)
     if structure.single:
+      read = read if before is None else _below(read, before)
       return _select_weights(read, sparsity, allocation, old, stacked)
-    return _select_units(read, sparsity, allocation, structure, old, stacked)
+    return _select_units(read, sparsity, allocation, structure, old, stacked, before)
 
   example = scores.read(scores.sources)
-  return placement.automatic(masks_of, example, scores.sources, sparsity, old)
+  refuse_float64(example)
+  return placement.automatic(masks_of, example, scores.sources, sparsity, old, before)
 
 
 def pooled_units(scores: dict, structure: Structure, stacked=frozenset()) -> Units:
@@ -121,20 +147,81 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   shapes = {name: score.shape for name, score in example.items()}
   allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
   if _are_masks(allocated):
-    return Selected(allocated, allocated, _nan(scores.read(scores.sources)))
-  masks, nan = selection.select(scores, _counts(allocated, example, stacked), old)
-  return Selected(masks, masks, nan)
+    nan = _nan(scores.read(scores.sources))
+    return Selected(allocated, allocated, nan, _invalid({}, example))
+  counts = _counts(allocated, example, stacked)
+  masks, nan = selection.select(scores, _not_negative(counts), old)
+  return Selected(masks, masks, nan, _invalid(counts, example))
 
 
-def _select_units(scores, sparsity, allocation, structure, old, stacked) -> Selected:
+def _select_units(scores, sparsity, allocation, structure, old, stacked, before) -> Selected:
   """Units are pooled and stored."""
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
-  units = pooled_units(ranked, structure, stacked)
-  kept = allocation.allocate(units, sparsity)
+  if before is None:
+    units = pooled_units(ranked, structure, stacked)
+  else:
+    ranked, units = _pooled_below(ranked, before, structure, stacked)
+  kept, invalid = allocation.allocate(units, sparsity), {}
   if not _are_masks(kept):
-    kept = selection.select(units.read, _counts(kept, units.scores, units.stacked)).masks
-  return Selected(structure.expand(kept, ranked), kept, _nan(read))
+    counts = _counts(kept, units.scores, units.stacked)
+    kept, invalid = selection.select(units.read, _not_negative(counts)).masks, counts
+  leaf_invalid = _invalid(invalid, units.scores)
+  if structure.members is not None:
+    members = structure.members({name: score.shape for name, score in read.items()})
+    leaf_invalid = {
+      name: leaf_invalid[unit] for unit, (names, _) in members.items() for name in names
+    }
+    leaf_invalid = {name: leaf_invalid[name] for name in read}
+  return Selected(structure.expand(kept, ranked), kept, _nan(read), leaf_invalid)
+
+
+def _below(scores: Scores, before: dict) -> Scores:
+  """Scores in which those of the weights `before` are -inf, and no other is."""
+
+  def read(sources):
+    scores_of, before = sources
+    return {
+      name: _lowered(score, before[name], -jnp.inf)
+      for name, score in scores.read(scores_of).items()
+    }
+
+  return Scores(read, (scores.sources, before))
+
+
+def _lowered(score, before, value):
+  """Float32 scores with `value` where `before` is set, and all others above; NaN stays."""
+  score = jnp.maximum(score.astype(jnp.float32), _FLOOR)
+  return jnp.where(before & (score == score), jnp.float32(value), score)
+
+
+def _pooled_below(scores, before, structure, stacked) -> tuple[dict, Units]:
+  """Scores and units in which the weights `before` rank below all others and weigh nothing."""
+  # A structure that removes a part of each unit ranks inside it: it has to see the lowest scores.
+  value = PRUNED_BEFORE if structure.cost < 1 else -0.0
+  scores = {name: _lowered(score, before[name], value) for name, score in scores.items()}
+  units = pooled_units(scores, structure, stacked)
+  some_left = structure.pool({name: jnp.where(gone, -0.0, 1.0) for name, gone in before.items()})
+  lowered = {
+    name: _lowered(score, some_left[name] == 0, -jnp.inf) for name, score in units.scores.items()
+  }
+  return scores, units._replace(scores=lowered, read=selection.plain(lowered))
+
+
+def _not_negative(counts: dict) -> dict:
+  is_wide = lambda count: isinstance(count, counts.Wide)
+  return {
+    names: count if is_wide(count) else jnp.maximum(count, 0) for names, count in counts.items()
+  }
+
+
+def _invalid(counts: dict, names) -> dict:
+  """{name: bool scalar, True if the allocation gave a count below 0}."""
+  flags = dict.fromkeys(names, jnp.zeros((), bool))
+  for group, count in counts.items():
+    if not isinstance(count, counts.Wide):
+      flags |= dict.fromkeys(group, jnp.any(count < 0))
+  return flags
 
 
 def _are_masks(allocated) -> bool:

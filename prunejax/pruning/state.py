@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning import faults as fault_codes
+from prunejax.pruning.faults import Fault
 from prunejax.pruning.paths import named_leaves, path_name
 from prunejax.pruning.placement import on_host
 
@@ -18,26 +20,34 @@ class PruneState(NamedTuple):
     prune_mask: masks shaped like params: bool, True = kept, `optax.MaskedNode` where nothing is
       pruned.
     prune_criterion: the state of the criterion.
-    prune_nan: int32 [pruned leaves]: the first step, counted from 1, in which a score of the leaf
-      was NaN; 0 = never.
+    prune_nan: int32 [pruned leaves]: the first step, counted from 1, in which the leaf was spoiled,
+      and why, as `faults` reads it; 0 = never.
+    prune_sparsity: float32, the sparsity that was asked when masks last moved; () for a link whose
+      masks do not move.
+    prune_before: bool, shaped like the masks: True for a weight that was pruned before the link
+      started and has not come back since. () where no such weight ranks below all others.
   """
 
   prune_count: Any
   prune_mask: Any
   prune_criterion: Any
   prune_nan: Any = ()
+  prune_sparsity: Any = ()
+  prune_before: Any = ()
 
 
 class LatentPruneState(PruneState):
   """The state of a link with `zero_pruned=False`: pruned weights live on under the mask."""
 
 
-def get_masks(opt_state, params):
+def get_masks(opt_state, params, *, unpruned: bool = False):
   """Returns the masks of all pruning links in an optimizer state.
 
   Args:
     opt_state: an optimizer state that has pruning links at any depth.
     params: the parameters.
+    unpruned: True: a state without a pruning link, of a run that does not prune, gives masks that
+      are True throughout.
 
   Returns:
     Bool shaped like `params`, True = kept: True throughout for a leaf that nobody prunes. Where
@@ -45,12 +55,18 @@ def get_masks(opt_state, params):
 
   Raises:
     ValueError: a mask is for a leaf that `params` lacks or that has another shape, so the state is
-      that of another model. Or the state is None, or its types were lost, so that masks in it
-      cannot be told from other arrays.
+      that of another model. Or the state is None, has no pruning link, or its types were lost, so
+      that masks in it cannot be told from other arrays.
   """
   _check_types(opt_state, params)
+  if not (unpruned or prune_states(opt_state)):
+    raise ValueError(
+      'get_masks(opt_state, params): opt_state has no state of a pruning link; give the state of'
+      ' the whole optimizer, or get_masks(opt_state, params, unpruned=True) in a run that does not'
+      ' prune'
+    )
   shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
-  masks = {}
+  masks: dict[str, Any] = {}
   for state in prune_states(opt_state):
     for name, mask in named_leaves(state.prune_mask).items():
       if shapes.get(name) != jnp.shape(mask):
@@ -104,8 +120,8 @@ def removed_weights(opt_state) -> dict[str, jax.Array]:
   return removed
 
 
-def nan_scores(opt_state, member: int | None = None) -> dict[str, int]:
-  """Names every leaf that had a NaN among its scores when masks moved.
+def faults(opt_state, member: int | None = None) -> dict[str, Fault]:
+  """Says which leaves were spoiled when masks moved, at which step and why.
 
   From that step on the weights of the leaf are NaN (see `prune_transform`).
 
@@ -114,18 +130,31 @@ def nan_scores(opt_state, member: int | None = None) -> dict[str, int]:
     member: the index of one run in a state that stacks several runs on a first axis.
 
   Returns:
+    {path: (step, reason)}: the first such step, counted from 1, and the reason in words.
+  """
+  first: dict[str, Fault] = {}
+  for state in prune_states(opt_state):
+    codes = on_host(state.prune_nan)
+    codes = codes if member is None or not codes.size else codes[member]
+    names = named_leaves(state.prune_mask) if codes.size else ()
+    for name, code in zip(names, codes.tolist(), strict=True):
+      fault = fault_codes.read(code)
+      if fault is not None and (name not in first or fault.step < first[name].step):
+        first[name] = fault
+  return first
+
+
+def nan_scores(opt_state, member: int | None = None) -> dict[str, int]:
+  """Names every leaf that was spoiled when masks moved; `faults` says why as well.
+
+  Args:
+    opt_state: an optimizer state that has pruning links at any depth.
+    member: the index of one run in a state that stacks several runs on a first axis.
+
+  Returns:
     {path: first such step, counted from 1}.
   """
-  first_steps: dict = {}
-  for state in prune_states(opt_state):
-    nan = on_host(state.prune_nan)
-    nan = nan if member is None or not nan.size else nan[member]
-    for name, step in zip(
-      named_leaves(state.prune_mask) if nan.size else (), nan.tolist(), strict=True
-    ):
-      if step:
-        first_steps[name] = min(step, first_steps.get(name, step))
-  return first_steps
+  return {name: fault.step for name, fault in faults(opt_state, member).items()}
 
 
 def check_pruned(params, opt_state) -> None:
@@ -137,7 +166,8 @@ def check_pruned(params, opt_state) -> None:
 
   Raises:
     ValueError: a pruned weight is not 0.0, so the pruning link was not the last of its chain; the
-      error names the first such leaf. Or the state has no pruning link.
+      error names the first such leaf. Or moving masks spoiled a leaf, see `faults`. Or the state
+      has no pruning link.
   """
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
@@ -145,6 +175,7 @@ def check_pruned(params, opt_state) -> None:
       'check_pruned(params, opt_state): the second argument, opt_state, has no state of a pruning'
       ' link'
     )
+  spoiled = faults(opt_state)
   for state in states:
     if isinstance(state, LatentPruneState):
       continue
@@ -155,11 +186,9 @@ def check_pruned(params, opt_state) -> None:
           ' leaf'
         )
       alive = int(jnp.sum(~mask & (weights[name] != 0), dtype=jnp.int32))
-      if alive and name in (first_steps := nan_scores(opt_state)):
-        raise ValueError(
-          f'{name!r} is NaN since step {first_steps[name]}, when one of its scores was: see'
-          ' nan_scores'
-        )
+      fault = spoiled.get(name)
+      if fault and not (alive and fault.reason == fault_codes.REASONS[fault_codes.NOT_ZERO]):
+        raise ValueError(f'{name!r} is NaN since step {fault.step}, when {fault.reason}')
       if alive:
         raise ValueError(
           f'{name!r} has {alive} pruned weights that are not zero: prune_transform must be '

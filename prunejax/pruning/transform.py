@@ -3,18 +3,19 @@
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import schedules, scores_to_masks
+from prunejax.pruning import faults, placement, schedules, scores_to_masks, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
+from prunejax.pruning.precision import refuse_half
 from prunejax.pruning.schedules import Schedule, When
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.state import LatentPruneState, PruneState
@@ -22,6 +23,10 @@ from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
 
 EVERY_STEP = schedules.every(1)
+# A sparsity is read to seven decimals; a schedule computed in float32 may miss 0 by as much.
+ROUNDING = np.float32(1e-6)
+# Of what a sample for the check of pruned weights takes: one weight of so many, and no fewer than.
+LARGEST_STEP, FEWEST = 64, 4096
 
 
 def prune_transform(
@@ -34,17 +39,24 @@ def prune_transform(
   where: str | Callable = '.*',
   stacked: str = '',
   zero_pruned: bool = True,
+  masks: Any = None,
+  hold: bool = False,
+  undivided: str | Sequence[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a link that prunes. It must be the last link of its chain, since its update is final.
 
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
-  have sparsity `schedule(t)`. At every step each pruned weight p gets the update -p, so that
-  `optax.apply_updates` lands on exactly 0.0.
+  have sparsity `schedule(t)`, or what they had before if the schedule only rises and asks for less.
+  At every step each pruned weight p gets the update -p, so that `optax.apply_updates` lands on
+  exactly 0.0.
 
-  A score that is NaN makes the updates of its leaf NaN, so that no mask rests on it unseen, and
-  `nan_scores` names the leaf. A change by `Criterion.compensate` that is not finite counts as such
-  a score. A weight that is itself NaN or infinite stays NaN.
+  What spoils a mask makes the updates of its leaf NaN, so that no mask rests on it unseen, and
+  `faults` names the leaf and the reason. There are four: a score that is NaN, or a change by
+  `Criterion.compensate` that is not finite; a sparsity, known only at run time, that is outside of
+  what the structure can remove; pruned weights that are not 0 when masks move, because the link is
+  not the last or params were changed later; and float64 weights that are 0 or infinite as float32,
+  in which all scores are ranked. A weight that is itself NaN or infinite stays NaN.
 
   Args:
     criterion: SCORE, how much each weight matters: `magnitude()`, `movement()`, ...
@@ -59,14 +71,24 @@ def prune_transform(
       over their layers do. Each slice is then a leaf of its own.
     zero_pruned: False lets updates pass as they are: pruned weights live on under the mask, and the
       model sees a view (`masks.apply`, `masks.straight_through`).
+    masks: what is pruned already at step 0. 'zeros': the weights that are 0 then. Or masks shaped
+      like params, True = kept, as `get_masks` returns them. None: nothing. Weights that are pruned
+      already count towards the sparsity and rank below all others, whatever the criterion. Under
+      a schedule that only rises they stay at 0. A criterion that says which weights come back
+      (`regrow`, `rigl`, `sparse_evolution`) starts from these masks and may move them.
+    hold: True: weights that `masks` prunes stay at 0 under every schedule and criterion.
+    undivided: inside `jax.shard_map` or `jax.pmap`, names of mesh axes along which every device has
+      whole leaves, as copies or as models of their own. Leaves that such an axis divides are
+      refused, since each device would rank its part alone. Under `jax.jit` nothing is to be said.
 
   Returns:
     An optax transformation. Its `update` takes the extra arguments that `criterion.needs` names.
 
   Raises:
     ValueError: an argument is of the wrong kind; the schedule asks for more than the structure can
-      remove; or `when` ends before the schedule does. From `init`: `where` matches no leaf, or a
-      leaf does not fit the structure or the allocation. From `update`: an argument is missing.
+      remove; or `when` ends before the schedule does. From `init`: `where` matches no leaf, a leaf
+      does not fit the structure, the allocation or `masks`, or the schedule returns no single
+      number. From `update`: an argument is missing, or leaves may be divided, see `undivided`.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
@@ -75,6 +97,11 @@ def prune_transform(
     criterion, allocation = allocation.with_memory(criterion)
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   _check_product(criterion, schedule, structure, zero_pruned)
+  if hold and masks is None:
+    raise ValueError("prune_transform: hold=True holds what masks= prunes; give masks='zeros', say")
+  ranks_below = masks is not None and (hold or not criterion.revives)
+  never_back = hold or schedule.rises
+  most = np.float32(structure.cost) + ROUNDING
   masks_move = schedules.moves('prune_transform', schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
   origin = 'prune_transform' if where == '.*' else f'prune_transform(where={where!r})'
@@ -82,34 +109,59 @@ def prune_transform(
   def init(params):
     chosen = select(params, where, origin='prune_transform')
     scores_to_masks.check(_shapes(chosen), allocation, structure, _stacked_paths(chosen, stacked))
+    jax.eval_shape(lambda step: (_sparsity(schedule, step), _due(when, step)), np.int32(0))
+    first = start.masks_at_start(masks, chosen, origin)
     return State(
       jnp.zeros([], jnp.int32),
-      jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
+      first,
       criterion.init(chosen),
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
+      jnp.float32(0) if masks is None or ranks_below else _removed(first),
+      jax.tree.map(jnp.logical_not, first) if ranks_below else (),
     )
 
   def traced_update(updates, state, params, extra):
-    _check_state(state, params, criterion, where, origin)
+    _check_state(state, params, criterion, where, origin, ranks_below)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
+    placement.check_undivided((weights, state.prune_mask), undivided, origin)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     chosen = treedef.unflatten(
       [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
     )
     step = state.prune_count
     layered, due = _stacked_paths(chosen, stacked), masks_move(step)
+    sparsity = _sparsity(schedule, step)
+    asked = state.prune_sparsity
+    if schedule.rises and not isinstance(asked, tuple):
+      sparsity = jnp.where(asked > sparsity + _rounding(chosen, layered), asked, sparsity)
+    in_range = jnp.isfinite(sparsity)
+    if allocation.reads_sparsity:
+      in_range = (sparsity >= -ROUNDING) & (sparsity <= most)
     arguments = {
       **completed(extra, chosen, params),
       'grad': aligned(extra.get('grad'), chosen),
       'step': step,
-      'sparsity': schedule(step),
+      'sparsity': sparsity,
       'due': due,
       **({'stacked': layered} if layered else {}),
     }
     memory = criterion.update(state.prune_criterion, chosen, **arguments, masks=state.prune_mask)
 
-    def moved(old_masks):
+    def some_alive(old_masks):
+      pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
+      return [_some_alive(p, mask) for p, mask in pairs]
+
+    alive = [jnp.zeros([], bool)] * len(jax.tree.leaves(chosen))
+    if zero_pruned:
+      # Before the first update nothing has brought the weights under the first masks to 0. The
+      # check has a branch of its own, or XLA would copy the masks at every step.
+      none_alive = alive
+      alive = jax.lax.cond(
+        due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
+      )
+
+    def moved(old_masks, before):
       # Inside the branch, so that costly work is paid for only when masks move.
       ready = (
         memory if criterion.prepare is None else criterion.prepare(memory, chosen, **arguments)
@@ -127,27 +179,37 @@ def prune_transform(
         structure,
         old=named_leaves(old_masks),
         stacked=layered,
+        before=named_leaves(before) if ranks_below else None,
       )
       new_masks, nan = list(selected.masks.values()), list(selected.nan.values())
+      invalid = [~in_range | flag for flag in selected.invalid.values()]
+      before = jax.tree.leaves(before)
+      if ranks_below and never_back:
+        new_masks = [mask & ~gone for mask, gone in zip(new_masks, before, strict=True)]
+      elif ranks_below:
+        before = [gone & ~mask for mask, gone in zip(new_masks, before, strict=True)]
       changes = _compensation(criterion, ready, chosen, new_masks, arguments)
       if changes:
         finite = [jnp.all(jnp.isfinite(change)) for change in changes]
         nan = [flag | ~ok for flag, ok in zip(nan, finite, strict=True)]
-      return new_masks, nan, changes
+      rounded = [_loses_order(p) for p in jax.tree.leaves(chosen)]
+      found = _faults(nan, invalid, alive, rounded)
+      return new_masks, list(found != faults.FINE), found, changes, before
 
-    def stayed(old_masks):
+    def stayed(old_masks, before):
       old = jax.tree.leaves(old_masks)
       changes = []
       if criterion.compensate is not None:
         changes = [jnp.zeros_like(p) for p in jax.tree.leaves(chosen)]
-      return old, [jnp.zeros([], bool)] * len(old), changes
+      fine = jnp.full(len(old), faults.FINE, jnp.int32)
+      return old, [jnp.zeros([], bool)] * len(old), fine, changes, jax.tree.leaves(before)
 
     # `updates` are no operand of the cond: XLA would store them at every step.
-    new_masks, nan, changes = jax.lax.cond(due, moved, stayed, state.prune_mask)
-    first_nan = state.prune_nan
-    if nan:
-      first_nan = jnp.where((first_nan == 0) & jnp.stack(nan), step + 1, first_nan)
-    new_masks, nan, changes = iter(new_masks), iter(nan), iter(changes)
+    new_masks, spoiled, found, changes, before = jax.lax.cond(
+      due, moved, stayed, state.prune_mask, state.prune_before
+    )
+    first_fault = faults.recorded(state.prune_nan, found, step)
+    new_masks, spoiled, changes = iter(new_masks), iter(spoiled), iter(changes)
     landed, kept = [], []
     for mask, update, p in zip(masks, updates, weights, strict=True):
       if is_hole(mask):
@@ -157,8 +219,15 @@ def prune_transform(
       kept.append(next(new_masks))
       if criterion.compensate is not None:
         update = next(changes) + (0 if update is None else update)
-      landed.append(_masked_update(kept[-1], update, p, next(nan), zero_pruned))
-    new_state = State(optax.safe_increment(step), treedef.unflatten(kept), memory, first_nan)
+      landed.append(_masked_update(kept[-1], update, p, next(spoiled), zero_pruned))
+    new_state = State(
+      optax.safe_increment(step),
+      treedef.unflatten(kept),
+      memory,
+      first_fault,
+      () if isinstance(asked, tuple) else jnp.where(due & in_range, sparsity, asked),
+      jax.tree.unflatten(jax.tree.structure(state.prune_before), before),
+    )
     return treedef.unflatten(landed), new_state
 
   # Outside of jit, the cond below would be compiled anew at every call.
@@ -192,20 +261,8 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
 
   def init(params):
     chosen = select(params, where, origin='hold_zeros')
-    for name, leaf in named_leaves(chosen).items():
-      if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise ValueError(
-          f'hold_zeros: {name!r} has a shape but no values; use jax.eval_shape(tx.init, '
-          'params) for the shapes of its state'
-        )
-      has_values = not isinstance(leaf, jax.core.Tracer) and leaf.size
-      if has_values and not np.any(np.asarray(leaf != 0)):
-        warnings.warn(
-          f'hold_zeros: {name!r} is zero throughout and will stay so; leave it out with where= if'
-          ' it is only new',
-          stacklevel=2,
-        )
-    return PruneState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: p != 0, chosen), ())
+    masks = start.from_zeros(chosen, 'hold_zeros')
+    return PruneState(jnp.zeros([], jnp.int32), masks, ())
 
   def update(updates, state, params=None, **extra):
     del extra
@@ -233,14 +290,121 @@ def gradient_from_updates(
   serves callers that cannot pass `grad=`, such as Flax's TrainState.
 
   Args:
-    inner: the whole chain, whose first link takes raw gradients.
+    inner: the whole chain, whose first link takes raw gradients. Around a pruning link alone the
+      incoming updates would be the steps of the optimizer before it.
+
+  Raises:
+    ValueError: from `init`, `inner` is nothing but links that prune.
   """
   inner = optax.with_extra_args_support(inner)
+
+  def init(params):
+    state = inner.init(params)
+    if _only_prunes(state):
+      raise ValueError(
+        'gradient_from_updates: the updates that reach a pruning link are steps of the optimizer'
+        ' before it, not gradients; put it around the whole chain, as in'
+        ' gradient_from_updates(optax.chain(optax.adam(1e-3), prune_transform(...)))'
+      )
+    return state
 
   def update(updates, state, params=None, **extra):
     return inner.update(updates, state, params, **{**extra, 'grad': updates})
 
-  return optax.GradientTransformationExtraArgs(inner.init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _only_prunes(state) -> bool:
+  """True for the state of a pruning link, or of a chain of such links alone."""
+  if isinstance(state, PruneState):
+    return True
+  if hasattr(state, 'inner_state'):  # optax.inject_hyperparams, optax.masked
+    return _only_prunes(state.inner_state)
+  return type(state) is tuple and bool(state) and all(map(_only_prunes, state))
+
+
+def _sparsity(schedule, step) -> jax.Array:
+  """What the schedule asks at a step, a float32 scalar."""
+  return _number('schedule', schedule(step)).astype(jnp.float32)
+
+
+def _due(when, step) -> jax.Array:
+  return _number('when', when(step))
+
+
+def _number(name, value) -> jax.Array:
+  """`value` as an array without axes; ValueError for one that has axes or is rounded."""
+  if jnp.shape(value):
+    raise ValueError(
+      f'prune_transform: {name} returns an array of shape {jnp.shape(value)} at a step; a single'
+      ' number of shape () is needed'
+    )
+  refuse_half('prune_transform', f'what {name} returns', value)
+  return jnp.asarray(value)
+
+
+def _removed(masks) -> jax.Array:
+  """The sparsity of masks, float32."""
+  leaves = jax.tree.leaves(masks)
+  removed = sum(jnp.sum(~leaf, dtype=jnp.int32).astype(jnp.float32) for leaf in leaves)
+  return jnp.float32(removed / max(sum(leaf.size for leaf in leaves), 1))
+
+
+def _rounding(chosen, layered) -> np.float32:
+  """How far masks may be above the sparsity asked, since each leaf keeps a whole number."""
+  leaves = named_leaves(chosen)
+  parts = sum(leaf.shape[0] if name in layered else 1 for name, leaf in leaves.items())
+  size = sum(leaf.size for leaf in leaves.values())
+  return np.float32(0.5 * parts / max(size, 1)) + ROUNDING
+
+
+def _some_alive(p, mask) -> jax.Array:
+  """True if a pruned weight is not 0, in a sample of the leaf.
+
+  A link that is not the last leaves nearly all of them alive, so the whole leaf tells no more.
+  """
+  # Every device has as many of the sample as the next, so that nothing has to move.
+  count = placement.devices((p, mask))
+  fits = lambda length, step: length % (step * count) == 0 and p.size // step >= FEWEST
+  axis, step = next(
+    (
+      (axis, step)
+      for step in range(LARGEST_STEP, 1, -1)
+      for axis, length in enumerate(p.shape)
+      if fits(length, step)
+    ),
+    (0, 1),
+  )
+  if step > 1 and not placement.explicit_axes(jax.typeof(p).sharding):
+    split = lambda x: x.reshape(x.shape[:axis] + (-1, step) + x.shape[axis + 1 :])
+    p, mask = (
+      jax.lax.index_in_dim(split(x), step // 2, axis + 1, keepdims=False) for x in (p, mask)
+    )
+  return jnp.any(~mask & (p != 0))
+
+
+def _loses_order(p) -> jax.Array:
+  """True if float64 weights that are finite and not 0 are not so as float32."""
+  if p.dtype != jnp.float64:
+    return jnp.zeros([], bool)
+  narrow = p.astype(jnp.float32)
+  return jnp.any(((narrow == 0) & (p != 0)) | (jnp.isinf(narrow) & jnp.isfinite(p)))
+
+
+def _faults(nan, invalid, alive, rounded) -> jax.Array:
+  """Reasons by leaf, int32: of flags by leaf the first that is set."""
+  if not nan:
+    return jnp.zeros(0, jnp.int32)
+  reasons = [
+    (jnp.stack(alive), faults.NOT_ZERO),
+    (jnp.stack(rounded), faults.ROUNDED),
+    (jnp.stack(nan), faults.NAN_SCORE),
+    (jnp.stack(invalid), faults.SPARSITY),
+  ]
+  fault = jnp.full(len(nan), faults.FINE, jnp.int32)
+  for flags, reason in reasons:
+    fault = jnp.where(flags, reason, fault)
+  return fault
 
 
 def _masked_update(mask, update, p, is_nan, zero_pruned):
@@ -274,7 +438,7 @@ def _is_concrete(leaf) -> bool:
   return isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, jax.core.Tracer)
 
 
-def _check_state(state, params, criterion, where, origin):
+def _check_state(state, params, criterion, where, origin, ranks_below):
   """Refuses the state of another link: other leaves, another criterion, or types that were lost."""
   if not isinstance(state, PruneState):
     raise ValueError(
@@ -293,6 +457,9 @@ def _check_state(state, params, criterion, where, origin):
         f'{origin}: the state has {has} for {name!r}, unlike where={where!r}; it was made by a link'
         ' with another where=, or for another model'
       )
+  if isinstance(state.prune_before, tuple) == ranks_below and given:
+    was = 'without' if ranks_below else 'with'
+    raise ValueError(f'{origin}: the state was made by a link {was} masks=, unlike this one')
   try:
     made = jax.eval_shape(criterion.init, chosen)
   except TypeError:  # what JAX raises for an init that computes with numpy

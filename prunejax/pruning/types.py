@@ -50,6 +50,8 @@ class Criterion(NamedTuple):
       structure must then be `unstructured()`.
     dense_gradient: True if the criterion reads the gradient of pruned weights, which the view
       `masks.apply` cuts off.
+    revives: True if the criterion itself says which pruned weights come back, as `regrow` does.
+      Weights that were pruned before the link started then rank as it says, not below all others.
   """
 
   init: Callable[[Any], Any]
@@ -60,6 +62,7 @@ class Criterion(NamedTuple):
   needs: frozenset[str] = frozenset()
   single_weights: bool = False
   dense_gradient: bool = False
+  revives: bool = False
 
 
 class Structure(NamedTuple):
@@ -152,11 +155,15 @@ class Allocation(NamedTuple):
       one threshold, and a name by itself stands for a leaf that competes alone. For one name the
       number may be an int32 array that broadcasts against the leaf's scores, with length 1 on the
       axes along which units compete: [1, out] cuts every output by itself. Masks are {unit name:
-      bool units kept}, for a rule that ranks nothing.
+      bool units kept}, for a rule that ranks nothing. A count below 0 says that the rule has no
+      answer, because a number that is known only at run time is out of range.
     with_memory: `with_memory(criterion) -> (criterion, allocation)`, for a rule that depends on its
       own earlier decisions: the returned criterion keeps them in its state. `prune_transform` uses
       the returned pair in the place of the given one.
+    reads_sparsity: False if the value of the schedule is no sparsity to this rule, as for
+      `above(1.0, relative=True)`; it may then be any number.
   """
 
   allocate: Callable[[Units, jax.Array], dict]
   with_memory: Callable[[Criterion], tuple[Criterion, 'Allocation']] | None = None
+  reads_sparsity: bool = True

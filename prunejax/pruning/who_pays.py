@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import scores_to_masks, selection
+from prunejax.pruning import scores_to_masks, selection, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
@@ -31,6 +31,7 @@ class Payer(NamedTuple):
     cutoff: the lowest unit score kept; None if no unit is kept, or if groups of units within the
       leaf have thresholds of their own.
     warning: a text, or ''.
+    before: the number of weights that are pruned already, see `masks` of `prune_transform`.
   """
 
   leaf: str
@@ -40,6 +41,7 @@ class Payer(NamedTuple):
   got: float
   cutoff: float | None
   warning: str
+  before: int = 0
 
 
 def who_pays(
@@ -50,6 +52,8 @@ def who_pays(
   structure: Structure | None = None,
   where='.*',
   grad=None,
+  masks=None,
+  hold: bool = False,
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -62,6 +66,8 @@ def who_pays(
     structure: as in `prune_transform`.
     where: as in `prune_transform`.
     grad: the raw gradient, where the criterion needs it.
+    masks: what is pruned already, as in `prune_transform`.
+    hold: as in `prune_transform`.
     **extra: the other extra arguments of `tx.update` that the criterion needs.
 
   Returns:
@@ -81,31 +87,42 @@ def who_pays(
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   chosen = select(params, where, origin='who_pays')
   grad = aligned(grad, chosen)
+  first = start.masks_at_start(masks, chosen, 'who_pays')
+  ranks_below = masks is not None and (hold or not criterion.revives)
 
   @jax.jit
-  def plan(chosen, grad, params):
+  def plan(chosen, grad, params, first):
     given = {
       **completed(extra, chosen, params),
       'grad': grad,
       'step': jnp.zeros([], jnp.int32),
       'sparsity': jnp.float32(sparsity),
       'due': jnp.array(True),
+      **({} if masks is None else {'masks': first}),
     }
     memory = criterion.update(criterion.init(chosen), chosen, **given)
     if criterion.prepare is not None:
       memory = criterion.prepare(memory, chosen, **given)
     scores = named_leaves(criterion.score(memory, chosen, **given))
-    selected = scores_to_masks.select(selection.plain(scores), sparsity, allocation, structure)
-    return structure.pool(scores), selected.units, selected.masks
+    kept = named_leaves(first)
+    before = {name: ~mask for name, mask in kept.items()} if ranks_below else None
+    selected = scores_to_masks.select(
+      selection.plain(scores), sparsity, allocation, structure, before=before
+    )
+    masks_then = selected.masks
+    if ranks_below:
+      masks_then = {name: mask & kept[name] for name, mask in masks_then.items()}
+    return structure.pool(scores), selected.units, masks_then
 
-  unit_scores, unit_masks, masks = plan(chosen, grad, params)
+  unit_scores, unit_masks, masks_then = plan(chosen, grad, params, first)
+  before = sparsity_of(named_leaves(first))['leaves']
   members = {}
   if structure.members is not None:
-    members = structure.members({name: mask.shape for name, mask in masks.items()})
+    members = structure.members({name: mask.shape for name, mask in masks_then.items()})
   unit_of = {name: unit for unit, (names, _) in members.items() for name in names}
-  removed = sparsity_of(masks)
+  removed = sparsity_of(masks_then)
   rows = []
-  for name, mask in masks.items():
+  for name, mask in masks_then.items():
     unit = unit_of.get(name, name)
     scores = on_host(unit_scores[unit]).astype(np.float32).ravel()
     kept = on_host(unit_masks[unit]).ravel()
@@ -119,25 +136,33 @@ def who_pays(
         share,
         _cutoff(scores, kept),
         _warning(share, int(kept.sum()), int(np.isnan(scores).sum())),
+        round(before[name] * mask.size),
       )
     )
   total = sum(row.weights for row in rows)
   warned = sum(bool(row.warning) for row in rows)
   warning = f'warnings on {warned} leaves' if warned else ''
   kept = total - removed['removed']
-  rows.append(Payer('total', total, kept, float(sparsity), removed['total'], None, warning))
+  before = sum(row.before for row in rows)
+  rows.append(Payer('total', total, kept, float(sparsity), removed['total'], None, warning, before))
   return rows
 
 
 def format_report(rows: list[Payer]) -> str:
-  """Formats the rows of `who_pays` as a text table, one line each."""
+  """Formats the rows of `who_pays` as a text table, one line each.
+
+  Where weights are pruned already, a column says how many.
+  """
+  is_pruned = any(row.before for row in rows)
   width = max(len(row.leaf) for row in rows)
   heads = f'{"weights":>13}  {"kept":>13}  {"asked":>8}  {"got":>8}  {"cut-off":>10}'
+  heads += f'  {"pruned already":>14}' if is_pruned else ''
   lines = [f'{"leaf":<{width}}  {heads}']
   for row in rows:
     cutoff = '-' if row.cutoff is None else f'{row.cutoff:.3e}'
     line = f'{row.leaf:<{width}}  {row.weights:>13,}  {row.kept:>13,}'
     line += f'  {row.asked:>8.5f}  {row.got:>8.5f}  {cutoff:>10}'
+    line += f'  {row.before:>14,}' if is_pruned else ''
     lines.append(line + (f'  ! {row.warning}' if row.warning else ''))
   return '\n'.join(lines)
 

@@ -4,6 +4,7 @@ A cell reads the model that it starts from (`init`) and that of its teacher (`di
 """
 
 from prunejax import files
+from prunejax.models.hf import folder as hf_folder
 
 
 def reads(cell) -> list[tuple[str, str]]:
@@ -53,6 +54,53 @@ def without_model(cells: dict, left, done: dict, folder) -> set:
         again.add(k)
         asked += reads(cells[k])
   return again
+
+
+def check_models(keys, cells: dict, done: dict, folder):
+  """Compares the models of done cells that others start from or learn from with their rows.
+
+  Args:
+    keys: of the cells that will read them.
+    cells: {key: cell}.
+    done: {key: ledger row}. A row of 0.1 does not say which model is its own.
+    folder: the work directory of the grid.
+
+  Raises:
+    ValueError: a model is damaged, or is not that of its row.
+  """
+  for name in dict.fromkeys(name for k in keys for _, name in reads(cells[k])):
+    key, _, which = name.removeprefix('cell:').partition('/')
+    if key in done and not done[key].get('failed'):
+      check_model(done[key], folder, which or 'model')
+
+
+def check_model(row: dict, folder, which: str = 'model'):
+  """Compares a model of a cell with its ledger row.
+
+  Args:
+    row: of the cell.
+    folder: the work directory of the grid.
+    which: 'model' or 'latent'.
+
+  Raises:
+    ValueError: the model is damaged, or is not that of the row.
+  """
+  where = model_folder(f'cell:{row["cell"]}/{which}', folder)
+  expected = row.get('models', {}).get(which)
+  local = files.local(where)
+  try:
+    hf_folder.check(local)
+  except hf_folder.CheckpointError as error:
+    raise ValueError(
+      f'the model of cell {row["cell"]} cannot be read: {error}; or delete {str(where)!r} and the '
+      'cell runs again'
+    ) from None
+  if expected and hf_folder.digest(local) != expected:
+    raise ValueError(
+      f'{str(where)!r} is not the model of cell {row["cell"]}: its {hf_folder.CHECKSUMS} has the '
+      f'digest {hf_folder.digest(local) or "of no file"}, the ledger row says {expected}; put the '
+      'right folder there, or delete it and the cell runs again'
+    )
 
 
 def failed(cell, done: dict) -> str | None:

@@ -18,7 +18,7 @@ import jax
 
 from prunejax import files
 from prunejax.report import ledger
-from prunejax.sweep import dependencies, population, resources, workers
+from prunejax.sweep import dependencies, identity, population, resources, workers
 from prunejax.train import configs, console, distributed, inputs, loop, program
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
@@ -36,6 +36,9 @@ MEASURED = (
   'batching',
   'time',
   'text',
+  'vocabulary',
+  'models',
+  'reads',
 )
 
 
@@ -57,13 +60,18 @@ class Cell(NamedTuple):
 def key(cell):
   """Returns the 12 hex digits that name a cell: the hash of its config.
 
-  Keys that change no number of a run do not count: caches, log lines, checkpoints.
+  Keys that change no number of a run do not count: caches, log lines, checkpoints. With
+  `data.identity='content'` the content that the run reads counts, in place of its path.
   """
   if isinstance(cell.config, dict):
     return ledger.cell_hash(cell.config)
   flat = configs.counted(cell.config)
   ignored = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
-  return ledger.cell_hash({k: v for k, v in flat.items() if not k.startswith(ignored)})
+  named = {k: v for k, v in flat.items() if not k.startswith(ignored)}
+  if named.get('data.identity') == 'content':
+    read = identity.reads(cell.config)
+    named = {**{k: v for k, v in named.items() if k not in read}, 'reads': read}
+  return ledger.cell_hash(named)
 
 
 def run(
@@ -92,13 +100,15 @@ def run(
     say: prints a line.
 
   Raises:
+    ValueError: a model that a cell starts from is damaged, or is not that of its row.
     preemption.Preempted: SIGTERM came, and what runs is saved.
   """
   folder = files.path(folder)
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
-  done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
+  rows = ledger.read(folder / 'ledger.jsonl')
+  done = {row['cell']: row for row in rows}
   cells = {key(cell): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
@@ -112,13 +122,9 @@ def run(
     for k in again if distributed.first() else ():
       files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
-  if changed := _of_other_text(
-    {k: cell for k, cell in cells.items() if k in done}, done, left.values()
-  ):
-    say(
-      f'{changed} of the done have read another text than the cells that are left will: the'
-      ' libraries that pydoc comes from, or the files below data.root, have changed'
-    )
+  dependencies.check_models(left, cells, done, folder)
+  for line in identity.check(cells, left, rows, folder):
+    say(line)
   title = {k: describe(cell.labels) for k, cell in left.items()}
   begun = len(cells) - len(left)
   pace, tables = _Pace(left), []
@@ -153,7 +159,12 @@ def run(
     else:
       row |= {name: outcome[name] for name in ('metrics', 'mask_hash', 'bytes', 'seconds', 'steps')}
       row['metrics'] = {**row['metrics'], 'sparsity': outcome['sparsity']}
-      row['text'] = inputs.text_of(cells[k].config.data)
+      row['models'] = outcome.get('models', {})
+      row['config'] |= effective(outcome.get('model', {}))
+      # A run that ended under 0.1 does not say what it read.
+      read = dict(outcome.get('reads') or {'text': inputs.text_of(cell.config.data)})
+      row |= {'text': read.pop('text'), 'vocabulary': read.pop('vocabulary', '')}
+      row['reads'] = read
     row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
     row['time'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     done[k] = row
@@ -202,17 +213,6 @@ def run(
         population.train(runs, folder, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
-
-
-def _of_other_text(cells, done, left) -> int:
-  """How many done cells read another text than cells `left` of the same corpus or task will."""
-  name = lambda cell: cell.config.data.task or cell.config.data.corpus
-  now = {name(cell): cell.config.data for cell in left}
-  now = {name: inputs.text_of(data) for name, data in now.items()}
-  return sum(
-    done[k].get('text', now.get(name(cell))) != now.get(name(cell), done[k].get('text'))
-    for k, cell in cells.items()
-  )
 
 
 @contextlib.contextmanager
@@ -273,9 +273,10 @@ def sweep(
   """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
-  cells = []
+  cells, content = [], identity.of_folder(folder)
+  identity.forget()
   for change in changes:
-    one = configs.override(config.copy_and_resolve_references(), change)
+    one = configs.override(config.copy_and_resolve_references(), {**content, **change})
     stage = 'finetune' if one.data.task else 'pretrain'
     labels = {
       'stage': stage,
@@ -370,6 +371,16 @@ def public(config) -> dict:
   """Returns the flat config of a ledger row, without the paths of this machine: rows are shared."""
   private = ('data.root', 'data.cache', 'population.')
   return {k: v for k, v in configs.flat(config).items() if not k.startswith(private)}
+
+
+def effective(sizes: dict) -> dict:
+  """Returns the sizes of a model as keys of a config: with `init` they are not what it says.
+
+  Args:
+    sizes: of `families.sizes`, or {} for a run of 0.1.
+  """
+  keys = {'vocab_size': 'data.vocab_size'}
+  return {keys.get(name, f'model.{name}'): size for name, size in sizes.items()}
 
 
 def _words(what):

@@ -72,7 +72,11 @@ def prepare(key: str, title: str, config, folder) -> loop.Run:
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   source, data = program.read_inputs(resolved)
-  return loop.Run(key, title, resolved, folder, source, data, optimizer.make(resolved))
+  reads = loop.content_of(config, source)
+  workdir.same_reads(folder, reads)
+  return loop.Run(
+    key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
+  )
 
 
 def groups(
@@ -213,7 +217,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
   with full_disk.one_error(folder), contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
-        workdir.claim(run.folder, run.recipe.identity)
+        workdir.claim(run.folder, run.recipe.identity, run.reads)
       workdir.claim(home, plan)
     distributed.together('claimed')
     for held in (home, *(run.folder for run in members.values())):
@@ -262,7 +266,7 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
     start=start,
     member=stacked.take,
     sparsity=sparsity,
-    nan_scores=prunejax.nan_scores,
+    faults=prunejax.faults,
     shapes=stacked.shapes,
     shardings=stacked.shardings,
     alone=stacked.alone,

@@ -5,8 +5,8 @@ A model that one preset has pre-trained then serves the next one.
 
 from prunejax import files
 from prunejax.report import ledger
-from prunejax.sweep import grid
-from prunejax.train import console, inputs
+from prunejax.sweep import dependencies, grid, identity
+from prunejax.train import console
 
 
 def rows(other) -> dict[str, dict]:
@@ -35,9 +35,9 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
   """Copies the rows and models of cells that `folder` lacks and `other` has; returns their number.
 
   Two cells are the same if their hashes are: a hash covers every number of a config and of the
-  configs it starts from. It does not cover the text. So a cell that read another text (the row's
-  'text') is left out. The copied row has this grid's labels, and 'reused' names the experiment and
-  preset whose run it was.
+  configs it starts from. In grids of version 0.1 it does not cover the text. So a cell that read
+  another text (the row's 'text') is left out. The copied row has this grid's labels, and 'reused'
+  names the experiment and preset whose run it was.
 
   Args:
     cells: the cells of this grid, `grid.Cell`s.
@@ -48,7 +48,7 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     say: prints a line.
 
   Raises:
-    ValueError: `other` has no finished cell.
+    ValueError: `other` has no finished cell, or a model that is not that of its row.
   """
   folder, other, finished = files.path(folder), files.path(other), rows(other)
   chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
@@ -57,16 +57,19 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     for k, cell in chosen.items()
     if k in finished and _has_models(cell, other / 'cells' / k)
   }
-  chosen = {k: cell for k, cell in present.items() if _same_text(cell, finished[k])}
+  chosen = {k: cell for k, cell in present.items() if identity.same_text(finished[k], cell.config)}
   for k, cell in chosen.items():
-    _copy(other / 'cells' / k, folder / 'cells' / k)
     row = finished[k]
+    for which in row.get('models', {}):
+      if files.exists(other / 'cells' / k / which / 'config.json'):
+        dependencies.check_model(row, other, which)
+    _copy(other / 'cells' / k, folder / 'cells' / k)
     origin = row.get('reused') or f'{row.get("experiment")} {row.get("preset")}'
     ours = {
       'experiment': experiment,
       'preset': preset,
       **cell.labels,
-      'config': grid.public(cell.config),
+      'config': grid.public(cell.config) | _sizes(row['config']),
     }
     measured = {name: value for name, value in row.items() if name in grid.MEASURED}
     ledger.append(
@@ -81,9 +84,9 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
   return len(chosen)
 
 
-def _same_text(cell, row):
-  """Whether a row read the text that the cell would read here; old rows do not say."""
-  return 'text' not in row or row['text'] == inputs.text_of(cell.config.data)
+def _sizes(config):
+  """The sizes of the model that was trained; the settings of a cell may be others."""
+  return {k: v for k, v in config.items() if k.startswith('model.') or k == 'data.vocab_size'}
 
 
 def _has_models(cell, here):

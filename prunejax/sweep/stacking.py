@@ -240,7 +240,9 @@ def removed(stacked, where: str) -> tuple[jax.Array, jax.Array]:
   Returns:
     int32 zeros of the masks [leaves, members], and the sizes of the leaves [leaves].
   """
-  masks = paths.named_leaves(prunejax.get_masks(stacked['opt_state'], stacked['params']))
+  masks = paths.named_leaves(
+    prunejax.get_masks(stacked['opt_state'], stacked['params'], unpruned=True)
+  )
   masks = [mask for name, mask in masks.items() if paths.matches(where)(name, mask)]
   counts = [jnp.sum(~mask, axis=range(1, mask.ndim), dtype=jnp.int32) for mask in masks]
   return jnp.stack(counts), jnp.array([mask[0].size for mask in masks])

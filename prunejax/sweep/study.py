@@ -7,6 +7,7 @@ the experiment makes, whose config is a dict of settings. A report is drawn from
 import contextlib
 import datetime
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -18,10 +19,10 @@ import safetensors.numpy
 from prunejax import files
 from prunejax.report import compare as comparing
 from prunejax.report import cost, document, ledger, tables
-from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
-from prunejax.train import console, distributed, specs
+from prunejax.train import console, distributed, recipe, specs
 
 __all__ = [
   'Cell',
@@ -48,6 +49,7 @@ COLUMNS = (
   'time',
   'metrics',
   'failed',
+  'reads',
 )
 # What `reproduce` takes of a preset, and the flag of each on the command line.
 PARTS = {
@@ -60,7 +62,7 @@ PARTS = {
   'from_scratch': '--from-scratch',
 }
 # Overrides that change no number of a cell.
-QUIET = ('data.root', 'data.cache', 'population.')
+QUIET = ('data.root', 'data.cache', 'data.identity', 'population.')
 
 
 class Study(NamedTuple):
@@ -83,6 +85,10 @@ class Study(NamedTuple):
     to the ledger what is measured on several runs.
   analyse: (rows) -> the quantities that claims, tables and figures read, computed once; the rows
     themselves by default.
+  reads: (root, pydoc) -> {name: digest} of the data that a measurement reads; pydoc is
+    'installed' or 'packaged'.
+  embedded: whether `plan` of a measurement takes the keyword `pydoc`: which text the embedded
+    corpus is.
   parts: keys of PARTS that `plan` takes as keywords. Where it takes none, `--seeds` and
     `--sparsities` choose among the cells.
   tables_of_folder: (rows, folder) -> tables of what a work directory holds beside its ledger.
@@ -104,6 +110,8 @@ class Study(NamedTuple):
   captions: dict
   after: Callable | None = None
   analyse: Callable = lambda rows: rows
+  reads: Callable = lambda root, pydoc: {}
+  embedded: bool = False
   parts: tuple = ()
   tables_of_folder: Callable | None = None
   differences: Callable | None = None
@@ -136,7 +144,8 @@ def reproduce(
     preset: a name in its presets.
     workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
     dry_run: only print the cells and what they take.
-    overrides: {dotted key: value} for every run.
+    overrides: {dotted key: value} for every run. In a new work directory `data.pydoc` is 'packaged'
+      if they do not set it.
     worker: (index, count); each of several workers runs its share, and the last to end reports.
     one_by_one: run no cells together in one program.
     reuse: another work directory, whose finished cells are taken where they are the same.
@@ -149,27 +158,30 @@ def reproduce(
   Raises:
     ValueError: an unknown preset, part or key, or data that is missing.
   """
-  overrides = dict(overrides or {})
-  whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
-  every = cells(study, preset, overrides, **part)
-  mine = _share(study, every, worker)
-  if dry_run:
-    return say(_plan(study, preset, mine, workdir))
   if reuse and study.measure is not None:
     raise ValueError(
       f'--reuse={reuse}: the cells of {study.name} leave no models that could be taken'
     )
   if reuse:
     reusing.rows(reuse)  # raises for wrong input before anything is written
-  identity = _identity(study, preset, overrides, part)
-  folder = grid.claim(workdir or f'runs/{study.name}-{preset}', identity)
+  folder = workdir or f'runs/{study.name}-{preset}'
+  claimed = _identity(study, preset, overrides or {}, part)
+  overrides = {**_defaults(study, folder, reuse), **(overrides or {})}
+  whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
+  every = cells(study, preset, overrides, **part)
+  mine = _share(study, every, worker)
+  if dry_run:
+    return say(_plan(study, preset, mine, workdir))
+  folder = grid.claim(folder, claimed)
   names = {'experiment': study.name, 'preset': preset}
   if study.measure is None:
     if reuse and distributed.first():
       reusing.take(mine, folder, reuse, **names, say=say)
     grid.run(mine, folder, **names, one_by_one=one_by_one, say=say)
   else:
-    run(mine, study.measure, folder, **names, root=overrides.get('data.root', ''), say=say)
+    root = overrides.get('data.root', '')
+    reads = study.reads(root, overrides.get('data.pydoc', 'installed'))
+    run(mine, study.measure, folder, **names, root=root, reads=reads, say=say)
   if not distributed.first():
     return None
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
@@ -183,6 +195,7 @@ def reproduce(
 
 def cells(study: Study, preset: str, overrides=None, **part) -> list:
   """The cells of a preset, or of a part of it; the arguments are those of `reproduce`."""
+  identity.forget()
   if preset not in study.presets:
     near = specs.suggest(preset, study.presets)
     raise ValueError(
@@ -202,24 +215,38 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
     planned = _chosen(study, preset, study.plan(chosen, overrides), part)
   else:
     root = overrides.pop('data.root', '')
+    by_content = overrides.pop('data.identity', '') == 'content'
+    pydoc = overrides.pop('data.pydoc', 'installed') if study.embedded else 'installed'
+    if pydoc not in recipe.CHOICES['data.pydoc']:
+      accepted = ', '.join(recipe.CHOICES['data.pydoc'])
+      raise ValueError(f'--config.data.pydoc={pydoc}: expected one of {accepted}')
     for name in overrides:
-      near = specs.suggest(name, ['data.root'])
+      near = specs.suggest(name, ['data.root', 'data.pydoc'][: 1 + study.embedded])
       raise ValueError(
         f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
-    planned = _chosen(study, preset, study.plan(chosen, root), part)
+    planned = study.plan(chosen, root, **({'pydoc': pydoc} if study.embedded else {}))
+    planned = _chosen(study, preset, planned, part)
+    if by_content and (reads := study.reads(root, pydoc)):
+      planned = [cell._replace(config={**cell.config, 'reads': reads}) for cell in planned]
   if len({key(cell) for cell in planned}) < len(planned):
     raise ValueError(f'{study.name} {preset}: two cells have the same settings')
   return planned
 
 
-def run(cells, measure, folder, *, experiment, preset, root='', say=console.say) -> list:
+def run(
+  cells, measure, folder, *, experiment, preset, root='', reads=None, say=console.say
+) -> list:
   """Measures every cell that the ledger of `folder` lacks.
 
   Returns:
     The rows of the cells, in the order of the cells.
+
+  Raises:
+    ValueError: rows of the ledger have read other data than there is now.
   """
   folder = files.path(folder)
+  _same_reads(ledger.read(folder / 'ledger.jsonl'), reads or {}, folder)
   done = {row['cell']: row for row in ledger.read(folder / 'ledger.jsonl')}
   left = [cell for cell in cells if key(cell) not in done]
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
@@ -239,6 +266,7 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
       'settings': cell.config,
       'versions': grid.versions(),
       'device': grid.device(),
+      **({'reads': reads} if reads else {}),
     }
     start = time.perf_counter()
     try:
@@ -254,6 +282,18 @@ def run(cells, measure, folder, *, experiment, preset, root='', say=console.say)
   return [done[key(cell)] for cell in cells]
 
 
+def _same_reads(rows, reads, folder):
+  """Raises ValueError if a row has read other data under a name of `reads`."""
+  for row in rows:
+    for name, digest in row.get('reads', {}).items():
+      if reads.get(name, digest) != digest:
+        raise ValueError(
+          f'the work directory {str(folder)!r} holds cells that read other data than {name} is'
+          ' now: data.root is another, or its files have changed; nothing was written: take'
+          ' another --workdir, or bring back what was there'
+        )
+
+
 def _but_seed(labels):
   """Labels as text, without the seed: cells that differ in it take equally long."""
   return describe({k: v for k, v in labels.items() if k != 'seed'})
@@ -265,17 +305,32 @@ def kept(folder, settings, make) -> dict:
   Args:
     folder: a work directory.
     settings: plain JSON values, all that the arrays depend on.
-    make: () -> {path: array}. It is called again where the file is damaged.
+    make: () -> {path: array}. It is called again where the file is damaged or another's.
   """
-  path = files.path(folder) / 'parents' / f'{ledger.cell_hash(settings)}.safetensors'
+  key = ledger.cell_hash(settings)
+  path = files.path(folder) / 'parents' / f'{key}.safetensors'
   if files.exists(path):
     try:
-      return safetensors.numpy.load(files.read(path, 2**33))
-    except (safetensors.SafetensorError, ValueError):
+      content = files.read(path, 2**33)
+      header = json.loads(content[8 : _data_start(content)])['__metadata__']
+      if header == _mark(key, content):
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
       pass  # damaged; nothing but time rests on this file
   arrays = {name: np.ascontiguousarray(value) for name, value in make().items()}
-  files.write(path, safetensors.numpy.save(arrays))
+  header = _mark(key, safetensors.numpy.save(arrays))
+  files.write(path, safetensors.numpy.save(arrays, metadata=header))
   return arrays
+
+
+def _mark(key, content):
+  """The metadata of a file of `kept`: whose it is, and the checksum of its arrays."""
+  digest = hashlib.sha256(content[_data_start(content) :]).hexdigest()
+  return {'checked': f'{key} {digest}'}  # one entry: safetensors writes several in any order
+
+
+def _data_start(content):
+  return 8 + int.from_bytes(content[:8], 'little')
 
 
 def write_report(study: Study, folder, say=console.say) -> dict:
@@ -341,6 +396,7 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     say(tables.text(table))
   for verdict in checks:
     say(f'{verdict.verdict:<15} {verdict.name}: {verdict.claim}')
+  say(identity.of_ledger(rows))
   say(f'report: {written["report.html"]}')
   return written
 
@@ -459,16 +515,23 @@ def _preset(study, name):
   return preset() if callable(preset) else preset
 
 
+def _defaults(study, folder, reuse):
+  """What a work directory sets: a new one names cells by content, and reads the packaged text."""
+  content = identity.of_folder(folder, reuse)
+  embedded = study.measure is None or study.embedded
+  return {**content, **identity.PACKAGED} if content and embedded else content
+
+
 def _identity(study, preset, overrides, part):
   """What a work directory is claimed for; another part of the same grid may join it."""
-  identity = {'paper': study.name, 'preset': preset}
+  claimed = {'paper': study.name, 'preset': preset}
   if 'from_scratch' in study.parts:
-    identity['from_scratch'] = bool(part.get('from_scratch'))
+    claimed['from_scratch'] = bool(part.get('from_scratch'))
   if 'scale' in study.parts:
-    identity['scale'] = part.get('scale') or 1.0
+    claimed['scale'] = part.get('scale') or 1.0
   if study.parts:
-    identity |= {k: str(v) for k, v in overrides.items() if not k.startswith(QUIET)}
-  return identity
+    claimed |= {k: str(v) for k, v in overrides.items() if not k.startswith(QUIET)}
+  return claimed
 
 
 def _chosen(study, preset, every, part):

@@ -1,7 +1,8 @@
 """Checkpoints by Orbax: asynchronous, atomic, and checked when read; the newest sound one wins.
 
-A checkpoint holds the state ('state': params, opt_state, step, rng), the config as JSON ('config')
-and a checksum of every leaf ('sums'). A state that is read back must have the same checksums.
+A checkpoint holds the state ('state': params, opt_state, step, rng), the config as JSON
+('config'), a checksum of every leaf ('sums'), and the metrics of the steps since the last row of
+each log ('unlogged'). A state that is read back must have the same checksums.
 """
 
 import os
@@ -9,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from prunejax import files
@@ -24,6 +26,15 @@ class _PruneState01(NamedTuple):
   prune_criterion: Any
   prune_nan: Any = ()
   prune_allocation: Any = ()
+
+
+class _EarlyPruneState(NamedTuple):
+  """The state of a pruning link before it held the sparsity that was asked last."""
+
+  prune_count: Any
+  prune_mask: Any
+  prune_criterion: Any
+  prune_nan: Any = ()
 
 
 class Damaged(ValueError):
@@ -47,19 +58,20 @@ def manager(folder, keep: int = 2) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, cleanup_tmp_directories=True
   )
-  items = {'state': ocp.StandardCheckpointHandler(), 'config': ocp.JsonCheckpointHandler()}
+  plain = {name: ocp.JsonCheckpointHandler() for name in ('config', 'sums', 'unlogged')}
   return _Manager(
-    folder, options=options, item_handlers={**items, 'sums': ocp.JsonCheckpointHandler()}
+    folder, options=options, item_handlers={'state': ocp.StandardCheckpointHandler(), **plain}
   )
 
 
-def save(manager: ocp.CheckpointManager, state: dict, config):
+def save(manager: ocp.CheckpointManager, state: dict, config, unlogged: dict | None = None):
   """Saves the state under its step; returns before the bytes are on disk.
 
   Args:
     manager: of `manager`.
     state: the train state.
     config: JSON that stands beside it.
+    unlogged: metrics, JSON that `unlogged` gives back.
   """
   manager.save(
     int(state['step']),
@@ -67,11 +79,18 @@ def save(manager: ocp.CheckpointManager, state: dict, config):
       state=ocp.args.StandardSave(state),
       config=ocp.args.JsonSave(config),
       sums=ocp.args.JsonSave(checksum.sums(state)),
+      unlogged=ocp.args.JsonSave(unlogged or {}),
     ),
   )
 
 
-def save_now(open_manager: ocp.CheckpointManager | None, folder, state: dict, config):
+def save_now(
+  open_manager: ocp.CheckpointManager | None,
+  folder,
+  state: dict,
+  config,
+  unlogged: dict | None = None,
+):
   """Saves the state, and returns when it is on disk.
 
   Args:
@@ -79,11 +98,12 @@ def save_now(open_manager: ocp.CheckpointManager | None, folder, state: dict, co
     folder: of the checkpoints.
     state: the train state.
     config: JSON that stands beside it.
+    unlogged: metrics, JSON that `unlogged` gives back.
   """
   writer = open_manager or manager(folder)
   writer.wait_until_finished()
   if int(state['step']) not in writer.all_steps():
-    save(writer, state, config)
+    save(writer, state, config, unlogged)
     writer.wait_until_finished()
   if open_manager is None:
     writer.close()
@@ -159,16 +179,26 @@ def of_finished(folder, abstract: dict, shardings: dict) -> dict:
       raise ValueError(f'checkpoint {step} in {str(folder)!r} cannot be read: {text}') from error
 
 
+def unlogged(manager: ocp.CheckpointManager, step: int) -> dict:
+  """Returns the metrics that were saved with a step; {} for a checkpoint without any."""
+  if not files.exists(files.path(manager.directory) / str(step) / 'unlogged'):
+    return {}  # saved before checkpoints had metrics
+  try:
+    items = ocp.args.Composite(unlogged=ocp.args.JsonRestore())
+    return manager.restore(step, args=items)['unlogged'] or {}
+  except ValueError:
+    return {}  # damaged; a row of the log rests on it, and no weight
+
+
 def _read(manager, step, whole):
   """Reads and checks one state. Raises Damaged, and whatever Orbax raises."""
-  target = whole
   metadata = manager.item_metadata(step)['state']
   shapes = lambda tree: sorted((tuple(x.shape), str(x.dtype)) for x in jax.tree.leaves(tree))
   # The metadata tell the shapes before any memory is taken for the arrays.
+  early = _early_state(metadata.tree) if metadata else None
+  target = _as_early(whole, early) if early else whole
   if metadata is None or shapes(metadata.tree) != shapes(target):
     raise Damaged('its arrays are not those of this run')
-  saved_by_01 = _has_key(metadata.tree, 'prune_allocation')
-  target = _as_01(target) if saved_by_01 else target
   tries = 3 if files.remote(manager.directory) else 1
   for number in range(tries):
     try:
@@ -181,16 +211,25 @@ def _read(manager, step, whole):
       if number + 1 == tries:
         raise
       time.sleep(2.0**number)  # a store that fails once is no damage
-  state = _from_01(read['state'], whole) if saved_by_01 else read['state']
+  state = read['state']
   sums, saved = checksum.sums(state), read['sums']
   wrong = [path for path in sums if sums[path] != saved.get(path)]
   if wrong:
     raise Damaged(f'{len(wrong)} of {len(sums)} arrays are not what was saved: {wrong[0]}')
-  return state
+  return _from_early(state, whole) if early else state
 
 
 def _is_prune_state(node) -> bool:
-  return isinstance(node, (PruneState, _PruneState01))
+  return isinstance(node, (PruneState, _PruneState01, _EarlyPruneState))
+
+
+def _early_state(tree):
+  """The class of the pruning states of a saved tree, if an earlier version saved them; or None."""
+  if _has_key(tree, 'prune_allocation'):
+    return _PruneState01
+  if _has_key(tree, 'prune_criterion') and not _has_key(tree, 'prune_sparsity'):
+    return _EarlyPruneState
+  return None
 
 
 def _has_key(tree, key) -> bool:
@@ -199,15 +238,30 @@ def _has_key(tree, key) -> bool:
   return isinstance(tree, (list, tuple)) and any(_has_key(value, key) for value in tree)
 
 
-def _as_01(tree):
-  """The tree with the states of pruning links as version 0.1 saved them."""
-  old = lambda node: _PruneState01(*node) if isinstance(node, PruneState) else node
+def _as_early(tree, kind):
+  """The tree with the states of pruning links as an earlier version saved them."""
+  old = lambda node: kind(*node[:4]) if isinstance(node, PruneState) else node
   return jax.tree.map(old, tree, is_leaf=_is_prune_state)
 
 
-def _from_01(tree, like):
-  """The inverse of `_as_01`; `like` has the classes of the states."""
-  new = lambda node, old: type(node)(*old[:4]) if isinstance(node, PruneState) else old
+def _as_01(tree):
+  """The tree with the states of pruning links as version 0.1 saved them."""
+  return _as_early(tree, _PruneState01)
+
+
+def _from_early(tree, like):
+  """The inverse of `_as_early`; `like` has the classes of the states, and what was added since."""
+
+  def blank(leaf):
+    return jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+  def new(node, old):
+    if not isinstance(node, PruneState):
+      return old
+    if jax.tree.leaves(node.prune_before):
+      raise Damaged('it was saved before a link knew which weights were pruned when it started')
+    return type(node)(*old[:4], jax.tree.map(blank, node.prune_sparsity), node.prune_before)
+
   return jax.tree.map(new, like, tree, is_leaf=_is_prune_state)
 
 

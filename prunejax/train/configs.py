@@ -6,6 +6,7 @@
 import functools
 import importlib.util
 import pathlib
+import re
 import sys
 
 from ml_collections import config_dict
@@ -56,6 +57,8 @@ LATER = {
   'data.pairs': 'first',
   'data.encoding': 'utf-8',
   'continue_from': '',
+  'data.pydoc': 'installed',
+  'data.identity': 'settings',
 }
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
@@ -166,7 +169,24 @@ def counted(config) -> dict:
 
 def _unread(key, config):
   """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
+  if key == 'data.pydoc':
+    names = config.data.corpus, config.data.task
+    return text_names(*names, config.data.pydoc) == names
   return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
+
+
+def text_names(corpus: str, task: str, pydoc: str) -> tuple[str, str]:
+  """Returns the corpus and the task that a run reads.
+
+  Args:
+    corpus: `data.corpus`.
+    task: `data.task`.
+    pydoc: `data.pydoc`; 'packaged' puts the packaged text, 'prose', in the place of 'pydoc'.
+  """
+  if pydoc == 'installed':
+    return corpus, task
+  corpus = re.sub(r'(^|\+)(\s*)pydoc(?=\s*[@*+]|\s*$)', r'\1\2prose', corpus)
+  return corpus, re.sub('^pydoc/', 'prose/', task)
 
 
 def _off(config):

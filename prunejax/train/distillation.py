@@ -11,6 +11,7 @@ import json
 import jax
 import numpy as np
 
+from prunejax.models.hf import folder as hf_folder
 from prunejax.train import families, inputs
 from prunejax.train.recipe import Recipe
 
@@ -56,6 +57,7 @@ def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) 
   heads = families.heads(kind, data.task)
   outputs = len(data.task.classes) if data.task else 1
   size = families.with_dropout(families.read_only(kind, size), 0.0)
+  hf_folder.check(folder)
   try:
     params, stored = kind.files.load(folder, heads=heads)
   except ValueError as error:

@@ -22,7 +22,8 @@ def scores(state, data, program, layout) -> dict:
   measure = lambda params, batch: jax.tree.map(
     placement.on_host, program.measure(params, layout(batch))
   )
-  params = program.view(state['params'], prunejax.get_masks(state['opt_state'], state['params']))
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
+  params = program.view(state['params'], masks)
   if not data.task:
     return pretraining(measure, params, data.held_out())
   regression = not data.task.classes

@@ -199,6 +199,19 @@ def heads(family: Family, task) -> tuple[str, ...]:
   return ('classifier',) if task else family.heads
 
 
+def sizes(size) -> dict:
+  """Returns {key of the group `model` of a config: value} of a size, and its 'vocab_size'."""
+  family = of_size(size)
+  values = {key: getattr(size, field) for key, field in family.names.items()}
+  values['intermediate_size'] = family.width(size)  # None in a GPT-2 whose width is the usual one
+  return {'kind': size.model_type, **values, 'vocab_size': size.vocab_size}
+
+
+def fingerprint(size, tokenizer) -> str:
+  """Returns 16 hex digits that change with a vocabulary; '' where there is none."""
+  return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
+
+
 def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
 

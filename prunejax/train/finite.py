@@ -2,26 +2,33 @@
 
 import numpy as np
 
+from prunejax.pruning.faults import NAN_SCORE, REASONS
 
-def check_finite(table: dict, at: int, nan_scores=()):
+
+def check_finite(table: dict, at: int, faults=()):
   """Checks the metrics of some steps.
 
   Args:
     table: {name: [steps]}, metrics of which the last is that of step `at`.
     at: the number of the last step.
-    nan_scores: {leaf: step} of pruning scores that were NaN (`prunejax.nan_scores`).
+    faults: {leaf: (step, reason)} of leaves that moving masks spoiled (`prunejax.faults`).
 
   Raises:
-    FloatingPointError: the first step that is not finite. It names the scores if they were NaN
-      before the loss was, since they are the cause then.
+    FloatingPointError: the first step that is not finite. It names the leaf and the reason if
+      moving masks spoiled a leaf before the loss was NaN, since that is the cause then.
   """
   bad = ~(np.isfinite(table['loss']) & np.isfinite(table['grad_norm']))
   step = at - len(bad) + int(bad.argmax()) + 1 if bad.any() else at + 1
-  early = sorted((first, name) for name, first in dict(nan_scores).items() if first < step)
+  early = sorted((fault, name) for name, fault in dict(faults).items() if fault.step < step)
   if early:
-    more = f' and of {len(early) - 1} more leaves' if early[1:] else ''
+    fault, name = early[0]
+    same = sum(other.reason == fault.reason for other, _ in early) - 1
+    more = f' and of {same} more leaves' if same else ''
+    wrong = f'masks of {name!r}{more} moved at step {fault.step}, when {fault.reason}'
+    if fault.reason == REASONS[NAN_SCORE]:
+      wrong = f'scores of {name!r}{more} are NaN at step {fault.step}, so no mask can rest on them'
     raise FloatingPointError(
-      f'scores of {early[0][1]!r}{more} are NaN at step {early[0][0]}, so no mask can rest on them;'
+      f'{wrong};'
       ' nothing was saved after the last good checkpoint (check the criterion of its prune group)'
     )
   if bad.any():

@@ -2,6 +2,8 @@
 
 import functools
 import pathlib
+import re
+import types
 from typing import Any, NamedTuple
 
 import grain
@@ -9,19 +11,25 @@ import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import corpus, finetuning, pretraining, pydoc, tasks, wordpiece
+from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.models.hf import convert
-from prunejax.train import families, sparse_model
+from prunejax.models.hf import folder as hf_folder
+from prunejax.train import configs, families, sparse_model
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
 
 class Source(NamedTuple):
-  """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model."""
+  """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model.
+
+  `pruned` is {pruning group: the share of its weights that are 0 in the folder}, of the groups that
+  start from a pruned checkpoint.
+  """
 
   size: Any
   tokenizer: Any
   folder: pathlib.Path | None
+  pruned: Any = types.MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -37,24 +45,68 @@ class Data(NamedTuple):
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
 
 
-def text_of(data) -> str:
-  """Returns 12 hex digits that change with the text that a run reads on this machine.
+# Of a Hugging Face folder: what a run reads of it.
+_MODEL_FILE = re.compile(
+  r'[\w.-]*\.safetensors|(vocab|merges)\.txt|[\w.-]*(config|token|vocab|index)[\w.-]*\.json'
+)
+
+
+def reads(config) -> dict[str, str]:
+  """Returns what identifies the content that a run reads on this machine.
+
+  Args:
+    config: a ConfigDict with the keys of configs/base.py.
+
+  Returns:
+    {'text' or a key of the config: 12 hex digits}: the text or the labelled files; the files of
+    `init`, of `data.vocab` and of `distill.teacher` where the config names some; 'data.corpus'
+    where a vocabulary is trained for a task. The model of another cell ('cell:...') is not there.
+
+  Raises:
+    FileNotFoundError, ValueError: files that are missing or damaged.
+  """
+  read = {'text': text_of(config.data)}
+  if config.data.task and not (config.init or config.data.vocab):
+    read['data.corpus'] = text_of(config.data, task=False)
+  for key, name in (('init', config.init), ('distill.teacher', config.distill.teacher)):
+    if name and not name.startswith('cell:'):
+      read[key] = model_content(folder_of(name))
+  if config.data.vocab:
+    path = pathlib.Path(config.data.vocab)
+    read['data.vocab'] = (
+      model_content(path, weights=False) if path.is_dir() else content.of(content.of_file(path))
+    )
+  return read
+
+
+def text_of(data, task: bool = True) -> str:
+  """Returns 12 hex digits that change with the text or the labelled files that a run reads.
 
   Args:
     data: the group `data` of a config.
+    task: False for the corpus also where there is a task.
 
-  Returns:
-    '' if the name of the data says which text it is: TFDS, GLUE, the other data sets.
+  Raises:
+    FileNotFoundError, ValueError: files that are missing or damaged.
   """
-  if data.task:
-    return pydoc.signature()[:12] if data.task.startswith('pydoc/') else ''
-  local = '+'.join(
-    source.name for source in corpus.sources(data.corpus) if not source.name.startswith('tfds:')
-  )
-  if not local:
-    return ''
+  spec, name = configs.text_names(data.corpus, data.task, data.get('pydoc', 'installed'))
+  root, cache = data.root or None, data.cache or None
   encoding = data.get('encoding', 'utf-8')  # configs written before there was this key lack it
-  return corpus.key(local, data.root or None, data.cache or None, encoding=encoding)[-12:]
+  if name and task:
+    return tasks.fingerprint(name, root=root, cache=cache)
+  return corpus.fingerprint(spec, root, cache, encoding)
+
+
+def model_content(folder, weights: bool = True) -> str:
+  """Returns 12 hex digits of the files of a Hugging Face folder that a run reads.
+
+  Args:
+    folder: its path.
+    weights: False for the vocabulary and the settings alone.
+  """
+  names = [name for name in files.names(folder) if _MODEL_FILE.fullmatch(name)]
+  names = [name for name in names if weights or not name.endswith('.safetensors')]
+  return content.of_files(folder, [name for name in names if name != hf_folder.CHECKSUMS])
 
 
 def folder_of(init: str) -> pathlib.Path:
@@ -215,8 +267,9 @@ def finetuning_data(
   """
   task = tasks.get(name)
   words = tokenizer.to_str()
+  key = tasks.fingerprint(name, root=root, cache=cache)
   train, held = (
-    _encoded(words, name, split, seq_len, root, cache) for split in ('train', 'validation')
+    _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
   )
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
@@ -247,7 +300,8 @@ def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
 
 
 @functools.lru_cache(maxsize=32)
-def _encoded(words, name, split, seq_len, root, cache):
+def _encoded(words, name, split, seq_len, root, cache, key):
+  del key  # as above
   examples = tasks.load(name, split, root=root, cache=cache)
   return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 

@@ -12,7 +12,8 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
-from prunejax.pruning import placement
+from prunejax.models.hf import folder as hf_folder
+from prunejax.pruning import paths, placement
 from prunejax.train import (
   checkpoint,
   console,
@@ -44,6 +45,7 @@ class Run(NamedTuple):
   source: inputs.Source
   data: inputs.Data
   tx: Any
+  reads: dict = {}  # {name: digest} of the content that it reads, see `content_of`
 
 
 class Engine(NamedTuple):
@@ -55,7 +57,7 @@ class Engine(NamedTuple):
   start: Callable  # iterable of (place, its first state) -> state
   member: Callable  # (state, place) -> the state of one
   sparsity: Callable  # state -> [sparsity of each place]
-  nan_scores: Callable  # (opt_state, place) -> {leaf: step}, see prunejax.nan_scores
+  faults: Callable  # (opt_state, place) -> {leaf: (step, reason)}, see prunejax.faults
   shapes: Any  # of the state
   shardings: Any  # of the state
   alone: Any  # shardings of the state of one
@@ -93,8 +95,9 @@ def train(
 
   Returns:
     A dict with 'metrics' (held-out scores), 'sparsity' (of the leaves the config names),
-    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps'. `folder`/result.json holds
-    the same, `folder`/model the final weights.
+    'mask_hash', 'bytes' (of the dense parameters), 'seconds', 'steps', 'models' (digests of the
+    folders that were written), 'reads' (digests of the content that was read), 'model' (its sizes).
+    `folder`/result.json holds the same, `folder`/model the final weights.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
@@ -111,12 +114,18 @@ def train(
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
+    with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
+      workdir.same_reads(folder, inputs.reads(config))
     return done
   before = resolved.continue_from and workdir.finished(resolved.continue_from, resolved.identity)
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  run = Run('', title, resolved, folder, source, data, optimizer.make(resolved))
+  reads = content_of(config, source)
+  workdir.same_reads(folder, reads)
+  run = Run(
+    '', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
+  )
   functions = program.build(resolved, source, data, run.tx, compiled)
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
@@ -125,7 +134,7 @@ def train(
     resolved, source, functions, abstract['params'], lambda line: say(f'{title}  {line}')
   )
   if distributed.first():
-    workdir.claim(folder, resolved.identity)
+    workdir.claim(folder, resolved.identity, reads)
   distributed.together('claimed')
 
   def settle(run, outcome, seconds):
@@ -152,6 +161,14 @@ def _continued(folder, engine, fresh):
   return optimizer.with_numbers_of(jax.tree.map(placement.on_host, state), fresh)
 
 
+def content_of(config, source: inputs.Source) -> dict:
+  """Returns `inputs.reads` of a config, and the fingerprint of its vocabulary."""
+  return {
+    **inputs.reads(config),
+    'vocabulary': families.fingerprint(source.size, source.tokenizer),
+  }
+
+
 def single(
   run: Run, functions: program.Program, abstract: dict, mesh: jax.sharding.Mesh, engines: dict
 ) -> Engine:
@@ -164,7 +181,7 @@ def single(
   step = engines[key]
 
   def sparsity(state):
-    masks = prunejax.get_masks(state['opt_state'], state['params'])
+    masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
     return [prunejax.masks.sparsity(masks, run.recipe.where)['total']]
 
   return Engine(
@@ -174,7 +191,7 @@ def single(
     start=lambda first_states: next(first_states)[1],
     member=lambda state, place: state,
     sparsity=sparsity,
-    nan_scores=lambda opt_state, place: prunejax.nan_scores(opt_state),
+    faults=lambda opt_state, place: prunejax.faults(opt_state),
     shapes=abstract,
     shardings=shardings,
     alone=shardings,
@@ -222,8 +239,10 @@ def train_members(
       closing.callback(_close_manager, manager)
     state = _restored(engine, manager, saves, live, clock, title, say)
     if state is None:
-      state = engine.start(_first_states(engine, functions, live, first_state, say_table))
+      state = engine.start(_first_states(engine, functions, live, first_state, say, say_table))
     start = int(state['step'])
+    # Read before a log takes away the rows that are written again.
+    unscored = _unscored(live, start)
     logs = {place: _log(run, start, together, say) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
 
@@ -246,10 +265,20 @@ def train_members(
           place, finish(run, engine, functions, engine.member(state, place), logs[place], seconds)
         )
 
+    def score(at, places):
+      for place in places:
+        if place in live and at < live[place].recipe.steps:
+          values = evaluate.scores(
+            engine.member(state, place), live[place].data, functions, _layout(engine)
+          )
+          logs[place].write(at, 'eval', values)
+          clock.charge([place])
+
     clock.charge(live)
     finish_ended(start)
+    score(start, unscored)
     stop = max((run.recipe.steps for run in live.values()), default=start)
-    pending, history = [], {place: [] for place in live}
+    pending, history = [], _unlogged(manager, live, start)
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
@@ -276,20 +305,14 @@ def train_members(
           if not live:
             break
           _write_spent(saves, clock)
-          checkpoint.save_now(manager, saves.folder, state, saves.config)
+          checkpoint.save_now(manager, saves.folder, state, saves.config, _as_json(history, live))
           raise preemption.Preempted(
             f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
           )
         if saved and live:
           _write_spent(saves, clock)
-          checkpoint.save(manager, state, saves.config)
-        for place in scored:
-          if place in live and at < live[place].recipe.steps:
-            values = evaluate.scores(
-              engine.member(state, place), live[place].data, functions, _layout(engine)
-            )
-            logs[place].write(at, 'eval', values)
-            clock.charge([place])
+          checkpoint.save(manager, state, saves.config, _as_json(history, live))
+        score(at, scored)
         if at < stop:
           finish_ended(at)
         if not live:
@@ -318,29 +341,43 @@ def finish(
   recipe, source = run.recipe, run.source
   size = families.with_classes(source.size, run.data.task and run.data.task.classes)
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   log.write(recipe.steps, 'eval', metrics)
   params = jax.tree.map(placement.on_host, functions.view(state['params'], masks))
   kept = {'model': params} if recipe.keep_model else {}
   if recipe.keep_latent:  # every process has a part of it
     kept['latent'] = jax.tree.map(placement.on_host, state['params'])
+  digests = {}
   for name, weights in kept.items() if distributed.first() else ():
-    files.deliver(
-      run.folder / name,
-      lambda out, weights=weights: families.save(out, weights, size, source.tokenizer),
-    )
+
+    def write(out, weights=weights):
+      families.save(out, weights, size, source.tokenizer)
+      return hf_folder.digest(out)
+
+    digests[name] = files.deliver(run.folder / name, write)
   result = {
     'metrics': metrics,
-    'sparsity': prunejax.masks.sparsity(params, recipe.where)['total'],
+    'sparsity': _zeros(params, recipe.where),
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
     'steps': recipe.steps,
     'seconds': round(seconds(), 2),
+    'models': digests,
+    'reads': run.reads,
+    'model': families.sizes(source.size),
   }
   if distributed.first():
     workdir.finish(run.folder, result)
   distributed.together('finished')
   return result
+
+
+def _zeros(params, where) -> float:
+  """The share of zeros in the leaves that `where` matches; 0.0 where a model has no such leaf."""
+  chosen = paths.matches(where)
+  if not any(chosen(name, leaf) for name, leaf in paths.named_leaves(params).items()):
+    return 0.0
+  return prunejax.masks.sparsity(params, where)['total']
 
 
 def _restored(engine, manager, saves, live, clock, title, say):
@@ -360,13 +397,46 @@ def _restored(engine, manager, saves, live, clock, title, say):
   return state
 
 
-def _first_states(engine, functions, live, first_state, say_table):
+def _unscored(live, start):
+  """The places whose evaluation at step `start` was due when the run stopped, and not made."""
+  places = [p for p, run in live.items() if start and _due(run.recipe.eval.every, start, run)]
+  made = [metrics_log.has(live[place].folder, 'eval', start) for place in places]
+  made = distributed.agreed(made) if places else []
+  return [place for place, there in zip(places, made, strict=True) if not there]
+
+
+def _unlogged(manager, live, start):
+  """{place: [{metric: values}]} of the steps before `start` that no row of a log is about yet."""
+  saved = checkpoint.unlogged(manager, start) if manager is not None and start else {}
+  columns = {place: saved.get(str(place)) for place in live}
+  return {
+    place: [{name: np.array(values, np.float32) for name, values in column.items()}]
+    if column
+    else []
+    for place, column in columns.items()
+  }
+
+
+def _as_json(history, live):
+  """What `_unlogged` reads again; a run that writes no rows needs none."""
+  return {
+    str(place): {
+      name: [float(x) for part in history[place] for x in part[name]] for name in history[place][0]
+    }
+    for place, run in live.items()
+    if run.recipe.log.every and history[place]
+  }
+
+
+def _first_states(engine, functions, live, first_state, say, say_table):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
     state = sharding.place(first_state(run), engine.alone)
+    for name, share in run.source.pruned.items():
+      say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      text = who_pays.report(run.recipe, functions, state['params'], batch, run.folder)
+      text = who_pays.report(run, functions, state['params'], batch)
       if text:
         say_table(text)
     yield place, state
@@ -410,7 +480,7 @@ def _failures(pending, live, history, at, opt_state, engine):
   for place in live:
     column = {name: values[:, place] for name, values in table.items()}
     try:
-      finite.check_finite(column, at, engine.nan_scores(opt_state, place))
+      finite.check_finite(column, at, engine.faults(opt_state, place))
       history[place].append(column)
     except FloatingPointError as error:
       failed.append((place, error))

@@ -110,16 +110,30 @@ class _Mirror:
       self._scratch.cleanup()
 
 
+def has(folder, kind: str, step: int) -> bool:
+  """Returns whether the log of a work directory holds a row.
+
+  Args:
+    folder: the work directory.
+    kind: 'train' or 'eval'.
+    step: the number of the step.
+  """
+  rows = _rows(files.path(folder) / 'metrics.jsonl')
+  return any((row['kind'], row['step']) == (kind, step) for _, row in rows)
+
+
+def _rows(path):
+  """(line, row) of every line that is whole."""
+  text = files.read(path).decode(errors='replace') if files.exists(path) else ''
+  rows = [(line, _row(line)) for line in text.splitlines(keepends=True)]
+  return [(line, row) for line, row in rows if row]
+
+
 def _kept(path, start, steps):
   """The rows that a run that resumes at step `start` will not write again."""
-  lines = (
-    files.read(path).decode(errors='replace').splitlines(keepends=True)
-    if files.exists(path)
-    else []
-  )
-  rows = [(line, _row(line)) for line in lines]
+  rows = _rows(path)
   again = lambda row: row['step'] > start or (row['kind'], row['step']) == ('eval', steps)
-  return [line for line, row in rows if row and not again(row)]
+  return [line for line, row in rows if not again(row)]
 
 
 def _row(line):

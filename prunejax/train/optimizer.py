@@ -4,9 +4,10 @@ The peak learning rate, the number of steps and every sparsity are injected hype
 live in the optimizer state, so runs that differ only in them share one compiled program.
 """
 
+import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,17 @@ from prunejax.pruning.paths import path_name
 from prunejax.train.recipe import FRACTIONS, IN_THE_LOSS, Recipe
 from prunejax.train.specs import Spec
 
+MEMBERS = 'members'  # the mesh axis on which every device has runs of its own, see sweep.stacking
 NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 
 
-def make(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
+def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransformationExtraArgs:
   """Makes the chain of a run: penalties, clip, AdamW, learning rate, then the links that prune.
 
   Args:
     recipe: a `recipe.Recipe`.
+    pruned: names of the pruning groups whose zeros at step 0 are pruned already, see
+      `inputs.Source`.
 
   Returns:
     A named chain. Its update takes the raw gradient as `grad=`, and what else the criteria need.
@@ -54,8 +58,8 @@ def make(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     if strength:
       links.insert(0, (name, penalty(strength, where=recipe.where)))
   pruning = [
-    (f'prune_{group.name}', _named(f'prune.{group.name}', _prune_link(group)))
-    for group in recipe.prune
+    (f'prune_{group.name}', _named(f'prune.{group.name}', _prune_link(group, start)))
+    for group, start in ((group, start_of(recipe, group, pruned)) for group in recipe.prune)
   ]
   if recipe.hold_zeros:
     pruning.append(('hold_zeros', prunejax.hold_zeros(recipe.hold_zeros)))
@@ -83,7 +87,7 @@ def inject(build: Callable, numbers: dict[str, float]) -> optax.GradientTransfor
   # inject_hyperparams reads the names of the numbers from the factory's signature.
   kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
   factory.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in numbers])
-  return optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(**numbers)
+  return prunejax.inject_hyperparams(factory)(**numbers)
 
 
 def with_numbers_of(state: dict, fresh: dict) -> dict:
@@ -104,23 +108,40 @@ def split(schedule: Spec) -> tuple[dict, dict]:
   return numbers, {k: v for k, v in schedule.arguments.items() if k not in FRACTIONS}
 
 
-def _prune_link(group):
+def start_of(recipe: Recipe, group, pruned: Collection[str]) -> dict:
+  """Returns the arguments of `prune_transform` that say what is pruned already at step 0.
+
+  Args:
+    recipe: a `recipe.Recipe`.
+    group: one of its groups.
+    pruned: see `make`.
+  """
+  if recipe.hold_zeros:
+    return {'masks': 'zeros', 'hold': True}
+  return {'masks': 'zeros'} if group.name in pruned else {}
+
+
+def _prune_link(group, start):
   """One `prune_transform` whose sparsities and seed are injected, so that they are data."""
   fractions, static = split(group.schedule)
   seed = {k: float(v) for k, v in group.criterion.arguments.items() if k == 'seed'}
   fixed = {k: v for k, v in group.criterion.arguments.items() if k != 'seed'}
   when, allocation, structure = group.when(), group.allocation(), group.structure()
 
+  rises = group.schedule().rises  # Injected numbers are not known, but they stay as they are.
+
   def build(**numbers):
     drawn = {'seed': numbers.pop('seed').astype(jnp.int32)} if seed else {}
     return prunejax.prune_transform(
       group.criterion.factory(**fixed, **drawn),
-      group.schedule.factory(**numbers, **static),
+      dataclasses.replace(group.schedule.factory(**numbers, **static), rises=rises),
       when,
       allocation=allocation,
       structure=structure,
       where=group.where,
       zero_pruned=group.zero_pruned,
+      undivided=MEMBERS,
+      **start,
     )
 
   return inject(build, fractions | seed)
@@ -129,7 +150,7 @@ def _prune_link(group):
 def _low_rank_link(group):
   fractions, static = split(group.schedule)
   build = lambda **numbers: low_rank.low_rank(
-    group.schedule.factory(**numbers, **static), group.when(), where=group.where
+    group.schedule.factory(**numbers, **static), group.when(), where=group.where, undivided=MEMBERS
   )
   return inject(build, fractions)
 

@@ -7,13 +7,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from prunejax.data import tasks
 from prunejax.models.hf import convert, folder
+from prunejax.pruning import paths
 from prunejax.train import distillation, families, inputs, objectives, observe, optimizer
 from prunejax.train.recipe import DTYPES, Recipe
 from prunejax.train.step import VIEWS, make_train_step
+
+# A checkpoint with as many zeros among the weights that a group prunes is a pruned one; a dense one
+# may have a few, such as the row of a token that does not occur.
+PRUNED_SHARE = 0.01
 
 
 class Compiled(NamedTuple):
@@ -84,6 +90,7 @@ def read_inputs(
   )
   family = families.of_size(source.size)
   source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
+  source = source._replace(pruned=_pruned_already(recipe, source))
   if c.seq_len > source.size.max_position_embeddings:
     raise ValueError(
       f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
@@ -99,6 +106,20 @@ def read_inputs(
     how |= dict(encoding=c.encoding)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
   return source, distillation.with_soft_targets(recipe, source, data)
+
+
+def _pruned_already(recipe, source) -> dict:
+  """{group: share of zeros} of the pruning groups that start from a pruned checkpoint."""
+  groups = [group for group in recipe.prune if group.schedule().final]
+  if source.folder is None or not recipe.pretrained or not groups:
+    return {}
+  leaves = paths.named_leaves(families.of_size(source.size).files.load(source.folder, heads=())[0])
+  shares = {}
+  for group in groups:
+    chosen = [leaf for name, leaf in leaves.items() if paths.matches(group.where)(name, leaf)]
+    zeros = sum(leaf.size - np.count_nonzero(leaf) for leaf in chosen)
+    shares[group.name] = float(zeros / max(sum(leaf.size for leaf in chosen), 1))
+  return {name: share for name, share in shares.items() if share >= PRUNED_SHARE}
 
 
 def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
@@ -130,6 +151,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
     ],
     'distill': _soft(recipe),
     'size': source and source.size.to_dict(),
+    **({'pruned': sorted(source.pruned)} if source and source.pruned else {}),
   }
   return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -50,6 +50,8 @@ class Data(NamedTuple):
   max_predictions: int
   pairs: str
   examples: int
+  pydoc: str = 'installed'
+  identity: str = 'settings'
 
 
 class Optimizer(NamedTuple):
@@ -250,6 +252,8 @@ CHOICES = {
   'model.kind': model_sizes.KINDS,
   'model.initializer': ('normal', 'fan_in'),
   'data.pairs': ('matched', 'first'),
+  'data.pydoc': ('installed', 'packaged'),
+  'data.identity': ('settings', 'content'),
   'population.batching': ('auto', 'map', 'vmap'),
 }
 
@@ -284,6 +288,9 @@ def resolve(config) -> Recipe:
       ('log', Log),
     )
   }
+  data = parts['data']
+  corpus, task = configs.text_names(data.corpus, data.task, data.pydoc)
+  parts['data'] = data._replace(corpus=corpus, task=task)
   plain = ('seed', 'steps', 'batch_size', 'accumulate', 'init', 'pretrained', 'keep_model')
   recipe = Recipe(
     **{key: config[key] for key in (*plain, 'keep_latent', 'view')},
@@ -359,7 +366,12 @@ def _check_group(group, config):
       f'{key}.criterion={texts.criterion!r} needs the gradient of pruned weights, which view=apply'
       ' cuts off: use view=straight_through or, with zero_pruned=True, view=plain'
     )
-  end = group.schedule().end
+  end, final, most = group.schedule().end, group.schedule().final, group.structure().cost
+  if final is not None and np.float32(final) > np.float32(most):
+    raise ValueError(
+      f'{key}.schedule={texts.schedule!r} asks for sparsity {final}, but'
+      f' {key}.structure={texts.structure!r} can remove at most {most}'
+    )
   if end is not None and end >= config.steps:
     raise ValueError(
       f'{key}.schedule={texts.schedule!r} reaches its target at step {end}, but'

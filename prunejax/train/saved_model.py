@@ -101,8 +101,8 @@ def _checkpoint(config, folder):
   if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
   resolved = recipe.resolve(config)
-  tx = optimizer.make(resolved)
   source, data = program.read_inputs(resolved)
+  tx = optimizer.make(resolved, source.pruned)
   functions = program.build(resolved, source, data, tx)
   abstract = program.abstract_state(resolved, functions, tx)
   shardings = sharding.shard(abstract, sharding.make_mesh(), ())
@@ -111,7 +111,7 @@ def _checkpoint(config, folder):
   manager.close()
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
-  masks = prunejax.get_masks(state['opt_state'], state['params'])
+  masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   params, step = functions.view(state['params'], masks), int(state['step'])
   return Saved(
     params,

@@ -47,7 +47,7 @@ def make_train_step(
   def train_step(state, batch):
     params, opt_state, step = state['params'], state['opt_state'], state['step']
     rng = jax.random.fold_in(jax.random.wrap_key_data(state['rng']), step)
-    masks = prunejax.get_masks(opt_state, params)
+    masks = prunejax.get_masks(opt_state, params, unpruned=True)
     gradient = jax.value_and_grad(lambda p, b, r: loss_fn(view(p, masks), b, r), has_aux=True)
 
     def micro(total, piece):

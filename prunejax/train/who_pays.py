@@ -7,20 +7,19 @@ import jax
 import prunejax
 from prunejax import files
 from prunejax.pruning.who_pays import format_report, to_dict
-from prunejax.train import distributed
+from prunejax.train import distributed, optimizer
 
 
-def report(recipe, program, params, batch, folder) -> str:
-  """Returns the tables of all pruning groups and writes each to `folder`/who_pays_<group>.json.
+def report(run, program, params, batch) -> str:
+  """Returns the tables of all pruning groups; writes each to who_pays_<group>.json of the run.
 
   Args:
-    recipe: a `recipe.Recipe`.
+    run: a `loop.Run`.
     program: its `program.Program`.
     params: the weights of step 0.
     batch: the first batch, on the devices; criteria may look at it.
-    folder: the work directory.
   """
-  texts = []
+  recipe, texts = run.recipe, []
   rng = jax.random.key(recipe.seed)
   gradient = lambda: program.gradient(params, batch, rng)
   observed = lambda: program.observe(lambda p: p, batch, rng)
@@ -33,14 +32,15 @@ def report(recipe, program, params, batch, folder) -> str:
         f' {", ".join(needs)}'
       )
       continue
-    rows = group_rows(group, params, recipe.steps, gradient, observed)
+    start = optimizer.start_of(recipe, group, run.source.pruned)
+    rows = group_rows(group, params, recipe.steps, gradient, observed, **start)
     texts.append(format_report(rows))
     if distributed.first():
-      files.write(folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
+      files.write(run.folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
   return '\n'.join(texts)
 
 
-def group_rows(group, params, step, gradient, observed=dict):
+def group_rows(group, params, step, gradient, observed=dict, **start):
   """Rows of `prunejax.who_pays` for what the schedule of a group asks at `step`.
 
   Args:
@@ -49,6 +49,7 @@ def group_rows(group, params, step, gradient, observed=dict):
     step: a step number.
     gradient: () -> gradient, called only if the criterion needs more than the weights.
     observed: () -> the other extra arguments of an update, called likewise.
+    **start: what is pruned already, see `optimizer.start_of`.
 
   Raises:
     ValueError: the criterion does not fit the leaves.
@@ -56,5 +57,5 @@ def group_rows(group, params, step, gradient, observed=dict):
   criterion, asked = group.criterion(), float(group.schedule()(step))
   parts = (params, criterion, asked, group.allocation(), group.structure(), group.where)
   if not criterion.needs:
-    return prunejax.who_pays(*parts)
-  return prunejax.who_pays(*parts, grad=gradient(), **observed())
+    return prunejax.who_pays(*parts, **start)
+  return prunejax.who_pays(*parts, grad=gradient(), **start, **observed())

@@ -16,6 +16,11 @@ except ImportError:  # no advisory locks on this system
 # What may change when a run is started again: where it computes, what it prints, when it saves. The
 # batches, the schedule and the masks stay the same; another mesh adds in another order.
 FREE = ('mesh.', 'log.', 'checkpoint.', 'data.cache')
+# How an error calls what a run reads; the other names are keys of the config.
+READS = {
+  'text': 'its text or labelled files (data.corpus, data.task)',
+  'vocabulary': 'its vocabulary',
+}
 
 
 def owned(folder, config: dict):
@@ -53,8 +58,34 @@ def owned(folder, config: dict):
   return folder
 
 
-def claim(folder, config: dict):
+def same_reads(folder, reads: dict):
+  """Checks that a run goes on with the content that it began with. Writes nothing.
+
+  Args:
+    folder: the work directory.
+    reads: {name: digest} of what the run reads, `inputs.reads` and the like.
+
+  Raises:
+    ValueError: what the folder was begun with differs.
+  """
+  path = files.path(folder) / 'reads.json'
+  before = files.read_json(path) if files.exists(path) else {}
+  if changed := sorted(name for name in reads if before.get(name, reads[name]) != reads[name]):
+    words = ', '.join(READS.get(name, name) for name in changed)
+    raise ValueError(
+      f'the work directory {str(folder)!r} was begun with other content of {words}: the files, or'
+      ' the libraries that pydoc comes from, have changed; nothing was written: take another'
+      ' --workdir, or bring back what was there'
+    )
+
+
+def claim(folder, config: dict, reads: dict | None = None):
   """Makes a folder this config's, and returns it as a path.
+
+  Args:
+    folder: the work directory.
+    config: a plain dict, `configs.identity`.
+    reads: as in `same_reads`.
 
   Raises:
     ValueError: the folder is another's.
@@ -66,6 +97,8 @@ def claim(folder, config: dict):
       folder / 'config.json', json.dumps(_plain(config), indent=1, sort_keys=True)
     ):
       owned(folder, config)
+    if reads and not files.create(folder / 'reads.json', json.dumps(reads, indent=1)):
+      same_reads(folder, reads)
   except OSError as error:
     raise OSError(
       f'cannot write to the work directory {str(folder)!r}: {error.strerror or error}'

@@ -43,6 +43,7 @@ def test_train_end_to_end(trained, capsys):
   assert tiny_runs.same_weights(trained, want.folder)
   assert {p.name for p in trained.iterdir()} == {
     'config.json',
+    'reads.json',
     'result.json',
     'metrics.jsonl',
     'model',
@@ -141,6 +142,10 @@ def sweep():
     json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()
   ]
   assert [row['config']['optimizer.learning_rate'] for row in rows] == [0.01, 0.02]
+  tiny_runs.write_text(tmp_path / 'other' / 'text', seed=1)
+  assert command.main([*argv, f'--config.data.root={tmp_path}/other']) == 2
+  [line] = capsys.readouterr().err.splitlines()
+  assert '2 cells that read other content of data.corpus=text' in line and '--workdir' in line
 
 
 def test_as_a_process_an_error_is_one_line_on_stderr(tmp_path):

@@ -33,9 +33,11 @@ def test_sparsity_of_masks_and_of_params_counts_exactly():
   found = masks.sparsity(MASKS)
   assert found == {'total': 0.5, 'leaves': {'a': 0.5, 'b/0': 0.5}, 'removed': 3, 'weights': 6}
   assert masks.sparsity(masks.apply(PARAMS, MASKS)) == found
-  assert (
-    masks.sparsity(MASKS, 'b/.*')['removed'] == 1 and masks.sparsity(MASKS, 'none')['total'] == 0.0
-  )
+  assert masks.sparsity(MASKS, 'b/.*')['removed'] == 1
+  for where in ('none', 'b', lambda name, leaf: False):
+    with pytest.raises(ValueError, match=r"matches no mask.*whole path such as 'a', 'b/0'"):
+      masks.sparsity(MASKS, where)
+  assert masks.sparsity({})['total'] == 0.0
   assert type(found['removed']) is int and json.dumps(found)
 
 

@@ -144,3 +144,59 @@ def test_a_partial_of_a_predicate_keeps_its_last_step():
 
 def test_schedules_may_be_jitted():
   assert jax.jit(RAMP)(12) == np.float32(0.9) and jax.jit(prunejax.every(4, begin=3))(7)
+
+
+def sparsities_after(tx, params, state, steps):
+  """The sparsity after each of some steps that go on from a state."""
+  update, after = jax.jit(tx.update), []
+  for _ in range(steps):
+    updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+    params = optax.apply_updates(params, updates)
+    after.append(prunejax.masks.sparsity(prunejax.get_masks(state, params))['total'])
+  return after, params, state
+
+
+def chain_of(schedule, when=None):
+  when = prunejax.every(1) if when is None else when
+  link = prunejax.prune_transform(prunejax.magnitude(), schedule, when)
+  return optax.chain(optax.sgd(1e-3), link)
+
+
+HUNDRED = {'w': jnp.arange(1.0, 101.0)}
+
+
+@pytest.mark.parametrize('ramp', [prunejax.cubic, prunejax.linear])
+def test_a_ramp_is_at_its_initial_sparsity_before_it_begins(ramp):
+  tx = chain_of(ramp(0.9, begin=4, end=8, initial=0.5))
+  after, *_ = sparsities_after(tx, HUNDRED, tx.init(HUNDRED), 10)
+  assert after[:5] == [0.5] * 5 and np.all(np.diff(after) >= 0) and after[8:] == [0.9, 0.9]
+
+
+RISING = {
+  'begin ahead': lambda: prunejax.cubic(0.9, begin=8, end=12),
+  'begin ahead, initial': lambda: prunejax.linear(0.9, begin=8, end=12, initial=0.25),
+  'in the middle': lambda: prunejax.linear(0.9, end=12),
+  'one shot': lambda: prunejax.one_shot(0.9, at=12),
+  'staircase': lambda: prunejax.staircase(0.1, 0.9, steps=2, jumps=4, begin=4),
+  'iterative': lambda: prunejax.iterative(0.9, rounds=5, steps=2, begin=4),
+}
+
+
+@pytest.mark.parametrize('name', RISING)
+def test_masks_never_fall_back_in_a_schedule_that_only_rises(name):
+  """A state that is half pruned goes on under another schedule, which asks for less at first."""
+  first = chain_of(prunejax.constant(0.5))
+  _, params, state = sparsities_after(first, HUNDRED, first.init(HUNDRED), 3)
+  after, *_ = sparsities_after(chain_of(RISING[name]()), params, state, 12)
+  assert after[0] == 0.5 and np.all(np.diff(after) >= 0) and after[-1] == 0.9
+
+
+def test_masks_fall_where_the_schedule_falls_or_is_not_known_to_rise():
+  first = chain_of(prunejax.constant(0.5))
+  _, params, state = sparsities_after(first, HUNDRED, first.init(HUNDRED), 2)
+  cycle = schedules.cycle(0.75, steps=2, begin=0, end=8)
+  for schedule in (cycle, lambda step: jnp.where(step < 4, 0.0, 0.75)):
+    after, *_ = sparsities_after(chain_of(schedule), params, state, 2)
+    assert after == [0.0, 0.0]
+  assert not any(s.rises for s in (cycle, schedules.as_schedule(lambda step: 0.5)))
+  assert not prunejax.constant(jnp.float32(0.5)).rises, 'a number of run time may change'

@@ -29,10 +29,14 @@ def test_masks_of_a_state_without_types_are_refused(lost):
     prunejax.get_masks(lost(state), params)
 
 
-def test_a_state_without_a_pruning_link_says_that_nothing_is_pruned():
+def test_a_state_without_a_pruning_link_is_refused_unless_the_run_does_not_prune():
   params = make_params()
   for tx in (optax.sgd(0.1), optax.adam(0.1), optax.apply_if_finite(optax.adam(0.1), 3)):
-    assert all(mask.all() for mask in jax.tree.leaves(prunejax.get_masks(tx.init(params), params)))
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r'no state of a pruning link.*unpruned=True'):
+      prunejax.get_masks(state, params)
+    masks = prunejax.get_masks(state, params, unpruned=True)
+    assert all(mask.all() for mask in jax.tree.leaves(masks))
 
 
 OTHERS = {

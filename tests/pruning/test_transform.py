@@ -166,7 +166,7 @@ def test_without_sparsity_or_without_a_link_nothing_changes():
   updates, state = jax.jit(link.update)(grads_of(params, 0), link.init(params), params)
   jax.tree.map(np.testing.assert_array_equal, updates, grads_of(params, 0))
   for opt_state in (state, optax.adam(0.1).init(params)):
-    kept = prunejax.get_masks(opt_state, params)
+    kept = prunejax.get_masks(opt_state, params, unpruned=True)
     assert jax.tree.map(lambda m: (m.shape, m.dtype), kept) == jax.tree.map(
       lambda p: (p.shape, jnp.dtype(bool)), params
     )

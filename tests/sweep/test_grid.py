@@ -6,6 +6,8 @@ import shutil
 import pytest
 import tiny_runs
 
+from prunejax.data import wordpiece
+from prunejax.models.hf import folder as hf_folder
 from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid, population
 from prunejax.train import configs, loop
@@ -337,3 +339,81 @@ def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):
     ):
       grid.claim(tmp_path / name, mine)
     assert not (tmp_path / name / 'grid.json').exists()
+
+
+def family(tmp_path):
+  """Two cells, the child of each, and a function that runs them all in `tmp_path`."""
+  parents = [grid.Cell({**LABELS, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
+  children = [
+    grid.Cell(
+      {**LABELS, 'arm': 'again', 'seed': cell.labels['seed']},
+      tiny_runs.config(init=f'cell:{grid.key(cell)}', seed=7 + cell.labels['seed'], steps=8),
+      grid.key(cell),
+    )
+    for cell in parents
+  ]
+
+  def run(cells):
+    how = {'compiled': tiny_runs.COMPILED, 'one_by_one': True, 'say': lambda line: None}
+    return grid.run(cells, tmp_path, experiment='x', preset='y', **how)
+
+  run(parents)
+  return parents, children, run
+
+
+def swap(a, b):
+  for name in ('model.safetensors', 'checksums.json'):
+    first, second = (a / name).read_bytes(), (b / name).read_bytes()
+    (a / name).write_bytes(second)
+    (b / name).write_bytes(first)
+
+
+def flip(folder):
+  path = folder / 'model.safetensors'
+  content = bytearray(path.read_bytes())
+  content[-5] ^= 4
+  path.write_bytes(content)
+
+
+def test_a_parent_that_is_damaged_or_exchanged_is_refused_by_name(tmp_path):
+  parents, children, run = family(tmp_path)
+  models = [tmp_path / 'cells' / grid.key(cell) / 'model' for cell in parents]
+  swap(*models)
+  with pytest.raises(ValueError, match=f'is not the model of cell {grid.key(parents[0])}'):
+    run([*parents, *children])
+  swap(*models)
+  flip(models[1])
+  with pytest.raises(ValueError, match=f'{grid.key(parents[1])} cannot be read: .*not the file'):
+    run([*parents, *children])
+  assert not [cell for cell in children if (tmp_path / 'cells' / grid.key(cell)).exists()]
+  shutil.rmtree(models[1])  # as the message says: the cell runs again
+  rows = run([*parents, *children])
+  assert [row['models']['model'] for row in rows[:2]] == [hf_folder.digest(m) for m in models]
+  flip(models[0])  # nothing is left that reads it
+  assert json.loads(json.dumps(rows)) == run([*parents, *children])
+
+
+def test_a_teacher_that_is_exchanged_is_refused_by_name(tmp_path):
+  parents, _, run = family(tmp_path)
+  name = f'cell:{grid.key(parents[0])}'
+  student = grid.Cell(
+    {**LABELS, 'arm': 'taught'}, tiny_runs.config(distill__teacher=name, seed=5, steps=8)
+  )
+  swap(*(tmp_path / 'cells' / grid.key(cell) / 'model' for cell in parents))
+  with pytest.raises(ValueError, match=f'is not the model of cell {grid.key(parents[0])}'):
+    run([*parents, student])
+
+
+def test_a_row_says_the_sizes_and_the_vocabulary_of_the_model_that_was_trained(tmp_path):
+  parents, children, run = family(tmp_path)
+  config = children[0].config
+  config.model.hidden_size = 768  # of a fresh model, which this is not
+  child = grid.Cell(LABELS, config, grid.key(parents[0]))
+  parent, row = run([parents[0], child])
+  sizes = {k: v for k, v in row['config'].items() if k.startswith('model.')}
+  assert sizes == {k: v for k, v in parent['config'].items() if k.startswith('model.')}
+  assert sizes['model.hidden_size'] == 16 and row['cell'] == grid.key(child)
+  folder = tmp_path / 'cells' / grid.key(parents[0]) / 'model'
+  words = wordpiece.load(folder)
+  assert row['config']['data.vocab_size'] == words.get_vocab_size() > 50
+  assert row['vocabulary'] == parent['vocabulary'] == wordpiece.fingerprint(words)

@@ -8,7 +8,7 @@ from experiments.gordon2020 import presets
 from experiments.gordon2020 import study as gordon
 from prunejax import __main__ as command
 from prunejax.report import ledger
-from prunejax.sweep import grid
+from prunejax.sweep import grid, identity
 
 ARMS = {'dense', 'pruned', 'deleted', 'after', 'random'}
 EXTRA = {'permuted', 'unmasked', 'after epochs'}
@@ -207,7 +207,7 @@ def finished(tmp_path_factory):
 def test_it_went_on_where_it_was(finished):
   folder, before = finished
   rows = [row for row in ledger.read(folder / 'ledger.jsonl') if row['stage'] != 'probe']
-  cells = gordon.cells('smoke', {})
+  cells = gordon.cells('smoke', {**identity.CONTENT, **identity.PACKAGED})
   assert {row['cell'] for row in rows} == {grid.key(cell) for cell in cells} and len(rows) == len(
     cells
   )

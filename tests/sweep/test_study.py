@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from prunejax.report import drawing, ledger, tables, verdicts
 from prunejax.sweep import study
@@ -203,9 +204,17 @@ def test_a_parent_is_made_once_and_made_again_when_its_file_is_damaged(tmp_path)
   for _ in range(2):
     np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
   assert len(made) == 1
-  next((tmp_path / 'parents').iterdir()).write_bytes(b'nothing')
-  np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
-  assert len(made) == 2
+  [path] = (tmp_path / 'parents').iterdir()
+  whole = path.read_bytes()
+  other = study.kept(tmp_path, {'a': 2}, lambda: {'w': np.ones(3)})
+  [theirs] = set((tmp_path / 'parents').iterdir()) - {path}
+  flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+  unmarked = safetensors.numpy.save(other)  # as 0.1 wrote it
+  for content in (b'nothing', flipped, whole[:-8], theirs.read_bytes(), unmarked):
+    path.write_bytes(content)
+    made.clear()
+    np.testing.assert_array_equal(study.kept(tmp_path, {'a': 1}, make)['w'], np.arange(3.0))
+    assert made == [1] and path.read_bytes() == whole
 
 
 def test_the_quantities_of_a_grid_are_computed_once_and_passed_on(tmp_path):

@@ -18,7 +18,7 @@ from experiments.gordon2020.analysis import probes
 from prunejax import __main__ as command
 from prunejax.data import corpus, wordpiece
 from prunejax.report import ledger
-from prunejax.sweep import dependencies, grid, study, workers
+from prunejax.sweep import dependencies, grid, identity, study, workers
 from prunejax.train import inputs
 
 
@@ -218,7 +218,7 @@ def test_workers_that_start_together_share_one_cache(tmp_path, monkeypatch):
 
 
 def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
-  plan = gordon.cells('smoke', {})
+  plan = gordon.cells('smoke', {**identity.CONTENT, **identity.PACKAGED})
   ran, lines = [], []
 
   def runs(cells, folder, **_):

@@ -187,13 +187,21 @@ def test_the_config_lies_beside_the_state_as_plain_json(folder):
   assert json.loads(path.read_text()) == {'seed': 0}
 
 
-def test_a_state_of_version_01_is_read(tmp_path):
-  """Links had one field more. The state comes back as links make it now, bit for bit."""
+EARLIER = {
+  '0.1': checkpoint._as_01,
+  'before prune_sparsity': lambda tree: checkpoint._as_early(tree, checkpoint._EarlyPruneState),
+}
+
+
+@pytest.mark.parametrize('version', EARLIER)
+def test_a_state_of_an_earlier_version_is_read(version, tmp_path):
+  """Links had other fields. The state comes back as links make it now, bit for bit."""
   tx = prunejax.prune_transform(prunejax.movement(), prunejax.cubic(0.5, end=4))
   params = {'w': jnp.arange(12.0).reshape(3, 4)}
   now = {'params': params, 'opt_state': (tx.init(params), optax.EmptyState()), 'step': jnp.int32(3)}
-  saved = checkpoint._as_01(now)
-  assert 'prune_allocation' in saved['opt_state'][0]._fields
+  saved = EARLIER[version](now)
+  assert 'prune_sparsity' not in saved['opt_state'][0]._fields
+  assert ('prune_allocation' in saved['opt_state'][0]._fields) == (version == '0.1')
   writer = checkpoint.manager(tmp_path / 'checkpoints')
   checkpoint.save(writer, saved, {})
   writer.wait_until_finished()

@@ -232,6 +232,21 @@ def test_a_vocabulary_padded_to_a_multiple_trains_and_is_exported(tmp_path):
     source_of(tmp_path / 'padded')
 
 
+def test_a_folder_as_transformers_saves_it_trains_and_is_exported(tmp_path):
+  parent = tiny_runs.finished('pruned').folder / 'model'
+  theirs = shutil.copytree(parent, tmp_path / 'theirs')
+  transformers.AutoTokenizer.from_pretrained(parent).save_pretrained(theirs)
+  (theirs / 'vocab.txt').unlink()
+  assert (theirs / 'tokenizer.json').exists()
+  resolved, source, program, shapes = prepared(theirs)
+  assert wordpiece.fingerprint(source.tokenizer) == wordpiece.fingerprint(wordpiece.load(parent))
+  assert_same_bits(
+    programs.pretrained(resolved, source, program, shapes, pytest.fail), bert_hf.load(parent)[0]
+  )
+  export.export(theirs, tmp_path / 'out', say=lambda line: None)
+  assert (tmp_path / 'out' / 'vocab.txt').read_text() == (parent / 'vocab.txt').read_text()
+
+
 @pytest.mark.parametrize(
   ('architecture', 'gone', 'named'),
   [

@@ -37,6 +37,18 @@ def test_the_encoding_counts_for_a_cell_only_where_it_is_another_one(tmp_path):
   assert grid.key(cells[0]) != grid.key(cells[1])
 
 
+def test_labels_that_change_within_a_process_are_read_again(tmp_path):
+  tiny_runs.write_text(tmp_path / 'text')
+  tiny_runs.write_glue(tmp_path)
+  run = tiny_runs.config(False, data__root=str(tmp_path), data__task='glue/cola')
+  labels = lambda: program.read_inputs(recipe.resolve(run))[1].train(0)['label'].tolist()
+  first, name = labels(), inputs.text_of(run.data)
+  path = tmp_path / 'glue' / 'CoLA' / 'train.tsv'
+  swapped = path.read_text().replace('\t0\t', '\tx\t').replace('\t1\t', '\t0\t')
+  path.write_text(swapped.replace('\tx\t', '\t1\t'))  # of the same size
+  assert inputs.text_of(run.data) != name and labels() == [1 - label for label in first]
+
+
 def test_text_that_changes_within_a_process_is_read_again(tmp_path):
   folder = tiny_runs.write_text(tmp_path / 'text')
   run = config(tmp_path)

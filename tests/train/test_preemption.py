@@ -66,6 +66,43 @@ def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, 
   )
 
 
+def test_an_evaluation_that_is_due_when_the_run_is_told_to_stop_is_made(tmp_path):
+  config = lambda: tiny_runs.config(eval__every=3, checkpoint__every=5)
+  tiny_runs.train(config(), tmp_path / 'whole', say=lambda line: None)
+  with preemption.guard(), pytest.raises(preemption.Preempted):
+    tiny_runs.train(config(), tmp_path / 'cut', say=at_line('train 6/12'))
+  stopped = tiny_runs.rows(tmp_path / 'cut')
+  assert [(row['kind'], row['step']) for row in stopped][-1] == ('train', 6)
+  tiny_runs.train(config(), tmp_path / 'cut', say=lambda line: None)
+  rows = [
+    [{k: v for k, v in row.items() if k != 'steps_per_second'} for row in tiny_runs.rows(folder)]
+    for folder in (tmp_path / 'whole', tmp_path / 'cut')
+  ]
+  assert rows[0] == rows[1] and [row['step'] for row in rows[0] if row['kind'] == 'eval'] == [
+    3,
+    6,
+    9,
+    12,
+  ]
+
+
+def test_an_evaluation_that_a_kill_cut_is_made_when_the_run_goes_on(tmp_path):
+  class Stop(Exception):
+    pass
+
+  def kill():
+    raise Stop
+
+  config = lambda: tiny_runs.config(eval__every=4)
+  with pytest.raises(Stop):  # step 4 is saved and not scored yet
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(loop.evaluate, 'scores', lambda *args: kill())
+      tiny_runs.train(config(), tmp_path, say=lambda line: None)
+  tiny_runs.train(config(), tmp_path, say=lambda line: None)
+  rows = tiny_runs.rows(tmp_path)
+  assert [row['step'] for row in rows if row['kind'] == 'eval'] == [4, 8, 12]
+
+
 def test_outside_the_steps_it_stops_at_once_and_what_was_saved_holds(tmp_path):
   with preemption.guard(), pytest.raises(preemption.Preempted):
     tiny_runs.train(tiny_runs.config(), tmp_path, say=at_line('eval 12/12'))

@@ -180,10 +180,11 @@ def test_a_broken_row_and_a_strange_label_name_file_and_line(
 
 
 def model_copy(folder, **size):
-  """The shared model in a folder of its own, its config.json changed."""
+  """The shared model in a folder as a stranger's, without checksums, its config.json changed."""
   folder.mkdir()
   for path in (tiny_runs.finished('pruned').folder / 'model').iterdir():
     (folder / path.name).write_bytes(path.read_bytes())
+  (folder / 'checksums.json').unlink()
   config = json.loads((folder / 'config.json').read_text())
   (folder / 'config.json').write_text(json.dumps({**config, **size}))
   return folder

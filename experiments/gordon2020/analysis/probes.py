@@ -17,8 +17,8 @@ from prunejax.models import bert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.pruning import paths
 from prunejax.report import ledger
-from prunejax.sweep import grid
-from prunejax.train import console, families, inputs
+from prunejax.sweep import dependencies, grid
+from prunejax.train import configs, console, families, inputs
 
 VERSION = 2  # of the measures; a change measures everything anew
 TOKENS = 25_000  # tokens of held-out text; the paper caps its vectors at 300,000
@@ -84,6 +84,8 @@ def measure(cells, folder, *, experiment, preset, say=console.say):
   there = functools.cache(
     lambda cell: files.exists(folder / 'cells' / cell / 'model' / 'config.json')
   )
+  by_cell = {row['cell']: row for row in rows}
+  check = functools.cache(lambda cell: dependencies.check_model(by_cell[cell], folder))
   configs = {grid.key(cell): cell.config for cell in cells}
   models = Models(folder, configs)
   left = [probe for probe in plan(rows) if probe.cell() not in done]
@@ -95,6 +97,8 @@ def measure(cells, folder, *, experiment, preset, say=console.say):
       continue
     say(f'[{i}/{len(left)}] probe {probe.name}: {probe.describe()}')
     began = time.perf_counter()
+    for cell in probe.parents():
+      check(cell)
     metrics = MEASURES[probe.name](models, **probe.models)
     row = {
       'cell': probe.cell(),
@@ -292,10 +296,11 @@ class Models:
     kind = families.in_folder(self.path(cell))
     data = inputs.pretraining_data(
       kind.words.load(self.path(cell)),
-      c.corpus,
+      configs.text_names(c.corpus, c.task, c.pydoc)[0],
       kind.recipe(c),
       root=c.root or None,
       cache=c.cache or None,
+      encoding=c.encoding,
       seed=0,
       how=kind.examples,
       batch_size=1,

@@ -3,6 +3,9 @@
 No pickle is ever read, so a file from a stranger can be wrong but cannot run code.
 """
 
+import functools
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -18,6 +21,7 @@ import safetensors.numpy
 from prunejax.data import vocabulary
 
 WEIGHTS = 'model.safetensors'
+CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
 SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
@@ -78,9 +82,11 @@ def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[st
 
   Raises:
     CheckpointError: a file that is missing or damaged, that has tensors of another dtype, or
-      numbers that are not finite; shards that do not hold what the index says.
+      numbers that are not finite; shards that do not hold what the index says; a file of the folder
+      is not what `checksums.json` says.
   """
   folder = pathlib.Path(folder)
+  check(folder)
   path, index = folder / WEIGHTS, folder / f'{WEIGHTS}.index.json'
   if path.is_file():
     return _read_file(path, ignore)
@@ -146,6 +152,52 @@ def _read_file(path, ignore):
   return arrays
 
 
+def check(folder: str | os.PathLike) -> None:
+  """Compares the files of a folder with its `checksums.json`, which folders of ours have.
+
+  safetensors has no checksums: it reads a flipped bit as another weight.
+
+  Raises:
+    CheckpointError: a file is missing, damaged or another one.
+  """
+  path = pathlib.Path(folder) / CHECKSUMS
+  if not path.is_file():
+    return
+  try:
+    sums = dict(read_json(path)['sha256'])
+    if any(pathlib.PurePath(name).name != name for name in sums):
+      raise ValueError('a name is no file of this folder')
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise CheckpointError(f'{path} is damaged: {error!r}') from None
+  for name, expected in sums.items():
+    file = path.with_name(name)
+    if not file.is_file():
+      raise CheckpointError(f'{file} is missing: {CHECKSUMS} names it')
+    if _sha256(file) != expected:
+      raise CheckpointError(
+        f'{file} is not the file that was written: its sha256 differs from that in {CHECKSUMS}; '
+        f'take a sound copy, or delete {CHECKSUMS} if the change is meant'
+      )
+
+
+def digest(folder: str | os.PathLike) -> str:
+  """Returns 16 hex digits of `checksums.json`, which identify a model; '' for a folder without."""
+  path = pathlib.Path(folder) / CHECKSUMS
+  return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ''
+
+
+def _sha256(path):
+  status = path.stat()
+  # The time of the last change of a file cannot be set, so what it identifies is the content.
+  return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256_of(path, *status):
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def read_vocab(source: str | os.PathLike | Sequence[str]) -> list[str] | None:
   """Reads the pieces of a vocabulary, added tokens included, in the order of their ids.
 
@@ -183,7 +235,7 @@ def with_added(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def write(
   folder: str | os.PathLike, texts: Mapping[str, str], tensors: Mapping[str, np.ndarray]
 ) -> None:
-  """Writes text files and model.safetensors.
+  """Writes text files, model.safetensors, and checksums.json with the sha256 of each.
 
   A new folder appears complete or not at all. In a folder that exists, each file is replaced as a
   whole, after all files have been written.
@@ -205,11 +257,15 @@ def write(
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     safetensors.numpy.save_file(arrays, staged / WEIGHTS, metadata={'format': 'pt'})
     (staged / WEIGHTS).chmod(0o644)  # safetensors gives no rights to others than the owner
-    for name in [*texts, WEIGHTS]:  # on disk before a ledger says that the run is done
+    names = [*texts, WEIGHTS]
+    sums = {'sha256': {name: _sha256(staged / name) for name in sorted(names)}}
+    (staged / CHECKSUMS).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
+    names.append(CHECKSUMS)
+    for name in names:  # on disk before a ledger says that the run is done
       with open(staged / name, 'rb') as file:
         os.fsync(file.fileno())
     if folder.exists():
-      for name in [*texts, WEIGHTS]:
+      for name in names:
         os.replace(staged / name, folder / name)
     else:
       os.rename(staged, folder)

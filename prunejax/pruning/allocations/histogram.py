@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from prunejax.pruning.allocations.shares import unit_sparsity
 from prunejax.pruning.paths import named_leaves, with_leaves
+from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.types import Allocation, Criterion
 
 
@@ -88,6 +89,7 @@ def _remembering(criterion: Criterion, bins, decay) -> Criterion:
 
   def _scores(ready, params, arguments):
     scores = named_leaves(criterion.score(ready, params, **arguments))
+    refuse_float64(scores)
     return {name: score.astype(jnp.float32) for name, score in scores.items()}
 
   def prepare(state, params, **arguments):

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from prunejax.pruning import counts
 from prunejax.pruning.allocations.shares import unit_sparsity
-from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Allocation
 
 

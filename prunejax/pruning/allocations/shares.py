@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning import counts
 from prunejax.pruning.paths import compiled, first_match
-from prunejax.pruning.selection import counts
+from prunejax.pruning.precision import refuse_half
 from prunejax.pruning.types import Allocation, Units
 
 NUMBER = (int, float, np.number)  # can be checked; a jax array may be traced
@@ -33,10 +34,12 @@ def by_class(table, *, relative: bool = False) -> Allocation:
 
   Raises:
     ValueError: a number is out of range. When the link is initialised: a leaf that no regex
-      matches, a regex that matches no leaf, or a sparsity above what the structure can remove.
+      matches, a regex that matches no leaf, or a sparsity above what the structure can remove. A
+      number that is known only at run time spoils its leaves then, see `prune_transform`.
   """
   rows = [(compiled(pattern, 'by_class table'), value) for pattern, value in dict(table).items()]
   for pattern, value in rows:
+    refuse_half('by_class', f'the number of {pattern.pattern!r}', value)
     if isinstance(value, NUMBER) and not (value >= 0 and (relative or value < 1)):
       accepted = 'a factor of at least 0' if relative else 'a sparsity in [0, 1)'
       raise ValueError(f'by_class: {pattern.pattern!r} has {value!r}; {accepted} is needed')
@@ -58,7 +61,13 @@ def by_class(table, *, relative: bool = False) -> Allocation:
       share * sparsity if relative else jnp.where(sparsity > 0, share, 0) for share in shares
     ]
     sparsities = {name: shares[row] for name, row in zip(units.scores, classes, strict=True)}
-    return _by_sparsity(units, sparsities)
+    kept = _by_sparsity(units, sparsities)
+    for name, row in zip(units.scores, classes, strict=True):
+      if not isinstance(rows[row][1], NUMBER):
+        most = jnp.inf if relative else units.cost + 1e-6  # A product is cut at 1.
+        in_range = (shares[row] >= 0) & (shares[row] <= most)
+        kept[name,] = jnp.where(in_range, kept[name,], -1)
+    return kept
 
   return Allocation(allocate)
 

@@ -5,11 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from prunejax.pruning import selection
+from prunejax.pruning import counts, selection
 from prunejax.pruning.allocations.shares import NUMBER, class_rows, total_units, unit_sparsity
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import compiled
-from prunejax.pruning.selection import counts
+from prunejax.pruning.precision import refuse_half
 from prunejax.pruning.types import Allocation
 
 
@@ -117,6 +117,7 @@ def above(cut, *, relative: bool = False) -> Allocation:
   table = dict(cut) if isinstance(cut, (dict, list, tuple)) else {'.*': cut}
   cuts = [(compiled(pattern, 'above cut'), value) for pattern, value in table.items()]
   for pattern, value in cuts:
+    refuse_half('above', f'the cut-off of {pattern.pattern!r}', value)
     if isinstance(value, str) or (isinstance(value, NUMBER) and value != value):
       raise ValueError(f'above: {pattern.pattern!r} has {value!r}; a number is needed')
 
@@ -130,9 +131,11 @@ def above(cut, *, relative: bool = False) -> Allocation:
       level = jnp.asarray(cuts[row][1], jnp.float32) * (sparsity if relative else 1)
       stays = (score.astype(jnp.float32) > level) | (sparsity <= 0)
       kept[name,] = _count(stays, name in units.stacked)
+      if not isinstance(cuts[row][1], NUMBER):
+        kept[name,] = jnp.where(jnp.isnan(level), -1, kept[name,])
     return kept
 
-  return Allocation(allocate)
+  return Allocation(allocate, reads_sparsity=not relative)
 
 
 def _count(flags, layered: bool) -> jax.Array:
@@ -175,12 +178,13 @@ def _class_deviations(scores, rows, layered) -> dict:
 
 
 def _power(score, scale):
-  score = score.astype(jnp.float32) / scale
+  score = jnp.where(score == -jnp.inf, 0, score.astype(jnp.float32)) / scale
   return jnp.sum(counts.block_sum(score * score, score.shape))
 
 
 def _largest(score):
-  return jnp.max(jnp.abs(score.astype(jnp.float32)), initial=0)
+  # -inf marks a unit that was pruned before the link started: it adds nothing.
+  return jnp.max(jnp.where(score == -jnp.inf, 0, jnp.abs(score.astype(jnp.float32))), initial=0)
 
 
 def _power_of_two(x):

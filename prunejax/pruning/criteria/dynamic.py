@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import placement
+from prunejax.pruning import counts, placement
 from prunejax.pruning.criteria.weights import magnitude, random, stateless, uniform_draw
 from prunejax.pruning.paths import named_leaves, with_leaves
-from prunejax.pruning.selection import counts, plain, select
+from prunejax.pruning.precision import refuse_float64
+from prunejax.pruning.selection import plain, select
 from prunejax.pruning.types import Criterion
 
 _INFINITY = np.uint32(0x7F800000)  # its bits
@@ -120,6 +121,8 @@ def regrow(
     if masks is None:
       return scores_of(2)
     stay, come, start, kept = map(named_leaves, (scores_of(0), scores_of(1), scores_of(2), masks))
+    for scores in (stay, come, start):
+      refuse_float64(scores)
     rank = lambda *trees: _Ranked(_ranked(*trees, stacked))
     ranked = placement.automatic(rank, stay, stay, come, start, kept, share(step))
     return with_leaves(params, ranked.scores)
@@ -131,6 +134,7 @@ def regrow(
     needs=frozenset().union(*(part.needs for part in parts)),
     single_weights=True,
     dense_gradient=grow.dense_gradient,
+    revives=True,
   )
 
 

@@ -5,7 +5,7 @@ factors store as many numbers as the pruned kernel has non-zeros. Like a pruning
 the last of its chain and acts by its update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import schedules
+from prunejax.pruning import counts, placement, schedules
 from prunejax.pruning.paths import is_hole, named_leaves, select
-from prunejax.pruning.selection import counts
 
 EVERY_STEP = schedules.every(1)
 
@@ -73,21 +72,24 @@ def low_rank(
   when: schedules.When | Callable = EVERY_STEP,
   *,
   where='.*',
+  undivided: str | Sequence[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a last link that holds kernels at the rank `rank_for(shape, schedule(step))`.
 
   When ranks move, w + update becomes its truncated singular value decomposition. At other steps it
   is brought back to its rank by one step of block power iteration from the last basis (Halko et
   al., 2011, without the random start): two thin QR decompositions. Ranks are data, so one program
-  serves any sparsity.
+  serves any sparsity. A sparsity outside [0, 1] makes the updates NaN.
 
   Args:
     schedule: as in `prune_transform`.
     when: as in `prune_transform`.
     where: as in `prune_transform`.
+    undivided: as in `prune_transform`.
 
   Raises:
-    ValueError: `when` ends before the schedule does; from `init`, a leaf is not 2-D.
+    ValueError: `when` ends before the schedule does; from `init`, a leaf is not 2-D; from `update`,
+      leaves may be divided, see `undivided`.
   """
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   ranks_move = schedules.moves('low_rank', schedule, when)
@@ -104,19 +106,23 @@ def low_rank(
       raise ValueError(
         'low_rank: tx.update needs params, as in tx.update(grads, opt_state, params)'
       )
+    placement.check_undivided(params, undivided, 'low_rank')
     step, treedef = state.lowrank_count, jax.tree.structure(params)
-    due = ranks_move(step)
+    due, sparsity = ranks_move(step), schedule(step)
+    # A sparsity that is wrong at run time must not make kernels 0 unseen.
+    is_wrong = due & ~((sparsity >= 0) & (sparsity <= 1))
     updates = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
     ranks, basis = {}, {}
     for name, w in _chosen(params, where).items():
       dtype = jnp.promote_types(w.dtype, updates[name].dtype)
       target = w.astype(jnp.float32) + updates[name].astype(jnp.float32)
       before = state.lowrank_ranks[name][0]
-      asked = jnp.where(due, jnp.minimum(rank_for(w.shape, schedule(step)), before), before)
+      asked = jnp.where(due, jnp.minimum(rank_for(w.shape, sparsity), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
       now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
       change = (now - w.astype(jnp.float32)).astype(dtype)
-      updates[name] = jnp.where(act == 0, updates[name].astype(dtype), change)
+      landed = jnp.where(act == 0, updates[name].astype(dtype), change)
+      updates[name] = jnp.where(is_wrong, jnp.asarray(jnp.nan, dtype), landed)
       ranks[name] = asked[None]
     state = LowRankState(optax.safe_increment(step), ranks, basis)
     return treedef.unflatten(updates.values()), state

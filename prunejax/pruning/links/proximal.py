@@ -13,6 +13,7 @@ import optax
 
 from prunejax.pruning.allocations.shares import NUMBER
 from prunejax.pruning.paths import is_hole, select
+from prunejax.pruning.precision import refuse_half
 
 
 class ProximalState(NamedTuple):
@@ -193,6 +194,8 @@ def _until(end, step, value):
 
 
 def _check(name, strength, end):
+  for key, value in (('strength', strength), ('end', end)):
+    refuse_half(name, key, value)
   if isinstance(strength, NUMBER) and not 0 <= strength < float('inf'):
     raise ValueError(f'{name}: strength={strength} must be finite and non-negative')
   if isinstance(end, int) and end < 1:

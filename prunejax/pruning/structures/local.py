@@ -4,9 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning import counts
 from prunejax.pruning.leaf_kinds import map_kinds
-from prunejax.pruning.selection import counts, order_key
+from prunejax.pruning.selection import order_key
 from prunejax.pruning.types import Structure
+
+# The score, in a group of n:m, of a weight that was pruned before the link started: it is the first
+# to be removed, and that costs nothing.
+PRUNED_BEFORE = np.finfo(np.float32).min
 
 
 def unstructured() -> Structure:
@@ -51,7 +56,8 @@ def n_m(n: int, m: int) -> Structure:
     return (beaten_by >= n).reshape(score.shape)
 
   def loss(score):
-    lowest = jnp.where(dropped(score), score.astype(jnp.float32), -0.0)
+    costs = dropped(score) & (score.astype(jnp.float32) != PRUNED_BEFORE)
+    lowest = jnp.where(costs, score.astype(jnp.float32), -0.0)
     return _block_mean(lowest, (1,) * (score.ndim - 2) + (m, 1), m - n)
 
   def opened(kept, score):

@@ -124,9 +124,9 @@ def test_written_files_replace_their_namesakes_only(folder):
   weights = {'w': np.arange(6, dtype='f').reshape(2, 3).T}
   hf_folder.write(folder, {'config.json': '{"é": 1}'}, weights)
   after = contents(folder)
-  changed = {'config.json', 'model.safetensors'}
+  changed = {'config.json', 'model.safetensors', 'checksums.json'}
   assert {name for name in after if after[name] != before.get(name)} == changed
-  assert after.keys() == before.keys()
+  assert after.keys() == before.keys() | {'checksums.json'}
   assert hf_folder.read_config(folder) == {'é': 1}
   np.testing.assert_array_equal(hf_folder.read_tensors(folder)['w'], weights['w'])
   assert [path.name for path in folder.parent.iterdir()] == ['bert']
@@ -154,6 +154,69 @@ def test_a_directory_under_a_file_is_refused(tmp_path):
   for target in (tmp_path / 'file', tmp_path / 'file' / 'out'):
     assert 'cannot be written' in refusal(hf_folder.write, target, {}, {'w': np.ones(2, 'f')})
   assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def written(tmp_path):
+  out = tmp_path / 'ours'
+  hf_folder.write(
+    out, {'config.json': '{}', 'vocab.txt': 'a\n'}, {'w': np.arange(64, dtype=np.float32)}
+  )
+  return out
+
+
+def test_any_changed_byte_of_a_folder_of_ours_is_seen(tmp_path):
+  out = written(tmp_path)
+  np.testing.assert_array_equal(hf_folder.read_tensors(out)['w'], np.arange(64.0, dtype=np.float32))
+  files = contents(out)
+  assert set(files) == {'config.json', 'vocab.txt', 'model.safetensors', 'checksums.json'}
+  for name, whole in files.items():
+    for at in range(0, len(whole), max(1, len(whole) // 40)):
+      (out / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+      try:
+        hf_folder.check(out)
+        # Other white space in checksums.json changes no sum, but is another digest.
+        assert name == 'checksums.json' and whole[at] in b' \n', (name, at)
+      except hf_folder.CheckpointError as error:
+        assert 'checksums.json' in str(error)
+    (out / name).write_bytes(whole)
+  hf_folder.check(out)
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'words'),
+  [
+    (lambda d: (d / 'vocab.txt').unlink(), 'vocab.txt is missing: checksums.json names it'),
+    (lambda d: (d / 'vocab.txt').write_text('b\n'), 'vocab.txt is not the file that was written'),
+    (lambda d: (d / 'checksums.json').write_text('[]'), 'checksums.json is damaged'),
+    (lambda d: (d / 'checksums.json').write_text('{"sha256": 3}'), 'checksums.json is damaged'),
+    (
+      lambda d: (d / 'checksums.json').write_text('{"sha256": {"../a": "0"}}'),
+      'checksums.json is damaged',
+    ),
+  ],
+)
+def test_a_folder_that_its_checksums_do_not_fit_is_refused_by_name(spoil, words, tmp_path):
+  out = written(tmp_path)
+  spoil(out)
+  with pytest.raises(hf_folder.CheckpointError, match=words):
+    hf_folder.read_tensors(out)
+  (out / 'checksums.json').unlink()
+  hf_folder.read_tensors(out)  # a folder of others has no checksums
+
+
+def test_a_folder_that_is_written_again_has_its_new_checksums(tmp_path):
+  out = written(tmp_path)
+  before = hf_folder.digest(out)
+  hf_folder.write(out, {'config.json': '{}', 'vocab.txt': 'a\n'}, {'w': np.ones(64, np.float32)})
+  hf_folder.check(out)
+  assert hf_folder.digest(out) != before and hf_folder.digest(REFERENCE) == ''
+
+
+def test_the_packaged_model_has_checksums():
+  nano = pathlib.Path(hf_folder.__file__).parents[1] / 'nano'
+  sums = json.loads((nano / 'checksums.json').read_text())['sha256']
+  assert {'config.json', 'model.safetensors', 'vocab.txt', 'tokenizer_config.json'} == set(sums)
+  hf_folder.check(nano)
 
 
 # ---- shards
