@@ -10,6 +10,7 @@ from jax.extend import core as jax_core
 
 from prunejax.pruning import placement, selection
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.counts import Wide
 from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
@@ -209,7 +210,7 @@ def _pooled_below(scores, before, structure, stacked) -> tuple[dict, Units]:
 
 
 def _not_negative(counts: dict) -> dict:
-  is_wide = lambda count: isinstance(count, counts.Wide)
+  is_wide = lambda count: isinstance(count, Wide)
   return {
     names: count if is_wide(count) else jnp.maximum(count, 0) for names, count in counts.items()
   }
@@ -219,7 +220,7 @@ def _invalid(counts: dict, names) -> dict:
   """{name: bool scalar, True if the allocation gave a count below 0}."""
   flags = dict.fromkeys(names, jnp.zeros((), bool))
   for group, count in counts.items():
-    if not isinstance(count, counts.Wide):
+    if not isinstance(count, Wide):
       flags |= dict.fromkeys(group, jnp.any(count < 0))
   return flags
 
