@@ -273,7 +273,7 @@ def finetuning_data(
   )
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
-    rows = _encoded(words, name, split, seq_len, root, cache)
+    rows = _encoded(words, name, split, seq_len, root, cache, key)
     others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
   if examples:
     train = finetuning.subset(train, examples, seed)
