@@ -39,6 +39,8 @@ def get_config(arg=''):
   # export.
   c.init = ''  # source of weights, size and vocabulary; '' for a fresh model
   c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
+  # Weights, moments, masks and step of a finished run; `steps` counts its steps, too.
+  c.continue_from = ''  # work directory of a run to train for more steps; '' for none
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model
   c.keep_latent = False  # with zero_pruned=False: save the unmasked weights too, workdir/latent
   c.view = 'plain'  # weights that the model sees: plain, apply (masked), straight_through

@@ -25,7 +25,7 @@ def load(paper: str) -> ModuleType:
   known = sorted(path.parent.name for path in FOLDER.glob('*/study.py'))
   if not known:
     raise ValueError(
-      f'no experiment {paper!r}: the installed package has no experiments/; run the command in a'
+      f'no experiment {paper!r}: the installed package has no experiments/, which need a'
       ' checkout of the repository'
     )
   if paper not in known:

@@ -111,7 +111,9 @@ def groups(
     begun = {k: name for name, plan in under_way(folder).items() for k in plan['members']}
     by_program = {}
     for k in ready:
-      alone = dependencies.failed(left[k], done) or left[k].config.population.members == 1
+      config = left[k].config
+      alone = dependencies.failed(left[k], done) or config.population.members == 1
+      alone = alone or config.get('continue_from')
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:

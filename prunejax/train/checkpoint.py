@@ -152,6 +152,33 @@ def restore(
   return None, damaged
 
 
+def of_finished(folder, abstract: dict, shardings: dict) -> dict:
+  """Reads the last state of a finished run, for a run that continues it. Changes nothing there.
+
+  Args:
+    folder: its checkpoints.
+    abstract: the shapes of the state.
+    shardings: its layout.
+
+  Raises:
+    ValueError: there is no checkpoint, or it cannot be read as such a state.
+  """
+  if not files.exists(folder):
+    raise ValueError(
+      f'{str(folder)!r} holds no checkpoint: expected a run with checkpoint.every above 0'
+    )
+  target = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+  )
+  with manager(folder) as opened:
+    step = opened.latest_step()
+    try:
+      return _read(opened, step, target)
+    except Exception as error:  # Orbax raises many kinds for a torn checkpoint
+      text = ''.join(str(error).splitlines()[:1])
+      raise ValueError(f'checkpoint {step} in {str(folder)!r} cannot be read: {text}') from error
+
+
 def unlogged(manager: ocp.CheckpointManager, step: int) -> dict:
   """Returns the metrics that were saved with a step; {} for a checkpoint without any."""
   if not files.exists(files.path(manager.directory) / str(step) / 'unlogged'):

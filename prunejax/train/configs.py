@@ -31,18 +31,33 @@ def load(path, root):
   name, _, arg = str(path).partition(':')
   file = pathlib.Path(name)
   file = file if file.exists() else root / name
-  if file.suffix != '.py' and file.exists():
+  if file.is_file() and file.suffix != '.py':
     raise ValueError(f'--config={name}: expected a Python file, FILE.py or FILE.py:ARG')
   if not file.is_file():
     near = specs.suggest(name, [f'configs/{p.name}' for p in (root / 'configs').glob('*.py')])
-    raise FileNotFoundError(f'--config={name}: no such file{near}')
+    raise FileNotFoundError(f'--config={name}: no such file{near}{_without_checkout(root)}')
   sys.path.insert(0, str(root))  # so that a config can say `from configs import base`
   spec = importlib.util.spec_from_file_location(file.stem, file)
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except ModuleNotFoundError as error:
+    if error.name not in ('configs', 'experiments') or not (why := _without_checkout(root)):
+      raise
+    raise ValueError(f'--config={name} imports {error.name}{why}') from None
   if not hasattr(module, 'get_config'):
     raise ValueError(f'--config={name} has no get_config(arg)')
   return module.get_config(arg), module
+
+
+def _without_checkout(root):
+  """What to do where the package is installed without its configs; '' in a checkout."""
+  if (root / 'configs' / 'base.py').is_file():
+    return ''
+  return (
+    ': the installed package has no configs/ and no experiments/, which need a checkout; clone the'
+    " repository and run python -m pip install -e '.[train]' there"
+  )
 
 
 # Keys declared after the first ledgers were written, and the value that held before. At that value
@@ -56,6 +71,7 @@ LATER = {
   'optimizer.fresh_moments': False,
   'data.pairs': 'first',
   'data.encoding': 'utf-8',
+  'continue_from': '',
   'data.pydoc': 'installed',
   'data.identity': 'settings',
 }
@@ -152,9 +168,10 @@ def stored(plain: dict):
   """
   config = config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
   for key, value in LATER.items():
-    group, last = key.split('.')
-    if last not in config[group]:
-      config[group][last] = value
+    *groups, last = key.split('.')
+    node = functools.reduce(lambda parent, name: parent[name], groups, config)
+    if last not in node:
+      node[last] = value
   return config
 
 

@@ -117,6 +117,7 @@ def train(
     with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
       workdir.same_reads(folder, inputs.reads(config))
     return done
+  before = resolved.continue_from and workdir.finished(resolved.continue_from, resolved.identity)
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
@@ -145,10 +146,19 @@ def train(
   saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
   with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
+    if before:
+      first = lambda run: _continued(before, engine, program.initial_state(*parts))
+      parts = resolved, functions, run.tx, loaded
     cost = {0: time.perf_counter() - began}
     how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
     train_members(engine, functions, {0: run}, saves, first, **how)
   return results[0]
+
+
+def _continued(folder, engine, fresh):
+  """The last state of a finished run, on the host, with the numbers of the config that goes on."""
+  state = checkpoint.of_finished(folder / 'checkpoints', engine.shapes, engine.shardings)
+  return optimizer.with_numbers_of(jax.tree.map(placement.on_host, state), fresh)
 
 
 def content_of(config, source: inputs.Source) -> dict:

@@ -91,6 +91,18 @@ def inject(build: Callable, numbers: dict[str, float]) -> optax.GradientTransfor
   return prunejax.inject_hyperparams(factory)(**numbers)
 
 
+def with_numbers_of(state: dict, fresh: dict) -> dict:
+  """Returns a train state with the injected numbers of another: rates, horizons and sparsities.
+
+  Args:
+    state: the state of a run that goes on under another config.
+    fresh: the first state of that config.
+  """
+  injected = lambda path: any(getattr(key, 'name', None) == 'hyperparams' for key in path)
+  choose = lambda path, old, new: new if injected(path) else old
+  return jax.tree_util.tree_map_with_path(choose, state, fresh)
+
+
 def split(schedule: Spec) -> tuple[dict, dict]:
   """Returns the sparsities of a schedule, which are data, and its other arguments."""
   numbers = {k: float(v) for k, v in schedule.arguments.items() if k in FRACTIONS}

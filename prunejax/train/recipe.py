@@ -204,6 +204,7 @@ class Recipe(NamedTuple):
   log: Log
   identity: dict
   saved: str
+  continue_from: str = ''
 
 
 def _at_least(least):
@@ -304,6 +305,7 @@ def resolve(config) -> Recipe:
     population=Population(**config.get('population', {})),
     identity=configs.identity(config),
     saved=config.to_json_best_effort(),
+    continue_from=config.get('continue_from', ''),
   )
   _check_combinations(recipe)
   return recipe

@@ -151,6 +151,38 @@ def result(folder) -> dict | None:
   return files.read_json(path) if files.exists(path) else None
 
 
+# What a run that continues another may have of its own: its length, rates, schedules and outputs.
+OWN = (
+  *FREE,
+  *('continue_from', 'steps', 'keep_', 'eval.', 'optimizer.', 'prune.', 'prox.', 'distill.'),
+  *('data.root', 'population'),
+)
+
+
+def finished(folder, config: dict):
+  """Checks that a finished run can be continued by another, and returns its folder as a path.
+
+  Args:
+    folder: its work directory.
+    config: a plain dict, `configs.identity`, of the run that continues it.
+
+  Raises:
+    ValueError: it is not finished, reads or is another model, or has as many steps.
+  """
+  folder, key = files.path(folder), f'continue_from={str(folder)!r}'
+  if result(folder) is None or not files.exists(folder / 'config.json'):
+    raise ValueError(f'{key} holds no finished run: expected the --workdir of a train command')
+  other = files.read_json(folder / 'config.json')
+  pairs = _items(_plain(config)).items() ^ _items(other).items()
+  if differing := sorted({name for name, _ in pairs if not name.startswith(OWN)}):
+    raise ValueError(f'{key} is another run (differs in {", ".join(differing[:5])})')
+  if config['steps'] <= other['steps']:
+    raise ValueError(
+      f'{key} has {other["steps"]} steps already: expected steps above that, got {config["steps"]}'
+    )
+  return folder
+
+
 def _plain(config):
   return json.loads(json.dumps(config, default=list))
 

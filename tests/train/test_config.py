@@ -4,6 +4,7 @@ import ast
 import itertools
 import pathlib
 import re
+import sys
 import time
 
 import pytest
@@ -169,6 +170,19 @@ def test_a_file_without_get_config_and_a_missing_one(tmp_path):
     configs.load('configs/pretrian.py', ROOT)
   with pytest.raises(FileNotFoundError, match='no such file'):
     configs.load(tmp_path, ROOT)
+
+
+def test_an_installed_package_says_that_configs_need_a_checkout(tmp_path, monkeypatch):
+  monkeypatch.delitem(sys.modules, 'configs')
+  monkeypatch.setattr(sys, 'path', [p for p in sys.path if p not in ('', str(ROOT))])
+  (tmp_path / 'mine.py').write_text('from configs import base\n')
+  with pytest.raises(FileNotFoundError, match='configs/base.py: no such file.*need a checkout'):
+    configs.load('configs/base.py', tmp_path / 'site-packages')
+  with pytest.raises(ValueError, match='mine.py imports configs.*need a checkout'):
+    configs.load(tmp_path / 'mine.py', tmp_path / 'site-packages')
+  (tmp_path / 'mine.py').write_text('import nowhere_at_all\n')
+  with pytest.raises(ModuleNotFoundError, match='nowhere_at_all'):  # its own defect stays
+    configs.load(tmp_path / 'mine.py', tmp_path / 'site-packages')
 
 
 def test_a_config_file_may_lie_anywhere(tmp_path):
