@@ -173,6 +173,7 @@ def test_a_file_without_get_config_and_a_missing_one(tmp_path):
 
 
 def test_an_installed_package_says_that_configs_need_a_checkout(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   monkeypatch.delitem(sys.modules, 'configs')
   monkeypatch.setattr(sys, 'path', [p for p in sys.path if p not in ('', str(ROOT))])
   (tmp_path / 'mine.py').write_text('from configs import base\n')
