@@ -118,7 +118,9 @@ def get_config(arg=''):
     temperature=2.0,  # softens both distributions
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
-  c.hold_zeros = False  # weights that are zero at the start stay zero
+  # Weights that are zero at the start stay zero, and count as pruned. An `init` with zeros where
+  # a group prunes counts as pruned in any case.
+  c.hold_zeros = False
 
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left

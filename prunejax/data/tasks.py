@@ -84,10 +84,7 @@ def load(
     return pydoc_tasks.load(rest, split, cache, packaged=source == 'prose')
   if source == 'glue':
     if root is None:
-      raise ValueError(
-        f'task {name!r} reads local files: name the folder that holds glue/ '
-        '(--config.data.root=FOLDER)'
-      )
+      raise ValueError(_without_root(name))
     return glue.read(root, rest, split)
   return tfds.read_task(rest.removeprefix('glue/'), root, split)
 
@@ -100,20 +97,31 @@ def fingerprint(
 ) -> str:
   """Returns 12 hex digits that change with the content of the splits that a run reads.
 
-  The arguments and errors are those of `load`.
+  The arguments are those of `load`.
+
+  Raises:
+    ValueError: an unknown task.
+    FileNotFoundError: files that are missing; 'glue/...' without a root.
   """
   get(name)
+  source, _, rest = name.partition('/')
   if labelled.is_name(name):
     paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
-    return content.of([content.of_file(path) for path in paths])
-  source, _, rest = name.partition('/')
-  if source == 'pydoc':
+  elif source == 'pydoc':
     return content.of(pydoc.fingerprint(cache))
-  if source == 'prose':
+  elif source == 'prose':
     return content.of(prose.SHA256)
-  if source == 'tfds':
+  elif source == 'tfds':
     return content.of(tfds.fingerprint(rest, root))
-  if root is None:
-    raise FileNotFoundError(f'task {name!r} reads local files: set --config.data.root=FOLDER')
-  paths = [glue.path_of(root, rest, split) for split in ('train', 'validation')]
+  elif root is None:
+    raise FileNotFoundError(_without_root(name))
+  else:
+    splits = ('train', 'validation', *other_splits(name, root).values())
+    paths = [glue.path_of(root, rest, split) for split in splits]
   return content.of([content.of_file(path) for path in paths])
+
+
+def _without_root(name):
+  return (
+    f'task {name!r} reads local files: name the folder that holds glue/ (--config.data.root=FOLDER)'
+  )

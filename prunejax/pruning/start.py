@@ -64,6 +64,13 @@ def from_zeros(chosen, origin: str, stacklevel: int = 3):
   return jax.tree.map(lambda p: p != 0, chosen)
 
 
+def sparsity(masks) -> jax.Array:
+  """Computes the sparsity of masks, float32, also of traced ones."""
+  leaves = jax.tree.leaves(masks)
+  removed = sum(jnp.sum(~leaf, dtype=jnp.int32).astype(jnp.float32) for leaf in leaves)
+  return jnp.float32(removed / max(sum(leaf.size for leaf in leaves), 1))
+
+
 def _mask(name, given, p, origin):
   mask = given.get(name)
   if mask is None or is_hole(mask):

@@ -116,7 +116,7 @@ def prune_transform(
       first,
       criterion.init(chosen),
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
-      jnp.float32(0) if masks is None or ranks_below else _removed(first),
+      jnp.float32(0) if masks is None or ranks_below else start.sparsity(first),
       jax.tree.map(jnp.logical_not, first) if ranks_below else (),
     )
 
@@ -341,13 +341,6 @@ def _number(name, value) -> jax.Array:
     )
   refuse_half('prune_transform', f'what {name} returns', value)
   return jnp.asarray(value)
-
-
-def _removed(masks) -> jax.Array:
-  """The sparsity of masks, float32."""
-  leaves = jax.tree.leaves(masks)
-  removed = sum(jnp.sum(~leaf, dtype=jnp.int32).astype(jnp.float32) for leaf in leaves)
-  return jnp.float32(removed / max(sum(leaf.size for leaf in leaves), 1))
 
 
 def _rounding(chosen, layered) -> np.float32:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 
 import prunejax
+from prunejax.pruning import start as masks_at_start
 from prunejax.pruning.links import fresh_moments, low_rank, proximal, rewind
-from prunejax.pruning.paths import path_name
+from prunejax.pruning.paths import path_name, select
 from prunejax.train.recipe import FRACTIONS, IN_THE_LOSS, Recipe
 from prunejax.train.specs import Spec
 
@@ -58,8 +59,8 @@ def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransfor
     if strength:
       links.insert(0, (name, penalty(strength, where=recipe.where)))
   pruning = [
-    (f'prune_{group.name}', _named(f'prune.{group.name}', _prune_link(group, start)))
-    for group, start in ((group, start_of(recipe, group, pruned)) for group in recipe.prune)
+    (f'prune_{group.name}', _named(f'prune.{group.name}', _started(recipe, group, pruned)))
+    for group in recipe.prune
   ]
   if recipe.hold_zeros:
     pruning.append(('hold_zeros', prunejax.hold_zeros(recipe.hold_zeros)))
@@ -119,6 +120,32 @@ def start_of(recipe: Recipe, group, pruned: Collection[str]) -> dict:
   if recipe.hold_zeros:
     return {'masks': 'zeros', 'hold': True}
   return {'masks': 'zeros'} if group.name in pruned else {}
+
+
+def keeps_program(recipe: Recipe, group) -> bool:
+  """Returns True if a pruned start of a group is in its first state alone, not in its program.
+
+  The magnitude of a zero is the lowest score of all, so the first masks are all there is to say.
+  """
+  return group.criterion.name == 'magnitude' and not recipe.hold_zeros
+
+
+def _started(recipe, group, pruned):
+  """The link of a group, which knows what is pruned already at step 0."""
+  start = start_of(recipe, group, pruned)
+  if not (start and keeps_program(recipe, group)):
+    return _prune_link(group, start)
+  link = _prune_link(group, {})
+
+  def init(params):
+    state = link.init(params)
+    masks = masks_at_start.from_zeros(select(params, group.where, origin='init'), 'init')
+    inner = state.inner_state._replace(
+      prune_mask=masks, prune_sparsity=masks_at_start.sparsity(masks)
+    )
+    return state._replace(inner_state=inner)
+
+  return optax.GradientTransformationExtraArgs(init, link.update)
 
 
 def _prune_link(group, start):

@@ -122,6 +122,17 @@ def _pruned_already(recipe, source) -> dict:
   return {name: share for name, share in shares.items() if share >= PRUNED_SHARE}
 
 
+def _program_start(recipe, source) -> dict:
+  """The groups whose program depends on a pruned start, for `program_key`."""
+  pruned = source.pruned if source else ()
+  names = [
+    group.name
+    for group in recipe.prune
+    if group.name in pruned and not optimizer.keeps_program(recipe, group)
+  ]
+  return {'pruned': names} if names else {}
+
+
 def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
   """Returns a hash that is equal for two runs exactly when one compiled program serves both.
 
@@ -151,7 +162,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
     ],
     'distill': _soft(recipe),
     'size': source and source.size.to_dict(),
-    **({'pruned': sorted(source.pruned)} if source and source.pruned else {}),
+    **_program_start(recipe, source),
   }
   return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -31,13 +31,22 @@ def root(tmp_path):
   """A folder with text and labelled files of its own."""
   shutil.copytree(tiny_runs.home() / 'text', tmp_path / 'data' / 'text')
   shutil.copytree(tiny_runs.home() / 'glue', tmp_path / 'data' / 'glue')
+  (tmp_path / 'data' / 'mine').mkdir()
+  for name in ('train.tsv', 'dev.tsv'):
+    lines = (tmp_path / 'data' / 'glue' / 'CoLA' / name).read_text().splitlines()
+    rows = [
+      (text, ('no', 'yes')[int(label)]) for _, label, _, text in (x.split('\t') for x in lines)
+    ]
+    table = ''.join(f'{text}\t{label}\n' for text, label in [('sentence', 'y'), *rows])
+    (tmp_path / 'data' / 'mine' / name).write_text(table)
   return tmp_path / 'data'
 
 
 def edit(path):
-  """Changes one letter: the name and the size of the file stay."""
+  """Changes one letter of a word: the name and the size of the file stay."""
   content = path.read_bytes()
-  letter = next(i for i, c in enumerate(content) if chr(c) in 'aeiou')
+  middle = content.index(b' ', len(content) // 2)
+  letter = next(i for i in range(middle, len(content)) if chr(content[i]) in 'aeiou')
   path.write_bytes(
     content[:letter]
     + (b'i' if content[letter : letter + 1] != b'i' else b'u')
@@ -45,11 +54,13 @@ def edit(path):
   )
 
 
+MINE = "labelled('mine/train.tsv', 'mine/dev.tsv', label='y', classes=('no', 'yes'))"
 # What is read: the changes of a config, and the file that is edited.
 READ = {
   'text': ({}, 'text/003.txt'),
   'labels': ({'data__task': 'glue/cola'}, 'glue/CoLA/train.tsv'),
   'held-out labels': ({'data__task': 'glue/cola'}, 'glue/CoLA/dev.tsv'),
+  "labels of one's own": ({'data__task': MINE}, 'mine/dev.tsv'),
   'the text of the vocabulary': ({'data__task': 'glue/cola'}, 'text/003.txt'),
 }
 

@@ -131,7 +131,7 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
     for one in (config, tiny_runs.config(False))
   ]
   assert links[0] == links[1] and recipe.resolve(config).where == ''
-  assert prunejax.masks.sparsity(state['params'], '')['total'] == 0
+  assert prunejax.masks.sparsity(state['params'], bert.PRUNABLE)['total'] == 0
 
 
 @pytest.mark.parametrize('view', ['apply', 'straight_through'])
