@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prunejax.pruning import lapack
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.types import Criterion
@@ -183,8 +184,10 @@ def _factor(gram, damp):
   eye = jnp.eye(gram.shape[-1], dtype=jnp.float32)
   damped = gram + damp * jnp.where(mean > 0, mean, 1) * jnp.broadcast_to(eye, gram.shape)
   flipped = lambda matrix: matrix[..., ::-1, ::-1]
-  upper = flipped(jnp.linalg.cholesky(flipped(damped)))
-  return jax.scipy.linalg.solve_triangular(upper, jnp.broadcast_to(eye, upper.shape))
+  cholesky, inverse = lapack.cholesky, lapack.inverse_of_upper
+  for _ in range(gram.ndim - 2):
+    cholesky, inverse = jax.vmap(cholesky), jax.vmap(inverse)
+  return inverse(flipped(cholesky(flipped(damped))))
 
 
 def _swept(w, mask, upper, block):

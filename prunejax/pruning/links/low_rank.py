@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import schedules
+from prunejax.pruning import lapack, schedules
 from prunejax.pruning.paths import is_hole, named_leaves, select
 from prunejax.pruning.selection import counts
 
@@ -62,7 +62,7 @@ def truncated(kernel, rank):
   Returns:
     The matrix, float32 [in, out], and a basis of its rows [out, min(in, out)].
   """
-  left, values, right = jnp.linalg.svd(kernel.astype(jnp.float32), full_matrices=False)
+  left, values, right = lapack.thin_svd(kernel.astype(jnp.float32))
   kept = jnp.arange(values.size) < rank
   weights = jnp.where(kept, values, 0)
   return (left * weights[None]) @ right, jnp.where(kept[None], right.T, 0)
@@ -168,10 +168,10 @@ def numbers(params, held: dict[str, int]) -> int:
 def _power_step(kernel, rank, basis):
   """One step of block power iteration: the kernel on the range of its product with `basis`."""
   kept = jnp.arange(basis.shape[1]) < rank
-  left, _ = jnp.linalg.qr(kernel @ basis)
+  left = lapack.orthonormal(kernel @ basis)
   left = jnp.where(kept[None], left, 0)  # QR gives a zero column an arbitrary direction
   rows = left.T @ kernel
-  right, _ = jnp.linalg.qr(rows.T)
+  right = lapack.orthonormal(rows.T)
   return left @ rows, jnp.where(kept[None], right, 0)
 
 
