@@ -1,13 +1,15 @@
 """From a criterion's scores to masks: pool, allocate, select, expand."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jax_core
 
-from prunejax.pruning import placement, selection
+from prunejax.pruning import kernel_layout, placement, selection
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.kernel_layout import Layouts
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Structure, Units
@@ -41,6 +43,7 @@ def select_masks(
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   stacked=(),
+  layout: str | Mapping[str, str] = '',
 ) -> dict[str, jax.Array]:
   """Computes masks for scores at a sparsity.
 
@@ -50,15 +53,25 @@ def select_masks(
     allocation: who pays; default `uniform()`.
     structure: what goes together; default `unstructured()`.
     stacked: paths of leaves that hold one layer in each slice of axis 0; each slice is cut alone.
+    layout: which axes are inputs and outputs, as in `prune_transform`.
 
   Returns:
     {path: bool}, True = kept.
   """
-  return select(selection.plain(scores), sparsity, allocation, structure, stacked=stacked).masks
+  layouts = kernel_layout.layouts(scores, kernel_layout.parse(layout), set(stacked).__contains__)
+  given = dict(stacked=stacked, layouts=layouts)
+  return select(selection.plain(scores), sparsity, allocation, structure, **given).masks
 
 
 def select(
-  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=()
+  scores: Scores,
+  sparsity,
+  allocation=None,
+  structure=None,
+  *,
+  old=None,
+  stacked=(),
+  layouts: Layouts | None = None,
 ) -> Selected:
   """Computes masks for scores that are read again and again rather than stored.
 
@@ -70,6 +83,7 @@ def select(
     old: the masks so far, {path: bool}. Of scores of 0.0, those of weights kept so far rank above
       those of weights that are pruned already.
     stacked: see `select_masks`.
+    layouts: see `kernel_layout.layouts`; default: what is known of the scores alone.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
@@ -78,22 +92,35 @@ def select(
   def masks_of(sources, sparsity, old):
     read = scores._replace(sources=sources)
     if structure.single:
-      return _select_weights(read, sparsity, allocation, old, stacked)
-    return _select_units(read, sparsity, allocation, structure, old, stacked)
+      return _select_weights(read, sparsity, allocation, old, stacked, known)
+    return _select_units(read, sparsity, allocation, structure, old, stacked, known)
 
   example = scores.read(scores.sources)
+  known = kernel_layout.layouts(example, (), stacked.__contains__) if layouts is None else layouts
   return placement.automatic(masks_of, example, scores.sources, sparsity, old)
 
 
-def pooled_units(scores: dict, structure: Structure, stacked=frozenset()) -> Units:
+def pooled_units(
+  scores: dict, structure: Structure, stacked=frozenset(), layouts: Layouts | None = None
+) -> Units:
   """Returns the units that an allocation shares out, from scores in memory."""
-  pooled = structure.pool(scores)
-  shapes = {name: score.shape for name, score in scores.items()}
-  if structure.members is not None:
-    members = structure.members(shapes)
+  if layouts is None:
+    layouts = kernel_layout.layouts(scores, (), frozenset(stacked).__contains__)
+  whole = kernel_layout.of_matrices(structure, layouts)
+  pooled = whole.pool(scores)
+  shapes = {name: kernel_layout.matrix_shape(layouts[name]) for name in scores}
+  leaf_of = {name: name for name in scores}
+  if whole.members is not None:
+    members = whole.members({name: score.shape for name, score in scores.items()})
     shapes = {unit: shape for unit, (_, shape) in members.items()}
+    leaf_of = {unit: leaves[0] for unit, (leaves, _) in members.items()}
     stacked = _stacked_units(members, stacked)
-  return Units(pooled, selection.plain(pooled), shapes, structure.cost, frozenset(stacked))
+  unit_layouts = {
+    unit: kernel_layout.of_units(layouts[leaf_of[unit]], structure, score.shape)
+    for unit, score in pooled.items()
+  }
+  read, stacked = selection.plain(pooled), frozenset(stacked)
+  return Units(pooled, read, shapes, structure.cost, stacked, unit_layouts)
 
 
 def check(
@@ -101,15 +128,14 @@ def check(
   allocation: Allocation,
   structure: Structure,
   stacked=frozenset(),
+  layouts: Layouts | None = None,
 ):
   """Raises the ValueError of an allocation or structure that does not fit the leaves."""
-  jax.eval_shape(
-    lambda scores: allocation.allocate(pooled_units(scores, structure, stacked), jnp.float32(0)),
-    leaves,
-  )
+  units = lambda scores: pooled_units(scores, structure, stacked, layouts)
+  jax.eval_shape(lambda scores: allocation.allocate(units(scores), jnp.float32(0)), leaves)
 
 
-def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
+def _select_weights(scores, sparsity, allocation, old, stacked, layouts) -> Selected:
   """Every weight is a unit."""
   if not _is_cheap(scores):
     scores = selection.plain(scores.read(scores.sources))
@@ -118,23 +144,25 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   if old is not None:
     ranked = Scores(lambda both: _aged(scores.read(both[0]), both[1]), (scores.sources, old))
   example = ranked.read(ranked.sources)
-  shapes = {name: score.shape for name, score in example.items()}
-  allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
+  shapes = {name: kernel_layout.matrix_shape(layouts[name]) for name in example}
+  units = Units(example, ranked, shapes, 1.0, stacked, layouts)
+  allocated = allocation.allocate(units, sparsity)
   if _are_masks(allocated):
     return Selected(allocated, allocated, _nan(scores.read(scores.sources)))
   masks, nan = selection.select(scores, _counts(allocated, example, stacked), old)
   return Selected(masks, masks, nan)
 
 
-def _select_units(scores, sparsity, allocation, structure, old, stacked) -> Selected:
+def _select_units(scores, sparsity, allocation, structure, old, stacked, layouts) -> Selected:
   """Units are pooled and stored."""
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
-  units = pooled_units(ranked, structure, stacked)
+  units = pooled_units(ranked, structure, stacked, layouts)
   kept = allocation.allocate(units, sparsity)
   if not _are_masks(kept):
     kept = selection.select(units.read, _counts(kept, units.scores, units.stacked)).masks
-  return Selected(structure.expand(kept, ranked), kept, _nan(read))
+  expand = kernel_layout.of_matrices(structure, layouts).expand
+  return Selected(expand(kept, ranked), kept, _nan(read))
 
 
 def _are_masks(allocated) -> bool:

@@ -4,14 +4,14 @@ The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import schedules, scores_to_masks
+from prunejax.pruning import kernel_layout, schedules, scores_to_masks
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
@@ -33,6 +33,7 @@ def prune_transform(
   structure: Structure | None = None,
   where: str | Callable = '.*',
   stacked: str = '',
+  layout: str | Mapping[str, str] = '',
   zero_pruned: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a link that prunes. It must be the last link of its chain, since its update is final.
@@ -57,6 +58,13 @@ def prune_transform(
       (path, leaf). Only floating-point leaves are pruned.
     stacked: a regex of the leaves that hold one layer in each slice of axis 0, as models that scan
       over their layers do. Each slice is then a leaf of its own.
+    layout: which axes of a leaf are inputs and which are outputs: a word for each axis, 'in' or
+      'out', such as 'in out out' for an attention kernel [in, heads, width]. It matters to
+      `wanda`, `sparsegpt`, `block_fisher`, `n_m`, `rows`, `columns`, `block`, `tied` and
+      `per_output` alone. 'out in ...' is that of PyTorch and Equinox; '...' stands for the window
+      of a convolution. 'each' is an axis that counts separate matrices, such as experts. A dict
+      {regex: words} tells leaves apart. Without it, matrices are [in, out], and dense layers,
+      attention and convolutions of Flax are known; of another leaf the layout is asked for.
     zero_pruned: False lets updates pass as they are: pruned weights live on under the mask, and the
       model sees a view (`masks.apply`, `masks.straight_through`).
 
@@ -73,23 +81,28 @@ def prune_transform(
   _check_kinds(criterion, schedule, when, allocation, structure)
   if allocation.with_memory is not None:
     criterion, allocation = allocation.with_memory(criterion)
+  given_criterion = criterion
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   _check_product(criterion, schedule, structure, zero_pruned)
+  layout_rows = kernel_layout.parse(layout)
   masks_move = schedules.moves('prune_transform', schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
   origin = 'prune_transform' if where == '.*' else f'prune_transform(where={where!r})'
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    scores_to_masks.check(_shapes(chosen), allocation, structure, _stacked_paths(chosen, stacked))
+    layered, layouts = _stacked_paths(chosen, stacked), _layouts(params, layout_rows, stacked)
+    scores_to_masks.check(_shapes(chosen), allocation, structure, layered, layouts)
     return State(
       jnp.zeros([], jnp.int32),
       jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), chosen),
-      criterion.init(chosen),
+      kernel_layout.on_matrices(criterion, layouts).init(chosen),
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
     )
 
   def traced_update(updates, state, params, extra):
+    layouts = _layouts(params, layout_rows, stacked)
+    criterion = kernel_layout.on_matrices(given_criterion, layouts)
     _check_state(state, params, criterion, where, origin)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
@@ -127,6 +140,7 @@ def prune_transform(
         structure,
         old=named_leaves(old_masks),
         stacked=layered,
+        layouts=layouts,
       )
       new_masks, nan = list(selected.masks.values()), list(selected.nan.values())
       changes = _compensation(criterion, ready, chosen, new_masks, arguments)
@@ -385,6 +399,12 @@ def _stacked_paths(chosen, pattern) -> frozenset[str]:
         ' layers'
       )
   return names
+
+
+def _layouts(params, rows, stacked):
+  """The layout of every leaf of `params`."""
+  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
+  return kernel_layout.layouts(params, rows, is_stacked)
 
 
 def _shapes(tree) -> dict[str, jax.ShapeDtypeStruct]:

@@ -6,7 +6,8 @@ pruned. Everything after the criterion sees flat dicts {path: array}.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,9 @@ class Criterion(NamedTuple):
       structure must then be `unstructured()`.
     dense_gradient: True if the criterion reads the gradient of pruned weights, which the view
       `masks.apply` cuts off.
+    reads_axes: the name of the criterion, for errors, if it reads leaves as matrices
+      [..., in, out]: `prune_transform` then hands it leaves in that shape. '' if no axis has a
+      meaning.
   """
 
   init: Callable[[Any], Any]
@@ -60,6 +64,7 @@ class Criterion(NamedTuple):
   needs: frozenset[str] = frozenset()
   single_weights: bool = False
   dense_gradient: bool = False
+  reads_axes: str = ''
 
 
 class Structure(NamedTuple):
@@ -74,6 +79,8 @@ class Structure(NamedTuple):
     members: `members({path: shape}) -> {unit name: (paths, shape)}`, for units that lie in several
       leaves: the leaves of each unit name, and the shape that its weights have as one matrix with a
       column for each unit. Without it, unit names are paths.
+    reads_axes: the name of the structure, for errors, if it reads leaves as matrices: it then gets
+      them as [window.., in, out], one layer at a time. '' if no axis has a meaning.
   """
 
   pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
@@ -81,6 +88,7 @@ class Structure(NamedTuple):
   cost: float = 1.0
   single: bool = False
   members: Callable[[dict[str, tuple]], dict[str, tuple]] | None = None
+  reads_axes: str = ''
 
 
 class Part(NamedTuple):
@@ -108,6 +116,7 @@ class Units(NamedTuple):
     shapes: {unit name: shape of the weights}.
     cost: the structure's cost.
     stacked: the names whose slices along axis 0 are layers of their own.
+    layouts: {unit name: `kernel_layout.Layout` of the unit scores}.
   """
 
   scores: dict[str, jax.Array]
@@ -115,6 +124,7 @@ class Units(NamedTuple):
   shapes: dict[str, tuple[int, ...]]
   cost: float = 1.0
   stacked: frozenset[str] = frozenset()
+  layouts: Mapping[str, Any] = MappingProxyType({})
 
   def parts(self) -> list[Part]:
     """Returns the leaves and slices that are layers of their own, in order."""

@@ -1,13 +1,14 @@
 """Who pays: what a recipe would remove from each leaf, before anything is trained."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import scores_to_masks, selection
+from prunejax.pruning import kernel_layout, scores_to_masks, selection
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
@@ -50,6 +51,7 @@ def who_pays(
   structure: Structure | None = None,
   where='.*',
   grad=None,
+  layout: str | Mapping[str, str] = '',
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -62,6 +64,7 @@ def who_pays(
     structure: as in `prune_transform`.
     where: as in `prune_transform`.
     grad: the raw gradient, where the criterion needs it.
+    layout: as in `prune_transform`.
     **extra: the other extra arguments of `tx.update` that the criterion needs.
 
   Returns:
@@ -81,6 +84,9 @@ def who_pays(
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   chosen = select(params, where, origin='who_pays')
   grad = aligned(grad, chosen)
+  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout))
+  scored = kernel_layout.on_matrices(criterion, layouts)
+  whole = kernel_layout.of_matrices(structure, layouts)
 
   @jax.jit
   def plan(chosen, grad, params):
@@ -91,17 +97,19 @@ def who_pays(
       'sparsity': jnp.float32(sparsity),
       'due': jnp.array(True),
     }
-    memory = criterion.update(criterion.init(chosen), chosen, **given)
-    if criterion.prepare is not None:
-      memory = criterion.prepare(memory, chosen, **given)
-    scores = named_leaves(criterion.score(memory, chosen, **given))
-    selected = scores_to_masks.select(selection.plain(scores), sparsity, allocation, structure)
-    return structure.pool(scores), selected.units, selected.masks
+    memory = scored.update(scored.init(chosen), chosen, **given)
+    if scored.prepare is not None:
+      memory = scored.prepare(memory, chosen, **given)
+    scores = named_leaves(scored.score(memory, chosen, **given))
+    selected = scores_to_masks.select(
+      selection.plain(scores), sparsity, allocation, structure, layouts=layouts
+    )
+    return whole.pool(scores), selected.units, selected.masks
 
   unit_scores, unit_masks, masks = plan(chosen, grad, params)
   members = {}
-  if structure.members is not None:
-    members = structure.members({name: mask.shape for name, mask in masks.items()})
+  if whole.members is not None:
+    members = whole.members({name: mask.shape for name, mask in masks.items()})
   unit_of = {name: unit for unit, (names, _) in members.items() for name in names}
   removed = sparsity_of(masks)
   rows = []

@@ -131,6 +131,7 @@ def regrow(
     needs=frozenset().union(*(part.needs for part in parts)),
     single_weights=True,
     dense_gradient=grow.dense_gradient,
+    reads_axes=next((part.reads_axes for part in parts if part.reads_axes), ''),
   )
 
 

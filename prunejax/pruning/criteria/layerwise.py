@@ -140,6 +140,7 @@ def _criterion(
     compensate if compensate_of else None,
     prepare,
     needs=frozenset({'activations'}),
+    reads_axes=label,
   )
 
 

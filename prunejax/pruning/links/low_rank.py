@@ -5,7 +5,7 @@ factors store as many numbers as the pruned kernel has non-zeros. Like a pruning
 the last of its chain and acts by its update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import lapack, schedules
+from prunejax.pruning import kernel_layout, lapack, schedules
 from prunejax.pruning.paths import is_hole, named_leaves, select
 from prunejax.pruning.selection import counts
 
@@ -73,6 +73,7 @@ def low_rank(
   when: schedules.When | Callable = EVERY_STEP,
   *,
   where='.*',
+  layout: str | Mapping[str, str] = '',
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a last link that holds kernels at the rank `rank_for(shape, schedule(step))`.
 
@@ -85,15 +86,18 @@ def low_rank(
     schedule: as in `prune_transform`.
     when: as in `prune_transform`.
     where: as in `prune_transform`.
+    layout: as in `prune_transform`.
 
   Raises:
-    ValueError: `when` ends before the schedule does; from `init`, a leaf is not 2-D.
+    ValueError: `when` ends before the schedule does; from `init`, a leaf is no matrix, or its
+      layout is not known.
   """
+  rows = kernel_layout.parse(layout)
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   ranks_move = schedules.moves('low_rank', schedule, when)
 
   def init(params):
-    chosen = _chosen(params, where)
+    _, chosen = _chosen(params, where, rows)
     ranks = {name: jnp.full((1,), min(w.shape), jnp.int32) for name, w in chosen.items()}
     basis = {name: jnp.zeros((w.shape[1], min(w.shape)), jnp.float32) for name, w in chosen.items()}
     return LowRankState(jnp.zeros([], jnp.int32), ranks, basis)
@@ -108,14 +112,17 @@ def low_rank(
     due = ranks_move(step)
     updates = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
     ranks, basis = {}, {}
-    for name, w in _chosen(params, where).items():
+    layouts, chosen = _chosen(params, where, rows)
+    for name, w in chosen.items():
       dtype = jnp.promote_types(w.dtype, updates[name].dtype)
-      target = w.astype(jnp.float32) + updates[name].astype(jnp.float32)
+      step_of_matrix = kernel_layout.to_matrix(updates[name], layouts[name])
+      target = w.astype(jnp.float32) + step_of_matrix.astype(jnp.float32)
       before = state.lowrank_ranks[name][0]
       asked = jnp.where(due, jnp.minimum(rank_for(w.shape, schedule(step)), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
       now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
       change = (now - w.astype(jnp.float32)).astype(dtype)
+      change = kernel_layout.from_matrix(change, layouts[name])
       updates[name] = jnp.where(act == 0, updates[name].astype(dtype), change)
       ranks[name] = asked[None]
     state = LowRankState(optax.safe_increment(step), ranks, basis)
@@ -182,13 +189,18 @@ _ACTS = (
 )
 
 
-def _chosen(params, where):
+def _chosen(params, where, rows):
+  """The layouts of all leaves, and {path: matrix [in, out]} of the chosen ones."""
+  layouts = kernel_layout.layouts(params, rows)
   leaves = named_leaves(select(params, where, origin='low_rank'))
-  chosen = {name: w for name, w in leaves.items() if not is_hole(w)}
-  for name, w in chosen.items():
-    if len(w.shape) != 2:
+  chosen = {}
+  for name, w in leaves.items():
+    if is_hole(w):
+      continue
+    if sorted(set(kernel_layout.axes_of(layouts, name, 'low_rank'))) != ['in', 'out']:
       raise ValueError(
         f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: leave'
         ' the leaf out with where='
       )
-  return chosen
+    chosen[name] = kernel_layout.to_matrix(w, layouts[name])
+  return layouts, chosen

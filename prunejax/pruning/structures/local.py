@@ -65,7 +65,7 @@ def n_m(n: int, m: int) -> Structure:
   def expand(kept, scores):
     return map_kinds(opened, kept, scores)
 
-  return Structure(pool, expand, cost=(m - n) / m)
+  return Structure(pool, expand, cost=(m - n) / m, reads_axes=f'n_m({n}, {m})')
 
 
 def block(rows: int, columns: int) -> Structure:
@@ -126,7 +126,8 @@ def _blocks(label, sizes_of) -> Structure:
       _need_matrix(name, score.shape, label)
     return map_kinds(mean, scores)
 
-  return Structure(pool, lambda kept, scores: map_kinds(opened, kept, scores))
+  expand = lambda kept, scores: map_kinds(opened, kept, scores)
+  return Structure(pool, expand, reads_axes=label)
 
 
 def _block_sizes(shape, sizes):
