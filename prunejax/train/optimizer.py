@@ -108,6 +108,7 @@ def _prune_link(group):
       allocation=allocation,
       structure=structure,
       where=group.where,
+      layout=group.layout,
       zero_pruned=group.zero_pruned,
     )
 
@@ -117,7 +118,10 @@ def _prune_link(group):
 def _low_rank_link(group):
   fractions, static = split(group.schedule)
   build = lambda **numbers: low_rank.low_rank(
-    group.schedule.factory(**numbers, **static), group.when(), where=group.where
+    group.schedule.factory(**numbers, **static),
+    group.when(),
+    where=group.where,
+    layout=group.layout,
   )
   return inject(build, fractions)
 

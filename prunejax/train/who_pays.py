@@ -55,5 +55,5 @@ def group_rows(group, params, step, gradient, observed=dict):
   criterion, asked = group.criterion(), float(group.schedule()(step))
   parts = (params, criterion, asked, group.allocation(), group.structure(), group.where)
   if not criterion.needs:
-    return prunejax.who_pays(*parts)
-  return prunejax.who_pays(*parts, grad=gradient(), **observed())
+    return prunejax.who_pays(*parts, layout=group.layout)
+  return prunejax.who_pays(*parts, grad=gradient(), layout=group.layout, **observed())
