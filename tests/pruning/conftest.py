@@ -1,4 +1,4 @@
-"""In the tests of the core, broadcasting between different ranks is an error."""
+"""In the tests of the core, implicit promotion of ranks or of dtypes is an error."""
 
 import jax
 import pytest
@@ -6,5 +6,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def strict():
-  with jax.numpy_rank_promotion('raise'):
+  with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion('strict'):
     yield
