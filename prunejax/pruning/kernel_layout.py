@@ -111,8 +111,7 @@ def layouts(tree, rows: Rows = (), stacked: Callable[[str], bool] = lambda name:
 
 def default(shape) -> Layout:
   """Returns the layout of a leaf that nobody spoke of: [..., in, out], or a vector of outputs."""
-  axes = ('window',) * (len(shape) - 2) + ('in', 'out') if len(shape) > 1 else ('out',) * len(shape)
-  return Layout(axes, tuple(shape))
+  return Layout(_default_axes(len(shape)), tuple(shape))
 
 
 def of_units(layout: Layout, structure: Structure, shape) -> Layout:
@@ -126,7 +125,7 @@ def of_units(layout: Layout, structure: Structure, shape) -> Layout:
   each = len(_each(layout)) if layout.axes is not None else 0
   if not structure.reads_axes:
     return layout if tuple(shape) == layout.shape else default(shape)
-  return Layout(('each',) * each + default(shape[each:]).axes, tuple(shape))
+  return Layout(('each',) * each + _default_axes(len(shape) - each), tuple(shape))
 
 
 def axes_of(layouts: Layouts, name: str, reader: str) -> tuple[str, ...]:
@@ -297,6 +296,10 @@ def of_matrices(structure: Structure, layouts: Layouts) -> Structure:
   return structure._replace(
     pool=pool, expand=expand, members=structure.members and (lambda shapes: members(shapes))
   )
+
+
+def _default_axes(rank) -> tuple[str, ...]:
+  return ('window',) * (rank - 2) + ('in', 'out') if rank > 1 else ('out',) * rank
 
 
 def _words(text) -> tuple[str, ...]:

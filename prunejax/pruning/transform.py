@@ -13,6 +13,7 @@ import optax
 
 from prunejax.pruning import kernel_layout, schedules, scores_to_masks
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
 from prunejax.pruning.schedules import Schedule, When
@@ -264,7 +265,7 @@ def _masked_update(mask, update, p, is_nan, zero_pruned):
   """
   update = jnp.zeros_like(p) if update is None else update
   if zero_pruned:
-    dtype = jnp.promote_types(update.dtype, p.dtype)
+    dtype = wider(update.dtype, p.dtype)
     update = jnp.where(mask, update.astype(dtype), -p.astype(dtype))
   if is_nan is None:
     return update

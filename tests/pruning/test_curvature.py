@@ -87,7 +87,7 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   spread = np.sqrt(2 * np.sum((dense('hessian') - np.diag(h)) ** 2, axis=1) / 1000)
   many = ravel_pytree(hessian_diagonal.hutchinson(value, PARAMS, jax.random.key(1), 1000))[0]
   assert np.all(abs(many - h) < 5 * spread + 1e-4) and np.any(abs(many - h) > spread / 20)
-  bowl = lambda p: jnp.sum(jnp.arange(1, 25) * ravel_pytree(p)[0] ** 2) / 2
+  bowl = lambda p: jnp.sum(jnp.arange(1.0, 25) * ravel_pytree(p)[0] ** 2) / 2
   # For a diagonal H one probe is enough.
   score = jax.jit(
     lambda seed, step: prunejax.obd('hutchinson', 1, seed).score(
@@ -167,7 +167,9 @@ def test_smoothing_mixes_estimate_and_model_as_in_float64_and_layer_by_layer():
     np.testing.assert_allclose(got[name], share * estimate + (1 - share) * model, rtol=1e-4)
   # The mean stays as it is, in each layer of a stack.
   layers = {'s': jnp.ones((3, 2, 2))}
-  pairs = lambda p: jnp.sum((p['s'][:, 0] + 2 * p['s'][:, 1]) ** 2 * jnp.asarray([[1], [9], [99]]))
+  pairs = lambda p: jnp.sum(
+    (p['s'][:, 0] + 2 * p['s'][:, 1]) ** 2 * jnp.asarray([[1.0], [9], [99]])
+  )
   mean = lambda diagonal: np.mean(diagonal['s'], axis=(1, 2))
   wanted = mean(hessian_diagonal.hutchinson(pairs, layers, key, probes))
   smoothed = lambda **kwargs: hessian_diagonal.smoothed_hutchinson(

@@ -89,6 +89,19 @@ def test_a_kernel_of_any_layout_is_pruned_as_its_matrix(name):
   assert np.any((pruned(MATRIX, 'out in', RECIPES[name]).T == 0) != (wanted == 0))
 
 
+def test_erk_sees_heads_and_width_as_one_axis():
+  leaf = {'a': jnp.asarray(RNG.random((8, 2, 32)), jnp.float32)}
+  other = {'b': jnp.asarray(RNG.random((16, 16)), jnp.float32)}
+  kept = lambda scores, **kwargs: {
+    name: int(mask.sum())
+    for name, mask in prunejax.select_masks(
+      scores, 0.7, allocation=prunejax.erk(), **kwargs
+    ).items()
+  }
+  matrix = kept({'a': leaf['a'].reshape(8, 64)} | other)
+  assert kept(leaf | other, layout={'a': 'in out out'}) == matrix != kept(leaf | other)
+
+
 def test_rank_is_that_of_the_matrix():
   params = {'a/kernel': jnp.asarray(MATRIX.reshape(IN, 2, 4))}
   tx = low_rank(prunejax.constant(0.5), layout='in out out')

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import path_name
 from prunejax.pruning.selection.counts import block_sum
 
 
 def wide(tree):
   """Returns the tree in float32, or in float64 where it is that already."""
-  return jax.tree.map(lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32)), tree)
+  return jax.tree.map(lambda w: w.astype(wider(w.dtype, jnp.float32)), tree)
 
 
 def hessian(value_fn, params):

@@ -4,7 +4,8 @@ A kernel W [in, out] turns rows X [rows, in] into X W. The extra argument `activ
 function (params) -> {path of W: X}; `prunejax.observe` makes it of a Flax model. X may have the
 leading axes of a kernel [..., in, out]. Only X^T X matters. With `accumulate` it is summed over all
 steps so far, at the cost of one more forward pass a step. Without it, the batch of the step in
-which masks move is all the calibration there is.
+which masks move is all the calibration there is. How a leaf is such a kernel says `layout` of
+`prune_transform`.
 """
 
 from typing import Any, NamedTuple

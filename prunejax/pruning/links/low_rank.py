@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from prunejax.pruning import kernel_layout, lapack, schedules
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import is_hole, named_leaves, select
 from prunejax.pruning.selection import counts
 
@@ -114,7 +115,7 @@ def low_rank(
     ranks, basis = {}, {}
     layouts, chosen = _chosen(params, where, rows)
     for name, w in chosen.items():
-      dtype = jnp.promote_types(w.dtype, updates[name].dtype)
+      dtype = wider(w.dtype, updates[name].dtype)
       step_of_matrix = kernel_layout.to_matrix(updates[name], layouts[name])
       target = w.astype(jnp.float32) + step_of_matrix.astype(jnp.float32)
       before = state.lowrank_ranks[name][0]

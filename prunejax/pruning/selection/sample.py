@@ -44,7 +44,7 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, bracket: Bracket
   size = threshold.to_float(whole)
   share = threshold.to_float(goal.wanted) / size
   # The standard deviation of a rank found in the sample. Ranks stay within what it can show.
-  sigma = jnp.sqrt(size * share * (1 - share) * np.where(widest == 1, 0, widest))
+  sigma = jnp.sqrt(size * share * (1 - share) * np.where(widest == 1, 0, widest).astype(np.float32))
   least = counts.widen(jnp.asarray(widest))
   most = counts.subtract(whole, least)
 
