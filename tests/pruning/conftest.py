@@ -38,6 +38,7 @@ OPTAX_PROMOTES = {
   'test_zeros_are_exact_with_any_other_link[masked]': ADAM,
   'test_zeros_are_exact_with_any_other_link[partition]': ADAM,
   'test_zeros_are_exact_with_any_other_link[vmap]': ADAM,
+  'test_zeros_are_exact_with_any_other_link[sgd in float32 on bf16]': APPLIED,
   'test_a_run_ends_at_the_exact_sparsity_and_fine_tuning_holds_it': ADAM,
   'test_zeros_and_counts_are_exact_at_every_step[adamw]': ADAM,
   'test_zeros_and_counts_are_exact_at_every_step[muon]': ADAM,

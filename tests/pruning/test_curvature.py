@@ -95,7 +95,7 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
     )
   )
   np.testing.assert_allclose(
-    ravel_pytree(score(0, 0))[0], np.arange(1, 25) * FLAT**2 / 2, rtol=1e-6
+    ravel_pytree(score(0, 0))[0], np.arange(1, 25) * np.asarray(FLAT) ** 2 / 2, rtol=1e-6
   )
   told = {'value_fn': value}
   score = jax.jit(
@@ -296,7 +296,7 @@ def test_config_strings_find_them():
 def test_scores_are_float32_also_where_weights_are_float64():
   with jax.enable_x64(True):
     params = {'w': jnp.asarray([0.5, -1.0, 2.0], jnp.float64)}
-    examples = 3, lambda params, i: jnp.sum(params['w'] ** 2) * (i + 1)
+    examples = 3, lambda params, i: jnp.sum(params['w'] ** 2) * (i + 1).astype(jnp.float64)
     for criterion in (prunejax.obs('fisher'), prunejax.obd('fisher')):
       score = criterion.score((), params, examples=examples)['w']
       assert score.dtype == jnp.float32
