@@ -1,15 +1,15 @@
 """Which axes of a leaf are inputs and which are outputs.
 
-Some criteria, structures and allocations read a leaf as matrices [..., in, out]: `Criterion`,
-`Structure` and `Allocation` say so in their field `reads_axes`. Models store kernels in other ways
-too: an attention kernel of Flax is [in, heads, width], a weight of Equinox or PyTorch is [out, in].
-A `Layout` names the axes of one leaf. Such parts get the leaf as matrices, and their scores and
-masks go back to the leaf's own shape. A leaf whose layout is not known is refused by name.
+Some criteria and structures read a leaf as matrices [..., in, out] and say so in their field
+`reads_axes`; `per_output` reads `Units.layouts`. Models store kernels in other ways too: an
+attention kernel of Flax is [in, heads, width], a weight of Equinox or PyTorch is [out, in]. A
+`Layout` names the axes of one leaf. Such parts get the leaf as matrices, and their scores and masks
+go back to the leaf's own shape. A leaf whose layout is not known is refused by name.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +75,12 @@ def parse(layout: str | Mapping[str, str]) -> Rows:
   return tuple((compiled(regex, 'layout'), _words(words)) for regex, words in table.items())
 
 
-def layouts(tree, rows: Rows = (), stacked: Callable[[str], bool] = lambda name: False) -> Layouts:
+def layouts(
+  tree,
+  rows: Rows = (),
+  stacked: Callable[[str], Any] = lambda name: False,
+  pruned: Collection[str] | None = None,
+) -> Layouts:
   """Finds the layout of every leaf of a tree.
 
   What `rows` do not say is known in these cases. A leaf with two axes is [in, out], unless it is
@@ -88,6 +93,7 @@ def layouts(tree, rows: Rows = (), stacked: Callable[[str], bool] = lambda name:
     tree: the parameters, all of them: a layout can depend on the leaves beside a leaf.
     rows: see `parse`.
     stacked: whether a leaf holds one layer in each slice of axis 0. Rows then describe one layer.
+    pruned: the leaves that words have to fit; None for all.
 
   Returns:
     {path: Layout}.
@@ -103,9 +109,11 @@ def layouts(tree, rows: Rows = (), stacked: Callable[[str], bool] = lambda name:
       raise ValueError(f'layout: {regex.pattern!r} matches none of the leaves {list(shapes)[:6]}')
   out = {}
   for name, shape in inner.items():
-    axes = _given(name, shape, rows) or _known(name, inner)
+    has_to_fit = pruned is None or name in pruned
+    axes = _given(name, shape, rows, has_to_fit)
+    axes = _known(name, inner) if axes is None else axes
     lead = ('each',) if layers[name] else ()
-    out[name] = Layout(axes and (*lead, *axes), shapes[name])
+    out[name] = Layout(None if axes is None else (*lead, *axes), shapes[name])
   return out
 
 
@@ -314,7 +322,7 @@ def _words(text) -> tuple[str, ...]:
   return words
 
 
-def _given(name, shape, rows) -> tuple[str, ...] | None:
+def _given(name, shape, rows, has_to_fit) -> tuple[str, ...] | None:
   """The words that rows give a leaf, one for each axis."""
   for regex, words in rows:
     if len(shape) < 2 and regex is None or regex is None and name.split('/')[-1] == 'bias':
@@ -323,6 +331,8 @@ def _given(name, shape, rows) -> tuple[str, ...] | None:
       continue
     missing = len(shape) - len(words) + ('...' in words)
     if missing < 0 or missing and '...' not in words:
+      if not has_to_fit:
+        return None
       raise ValueError(
         f'layout: {" ".join(words)!r} does not fit {name!r}, whose shape is {shape}: one word for'
         ' each axis is needed'

@@ -92,7 +92,8 @@ def prune_transform(
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    layered, layouts = _stacked_paths(chosen, stacked), _layouts(params, layout_rows, stacked)
+    layered = _stacked_paths(chosen, stacked)
+    layouts = _layouts(params, layout_rows, stacked, chosen)
     scores_to_masks.check(_shapes(chosen), allocation, structure, layered, layouts)
     return State(
       jnp.zeros([], jnp.int32),
@@ -102,7 +103,7 @@ def prune_transform(
     )
 
   def traced_update(updates, state, params, extra):
-    layouts = _layouts(params, layout_rows, stacked)
+    layouts = _layouts(params, layout_rows, stacked, getattr(state, 'prune_mask', {}))
     criterion = kernel_layout.on_matrices(given_criterion, layouts)
     _check_state(state, params, criterion, where, origin)
     treedef = jax.tree.structure(params)
@@ -402,10 +403,10 @@ def _stacked_paths(chosen, pattern) -> frozenset[str]:
   return names
 
 
-def _layouts(params, rows, stacked):
-  """The layout of every leaf of `params`."""
+def _layouts(params, rows, stacked, pruned):
+  """The layout of every leaf of `params`; words have to fit the leaves of the tree `pruned`."""
   is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
-  return kernel_layout.layouts(params, rows, is_stacked)
+  return kernel_layout.layouts(params, rows, is_stacked, named_leaves(pruned))
 
 
 def _shapes(tree) -> dict[str, jax.ShapeDtypeStruct]:

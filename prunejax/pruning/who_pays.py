@@ -84,7 +84,7 @@ def who_pays(
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   chosen = select(params, where, origin='who_pays')
   grad = aligned(grad, chosen)
-  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout))
+  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout), pruned=named_leaves(chosen))
   scored = kernel_layout.on_matrices(criterion, layouts)
   whole = kernel_layout.of_matrices(structure, layouts)
 

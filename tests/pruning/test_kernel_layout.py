@@ -287,6 +287,27 @@ def test_a_wrong_layout_is_one_clear_error(layout, words):
     )
 
 
+def test_words_have_to_fit_the_leaves_that_are_pruned_alone():
+  params = {
+    'a/weight': jnp.ones((8, 8)),
+    'conv/weight': jnp.ones((4, 3, 2, 2)),
+    'scale': jnp.ones(()),
+  }
+  recipe = dict(structure=prunejax.n_m(2, 4), layout='out in')
+  link = lambda **kwargs: prunejax.prune_transform(
+    prunejax.magnitude(), prunejax.constant(0.5), **recipe, **kwargs
+  )
+  assert link(where='a.*').init(params)
+  with pytest.raises(ValueError, match="'out in' does not fit 'conv/weight'"):
+    link(where='.*weight').init(params)
+  # Of a stack of scalars each has no axis.
+  layers = {'kernel': jnp.ones((3, 8, 8)), 'scale': jnp.ones(3)}
+  prunejax.prune_transform(
+    prunejax.wanda(), prunejax.constant(0.5), where='kernel', stacked='.*'
+  ).init(layers)
+  assert kernel_layout.layouts(layers, stacked=lambda name: True)['scale'].axes == ('each',)
+
+
 def test_who_pays_takes_the_layout_too():
   params = {'layer': {'weight': jnp.asarray(MATRIX.T)}}
   recipe = (prunejax.magnitude(), 0.5, None, prunejax.rows(2))

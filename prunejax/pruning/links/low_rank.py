@@ -192,8 +192,8 @@ _ACTS = (
 
 def _chosen(params, where, rows):
   """The layouts of all leaves, and {path: matrix [in, out]} of the chosen ones."""
-  layouts = kernel_layout.layouts(params, rows)
   leaves = named_leaves(select(params, where, origin='low_rank'))
+  layouts = kernel_layout.layouts(params, rows, pruned=leaves)
   chosen = {}
   for name, w in leaves.items():
     if is_hole(w):
