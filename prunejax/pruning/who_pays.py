@@ -12,7 +12,7 @@ from prunejax.pruning import kernel_layout, scores_to_masks, selection
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
-from prunejax.pruning.paths import named_leaves, select
+from prunejax.pruning.paths import compiled, named_leaves, select
 from prunejax.pruning.placement import on_host
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
@@ -52,6 +52,7 @@ def who_pays(
   where='.*',
   grad=None,
   layout: str | Mapping[str, str] = '',
+  stacked: str = '',
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -65,6 +66,7 @@ def who_pays(
     where: as in `prune_transform`.
     grad: the raw gradient, where the criterion needs it.
     layout: as in `prune_transform`.
+    stacked: as in `prune_transform`.
     **extra: the other extra arguments of `tx.update` that the criterion needs.
 
   Returns:
@@ -84,7 +86,11 @@ def who_pays(
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   chosen = select(params, where, origin='who_pays')
   grad = aligned(grad, chosen)
-  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout), pruned=named_leaves(chosen))
+  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
+  layered = frozenset(filter(is_stacked, named_leaves(chosen)))
+  layouts = kernel_layout.layouts(
+    params, kernel_layout.parse(layout), is_stacked, pruned=named_leaves(chosen)
+  )
   scored = kernel_layout.on_matrices(criterion, layouts)
   whole = kernel_layout.of_matrices(structure, layouts)
 
@@ -96,13 +102,19 @@ def who_pays(
       'step': jnp.zeros([], jnp.int32),
       'sparsity': jnp.float32(sparsity),
       'due': jnp.array(True),
+      **({'stacked': layered} if layered else {}),
     }
     memory = scored.update(scored.init(chosen), chosen, **given)
     if scored.prepare is not None:
       memory = scored.prepare(memory, chosen, **given)
     scores = named_leaves(scored.score(memory, chosen, **given))
     selected = scores_to_masks.select(
-      selection.plain(scores), sparsity, allocation, structure, layouts=layouts
+      selection.plain(scores),
+      sparsity,
+      allocation,
+      structure,
+      stacked=layered,
+      layouts=layouts,
     )
     return whole.pool(scores), selected.units, selected.masks
 

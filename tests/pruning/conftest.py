@@ -59,3 +59,8 @@ def strict(request):
   dtypes = 'standard' if request.node.name in OPTAX_PROMOTES else 'strict'
   with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion(dtypes):
     yield
+
+
+@pytest.fixture
+def optax_promotes():
+  return OPTAX_PROMOTES

@@ -316,3 +316,9 @@ def test_who_pays_takes_the_layout_too():
   got = prunejax.who_pays(params, *recipe, layout='out in ...')
   wanted = prunejax.who_pays({'layer': {'kernel': jnp.asarray(MATRIX)}}, *recipe)
   assert [row[1:] for row in got] == [row[1:] for row in wanted]
+  # The layers of a stack are cut one by one, whatever the scale of their weights.
+  layers = {'blocks': jnp.stack([MATRIX, 100 * MATRIX])}
+  rows = prunejax.who_pays(layers, *recipe, stacked='blocks')
+  assert (rows[0].kept, rows[0].got) == (MATRIX.size, 0.5)
+  alone = prunejax.who_pays(layers, *recipe, layout='each in out')
+  assert alone[0].cutoff > 0 and rows[0].cutoff is None

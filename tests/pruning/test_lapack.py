@@ -58,6 +58,14 @@ def test_each_matrix_of_a_batch_gets_the_bits_that_it_gets_alone(fn, wanted):
   assert calls and not any(re.search(r'tensor<(2x)?3x\d+x\d+xf32>', line) for line in calls)
 
 
+def test_a_batch_stays_one_call_on_other_devices():
+  matrices = jnp.stack([jnp.eye(5)] * 3)
+  traced = jax.jit(jax.vmap(lapack.cholesky)).trace(matrices)
+  texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ('cpu', 'tpu')}
+  assert 'while' in texts['cpu'] and 'while' not in texts['tpu']
+  assert re.search(r'cholesky.*tensor<3x5x5xf32>', texts['tpu'])
+
+
 def test_only_one_file_of_the_package_decomposes_arrays_of_jax():
   package = pathlib.Path(prunejax.__file__).parent
   decomposes = re.compile(r'\b(jnp|jax\.numpy|jax\.scipy|lax|jax\.lax|jsp)\.linalg\b')
