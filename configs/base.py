@@ -37,7 +37,8 @@ def get_config(arg=''):
   c.steps = 1000  # optimizer steps
   c.batch_size = 32  # examples a step, over all devices
   c.accumulate = 1  # micro-batches a step
-  # 'nano' is the model in the package; any other word is a Hugging Face folder.
+  # 'nano' is the model in the package; any other word is a Hugging Face folder, or a sparse file of
+  # export.
   c.init = ''  # source of weights, size and vocabulary; '' for a fresh model
   c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
   c.keep_model = True  # write the final weights as a Hugging Face folder, workdir/model

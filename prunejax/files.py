@@ -105,9 +105,13 @@ def read(where: PathLike, most: int = MOST) -> bytes:
     The bytes.
 
   Raises:
-    ValueError: the file is larger; nothing has been read then. OSError: it cannot be read.
+    ValueError: the file is larger or no regular file; nothing has been read then. OSError: it
+      cannot be read.
   """
   where = epath.Path(where)
+  special = os.path.exists(where) and not os.path.isfile(where) and not os.path.isdir(where)
+  if special and not remote(where):  # /dev/zero has no end, and a pipe may have no beginning
+    raise ValueError(f'{str(where)!r} is no regular file')
   size = _retry('read', where, where.stat).length
   if size > most:
     raise ValueError(f'{str(where)!r} has {size} bytes: expected at most {most}')

@@ -60,6 +60,9 @@ from prunejax.pruning.allocations import (
 from prunejax.pruning.types import Structure
 from prunejax.pruning.structures import block, columns, ffn, heads, n_m, rows, tied, unstructured
 
+# Files of pruned weights.
+from prunejax.compress.sparse_file import load_sparse, save_sparse
+
 # Links beside pruning.
 from prunejax.pruning.links.codebook import share
 from prunejax.pruning.links.fresh_moments import reset_moments, with_fresh_moments
@@ -96,6 +99,7 @@ __all__ = [
   'hold_zeros',
   'iterative',
   'linear',
+  'load_sparse',
   'magnitude',
   'mask_hash',
   'masks',
@@ -115,6 +119,7 @@ __all__ = [
   'reweighted',
   'rigl',
   'rows',
+  'save_sparse',
   'select_masks',
   'share',
   'snip',

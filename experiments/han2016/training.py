@@ -82,7 +82,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   metrics['kept_in_all'] = nonzeros / sum(kernel.size for kernel in kernels.values())
   metrics['dead'] = [int((~(kernel != 0).any(0)).sum()) for kernel in kernels.values()]
   if not settings['bits']:
-    size = len(sparse_file.encode(pruned))
+    size = len(sparse_file.encode(pruned, version=1))
     metrics['accuracy_cut'] = accuracy(cut(dense, fractions), data)
     return metrics | {
       'bytes': size,

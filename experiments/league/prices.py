@@ -159,7 +159,7 @@ def file_bytes(folder, method: str, sparsity: float) -> int | None:
       else:
         parts[name] = leaf
     leaves = parts
-  return len(sparse_file.encode(leaves))
+  return len(sparse_file.encode(leaves, version=1))  # the sizes of the ledger
 
 
 def _key(cell):

@@ -142,8 +142,9 @@ def _onnx(name, leaves, size, scratch):
   from onnxruntime import quantization
 
   plain, small = (scratch / f'{name}-{kind}.onnx' for kind in ('float32', 'int8'))
+  activation = saved_model.activation(size)
   onnx_bert.write(
-    plain, _encoder(leaves), saved_model.widths(size), size.hidden_act, size.layer_norm_eps
+    plain, _encoder(leaves), saved_model.widths(size), activation, size.layer_norm_eps
   )
   logging.disable(logging.WARNING)  # advice that is for models of other exporters
   quantization.quantize_dynamic(plain, small, weight_type=quantization.QuantType.QInt8)

@@ -56,7 +56,8 @@ def run(
   """
   began = time.perf_counter()
   model = saved_model.load(where)
-  saved_model.widths(model.size)
+  if model.size.model_type != 'bert':
+    raise ValueError(f'{str(where)!r} is a {model.size.model_type!r}: bench measures a bert')
   longest = model.size.max_position_embeddings
   length = longest if length is None else length
   if not 1 <= length <= longest:

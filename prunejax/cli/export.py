@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     'where',
     nargs='?',
     metavar='RUN',
-    help='a work directory (as --workdir) or a Hugging Face folder',
+    help='a work directory (as --workdir), a Hugging Face folder, or a sparse file of a model',
   )
   parser.add_argument('--out', required=True, metavar='PATH', help='the folder or file to write')
   parser.add_argument(

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping
 from os import PathLike
@@ -102,6 +103,9 @@ def encode(
 
   Returns:
     The bytes.
+
+  Warns:
+    UserWarning: how many weights that are not 0 share the value 0.
 
   Raises:
     ValueError: bits out of range; a dtype that the file does not know; a value that is not finite.
@@ -199,6 +203,11 @@ def _shared(flat, bits, index_bits, entropy, init, name):
   gaps, is_filler = relative_index.encode(positions, index_bits)
   codes = np.zeros(gaps.size, np.uint16)
   codes[~is_filler] = kmeans.nearest(values, book) + np.uint16(1) if values.size else 0
+  if lost := int(np.count_nonzero(book[codes[~is_filler] - np.uint16(1)] == 0)):
+    warnings.warn(
+      f'deep: {lost:,} weights of {name!r} that are not 0 share the value 0: use more bits',
+      stacklevel=4,
+    )
   streams, tables = [], []
   for symbols, size, width in ((codes, book.size + 1, bits), (gaps, 2**index_bits, index_bits)):
     if entropy:

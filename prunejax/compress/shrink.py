@@ -1,7 +1,7 @@
-"""Cuts idle heads and inner neurons out of a pruned BERT, which gives a smaller dense one.
+"""Cuts idle heads and inner neurons out of a pruned BERT or GPT-2: a smaller dense one.
 
-Leaves are {path: numpy array} with the paths of models/bert.py. Without dropout, the model computes
-what it computed before:
+Leaves are {path: numpy array} with the paths of models/bert.py or models/gpt2.py. Without dropout,
+the model computes what it computed before:
 
 * A head whose rows of the output matrix are zero is removed: nothing reads it.
 * A head whose value columns are zero is removed. Softmax weights sum to one, so the head gives its
@@ -42,7 +42,7 @@ def shrink(
 
   Raises:
     ValueError: an unknown activation; an attention width that `head_size` does not divide; paths
-      that are not those of a BERT.
+      that are not those of such a model.
   """
   if activation not in ACTIVATIONS:
     raise ValueError(f'shrink: activation {activation!r}; known: {", ".join(ACTIVATIONS)}')
@@ -89,7 +89,7 @@ def pad(
     The wider leaves. Zeros stand at the end of each axis; the model computes the same.
 
   Raises:
-    ValueError: a layer is wider; the paths are not those of a BERT.
+    ValueError: a layer is wider; the paths are not those of such a model.
   """
   wide = dict(leaves)
   for layer in range(layers(leaves)):
@@ -118,7 +118,7 @@ def layers(leaves: Mapping[str, np.ndarray]) -> int:
     The number of layers.
 
   Raises:
-    ValueError: the paths are not those of a BERT.
+    ValueError: the paths are not those of such a model.
   """
   value_kernel = r'encoder/layer_(\d+)/attention/value/kernel$'
   numbers = {int(match[1]) for name in leaves if (match := re.match(value_kernel, name))}

@@ -3,27 +3,42 @@
 import hashlib
 import json
 import os
-import pathlib
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-MAX_BYTES = 2**28  # of one file
+from prunejax.data import vocabulary
+
 # The only special token. It stands between documents, between two texts, and in padding.
 END = '<|endoftext|>'
+# The only values that are understood of the parts of tokenizer.json.
+MODEL = {
+  'type': ('BPE',),
+  'dropout': (None, 0, 0.0),
+  'unk_token': (None, END),
+  'continuing_subword_prefix': (None, ''),
+  'end_of_word_suffix': (None, ''),
+  'byte_fallback': (False,),
+  'ignore_merges': (False,),
+}
 EXPECTED = "expected GPT-2's vocab.json and merges.txt, or its tokenizer.json"
 
 
-def from_parts(pieces: Sequence[str], merges: Iterable[tuple[str, str]]) -> Tokenizer:
+def from_parts(
+  pieces: Sequence[str],
+  merges: Iterable[tuple[str, str]],
+  added: Sequence[Mapping[str, Any]] = (),
+) -> Tokenizer:
   """Builds GPT-2's tokenizer.
 
   Args:
     pieces: the pieces in the order of their ids.
     merges: [(left, right), ...] in the order of their rank.
+    added: tokens to cut out of a text first, as `vocabulary.Vocabulary.added` has them.
 
   Returns:
-    A byte-level BPE tokenizer, <|endoftext|> its only special token.
+    A byte-level BPE tokenizer; without `added`, <|endoftext|> is its only special token.
 
   Raises:
     ValueError: pieces that repeat, that lack <|endoftext|> or the letter of a byte; merges of
@@ -34,7 +49,7 @@ def from_parts(pieces: Sequence[str], merges: Iterable[tuple[str, str]]) -> Toke
     raise ValueError(
       f'a vocabulary of {len(pieces)} pieces repeats {len(pieces) - len(ids)} of them'
     )
-  if END not in ids:
+  if END not in ids and not any(token['content'] == END for token in added):
     raise ValueError(f'a vocabulary of {len(ids)} pieces lacks {END}: {EXPECTED}')
   missing = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in ids]
   if missing:
@@ -42,11 +57,13 @@ def from_parts(pieces: Sequence[str], merges: Iterable[tuple[str, str]]) -> Toke
       f'a vocabulary of {len(ids)} pieces lacks letters for {len(missing)} of the 256 bytes: '
       f'{EXPECTED}'
     )
-  try:
-    model = models.BPE(ids, [tuple(pair) for pair in merges])
-  except Exception as error:  # tokenizers raises plain Exception
-    raise ValueError(f'merges that do not fit {len(ids)} pieces: {error}') from error
-  return _with_byte_level(Tokenizer(model))
+  merges = [tuple(pair) for pair in merges]
+  # A merge that gives no piece makes the library panic, which no `except Exception` catches.
+  wrong = [f'{a!r} {b!r}' for a, b in merges if not (a and b and {a, b, a + b} <= ids.keys())]
+  if wrong:
+    raise ValueError(f'merges that do not fit {len(ids)} pieces: {", ".join(wrong[:4])!s:.300}')
+  model = models.BPE(ids, merges)
+  return _with_byte_level(Tokenizer(model), added)
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -62,33 +79,53 @@ def load(path: str | os.PathLike) -> Tokenizer:
     FileNotFoundError: a file that is missing.
     ValueError: a file that is damaged, too large, or holds another kind of tokenizer.
   """
-  path = pathlib.Path(path)
-  if path.is_dir() and (path / 'vocab.json').is_file():
-    pieces = _ordered(_read_json(path / 'vocab.json'), path / 'vocab.json')
-    return _naming(path, from_parts, pieces, _read_merges(path / 'merges.txt'))
-  path = path / 'tokenizer.json' if path.is_dir() else path
-  if not path.is_file():
-    raise FileNotFoundError(f'no vocabulary {str(path)!r}: {EXPECTED}')
-  content = _read_json(path)
   try:
-    model = content['model']
-    added = {token['content']: token['id'] for token in content.get('added_tokens') or ()}
-    splitter = content.get('pre_tokenizer') or {}
-    if (
-      model.get('type', 'BPE') != 'BPE'
-      or splitter.get('type') != 'ByteLevel'
-      or splitter.get('add_prefix_space')
-    ):
-      raise ValueError('it is not byte-level BPE')
-    if content.get('normalizer'):
-      raise ValueError(f'it has the normalizer {content["normalizer"].get("type")}')
-    merges = [pair.split(' ') if isinstance(pair, str) else pair for pair in model['merges']]
-    if any(len(pair) != 2 for pair in merges):
-      raise ValueError('a merge does not have two pieces')
-    pieces = _ordered({**model['vocab'], **added}, path)
-  except (KeyError, TypeError, AttributeError, ValueError) as error:
-    raise ValueError(f'{str(path)!r} is not a GPT-2 tokenizer ({error}): {EXPECTED}') from error
-  return _naming(path, from_parts, pieces, merges)
+    stored = vocabulary.read(path)
+  except FileNotFoundError as error:
+    if 'merges.txt' in str(error):
+      raise
+    stored = None
+  if stored is None:
+    raise FileNotFoundError(f'no vocabulary {str(path)!r}: {EXPECTED}')
+  where, end = stored.path, vocabulary.role(stored.settings, 'eos_token')
+  if stored.merges is None:
+    raise ValueError(f'{str(where)!r} is no BPE vocabulary, it has no merges: {EXPECTED}')
+  if end not in (None, END):
+    raise ValueError(
+      f'{str(where)!r}: tokenizer_config.json has eos_token={end!r:.200}: {EXPECTED}'
+    )
+  if stored.settings.get('add_prefix_space') or stored.settings.get('add_bos_token'):
+    raise ValueError(
+      f'{str(where)!r}: tokenizer_config.json has add_prefix_space or add_bos_token: {EXPECTED}'
+    )
+  try:
+    _check_rules(stored.rules)
+    return from_parts(stored.pieces, stored.merges, stored.added)
+  except ValueError as error:
+    raise ValueError(f'{str(where)!r}: {error}') from error
+
+
+def _check_rules(rules):
+  """Raises ValueError for a tokenizer.json that is not GPT-2's; {} passes."""
+  splitter = rules.get('pre_tokenizer') or {}
+  bytewise = splitter.get('type') == 'ByteLevel'
+  after = rules.get('post_processor') or {'type': 'ByteLevel'}
+  if rules and (
+    not bytewise or splitter.get('add_prefix_space') or not splitter.get('use_regex', True)
+  ):
+    raise ValueError(f'it is not byte-level BPE: {EXPECTED}')
+  if rules.get('normalizer'):
+    raise ValueError(f'it has the normalizer {rules["normalizer"].get("type")!r:.200}: {EXPECTED}')
+  if after.get('type') != 'ByteLevel' and _adds(after):
+    raise ValueError(f'it has the post_processor {after!r:.200}: {EXPECTED}')
+  for name, known in MODEL.items() if rules else ():
+    if rules['model'].get(name, known[0]) not in known:
+      raise ValueError(f'its model has {name}={rules["model"][name]!r:.200}: {EXPECTED}')
+
+
+def _adds(after):
+  """Whether a post_processor may add tokens to a text."""
+  return after.get('type') != 'TemplateProcessing' or after.get('special_tokens') != {}
 
 
 def train(lines: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -124,7 +161,7 @@ def train(lines: Iterable[str], vocab_size: int) -> Tokenizer:
 def parts(tokenizer: Tokenizer) -> tuple[list[str], list[tuple[str, str]]]:
   """Returns (pieces in the order of ids, merges in the order of rank), as the files hold them."""
   model = json.loads(tokenizer.to_str())['model']
-  vocab = tokenizer.get_vocab()
+  vocab = tokenizer.get_vocab(with_added_tokens=False)
   return sorted(vocab, key=vocab.get), [tuple(pair) for pair in model['merges']]
 
 
@@ -133,64 +170,24 @@ def is_byte_level(tokenizer: Tokenizer) -> bool:
   return isinstance(tokenizer.model, models.BPE)
 
 
+def added(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+  """Returns the added tokens beside <|endoftext|>, or all if it is not among the pieces."""
+  tokens = vocabulary.added(tokenizer)
+  last = tokenizer.get_vocab_size(with_added_tokens=False)
+  own = [token for token in tokens if token['content'] == END and token['id'] < last]
+  return [token for token in tokens if token not in own]
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
-  """Returns 16 hex digits that change with any piece, id or merge."""
-  return hashlib.sha256(json.dumps(parts(tokenizer)).encode()).hexdigest()[:16]
+  """Returns 16 hex digits that change with any piece, id, merge or added token."""
+  content = [*parts(tokenizer), *([more] if (more := added(tokenizer)) else [])]
+  return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _with_byte_level(tokenizer):
+def _with_byte_level(tokenizer, added=()):
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = decoders.ByteLevel()
-  tokenizer.add_special_tokens([AddedToken(END, normalized=False, special=True)])
+  if not any(token['content'] == END for token in added):
+    tokenizer.add_special_tokens([AddedToken(END, normalized=False, special=True)])
+  vocabulary.add(tokenizer, added)
   return tokenizer
-
-
-def _read_json(path):
-  """A JSON object as a dict."""
-  try:
-    value = json.loads(_read_text(path))
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
-  if not isinstance(value, dict):
-    raise ValueError(f'{str(path)!r} holds a {type(value).__name__}: {EXPECTED}')
-  return value
-
-
-def _ordered(ids, path):
-  """The pieces of {piece: id} in the order of their ids, which must be 0, 1, 2, ..."""
-  if sorted(i for i in ids.values() if type(i) is int) != list(range(len(ids))):
-    raise ValueError(f'{str(path)!r}: the ids of its pieces are not 0, 1, 2, ...')
-  return sorted(ids, key=ids.get)
-
-
-def _read_merges(path):
-  if not path.is_file():
-    raise FileNotFoundError(f'{str(path)!r} is missing: {EXPECTED}')
-  merges = []
-  for number, line in enumerate(_read_text(path).split('\n'), 1):
-    line = line.removesuffix('\r')
-    if not line or (number == 1 and line.startswith('#version')):
-      continue
-    if not re.fullmatch(r'\S+ \S+', line):
-      raise ValueError(f'{str(path)!r}, line {number}: {line[:40]!r}: expected two pieces')
-    merges.append(tuple(line.split(' ')))
-  return merges
-
-
-def _read_text(path):
-  """A UTF-8 file; its size is checked before its bytes are read."""
-  size = path.stat().st_size
-  if size > MAX_BYTES:
-    raise ValueError(f'{str(path)!r} has {size} bytes: expected at most {MAX_BYTES}')
-  try:
-    return path.read_bytes().decode('utf-8')
-  except UnicodeDecodeError as error:
-    raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
-
-
-def _naming(path, function: Callable, *args):
-  """Calls a function; its ValueError gets the path in front."""
-  try:
-    return function(*args)
-  except ValueError as error:
-    raise ValueError(f'{str(path)!r}: {error}') from error

@@ -4,8 +4,8 @@ import collections
 import hashlib
 import json
 import os
-import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tokenizers import (
   Tokenizer,
@@ -17,16 +17,46 @@ from tokenizers import (
   trainers,
 )
 
-MAX_BYTES = 2**28  # of one file
+from prunejax.data import vocabulary
+
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+ROLES = {f'{piece[1:-1].lower()}_token': piece for piece in SPECIAL}
+EXPECTED = 'expected a BERT vocab.txt, one piece a line, or a tokenizer.json'
+# Settings of tokenizer_config.json: {name there: (argument of BertNormalizer, values)}.
+NORMALIZER = {
+  'do_lower_case': ('lowercase', (True, False)),
+  'strip_accents': ('strip_accents', (True, False, None)),
+  'tokenize_chinese_chars': ('handle_chinese_chars', (True, False)),
+}
+DEFAULTS = {'lowercase': True, 'strip_accents': None, 'handle_chinese_chars': True}
+# The only values that are understood of other settings, and of the parts of tokenizer.json.
+SETTINGS = {'do_basic_tokenize': (True,), 'never_split': (None, [])}
+MODEL = {
+  'type': ('WordPiece',),
+  'unk_token': ('[UNK]',),
+  'continuing_subword_prefix': ('##',),
+  'max_input_chars_per_word': (100,),
+}
 
 
-def from_vocab(vocab: Sequence[str], *, lowercase: bool = True) -> Tokenizer:
+def from_vocab(
+  vocab: Sequence[str],
+  *,
+  lowercase: bool = True,
+  strip_accents: bool | None = None,
+  handle_chinese_chars: bool = True,
+  added: Sequence[Mapping[str, Any]] = (),
+) -> Tokenizer:
   """Builds BERT's tokenizer.
+
+  The five pieces of `SPECIAL` are not cut out of a text: '[MASK]' in a corpus is text.
 
   Args:
     vocab: the pieces in the order of their ids.
     lowercase: whether text is lower-cased.
+    strip_accents: whether accents are removed; None: if text is lower-cased.
+    handle_chinese_chars: whether each Chinese character is a word of its own.
+    added: tokens to cut out of a text first, as `vocabulary.Vocabulary.added` has them.
 
   Returns:
     A WordPiece tokenizer that adds [CLS] and [SEP].
@@ -42,56 +72,103 @@ def from_vocab(vocab: Sequence[str], *, lowercase: bool = True) -> Tokenizer:
     )
   if len(ids) != len(vocab):
     raise ValueError(f'a vocabulary of {len(vocab)} lines repeats {len(vocab) - len(ids)} of them')
-  tokenizer = _with_normalizer(Tokenizer(models.WordPiece(ids, unk_token='[UNK]')), lowercase)
+  tokenizer = _with_normalizer(
+    Tokenizer(models.WordPiece(ids, unk_token='[UNK]')),
+    lowercase=lowercase,
+    strip_accents=strip_accents,
+    handle_chinese_chars=handle_chinese_chars,
+  )
   tokenizer.post_processor = processors.TemplateProcessing(
     single='[CLS]:0 $A:0 [SEP]:0',
     pair='[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1',
     special_tokens=[(piece, ids[piece]) for piece in ('[CLS]', '[SEP]')],
   )
+  vocabulary.add(tokenizer, [token for token in added if token['content'] not in SPECIAL])
   return tokenizer
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Reads a published vocabulary.
+  """Reads a published vocabulary with everything that its folder says of it.
 
   Args:
-    path: a vocab.txt, or a folder with one; `do_lower_case` in a tokenizer_config.json beside it
-      says whether text is lower-cased, which it is by default.
+    path: a folder with tokenizer.json or vocab.txt, or one of these files, see `vocabulary.read`.
 
   Returns:
     The tokenizer, see `from_vocab`.
 
   Raises:
     FileNotFoundError: a vocabulary that is missing.
-    ValueError: a file that is damaged, too large, or not a BERT vocabulary.
+    ValueError: a file that is damaged, too large, or not a BERT vocabulary; a setting that is not
+      understood.
   """
-  path = pathlib.Path(path)
-  path = path / 'vocab.txt' if path.is_dir() else path
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'no vocabulary {str(path)!r}: expected a BERT vocab.txt, one piece a line'
+  try:
+    stored = vocabulary.read(path)
+  except FileNotFoundError:
+    stored = None
+  if stored is None:
+    raise FileNotFoundError(f'no vocabulary {str(path)!r}: {EXPECTED}')
+  where = str(stored.path)
+  if stored.merges is not None:
+    raise ValueError(f'{where!r} is a BPE vocabulary: {EXPECTED}')
+  how = DEFAULTS | (_rules(stored.rules, where) if stored.rules else {})
+  how |= _settings(stored.settings, str(stored.path.with_name('tokenizer_config.json')))
+  try:
+    return from_vocab(stored.pieces, added=stored.added, **how)
+  except ValueError as error:
+    raise ValueError(f'{where!r}: {error}') from error
+
+
+def _settings(settings, where):
+  """Arguments of `from_vocab` from tokenizer_config.json; settings that are not there are left."""
+  for name, known in SETTINGS.items():
+    if settings.get(name, known[0]) not in known:
+      raise ValueError(f'{where!r} has {name}={settings[name]!r:.200}: expected {known[0]!r}')
+  for name, piece in ROLES.items():
+    if vocabulary.role(settings, name) not in (None, piece):
+      raise ValueError(f'{where!r} has {name}={settings[name]!r:.200}: expected {piece!r}')
+  how = {}
+  for name, (argument, values) in NORMALIZER.items():
+    if name in settings:
+      if not any(settings[name] is value for value in values):
+        raise ValueError(
+          f'{where!r} has {name}={settings[name]!r:.200}: expected true or false'
+          + (' or null' if None in values else '')
+        )
+      how[argument] = settings[name]
+  return how
+
+
+def _rules(rules, where):
+  """Arguments of `from_vocab` from tokenizer.json."""
+  normalizer, splitter = rules.get('normalizer') or {}, rules.get('pre_tokenizer') or {}
+  after = rules.get('post_processor') or {}
+  for part, name, known in (
+    (normalizer, 'normalizer', 'BertNormalizer'),
+    (splitter, 'pre_tokenizer', 'BertPreTokenizer'),
+  ):
+    if part.get('type') != known:
+      raise ValueError(f'{where!r} has the {name} {rules.get(name)!r:.200}: expected {known}')
+  for name, known in MODEL.items():
+    if rules['model'].get(name, known[0]) not in known:
+      raise ValueError(
+        f'{where!r} has {name}={rules["model"][name]!r:.200} in its model: expected {known[0]!r}'
+      )
+  single = after.get('single')
+  places = [json.dumps(single).find(word) for word in ('[CLS]', '"A"', '[SEP]')]
+  three = isinstance(single, list) and len(single) == 3
+  wrapped = three and -1 < places[0] < places[1] < places[2]
+  if after and not wrapped and after.get('type') != 'BertProcessing':
+    raise ValueError(
+      f'{where!r} has the post_processor {after!r:.200}: expected one that adds [CLS] and [SEP]'
     )
-  size = path.stat().st_size
-  if size > MAX_BYTES:
-    raise ValueError(f'the vocabulary {str(path)!r} has {size} bytes: expected at most {MAX_BYTES}')
-  # Not splitlines(): a piece may itself be one of Unicode's other line ends.
-  try:
-    text = path.read_bytes().decode('utf-8').replace('\r\n', '\n').removesuffix('\n')
-  except UnicodeDecodeError as error:
-    raise ValueError(f'{str(path)!r} is not UTF-8 text: {error}') from error
-  lowercase = _read_lowercase(path.with_name('tokenizer_config.json'))
-  return from_vocab(text.split('\n') if text else [], lowercase=lowercase)
-
-
-def _read_lowercase(path):
-  try:
-    config = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    lowercase = config.get('do_lower_case', True)
-  except (OSError, ValueError, AttributeError, RecursionError) as error:
-    raise ValueError(f'{str(path)!r} cannot be read as JSON: {error}') from error
-  if not isinstance(lowercase, bool):
-    raise ValueError(f'{str(path)!r} has do_lower_case={lowercase!r}: expected true or false')
-  return lowercase
+  how = {argument: normalizer.get(argument, default) for argument, default in DEFAULTS.items()}
+  kinds = [(argument, values) for argument, values in NORMALIZER.values()]
+  wrong = [name for name, values in kinds if not any(how[name] is value for value in values)]
+  if wrong or normalizer.get('clean_text', True) is not True:
+    raise ValueError(
+      f'{where!r} has {wrong or ["clean_text"]} of {normalizer!r:.200}, which is not understood'
+    )
+  return how
 
 
 def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Tokenizer:
@@ -140,13 +217,16 @@ def _trained(lines, vocab_size, letters, first):
 
 def pieces(tokenizer: Tokenizer) -> list[str]:
   """Returns the pieces in the order of their ids, as vocab.txt holds them."""
-  vocab = tokenizer.get_vocab()
+  vocab = tokenizer.get_vocab(with_added_tokens=False)
   return sorted(vocab, key=vocab.get)
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-  """Returns 16 hex digits that change with any piece or id, and with `lowered`."""
-  content = '\n'.join(pieces(tokenizer)) + ('' if lowered(tokenizer) else '\ncased')
+  """Returns 16 hex digits that change with any piece or id, and with `settings`."""
+  content, how = '\n'.join(pieces(tokenizer)), settings(tokenizer)
+  content += '' if how.pop('lowercase') else '\ncased'
+  plain = {name: DEFAULTS.get(name, []) for name in how}
+  content += '' if how == plain else '\n' + json.dumps(how, sort_keys=True)
   return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -155,8 +235,14 @@ def lowered(tokenizer: Tokenizer) -> bool:
   return tokenizer.normalizer.lowercase
 
 
-def _with_normalizer(tokenizer, lowercase):
-  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+def settings(tokenizer: Tokenizer) -> dict[str, Any]:
+  """Returns the arguments of `from_vocab`, beside the pieces, that make this tokenizer."""
+  how = {name: getattr(tokenizer.normalizer, name) for name in DEFAULTS}
+  return how | {'added': vocabulary.added(tokenizer)}
+
+
+def _with_normalizer(tokenizer, **how):
+  tokenizer.normalizer = normalizers.BertNormalizer(**how)
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   tokenizer.decoder = decoders.WordPiece()
   return tokenizer

@@ -34,6 +34,26 @@ ACTIVATIONS = {
   'gelu_new': lambda x: nn.gelu(x, approximate=True),
   'relu': nn.relu,
 }
+# Other spellings of these functions in transformers.
+SPELLINGS = {
+  'gelu_python': 'gelu',
+  'gelu_pytorch_tanh': 'gelu_new',
+  'gelu_python_tanh': 'gelu_new',
+  'gelu_fast': 'gelu_new',
+  'gelu_accurate': 'gelu_new',
+}
+
+
+def activation(name: str) -> str:
+  """Returns the key of `ACTIVATIONS` that computes an activation of transformers.
+
+  Raises:
+    ValueError: there is none.
+  """
+  known = SPELLINGS.get(name, name) if isinstance(name, str) else None
+  if known not in ACTIVATIONS:
+    raise ValueError(f'{name!r}: expected one of {sorted({*ACTIVATIONS, *SPELLINGS})}')
+  return known
 
 
 def sinusoids(key: Any, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
@@ -84,9 +104,14 @@ def widths(size: Any) -> list[tuple[int, int, int]]:
   Args:
     size: a `transformers.BertConfig`.
   """
+  return widths_of(size, size.intermediate_size)
+
+
+def widths_of(size: Any, intermediate_size: int) -> list[tuple[int, int, int]]:
+  """Returns `widths` of a size that names its number of inner neurons otherwise."""
   depth, width = size.num_hidden_layers, size.hidden_size // size.num_attention_heads
   heads = getattr(size, 'heads_per_layer', None) or [size.num_attention_heads] * depth
-  inner = getattr(size, 'intermediate_per_layer', None) or [size.intermediate_size] * depth
+  inner = getattr(size, 'intermediate_per_layer', None) or [intermediate_size] * depth
   return [(h, width, i) for h, i in zip(heads, inner, strict=True)]
 
 
@@ -102,13 +127,29 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
     ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
       lists of `widths` that do not fit; more tokens than positions.
   """
-  if size.hidden_act not in ACTIVATIONS:
-    raise ValueError(f'hidden_act={size.hidden_act!r}: expected one of {sorted(ACTIVATIONS)}')
+  try:
+    activation(size.hidden_act)
+  except ValueError as error:
+    raise ValueError(f'hidden_act={error}') from None
   if size.hidden_size % size.num_attention_heads:
     raise ValueError(
       f'hidden_size={size.hidden_size} does not divide into '
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
+  check_widths(size)
+  unknown = [head for head in heads if head not in HEADS]
+  if unknown:
+    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  if length > size.max_position_embeddings:
+    # A lookup past the end of the table would give NaN instead of an error.
+    raise ValueError(
+      f'a sequence of {length} tokens is longer than '
+      f'max_position_embeddings={size.max_position_embeddings}'
+    )
+
+
+def check_widths(size: Any) -> None:
+  """Raises ValueError for lists of a shrunk model, see `widths`, that do not fit its layers."""
   for field, most in (
     ('heads_per_layer', size.num_attention_heads),
     ('intermediate_per_layer', 2**31),
@@ -123,15 +164,6 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       raise ValueError(
         f'{field}={numbers!r}: expected {depth} integers, one a layer, from 0 to {most}'
       )
-  unknown = [head for head in heads if head not in HEADS]
-  if unknown:
-    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
-  if length > size.max_position_embeddings:
-    # A lookup past the end of the table would give NaN instead of an error.
-    raise ValueError(
-      f'a sequence of {length} tokens is longer than '
-      f'max_position_embeddings={size.max_position_embeddings}'
-    )
 
 
 class Attention(nn.Module):
@@ -178,7 +210,7 @@ class FeedForward(nn.Module):
     size = self.size
     init = self.kernel_init if self.inner else nn.initializers.zeros
     dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
-    inner = ACTIVATIONS[size.hidden_act](dense(self.inner, 'intermediate')(x))
+    inner = ACTIVATIONS[activation(size.hidden_act)](dense(self.inner, 'intermediate')(x))
     out = dense(size.hidden_size, 'output')(inner)
     out = nn.Dropout(size.hidden_dropout_prob)(out, deterministic=deterministic)
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
@@ -253,7 +285,7 @@ class MlmHead(nn.Module):
     dense = nn.Dense(
       size.hidden_size, dtype=self.dtype, kernel_init=self.kernel_init, name='transform'
     )
-    x = ACTIVATIONS[size.hidden_act](dense(x))
+    x = ACTIVATIONS[activation(size.hidden_act)](dense(x))
     x = nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x)
     return attend(x) + self.param('bias', nn.initializers.zeros, (size.vocab_size,))
 

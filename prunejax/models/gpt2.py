@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prunejax.models.bert import ACTIVATIONS, sinusoids
+from prunejax.models.bert import ACTIVATIONS, activation, check_widths, sinusoids, widths_of
 
 # As in Gordon et al. 2020: six matrices of each layer and the word embeddings, which are also the
 # softmax. There is no pooler.
@@ -63,17 +63,18 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
 
   Raises:
     ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
-      more tokens than positions.
+      lists of `widths` that do not fit; more tokens than positions.
   """
-  if size.activation_function not in ACTIVATIONS:
-    raise ValueError(
-      f'activation_function={size.activation_function!r}: expected one of {sorted(ACTIVATIONS)}'
-    )
+  try:
+    activation(size.activation_function)
+  except ValueError as error:
+    raise ValueError(f'activation_function={error}') from None
   if size.n_embd % size.n_head:
     raise ValueError(
       f'hidden_size={size.n_embd} does not divide into '
       f'num_attention_heads={size.n_head} equal heads'
     )
+  check_widths(size)
   unknown = [head for head in heads if head not in HEADS]
   if unknown:
     raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
@@ -89,33 +90,47 @@ def inner_width(size: Any) -> int:
   return size.n_inner or 4 * size.n_embd
 
 
+def widths(size: Any) -> list[tuple[int, int, int]]:
+  """Returns (number of heads, width of a head, number of inner neurons) of each layer.
+
+  A shrunk model has the fields that `bert.widths` explains. Only prunejax reads them.
+
+  Args:
+    size: a `transformers.GPT2Config`.
+  """
+  return widths_of(size, inner_width(size))
+
+
 class Attention(nn.Module):
   """Causal multi-head self-attention of a normalized x, added to x [batch, length, hidden]."""
 
   size: Any
   dtype: Any
   inits: Any
+  heads: int
+  width: int
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    size, (batch, length, hidden) = self.size, x.shape
-    inward, outward, *_ = self.inits
-    dense = lambda name, init=inward: nn.Dense(
-      hidden, dtype=self.dtype, kernel_init=init, name=name
+    size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
+    # An empty kernel, of a layer without heads, cannot be drawn.
+    inward, outward = self.inits[:2] if inner else (nn.initializers.zeros,) * 2
+    dense = lambda name, init=inward, width=inner: nn.Dense(
+      width, dtype=self.dtype, kernel_init=init, name=name
     )
-    split = lambda y: y.reshape(batch, length, size.n_head, -1)
+    split = lambda y: y.reshape(batch, length, self.heads, self.width)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     query, key, value = (split(dense(name)(normed)) for name in ('query', 'key', 'value'))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
     # The softmax is float32 in any compute dtype. Invisible tokens get the lowest finite value, so
     # that a row without a visible token does not become NaN.
     visible = valid[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
     scores = jnp.where(visible, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(size.attn_pdrop)(weights, deterministic=deterministic)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, hidden)
+    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
     return x + nn.Dropout(size.resid_pdrop)(
-      dense('output', outward)(mixed), deterministic=deterministic
+      dense('output', outward, hidden)(mixed), deterministic=deterministic
     )
 
 
@@ -125,31 +140,34 @@ class FeedForward(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  inner: int
 
   @nn.compact
   def __call__(self, x, deterministic):
-    size, (inward, outward, *_) = self.size, self.inits
+    size = self.size
+    inward, outward = self.inits[:2] if self.inner else (nn.initializers.zeros,) * 2
     dense = lambda width, name, init: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
-    inner = ACTIVATIONS[size.activation_function](
-      dense(inner_width(size), 'intermediate', inward)(normed)
+    inner = ACTIVATIONS[activation(size.activation_function)](
+      dense(self.inner, 'intermediate', inward)(normed)
     )
     out = dense(size.n_embd, 'output', outward)(inner)
     return x + nn.Dropout(size.resid_pdrop)(out, deterministic=deterministic)
 
 
 class Layer(nn.Module):
-  """Attention and feed-forward block."""
+  """Attention and feed-forward block. widths: one entry of `widths`."""
 
   size: Any
   dtype: Any
   inits: Any
+  widths: tuple
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    parts = (self.size, self.dtype, self.inits)
-    x = Attention(*parts, name='attention')(x, valid, deterministic)
-    return FeedForward(*parts, name='ffn')(x, deterministic)
+    parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
+    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
 
 
 class Encoder(nn.Module):
@@ -161,8 +179,10 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    for i in range(self.size.n_layer):
-      x = Layer(self.size, self.dtype, self.inits, name=f'layer_{i}')(x, valid, deterministic)
+    for i, layer in enumerate(widths(self.size)):
+      x = Layer(self.size, self.dtype, self.inits, layer, name=f'layer_{i}')(
+        x, valid, deterministic
+      )
     return x
 
 

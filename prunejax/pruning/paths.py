@@ -37,6 +37,17 @@ def with_leaves(tree, leaves: dict[str, Any]):
   return jax.tree.unflatten(jax.tree.structure(tree), [leaves[name] for name in named_leaves(tree)])
 
 
+def check_distinct(tree, origin: str):
+  """Raises ValueError, which begins with `origin`, if two leaves of a pytree have one path."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  names = sorted(path_name(path) for path, _ in leaves)
+  for name, following in itertools.pairwise(names):
+    if name == following:
+      raise ValueError(
+        f'{origin}: two leaves of the tree have the path {name!r} and cannot be told apart'
+      )
+
+
 def is_hole(node) -> bool:
   """Returns True for `optax.MaskedNode`, which stands where a link does not prune."""
   return isinstance(node, optax.MaskedNode)
@@ -114,12 +125,7 @@ def select(tree, where, *, origin: str):
   """
   chosen = matches(where)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  if len(named_leaves(tree)) < len(leaves):
-    names = sorted(path_name(path) for path, _ in leaves)
-    twice = next(a for a, b in itertools.pairwise(names) if a == b)
-    raise ValueError(
-      f'{origin}: two leaves of the tree have the path {twice!r} and cannot be told apart'
-    )
+  check_distinct(tree, origin)
   _check_boxes([path for path, _ in leaves], origin)
   kept = [
     leaf if is_prunable(leaf) and chosen(path_name(path), leaf) else optax.MaskedNode()

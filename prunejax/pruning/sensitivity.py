@@ -10,9 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from prunejax.pruning import counts
 from prunejax.pruning.criteria import deviations
 from prunejax.pruning.paths import is_hole, is_prunable, named_leaves, select
-from prunejax.pruning.selection import counts, plain
+from prunejax.pruning.selection import plain
 from prunejax.pruning.selection import select as select_highest
 
 

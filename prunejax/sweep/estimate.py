@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax import files
-from prunejax.train import families, inputs, objectives, recipe
+from prunejax.train import families, inputs, objectives, recipe, sparse_model
 
 GIB = 2**30
 
@@ -100,6 +100,8 @@ def size_of(config: recipe.Recipe):
     folder = (
       files.path(config.init) if config.init and not config.init.startswith('cell:') else None
     )
+  if folder is not None and sparse_model.is_file(folder):
+    folder = sparse_model.folder(folder)
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
     return families.in_folder(folder).files.read_size(folder)

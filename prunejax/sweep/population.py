@@ -193,9 +193,16 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, title
   saves = loop.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
   facts = {'members': len(plan['members']), 'batching': stacked.batching}
 
+  said = set()
+
+  def say_once(line):  # the members of a wave often start from one folder
+    if line not in said:
+      said.add(line)
+      say(f'{title}  {line}')
+
   def first_state(run):
     shapes = jax.eval_shape(functions.draw, jax.random.key(0))
-    loaded = program.pretrained(run.recipe, run.source, functions, shapes)
+    loaded = program.pretrained(run.recipe, run.source, functions, shapes, say_once)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
   with contextlib.ExitStack() as locks:

@@ -3,7 +3,6 @@
 `recipe.resolve` checks a config and turns it into plain values.
 """
 
-import ast
 import functools
 import importlib.util
 import pathlib
@@ -102,10 +101,12 @@ def convert(value, default, key: str):
   if isinstance(value, str) and want is not str:
     try:
       value = (
-        {'true': True, 'false': False}[value.lower()] if want is bool else ast.literal_eval(value)
+        {'true': True, 'false': False}[value.lower()] if want is bool else specs.literal(value)
       )
-    except (ValueError, SyntaxError, KeyError):
-      raise ValueError(f'{key}={value!r}: expected {_kind(want)}, such as {default!r}') from None
+    except (ValueError, KeyError):
+      raise ValueError(
+        f'{key}={specs.shown(value)}: expected {_kind(want)}, such as {default!r}'
+      ) from None
   if want is float and type(value) is int:
     value = float(value)
   if want is int and type(value) is float and value.is_integer():

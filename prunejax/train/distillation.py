@@ -47,6 +47,8 @@ def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) 
     fail(
       f'has another vocabulary ({size.vocab_size} pieces) than the model ({source.size.vocab_size})'
     )
+  if not data.task and size.vocab_size != source.size.vocab_size:
+    fail(f'has {size.vocab_size} rows of word embeddings, the model {source.size.vocab_size}')
   if recipe.data.seq_len > size.max_position_embeddings:
     fail(
       f'has {size.max_position_embeddings} positions, fewer than data.seq_len={recipe.data.seq_len}'
@@ -55,13 +57,13 @@ def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) 
   outputs = len(data.task.classes) if data.task else 1
   size = families.with_dropout(families.read_only(kind, size), 0.0)
   try:
-    params, _ = kind.files.load(folder, heads=heads)
+    params, stored = kind.files.load(folder, heads=heads)
   except ValueError as error:
     fail(f'has no heads {", ".join(heads)}: {str(error).splitlines()[0]}')
-  if data.task and params['classifier']['kernel'].shape[-1] != outputs:
-    fail(
-      f'tells {params["classifier"]["kernel"].shape[-1]} classes, {recipe.data.task} has {outputs}'
-    )
+  if data.task:
+    params['classifier'] = families.in_order(params['classifier'], stored, data.task.classes)
+    if isinstance(params['classifier'], str):
+      fail(f'does not tell the classes of {recipe.data.task}: {params["classifier"]}')
   logits = _logits(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
   params = jax.tree.map(jax.numpy.asarray, params)
 

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.compress import deep_compression, onnx_bert, shrink, sparse_file
+from prunejax.compress import deep_compression, onnx_bert, onnx_gpt2, shrink, sparse_file
 from prunejax.train import console, families, saved_model, specs
 
 
@@ -18,13 +18,14 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
   """Writes a model in another form; pruned weights are zeros.
 
   Args:
-    folder: a work directory or a Hugging Face folder.
+    folder: a work directory, a Hugging Face folder, or a sparse file of a model.
     out: the folder or file to write.
     dtype: of the weights of a folder, or of the values of a sparse file.
     to: 'hf', a Hugging Face folder, in which the layers of a shrunk model are padded to one width;
       'shrunk', a folder without the idle heads and inner neurons, which only this project reads;
       'sparse', 'deep-compression' or 'onnx', one file. The first two of these files are read back
-      and compared before they are delivered.
+      and compared before they are delivered. A sparse file holds the config and the vocabulary,
+      so that `init` and export read it as a model.
     say: prints a line.
 
   Raises:
@@ -51,11 +52,16 @@ def shrunk(model: saved_model.Saved) -> tuple[dict, Any]:
   """Returns the leaves and the size of a model without its idle heads and inner neurons."""
   parts = saved_model.widths(model.size)
   leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in model.leaves.items()}
-  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], model.size.hidden_act)
+  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], saved_model.activation(model.size))
   size = copy.deepcopy(model.size)
   size.heads_per_layer, size.intermediate_per_layer = heads, inner
-  size.intermediate_size = max(*inner, 1)
+  _set_inner(size, max(*inner, 1))
   return leaves, size
+
+
+def _set_inner(size, inner):
+  """Sets the number of inner neurons of a model whose layers are alike."""
+  setattr(size, families.of_size(size).names['intermediate_size'], inner)
 
 
 def _hf(model, out, dtype):
@@ -66,31 +72,35 @@ def _hf(model, out, dtype):
     leaves = shrink.pad(model.leaves, parts[0][1], size.num_attention_heads, inner)
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
     size.heads_per_layer = size.intermediate_per_layer = None
-    size.intermediate_size = inner
+    _set_inner(size, inner)
     more = (
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
     )
-  _save(out, params, size, model.tokenizer, dtype)
-  return more
+  return '; '.join(filter(None, [more, _save(out, params, size, model.tokenizer, dtype)]))
 
 
 def _shrunk(model, out, dtype):
   leaves, size = shrunk(model)
-  _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
+  lost = _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
   now, before = (sum(map(np.size, tree.values())) for tree in (leaves, model.leaves))
   kept = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}'
   gain = ': no gain, no head and no neuron is idle' if now == before else ''
-  return f'{kept}, {now:,} parameters of {before:,}{gain}'
+  more = f'{kept}, {now:,} parameters of {before:,}{gain}'
+  return '; '.join(filter(None, [more, lost]))
 
 
 def _save(out, params, size, tokenizer, dtype):
-  files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
+  """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''."""
+  lost = files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
+  weights = sum(map(np.size, jax.tree.leaves(params)))
+  return lost and f'{lost:,} of {weights:,} weights were not zero and are zero as {dtype}'
 
 
 def _sparse(model, out, dtype):
   leaves = _arrays(model)
-  data = sparse_file.encode(leaves, dtype)
+  texts = families.texts(model.params, model.size, model.tokenizer)
+  data = sparse_file.encode(leaves, dtype, texts=texts)
   return _delivered(
     out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32'
   )
@@ -118,9 +128,12 @@ def _delivered(out, data, leaves, again, exact):
     )
   files.write(out, data)
   dense = sum(leaf.nbytes for leaf in leaves.values())
+  more = ''
+  if lost := sum(int(np.sum((leaf != 0) & (again[name] == 0))) for name, leaf in leaves.items()):
+    more = f', but {lost:,} weights that were not zero became zero'
   return (
     f'{len(data):,} bytes of {dense:,}; read back, weights differ by at most {far:.3g} and zeros'
-    ' are zeros'
+    f' are zeros{more}'
   )
 
 
@@ -129,7 +142,11 @@ def _onnx(model, out, dtype):
   parts = saved_model.widths(model.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
-    onnx_bert.write(here, _arrays(model), parts, model.size.hidden_act, model.size.layer_norm_eps)
+    name, size = saved_model.activation(model.size), model.size
+    if size.model_type == 'gpt2':
+      onnx_gpt2.write(here, _arrays(model), parts, name, size.layer_norm_epsilon)
+    else:
+      onnx_bert.write(here, _arrays(model), parts, name, size.layer_norm_eps)
     files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 

@@ -3,6 +3,8 @@
 import copy
 import json
 import pathlib
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -35,6 +37,8 @@ class Family(NamedTuple):
     words: the module of its vocabularies.
     spelled: tokenizer -> arguments of `files.save` that describe the vocabulary.
     width: size -> width between the two maps of a feed-forward block.
+    widths: size -> [(heads, width of a head, inner neurons)] of each layer.
+    activation: the field of the activation.
   """
 
   module: Any
@@ -51,6 +55,8 @@ class Family(NamedTuple):
   words: Any
   spelled: Any
   width: Any
+  widths: Any
+  activation: str
 
 
 SIZE_KEYS = (
@@ -92,9 +98,11 @@ FAMILIES = {
     words=wordpiece,
     spelled=lambda tokenizer: {
       'vocab': wordpiece.pieces(tokenizer),
-      'lowercase': wordpiece.lowered(tokenizer),
+      **wordpiece.settings(tokenizer),
     },
     width=lambda size: size.intermediate_size,
+    widths=bert.widths,
+    activation='hidden_act',
   ),
   'gpt2': Family(
     gpt2.Gpt2,
@@ -108,6 +116,7 @@ FAMILIES = {
       'layer_norm_epsilon',
       'initializer_range',
       *_GPT2_DROPOUT,
+      *bert.OWN,
     ),
     dropout=_GPT2_DROPOUT,
     heads=('lm',),
@@ -116,8 +125,13 @@ FAMILIES = {
     recipe=lambda data: causal.Recipe(data.seq_len),
     predictions=lambda data: data.seq_len,
     words=bpe,
-    spelled=lambda tokenizer: {'vocab': bpe.parts(tokenizer)},
+    spelled=lambda tokenizer: {
+      'vocab': bpe.parts(tokenizer),
+      'added': bpe.added(tokenizer),
+    },
     width=gpt2.inner_width,
+    widths=gpt2.widths,
+    activation='activation_function',
   ),
 }
 
@@ -191,11 +205,60 @@ def heads(family: Family, task) -> tuple[str, ...]:
   return ('classifier',) if task else family.heads
 
 
-def save(folder, params: dict, size, tokenizer, dtype: str = 'float32'):
-  """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none."""
-  family = of_size(size)
-  vocabulary = {} if tokenizer is None else family.spelled(tokenizer)
-  family.files.save(folder, params, size, dtype=dtype, **vocabulary)
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:
+  """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
+
+  Returns:
+    The number of weights that are not 0 and are 0 as `dtype`.
+  """
+  vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
+  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary)
+
+
+def texts(params: dict, size, tokenizer) -> dict[str, str]:
+  """Returns the texts of the folder that `save` writes: {file name: text}."""
+  vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
+  return of_size(size).files.parts(params, size, **vocabulary)[0]
+
+
+def with_classes(size, classes: Sequence[str] | None):
+  """Returns a copy of a size that names the classes of a task; None for a regression."""
+  size = copy.deepcopy(size)
+  if classes is not None:
+    size.id2label = dict(enumerate(classes))
+    size.label2id = {name: i for i, name in enumerate(classes)}
+  return size
+
+
+def in_order(classifier: dict, size, classes: Sequence[str] | None) -> dict | str:
+  """Returns a stored classifier with its outputs in the order of the classes of a task.
+
+  Names that only count, LABEL_0, LABEL_1, ..., are taken to be in this order. Upper and lower case,
+  and spaces, '-' and '_', are the same in a name.
+
+  Args:
+    classifier: {'kernel': [in, out], 'bias': [out]}, some families have no bias.
+    size: the config of transformers beside it.
+    classes: names of the classes of the task; None for a regression.
+
+  Returns:
+    The classifier, or in words why it is not one of this task.
+  """
+  kind = getattr(size, 'problem_type', None)
+  outputs, wanted = classifier['kernel'].shape[-1], 1 if classes is None else len(classes)
+  if kind not in (None, 'regression' if classes is None else 'single_label_classification'):
+    return f'its problem_type is {kind!r}'
+  if outputs != wanted:
+    return f'it has {outputs} outputs, the task {wanted}'
+  names = [str(size.id2label.get(i, f'LABEL_{i}')) for i in range(outputs)]
+  plain = lambda name: re.sub(r'[\s_-]+', '_', name.strip().lower())
+  stored = [plain(name) for name in names]
+  if classes is None or stored == [f'label_{i}' for i in range(outputs)]:
+    return classifier
+  if sorted(stored) != sorted(map(plain, classes)):
+    return f'its classes are {", ".join(names[:8])}, those of the task {", ".join(classes[:8])}'
+  order = [stored.index(plain(name)) for name in classes]
+  return {name: leaf[..., order] for name, leaf in classifier.items()}
 
 
 def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal'):

@@ -10,7 +10,8 @@ import tokenizers
 
 from prunejax import files
 from prunejax.data import corpus, finetuning, pretraining, pydoc, tasks, wordpiece
-from prunejax.train import families
+from prunejax.models.hf import convert
+from prunejax.train import families, sparse_model
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -55,7 +56,7 @@ def text_of(data) -> str:
 
 
 def folder_of(init: str) -> pathlib.Path:
-  """Returns the folder of `init`: 'nano' is the model in the package.
+  """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -66,11 +67,13 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if sparse_model.is_file(files.path(init)):
+    return sparse_model.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
     raise FileNotFoundError(
-      f"init={init!r} is no folder: expected 'nano', or a folder with config.json,"
-      ' model.safetensors and the vocabulary as Hugging Face has them'
+      f"init={init!r} is no folder: expected 'nano', a folder with config.json,"
+      ' model.safetensors and the vocabulary as Hugging Face has them, or a sparse file of export'
     )
   return folder
 
@@ -114,11 +117,7 @@ def source(
     else:
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
-  if tokenizer.get_vocab_size() != size.vocab_size:
-    raise ValueError(
-      f'the vocabulary {str(vocab or folder)!r} has {tokenizer.get_vocab_size()} pieces, the model'
-      f' {size.vocab_size}'
-    )
+  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size)
   return Source(families.read_only(family, size), tokenizer, folder)
 
 

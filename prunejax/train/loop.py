@@ -115,7 +115,9 @@ def train(
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
   engine = single(run, functions, abstract, mesh, compiled.engines)
-  loaded = program.pretrained(resolved, source, functions, abstract['params'])
+  loaded = program.pretrained(
+    resolved, source, functions, abstract['params'], lambda line: say(f'{title}  {line}')
+  )
   if distributed.first():
     workdir.claim(folder, resolved.identity)
   distributed.together('claimed')
@@ -298,6 +300,7 @@ def finish(
     seconds: () -> the seconds that the run has cost so far.
   """
   recipe, source = run.recipe, run.source
+  size = families.with_classes(source.size, run.data.task and run.data.task.classes)
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
   masks = prunejax.get_masks(state['opt_state'], state['params'])
   log.write(recipe.steps, 'eval', metrics)
@@ -308,7 +311,7 @@ def finish(
   for name, weights in kept.items() if distributed.first() else ():
     files.deliver(
       run.folder / name,
-      lambda out, weights=weights: families.save(out, weights, source.size, source.tokenizer),
+      lambda out, weights=weights: families.save(out, weights, size, source.tokenizer),
     )
   result = {
     'metrics': metrics,

@@ -248,17 +248,23 @@ def check_step(recipe: Recipe, program: Program, abstract: dict, batch: dict):
 
 
 def pretrained(
-  recipe: Recipe, source: inputs.Source, program: Program, shapes: dict
+  recipe: Recipe,
+  source: inputs.Source,
+  program: Program,
+  shapes: dict,
+  say: Callable[[str], None] = lambda line: None,
 ) -> dict | None:
   """Reads the weights in the folder of `init`, if there is one.
 
-  The classifier of a fine-tuned model is read too, unless the task has another number of classes.
+  The classifier of a fine-tuned model is read too if it has the classes of the task, in whatever
+  order. A pooler, or a head of pre-training, that the folder lacks is left out, to be drawn anew.
 
   Args:
     recipe: a `recipe.Recipe`.
     source: its source.
     program: its program.
     shapes: the shapes of its parameters.
+    say: prints a line that names what is drawn anew and would have been expected in the folder.
 
   Raises:
     ValueError: the weights are another model's.
@@ -268,13 +274,20 @@ def pretrained(
   classes = folder.read_config(source.folder).get('architectures') or ()
   tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
-  loaded, _ = families.of_size(source.size).files.load(source.folder, heads=heads)
-  if (
-    'classifier' in loaded
-    and loaded['classifier']['kernel'].shape != shapes['classifier']['kernel'].shape
-  ):
-    del loaded['classifier']
-  convert.transfer(loaded, shapes)
+  optional = ('pooler', *(head for head in heads if head != 'classifier'))
+  files = families.of_size(source.size).files
+  loaded, size = files.load(source.folder, heads=heads, optional=optional)
+  if 'classifier' in loaded:
+    task = tasks.get(recipe.data.task)
+    fitting = families.in_order(loaded.pop('classifier'), size, task.classes)
+    if isinstance(fitting, dict):
+      loaded['classifier'] = fitting
+    else:
+      say(f'init={recipe.init!r}: its classifier is replaced by a new one: {fitting}')
+  _, stayed = convert.transfer(loaded, shapes)
+  absent = sorted({path.split('/')[0] for path in stayed} - {'classifier'})
+  if absent:
+    say(f'init={recipe.init!r} has no {", ".join(absent)}: drawn with seed={recipe.seed}')
   return loaded
 
 

@@ -8,7 +8,16 @@ import prunejax
 from prunejax import files
 from prunejax.models import bert
 from prunejax.models.hf import folder as hf_directory
-from prunejax.train import checkpoint, configs, families, optimizer, program, recipe, sharding
+from prunejax.train import (
+  checkpoint,
+  configs,
+  families,
+  optimizer,
+  program,
+  recipe,
+  sharding,
+  sparse_model,
+)
 
 
 class Saved(NamedTuple):
@@ -38,16 +47,19 @@ def load(where) -> Saved:
   """Reads the model of a work directory or of a Hugging Face folder.
 
   Args:
-    where: the folder. Of a run that is not finished the newest checkpoint is read.
+    where: the folder, or a sparse file of a model. Of a run that is not finished the newest
+      checkpoint is read.
 
   Raises:
     FileNotFoundError: there is no model.
   """
   folder = files.path(where)
+  if sparse_model.is_file(folder):
+    return _folder(sparse_model.folder(folder), None, 'the model')
   if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(
-      f'{str(folder)!r} holds no run: expected the --workdir of a train command, or a Hugging Face'
-      ' folder'
+      f'{str(folder)!r} holds no run: expected the --workdir of a train command, a Hugging Face'
+      ' folder, or a sparse file'
     )
   plain = files.read_json(folder / 'config.json')
   if 'steps' not in plain:
@@ -59,28 +71,27 @@ def load(where) -> Saved:
 
 
 def widths(size) -> list[tuple[int, int, int]]:
-  """Returns (heads, width of a head, inner neurons) of each layer of a BERT.
+  """Returns (heads, width of a head, inner neurons) of each layer of a model."""
+  return families.of_size(size).widths(size)
 
-  Raises:
-    ValueError: the model is of another family.
-  """
-  if size.model_type != 'bert':
-    raise ValueError(
-      f'the model is a {size.model_type!r}: only a bert can be shrunk, or written as ONNX'
-    )
-  return bert.widths(size)
+
+def activation(size) -> str:
+  """Returns the activation of a model, a key of `bert.ACTIVATIONS`."""
+  return bert.activation(getattr(size, families.of_size(size).activation))
 
 
 def _folder(folder, config, what):
   kind = families.in_folder(folder)
+  optional = ('pooler',)  # which nothing but NSP and a classifier reads
   if config is None:
-    name = (hf_directory.read_config(folder).get('architectures') or [''])[0]
+    classes = hf_directory.read_config(folder).get('architectures') or ()
     heads = next(
-      (heads for heads, known in kind.files.ARCHITECTURES.items() if known == name), kind.heads
+      (heads for heads, known in kind.files.ARCHITECTURES.items() if known in classes), kind.heads
     )
+    optional += () if classes else heads
   else:
     heads = families.heads(kind, config.data.task)
-  params, size = kind.files.load(folder, heads=heads)
+  params, size = kind.files.load(folder, heads=heads, optional=optional)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
   return Saved(params, size, tokenizer, config, what)
 
@@ -104,7 +115,7 @@ def _checkpoint(config, folder):
   params, step = functions.view(state['params'], masks), int(state['step'])
   return Saved(
     params,
-    source.size,
+    families.with_classes(source.size, data.task and data.task.classes),
     source.tokenizer,
     config,
     f'the checkpoint of step {step} of {config.steps}',

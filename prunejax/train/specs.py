@@ -3,7 +3,10 @@
 import ast
 import difflib
 import inspect
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
+
+MOST = 4096  # characters of a spec string, or of another literal
 
 
 class Spec(NamedTuple):
@@ -30,16 +33,17 @@ def parse(text: str, module, key: str) -> Spec:
       do not fit.
   """
   try:
-    node = ast.parse(text, mode='eval').body
+    node = _parsed(text)
     if isinstance(node, ast.Name):  # `magnitude` for `magnitude()`
       node = ast.Call(node, [], [])
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
       raise ValueError
-    args = [ast.literal_eval(a) for a in node.args]
-    kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-  except (SyntaxError, ValueError, TypeError) as error:
+    args = [_finite(literal(a)) for a in node.args]
+    kwargs = {k.arg: _finite(literal(k.value)) for k in node.keywords}
+  except (ValueError, TypeError) as error:
     raise ValueError(
-      f"{key}={text!r}: expected a call with literal arguments, such as 'cubic(0.9, end=10000)'"
+      f'{key}={shown(text)}: expected a call with literal arguments, such as'
+      " 'cubic(0.9, end=10000)'"
     ) from error
   known = factories(module)
   if node.func.id not in known:
@@ -60,6 +64,44 @@ def parse(text: str, module, key: str) -> Spec:
     kind = inspect.signature(factory).parameters[name].kind
     arguments.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
   return Spec(node.func.id, factory, arguments)
+
+
+def literal(text: str | ast.AST) -> Any:
+  """Returns the value of a Python literal, given as text or as a parsed node.
+
+  Raises:
+    ValueError: no literal, or one of more than `MOST` characters or too deep to read.
+  """
+  try:
+    return ast.literal_eval(_parsed(text) if isinstance(text, str) else text)
+  except (TypeError, RecursionError, MemoryError) as error:
+    raise ValueError('it is no literal, or too deep') from error
+
+
+def shown(text: Any) -> str:
+  """Returns a value of a config as an error shows it: its repr, cut short."""
+  return repr(text) if len(repr(text)) <= 200 else f'{repr(text)[:180]}... ({len(text):,} in all)'
+
+
+def _parsed(text):
+  """The tree of an expression. Raises ValueError."""
+  if not isinstance(text, str) or len(text) > MOST:
+    raise ValueError(f'expected at most {MOST} characters')
+  try:
+    return ast.parse(text.lstrip(' \t'), mode='eval').body
+  except (SyntaxError, RecursionError, MemoryError) as error:
+    raise ValueError('it is no expression, or too deep') from error
+
+
+def _finite(value):
+  """Returns a literal. Raises ValueError if it holds a number beyond those of a computer, 1e999."""
+  if isinstance(value, float | complex) and not math.isfinite(abs(value)):
+    raise ValueError('a number is not finite')
+  if isinstance(value, dict):
+    value = {_finite(k): _finite(v) for k, v in value.items()}
+  elif isinstance(value, list | tuple | set):
+    value = type(value)(map(_finite, value))
+  return value
 
 
 def factories(module):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from prunejax.data import bpe, finetuning
+from prunejax.data import bpe, finetuning, vocabulary
 from prunejax.data.examples import Examples
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference' / 'gpt2'
@@ -110,9 +110,9 @@ def test_a_damaged_vocabulary_is_named(spoil, words, folder):
   [
     ({'pre_tokenizer': {'type': 'BertPreTokenizer'}}, 'is not byte-level BPE'),
     ({'pre_tokenizer': {'type': 'ByteLevel', 'add_prefix_space': True}}, 'is not byte-level BPE'),
-    ({'normalizer': {'type': 'Lowercase'}}, 'normalizer Lowercase'),
+    ({'normalizer': {'type': 'Lowercase'}}, "normalizer 'Lowercase'"),
     ({'model': {'type': 'BPE', 'vocab': {}}}, 'merges'),
-    ({'model': 3}, 'not a GPT-2 tokenizer'),
+    ({'model': 3}, 'it is no tokenizer.json'),
   ],
 )
 def test_a_tokenizer_of_another_kind_is_refused(change, words, tokenizer, tmp_path):
@@ -122,7 +122,7 @@ def test_a_tokenizer_of_another_kind_is_refused(change, words, tokenizer, tmp_pa
 
 
 def test_files_too_large_are_not_read(folder, monkeypatch):
-  monkeypatch.setattr(bpe, 'MAX_BYTES', 100)
+  monkeypatch.setattr(vocabulary, 'MAX_BYTES', 100)
   with pytest.raises(ValueError, match='expected at most 100'):
     bpe.load(folder)
 

@@ -64,7 +64,13 @@ def test_a_cased_folder_stays_cased(tmp_path):
   lower = wordpiece.load(tmp_path / 'vocab.txt')
   assert lower.encode('The apple Apple').ids[1:-1] == ids(['the', 'apple', 'apple'])
   assert wordpiece.fingerprint(lower) != wordpiece.fingerprint(cased)
-  assert families.FAMILIES['bert'].spelled(cased) == {'vocab': pieces, 'lowercase': False}
+  assert families.FAMILIES['bert'].spelled(cased) == {
+    'vocab': pieces,
+    'lowercase': False,
+    'strip_accents': None,
+    'handle_chinese_chars': True,
+    'added': [],
+  }
   for value in ('"false"', '0', 'null', '[]'):
     (tmp_path / 'tokenizer_config.json').write_text(f'{{"do_lower_case": {value}}}')
     with pytest.raises(ValueError, match='do_lower_case=.*: expected true or false'):

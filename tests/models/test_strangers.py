@@ -180,7 +180,7 @@ def test_texts_of_a_model(tmp_path, name):
   with open(path, 'wb') as stream:
     stream.truncate(2**41)
   with pytest.raises(
-    hf_folder.CheckpointError, match=f'{name}.* has {2**41} bytes, expected at most'
+    hf_folder.CheckpointError, match=f'{name}.* has {2**41} bytes: expected at most'
   ):
     read(tmp_path)
   if name == 'vocab.txt':

@@ -31,6 +31,8 @@ for _ in range(4):
   params = optax.apply_updates(params, updates)
 prunejax.check_pruned(params, state)
 assert prunejax.masks.sparsity(prunejax.get_masks(state, params), 'kernel')['total'] == 0.5
+prunejax.save_sparse(%r, params)
+assert (prunejax.load_sparse(%r)['kernel'] == params['kernel']).all()
 print('prunejax.train' in sys.modules, 'prunejax.models' in sys.modules)
 """
 EXTRAS = [
@@ -48,11 +50,13 @@ EXTRAS = [
   'tensorflow',
   'pytest',
   'hypothesis',
+  'etils',
 ]
 
 
-def test_prune_transform_works_with_every_extra_blocked():
-  code = textwrap.dedent(PROGRAM % EXTRAS)
+def test_prune_transform_works_with_every_extra_blocked(tmp_path):
+  path = str(tmp_path / 'pruned.safetensors')
+  code = textwrap.dedent(PROGRAM % (EXTRAS, path, path))
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert done.stdout.split() == ['False', 'False']

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunejax
-from prunejax.pruning import masks, who_pays
+from prunejax.pruning import counts, masks, who_pays
 from prunejax.pruning.links import low_rank, proximal
-from prunejax.pruning.selection import counts
 
 LEAVES = {'a': (4, 6), 'b': (3, 5)}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax.pruning import selection
-from prunejax.pruning.selection import counts, passes, ties
+from prunejax.pruning import counts, selection
+from prunejax.pruning.selection import passes, ties
 from prunejax.pruning.types import Units
 
 # Leaves near the largest possible, odd sizes beyond 2^24, small ones between: 5.2e10 weights.
@@ -65,9 +65,9 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
 
   @jax.jit
   def decide(wanted, above, tied):
-    goal = passes.goal_of(block, wanted, by_value=True)
+    goal = passes.goal_of(block, wanted)
     missing = counts.subtract(wanted, goal.total(above))
-    needed = ties._served(block, missing, tied, jnp.zeros_like(tied))
+    needed = ties._served(block, missing, tied)
     return needed, goal.total(above), goal.total(tied)
 
   lowest = int(above.sum(dtype=np.int64))

@@ -8,9 +8,8 @@ import optax
 import pytest
 
 import prunejax
-from prunejax.pruning import scores_to_masks, selection
+from prunejax.pruning import counts, scores_to_masks, selection
 from prunejax.pruning.paths import named_leaves
-from prunejax.pruning.selection import counts
 from prunejax.train import specs
 
 SPARSITIES = (0.0, 0.1, 0.35, 0.5)

@@ -4,6 +4,7 @@ import ast
 import itertools
 import pathlib
 import re
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -219,6 +220,31 @@ def test_any_other_text_is_refused_with_its_key(text, module, words):
   with pytest.raises(ValueError) as error:
     specs.parse(text, module, 'prune.weights.x')
   assert f'prune.weights.x={text!r}' in str(error.value) and words in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'cubic(' + '9' * 10_000_000 + ')',
+    'cubic(' + '-' * 3000 + '1)',
+    'cubic(' + '(' * 1500 + ')' * 1500 + ')',
+    'cubic(' * 600 + ')' * 600,
+    'cubic(1e999)',
+    'by_class({"a": 1e999})',
+    'cubic(0.9,\0)',
+  ],
+)
+def test_long_deep_and_infinite_specs_are_refused_in_one_short_line_at_once(text):
+  began = time.perf_counter()
+  for call in (
+    lambda: specs.parse(text, (schedules, allocations), 'prune.weights.schedule'),
+    lambda: configs.convert(text, 1, 'steps'),
+  ):
+    with pytest.raises(ValueError) as error:
+      call()
+    assert len(str(error.value)) < 400 and '\n' not in str(error.value)
+    assert 'expected' in str(error.value)
+  assert time.perf_counter() - began < 1
 
 
 EXAMPLES = {

@@ -284,3 +284,10 @@ def test_json_that_is_written_is_json(folder):
   workdir.claim(folder, {'a': (1, 2)})
   assert files.read_json(folder / 'config.json') == {'a': [1, 2]}
   assert json.loads(files.read(folder / 'config.json')) == {'a': [1, 2]}
+
+
+def test_devices_and_pipes_are_not_read(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  for path in ('/dev/zero', tmp_path / 'pipe'):
+    with pytest.raises(ValueError, match='is no regular file'):
+      files.read(path)

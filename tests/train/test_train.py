@@ -194,10 +194,13 @@ def test_a_fine_tuned_model_goes_on_with_its_classifier():
   # For a task with another number of classes it starts afresh.
   shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   shapes['classifier'] = {'kernel': shaped(16, 3), 'bias': shaped(3)}
-  assert 'classifier' not in programs.pretrained(resolved, source, program, shapes)
+  three = resolved._replace(data=resolved.data._replace(task='glue/mnli'))
+  lines = []
+  assert 'classifier' not in programs.pretrained(three, source, program, shapes, lines.append)
+  assert len(lines) == 1 and 'it has 2 outputs, the task 3' in lines[0]
   # And so it does from a model that was only pre-trained.
   source = source._replace(folder=parent.folder / 'model')
-  assert 'classifier' not in programs.pretrained(resolved, source, program, shapes)
+  assert 'classifier' not in programs.pretrained(resolved, source, program, shapes, pytest.fail)
 
 
 # One program for many numbers.

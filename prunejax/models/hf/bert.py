@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import transformers
@@ -59,7 +60,13 @@ ARCHITECTURES = {
   ('nsp',): 'BertForNextSentencePrediction',
   ('classifier',): 'BertForSequenceClassification',
 }
-HEADS = {'cls.predictions.': 'mlm', 'cls.seq_relationship.': 'nsp', 'classifier.': 'classifier'}
+CLASSES = (*ARCHITECTURES.values(), 'BertForPreTraining')
+HEADS = {
+  'bert.pooler.': 'pooler',
+  'cls.predictions.': 'mlm',
+  'cls.seq_relationship.': 'nsp',
+  'classifier.': 'classifier',
+}
 # Numbers of the config, see `convert.check_size`.
 COUNTS = (
   'vocab_size',
@@ -77,6 +84,8 @@ REQUIRED = {
   'position_embedding_type': 'absolute',
   'is_decoder': False,
   'add_cross_attention': False,
+  'tie_word_embeddings': True,
+  'pruned_heads': {},
 }
 
 
@@ -84,13 +93,15 @@ def load(
   folder: str | os.PathLike,
   *,
   heads: Sequence[str] = ('mlm', 'nsp'),
+  optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
 ) -> tuple[dict, transformers.BertConfig]:
   """Reads a model.
 
   Args:
-    folder: holds config.json and model.safetensors.
+    folder: holds config.json, and model.safetensors or its shards.
     heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
 
@@ -117,6 +128,10 @@ def load(
     }
   tensors = convert.respell(stored, folder, SPELLINGS)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  for prefix, part in HEADS.items():
+    if part in optional and not any(name.startswith(prefix) for name in tensors):
+      paths = {name: path for name, path in paths.items() if not name.startswith(prefix)}
+  expected = {name: shape for name, shape in expected.items() if name in paths}
   convert.compare(tensors, expected, folder, HEADS)
   convert.check_vocab(folder if vocab is None else vocab, size)
   leaves = {
@@ -134,25 +149,66 @@ def save(
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
   lowercase: bool = True,
-) -> None:
+  strip_accents: bool | None = None,
+  handle_chinese_chars: bool = True,
+  added: Sequence[Mapping[str, Any]] = (),
+) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
   Nothing is left half-written, see `folder.write`.
 
   Args:
     folder: the folder; it is made if it does not exist.
-    params: the tree of `bert.Bert`, with any heads.
+    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head or
+      the MLM head alone.
     size: its config; the number of labels is taken from the classifier in params.
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
     lowercase: whether the tokenizer lower-cases its text.
+    strip_accents: whether it removes accents; None: if it lower-cases.
+    handle_chinese_chars: whether it takes each Chinese character for a word.
+    added: tokens that it cuts out of a text first, see data/vocabulary.py.
+
+  Returns:
+    The number of weights that are not 0 and are 0 as `dtype`.
 
   Raises:
     CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
-  folder = pathlib.Path(folder).absolute()
+  texts, tensors, lost = parts(
+    params,
+    size,
+    vocab=vocab,
+    dtype=dtype,
+    lowercase=lowercase,
+    strip_accents=strip_accents,
+    handle_chinese_chars=handle_chinese_chars,
+    added=added,
+  )
+  if vocab is not None:
+    hf_folder.check_free(folder, 'vocab.txt')
+  elif pathlib.Path(folder).is_dir():
+    convert.check_vocab(folder, size)
+  hf_folder.write(folder, texts, tensors)
+  return lost
+
+
+def parts(
+  params: Mapping,
+  size: transformers.BertConfig,
+  *,
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+  dtype: str = 'float32',
+  **tokenizer: Any,
+) -> tuple[dict[str, str], dict[str, np.ndarray], int]:
+  """Returns what `save` writes, whose arguments it takes.
+
+  Returns:
+    {file name: text}, {name: array} of model.safetensors, and the number of weights that `dtype`
+    makes 0.
+  """
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = tuple(head for head in bert.HEADS if head in params)
@@ -162,17 +218,16 @@ def save(
   size.architectures = [ARCHITECTURES.get(heads, 'BertForPreTraining')]
   size.dtype = dtype
   _check_size(size, 'size', heads)
-  convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
+  shapes = _shapes(size, heads)
+  if 'pooler' not in params and heads in ((), ('mlm',)):
+    shapes = {path: shape for path, shape in shapes.items() if not path.startswith('pooler/')}
+  convert.compare(leaves, shapes, 'params', HEADS)
   texts = {'config.json': size.to_json_string()}
   if vocab is not None:
-    texts |= _tokenizer_files(vocab, folder, size, lowercase)
-  elif folder.is_dir():
-    convert.check_vocab(folder, size)
-  tensors = {
-    hf_name(path): _transposed(path, convert.cast(path, leaf, dtype))
-    for path, leaf in leaves.items()
-  }
-  hf_folder.write(folder, texts, tensors)
+    texts |= _tokenizer_files(vocab, size, **tokenizer)
+  converted, lost = convert.cast(leaves, dtype)
+  tensors = {hf_name(path): _transposed(path, leaf) for path, leaf in converted.items()}
+  return texts, tensors, lost
 
 
 def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.BertConfig:
@@ -186,7 +241,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
   path = pathlib.Path(folder) / 'config.json'
-  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED)
+  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED, CLASSES)
   _check_size(size, path, heads)
   return size
 
@@ -201,27 +256,7 @@ def hf_name(path: str) -> str:
 
 def _shapes(size, heads):
   """{path: shape}; in a shrunk model each layer has its own."""
-  own = [field for field in bert.OWN if getattr(size, field, None) is not None]
-  if not own:
-    return convert.shapes(bert.Bert, size, heads)
-  plain = copy.deepcopy(size)
-  for field in own:
-    setattr(plain, field, None)
-  shapes = convert.shapes(bert.Bert, plain, heads)
-  for i, (heads_left, width, inner) in enumerate(bert.widths(size)):
-    layer, mixed, hidden = f'encoder/layer_{i}', heads_left * width, size.hidden_size
-    for name in ('query', 'key', 'value'):
-      shapes |= {
-        f'{layer}/attention/{name}/kernel': (hidden, mixed),
-        f'{layer}/attention/{name}/bias': (mixed,),
-      }
-    shapes |= {
-      f'{layer}/ffn/intermediate/kernel': (hidden, inner),
-      f'{layer}/ffn/intermediate/bias': (inner,),
-      f'{layer}/attention/output/kernel': (mixed, hidden),
-      f'{layer}/ffn/output/kernel': (inner, hidden),
-    }
-  return shapes
+  return convert.shapes(bert.Bert, size, heads, bert.widths(size))
 
 
 def _hf_shape(path, shape):
@@ -241,9 +276,13 @@ def _check_size(size, where, heads):
     raise CheckpointError(f'{where}: {error}') from error
 
 
-def _tokenizer_files(vocab, folder, size, lowercase):
+def _tokenizer_files(
+  vocab, size, lowercase=True, strip_accents=None, handle_chinese_chars=True, added=()
+):
   """{file name: text} of a tokenizer."""
-  pieces = convert.check_vocab(vocab, size)
+  pieces = hf_folder.read_vocab(vocab)
+  beyond = [token['content'] for token in added if token['id'] >= len(pieces)]
+  convert.check_vocab(pieces + beyond, size)
   repeated = [piece for piece, times in collections.Counter(pieces).items() if times > 1]
   broken = [repr(piece) for piece in pieces if piece != piece.strip('\r\n') or '\n' in piece]
   if repeated or broken:
@@ -251,16 +290,16 @@ def _tokenizer_files(vocab, folder, size, lowercase):
       f'a vocab.txt cannot hold a piece twice or a piece with a line end: '
       f'{listed(repeated + broken)}'
     )
-  if (folder / 'tokenizer.json').exists():
-    raise CheckpointError(
-      f'{folder / "tokenizer.json"} would be read before the new vocab.txt: remove it first'
-    )
   config = {
     'tokenizer_class': 'BertTokenizer',
     'do_lower_case': bool(lowercase),
     'model_max_length': size.max_position_embeddings,
   }
+  if strip_accents is not None:
+    config['strip_accents'] = strip_accents
+  if not handle_chinese_chars:
+    config['tokenize_chinese_chars'] = False
   return {
     'vocab.txt': ''.join(f'{piece}\n' for piece in pieces),
-    'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
+    'tokenizer_config.json': json.dumps(config | hf_folder.with_added(added), indent=2) + '\n',
   }

@@ -1,18 +1,20 @@
 """Steps between a Hugging Face folder and a tree of parameters that all models share."""
 
+import copy
 import functools
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
 
+from prunejax.models.bert import OWN
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 
@@ -23,7 +25,11 @@ FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.
 
 
 def read_size(
-  folder: str | os.PathLike, model_type: str, config: type, required: Mapping[str, Any]
+  folder: str | os.PathLike,
+  model_type: str,
+  config: type,
+  required: Mapping[str, Any],
+  classes: Collection[str],
 ) -> Any:
   """Reads config.json as a config of transformers.
 
@@ -32,30 +38,56 @@ def read_size(
     model_type: the model that it must be of; a file without a model_type is taken to be.
     config: the config class of transformers.
     required: {key: the only value that our model computes}.
+    classes: names of the classes of transformers that our model computes; a file may name none.
 
   Returns:
     The config.
 
   Raises:
-    CheckpointError: another model; a value that our model or the class does not accept.
+    CheckpointError: another model or class; a value that our model or the class does not accept.
   """
   path = pathlib.Path(folder) / 'config.json'
   raw = hf_folder.read_config(folder)
   if raw.get('model_type', model_type) != model_type:
-    raise CheckpointError(f'{path} is of model_type {raw["model_type"]!r}: expected "{model_type}"')
+    raise CheckpointError(
+      f'{path} is of model_type {raw["model_type"]!r:.200}: expected "{model_type}"'
+    )
+  if raw.get('architectures') and not set(raw['architectures']) & set(classes):
+    raise CheckpointError(
+      f'{path} is of a {raw["architectures"][0]}: expected one of {", ".join(sorted(classes))}'
+    )
   labels = raw.get('num_labels')
   if labels is not None and not (type(labels) is int and 0 <= labels <= MAX_LABELS):
     raise CheckpointError(
-      f'{path} has num_labels={labels!r}: expected an integer from 0 to {MAX_LABELS}'
+      f'{path} has num_labels={labels!r:.200}: expected an integer from 0 to {MAX_LABELS}'
     )
+  _check_labels(raw, path)
   for key, value in required.items():
     if raw.get(key, value) != value:
-      raise CheckpointError(f'{path} has {key}={raw[key]!r}: expected {value!r}')
+      raise CheckpointError(f'{path} has {key}={raw[key]!r:.200}: expected {value!r}')
   try:
     return config.from_dict(raw)
   except Exception as error:  # its validators raise exceptions of their own, without a common base
-    why = ' '.join(str(error).split())
+    why = ' '.join(str(error).split())[:300]
     raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
+
+
+def _check_labels(raw, path):
+  """Checks the names of classes in a config.json."""
+  names = raw.get('id2label')
+  if names is None:
+    return
+  valid = (
+    isinstance(names, dict)
+    and len(names) <= MAX_LABELS
+    and set(map(str, names)) == set(map(str, range(len(names))))
+    and all(isinstance(name, str) for name in names.values())
+  )
+  if not valid:
+    raise CheckpointError(
+      f'{path} has id2label={names!r:.200}: expected names of classes 0, 1, ..., at most'
+      f' {MAX_LABELS}'
+    )
 
 
 def check_size(
@@ -92,7 +124,7 @@ def check_size(
     else:
       valid, expected = number and 0 <= value < 1, 'a number from 0 to below 1'
     if not valid:
-      raise CheckpointError(f'{where} has {key}={value!r}: expected {expected}')
+      raise CheckpointError(f'{where} has {key}={value!r:.200}: expected {expected}')
 
 
 def check_dtype(dtype: str) -> None:
@@ -126,22 +158,39 @@ def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[st
   return pieces
 
 
-def shapes(module: type, size: Any, heads: Sequence[str]) -> dict[str, tuple[int, ...]]:
-  """Returns {path: shape} of a Flax model. Only one layer is traced, since all are alike.
+def shapes(
+  module: type, size: Any, heads: Sequence[str], widths: Sequence[tuple[int, int, int]]
+) -> dict[str, tuple[int, ...]]:
+  """Returns {path: shape} of a Flax model. Only one layer is traced, and given its widths.
 
   Args:
     module: the Flax class, called with (size, heads, labels).
     size: a config of transformers.
     heads: names of heads.
+    widths: (heads, width of a head, inner neurons) of each layer.
   """
+  plain = copy.deepcopy(size)
+  for field in OWN:
+    if getattr(plain, field, None) is not None:
+      setattr(plain, field, None)
   one_layer = _one_layer_shapes(
-    module, type(size), size.to_json_string(), tuple(heads), size.num_labels
+    module, type(size), plain.to_json_string(), tuple(heads), size.num_labels
   )
-  return {
+  of_all = {
     path.replace('layer_0', f'layer_{i}'): shape
     for path, shape in one_layer.items()
     for i in range(size.num_hidden_layers if 'layer_0' in path else 1)
   }
+  for i, (count, width, inner) in enumerate(widths):
+    layer, mixed, hidden = f'encoder/layer_{i}', count * width, size.hidden_size
+    for name in ('query', 'key', 'value'):
+      of_all[f'{layer}/attention/{name}/kernel'] = (hidden, mixed)
+      of_all[f'{layer}/attention/{name}/bias'] = (mixed,)
+    of_all[f'{layer}/attention/output/kernel'] = (mixed, hidden)
+    of_all[f'{layer}/ffn/intermediate/kernel'] = (hidden, inner)
+    of_all[f'{layer}/ffn/intermediate/bias'] = (inner,)
+    of_all[f'{layer}/ffn/output/kernel'] = (inner, hidden)
+  return of_all
 
 
 # Cached: the models of a grid have one size, and a trace takes longer than reading a small file.
@@ -218,23 +267,29 @@ def compare(
     raise CheckpointError(f'{where} does not hold the model of its config: ' + '; '.join(faults))
 
 
-def cast(path: str, leaf: Any, dtype: str) -> np.ndarray:
-  """Returns one leaf as a numpy array of another dtype.
+def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, np.ndarray], int]:
+  """Returns leaves as numpy arrays of another dtype.
 
   Args:
-    path: path of the leaf, for errors.
-    leaf: an array.
+    leaves: {path: array}.
     dtype: a key of `FLOATS`.
+
+  Returns:
+    {path: array}, and the number of weights that are not 0 and have become 0.
 
   Raises:
     CheckpointError: finite weights that would become infinite.
   """
-  leaf = np.asarray(jax.device_get(leaf))
-  with np.errstate(over='ignore'):
-    converted = leaf.astype(FLOATS[dtype])
-  if np.isinf(converted.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float32)).all():
-    raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
-  return converted
+  converted, lost = {}, 0
+  for path, leaf in leaves.items():
+    leaf = np.asarray(jax.device_get(leaf))
+    with np.errstate(over='ignore', under='ignore'):
+      narrow = leaf.astype(FLOATS[dtype])
+    if np.isinf(narrow.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float64)).all():
+      raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
+    converted[path] = narrow
+    lost += int(np.count_nonzero(leaf) - np.count_nonzero(narrow))
+  return converted, lost
 
 
 def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:

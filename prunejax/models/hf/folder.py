@@ -3,7 +3,6 @@
 No pickle is ever read, so a file from a stranger can be wrong but cannot run code.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -16,9 +15,19 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prunejax.data import vocabulary
+
 WEIGHTS = 'model.safetensors'
-VOCABULARIES = ('vocab.txt', 'vocab.json', 'tokenizer.json')
-MAX_BYTES = 2**28  # of a text file
+SHARD_NAME = 'model-00001-of-00002.safetensors'
+SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
+_CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
+OTHER_WEIGHTS = {
+  'pytorch_model.bin': f'a pickle, which could run code; {_CONVERT}',
+  'pytorch_model.bin.index.json': f'the index of pickles, which could run code; {_CONVERT}',
+  'tf_model.h5': f'a TensorFlow file; {_CONVERT}',
+  'model.ckpt.index': f'a TensorFlow checkpoint; {_CONVERT}',
+  'flax_model.msgpack': f'a Flax file; {_CONVERT}',
+}
 
 
 class CheckpointError(ValueError):
@@ -29,45 +38,89 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   """Reads config.json.
 
   Raises:
-    CheckpointError: the file is missing or not a JSON object; its model_type is not a string.
+    CheckpointError: the file is missing or not a JSON object; its model_type is not a string, or
+      its architectures no list of strings.
   """
   path = pathlib.Path(folder) / 'config.json'
   if not path.is_file():
     raise CheckpointError(f'{path} is missing: expected a Hugging Face folder')
-  try:
-    config = json.loads(_read_text(path))
-  except (OSError, ValueError, RecursionError) as error:
-    raise CheckpointError(f'{path} cannot be read as JSON: {error}') from error
-  if not isinstance(config, dict):
-    raise CheckpointError(f'{path} holds a {type(config).__name__}: expected a JSON object')
-  model_type = config.get('model_type')
+  config = read_json(path)
+  model_type, classes = config.get('model_type'), config.get('architectures')
   if not isinstance(model_type, str | None):
-    raise CheckpointError(f'{path} has model_type={model_type!r}: expected a string')
+    raise CheckpointError(f'{path} has model_type={model_type!r:.200}: expected a string')
+  named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+  if classes is not None and not named:
+    raise CheckpointError(f'{path} has architectures={classes!r:.200}: expected a list of names')
   return config
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a JSON object.
+
+  Raises:
+    CheckpointError: the file is too large, no regular file, no JSON, or holds something else.
+  """
+  try:
+    return vocabulary.read_json(path, vocabulary.MAX_JSON)
+  except (OSError, ValueError) as error:
+    raise CheckpointError(str(error)) from error
+
+
 def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[str, np.ndarray]:
-  """Reads model.safetensors.
+  """Reads model.safetensors, or the shards that model.safetensors.index.json lists.
 
   Args:
-    folder: the folder that holds it.
+    folder: the folder that holds them.
     ignore: a regular expression; tensors whose whole name matches are left out.
 
   Returns:
-    {name: array}, float32, float16 or bfloat16.
+    {name: array}, float32, float16 or bfloat16. All numbers are finite.
 
   Raises:
-    CheckpointError: a file that is missing or damaged, or that has tensors of another dtype.
+    CheckpointError: a file that is missing or damaged, that has tensors of another dtype, or
+      numbers that are not finite; shards that do not hold what the index says.
   """
   folder = pathlib.Path(folder)
-  path = folder / WEIGHTS
-  if not path.is_file():
-    why = f'expected one of {WEIGHTS}'
-    if (folder / f'{WEIGHTS}.index.json').is_file():
-      why = 'the checkpoint is split over several files; save it as one'
-    elif (folder / 'pytorch_model.bin').is_file():
-      why = 'pytorch_model.bin is a pickle, which could run code; convert it to safetensors'
-    raise CheckpointError(f'{path} is missing: {why}')
+  path, index = folder / WEIGHTS, folder / f'{WEIGHTS}.index.json'
+  if path.is_file():
+    return _read_file(path, ignore)
+  if index.is_file():
+    return _read_shards(index, ignore)
+  others = [f'{name} is {what}' for name, what in OTHER_WEIGHTS.items() if (folder / name).exists()]
+  raise CheckpointError(f'{path} is missing: ' + ('; '.join(others) or f'expected {WEIGHTS}'))
+
+
+def _read_shards(index, ignore):
+  """The tensors of all files that an index lists."""
+  shard_of = read_json(index).get('weight_map')
+  valid = isinstance(shard_of, dict) and all(
+    isinstance(shard, str) and SHARD.fullmatch(shard) for shard in shard_of.values()
+  )
+  if not valid:
+    raise CheckpointError(
+      f'{index} lacks a weight_map of {{tensor: file}}, whose files are named {SHARD_NAME} and lie'
+      ' beside it'
+    )
+  tensors = {}
+  for shard in sorted(set(shard_of.values())):
+    path = index.parent / shard
+    if not path.is_file():
+      raise CheckpointError(f'{path} is missing: {index.name} lists it')
+    arrays = _read_file(path, ignore)
+    listed_here = {
+      name for name, at in shard_of.items() if at == shard and not re.fullmatch(ignore, name)
+    }
+    if arrays.keys() != listed_here:
+      raise CheckpointError(
+        f'{path} does not hold the tensors that {index.name} lists:'
+        f' {listed(sorted(arrays.keys() ^ listed_here))}'
+      )
+    tensors |= arrays
+  return tensors
+
+
+def _read_file(path, ignore):
+  """The tensors of one safetensors file."""
   arrays, unsupported = {}, []
   try:
     with safetensors.safe_open(path, framework='np') as file:
@@ -83,11 +136,18 @@ def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[st
     raise CheckpointError(f'{path} is damaged or not a safetensors file: {error}') from error
   if unsupported:
     raise CheckpointError(f'{path}: expected F32, F16 or BF16, found {listed(unsupported)}')
+  wrong = [
+    f'{name} ({count:,} of {array.size:,})'
+    for name, array in arrays.items()
+    if (count := array.size - np.count_nonzero(np.isfinite(array)))
+  ]
+  if wrong:
+    raise CheckpointError(f'{path} holds NaN or infinite numbers in {listed(wrong)}')
   return arrays
 
 
 def read_vocab(source: str | os.PathLike | Sequence[str]) -> list[str] | None:
-  """Reads the pieces of a vocabulary in the order of their ids.
+  """Reads the pieces of a vocabulary, added tokens included, in the order of their ids.
 
   Args:
     source: a vocab.txt, vocab.json or tokenizer.json; a folder with one of them; or the pieces.
@@ -100,35 +160,24 @@ def read_vocab(source: str | os.PathLike | Sequence[str]) -> list[str] | None:
   """
   if not isinstance(source, str | os.PathLike):
     return list(source)
-  path = pathlib.Path(source)
-  if path.is_dir():
-    files = [path / name for name in VOCABULARIES if (path / name).is_file()]
-    return read_vocab(files[0]) if files else None
   try:
-    text = _read_text(path)
-    if path.suffix != '.json':
-      # Not splitlines(): a piece may itself be one of Unicode's other line ends.
-      return text.replace('\r\n', '\n').removesuffix('\n').split('\n') if text else []
-    content = json.loads(text)
-    if path.name == 'vocab.json':
-      ids = dict(content)
-    else:
-      added = {token['content']: token['id'] for token in content.get('added_tokens', ())}
-      ids = dict(content['model']['vocab']) | added
-    pieces = sorted(ids, key=ids.get)
-    if [ids[piece] for piece in pieces] != list(range(len(pieces))):
-      raise ValueError('the ids are not 0, 1, 2, ...')
-    return pieces
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-    raise CheckpointError(f'{path} cannot be read as a vocabulary: {error!r}') from error
+    stored = vocabulary.read(source)
+  except (OSError, ValueError) as error:
+    raise CheckpointError(str(error)) from error
+  return stored and stored.every_piece
 
 
-def _read_text(path):
-  """A UTF-8 file; its size is checked before its bytes are read."""
-  size = path.stat().st_size
-  if size > MAX_BYTES:
-    raise ValueError(f'it has {size} bytes, expected at most {MAX_BYTES}')
-  return path.read_bytes().decode('utf-8')
+def check_free(folder: str | os.PathLike, name: str) -> None:
+  """Raises CheckpointError if a tokenizer.json would be read before a new file `name`."""
+  path = pathlib.Path(folder).absolute() / 'tokenizer.json'
+  if path.exists():
+    raise CheckpointError(f'{path} would be read before the new {name}: remove it first')
+
+
+def with_added(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns what tokenizer_config.json says of added tokens, see data/vocabulary.py."""
+  decoder = {str(token['id']): {k: v for k, v in token.items() if k != 'id'} for token in added}
+  return {'added_tokens_decoder': decoder} if decoder else {}
 
 
 def write(

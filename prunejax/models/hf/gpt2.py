@@ -1,5 +1,7 @@
 """Reads and writes GPT-2 as a Hugging Face folder: config.json, model.safetensors, the vocabulary.
 
+A shrunk model (`gpt2.widths`) is read and written too, but other programs cannot read its tensors.
+
 `MODULES` is the whole table of names, for both directions. Their `c_attn` is our query, key and
 value side by side. Their kernels are `[in, out]` as ours, except the classifier's. There is no
 table of shapes: a file must hold the leaves that `gpt2.Gpt2` has at the size in config.json.
@@ -12,6 +14,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import transformers
@@ -47,6 +50,7 @@ SPELLINGS = (
 BUFFERS = r'(transformer\.)?h\.\d+\.attn\.(masked_)?bias'
 HEADS = {'score.': 'classifier'}
 ARCHITECTURES = {('lm',): 'GPT2LMHeadModel', ('classifier',): 'GPT2ForSequenceClassification'}
+CLASSES = (*ARCHITECTURES.values(), 'GPT2Model')
 # Numbers of the config, see `convert.check_size`.
 COUNTS = (
   'vocab_size',
@@ -72,13 +76,15 @@ def load(
   folder: str | os.PathLike,
   *,
   heads: Sequence[str] = ('lm',),
+  optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
 ) -> tuple[dict, transformers.GPT2Config]:
   """Reads a model.
 
   Args:
-    folder: holds config.json and model.safetensors.
+    folder: holds config.json, and model.safetensors or its shards.
     heads: those of 'lm' and 'classifier' that are needed; others are not read.
+    optional: those of `heads` that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
 
@@ -92,15 +98,16 @@ def load(
   folder, heads = pathlib.Path(folder), tuple(heads)
   size = read_size(folder, heads=heads)
   shapes = _shapes(size, gpt2.HEADS)
-  paths = {
-    path: shape
-    for path, shape in shapes.items()
-    if 'classifier' in heads or not path.startswith('classifier')
-  }
   stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
   if 'lm' not in heads:
     stored.pop('lm_head.weight', None)  # a copy that is not needed may differ
   tensors = convert.respell(stored, folder, SPELLINGS)
+  absent = 'classifier' in optional and 'score.weight' not in tensors
+  paths = {
+    path: shape
+    for path, shape in shapes.items()
+    if not path.startswith('classifier') or ('classifier' in heads and not absent)
+  }
   expected, known = _hf_shapes(paths), _hf_shapes(shapes)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
   convert.compare(tensors, expected, folder, HEADS)
@@ -118,7 +125,8 @@ def save(
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
-) -> None:
+  added: Sequence[Mapping[str, Any]] = (),
+) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
   It holds a GPT2LMHeadModel, or a GPT2ForSequenceClassification if there is a classifier. Nothing
@@ -132,12 +140,38 @@ def save(
       in the order of their rank). The config then names <|endoftext|> as first, last and padding
       token. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    added: tokens that the tokenizer cuts out of a text first, see data/vocabulary.py.
+
+  Returns:
+    The number of weights that are not 0 and are 0 as `dtype`.
 
   Raises:
     CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
-  folder = pathlib.Path(folder).absolute()
+  texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
+  if vocab is not None:
+    hf_folder.check_free(folder, 'vocab.json')
+  elif pathlib.Path(folder).is_dir():
+    convert.check_vocab(folder, size)
+  hf_folder.write(folder, texts, tensors)
+  return lost
+
+
+def parts(
+  params: Mapping,
+  size: transformers.GPT2Config,
+  *,
+  vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
+  dtype: str = 'float32',
+  added: Sequence[Mapping[str, Any]] = (),
+) -> tuple[dict[str, str], dict[str, np.ndarray], int]:
+  """Returns what `save` writes, whose arguments it takes.
+
+  Returns:
+    {file name: text}, {name: array} of model.safetensors, and the number of weights that `dtype`
+    makes 0.
+  """
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = ('classifier',) if 'classifier' in params else ('lm',)
@@ -149,18 +183,15 @@ def save(
   size.dtype = dtype
   _check_size(size, 'size', heads)
   convert.compare(leaves, _shapes(size, heads), 'params', HEADS)
-  texts = {}
-  if vocab is not None:
-    texts = _tokenizer_files(*vocab, folder, size)
-  elif folder.is_dir():
-    convert.check_vocab(folder, size)
+  texts = {} if vocab is None else _tokenizer_files(*vocab, size, added)
   texts['config.json'] = size.to_json_string()
-  parts = collections.defaultdict(list)
-  for path in sorted(leaves, key=lambda path: _third(path) or 0):
-    leaf = convert.cast(path, leaves[path], dtype)
-    parts[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
-  tensors = {name: np.concatenate(arrays, axis=-1) for name, arrays in parts.items()}
-  hf_folder.write(folder, texts, tensors)
+  converted, lost = convert.cast(leaves, dtype)
+  thirds = collections.defaultdict(list)
+  for path in sorted(converted, key=lambda path: _third(path) or 0):
+    leaf = converted[path]
+    thirds[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
+  tensors = {name: np.concatenate(arrays, axis=-1) for name, arrays in thirds.items()}
+  return texts, tensors, lost
 
 
 def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.GPT2Config:
@@ -173,7 +204,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
   Raises:
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
-  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED)
+  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED, CLASSES)
   _check_size(size, pathlib.Path(folder) / 'config.json', heads)
   return size
 
@@ -187,7 +218,7 @@ def hf_name(path: str) -> str:
 
 
 def _shapes(size, heads):
-  return convert.shapes(gpt2.Gpt2, size, heads)
+  return convert.shapes(gpt2.Gpt2, size, heads, gpt2.widths(size))
 
 
 def _third(path):
@@ -221,10 +252,10 @@ def _check_size(size, where, heads):
     raise CheckpointError(f'{where}: {error}') from error
 
 
-def _tokenizer_files(pieces, merges, folder, size):
+def _tokenizer_files(pieces, merges, size, added):
   """{file name: text} of a tokenizer. Sets the ids of <|endoftext|> in `size`."""
-  pieces = convert.check_vocab(list(pieces), size)
-  ids = {piece: i for i, piece in enumerate(pieces)}
+  beyond = [token['content'] for token in added if token['id'] >= len(pieces)]
+  ids = {piece: i for i, piece in enumerate(convert.check_vocab([*pieces, *beyond], size))}
   if END not in ids:
     raise CheckpointError(
       f'a vocabulary of {len(pieces)} pieces lacks {END}: expected a byte-level one of GPT-2'
@@ -240,10 +271,6 @@ def _tokenizer_files(pieces, merges, folder, size):
       f'a vocab.json cannot hold a piece twice, and merges.txt only merges pieces into a piece: '
       f'{listed(repeated + broken)}'
     )
-  if (folder / 'tokenizer.json').exists():
-    raise CheckpointError(
-      f'{folder / "tokenizer.json"} would be read before the new vocab.json: remove it first'
-    )
   size.bos_token_id = size.eos_token_id = size.pad_token_id = ids[END]
   config = {
     'tokenizer_class': 'GPT2Tokenizer',
@@ -254,7 +281,7 @@ def _tokenizer_files(pieces, merges, folder, size):
     'model_max_length': size.n_positions,
   }
   return {
-    'vocab.json': json.dumps(ids, ensure_ascii=False) + '\n',
+    'vocab.json': json.dumps({piece: ids[piece] for piece in pieces}, ensure_ascii=False) + '\n',
     'merges.txt': '#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges),
-    'tokenizer_config.json': json.dumps(config, indent=2) + '\n',
+    'tokenizer_config.json': json.dumps(config | hf_folder.with_added(added), indent=2) + '\n',
   }

@@ -4,9 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from prunejax.pruning import counts
 from prunejax.pruning.allocations.shares import unit_sparsity
 from prunejax.pruning.kernel_layout import axes_of, default
-from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Allocation
 
 

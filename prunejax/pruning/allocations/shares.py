@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.pruning import counts
 from prunejax.pruning.paths import compiled, first_match
-from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Allocation, Units
 
 NUMBER = (int, float, np.number)  # can be checked; a jax array may be traced

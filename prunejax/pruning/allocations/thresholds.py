@@ -5,11 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from prunejax.pruning import selection
+from prunejax.pruning import counts, selection
 from prunejax.pruning.allocations.shares import NUMBER, class_rows, total_units, unit_sparsity
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import compiled
-from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Allocation
 
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import placement
+from prunejax.pruning import counts, placement
 from prunejax.pruning.criteria.weights import magnitude, random, stateless, uniform_draw
 from prunejax.pruning.paths import named_leaves, with_leaves
-from prunejax.pruning.selection import counts, plain, select
+from prunejax.pruning.selection import plain, select
 from prunejax.pruning.types import Criterion
 
 _INFINITY = np.uint32(0x7F800000)  # its bits

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from prunejax.pruning.counts import block_sum
 from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import path_name
-from prunejax.pruning.selection.counts import block_sum
 
 
 def wide(tree):

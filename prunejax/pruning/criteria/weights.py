@@ -5,9 +5,9 @@ import zlib
 import jax
 import jax.numpy as jnp
 
+from prunejax.pruning.counts import block_sum
 from prunejax.pruning.paths import path_name
 from prunejax.pruning.placement import like
-from prunejax.pruning.selection.counts import block_sum
 from prunejax.pruning.types import Criterion
 
 

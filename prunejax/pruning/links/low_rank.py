@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import kernel_layout, lapack, schedules
+from prunejax.pruning import counts, kernel_layout, lapack, schedules
 from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import is_hole, named_leaves, select
-from prunejax.pruning.selection import counts
 
 EVERY_STEP = schedules.every(1)
 

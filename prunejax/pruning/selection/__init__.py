@@ -1,6 +1,5 @@
 """Which scores are the highest? Exact selection by counting, ties broken by position."""
 
-from prunejax.pruning.selection import counts as counts
 from prunejax.pruning.selection.highest import Selected as Selected
 from prunejax.pruning.selection.highest import plain as plain
 from prunejax.pruning.selection.highest import select as select

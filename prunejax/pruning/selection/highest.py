@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import placement
+from prunejax.pruning import counts, placement
+from prunejax.pruning.counts import Wide
 from prunejax.pruning.leaf_kinds import kinds
-from prunejax.pruning.selection import counts, passes, sample, threshold, ties
-from prunejax.pruning.selection.counts import Wide
+from prunejax.pruning.selection import passes, sample, threshold, ties
 from prunejax.pruning.selection.keys import TOP, ZERO, order_key
-from prunejax.pruning.selection.passes import Block, Scores
+from prunejax.pruning.selection.passes import Block, Leaf, Scores
 
 
 class Selected(NamedTuple):
@@ -73,93 +73,65 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
   masks = {name: jnp.ones(score.shape, bool) for name, score in shapes.items()}
   nan = {name: jnp.zeros((), bool) for name in shapes}
   if blocks:
-    found = find(scores, shapes, blocks, goals, old)
-    masks |= _masks(scores, blocks, goals, found, old)
+    leaves = _keys(scores, old)
+    found = find(leaves, shapes, blocks, goals)
+    masks |= _masks(leaves, shapes, blocks, found)
     nan |= found.nan
   return Selected(masks, nan)
 
 
-def find(scores, shapes, blocks, goals, old) -> Found:
+def find(leaves, shapes, blocks, goals) -> Found:
   """Returns where every group of every block is cut."""
-  leaves = {name: _ranked(leaf, old is not None) for name, leaf in passes.readers(scores).items()}
-  keyed = {
-    name: leaf._replace(read=lambda arrays, row, leaf=leaf: order_key(leaf.read(arrays, row)))
-    for name, leaf in leaves.items()
-  }
-  begin, asked, turns = [], [], []
+  whole, keys, turns = [], [], []
   for block, goal in zip(blocks, goals, strict=True):
     low = jnp.zeros(block.sizes.shape, jnp.uint32)
-    bracket = threshold.start(low, jnp.full_like(low, TOP), jnp.asarray(block.sizes), goal)
-    keys, turn = sample.first_keys(leaves, shapes, block, goal, bracket)
-    begin.append(bracket)
-    asked.append(keys)
+    whole.append(threshold.start(low, jnp.full_like(low, TOP), jnp.asarray(block.sizes)))
+    first, turn = sample.first_keys(leaves, shapes, block, goal, whole[-1])
+    keys.append(first)
     turns.append(turn)
-
-  def one_pass(carried):
-    step, brackets, asked, nan = carried
-    first = step == 0
-    # In the first pass the sum counts NaN, whose key is 0: 0 lies one above 2^32 - 1.
-    spans = [
-      (jnp.where(first, np.uint32(0xFFFFFFFF), low), jnp.where(first, np.uint32(2), width))
-      for low, width in map(passes.span, brackets)
-    ]
-    needed = [passes.open_leaves(b, g, first) for b, g in zip(brackets, goals, strict=True)]
-    found = passes.count(keyed, blocks, asked, spans, needed)
-    nan = [jnp.where(first, sums > 0, flag) for flag, (_, sums) in zip(nan, found, strict=True)]
-    brackets = [
-      threshold.narrowed(bracket, goal, keys, number, sums)
-      for bracket, goal, keys, (number, sums) in zip(brackets, goals, asked, found, strict=True)
-    ]
-    brackets = [b._replace(has_mean=b.has_mean & ~first) for b in brackets]
-    asked = [threshold.guess(b, g, step % 3 == 2) for b, g in zip(brackets, goals, strict=True)]
-    return step + 1, brackets, asked, nan
-
-  unsettled = lambda carried: (carried[0] == 0) | ~passes.all_done(carried[1], goals)
-  flags = [jnp.zeros(bracket.low.shape, bool) for bracket in begin]
-  carried = (jnp.int32(0), begin, asked, flags)
-  steps, brackets, _, flags = lax.while_loop(unsettled, one_pass, carried)
-  cuts, tie_steps = ties.cuts(leaves, shapes, blocks, goals, brackets, old)
+  third = lambda step: step % 3 == 0
+  brackets, steps, numbers = passes.search(leaves, blocks, goals, whole, keys, third, nan=True)
+  cuts, tie_steps = ties.cuts(leaves, shapes, blocks, goals, brackets)
   nan = {
-    name: jnp.any(flag[row])
-    for block, flag in zip(blocks, flags, strict=True)
+    name: jnp.any(number[row] < block.sizes[row])
+    for block, number in zip(blocks, numbers, strict=True)
     for row, name in enumerate(block.names)
   }
   number = {'sample': jnp.max(jnp.stack(turns)), 'scores': steps, 'ties': tie_steps}
   return Found(brackets, cuts, nan, number)
 
 
-def _masks(scores, blocks, goals, found, old):
-  sources, brackets, cuts = lax.optimization_barrier((scores.sources, found.brackets, found.cuts))
-  zero = [(b.low == ZERO) & ~threshold.settled(b, g) for b, g in zip(brackets, goals, strict=True)]
-
-  def masks(aged):
-    out = {}
-    arrays = scores.read(sources)
-    for block, bracket, cut, tied in zip(blocks, brackets, cuts, zero, strict=True):
-      for row, name in enumerate(block.names):
-        score = _unsigned(arrays[name]) if old is not None else arrays[name]
-        shape = block.cells or (1,) * score.ndim
-        level, end, flag = (x[row].reshape(shape) for x in (bracket.low, cut, tied))
-        place = ties.place_of(score.shape)
-        if aged:
-          place = place + (flag & old[name]).astype(jnp.uint32) * np.uint32(score.size)
-        # One comparison for scores above the threshold and at it: a key used twice would be stored.
-        out[name] = order_key(score) >= level + (place < end).astype(jnp.uint32)
-    return out
-
-  if old is None:
-    return masks(False)
-  some = jnp.any(jnp.stack([jnp.any(flag) for flag in zero]))
-  return lax.cond(some, lambda: masks(True), lambda: masks(False))
+def _masks(leaves, shapes, blocks, found):
+  arrays = {name: leaf.arrays for name, leaf in leaves.items()}
+  arrays, brackets, cuts = lax.optimization_barrier((arrays, found.brackets, found.cuts))
+  masks = {}
+  for block, bracket, cut in zip(blocks, brackets, cuts, strict=True):
+    for row, name in enumerate(block.names):
+      shape = block.cells or (1,) * shapes[name].ndim
+      level, end = bracket.low[row].reshape(shape), cut[row].reshape(shape)
+      place = ties.place_of(shapes[name].shape)
+      # One comparison for scores above the threshold and at it: a key used twice would be stored.
+      masks[name] = leaves[name].read(arrays[name]) >= level + (place < end).astype(jnp.uint32)
+  return masks
 
 
-def _ranked(leaf, aged):
-  """How a leaf's scores are read. With masks so far, these say which of two zeros goes first."""
-  return leaf._replace(read=lambda arrays, row: _unsigned(leaf.read(arrays, row))) if aged else leaf
+def _keys(scores, old):
+  """Returns how to read each leaf's keys. With masks so far, pruned zeros have the key of -0.0."""
 
+  def key(read):
+    def of(arrays):
+      if old is None:
+        return order_key(read(arrays))
+      score = read(arrays[0])
+      zero = ZERO - 1 + arrays[1].astype(jnp.uint32)
+      return jnp.where(score == 0, zero, order_key(score))
 
-def _unsigned(score):
-  return jnp.where(score == 0, jnp.zeros_like(score), score)
+    return of
+
+  arrays = lambda name, leaf: leaf.arrays if old is None else (leaf.arrays, old[name])
+  return {
+    name: Leaf(key(leaf.read), arrays(name, leaf)) for name, leaf in passes.readers(scores).items()
+  }
 
 
 def _check(shapes):
@@ -195,7 +167,7 @@ def _blocks(shapes, wanted, devices):
     size = lambda name: math.prod(shapes[name].shape) // math.prod(each)
     sizes = np.stack([np.full(each, size(name), np.int32) for name in names])
     blocks.append(Block(tuple(names), each, groups, sizes, devices))
-    goals.append(passes.goal_of(blocks[-1], counts.carried(wanted.hi, wanted.lo), by_value=True))
+    goals.append(passes.goal_of(blocks[-1], counts.carried(wanted.hi, wanted.lo)))
 
   if whole:
     ends = np.cumsum([0] + [len(names) for names, _ in whole]).tolist()

@@ -25,9 +25,3 @@ def order_key(scores) -> jax.Array:
   bits = lax.bitcast_convert_type(scores, jnp.int32)
   key = lax.bitcast_convert_type(bits ^ ((bits >> 31) | np.int32(-(2**31))), jnp.uint32)
   return jnp.where(scores != scores, np.uint32(0), key)
-
-
-def to_score(key) -> jax.Array:
-  """Returns the float32 score of a uint32 key; NaN for the key 0."""
-  bits = jnp.where(key >> 31 == 1, key & np.uint32(0x7FFFFFFF), ~key)
-  return lax.bitcast_convert_type(bits, jnp.float32)

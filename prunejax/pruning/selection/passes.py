@@ -1,6 +1,6 @@
-"""One pass over the scores of all leaves, which counts the keys at or above given ones.
+"""Passes over the scores of all leaves, each of which adds up the keys at or above given ones.
 
-Every pass reads the scores where they lie. Between devices the counts of all leaves cross together,
+Every pass reads the scores where they lie. Between devices the sums of all leaves cross together,
 and nothing else does.
 """
 
@@ -15,9 +15,12 @@ from jax import lax
 from jax.extend import core as jax_core
 from jax.interpreters import partial_eval
 
-from prunejax.pruning.selection import counts
-from prunejax.pruning.selection.counts import Wide
-from prunejax.pruning.selection.threshold import STEPS, Bracket, Goal, done
+from prunejax.pruning import counts
+from prunejax.pruning.counts import Wide
+from prunejax.pruning.selection import threshold
+from prunejax.pruning.selection.threshold import STEPS, Goal
+
+FEW_LEFT = 0.5  # the share of the scores that conditionals are worth on a CPU
 
 
 class Scores(NamedTuple):
@@ -29,6 +32,13 @@ class Scores(NamedTuple):
 
   read: Callable[[Any], dict]
   sources: Any
+
+
+class Leaf(NamedTuple):
+  """How one leaf is read: `read(arrays)` gives its scores, or its keys."""
+
+  read: Callable
+  arrays: Any
 
 
 class Block(NamedTuple):
@@ -46,13 +56,6 @@ class Block(NamedTuple):
   devices: int
 
 
-class Leaf(NamedTuple):
-  """How one leaf is read: `read(arrays, row)` gives its keys; `row` is its row in its block."""
-
-  read: Callable
-  arrays: Any
-
-
 def readers(scores: Scores) -> dict[str, Leaf]:
   """Returns how to read each leaf's scores alone, from the sources that they depend on."""
   program, shapes = jax.make_jaxpr(scores.read, return_shape=True)(scores.sources)
@@ -62,109 +65,116 @@ def readers(scores: Scores) -> dict[str, Leaf]:
     jaxpr, used = partial_eval.dce_jaxpr(program.jaxpr, [other == name for other in names])
     call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, program.consts))
     arrays = [source for source, needed in zip(sources, used, strict=True) if needed]
-    leaves[name] = Leaf(lambda arrays, row, call=call: call(*arrays)[0], arrays)
+    leaves[name] = Leaf(lambda arrays, call=call: call(*arrays)[0], arrays)
   return leaves
 
 
-def goal_of(block: Block, wanted: Wide, by_value: bool) -> Goal:
+def goal_of(block: Block, wanted: Wide) -> Goal:
   """Returns the goal of a block: counts of leaves that share a threshold are added."""
   if all(end - begin == 1 for begin, end in block.groups):
-    return Goal(wanted, counts.widen, lambda values: values, by_value)
+    return Goal(wanted, counts.widen)
 
-  def each(add, values):
+  def total(found):
     """Adds over the leaves (the last axis) of every group, and gives each leaf its group's sum."""
     sums = []
     for begin, end in block.groups:
       spread = lambda limb, size=end - begin: jnp.repeat(limb[..., None], size, -1)
-      sums.append(jax.tree.map(spread, add(values[..., begin:end])))
+      sums.append(jax.tree.map(spread, counts.total(counts.widen(found[..., begin:end]), -1)))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *sums)
 
-  total = lambda values: each(lambda part: counts.total(counts.widen(part), -1), values)
-  wrapped = lambda values: each(lambda part: jnp.sum(part, -1, dtype=jnp.uint32), values)
-  return Goal(wanted, total, wrapped, by_value)
+  return Goal(wanted, total)
 
 
-def count(leaves, blocks, keys, spans, needed) -> list:
-  """Reads all leaves once.
+def search(leaves, blocks, goals, brackets, keys, parts, nan=False):
+  """Narrows the brackets of all blocks, a pass at a time, until they are done.
 
   Args:
     leaves: {name: Leaf}.
-    blocks: list of Block; the other arguments have one entry for each.
-    keys: uint32 [STEPS, leaves, *cells], to count at.
-    spans: (low, width), uint32 [leaves, *cells].
-    needed: (bool, int32), both [leaves, *cells]: what must be read, and the count elsewhere.
+    blocks: list of Block; goals, brackets and keys have one entry for each.
+    goals: how many scores stay.
+    brackets: where the search begins.
+    keys: what the first pass counts at, uint32 [STEPS, leaves, *cells].
+    parts: a function of the number of passes so far: does the next one take equal parts?
+    nan: whether the first pass reads every leaf in any case, because it finds NaN.
 
   Returns:
-    For each block int32 [STEPS, leaves, *cells], the scores at or above each key, and uint32
-    [leaves, *cells], the sum of `key - low` over keys in [low, low + width), modulo 2^32.
+    The brackets, how many passes that took, and for each block int32 [leaves, *cells], how many
+    scores are at or above the first key of the first pass.
   """
+
+  def one_pass(carried):
+    step, brackets, keys, first = carried
+    found = _read(leaves, blocks, goals, brackets, keys, nan & (step == 0))
+    first = [jnp.where(step == 0, new[0], old) for new, old in zip(found, first, strict=True)]
+    brackets = [
+      # The first keys lie around no line, so that what they leave shows nothing.
+      bracket._replace(lumps=bracket.lumps & (step > 0))
+      for bracket in map(threshold.narrowed, brackets, goals, keys, found)
+    ]
+    keys = [threshold.guess(*pair, parts(step + 1)) for pair in zip(brackets, goals, strict=True)]
+    return step + 1, brackets, keys, first
+
+  def unsettled(carried):
+    flags = [jnp.all(threshold.done(*pair)) for pair in zip(carried[1], goals, strict=True)]
+    return ~jnp.all(jnp.stack(flags)) | (nan & (carried[0] == 0))
+
+  none = [jnp.zeros(bracket.low.shape, jnp.int32) for bracket in brackets]
+  begin = jnp.int32(0), brackets, keys, none
+  step, brackets, _, first = lax.while_loop(unsettled, one_pass, begin)
+  return list(map(threshold.ended, brackets, goals)), step, first
+
+
+def _read(leaves, blocks, goals, brackets, keys, everything):
+  """Reads all leaves once: for each block the scores at or above each key, int32 like `keys`."""
+  # The count at an empty bracket is known, and that of a finished one is not asked.
+  needed = [
+    ~threshold.done(bracket, goal) & (bracket.at_low != bracket.at_high)
+    for bracket, goal in zip(brackets, goals, strict=True)
+  ]
   # Without the barrier XLA would make all keys once, before the loop, and keep them.
   arrays = {name: leaf.arrays for name, leaf in leaves.items()}
-  arrays, keys, spans = lax.optimization_barrier((arrays, keys, spans))
-  counted = []
-  for block, asked, (low, width), (reads, known) in zip(blocks, keys, spans, needed, strict=True):
-    # Between devices no leaf is skipped: all counts go together.
-    skips = block.devices == 1 and jax.default_backend() == 'cpu'
-    ends, columns = jnp.concatenate([asked, low[None], width[None]]), []
-    for row, name in enumerate(block.names):
-      one = functools.partial(_one_leaf, leaves[name].read, row, block)
-      if skips:
-        none = lambda *_, cells=block.cells: [jnp.zeros(cells, jnp.int32)] * (STEPS + 1)
-        columns.append(lax.cond(jnp.any(reads[row]), one, none, arrays[name], ends))
-      else:
-        columns.append(one(arrays[name], ends))
-    if block.devices == 1:
-      table = jnp.stack([jnp.stack(column) for column in zip(*columns, strict=True)])
-    else:
-      table = jnp.stack([column.reshape(-1, *block.cells) for column in columns], 1)
-    number = jnp.where(reads[None], table[:STEPS], known[None]) if skips else table[:STEPS]
-    counted.append((number, lax.bitcast_convert_type(table[STEPS], jnp.uint32)))
-  return counted
+  arrays, keys = lax.optimization_barrier((arrays, keys))
+
+  def read(skips):
+    found = []
+    for block, asked, bracket, reads in zip(blocks, keys, brackets, needed, strict=True):
+      columns = []
+      for row, name in enumerate(block.names):
+        one = functools.partial(_one_leaf, leaves[name].read, block)
+        if skips:
+          known = lambda *_, row=row, at=bracket.at_high: [at[row]] * STEPS
+          one = functools.partial(lax.cond, jnp.any(reads[row]), one, known)
+        columns.append(jnp.stack(one(arrays[name], asked[:, row])))
+      found.append(jnp.stack(columns, 1))
+    return found
+
+  if blocks[0].devices > 1 or jax.default_backend() != 'cpu':
+    return read(skips=False)
+  # A CPU takes the leaves of conditionals one after the other, and others side by side.
+  sizes = [np.float32(block.sizes) for block in blocks]
+  left = sum(jnp.sum(reads * size) for reads, size in zip(needed, sizes, strict=True))
+  few = left < FEW_LEFT * sum(np.sum(size) for size in sizes)
+  return lax.cond(few & ~everything, lambda: read(skips=True), lambda: read(skips=False))
 
 
-def span(bracket: Bracket):
-  """Returns (low, width) of a bracket, over which a pass sums."""
-  return bracket.low, bracket.high - bracket.low
+def _one_leaf(read, block, arrays, keys):
+  key = read(arrays)
+  found = count(key, keys.reshape(-1, *(block.cells or (1,) * key.ndim)), block.devices)
+  return [number.reshape(block.cells) for number in found]
 
 
-def open_leaves(bracket: Bracket, goal: Goal, everything=False):
-  """Returns what a pass must read, and the count elsewhere: see `count`."""
-  reads = ~done(bracket, goal) & (bracket.at_low != bracket.at_high)
-  return reads | everything, bracket.at_high
-
-
-def all_done(brackets, goals):
-  """Returns bool: no bracket needs another pass."""
-  flags = [jnp.all(done(b, g)) for b, g in zip(brackets, goals, strict=True)]
-  return jnp.all(jnp.stack(flags))
-
-
-def _one_leaf(read, row, block, arrays, ends):
-  key = read(arrays, row)
-  shape = block.cells or (1,) * key.ndim
-  table = totals(key, ends[:, row].reshape(-1, *shape), shape, block.devices)
-  return [value.reshape(block.cells) for value in table] if block.devices == 1 else table
-
-
-def totals(key, ends, cells, devices):
-  """Returns STEPS counts and one sum of keys, int32, over the axes where `cells` is 1.
+def count(key, keys, devices):
+  """Returns STEPS counts of the keys of a leaf at or above `keys`.
 
   Args:
     key: uint32 keys of a leaf.
-    cells: one length for each axis of `key`.
+    keys: uint32 [STEPS, *cells], one length for each axis of `key`, 1 where scores compete.
     devices: how many devices `key` lies on.
-    ends: uint32 [STEPS + 2, ...]: what to count at, and where the sum begins and how far it goes.
   """
-  axes = tuple(axis for axis, length in enumerate(cells) if length == 1)
+  axes = tuple(axis for axis, length in enumerate(keys.shape[1:]) if length == 1)
   if devices > 1:  # one sum, which devices add as one vector; a TPU pads each scalar to 16 KiB
-    is_sum = np.arange(STEPS + 1).reshape((-1,) + (1,) * key.ndim) == STEPS
-    key, low, width = key[None], ends[: STEPS + 1], ends[STEPS + 1 :]
-    offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
-    table = jnp.where(is_sum, offset, (key >= low).astype(jnp.int32))
-    return jnp.sum(table, tuple(axis + 1 for axis in axes), dtype=jnp.int32)
-  low, width = ends[STEPS], ends[STEPS + 1]
-  offset = lax.bitcast_convert_type(jnp.where(key - low < width, key - low, 0), jnp.int32)
-  # One reduction with many outputs fuses with what made its inputs; one output would not, on CPU.
-  parts = [(key >= end).astype(jnp.int32) for end in ends[:STEPS]] + [offset]
+    axes = tuple(axis + 1 for axis in axes)
+    return list(jnp.sum(key[None] >= keys, axes, dtype=jnp.int32))
+  parts = tuple((key >= at).astype(jnp.int32) for at in keys)
   add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))
-  return lax.reduce(tuple(parts), (np.int32(0),) * len(parts), add, axes)
+  return list(lax.reduce(parts, (np.int32(0),) * len(parts), add, axes))

@@ -1,8 +1,7 @@
 """The search for a threshold: brackets of keys that every pass over the scores narrows.
 
-A pass counts the scores at or above seven keys. Counts alone decide which part of a bracket stays,
-so the result is exact, whatever chose the keys. Straight lines between the known counts choose
-them; every third pass takes eight equal parts instead, which bounds the passes for any data.
+A pass counts the scores at or above seven keys. The counts decide which part of a bracket stays, so
+the result is exact, whatever chose the keys.
 
 Arrays are [leaves, *cells] unless said otherwise: one value for each group of scores that competes
 in a leaf.
@@ -14,52 +13,46 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from prunejax.pruning.selection import counts
-from prunejax.pruning.selection.counts import Wide
-from prunejax.pruning.selection.keys import order_key, to_score
+from prunejax.pruning import counts
+from prunejax.pruning.counts import Wide
 
-STEPS = 7  # keys that a pass counts at: a pass of eleven costs more than it saves
-_SIGMAS = np.array([-3.5, -1.5, -0.5, 0, 0.5, 1.5, 3.5], np.float32)
-_EVEN = np.array([0.25, 0.5, 0.75, 1, 0.25, 0.5, 0.75], np.float32)
+STEPS = 7  # keys that a pass counts at
+SIGMAS = (-2.7, -1.3, -0.5, 0, 0.5, 1.3, 2.7)  # their distances from the straight line
+SHARES = (0.75, 0.5, 0.25, 0, 0.25, 0.5, 0.75)  # at most, of the way to the end of the bracket
+FEW = 4  # scores that are parted best by equal parts
 
 
 class Bracket(NamedTuple):
   """The lowest key that stays is in [low, high), both uint32.
 
-  `at_low` and `at_high`, int32, count the leaf's own keys at or above either end. Where `has_mean`
-  is True, `mean`, uint32, is the mean of the keys inside. It guides the search and decides nothing.
+  `at_low` and `at_high`, int32, count the leaf's own keys at or above either end. `lumps`, bool:
+  the last pass left more scores inside than it would have left of evenly spread ones. It guides
+  the search and decides nothing.
   """
 
   low: jax.Array
   high: jax.Array
   at_low: jax.Array
   at_high: jax.Array
-  mean: jax.Array
-  has_mean: jax.Array
+  lumps: jax.Array
 
 
 class Goal(NamedTuple):
   """How many scores stay in each group, and how counts of leaves add up to counts of groups.
 
-  `wanted` is Wide. `total` maps int32 [..., leaves, *cells] to the Wide counts of the leaf's group;
-  `wrapped` maps uint32 to the group's sum modulo 2^32. `by_value` says that keys are float32
-  scores, which are spread evenly by value rather than by key.
+  `wanted` is Wide. `total` maps int32 [..., leaves, *cells] to the Wide counts of the leaf's group.
   """
 
   wanted: Wide
   total: Callable
-  wrapped: Callable
-  by_value: bool
 
 
-def start(low, high, at_low, goal: Goal) -> Bracket:
+def start(low, high, at_low) -> Bracket:
   """Returns the bracket of all keys: `at_low` of them are in [low, high)."""
-  nothing = (goal.wanted.hi == 0) & (goal.wanted.lo == 0)
   none = jnp.zeros_like(at_low)
-  return Bracket(
-    jnp.where(nothing, high, low), high, jnp.where(nothing, 0, at_low), none, low, none > 0
-  )
+  return Bracket(low, high, at_low, none, none > 0)
 
 
 def settled(bracket: Bracket, goal: Goal):
@@ -68,8 +61,18 @@ def settled(bracket: Bracket, goal: Goal):
 
 
 def done(bracket: Bracket, goal: Goal):
-  """Returns bool: settled, or the bracket holds one key, whose scores tie."""
-  return settled(bracket, goal) | (bracket.high - bracket.low <= 1)
+  """Returns bool: an end leaves the wanted number, or the bracket holds one key, which ties."""
+  ends = settled(bracket, goal) | _equal(goal.total(bracket.at_high), goal.wanted)
+  return ends | (bracket.high - bracket.low <= 1)
+
+
+def ended(bracket: Bracket, goal: Goal) -> Bracket:
+  """Returns a bracket that is done, with `low` at the end that leaves the wanted number, if any."""
+  above = _equal(goal.total(bracket.at_high), goal.wanted)
+  return bracket._replace(
+    low=jnp.where(above, bracket.high, bracket.low),
+    at_low=jnp.where(above, bracket.at_high, bracket.at_low),
+  )
 
 
 def inside(bracket: Bracket, goal: Goal) -> Wide:
@@ -77,86 +80,79 @@ def inside(bracket: Bracket, goal: Goal) -> Wide:
   return counts.subtract(goal.total(bracket.at_low), goal.total(bracket.at_high))
 
 
-def narrowed(bracket: Bracket, goal: Goal, keys, found, sums) -> Bracket:
+def narrowed(bracket: Bracket, goal: Goal, keys, found) -> Bracket:
   """Returns the bracket after one pass; brackets that are done stay as they are.
 
   Args:
     bracket: the bracket before the pass.
     goal: how many scores stay.
-    keys: rising uint32 [STEPS, leaves, *cells] in [low, high].
+    keys: uint32 [STEPS, leaves, *cells] in [low, high], in any order.
     found: int32 of the same shape, the leaf's scores at or above each.
-    sums: uint32 [leaves, *cells], the leaf's sum of `key - low` over the bracket, modulo 2^32.
   """
-  ladder = jnp.concatenate([bracket.low[None], keys, bracket.high[None]])
-  rungs = jnp.concatenate([bracket.at_low[None], found, bracket.at_high[None]])
-  wanted = jax.tree.map(lambda limb: limb[None], goal.wanted)
-  rung = jnp.sum(counts.at_least(goal.total(found), wanted), 0, dtype=jnp.int32)
-  many = inside(bracket, goal)
-  fits = to_float(many) * (bracket.high - bracket.low).astype(jnp.float32) < 2.0**31
-  mean = goal.wrapped(sums) // jnp.maximum(counts.narrow(many), 1).astype(jnp.uint32)
+  enough = counts.at_least(goal.total(found), jax.tree.map(lambda limb: limb[None], goal.wanted))
+  # Counts fall as keys rise.
+  highest = lambda flag, values, other: jnp.maximum(jnp.max(jnp.where(flag, values, 0), 0), other)
+  lowest = lambda flag, values, other: jnp.min(jnp.where(flag, values, other[None]), 0)
   after = Bracket(
-    _pick(ladder, rung),
-    _pick(ladder, rung + 1),
-    _pick(rungs, rung),
-    _pick(rungs, rung + 1),
-    bracket.low + mean,
-    fits,
+    highest(enough, keys, bracket.low),
+    lowest(~enough, keys, bracket.high),
+    lowest(enough, found, bracket.at_low),
+    highest(~enough, found, bracket.at_high),
+    bracket.lumps,
   )
-  # The mean was that of the old bracket: it holds for the new one if no score has left.
-  after = after._replace(has_mean=fits & _equal(inside(after, goal), many))
+  # The square-root law with a margin of 4.
+  left, before = to_float(inside(after, goal)), to_float(inside(bracket, goal))
+  after = after._replace(lumps=left * left > 16 * (before + 1))
   still = done(bracket, goal)
   return jax.tree.map(lambda old, new: jnp.where(still, old, new), bracket, after)
 
 
-def _equal(a: Wide, b: Wide):
-  return (a.hi == b.hi) & (a.lo == b.lo)
+def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
+  """Returns keys to count at: uint32 [STEPS, leaves, *cells] in [low, high].
 
-
-def _pick(table, index):
-  """Returns table[index[i], i], without a gather."""
-  rung = _column(np.arange(len(table), dtype=np.int32), index.ndim)
-  return jnp.sum(jnp.where(rung == index[None], table, 0), 0, dtype=table.dtype)
-
-
-def _column(values, ndim):
-  return values.reshape((-1,) + (1,) * ndim)
-
-
-def guess(bracket: Bracket, goal: Goal, parts, sigma=None):
-  """Returns rising keys to count at: uint32 [STEPS, leaves, *cells] in [low, high].
+  The keys lie around the straight line between the known counts, or they cut the bracket in equal
+  parts, which bound the number of passes for any data.
 
   Args:
     bracket: what is known so far.
     goal: how many scores stay.
-    parts: bool scalar, True for equal parts.
+    parts: bool scalar, True for equal parts in any case.
     sigma: float32, how far off the line may be, in scores; by default the square-root law.
+    sigmas: the distances of the keys from the line, in `sigma`.
   """
   many = jnp.maximum(to_float(inside(bracket, goal)), 0)
   rank = to_float(counts.subtract(goal.wanted, goal.total(bracket.at_high)))
   middle = 1 - jnp.clip((rank + 0.5) / (many + 1), 0, 1)
   sigma = jnp.sqrt(many * middle * (1 - middle)) + 0.5 if sigma is None else sigma
-  low, high, mean, middle, reach = (
-    x[None] for x in (bracket.low, bracket.high, bracket.mean, middle, sigma / (many + 1))
-  )
-  sigmas, even, step = (
-    _column(x, bracket.low.ndim) for x in (_SIGMAS, _EVEN, np.arange(STEPS, dtype=np.uint32))
-  )
-  below = jnp.maximum(middle + sigmas * reach, middle * even)
-  above = jnp.minimum(middle + sigmas * reach, middle + (1 - middle) * even)
-  place, width = jnp.where(step <= 3, below, above), high - low
-  line = low + (width.astype(jnp.float32) * place).astype(jnp.uint32)
-  if goal.by_value:
-    first, last = to_score(low), to_score(high)
-    value = first + (last - first) * place
-    line = jnp.where(jnp.isfinite(value), order_key(value), line)
-  equal = low + jnp.maximum(width >> 3, 1) * (step + 1)
-  keys = jnp.clip(jnp.where(parts | (width <= 8), equal, line), low, high)
-  # The mean parts two scores that differ, and is the key of all where they do not.
-  around = jnp.where(step < 4, jnp.minimum(keys, mean), jnp.maximum(keys, mean + 1))
-  around = jnp.where(step == 3, mean, jnp.where(step == 4, mean + 1, around))
-  return jnp.where(bracket.has_mean[None], around, keys)
+  unit, width = (sigma / (many + 1))[None], bracket.high - bracket.low
+  low, high = bracket.low[None], bracket.high[None]
+  column = lambda values: np.asarray(values, np.float32).reshape((-1,) + (1,) * width.ndim)
+  to_key = lambda share: (width[None].astype(jnp.float32) * share).astype(jnp.uint32)
+  reach = column(sigmas)
+  side = jnp.where(reach < 0, middle[None], 1 - middle[None])
+  line = middle[None] + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
+  step = jnp.maximum(width >> 3, 1)
+  equal = step[None] * column(range(1, STEPS + 1)).astype(jnp.uint32)
+  equally = (parts | bracket.lumps | (many <= FEW) | (width <= 8))[None]
+  # Scores are often round numbers, so that round keys part them best.
+  keys = low + jnp.where(equally, equal, to_key(line))
+  keys = _roundest(keys, jnp.where(equally, step[None] >> 1, to_key(0.1 * unit)))
+  # All that is left in a bracket of round numbers lies at its lower end.
+  at_low = (bracket.lumps & ~parts)[None] & (column(range(STEPS)) == 0)
+  return jnp.clip(jnp.where(at_low, low + 1, keys), low, high)
+
+
+def _roundest(key, slack):
+  """Returns the number with the most zeros at its end among those `slack` or less from `key`."""
+  slack = jnp.minimum(slack, jnp.minimum(key - 1, ~key))
+  top, bottom = key + slack, key - slack - 1
+  return top & (np.uint32(0xFFFFFFFF) << (31 - lax.clz(top ^ bottom)))
 
 
 def to_float(count: Wide):
   """Returns float32 counts: for guesses only."""
   return count.hi.astype(jnp.float32) * 65536 + count.lo.astype(jnp.float32)
+
+
+def _equal(a: Wide, b: Wide):
+  return (a.hi == b.hi) & (a.lo == b.lo)

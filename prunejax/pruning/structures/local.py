@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning import counts
 from prunejax.pruning.leaf_kinds import map_kinds
-from prunejax.pruning.selection import counts, order_key
+from prunejax.pruning.selection import order_key
 from prunejax.pruning.types import Structure
 
 

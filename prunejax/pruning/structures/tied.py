@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning import counts
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import compiled, first_match
-from prunejax.pruning.selection import counts
 from prunejax.pruning.types import Structure
 
 FOREIGN = 'for a model with other names write tied({regex: (unit, axis, size)})'

@@ -141,4 +141,5 @@ def test_saving_over_a_directory_replaces_its_files_and_keeps_others(tmp_path):
   assert [path.name for path in directory.parent.iterdir()] == ['bert']
   (directory / 'tokenizer.json').write_text('{}')
   assert 'tokenizer.json' in refusal(bert_hf.save, directory, params, size, vocab=PIECES)
+  (directory / 'tokenizer.json').unlink()
   assert_same_bits(bert_hf.load(directory)[0], doubled)

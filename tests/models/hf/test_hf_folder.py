@@ -8,10 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
-from checkpoint_cases import REFERENCE, refusal
+from checkpoint_cases import REFERENCE, assert_same_bits, refusal
 
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
+from prunejax.models.hf import gpt2 as gpt2_hf
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def cut(length):
   ('spoil', 'parts'),
   [
     (lambda d: (d / 'config.json').unlink(), ('config.json is missing',)),
-    (lambda d: (d / 'config.json').write_text('{"a": '), ('config.json cannot be read as JSON',)),
-    (lambda d: (d / 'config.json').write_bytes(b'\xff\xfe{}'), ('config.json cannot be read',)),
+    (lambda d: (d / 'config.json').write_text('{"a": '), ("config.json' cannot be read as JSON",)),
+    (lambda d: (d / 'config.json').write_bytes(b'\xff\xfe{}'), ("config.json' is not UTF-8 text",)),
     (lambda d: (d / 'config.json').write_text('[]'), ('list: expected a JSON object',)),
     (lambda d: (d / 'model.safetensors').unlink(), ('model.safetensors is missing',)),
     (shutil.rmtree, ('config.json is missing',)),
@@ -46,14 +47,19 @@ def cut(length):
     (lambda d: (d / 'model.safetensors').write_bytes(b'\xff' * 999), ('is damaged',)),
     (
       lambda d: (d / 'model.safetensors').rename(d / 'pytorch_model.bin'),
-      ('pytorch_model.bin', 'convert it to safetensors'),
+      ('pytorch_model.bin is a pickle', 'save_pretrained', 'safetensors'),
+    ),
+    (lambda d: (d / 'model.safetensors').rename(d / 'tf_model.h5'), ('tf_model.h5 is a Tens',)),
+    (
+      lambda d: (d / 'model.safetensors').rename(d / 'flax_model.msgpack'),
+      ('flax_model.msgpack is a Flax file',),
     ),
     (
       lambda d: (d / 'model.safetensors').rename(d / 'model.safetensors.index.json'),
-      ('split over several files',),
+      ("model.safetensors.index.json' is not UTF-8 text",),
     ),
     (lambda d: (d / 'vocab.txt').write_text('[PAD]\n[UNK]\n'), ('of 2 pieces', '61 rows')),
-    (lambda d: (d / 'vocab.txt').write_bytes(b'\xff\n' * 61), ('vocab.txt cannot be read',)),
+    (lambda d: (d / 'vocab.txt').write_bytes(b'\xff\n' * 61), ("vocab.txt' is not UTF-8",)),
   ],
 )
 def test_files_that_are_missing_or_damaged(spoil, parts, folder):
@@ -109,7 +115,7 @@ def test_read_vocab_reads_either_file_and_odd_line_ends(tmp_path):
   assert hf_folder.read_vocab(tmp_path) == ['a', 'b', '[X]']
   for text in ('{}', '[', '{"model": {"vocab": {"a": 1}}}', '{"model": {"vocab": 3}}', '[1]'):
     path.write_text(text)
-    assert 'tokenizer.json cannot be read' in refusal(hf_folder.read_vocab, tmp_path)
+    assert "tokenizer.json' " in refusal(hf_folder.read_vocab, tmp_path)
   assert 'absent.txt' in refusal(hf_folder.read_vocab, tmp_path / 'absent.txt')
 
 
@@ -148,3 +154,97 @@ def test_a_directory_under_a_file_is_refused(tmp_path):
   for target in (tmp_path / 'file', tmp_path / 'file' / 'out'):
     assert 'cannot be written' in refusal(hf_folder.write, target, {}, {'w': np.ones(2, 'f')})
   assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+# ---- shards
+
+
+def split(directory, shards=3):
+  """Writes the weights as several files and an index, as transformers does."""
+  whole = safetensors.numpy.load_file(directory / 'model.safetensors')
+  (directory / 'model.safetensors').unlink()
+  shard_of = {}
+  for i in range(shards):
+    name = f'model-{i + 1:05}-of-{shards:05}.safetensors'
+    part = {key: whole[key] for key in sorted(whole)[i::shards]}
+    safetensors.numpy.save_file(part, directory / name, metadata={'format': 'pt'})
+    shard_of |= dict.fromkeys(part, name)
+  index = {'metadata': {'total_size': 1}, 'weight_map': shard_of}
+  (directory / 'model.safetensors.index.json').write_text(json.dumps(index))
+  return index
+
+
+def test_shards_are_read_as_one_file(folder):
+  whole = hf_folder.read_tensors(folder)
+  split(folder)
+  shards = hf_folder.read_tensors(folder, ignore=r'cls\..*')
+  assert shards.keys() == {name for name in whole if not name.startswith('cls.')}
+  assert all(np.array_equal(shards[name], whole[name]) for name in shards)
+  assert_same_bits(bert_hf.load(folder)[0], bert_hf.load(REFERENCE)[0])
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (lambda index, d: index.pop('weight_map'), 'lacks a weight_map'),
+    (lambda index, d: index.update(weight_map=['a']), 'lacks a weight_map'),
+    (lambda index, d: index['weight_map'].update(x='../../secret.safetensors'), 'lie beside it'),
+    (lambda index, d: index['weight_map'].update(x=3), 'lacks a weight_map'),
+    (lambda index, d: index['weight_map'].update(x=min(index['weight_map'].values())), ': x'),
+    (lambda index, d: index['weight_map'].pop('bert.pooler.dense.bias'), ': bert.pooler.dense.b'),
+    (
+      lambda index, d: (d / 'model-00002-of-00003.safetensors').unlink(),
+      'model-00002-of-00003.safetensors is missing: model.safetensors.index.json lists it',
+    ),
+    (
+      lambda index, d: (d / 'model-00002-of-00003.safetensors').write_bytes(b'x' * 99),
+      'model-00002-of-00003.safetensors is damaged',
+    ),
+  ],
+)
+def test_an_index_that_does_not_fit_is_refused(change, words, folder):
+  index = split(folder)
+  change(index, folder)
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
+  assert words in refusal(bert_hf.load, folder)
+
+
+# ---- what is in the files
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_numbers_that_are_not_finite_are_named_with_their_count(dtype, folder):
+  path = folder / 'model.safetensors'
+  tensors = {k: v.astype(dtype) for k, v in safetensors.numpy.load_file(path).items()}
+  tensors['bert.pooler.dense.weight'][3, :2] = np.nan, np.inf
+  safetensors.numpy.save_file(tensors, path)
+  message = refusal(bert_hf.load, folder)
+  assert f'{path} holds NaN or infinite numbers in bert.pooler.dense.weight (2 of 576)' in message
+
+
+@pytest.mark.parametrize('kind', [bert_hf, gpt2_hf])
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'architectures': ['BertForTokenClassification']}, 'is of a BertForTokenClassification: exp'),
+    ({'architectures': ['BertForQuestionAnswering']}, 'is of a BertForQuestionAnswering'),
+    ({'architectures': ['GPT2DoubleHeadsModel']}, 'is of a GPT2DoubleHeadsModel: expected one of'),
+    ({'architectures': 'BertModel'}, "architectures='BertModel': expected a list"),
+    ({'architectures': [3]}, 'architectures=[3]: expected a list'),
+    ({'id2label': {'0': 'a', '7': 'b'}}, 'id2label'),
+    ({'id2label': {'0': 5}}, 'id2label'),
+    ({'id2label': ['a', 'b']}, 'id2label'),
+    ({'tie_word_embeddings': False}, 'tie_word_embeddings=False: expected True'),
+  ],
+)
+def test_what_a_config_says_and_we_do_not_do_is_refused(kind, changes, words, tmp_path):
+  name = 'bert' if kind is bert_hf else 'gpt2'
+  raw = json.loads((REFERENCE.parent / name / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps(raw | changes))
+  assert words in refusal(kind.read_size, tmp_path)
+
+
+def test_pruned_heads_of_transformers_are_named(folder):
+  raw = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**raw, 'pruned_heads': {'0': [1]}}))
+  assert "pruned_heads={'0': [1]}" in refusal(bert_hf.load, folder)
