@@ -1,6 +1,5 @@
 """A run in plain values. `resolve` checks a config once; what trains sees the Recipe alone."""
 
-import ast
 import math
 import re
 from typing import Any, NamedTuple
@@ -462,11 +461,13 @@ def _layout(key, text) -> str | dict:
   """Words for all leaves, or the table that a text holds. Raises ValueError naming the key."""
   layout = text
   try:
+    if len(text) > specs.MOST:
+      raise ValueError(f'expected at most {specs.MOST} characters')
     if text.strip().startswith(('{', '(', '[')):
-      layout = dict(ast.literal_eval(text))
+      layout = dict(specs.literal(text))
     kernel_layout.parse(layout)
   except (ValueError, SyntaxError, TypeError) as error:
-    raise ValueError(f'{key}={text!r}: {error}') from error
+    raise ValueError(f'{key}={specs.shown(text)}: {error}') from error
   return layout
 
 

@@ -350,12 +350,15 @@ def test_a_layout_is_words_or_the_text_of_a_table(key):
   for text, words in (
     ('in uot', "'uot' is no word"),
     ("{'a(': 'in out'}", 'not a regular expression'),
-    ('{3', 'never closed'),
+    ('{3', 'no expression'),
+    ('{' + 4100 * ' ' + '}', 'at most 4096'),
+    (4100 * 'x', 'at most 4096'),
     ("['in', 'out']", 'dictionary'),
   ):
     with pytest.raises(ValueError, match=words) as error:
       resolved(text)
-    assert str(error.value).startswith(f'{group}.layout={text!r}: ')
+    assert str(error.value).startswith(f'{group}.layout={text[:6]!r}'[:-1])
+    assert len(str(error.value)) < 500
 
 
 def test_a_layout_counts_for_the_hash_of_a_run_only_where_it_says_something():
