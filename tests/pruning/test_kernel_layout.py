@@ -30,8 +30,8 @@ RECIPES = {
   'wanda per output': dict(criterion=prunejax.wanda(), allocation=prunejax.per_output()),
   'wanda over steps': dict(criterion=prunejax.wanda(accumulate=True)),
   'sparsegpt': dict(criterion=prunejax.sparsegpt(), structure=prunejax.n_m(2, 4)),
-  'block_fisher': dict(criterion=prunejax.block_fisher(block=4, gradients=6)),
-  'fisher of steps': dict(criterion=prunejax.block_fisher(block=4, source='steps')),
+  'block_fisher': dict(criterion=prunejax.block_fisher(block=4, gradients=6, damp=0.01)),
+  'fisher of steps': dict(criterion=prunejax.block_fisher(block=4, source='steps', damp=0.01)),
   'regrow': dict(criterion=prunejax.regrow(prunejax.wanda(), prunejax.random(), 0.3)),
   'n_m': dict(criterion=prunejax.magnitude(), structure=prunejax.n_m(2, 4)),
   'n_m per output': dict(
