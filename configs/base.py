@@ -23,6 +23,8 @@ def prune_group(**changes):
     structure='unstructured()',  # what must go together?
     # unstructured, n_m, block, rows, columns; across leaves (set `where`): heads(width of a head),
     # ffn, tied
+    layout='',  # which axes of a leaf are inputs and outputs? '' : [in, out]
+    # words, 'out in ...', or a table, "{'.*/query/kernel': 'in out out'}"
     zero_pruned=True,  # False: pruned weights keep their latent value, and the view masks them
   )
   return config_dict.create(**{**group, **changes})
@@ -111,6 +113,7 @@ def get_config(arg=''):
     # At other steps a cheaper iteration holds the rank.
     when='every(10)',  # is a singular value decomposition made now?
     where=PRUNABLE,  # 2-D leaves
+    layout='',  # as in prune.weights.layout
   )
   c.distill = config_dict.create(
     # 'nano', a Hugging Face folder with the same vocabulary and heads, or 'cell:HASH' in a grid.

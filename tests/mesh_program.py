@@ -136,7 +136,8 @@ def selector(pairs, lies=None):
       f'{a} {s}': {'allocation': ALLOCATIONS[a], 'structure': STRUCTURES[s]} for a, s in pairs
     }
     return {
-      name: prunejax.select_masks(scores, asked, **recipe) for name, recipe in recipes.items()
+      name: prunejax.select_masks(scores, asked, layout={'stack': 'each in out'}, **recipe)
+      for name, recipe in recipes.items()
     }
 
   # On Auto axes the compiler chooses the sharding of a result, unless the caller gives one.

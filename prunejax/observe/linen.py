@@ -14,7 +14,7 @@ from flax import traverse_util
 from prunejax.observe.batches import examples as examples
 from prunejax.observe.batches import outputs as outputs
 from prunejax.observe.batches import value_fn as value_fn
-from prunejax.observe.rows import input_rows, joined, refuse_batch_axes, refuse_outputs
+from prunejax.observe.rows import input_rows, joined, refuse_batch_axes
 from prunejax.pruning.paths import matches, named_leaves
 
 COLLECTION = 'activations'
@@ -52,12 +52,12 @@ def activations(
 
   Returns:
     A function (params) -> {path of a kernel: float32 [..., rows, in]}. The paths are those of
-    `prune_transform`. `params` is the collection 'params', or the dict of variables that holds it.
+    `prune_transform`. A layer with several input axes has them as one. `params` is the collection
+    'params', or the dict of variables that holds it.
 
   Raises:
-    ValueError: when the function runs. For a `nn.DenseGeneral` with several output axes (query, key
-      and value of `nn.MultiHeadDotProductAttention`) or with batch axes, unless `where` leaves it
-      out. For a layer inside a lifted transform that drops the recorded inputs.
+    ValueError: when the function runs. For a `nn.DenseGeneral` with batch axes, unless `where`
+      leaves it out. For a layer inside a lifted transform that drops the recorded inputs.
   """
   chosen = matches(where, 'activations: where')
 
@@ -65,17 +65,17 @@ def activations(
     whole = isinstance(params, Mapping) and 'params' in params
     given = {**(variables or {}), **(params if whole else {'params': params})}
     prefix = ('params',) if whole else ()
-    seen = set()
+    axes_of = {}  # the number of axes of each kernel inside its layer
 
     def intercept(call, call_args, call_kwargs, context):
       module = context.module
       if context.method_name == '__call__' and isinstance(module, nn.Dense | nn.DenseGeneral):
         name = '/'.join((*prefix, *module.path, 'kernel'))
         if chosen(name, None):
-          seen.add(name)
           x = call_args[0] if call_args else call_kwargs['inputs']
           append = lambda calls, rows: (*calls, rows)
           rows = input_rows(x, _contracted(name, module, x), valid)
+          axes_of[name] = _kernel_axes(module)
           module.sow(COLLECTION, 'kernel', rows, init_fn=tuple, reduce_fn=append)
       return call(*call_args, **call_kwargs)
 
@@ -85,14 +85,16 @@ def activations(
       '/'.join((*prefix, *path)): calls
       for path, calls in traverse_util.flatten_dict(state.get(COLLECTION, {})).items()
     }
-    for name in sorted(seen - set(recorded)):
+    for name in sorted(axes_of.keys() - recorded.keys()):
       raise ValueError(
         f'activations: the layer of {name!r} runs inside nn.scan or nn.vmap, which drops what was '
         f"recorded; give that transform variable_axes={{'params': 0, '{COLLECTION}': 0}}"
       )
     kernels = named_leaves(params)
     return {
-      name: joined(calls, kernels[name]) for name, calls in recorded.items() if name in kernels
+      name: joined(calls, kernels[name], axes_of[name])
+      for name, calls in recorded.items()
+      if name in kernels
     }
 
   return record
@@ -102,7 +104,15 @@ def _contracted(name: str, module: nn.Dense | nn.DenseGeneral, x: jax.Array) -> 
   """The axes of `x` that a layer contracts. Raises ValueError for a kernel that has no rows."""
   if isinstance(module, nn.Dense):
     return (x.ndim - 1,)
-  as_tuple = lambda value: (value,) if isinstance(value, int) else tuple(value)
-  refuse_outputs(name, 'nn.DenseGeneral', as_tuple(module.features))
-  refuse_batch_axes(name, 'nn.DenseGeneral', as_tuple(module.batch_dims))
-  return tuple(axis % x.ndim for axis in as_tuple(module.axis))
+  refuse_batch_axes(name, 'nn.DenseGeneral', _as_tuple(module.batch_dims))
+  return tuple(axis % x.ndim for axis in _as_tuple(module.axis))
+
+
+def _kernel_axes(module: nn.Dense | nn.DenseGeneral) -> int:
+  if isinstance(module, nn.Dense):
+    return 2
+  return len(_as_tuple(module.axis)) + len(_as_tuple(module.features))
+
+
+def _as_tuple(value) -> tuple[int, ...]:
+  return (value,) if isinstance(value, int) else tuple(value)

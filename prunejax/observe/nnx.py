@@ -11,17 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from prunejax.observe import batches
-from prunejax.observe.rows import input_rows, joined, refuse_batch_axes, refuse_outputs
+from prunejax.observe.rows import input_rows, joined, refuse_batch_axes
 from prunejax.pruning.paths import matches, named_leaves
 
 _PATCHED = threading.RLock()
 
 
 class LayerInput(nnx.Intermediate):
-  """The recorded inputs of one dense layer, a tuple with one array a call."""
+  """The recorded inputs of one dense layer, a tuple with one pair a call.
+
+  A pair is the rows, and an empty array whose last axis but one has the length that is the number
+  of axes of the layer's kernel. Axes that scans and vmaps add come in front of both.
+  """
 
 
 def value_fn(
@@ -108,11 +113,12 @@ def activations(
 
   Returns:
     A function (params) -> {path of a kernel: float32 [..., rows, in]}, for every `nnx.Linear` and
-    `nnx.LinearGeneral` that runs. The paths are those of `prune_transform`.
+    `nnx.LinearGeneral` that runs. The paths are those of `prune_transform`. A layer with several
+    input axes has them as one.
 
   Raises:
-    ValueError: when the function runs. For a `nnx.LinearGeneral` with several output axes (query,
-      key and value of `nnx.MultiHeadAttention`) or with batch axes, unless `where` leaves it out.
+    ValueError: when the function runs. For a `nnx.LinearGeneral` with batch axes, unless `where`
+      leaves it out.
   """
   chosen = matches(where, 'activations: where')
 
@@ -131,7 +137,7 @@ def activations(
       '/'.join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)
     }
     return {
-      name: joined(calls, kernels[name])
+      name: joined([rows for rows, _ in calls], kernels[name], calls[0][1].shape[-2])
       for name, calls in recorded.items()
       if name in kernels and chosen(name, None)
     }
@@ -164,7 +170,9 @@ def _recording(names, chosen, valid) -> Iterator[None]:
       name = names.get(id(self))
       if name is None or chosen(name, None):
         x = args[0] if args else kwargs['inputs']
-        self.sow(LayerInput, 'kernel', input_rows(x, contracted(name or 'kernel', self, x), valid))
+        rows = input_rows(x, contracted(name or 'kernel', self, x), valid)
+        axes = jnp.zeros((self.kernel.get_value().ndim, 0))
+        self.sow(LayerInput, 'kernel', (rows, axes))
       return original(self, *args, **kwargs)
 
     return call
@@ -182,6 +190,5 @@ def _recording(names, chosen, valid) -> Iterator[None]:
 def _contracted(name: str, layer: nnx.LinearGeneral, x: jax.Array) -> tuple[int, ...]:
   """The axes of `x` that a layer contracts. Raises ValueError for a kernel that has no rows."""
   as_tuple = lambda value: (value,) if isinstance(value, int) else tuple(value)
-  refuse_outputs(name, 'nnx.LinearGeneral', as_tuple(layer.out_features))
   refuse_batch_axes(name, 'nnx.LinearGeneral', tuple(layer.batch_axis))
   return tuple(axis % x.ndim for axis in as_tuple(layer.axis))

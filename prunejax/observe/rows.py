@@ -1,5 +1,6 @@
 """How the inputs of a dense layer become the rows that `wanda` and `sparsegpt` read."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -15,33 +16,28 @@ def input_rows(x: jax.Array, axes: Sequence[int], valid: jax.Array | None) -> ja
     valid: boolean array; where the other axes of `x` have its shape, rows at False become 0.
 
   Returns:
-    float32 [..., rows, in]. `in` is the last contracted axis; the contracted axes before it lead,
-    as they do in the kernel [..., in, out].
+    float32 [rows, in]. `in` counts all contracted axes together, in the order of the kernel.
   """
   x = jnp.moveaxis(jnp.asarray(x).astype(jnp.float32), axes, range(-len(axes), 0))
   batch = x.shape[: x.ndim - len(axes)]
   if valid is not None and batch == valid.shape:
     x = jnp.where(jnp.reshape(valid, batch + (1,) * len(axes)), x, 0)
-  return jnp.moveaxis(x.reshape(-1, *x.shape[len(batch) :]), 0, -2)
+  return x.reshape(math.prod(batch), -1)
 
 
-def joined(calls: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
+def joined(calls: Sequence[jax.Array], kernel: jax.Array, axes: int) -> jax.Array:
   """Joins the rows of all calls of a layer to one array [..., rows, in].
 
-  A layer that a scan over time calls with one kernel [in, out] has rows of shape [time, rows, in].
+  A layer that a scan over time calls with one kernel has rows of shape [time, rows, in].
+
+  Args:
+    calls: what was recorded, [..., rows, in] with the axes that scans and vmaps added.
+    kernel: the layer's kernel among the parameters.
+    axes: the number of axes that the kernel has inside the layer.
   """
   rows = jnp.concatenate(calls, axis=-2)
-  return rows.reshape(-1, rows.shape[-1]) if kernel.ndim == 2 else rows
-
-
-def refuse_outputs(name: str, layer: str, outputs: Sequence[int]) -> None:
-  """Raises a ValueError for a layer whose kernel has several output axes."""
-  if len(outputs) != 1:
-    raise ValueError(
-      f'activations: {name!r} is the kernel of a {layer} with output axes {tuple(outputs)}; '
-      'only kernels [..., in, out] with one output axis have activations. '
-      'Leave the leaf out with where=, here and in prune_transform'
-    )
+  lead = kernel.shape[: kernel.ndim - axes]
+  return rows if rows.shape[:-2] == lead else rows.reshape(*lead, -1, rows.shape[-1])
 
 
 def refuse_batch_axes(name: str, layer: str, axes: Sequence[int]) -> None:

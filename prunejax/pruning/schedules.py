@@ -128,7 +128,7 @@ def one_shot(sparsity: Number, at: int = 0) -> Schedule:
     ValueError: the sparsity is outside [0, 1), or `at` is no step.
   """
   _check_steps('one_shot', at=at)
-  sparsity_at = lambda step: jnp.where(step >= at, _float32(sparsity), 0)
+  sparsity_at = lambda step: jnp.where(_is_reached(at, step), _float32(sparsity), 0)
   return _schedule('one_shot', sparsity_at, at, at, sparsity, _are_numbers(at))
 
 
@@ -151,7 +151,7 @@ def staircase(start: Number, final: Number, steps: int, jumps: int, begin: int =
     taken = jnp.clip((step - begin) // steps, 0, jumps)
     rise = (_float32(final) - _float32(start)) * (taken.astype(jnp.float32) / jumps)
     level = jnp.where(taken == jumps, _float32(final), _float32(start) + rise)
-    return jnp.where(step >= begin, level, 0)
+    return jnp.where(_is_reached(begin, step), level, 0)
 
   known = _are_numbers(start, steps, jumps, begin)
   return _schedule('staircase final', sparsity_at, begin, begin + steps * jumps, final, known)
@@ -176,7 +176,7 @@ def iterative(sparsity: Number, rounds: int, steps: int, begin: int = 0) -> Sche
     done = jnp.clip((step - begin) // steps + 1, 0, rounds)
     left = (1 - _float32(sparsity)) ** (done.astype(jnp.float32) / rounds)
     level = jnp.where(done == rounds, _float32(sparsity), 1 - left)
-    return jnp.where(step >= begin, level, 0)
+    return jnp.where(_is_reached(begin, step), level, 0)
 
   end, known = begin + steps * (rounds - 1), _are_numbers(rounds, steps, begin)
   return _schedule('iterative', sparsity_at, begin, end, sparsity, known)
@@ -201,7 +201,7 @@ def cycle(sparsity: Number, steps: int, begin: int, end: int) -> Schedule:
 
   def sparsity_at(step):
     phase = (step - begin) // steps
-    sparse = (step >= end) | ((step >= begin) & (phase % 2 == 0))
+    sparse = _is_reached(end, step) | (_is_reached(begin, step) & (phase % 2 == 0))
     return jnp.where(sparse, _float32(sparsity), 0)
 
   return _schedule('cycle', sparsity_at, begin, end, sparsity, False)
@@ -281,7 +281,7 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
     )
   if _are_numbers(end, begin) and end <= begin:
     return when
-  return lambda step: when(step) | (step == end)
+  return lambda step: when(step) | (_steps_until(end, step) == 0)
 
 
 def _arrives(schedule, step):
@@ -315,10 +315,11 @@ def _ramp(name, sparsity, begin, end, initial, power) -> Schedule:
 
   def sparsity_at(step):
     length = jnp.maximum(jnp.asarray(end - begin, jnp.float32), 1)
-    left = jnp.clip(jnp.asarray(end - step, jnp.float32) / length, 0, 1)
+    left = jnp.clip(_steps_until(end, step) / length, 0, 1)
     target = _float32(sparsity)
     level = target + (_float32(initial) - target) * left**power
-    return jnp.where(step >= end, target, jnp.where(step >= begin, level, _float32(initial)))
+    started = jnp.where(_is_reached(begin, step), level, _float32(initial))
+    return jnp.where(_is_reached(end, step), target, started)
 
   return _schedule(name, sparsity_at, begin, end, sparsity, _are_numbers(begin, end, initial))
 
@@ -327,6 +328,18 @@ def _schedule(name, value, begin, end, final, rises) -> Schedule:
   _check_sparsity(name, final)
   known = float(final) if _is_known(final) else None
   return Schedule(value, begin, end, known, rises and known is not None)
+
+
+def _steps_until(end, step):
+  """Returns end - step as float32. Integers are subtracted as such: they may be above 2^24."""
+  if jnp.issubdtype(jnp.result_type(end), jnp.integer):
+    return jnp.asarray(end - step, jnp.float32)
+  return jnp.asarray(end, jnp.float32) - jnp.asarray(step, jnp.float32)
+
+
+def _is_reached(at, step):
+  """Returns bool: step >= at, whatever numbers they are."""
+  return _steps_until(at, step) <= 0
 
 
 def _float32(value):

@@ -1,6 +1,6 @@
 """From a criterion's scores to masks: pool, allocate, select, expand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jax_core
 
-from prunejax.pruning import placement, selection
+from prunejax.pruning import kernel_layout, placement, selection
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.counts import Wide
+from prunejax.pruning.kernel_layout import Layouts
 from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
@@ -50,6 +51,7 @@ def select_masks(
   structure: Structure | None = None,
   stacked=(),
   undivided: str | Sequence[str] = (),
+  layout: str | Mapping[str, str] = '',
 ) -> dict[str, jax.Array]:
   """Computes masks for scores at a sparsity.
 
@@ -60,6 +62,7 @@ def select_masks(
     structure: what goes together; default `unstructured()`.
     stacked: paths of leaves that hold one layer in each slice of axis 0; each slice is cut alone.
     undivided: as in `prune_transform`.
+    layout: which axes are inputs and outputs, as in `prune_transform`.
 
   Returns:
     {path: bool}, True = kept.
@@ -77,11 +80,21 @@ def select_masks(
         ' can remove; it is the fraction removed, so 90 % is 0.9'
       )
   placement.check_undivided(scores, undivided, 'select_masks')
-  return select(selection.plain(scores), sparsity, allocation, structure, stacked=stacked).masks
+  layouts = kernel_layout.layouts(scores, kernel_layout.parse(layout), set(stacked).__contains__)
+  given = dict(stacked=stacked, layouts=layouts)
+  return select(selection.plain(scores), sparsity, allocation, structure, **given).masks
 
 
 def select(
-  scores: Scores, sparsity, allocation=None, structure=None, *, old=None, stacked=(), before=None
+  scores: Scores,
+  sparsity,
+  allocation=None,
+  structure=None,
+  *,
+  old=None,
+  stacked=(),
+  layouts: Layouts | None = None,
+  before=None,
 ) -> Selected:
   """Computes masks for scores that are read again and again rather than stored.
 
@@ -95,6 +108,7 @@ def select(
     stacked: see `select_masks`.
     before: {path: bool}, True for a weight that ranks below all others. A unit ranks so if all that
       it would remove does.
+    layouts: see `kernel_layout.layouts`; default: what is known of the scores alone.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
@@ -104,23 +118,36 @@ def select(
     read = scores._replace(sources=sources)
     if structure.single:
       read = read if before is None else _below(read, before)
-      return _select_weights(read, sparsity, allocation, old, stacked)
-    return _select_units(read, sparsity, allocation, structure, old, stacked, before)
+      return _select_weights(read, sparsity, allocation, old, stacked, known)
+    return _select_units(read, sparsity, allocation, structure, old, stacked, before, known)
 
   example = scores.read(scores.sources)
   refuse_float64(example)
+  known = kernel_layout.layouts(example, (), stacked.__contains__) if layouts is None else layouts
   return placement.automatic(masks_of, example, scores.sources, sparsity, old, before)
 
 
-def pooled_units(scores: dict, structure: Structure, stacked=frozenset()) -> Units:
+def pooled_units(
+  scores: dict, structure: Structure, stacked=frozenset(), layouts: Layouts | None = None
+) -> Units:
   """Returns the units that an allocation shares out, from scores in memory."""
-  pooled = structure.pool(scores)
-  shapes = {name: score.shape for name, score in scores.items()}
-  if structure.members is not None:
-    members = structure.members(shapes)
+  if layouts is None:
+    layouts = kernel_layout.layouts(scores, (), frozenset(stacked).__contains__)
+  whole = kernel_layout.of_matrices(structure, layouts)
+  pooled = whole.pool(scores)
+  shapes = {name: kernel_layout.matrix_shape(layouts[name]) for name in scores}
+  leaf_of = {name: name for name in scores}
+  if whole.members is not None:
+    members = whole.members({name: score.shape for name, score in scores.items()})
     shapes = {unit: shape for unit, (_, shape) in members.items()}
+    leaf_of = {unit: leaves[0] for unit, (leaves, _) in members.items()}
     stacked = _stacked_units(members, stacked)
-  return Units(pooled, selection.plain(pooled), shapes, structure.cost, frozenset(stacked))
+  unit_layouts = {
+    unit: kernel_layout.of_units(layouts[leaf_of[unit]], structure, score.shape)
+    for unit, score in pooled.items()
+  }
+  read, stacked = selection.plain(pooled), frozenset(stacked)
+  return Units(pooled, read, shapes, structure.cost, stacked, unit_layouts)
 
 
 def check(
@@ -128,15 +155,14 @@ def check(
   allocation: Allocation,
   structure: Structure,
   stacked=frozenset(),
+  layouts: Layouts | None = None,
 ):
   """Raises the ValueError of an allocation or structure that does not fit the leaves."""
-  jax.eval_shape(
-    lambda scores: allocation.allocate(pooled_units(scores, structure, stacked), jnp.float32(0)),
-    leaves,
-  )
+  units = lambda scores: pooled_units(scores, structure, stacked, layouts)
+  jax.eval_shape(lambda scores: allocation.allocate(units(scores), jnp.float32(0)), leaves)
 
 
-def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
+def _select_weights(scores, sparsity, allocation, old, stacked, layouts) -> Selected:
   """Every weight is a unit."""
   if not _is_cheap(scores):
     scores = selection.plain(scores.read(scores.sources))
@@ -145,8 +171,9 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   if old is not None:
     ranked = Scores(lambda both: _aged(scores.read(both[0]), both[1]), (scores.sources, old))
   example = ranked.read(ranked.sources)
-  shapes = {name: score.shape for name, score in example.items()}
-  allocated = allocation.allocate(Units(example, ranked, shapes, 1.0, stacked), sparsity)
+  shapes = {name: kernel_layout.matrix_shape(layouts[name]) for name in example}
+  units = Units(example, ranked, shapes, 1.0, stacked, layouts)
+  allocated = allocation.allocate(units, sparsity)
   if _are_masks(allocated):
     nan = _nan(scores.read(scores.sources))
     return Selected(allocated, allocated, nan, _invalid({}, example))
@@ -155,26 +182,29 @@ def _select_weights(scores, sparsity, allocation, old, stacked) -> Selected:
   return Selected(masks, masks, nan, _invalid(counts, example))
 
 
-def _select_units(scores, sparsity, allocation, structure, old, stacked, before) -> Selected:
+def _select_units(
+  scores, sparsity, allocation, structure, old, stacked, before, layouts
+) -> Selected:
   """Units are pooled and stored."""
   read = scores.read(scores.sources)
   ranked = read if old is None else _aged(read, old)
   if before is None:
-    units = pooled_units(ranked, structure, stacked)
+    units = pooled_units(ranked, structure, stacked, layouts)
   else:
-    ranked, units = _pooled_below(ranked, before, structure, stacked)
+    ranked, units = _pooled_below(ranked, before, structure, stacked, layouts)
   kept, invalid = allocation.allocate(units, sparsity), {}
   if not _are_masks(kept):
     counts = _counts(kept, units.scores, units.stacked)
     kept, invalid = selection.select(units.read, _not_negative(counts)).masks, counts
   leaf_invalid = _invalid(invalid, units.scores)
-  if structure.members is not None:
-    members = structure.members({name: score.shape for name, score in read.items()})
+  whole = kernel_layout.of_matrices(structure, layouts)
+  if whole.members is not None:
+    members = whole.members({name: score.shape for name, score in read.items()})
     leaf_invalid = {
       name: leaf_invalid[unit] for unit, (names, _) in members.items() for name in names
     }
     leaf_invalid = {name: leaf_invalid[name] for name in read}
-  return Selected(structure.expand(kept, ranked), kept, _nan(read), leaf_invalid)
+  return Selected(whole.expand(kept, ranked), kept, _nan(read), leaf_invalid)
 
 
 def _below(scores: Scores, before: dict) -> Scores:
@@ -196,13 +226,15 @@ def _lowered(score, before, value):
   return jnp.where(before & (score == score), jnp.float32(value), score)
 
 
-def _pooled_below(scores, before, structure, stacked) -> tuple[dict, Units]:
+def _pooled_below(scores, before, structure, stacked, layouts) -> tuple[dict, Units]:
   """Scores and units in which the weights `before` rank below all others and weigh nothing."""
   # A structure that removes a part of each unit ranks inside it: it has to see the lowest scores.
   value = PRUNED_BEFORE if structure.cost < 1 else -0.0
   scores = {name: _lowered(score, before[name], value) for name, score in scores.items()}
-  units = pooled_units(scores, structure, stacked)
-  some_left = structure.pool({name: jnp.where(gone, -0.0, 1.0) for name, gone in before.items()})
+  units = pooled_units(scores, structure, stacked, layouts)
+  some_left = kernel_layout.of_matrices(structure, layouts).pool(
+    {name: jnp.where(gone, -0.0, 1.0) for name, gone in before.items()}
+  )
   lowered = {
     name: _lowered(score, some_left[name] == 0, -jnp.inf) for name, score in units.scores.items()
   }

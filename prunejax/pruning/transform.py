@@ -3,7 +3,7 @@
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import faults, placement, schedules, scores_to_masks, start
+from prunejax.pruning import faults, kernel_layout, placement, schedules, scores_to_masks, start
 from prunejax.pruning.allocations import uniform
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
 from prunejax.pruning.precision import refuse_half
@@ -38,6 +39,7 @@ def prune_transform(
   structure: Structure | None = None,
   where: str | Callable = '.*',
   stacked: str = '',
+  layout: str | Mapping[str, str] = '',
   zero_pruned: bool = True,
   masks: Any = None,
   hold: bool = False,
@@ -69,6 +71,13 @@ def prune_transform(
       (path, leaf). Only floating-point leaves are pruned.
     stacked: a regex of the leaves that hold one layer in each slice of axis 0, as models that scan
       over their layers do. Each slice is then a leaf of its own.
+    layout: which axes of a leaf are inputs and which are outputs: a word for each axis, 'in' or
+      'out', such as 'in out out' for an attention kernel [in, heads, width]. It matters to
+      `wanda`, `sparsegpt`, `block_fisher`, `n_m`, `rows`, `columns`, `block`, `tied` and
+      `per_output` alone. 'out in ...' is that of PyTorch and Equinox; '...' stands for the window
+      of a convolution. 'each' is an axis that counts separate matrices, such as experts. A dict
+      {regex: words} tells leaves apart. Without it, matrices are [in, out], and dense layers,
+      attention and convolutions of Flax are known; of another leaf the layout is asked for.
     zero_pruned: False lets updates pass as they are: pruned weights live on under the mask, and the
       model sees a view (`masks.apply`, `masks.straight_through`).
     masks: what is pruned already at step 0. 'zeros': the weights that are 0 then. Or masks shaped
@@ -95,6 +104,7 @@ def prune_transform(
   _check_kinds(criterion, schedule, when, allocation, structure)
   if allocation.with_memory is not None:
     criterion, allocation = allocation.with_memory(criterion)
+  given_criterion = criterion
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   _check_product(criterion, schedule, structure, zero_pruned)
   if hold and masks is None:
@@ -102,25 +112,30 @@ def prune_transform(
   ranks_below = masks is not None and (hold or not criterion.revives)
   never_back = hold or schedule.rises
   most = np.float32(structure.cost) + ROUNDING
+  layout_rows = kernel_layout.parse(layout)
   masks_move = schedules.moves('prune_transform', schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
   origin = 'prune_transform' if where == '.*' else f'prune_transform(where={where!r})'
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    scores_to_masks.check(_shapes(chosen), allocation, structure, _stacked_paths(chosen, stacked))
+    layered = _stacked_paths(chosen, stacked)
+    layouts = _layouts(params, layout_rows, stacked, chosen)
+    scores_to_masks.check(_shapes(chosen), allocation, structure, layered, layouts)
     jax.eval_shape(lambda step: (_sparsity(schedule, step), _due(when, step)), np.int32(0))
     first = start.masks_at_start(masks, chosen, origin)
     return State(
       jnp.zeros([], jnp.int32),
       first,
-      criterion.init(chosen),
+      kernel_layout.on_matrices(criterion, layouts).init(chosen),
       jnp.zeros(len(jax.tree.leaves(chosen)), jnp.int32),
       jnp.float32(0) if masks is None or ranks_below else start.sparsity(first),
       jax.tree.map(jnp.logical_not, first) if ranks_below else (),
     )
 
   def traced_update(updates, state, params, extra):
+    layouts = _layouts(params, layout_rows, stacked, getattr(state, 'prune_mask', {}))
+    criterion = kernel_layout.on_matrices(given_criterion, layouts)
     _check_state(state, params, criterion, where, origin, ranks_below)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
@@ -180,6 +195,7 @@ def prune_transform(
         old=named_leaves(old_masks),
         stacked=layered,
         before=named_leaves(before) if ranks_below else None,
+        layouts=layouts,
       )
       new_masks, nan = list(selected.masks.values()), list(selected.nan.values())
       invalid = [~in_range | flag for flag in selected.invalid.values()]
@@ -407,7 +423,7 @@ def _masked_update(mask, update, p, is_nan, zero_pruned):
   """
   update = jnp.zeros_like(p) if update is None else update
   if zero_pruned:
-    dtype = jnp.promote_types(update.dtype, p.dtype)
+    dtype = wider(update.dtype, p.dtype)
     update = jnp.where(mask, update.astype(dtype), -p.astype(dtype))
   if is_nan is None:
     return update
@@ -545,6 +561,12 @@ def _stacked_paths(chosen, pattern) -> frozenset[str]:
         ' layers'
       )
   return names
+
+
+def _layouts(params, rows, stacked, pruned):
+  """The layout of every leaf of `params`; words have to fit the leaves of the tree `pruned`."""
+  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
+  return kernel_layout.layouts(params, rows, is_stacked, named_leaves(pruned))
 
 
 def _shapes(tree) -> dict[str, jax.ShapeDtypeStruct]:

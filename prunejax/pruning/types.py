@@ -6,7 +6,8 @@ pruned. Everything after the criterion sees flat dicts {path: array}.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,9 @@ class Criterion(NamedTuple):
       `masks.apply` cuts off.
     revives: True if the criterion itself says which pruned weights come back, as `regrow` does.
       Weights that were pruned before the link started then rank as it says, not below all others.
+    reads_axes: the name of the criterion, for errors, if it reads leaves as matrices
+      [..., in, out]: `prune_transform` then hands it leaves in that shape. '' if no axis has a
+      meaning.
   """
 
   init: Callable[[Any], Any]
@@ -63,6 +67,7 @@ class Criterion(NamedTuple):
   single_weights: bool = False
   dense_gradient: bool = False
   revives: bool = False
+  reads_axes: str = ''
 
 
 class Structure(NamedTuple):
@@ -77,6 +82,8 @@ class Structure(NamedTuple):
     members: `members({path: shape}) -> {unit name: (paths, shape)}`, for units that lie in several
       leaves: the leaves of each unit name, and the shape that its weights have as one matrix with a
       column for each unit. Without it, unit names are paths.
+    reads_axes: the name of the structure, for errors, if it reads leaves as matrices: it then gets
+      them as [window.., in, out], one layer at a time. '' if no axis has a meaning.
   """
 
   pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
@@ -84,6 +91,7 @@ class Structure(NamedTuple):
   cost: float = 1.0
   single: bool = False
   members: Callable[[dict[str, tuple]], dict[str, tuple]] | None = None
+  reads_axes: str = ''
 
 
 class Part(NamedTuple):
@@ -111,6 +119,7 @@ class Units(NamedTuple):
     shapes: {unit name: shape of the weights}.
     cost: the structure's cost.
     stacked: the names whose slices along axis 0 are layers of their own.
+    layouts: {unit name: `kernel_layout.Layout` of the unit scores}.
   """
 
   scores: dict[str, jax.Array]
@@ -118,6 +127,7 @@ class Units(NamedTuple):
   shapes: dict[str, tuple[int, ...]]
   cost: float = 1.0
   stacked: frozenset[str] = frozenset()
+  layouts: Mapping[str, Any] = MappingProxyType({})
 
   def parts(self) -> list[Part]:
     """Returns the leaves and slices that are layers of their own, in order."""

@@ -1,17 +1,18 @@
 """Who pays: what a recipe would remove from each leaf, before anything is trained."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import scores_to_masks, selection, start
+from prunejax.pruning import kernel_layout, scores_to_masks, selection, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
-from prunejax.pruning.paths import named_leaves, select
+from prunejax.pruning.paths import compiled, named_leaves, select
 from prunejax.pruning.placement import on_host
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
@@ -54,6 +55,8 @@ def who_pays(
   grad=None,
   masks=None,
   hold: bool = False,
+  layout: str | Mapping[str, str] = '',
+  stacked: str = '',
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -68,6 +71,8 @@ def who_pays(
     grad: the raw gradient, where the criterion needs it.
     masks: what is pruned already, as in `prune_transform`.
     hold: as in `prune_transform`.
+    layout: as in `prune_transform`.
+    stacked: as in `prune_transform`.
     **extra: the other extra arguments of `tx.update` that the criterion needs.
 
   Returns:
@@ -89,6 +94,13 @@ def who_pays(
   grad = aligned(grad, chosen)
   first = start.masks_at_start(masks, chosen, 'who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
+  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
+  layered = frozenset(filter(is_stacked, named_leaves(chosen)))
+  layouts = kernel_layout.layouts(
+    params, kernel_layout.parse(layout), is_stacked, pruned=named_leaves(chosen)
+  )
+  scored = kernel_layout.on_matrices(criterion, layouts)
+  whole = kernel_layout.of_matrices(structure, layouts)
 
   @jax.jit
   def plan(chosen, grad, params, first):
@@ -99,26 +111,32 @@ def who_pays(
       'sparsity': jnp.float32(sparsity),
       'due': jnp.array(True),
       **({} if masks is None else {'masks': first}),
+      **({'stacked': layered} if layered else {}),
     }
-    memory = criterion.update(criterion.init(chosen), chosen, **given)
-    if criterion.prepare is not None:
-      memory = criterion.prepare(memory, chosen, **given)
-    scores = named_leaves(criterion.score(memory, chosen, **given))
+    memory = scored.update(scored.init(chosen), chosen, **given)
+    if scored.prepare is not None:
+      memory = scored.prepare(memory, chosen, **given)
+    scores = named_leaves(scored.score(memory, chosen, **given))
     kept = named_leaves(first)
-    before = {name: ~mask for name, mask in kept.items()} if ranks_below else None
     selected = scores_to_masks.select(
-      selection.plain(scores), sparsity, allocation, structure, before=before
+      selection.plain(scores),
+      sparsity,
+      allocation,
+      structure,
+      stacked=layered,
+      layouts=layouts,
+      before={name: ~mask for name, mask in kept.items()} if ranks_below else None,
     )
     masks_then = selected.masks
     if ranks_below:
       masks_then = {name: mask & kept[name] for name, mask in masks_then.items()}
-    return structure.pool(scores), selected.units, masks_then
+    return whole.pool(scores), selected.units, masks_then
 
   unit_scores, unit_masks, masks_then = plan(chosen, grad, params, first)
   before = sparsity_of(named_leaves(first))['leaves']
   members = {}
-  if structure.members is not None:
-    members = structure.members({name: mask.shape for name, mask in masks_then.items()})
+  if whole.members is not None:
+    members = whole.members({name: mask.shape for name, mask in masks_then.items()})
   unit_of = {name: unit for unit, (names, _) in members.items() for name in names}
   removed = sparsity_of(masks_then)
   rows = []

@@ -61,7 +61,7 @@ def _without_checkout(root):
 
 
 # Keys declared after the first ledgers were written, and the value that held before. At that value
-# a key does not count for the hash of a run.
+# a key does not count for the hash of a run. A star stands for every group.
 LATER = {
   'model.kind': 'bert',
   'optimizer.l1': 0.0,
@@ -74,6 +74,8 @@ LATER = {
   'continue_from': '',
   'data.pydoc': 'installed',
   'data.identity': 'settings',
+  'prune.*.layout': '',
+  'low_rank.layout': '',
 }
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
@@ -153,7 +155,7 @@ def identity(config) -> dict:
   """
   ignored = {'population', *_off(config)}
   plain = {name: value for name, value in config.to_dict().items() if name not in ignored}
-  for key, value in LATER.items():
+  for key, value in _later(plain).items():
     *groups, last = key.split('.')
     node = functools.reduce(lambda parent, name: parent.get(name, {}), groups, plain)
     if node.get(last) == value or last in node and _unread(key, config):
@@ -167,7 +169,7 @@ def stored(plain: dict):
   The keys of LATER and OFF that `identity` leaves out are put back.
   """
   config = config_dict.ConfigDict({**{group: {key: ''} for group, key in OFF.items()}, **plain})
-  for key, value in LATER.items():
+  for key, value in _later(config).items():
     *groups, last = key.split('.')
     node = functools.reduce(lambda parent, name: parent[name], groups, config)
     if last not in node:
@@ -179,7 +181,18 @@ def counted(config) -> dict:
   """Returns {dotted key: value} of the keys that count for the hash of a run."""
   off = tuple(f'{group}.' for group in _off(config))
   on = {key: value for key, value in flat(config).items() if not key.startswith(off)}
-  return {k: v for k, v in on.items() if k not in LATER or v != LATER[k] and not _unread(k, config)}
+  later = _later(config)
+  return {k: v for k, v in on.items() if k not in later or v != later[k] and not _unread(k, config)}
+
+
+def _later(config) -> dict:
+  """LATER with the groups of a config in the place of a star."""
+  out = {}
+  for key, value in LATER.items():
+    group, star, last = key.partition('.*.')
+    names = [f'{group}.{name}.{last}' for name in config.get(group, {})] if star else [key]
+    out |= dict.fromkeys(names, value)
+  return out
 
 
 def _unread(key, config):

@@ -166,6 +166,7 @@ def _prune_link(group, start):
       allocation=allocation,
       structure=structure,
       where=group.where,
+      layout=group.layout,
       zero_pruned=group.zero_pruned,
       undivided=MEMBERS,
       **start,
@@ -177,7 +178,11 @@ def _prune_link(group, start):
 def _low_rank_link(group):
   fractions, static = split(group.schedule)
   build = lambda **numbers: low_rank.low_rank(
-    group.schedule.factory(**numbers, **static), group.when(), where=group.where, undivided=MEMBERS
+    group.schedule.factory(**numbers, **static),
+    group.when(),
+    where=group.where,
+    layout=group.layout,
+    undivided=MEMBERS,
   )
   return inject(build, fractions)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.data import tasks
-from prunejax.pruning import allocations, criteria, schedules, structures
+from prunejax.pruning import allocations, criteria, kernel_layout, schedules, structures
 from prunejax.pruning.links import proximal
 from prunejax.train import configs, model_sizes, sharding, specs
 from prunejax.train.specs import Spec
@@ -94,6 +94,7 @@ class Group(NamedTuple):
   allocation: Spec
   structure: Spec
   zero_pruned: bool
+  layout: str | dict = ''
 
 
 class Penalty(NamedTuple):
@@ -115,6 +116,7 @@ class LowRank(NamedTuple):
   schedule: Spec
   when: Spec
   where: str
+  layout: str | dict = ''
 
 
 class Distill(NamedTuple):
@@ -355,7 +357,8 @@ def _group(name, group) -> Group:
       ('structure', structures),
     )
   }
-  return Group(name, group.where, **parts, zero_pruned=group.zero_pruned)
+  layout = _layout(f'{key}.layout', group.layout)
+  return Group(name, group.where, **parts, zero_pruned=group.zero_pruned, layout=layout)
 
 
 def _check_group(group, config):
@@ -456,7 +459,7 @@ def _low_rank(group) -> LowRank | None:
   schedule, when = (
     _spec(f'low_rank.{part}', group[part], schedules) for part in ('schedule', 'when')
   )
-  return LowRank(schedule, when, group.where)
+  return LowRank(schedule, when, group.where, _layout('low_rank.layout', group.layout))
 
 
 def _check_combinations(recipe):
@@ -476,6 +479,20 @@ def _check_combinations(recipe):
       'low_rank.schedule: a kernel cannot be held at a rank and at zeros; set prune.*.schedule to'
       ' ""'
     )
+
+
+def _layout(key, text) -> str | dict:
+  """Words for all leaves, or the table that a text holds. Raises ValueError naming the key."""
+  layout = text
+  try:
+    if len(text) > specs.MOST:
+      raise ValueError(f'expected at most {specs.MOST} characters')
+    if text.strip().startswith(('{', '(', '[')):
+      layout = dict(specs.literal(text))
+    kernel_layout.parse(layout)
+  except (ValueError, SyntaxError, TypeError) as error:
+    raise ValueError(f'{key}={specs.shown(text)}: {error}') from error
+  return layout
 
 
 def _spec(key, text, module) -> Spec:

@@ -57,5 +57,5 @@ def group_rows(group, params, step, gradient, observed=dict, **start):
   criterion, asked = group.criterion(), float(group.schedule()(step))
   parts = (params, criterion, asked, group.allocation(), group.structure(), group.where)
   if not criterion.needs:
-    return prunejax.who_pays(*parts, **start)
-  return prunejax.who_pays(*parts, grad=gradient(), **start, **observed())
+    return prunejax.who_pays(*parts, layout=group.layout, **start)
+  return prunejax.who_pays(*parts, grad=gradient(), layout=group.layout, **start, **observed())

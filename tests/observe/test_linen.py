@@ -114,9 +114,9 @@ def test_other_collections_methods_and_keywords_reach_the_model():
   np.testing.assert_allclose(rows, (3 * X - 2).reshape(-1, 4) / np.sqrt(3 + 1e-5), rtol=1e-5)
 
 
-def test_the_output_of_attention_has_rows_for_each_head():
+def test_kernels_of_attention_have_rows_for_all_their_inputs():
   params = init(Attention())
-  rows = observe.activations(Attention(), X, where='.*/out/kernel')(params)
+  rows = observe.activations(Attention(), X)(params)
   heads = lambda name: (
     np.einsum('bti,ihw->bthw', X, params['attention'][name]['kernel'])
     + np.asarray(params['attention'][name]['bias'])
@@ -124,13 +124,31 @@ def test_the_output_of_attention_has_rows_for_each_head():
   query, key, value = heads('query'), heads('key'), heads('value')
   weights = jax.nn.softmax(np.einsum('bqhw,bkhw->bhqk', query, key) / np.sqrt(2), axis=-1)
   mixed = np.einsum('bhqk,bkhw->bqhw', weights, value)
-  expected = mixed.reshape(-1, 2, 2).swapaxes(0, 1)  # [heads, rows, width]
+  expected = mixed.reshape(-1, 4)  # [rows, heads x width]
   np.testing.assert_allclose(rows['attention/out/kernel'], expected, rtol=1e-4, atol=1e-5)
+  for name in ('query', 'key', 'value'):
+    np.testing.assert_allclose(rows[f'attention/{name}/kernel'], X.reshape(-1, 4))
 
 
-def test_a_kernel_with_several_output_axes_is_refused_by_name():
-  with pytest.raises(ValueError, match="'attention/query/kernel' is the kernel of a nn.DenseGen"):
-    observe.activations(Attention(), X)(init(Attention()))
+@pytest.mark.parametrize('over, lead', [('layers', (3,)), ('time', ())])
+def test_attention_in_a_scan_over_layers_and_in_one_over_time(over, lead):
+  class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+      return nn.MultiHeadDotProductAttention(2, name='attention')(x), None
+
+  class Model(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      shared = {'variable_broadcast': 'params', 'split_rngs': {'params': False}}
+      own = {'split_rngs': {'params': True}}
+      axes = {'activations': 0} | ({'params': 0} if over == 'layers' else {})
+      given = own if over == 'layers' else shared
+      return nn.scan(Step, variable_axes=axes, length=3, **given)(name='step')(x, None)[0]
+
+  rows = observe.activations(Model(), X)(init(Model()))
+  count = 10 if lead else 30
+  assert {x.shape for x in rows.values()} == {(*lead, count, 4)}
 
 
 def test_a_kernel_with_batch_axes_is_refused_by_name():

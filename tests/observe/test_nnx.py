@@ -71,7 +71,7 @@ def test_rows_of_each_layer_by_the_paths_of_the_parameters(model):
   assert set(rows) == {name for name in named_leaves(params_of(model)) if name.endswith('kernel')}
   np.testing.assert_allclose(rows['layers/0/kernel'], 2 * X.reshape(-1, 4), rtol=1e-6)
   np.testing.assert_allclose(rows['layers/1/kernel'], hidden.reshape(-1, 6), rtol=1e-5, atol=1e-6)
-  last = dense(hidden, model.layers[1]).swapaxes(0, 1)  # [5, rows, 4] for a kernel [5, 4, 3]
+  last = dense(hidden, model.layers[1]).reshape(3, 20)  # [rows, in] for a kernel [5, 4, 3]
   np.testing.assert_allclose(rows['out/kernel'], last, rtol=1e-4, atol=1e-5)
 
 
@@ -93,12 +93,35 @@ def test_padding_and_where(model):
   )
 
 
-def test_attention_is_refused_by_name_unless_left_out():
+def test_kernels_of_attention_have_rows_for_all_their_inputs():
   model = Attention(nnx.Rngs(0))
-  with pytest.raises(ValueError, match="'attention/query/kernel' is the kernel of a nnx.LinearGen"):
-    observe.activations(model, X)(params_of(model))
-  rows = observe.activations(model, X, where='.*/out/kernel')(params_of(model))
-  assert {name: x.shape for name, x in rows.items()} == {'attention/out/kernel': (2, 15, 2)}
+  rows = observe.activations(model, X)(params_of(model))
+  assert {name: x.shape for name, x in rows.items()} == {
+    f'attention/{name}/kernel': (15, 4) for name in ('query', 'key', 'value', 'out')
+  }
+  np.testing.assert_allclose(rows['attention/key/kernel'], X.reshape(-1, 4))
+  # Each row through the kernel is what the layer says.
+  out = model.attention.out
+  said = np.asarray(rows['attention/out/kernel']) @ np.asarray(out.kernel[...]).reshape(4, 4)
+  wanted = np.asarray(model(X)).reshape(15, 4)
+  np.testing.assert_allclose(said + np.asarray(out.bias[...]), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_a_scan_over_layers_has_rows_for_each_layer():
+  make = nnx.vmap(lambda rngs: nnx.MultiHeadAttention(2, 4, rngs=rngs, decode=False))
+
+  class Layers(nnx.Module):
+    def __init__(self, rngs):
+      self.attention = nnx.split_rngs(splits=3)(make)(rngs)
+
+    def __call__(self, x):
+      each = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+      return each(x, self.attention)
+
+  model = Layers(nnx.Rngs(0))
+  rows = observe.activations(model, X)(params_of(model))
+  assert {x.shape for x in rows.values()} == {(3, 15, 4)}
+  np.testing.assert_allclose(rows['attention/query/kernel'][0], X.reshape(-1, 4))
 
 
 def test_a_scan_over_layers_stacks_rows_as_it_stacks_kernels():

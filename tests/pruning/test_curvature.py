@@ -1,5 +1,7 @@
 """Optimal Brain Damage and Surgeon on a tiny net against its dense Hessian, float64 numpy."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,7 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   spread = np.sqrt(2 * np.sum((dense('hessian') - np.diag(h)) ** 2, axis=1) / 1000)
   many = ravel_pytree(hessian_diagonal.hutchinson(value, PARAMS, jax.random.key(1), 1000))[0]
   assert np.all(abs(many - h) < 5 * spread + 1e-4) and np.any(abs(many - h) > spread / 20)
-  bowl = lambda p: jnp.sum(jnp.arange(1, 25) * ravel_pytree(p)[0] ** 2) / 2
+  bowl = lambda p: jnp.sum(jnp.arange(1.0, 25) * ravel_pytree(p)[0] ** 2) / 2
   # For a diagonal H one probe is enough.
   score = jax.jit(
     lambda seed, step: prunejax.obd('hutchinson', 1, seed).score(
@@ -93,7 +95,7 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
     )
   )
   np.testing.assert_allclose(
-    ravel_pytree(score(0, 0))[0], np.arange(1, 25) * FLAT**2 / 2, rtol=1e-6
+    ravel_pytree(score(0, 0))[0], np.arange(1, 25) * np.asarray(FLAT) ** 2 / 2, rtol=1e-6
   )
   told = {'value_fn': value}
   score = jax.jit(
@@ -102,6 +104,80 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   flat = lambda *numbers: ravel_pytree(score(*numbers))[0]
   np.testing.assert_array_equal(flat(0, 0), flat(0, 0))
   assert np.any(flat(0, 0) != flat(1, 0)) and np.any(flat(0, 0) != flat(0, 1))
+
+
+def ranks(values):
+  return np.argsort(np.argsort(np.ravel(values), kind='stable'), kind='stable')
+
+
+def test_the_default_of_hutchinson_ranks_as_the_exact_diagonal_does():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(100, 16)), jnp.float32)
+  labels = jax.nn.one_hot(rng.integers(0, 5, 100), 5)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+  params = {'a': draw(16, 32), 'b': draw(32, 32), 'c': draw(32, 5)}
+
+  def loss(p):
+    logits = jax.nn.relu(jax.nn.relu(x @ p['a']) @ p['b']) @ p['c']
+    return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), -1))
+
+  def scores(*args, **kwargs):
+    criterion = prunejax.obd(*args, **kwargs)
+    return ravel_pytree(jax.jit(lambda p: criterion.score((), p, step=0, value_fn=loss))(params))[0]
+
+  exact = ranks(scores())
+  against = lambda *args, **kwargs: np.corrcoef(ranks(scores(*args, **kwargs)), exact)[0, 1]
+  assert against('hutchinson') > 0.95
+  assert against('hutchinson', 32, smooth=False) < 0.75  # the default of 0.1
+
+
+def test_smoothing_mixes_estimate_and_model_as_in_float64_and_layer_by_layer():
+  """A numpy twin of the mixture, from the products of the Hessian with the same vectors."""
+  rng, probes = np.random.default_rng(3), 6
+  half = rng.normal(size=(30, 30))
+  matrix = jnp.asarray(half @ half.T / 10 + np.diag(rng.uniform(5, 60, 30)), jnp.float32)
+  params = {'w': jnp.zeros((5, 4)), 'v': jnp.zeros(10)}
+  bowl = lambda p: ravel_pytree(p)[0] @ matrix @ ravel_pytree(p)[0] / 2
+  key = jax.random.key(5)
+  draws = [
+    jax.tree_util.tree_map_with_path(
+      lambda path, w, k=k: jax.random.rademacher(
+        jax.random.fold_in(k, zlib.crc32(path[0].key.encode())), w.shape, w.dtype
+      ),
+      params,
+    )
+    for k in jax.random.split(key, probes)
+  ]
+  unravel = ravel_pytree(params)[1]
+  products = [
+    jax.tree.map(
+      lambda v, hv: np.float64(v) * np.float64(hv), v, unravel(matrix @ ravel_pytree(v)[0])
+    )
+    for v in draws
+  ]
+  got = hessian_diagonal.smoothed_hutchinson(bowl, params, key, probes)
+  for name in params:
+    each = np.stack([product[name] for product in products])
+    estimate, noise = each.mean(0), each.var(0).mean() / (probes - 1)
+    model = np.full_like(estimate, estimate.mean())
+    if name == 'w':
+      model = estimate.mean(1)[:, None] * estimate.mean(0)[None] / estimate.mean()
+    share = max(0, 1 - noise / np.mean((estimate - model) ** 2))
+    assert 0 < share < 1
+    np.testing.assert_allclose(got[name], share * estimate + (1 - share) * model, rtol=1e-4)
+  # The mean stays as it is, in each layer of a stack.
+  layers = {'s': jnp.ones((3, 2, 2))}
+  pairs = lambda p: jnp.sum(
+    (p['s'][:, 0] + 2 * p['s'][:, 1]) ** 2 * jnp.asarray([[1.0], [9], [99]])
+  )
+  mean = lambda diagonal: np.mean(diagonal['s'], axis=(1, 2))
+  wanted = mean(hessian_diagonal.hutchinson(pairs, layers, key, probes))
+  smoothed = lambda **kwargs: hessian_diagonal.smoothed_hutchinson(
+    pairs, layers, key, probes, **kwargs
+  )
+  np.testing.assert_allclose(mean(smoothed(stacked=('s',))), wanted, rtol=1e-5)
+  # The first layer, of little curvature, is not drawn to the columns of the others.
+  assert np.any(abs(smoothed(stacked=('s',))['s'][0] / smoothed()['s'][0] - 1) > 0.01)
 
 
 def test_a_shared_weight_has_the_curvature_of_all_its_places():
@@ -220,7 +296,7 @@ def test_config_strings_find_them():
 def test_scores_are_float32_also_where_weights_are_float64():
   with jax.enable_x64(True):
     params = {'w': jnp.asarray([0.5, -1.0, 2.0], jnp.float64)}
-    examples = 3, lambda params, i: jnp.sum(params['w'] ** 2) * (i + 1)
+    examples = 3, lambda params, i: jnp.sum(params['w'] ** 2) * (i + 1).astype(jnp.float64)
     for criterion in (prunejax.obs('fisher'), prunejax.obd('fisher')):
       score = criterion.score((), params, examples=examples)['w']
       assert score.dtype == jnp.float32

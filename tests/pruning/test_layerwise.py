@@ -135,7 +135,7 @@ def test_activations_are_the_inputs_of_each_kernel_and_zero_in_padding():
   class Two(nn.Module):
     @nn.compact
     def __call__(self, ids, segments, valid, deterministic):
-      x = nn.Embed(11, 6, name='embed')(ids) + segments[..., None]
+      x = nn.Embed(11, 6, name='embed')(ids) + segments[..., None].astype(jnp.float32)
       return nn.Dense(3, name='second')(jnp.tanh(nn.Dense(4, name='first')(x))).mean(1)
 
   ids = jnp.asarray([[1, 2, 3], [4, 5, 0]])

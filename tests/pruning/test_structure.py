@@ -32,7 +32,7 @@ def test_units_are_those_of_the_oracle_for_every_shape_and_sign(name):
 def test_blocks_never_change_a_shape_and_half_the_blocks_stay(shape, size):
   score = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   mask = jax.jit(
-    lambda s: prunejax.select_masks({'w': s}, 0.5, structure=prunejax.block(*size))['w']
+    lambda s: prunejax.select_masks({'conv/w': s}, 0.5, structure=prunejax.block(*size))['conv/w']
   )(score)
   assert mask.shape == shape
   numbers = cases.grid(lambda s: (1,) * (len(s) - 2) + size)(shape)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import prunejax
+from prunejax.pruning import scores_to_masks
 
 # One allocation for each structure, and `erk` too for the structure with a stack of layers.
 ALLOCATIONS = {
@@ -47,7 +48,7 @@ def test_masks_match_the_oracle_are_exact_and_nest(name):
     for which in ALLOCATIONS[name]:
       how = dict(allocation=cases.ALLOCATIONS[which].make(), structure=structure)
       masks[which] = prunejax.select_masks(scores, sparsity, stacked=case.stacked, **how)
-    return structure.pool(scores), masks
+    return scores_to_masks.pooled_units(scores, structure, case.stacked).scores, masks
 
   means = case.means(scores)
   parts, shapes = units_of_slices(case, means)
@@ -178,7 +179,10 @@ def test_wrong_use_is_one_clear_error(make, shapes, stacked, words):
   with pytest.raises(ValueError) as found:
     scores = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     jax.eval_shape(
-      lambda s: prunejax.select_masks(s, 0.5, structure=make(), stacked=stacked), scores
+      lambda s: prunejax.select_masks(
+        s, 0.5, structure=make(), stacked=stacked, layout='... in out'
+      ),
+      scores,
     )
   for word in words:
     assert word in str(found.value)

@@ -181,7 +181,7 @@ def test_a_zero_survivor_is_not_traded_for_a_pruned_weight():
   state = tx.init(params)
   step = jax.jit(tx.update)
   for grad in ([0.0, 0, 0, 0], [0, 0, 0.2, 0], [0, 0, 0, 0]):
-    updates, state = step({'w': jnp.array(grad)}, state, params)
+    updates, state = step({'w': jnp.asarray(grad, jnp.float32)}, state, params)
     params = optax.apply_updates(params, updates)
   assert params['w'][2] == 0, 'the survivor is zero now'
   assert prunejax.get_masks(state, params)['w'].tolist() == [False, True, True, True]

@@ -7,9 +7,11 @@ import re
 import sys
 import time
 
+import jax.numpy as jnp
 import pytest
 from ml_collections import config_dict
 
+import prunejax
 from configs import base
 from prunejax.pruning import allocations, criteria, schedules, structures
 from prunejax.sweep import grid
@@ -342,3 +344,62 @@ def test_a_group_of_its_own_can_be_added():
   assert isinstance(config.prune.heads, config_dict.ConfigDict)
   assert [group.name for group in recipe.resolve(config).prune] == ['heads']
   assert one('prune.weights.where', 'a|b')['prune.weights.where'] == 'a|b'
+
+
+TABLE = "{'.*/query/kernel': 'in out out'}"
+
+
+@pytest.mark.parametrize('key', ['prune.weights.layout', 'low_rank.layout'])
+def test_a_layout_is_words_or_the_text_of_a_table(key):
+  group, leaf = key.rsplit('.', 1)[0], "{'c.*': '... in out', 'a/b': 'out in'}"
+
+  def resolved(text):
+    config = base.get_config()
+    config.prune.weights.schedule = 'constant(0.5)' if 'prune' in key else ''
+    config.low_rank.schedule = 'constant(0.5)' if 'prune' not in key else ''
+    plan = recipe.resolve(configs.override(config, {key: text}))
+    return (plan.prune[0] if 'prune' in key else plan.low_rank).layout
+
+  assert resolved('') == '' and resolved('out in ...') == 'out in ...'
+  assert resolved(TABLE) == {'.*/query/kernel': 'in out out'}
+  assert resolved(leaf) == {'c.*': '... in out', 'a/b': 'out in'}
+  for text, words in (
+    ('in uot', "'uot' is no word"),
+    ("{'a(': 'in out'}", 'not a regular expression'),
+    ('{3', 'no expression'),
+    ('{' + 4100 * ' ' + '}', 'at most 4096'),
+    (4100 * 'x', 'at most 4096'),
+    ("['in', 'out']", 'dictionary'),
+  ):
+    with pytest.raises(ValueError, match=words) as error:
+      resolved(text)
+    assert str(error.value).startswith(f'{group}.layout={text[:6]!r}'[:-1])
+    assert len(str(error.value)) < 500
+
+
+def test_a_layout_counts_for_the_hash_of_a_run_only_where_it_says_something():
+  def changed(**changes):
+    changes = {key.replace('__', '.'): value for key, value in changes.items()}
+    return configs.override(base.get_config(), changes)
+
+  plain, said = changed(), changed(prune__weights__layout='out in')
+  assert not [key for key in configs.counted(plain) if key.endswith('layout')]
+  assert configs.counted(said)['prune.weights.layout'] == 'out in'
+  assert 'layout' not in configs.identity(plain)['prune']['weights']
+  kept = configs.stored(configs.identity(plain))
+  assert kept.prune.weights.layout == '' == kept.low_rank.get('layout', '')
+  assert configs.stored(configs.identity(said)).prune.weights.layout == 'out in'
+
+
+def test_a_layout_reaches_the_links_of_a_run():
+  config = base.get_config()
+  config.prune.weights.update(schedule='constant(0.5)', structure='n_m(2, 4)', where='.*')
+  params = {'a': {'weight': jnp.ones((8, 8))}}
+  with pytest.raises(ValueError, match=r"prune.weights: n_m\(2, 4\): which axes of 'a/weight'"):
+    optimizer.make(recipe.resolve(config)).init(params)
+  config.prune.weights.layout = 'out in'
+  tx = optimizer.make(recipe.resolve(config))
+  state = tx.init(params)
+  _, state = tx.update(params, state, params, grad=params)
+  kept = prunejax.get_masks(state, params)['a']['weight']
+  assert kept.reshape(8, 2, 4).sum(-1).tolist() == [[2, 2]] * 8

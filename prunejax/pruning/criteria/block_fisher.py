@@ -113,7 +113,7 @@ def block_fisher(
     return with_leaves(params, map_kinds(one, *given))
 
   needs = frozenset({'grad' if source == 'steps' else 'examples'})
-  return Criterion(init, update, score, compensate, prepare, needs=needs)
+  return Criterion(init, update, score, compensate, prepare, needs=needs, reads_axes='block_fisher')
 
 
 def _size_of(length: int, block: int) -> int:

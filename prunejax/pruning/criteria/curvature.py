@@ -21,7 +21,9 @@ INVERSE_NEEDS = {'gauss_newton': 'outputs', 'fisher': 'examples'}
 MOST_WEIGHTS = 2**14  # under one inverse Hessian: 1 GiB of float32
 
 
-def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion:
+def obd(
+  estimate: str = 'hessian', probes: int = 512, seed: int = 0, smooth: bool = True
+) -> Criterion:
   """h_kk w_k^2 / 2, what the loss rises by when weight k is removed.
 
   Optimal Brain Damage (LeCun et al., 1990, eq. 5). Where h is negative, away from a minimum, the
@@ -29,12 +31,17 @@ def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion
   also under x64.
 
   Args:
-    estimate: of the diagonal h of the Hessian, see `hessian_diagonal`. 'hessian' is exact and
-      'hutchinson' is the mean of `probes` random probes; both need `value_fn=`.
-      'levenberg_marquardt' needs `outputs=` of half a mean squared error, and 'fisher' needs
-      `examples=`.
-    probes: of 'hutchinson', at least 1.
+    estimate: of the diagonal h of the Hessian, see `hessian_diagonal`. 'hessian' is exact, with a
+      product of the Hessian and a vector for each weight, and 'hutchinson' takes `probes` such
+      products; both need `value_fn=`. 'levenberg_marquardt' needs `outputs=` of half a mean squared
+      error, and 'fisher' needs `examples=`. Where there are examples, 'fisher' is the cheaper one
+      at equal quality.
+    probes: of 'hutchinson', at least 1. Its noise is large: on a net of 25,856 weights the rank
+      correlation of its scores with the exact ones was 0.31 with 32 probes and 0.71 with 2,048 if
+      they are not smoothed; with `smooth` 0.64, 0.97 with 512 and 0.99; of 'fisher' 0.97.
     seed: of 'hutchinson', which draws from it and the step.
+    smooth: of 'hutchinson', draw the estimate towards a product of rows and columns as far as its
+      noise demands, see `hessian_diagonal.smoothed_hutchinson`.
 
   Raises:
     ValueError: another estimate, or no probes.
@@ -45,11 +52,14 @@ def obd(estimate: str = 'hessian', probes: int = 32, seed: int = 0) -> Criterion
     raise ValueError(f'obd: probes={probes!r}; accepted: a whole number from 1')
   source = DIAGONAL_NEEDS[estimate]
 
-  def score(params, *, step=0, **arguments):
+  def score(params, *, step=0, stacked=(), **arguments):
     given = arguments[source]
     if estimate == 'hutchinson':
       key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
-      diagonal = hessian_diagonal.hutchinson(given, params, key, probes)
+      if smooth:
+        diagonal = hessian_diagonal.smoothed_hutchinson(given, params, key, probes, stacked)
+      else:
+        diagonal = hessian_diagonal.hutchinson(given, params, key, probes)
     else:
       diagonal_of = {
         'hessian': hessian_diagonal.hessian,

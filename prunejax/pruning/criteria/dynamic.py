@@ -135,6 +135,7 @@ def regrow(
     single_weights=True,
     dense_gradient=grow.dense_gradient,
     revives=True,
+    reads_axes=next((part.reads_axes for part in parts if part.reads_axes), ''),
   )
 
 

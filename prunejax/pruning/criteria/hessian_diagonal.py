@@ -5,18 +5,21 @@ several places is one variable: its curvature is that of all its uses together, 
 between them, which LeCun et al. (1990, eq. 6) drop.
 """
 
+import math
 import zlib
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from prunejax.pruning.counts import block_sum
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import path_name
 
 
 def wide(tree):
   """Returns the tree in float32, or in float64 where it is that already."""
-  return jax.tree.map(lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32)), tree)
+  return jax.tree.map(lambda w: w.astype(wider(w.dtype, jnp.float32)), tree)
 
 
 def hessian(value_fn, params):
@@ -74,7 +77,9 @@ def fisher(examples, params):
 def hutchinson(value_fn, params, key, probes: int):
   """Computes the mean of v * H v over Rademacher vectors v (Hutchinson, 1990).
 
-  The estimate has no bias, and is exact where H is diagonal.
+  The estimate has no bias, and is exact where H is diagonal. Its deviation at weight k is
+  sqrt(sum_j H_kj^2 / probes), j other than k: it falls slowly with the number of probes and grows
+  with the number of weights.
 
   Args:
     value_fn: params -> scalar.
@@ -82,6 +87,46 @@ def hutchinson(value_fn, params, key, probes: int):
     key: of jax.random; each leaf draws by its path.
     probes: the number of vectors.
   """
+  return _moments(value_fn, params, key, probes)[0]
+
+
+def smoothed_hutchinson(value_fn, params, key, probes: int, stacked=()):
+  """Computes `hutchinson`, drawn towards a model of each leaf as far as its noise demands.
+
+  The model of a kernel is (mean of its row) (mean of its column) / (mean of all), as in the factors
+  of Adafactor (Shazeer & Stern, 2018): the curvature of a layer is near a product of what comes in
+  and what goes out. Columns are the last axis. The model of a vector is its mean. Estimate and
+  model are mixed with the weights of James and Stein (1961), max(0, 1 - noise / d) for the
+  estimate: d is the mean squared difference of the two and noise the mean variance of the estimate,
+  from the scatter of the probes. So the result tends to the exact diagonal as probes become many.
+
+  Args:
+    value_fn: params -> scalar.
+    params: any tree.
+    key: of jax.random; each leaf draws by its path.
+    probes: the number of vectors. One vector says nothing of the noise: it is not smoothed.
+    stacked: paths of leaves that hold one layer in each slice of axis 0.
+  """
+  mean, squares = _moments(value_fn, params, key, probes)
+  if probes < 2:
+    return mean
+
+  def mixed(estimate, square):
+    variance = jnp.maximum(square - estimate**2, 0) / (probes - 1)
+    model = _row_times_column(estimate)
+    difference = _mean_over((estimate - model) ** 2, range(estimate.ndim))
+    noise = _mean_over(variance, range(estimate.ndim))
+    share = jnp.maximum(1 - noise / jnp.where(difference > 0, difference, 1), 0)
+    return jnp.where(jnp.isnan(estimate), estimate, share * estimate + (1 - share) * model)
+
+  def one(path, estimate, square):
+    return (jax.vmap(mixed) if path_name(path) in stacked else mixed)(estimate, square)
+
+  return jax.tree_util.tree_map_with_path(one, mean, squares)
+
+
+def _moments(value_fn, params, key, probes):
+  """The means of v * H v and of its square over random vectors v."""
   params = wide(params)
   slope = jax.grad(value_fn)
 
@@ -89,15 +134,32 @@ def hutchinson(value_fn, params, key, probes: int):
     leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
     return jax.random.rademacher(leaf_key, w.shape, w.dtype)
 
-  def probe(total, key):
+  def probe(totals, key):
     v = jax.tree_util.tree_map_with_path(lambda path, w: draw(key, path, w), params)
     product = jax.jvp(slope, (params,), (v,))[1]
-    return jax.tree.map(lambda t, x, hx: t + x * hx, total, v, product), None
+    total = jax.tree.map(lambda t, x, hx: t + x * hx, totals[0], v, product)
+    squares = jax.tree.map(lambda t, hx: t + hx * hx, totals[1], product)
+    return (total, squares), None
 
-  total, _ = jax.lax.scan(
-    probe, jax.tree.map(jnp.zeros_like, params), jax.random.split(key, probes)
-  )
-  return jax.tree.map(lambda t: t / probes, total)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  totals, _ = jax.lax.scan(probe, (zeros, zeros), jax.random.split(key, probes))
+  return jax.tree.map(lambda t: t / probes, totals)
+
+
+def _row_times_column(estimate):
+  """(mean of the row) (mean of the column) / (mean of all); 0 where that mean is not above 0."""
+  axes = tuple(range(estimate.ndim))
+  whole = _mean_over(estimate, axes)
+  if estimate.ndim < 2:
+    return jnp.broadcast_to(jnp.maximum(whole, 0), estimate.shape)
+  row, column = (jnp.maximum(_mean_over(estimate, part), 0) for part in (axes[-1:], axes[:-1]))
+  return jnp.where(whole > 0, row * column / jnp.where(whole > 0, whole, 1), 0)
+
+
+def _mean_over(x, axes):
+  """The mean over axes, which stay with length 1; the same on every mesh."""
+  sizes = [n if axis in axes else 1 for axis, n in enumerate(x.shape)]
+  return (block_sum(x, sizes) / max(math.prod(sizes), 1)).astype(x.dtype)
 
 
 def _mean(count, params, squares):

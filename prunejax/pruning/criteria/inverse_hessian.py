@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from prunejax.pruning import lapack
 from prunejax.pruning.criteria.hessian_diagonal import wide
 
 
@@ -70,5 +71,5 @@ def removal(inverse, weights, removed):
   # A unit diagonal: where a weight has next to no curvature, entries are as large as 1/alpha.
   scale = jnp.sqrt(jnp.diagonal(block))
   right = jnp.where(removed, weights, 0) / scale
-  pull = jnp.linalg.solve(block / jnp.outer(scale, scale), right) / scale
+  pull = lapack.solve(block / jnp.outer(scale, scale), right) / scale
   return jnp.where(removed, -weights, -inverse @ pull)

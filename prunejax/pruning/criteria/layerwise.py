@@ -4,7 +4,8 @@ A kernel W [in, out] turns rows X [rows, in] into X W. The extra argument `activ
 function (params) -> {path of W: X}; `prunejax.observe` makes it of a Flax model. X may have the
 leading axes of a kernel [..., in, out]. Only X^T X matters. With `accumulate` it is summed over all
 steps so far, at the cost of one more forward pass a step. Without it, the batch of the step in
-which masks move is all the calibration there is.
+which masks move is all the calibration there is. How a leaf is such a kernel says `layout` of
+`prune_transform`.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from prunejax.pruning import lapack
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.types import Criterion
@@ -139,6 +141,7 @@ def _criterion(
     compensate if compensate_of else None,
     prepare,
     needs=frozenset({'activations'}),
+    reads_axes=label,
   )
 
 
@@ -183,8 +186,10 @@ def _factor(gram, damp):
   eye = jnp.eye(gram.shape[-1], dtype=jnp.float32)
   damped = gram + damp * jnp.where(mean > 0, mean, 1) * jnp.broadcast_to(eye, gram.shape)
   flipped = lambda matrix: matrix[..., ::-1, ::-1]
-  upper = flipped(jnp.linalg.cholesky(flipped(damped)))
-  return jax.scipy.linalg.solve_triangular(upper, jnp.broadcast_to(eye, upper.shape))
+  cholesky, inverse = lapack.cholesky, lapack.inverse_of_upper
+  for _ in range(gram.ndim - 2):
+    cholesky, inverse = jax.vmap(cholesky), jax.vmap(inverse)
+  return inverse(flipped(cholesky(flipped(damped))))
 
 
 def _swept(w, mask, upper, block):

@@ -5,7 +5,7 @@ factors store as many numbers as the pruned kernel has non-zeros. Like a pruning
 the last of its chain and acts by its update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import counts, placement, schedules
+from prunejax.pruning import counts, kernel_layout, lapack, placement, schedules
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import is_hole, named_leaves, select
 
 EVERY_STEP = schedules.every(1)
@@ -61,7 +62,7 @@ def truncated(kernel, rank):
   Returns:
     The matrix, float32 [in, out], and a basis of its rows [out, min(in, out)].
   """
-  left, values, right = jnp.linalg.svd(kernel.astype(jnp.float32), full_matrices=False)
+  left, values, right = lapack.thin_svd(kernel.astype(jnp.float32))
   kept = jnp.arange(values.size) < rank
   weights = jnp.where(kept, values, 0)
   return (left * weights[None]) @ right, jnp.where(kept[None], right.T, 0)
@@ -73,6 +74,7 @@ def low_rank(
   *,
   where='.*',
   undivided: str | Sequence[str] = (),
+  layout: str | Mapping[str, str] = '',
 ) -> optax.GradientTransformationExtraArgs:
   """Makes a last link that holds kernels at the rank `rank_for(shape, schedule(step))`.
 
@@ -86,16 +88,18 @@ def low_rank(
     when: as in `prune_transform`.
     where: as in `prune_transform`.
     undivided: as in `prune_transform`.
+    layout: as in `prune_transform`.
 
   Raises:
-    ValueError: `when` ends before the schedule does; from `init`, a leaf is not 2-D; from `update`,
-      leaves may be divided, see `undivided`.
+    ValueError: `when` ends before the schedule does; from `init`, a leaf is no matrix, or its
+      layout is not known; from `update`, leaves may be divided, see `undivided`.
   """
+  rows = kernel_layout.parse(layout)
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   ranks_move = schedules.moves('low_rank', schedule, when)
 
   def init(params):
-    chosen = _chosen(params, where)
+    _, chosen = _chosen(params, where, rows)
     ranks = {name: jnp.full((1,), min(w.shape), jnp.int32) for name, w in chosen.items()}
     basis = {name: jnp.zeros((w.shape[1], min(w.shape)), jnp.float32) for name, w in chosen.items()}
     return LowRankState(jnp.zeros([], jnp.int32), ranks, basis)
@@ -108,19 +112,22 @@ def low_rank(
       )
     placement.check_undivided(params, undivided, 'low_rank')
     step, treedef = state.lowrank_count, jax.tree.structure(params)
-    due, sparsity = ranks_move(step), schedule(step)
+    due, sparsity = ranks_move(step), jnp.asarray(schedule(step), jnp.float32)
     # A sparsity that is wrong at run time must not make kernels 0 unseen.
     is_wrong = due & ~((sparsity >= 0) & (sparsity <= 1))
     updates = dict(zip(named_leaves(params), treedef.flatten_up_to(updates), strict=True))
     ranks, basis = {}, {}
-    for name, w in _chosen(params, where).items():
-      dtype = jnp.promote_types(w.dtype, updates[name].dtype)
-      target = w.astype(jnp.float32) + updates[name].astype(jnp.float32)
+    layouts, chosen = _chosen(params, where, rows)
+    for name, w in chosen.items():
+      dtype = wider(w.dtype, updates[name].dtype)
+      step_of_matrix = kernel_layout.to_matrix(updates[name], layouts[name])
+      target = w.astype(jnp.float32) + step_of_matrix.astype(jnp.float32)
       before = state.lowrank_ranks[name][0]
       asked = jnp.where(due, jnp.minimum(rank_for(w.shape, sparsity), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
       now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
       change = (now - w.astype(jnp.float32)).astype(dtype)
+      change = kernel_layout.from_matrix(change, layouts[name])
       landed = jnp.where(act == 0, updates[name].astype(dtype), change)
       updates[name] = jnp.where(is_wrong, jnp.asarray(jnp.nan, dtype), landed)
       ranks[name] = asked[None]
@@ -174,10 +181,10 @@ def numbers(params, held: dict[str, int]) -> int:
 def _power_step(kernel, rank, basis):
   """One step of block power iteration: the kernel on the range of its product with `basis`."""
   kept = jnp.arange(basis.shape[1]) < rank
-  left, _ = jnp.linalg.qr(kernel @ basis)
+  left = lapack.orthonormal(kernel @ basis)
   left = jnp.where(kept[None], left, 0)  # QR gives a zero column an arbitrary direction
   rows = left.T @ kernel
-  right, _ = jnp.linalg.qr(rows.T)
+  right = lapack.orthonormal(rows.T)
   return left @ rows, jnp.where(kept[None], right, 0)
 
 
@@ -188,13 +195,18 @@ _ACTS = (
 )
 
 
-def _chosen(params, where):
+def _chosen(params, where, rows):
+  """The layouts of all leaves, and {path: matrix [in, out]} of the chosen ones."""
   leaves = named_leaves(select(params, where, origin='low_rank'))
-  chosen = {name: w for name, w in leaves.items() if not is_hole(w)}
-  for name, w in chosen.items():
-    if len(w.shape) != 2:
+  layouts = kernel_layout.layouts(params, rows, pruned=leaves)
+  chosen = {}
+  for name, w in leaves.items():
+    if is_hole(w):
+      continue
+    if sorted(set(kernel_layout.axes_of(layouts, name, 'low_rank'))) != ['in', 'out']:
       raise ValueError(
         f'low_rank: {name!r} has shape {tuple(w.shape)}; only a kernel [in, out] has a rank: leave'
         ' the leaf out with where='
       )
-  return chosen
+    chosen[name] = kernel_layout.to_matrix(w, layouts[name])
+  return layouts, chosen

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from prunejax.pruning.allocations.shares import NUMBER
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import is_hole, select
 from prunejax.pruning.precision import refuse_half
 
@@ -162,8 +163,8 @@ def _leaves(name, updates, params, where):
 
 def _landing(w, update, threshold):
   """The update that brings the weight to the value of the proximal operator, exactly so at zero."""
-  both = jnp.promote_types(w.dtype, update.dtype)
-  wide = jnp.promote_types(both, jnp.float32)
+  both = wider(w.dtype, update.dtype)
+  wide = wider(both, jnp.float32)
   u = w.astype(wide) + update.astype(wide)
   moved = update.astype(wide) - jnp.sign(u) * jnp.asarray(threshold, wide)
   return jnp.where(jnp.abs(u) <= threshold, -w.astype(wide), moved).astype(both)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import named_leaves
 from prunejax.pruning.state import removed_weights
 
@@ -84,7 +85,7 @@ def rewind(
       named_leaves(params).items(), treedef.flatten_up_to(out), jax.tree.leaves(early), strict=True
     ):
       survivor = jnp.where(removed[name], jnp.zeros_like(e), e) if name in removed else e
-      dtype = jnp.promote_types(u.dtype, p.dtype)
+      dtype = wider(u.dtype, p.dtype)
       update = jnp.where(to_early, survivor.astype(dtype), u.astype(dtype))
       landed.append(jnp.where(to_zero, -p.astype(dtype), update))
     trained = jax.tree.map(lambda a, b: jnp.where(to_early, a, b), start, trained)

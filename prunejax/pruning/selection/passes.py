@@ -152,7 +152,7 @@ def _read(leaves, blocks, goals, brackets, keys, everything):
     return read(skips=False)
   # A CPU takes the leaves of conditionals one after the other, and others side by side.
   sizes = [np.float32(block.sizes) for block in blocks]
-  left = sum(jnp.sum(reads * size) for reads, size in zip(needed, sizes, strict=True))
+  left = sum(jnp.sum(jnp.where(reads, n, 0)) for reads, n in zip(needed, sizes, strict=True))
   few = left < FEW_LEFT * sum(np.sum(size) for size in sizes)
   return lax.cond(few & ~everything, lambda: read(skips=True), lambda: read(skips=False))
 

@@ -42,7 +42,7 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   size = goal.total(jnp.asarray(block.sizes))
   share = threshold.to_float(goal.wanted) / threshold.to_float(size)
   # The standard deviation of a rank found in the sample. Ranks stay within what it can show.
-  known = np.where(widest == 1, 0, widest)
+  known = np.where(widest == 1, 0, widest).astype(np.float32)
   sigma = jnp.sqrt(threshold.to_float(size) * share * (1 - share) * known)
   least = counts.widen(jnp.asarray(widest))
   most = counts.subtract(size, least)

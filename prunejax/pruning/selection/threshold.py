@@ -138,7 +138,7 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   keys = low + jnp.where(equally, equal, to_key(line))
   keys = _roundest(keys, jnp.where(equally, step[None] >> 1, to_key(0.1 * unit)))
   # All that is left in a bracket of round numbers lies at its lower end.
-  at_low = (bracket.lumps & ~parts)[None] & (column(range(STEPS)) == 0)
+  at_low = (bracket.lumps & jnp.logical_not(parts))[None] & (column(range(STEPS)) == 0)
   return jnp.clip(jnp.where(at_low, low + 1, keys), low, high)
 
 

@@ -22,9 +22,10 @@ def unstructured() -> Structure:
 def n_m(n: int, m: int) -> Structure:
   """At most n of every m weights in a row along the input axis (2:4 in Mishra et al., 2021).
 
-  The unit is a group of m along axis -2 of a kernel [..., in, out]. Pruning it removes its m - n
-  lowest scores; ties keep the lower position. So a schedule fills a leaf group by group, and at
-  sparsity (m - n) / m, the most that n:m can remove, every group is n:m.
+  The unit is a group of m along the inputs of one output. Pruning it removes its m - n lowest
+  scores; ties keep the lower position. So a schedule fills a leaf group by group, and at sparsity
+  (m - n) / m, the most that n:m can remove, every group is n:m. Which axes are inputs and outputs:
+  see `layout` of `prune_transform`.
 
   Args:
     n: the weights of a group that may stay.
@@ -71,11 +72,11 @@ def n_m(n: int, m: int) -> Structure:
   def expand(kept, scores):
     return map_kinds(opened, kept, scores)
 
-  return Structure(pool, expand, cost=(m - n) / m)
+  return Structure(pool, expand, cost=(m - n) / m, reads_axes=f'n_m({n}, {m})')
 
 
 def block(rows: int, columns: int) -> Structure:
-  """Blocks of rows x columns on the last two axes.
+  """Blocks of inputs x outputs of a kernel (see `layout` of `prune_transform`).
 
   Blocks at the edge are smaller where the size does not divide the axis.
 
@@ -92,7 +93,9 @@ def block(rows: int, columns: int) -> Structure:
 
 
 def rows(size: int = 1) -> Structure:
-  """Whole input rows: all weights that one input feeds, `size` neighbours on axis -2 at a time.
+  """Whole input rows: all weights that one input feeds, `size` neighbouring inputs at a time.
+
+  Which axes are inputs and outputs: see `layout` of `prune_transform`.
 
   Raises:
     ValueError: `size` is no positive integer.
@@ -104,6 +107,8 @@ def rows(size: int = 1) -> Structure:
 
 def columns(size: int = 1) -> Structure:
   """Whole output columns: all weights of one output unit, `size` neighbours at a time.
+
+  Which axes are inputs and outputs: see `layout` of `prune_transform`.
 
   Raises:
     ValueError: `size` is no positive integer.
@@ -132,7 +137,8 @@ def _blocks(label, sizes_of) -> Structure:
       _need_matrix(name, score.shape, label)
     return map_kinds(mean, scores)
 
-  return Structure(pool, lambda kept, scores: map_kinds(opened, kept, scores))
+  expand = lambda kept, scores: map_kinds(opened, kept, scores)
+  return Structure(pool, expand, reads_axes=label)
 
 
 def _block_sizes(shape, sizes):

@@ -8,7 +8,6 @@ names.
 
 import math
 import re
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +29,8 @@ def tied(table) -> Structure:
   Args:
     table: {regex: (unit, axis, size)}, or pairs. A leaf takes the first row whose regex matches its
       whole path. `unit` is the unit name, with the groups of the regex filled in (r'\1/heads'). A
-      slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out]; of a bias
-      [..., out] the axis is -1.
+      slice is `size` neighbours on `axis`, -1 or -2, of a kernel [..., in, out], with all positions
+      of a convolution's window; of a bias [out] the axis is -1.
 
   Raises:
     ValueError: a row is malformed. When the link is initialised: no row matches a leaf, a size does
@@ -90,14 +89,6 @@ def ffn(size: int = 1) -> Structure:
   )
 
 
-class _Role(NamedTuple):
-  """How a leaf is cut into slices: the row of the table, the axis, the number of leading axes."""
-
-  row: int
-  axis: int
-  lead: int
-
-
 def _tied(label, rows, accepted) -> Structure:
   """The structure of a table of rows (regex, unit name, axis, size)."""
 
@@ -122,14 +113,13 @@ def _tied(label, rows, accepted) -> Structure:
     return leaves
 
   def plan(shapes):
-    """({unit name: [leaf]}, {leaf: _Role}, {unit name: (leading shape, number of slices)})."""
+    """({unit name: [leaf]}, {leaf: row of the table}, {unit name: number of slices})."""
     members, roles, units = {}, {}, {}
     for unit, leaves in leaves_of_units(shapes).items():
-      lead = max(0, max(len(shapes[name]) for name, _ in leaves) - 2)
       members[unit] = [name for name, _ in leaves]
       for name, row in leaves:
         shape, (_, _, axis, size) = tuple(shapes[name]), rows[row]
-        if len(shape) - lead < -axis:
+        if len(shape) < -axis:
           raise ValueError(
             f'{label}: {name!r} has shape {shape} and so no axis {axis} that could hold its slices'
           )
@@ -138,19 +128,19 @@ def _tied(label, rows, accepted) -> Structure:
             f'{label}: {size} does not divide axis {axis} of {name!r}, whose shape is {shape};'
             ' choose a size that does'
           )
-        roles[name] = _Role(row, axis, lead)
-        slices = shape[:lead], shape[axis] // size
+        roles[name] = row
+        slices = shape[axis] // size
         if units.setdefault(unit, slices) != slices:
           first = members[unit][0]
           raise ValueError(
-            f'{label}: {name!r} of shape {shape} has {slices[1]} slices of {size}, unlike'
+            f'{label}: {name!r} of shape {shape} has {slices} slices of {size}, unlike'
             f' {first!r} of shape {tuple(shapes[first])}: they cannot be the units {unit!r}'
             ' together'
           )
     return members, roles, units
 
   def map_roles(fn, scores, roles, *more):
-    """`fn(role)` of every leaf, traced once for the leaves of one role and kind."""
+    """`fn(row of the table)` of every leaf, traced once for the leaves of one row and kind."""
     out = {}
     for role in dict.fromkeys(roles[name] for name in scores):
       names = [name for name in scores if roles[name] == role]
@@ -158,25 +148,25 @@ def _tied(label, rows, accepted) -> Structure:
       out |= map_kinds(fn(role), *tables)
     return {name: out[name] for name in scores}
 
-  def block_sizes(score, role):
-    """The size of a slice on every axis, and the shape of one number a slice."""
-    sizes = [1] * role.lead + list(score.shape[role.lead :])
-    sizes[role.axis] = rows[role.row][3]
-    return sizes, score.shape[: role.lead] + (-1,)
+  def block_sizes(score, row):
+    """The size of a slice on every axis."""
+    _, _, axis, size = rows[row]
+    sizes = list(score.shape)
+    sizes[axis] = size
+    return sizes
 
-  def sums_of(role):
+  def sums_of(row):
     def sums(score):
-      sizes, per_slice = block_sizes(score, role)
-      return counts.block_sum(score, sizes).reshape(per_slice)
+      return counts.block_sum(score, block_sizes(score, row)).reshape(-1)
 
     return sums
 
-  def alive_of(role):
+  def alive_of(row):
     def alive(score):
-      sizes, per_slice = block_sizes(score, role)
       bits = lax.bitcast_convert_type(jnp.asarray(score, jnp.float32), jnp.uint32)
       is_alive = bits != np.uint32(1 << 31)  # -0.0 marks a weight that is pruned already
-      return counts.count_blocks(is_alive.astype(jnp.int32), sizes).reshape(per_slice)
+      sizes = block_sizes(score, row)
+      return counts.count_blocks(is_alive.astype(jnp.int32), sizes).reshape(-1)
 
     return alive
 
@@ -186,12 +176,13 @@ def _tied(label, rows, accepted) -> Structure:
     sums, alive = map_roles(sums_of, scores, roles), map_roles(alive_of, scores, roles)
     out = {}
     for unit, names in members.items():
-      lead, number = units[unit]
-      whole = sum(math.prod(shapes[name]) for name in names)
-      weights = whole // max(math.prod(lead) * number, 1)
-      # As in local._block_mean: a true division, and -0.0 for a unit that is pruned already.
-      divisor = lax.optimization_barrier(jnp.full((*lead, number), weights, jnp.float32))
-      mean = sum(sums[name] for name in names) / divisor
+      number = units[unit]
+      weights = sum(math.prod(shapes[name]) for name in names) // max(number, 1)
+      # As in local._block_mean: a true division, and -0.0 for a unit that is pruned already. Under
+      # vmap a divisor that is one for all layers would again become a factor, so each has its own.
+      total = sum(sums[name] for name in names)
+      divisor = jnp.full((number,), weights, jnp.float32)
+      mean = total / lax.optimization_barrier(jnp.where(jnp.isnan(total), divisor, divisor))
       out[unit] = jnp.where(sum(alive[name] for name in names) > 0, mean, -0.0)
     return out
 
@@ -199,12 +190,13 @@ def _tied(label, rows, accepted) -> Structure:
     members, roles, _ = plan({name: score.shape for name, score in scores.items()})
     kept_of = {name: kept[unit] for unit, names in members.items() for name in names}
 
-    def mask_of(role):
+    def mask_of(row):
+      _, _, axis, size = rows[row]
+
       def mask(score, kept):
-        wide = jnp.repeat(kept, rows[role.row][3], axis=-1)
-        if score.ndim - role.lead > 1:
-          wide = jnp.expand_dims(wide, -1 if role.axis == -2 else -2)
-        return jnp.broadcast_to(wide, score.shape)
+        shape = [1] * score.ndim
+        shape[axis] = -1
+        return jnp.broadcast_to(jnp.repeat(kept, size).reshape(shape), score.shape)
 
       return mask
 
@@ -214,13 +206,12 @@ def _tied(label, rows, accepted) -> Structure:
     members, _, units = plan(shapes)
     out = {}
     for unit, names in members.items():
-      lead, number = units[unit]
+      number = units[unit]
       whole = sum(math.prod(shapes[name]) for name in names)
-      rows_of_matrix = whole // max(math.prod(lead) * number, 1)
-      out[unit] = tuple(names), (*lead, rows_of_matrix, number)
+      out[unit] = tuple(names), (whole // max(number, 1), number)
     return out
 
-  return Structure(pool, expand, members=unit_members)
+  return Structure(pool, expand, members=unit_members, reads_axes=label)
 
 
 def _row(pattern, row):
