@@ -281,7 +281,8 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
     )
   if _are_numbers(end, begin) and end <= begin:
     return when
-  return lambda step: when(step) | (_steps_until(end, step) == 0)
+  ends = lambda step: step == end if _is_integer(end) else _steps_until(end, step) == 0
+  return lambda step: when(step) | ends(step)
 
 
 def _arrives(schedule, step):
@@ -332,14 +333,18 @@ def _schedule(name, value, begin, end, final, rises) -> Schedule:
 
 def _steps_until(end, step):
   """Returns end - step as float32. Integers are subtracted as such: they may be above 2^24."""
-  if jnp.issubdtype(jnp.result_type(end), jnp.integer):
+  if _is_integer(end):
     return jnp.asarray(end - step, jnp.float32)
   return jnp.asarray(end, jnp.float32) - jnp.asarray(step, jnp.float32)
 
 
+def _is_integer(value):
+  return jnp.issubdtype(jnp.result_type(value), jnp.integer)
+
+
 def _is_reached(at, step):
   """Returns bool: step >= at, whatever numbers they are."""
-  return _steps_until(at, step) <= 0
+  return step >= at if _is_integer(at) else _steps_until(at, step) <= 0
 
 
 def _float32(value):
