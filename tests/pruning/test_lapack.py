@@ -18,6 +18,7 @@ HERE = pathlib.Path(__file__).parent
 LIMIT = 240  # seconds; on two idle cores a program takes 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('which', ['stacked', 'members'])
 def test_decompositions_beside_each_other_end_on_two_cores(which):
   kept = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}

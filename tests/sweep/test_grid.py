@@ -61,6 +61,7 @@ def test_progress_is_told_in_cells(swept):
   assert 'seed=1' in starts[1] and 'left in all' in starts[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('one_by_one', [False, True])
 def test_numbers_only_rise_and_the_table_of_who_pays_is_printed_once(tmp_path, one_by_one):
   task, lines = {'data.task': 'glue/cola'}, []
@@ -375,6 +376,7 @@ def flip(folder):
   path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_damaged_or_exchanged_is_refused_by_name(tmp_path):
   parents, children, run = family(tmp_path)
   models = [tmp_path / 'cells' / grid.key(cell) / 'model' for cell in parents]
@@ -393,6 +395,7 @@ def test_a_parent_that_is_damaged_or_exchanged_is_refused_by_name(tmp_path):
   assert json.loads(json.dumps(rows)) == run([*parents, *children])
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_exchanged_is_refused_by_name(tmp_path):
   parents, _, run = family(tmp_path)
   name = f'cell:{grid.key(parents[0])}'
@@ -404,6 +407,7 @@ def test_a_teacher_that_is_exchanged_is_refused_by_name(tmp_path):
     run([*parents, student])
 
 
+@pytest.mark.slow
 def test_a_row_says_the_sizes_and_the_vocabulary_of_the_model_that_was_trained(tmp_path):
   parents, children, run = family(tmp_path)
   config = children[0].config

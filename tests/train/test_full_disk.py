@@ -21,6 +21,7 @@ sys.exit(command.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('most, board', [(100, False), (6000, False), (6000, True)])
 def test_one_line_and_a_later_run_with_room_resumes(tmp_path, most, board):
   whole = tiny_runs.finished('pruned')

@@ -35,6 +35,7 @@ def zeros(folder):
   return {n: w == 0 for n, w in leaves.items() if matches(bert.PRUNABLE)(n, w)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hold', [True, False])
 @pytest.mark.parametrize('name', CRITERIA)
 def test_a_pruned_model_asked_for_its_own_sparsity_keeps_it(name, hold, parent, tmp_path):
