@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import tempfile
 import time
 import uuid
@@ -72,6 +73,19 @@ def path(name: PathLike) -> epath.Path:
 def remote(where: PathLike) -> bool:
   """Returns whether a path lies in an object store."""
   return '://' in str(where)
+
+
+def is_file(where: PathLike) -> bool:
+  """Returns whether a path is that of a regular file: neither a folder nor a device."""
+  # To epath a device, such as /dev/zero, is a file as well.
+  call = epath.Path(where).is_file if remote(where) else pathlib.Path(where).is_file
+  return _retry('look for', where, call)
+
+
+def version(where: PathLike) -> tuple:
+  """Returns the size and the time of change of a file, which tell two states of it apart."""
+  status = _retry('look for', where, epath.Path(where).stat)
+  return status.length, status.mtime
 
 
 def exists(where: PathLike) -> bool:

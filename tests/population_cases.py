@@ -50,7 +50,11 @@ def members_of(count, width, when, criterion):
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
   pruned = lambda sparsity: prunejax.prune_transform(
-    criterion(), prunejax.cubic(sparsity, end=4), when=prunejax.every(when), where='up|down'
+    criterion(),
+    prunejax.cubic(sparsity, end=4),
+    when=prunejax.every(when),
+    where='up|down',
+    undivided=optimizer.MEMBERS,
   )
 
   def tx(i):

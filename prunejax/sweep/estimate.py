@@ -100,7 +100,7 @@ def size_of(config: recipe.Recipe):
     folder = (
       files.path(config.init) if config.init and not config.init.startswith('cell:') else None
     )
-  if folder is not None and sparse_model.is_file(folder):
+  if folder is not None and files.is_file(folder):
     folder = sparse_model.folder(folder)
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)

@@ -121,7 +121,7 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
-  if sparse_model.is_file(files.path(init)):
+  if files.is_file(files.path(init)):
     return sparse_model.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():

@@ -54,7 +54,7 @@ def load(where) -> Saved:
     FileNotFoundError: there is no model.
   """
   folder = files.path(where)
-  if sparse_model.is_file(folder):
+  if files.is_file(folder):
     return _folder(sparse_model.folder(folder), None, 'the model')
   if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(

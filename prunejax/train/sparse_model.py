@@ -7,7 +7,6 @@ so the file is unpacked into one.
 import pathlib
 import tempfile
 
-from etils import epath
 from flax import traverse_util
 
 from prunejax import files
@@ -16,12 +15,6 @@ from prunejax.train import families
 
 TEXTS = ('config.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json', 'merges.txt')
 _unpacked = {}
-
-
-def is_file(where: files.PathLike) -> bool:
-  """Returns whether a path is that of a file, and not of a folder."""
-  # To epath a device, such as /dev/zero, is a file as well.
-  return epath.Path(where).is_file() if files.remote(where) else pathlib.Path(where).is_file()
 
 
 def folder(where: files.PathLike) -> pathlib.Path:
@@ -36,8 +29,7 @@ def folder(where: files.PathLike) -> pathlib.Path:
   Raises:
     ValueError: the file is damaged, or holds no model.
   """
-  status = epath.Path(where).stat()
-  key = (str(where), status.length, status.mtime)
+  key = (str(where), *files.version(where))
   if key not in _unpacked:
     data = files.read(where, most=sparse_file.MOST)
     try:

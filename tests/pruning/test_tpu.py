@@ -19,7 +19,7 @@ PROGRAM = pathlib.Path(__file__).parent.parent / 'tpu_program.py'
 
 
 # Temporaries as a multiple of the weights of a chip, of which 1 is wanted.
-MOST = 1.75
+MOST = {'rows': 1.75, 'both': 2.1}
 
 
 @pytest.mark.parametrize('allocation', ['uniform', 'global_threshold'])
@@ -34,4 +34,4 @@ def test_a_mask_update_of_bert_base_sends_counts_alone(way, allocation):
   assert set(found['collectives']) == {'all-reduce'}
   assert len(found['collectives']) <= 12
   assert found['largest'] < 4096
-  assert found['temporaries'] <= MOST * found['weights']
+  assert found['temporaries'] <= MOST[way] * found['weights']

@@ -252,7 +252,7 @@ def test_a_whole_sweep_in_a_flaky_store_is_the_one_here(tmp_path, monkeypatch):
     )
   ]
   assert started[0] == started[1]
-  with pytest.raises(ValueError, match='belongs to another config .differs in seed'):
+  with pytest.raises(ValueError, match='belongs to another config .differs in data.identity, seed'):
     tiny_runs.train(tiny_runs.config(seed=5, checkpoint__every=0), cell, say=pytest.fail)
 
 
