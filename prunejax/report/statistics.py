@@ -106,8 +106,8 @@ def fit(x, y, *, level: float = 0.95) -> Fit:
   both = np.isfinite(x) & np.isfinite(y)
   x, y = x[both], y[both]
   n = int(x.size)
-  # Several x so close that their squares vanish are one x.
-  if n < 2 or not float(np.sum((x - x.mean()) ** 2)) > 0:
+  # Several x so close that their squares vanish are one x. The mean of equal x may be rounded.
+  if n < 2 or not np.ptp(x) or not float(np.sum((x - x.mean()) ** 2)) > 0:
     return Fit(*[math.nan] * 5, n)
   from scipy import stats
 
