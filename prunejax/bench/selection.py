@@ -50,7 +50,9 @@ def run(size, say, **options):
 def _memory(name, program, scores, inner=0):
   """Memory beside scores and masks; the temporaries hold `inner` bytes of new masks."""
   extra = measure.temporary(program)
-  share = None if extra is None else 100 * (extra - inner) / measure.nbytes(scores)
+  if extra is not None and extra >= inner:  # else the new masks lie in the place of the old ones
+    extra -= inner
+  share = None if extra is None else 100 * extra / measure.nbytes(scores)
   how = 'temporaries of the compiled update; the new masks, a byte a weight, not counted'
   return measure.row(name, share, '% of the scores', '< 10', how)
 

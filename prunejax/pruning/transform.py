@@ -18,7 +18,7 @@ from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
 from prunejax.pruning.precision import refuse_half
 from prunejax.pruning.schedules import Schedule, When
-from prunejax.pruning.selection import Scores
+from prunejax.pruning.selection import Scores, sample
 from prunejax.pruning.state import LatentPruneState, PruneState
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
@@ -26,8 +26,6 @@ from prunejax.pruning.types import Allocation, Criterion, Structure
 EVERY_STEP = schedules.every(1)
 # A sparsity is read to seven decimals; a schedule computed in float32 may miss 0 by as much.
 ROUNDING = np.float32(1e-6)
-# Of what a sample for the check of pruned weights takes: one weight of so many, and no fewer than.
-LARGEST_STEP, FEWEST = 64, 4096
 
 
 def prune_transform(
@@ -372,23 +370,9 @@ def _some_alive(p, mask) -> jax.Array:
 
   A link that is not the last leaves nearly all of them alive, so the whole leaf tells no more.
   """
-  # Every device has as many of the sample as the next, so that nothing has to move.
-  count = placement.devices((p, mask))
-  fits = lambda length, step: length % (step * count) == 0 and p.size // step >= FEWEST
-  axis, step = next(
-    (
-      (axis, step)
-      for step in range(LARGEST_STEP, 1, -1)
-      for axis, length in enumerate(p.shape)
-      if fits(length, step)
-    ),
-    (0, 1),
-  )
-  if step > 1 and not placement.explicit_axes(jax.typeof(p).sharding):
-    split = lambda x: x.reshape(x.shape[:axis] + (-1, step) + x.shape[axis + 1 :])
-    p, mask = (
-      jax.lax.index_in_dim(split(x), step // 2, axis + 1, keepdims=False) for x in (p, mask)
-    )
+  if not placement.explicit_axes(jax.typeof(p).sharding):
+    steps = sample.steps_of(p.shape, placement.devices((p, mask)))
+    p, mask = sample.thinned(p, steps), sample.thinned(mask, steps)
   return jnp.any(~mask & (p != 0))
 
 

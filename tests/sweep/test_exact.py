@@ -28,4 +28,4 @@ def test_bits_are_equal_where_they_are_promised():
   ]
   environment = {**os.environ, 'XLA_FLAGS': tiny_runs.EXACT_COMPILE}
   done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=tiny_runs.ROOT)
-  assert done.returncode == 0 and '2 passed' in done.stdout, done.stdout[-3000:]
+  assert done.returncode == 0 and '4 passed' in done.stdout, done.stdout[-3000:]

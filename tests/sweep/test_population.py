@@ -280,6 +280,7 @@ def test_steps_between_mask_updates_are_cheap(toy):
   assert min(on) > 3 * min(off), (on, off)
 
 
+@pytest.mark.exact
 def test_a_stack_is_its_members(toy):
   batching, toy = toy
   together, metrics = population_cases.run(toy, steps=5)

@@ -1,6 +1,6 @@
-"""Passes over the scores of all leaves, each of which adds up the keys at or above given ones.
+"""Passes over the scores of all leaves, each of which counts the keys at or above given ones.
 
-Every pass reads the scores where they lie. Between devices the sums of all leaves cross together,
+Every pass reads the scores where they lie. Between devices the counts of all leaves cross together,
 and nothing else does.
 """
 
@@ -20,7 +20,7 @@ from prunejax.pruning.counts import Wide
 from prunejax.pruning.selection import threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
-FEW_LEFT = 0.5  # the share of the scores that conditionals are worth on a CPU
+FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
 
 
 class Scores(NamedTuple):
@@ -164,7 +164,7 @@ def _one_leaf(read, block, arrays, keys):
 
 
 def count(key, keys, devices):
-  """Returns STEPS counts of the keys of a leaf at or above `keys`.
+  """Returns how many keys of a leaf are at or above each of `keys`: a list of STEPS int32 arrays.
 
   Args:
     key: uint32 keys of a leaf.

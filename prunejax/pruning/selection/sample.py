@@ -27,10 +27,12 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   The first of them is 1, the lowest key that is not NaN's. The second value is how many passes over
   the sample it took to find them.
   """
-  steps = {name: _steps(shapes[name], block) for name in block.names}
+  steps = {name: steps_of(shapes[name].shape, block.devices, block.cells) for name in block.names}
   if all(math.prod(step) == 1 for step in steps.values()):
     return threshold.guess(whole, goal, True).at[0].set(1), jnp.int32(0)
-  sample = {name: _thinned(leaves[name], steps[name]) for name in block.names}
+  sample = {
+    name: thinned(leaves[name].read(leaves[name].arrays), steps[name]) for name in block.names
+  }
   stacks = [(names, stacked(sample, names)) for names in kinds(sample)]
   order = np.argsort([block.names.index(name) for names, _ in stacks for name in names])
   step = np.array([math.prod(steps[name]) for name in block.names], np.int32)
@@ -84,29 +86,33 @@ def _where(flag, a, b):
   return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
-def _steps(score, block):
-  """Returns how far the sample is apart along each axis; the product is LARGEST_STEP at most.
+def steps_of(shape, devices: int, cells=()) -> tuple[int, ...]:
+  """Returns how far a sample is apart along each axis; the product is LARGEST_STEP at most.
 
-  Every device has as many of its scores as the next, so that none has to move. Scores that rise
-  along one axis are sampled along all of them.
+  Scores that rise along one axis are sampled along all of them.
+
+  Args:
+    shape: of the leaf.
+    devices: how many devices the leaf lies on. Every device has as many of the sample as the next,
+      so that nothing has to move.
+    cells: one length for each axis, 1 where scores compete; () if all of them do.
   """
-  steps = [1] * score.ndim
-  size = math.prod(score.shape) // math.prod(block.cells)
+  steps = [1] * len(shape)
+  size = math.prod(shape) // math.prod(cells)
   for _ in range(LARGEST_STEP.bit_length()):
-    for axis, length in enumerate(score.shape):
-      competes = not block.cells or block.cells[axis] == 1
-      fits = length % (2 * steps[axis] * block.devices) == 0
+    for axis, length in enumerate(shape):
+      competes = not cells or cells[axis] == 1
+      fits = length % (2 * steps[axis] * devices) == 0
       step = 2 * math.prod(steps)
       if competes and fits and step <= LARGEST_STEP and size >= FEWEST * step:
         steps[axis] *= 2
   return tuple(steps)
 
 
-def _thinned(leaf, steps):
+def thinned(array, steps):
   """Returns the middle one of every `step` neighbours along each axis."""
-  score = leaf.read(leaf.arrays)
   for axis, step in enumerate(steps):
     if step > 1:
-      split = score.reshape(score.shape[:axis] + (-1, step) + score.shape[axis + 1 :])
-      score = lax.index_in_dim(split, step // 2, axis + 1, keepdims=False)
-  return score
+      split = array.reshape(array.shape[:axis] + (-1, step) + array.shape[axis + 1 :])
+      array = lax.index_in_dim(split, step // 2, axis + 1, keepdims=False)
+  return array
