@@ -7,6 +7,7 @@ complete.
 import io
 import pathlib
 import shutil
+import threading
 import tempfile
 
 import numpy as np
@@ -17,23 +18,29 @@ class Store:
   """State shared by all paths: the folder of the objects, and the rate of failures."""
 
   home = pathlib.Path(tempfile.mkdtemp(prefix='prunejax-flaky-'))
-  rate, most, accidents, calm = 0.0, 3, 0, 0
+  rate, most, accidents, mine = 0.0, 3, 0, threading.local()
   rng = np.random.default_rng(0)
 
   @classmethod
   def reset(cls, rate):
     shutil.rmtree(cls.home, ignore_errors=True)
     cls.home.mkdir()
-    cls.rate, cls.accidents, cls.calm, cls.rng = rate, 0, 0, np.random.default_rng(0)
+    cls.rate, cls.accidents, cls.mine = rate, 0, threading.local()
+    cls.rng = np.random.default_rng(0)
 
   @classmethod
   def ask(cls):
-    """Fails at random. After every `most` failures two requests succeed, enough for one write."""
-    if cls.calm:
-      cls.calm -= 1
+    """Fails at random. After `most` failures two requests of a thread succeed, enough for a write.
+
+    Threads are counted apart: one would use up what another was to be given.
+    """
+    calm, failed = (getattr(cls.mine, name, 0) for name in ('calm', 'failed'))
+    if calm:
+      cls.mine.calm = calm - 1
     elif cls.rng.random() < cls.rate:
       cls.accidents += 1
-      cls.calm = 0 if cls.accidents % cls.most else 2
+      cls.mine.failed = failed + 1
+      cls.mine.calm = 0 if cls.mine.failed % cls.most else 2
       raise OSError('503 Service Unavailable')
 
 
