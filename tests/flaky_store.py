@@ -7,8 +7,8 @@ complete.
 import io
 import pathlib
 import shutil
-import threading
 import tempfile
+import threading
 
 import numpy as np
 from etils import epath
