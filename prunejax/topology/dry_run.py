@@ -1,0 +1,117 @@
+"""Compiles every program of a grid for a topology and reports what each would take.
+
+Each program is compiled in a process of its own. An answer is kept by the text of its program, so a
+command that was killed goes on where it stopped.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+from prunejax import files
+from prunejax.topology import slices
+from prunejax.train import console
+
+WORKER = 'prunejax.topology.worker'
+NEEDS = 6 * 2**30  # bytes of this machine that compiling BERT-Base for a TPU takes, and more
+
+
+def compile_all(
+  requests: Sequence,
+  topology: str,
+  *,
+  cache: str = '',
+  say: Callable[[str], None] = console.say,
+) -> list[dict]:
+  """Compiles programs, several at a time where this machine has the cores and the memory.
+
+  Args:
+    requests: `programs.Request`s.
+    topology: a name that `slices.check` has passed.
+    cache: the folder of answers; '' for `cache_dir`.
+    say: prints a line for each program.
+
+  Returns:
+    What `worker.respond` returns, for each request in order.
+
+  Raises:
+    ValueError: a worker found no such slice.
+  """
+  cache = cache or str(cache_dir())
+  began, done = time.perf_counter(), []
+  jobs = _jobs(len(requests), topology)
+  say(f'{topology}: {len(requests)} programs to compile, {jobs} at a time')
+
+  def one(request):
+    answer = _asked(request, topology, cache)
+    done.append(answer)
+    took = f'{answer["seconds"]:.0f} s' + (', known' if answer.get('cached') else '')
+    verdict = answer['reason'] or 'compiles'
+    left = (time.perf_counter() - began) / len(done) * (len(requests) - len(done))
+    pace = f'  about {console.clock(left)} left' if len(done) < len(requests) else ''
+    say(f'  [{len(done)}/{len(requests)}] {request.title}: {verdict} ({took}){pace}')
+    return answer
+
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    return list(pool.map(one, requests))
+
+
+def cache_dir() -> pathlib.Path:
+  """Returns the folder of answers: `compiled` in $PRUNEJAX_CACHE or ~/.cache/prunejax."""
+  home = os.environ.get('PRUNEJAX_CACHE') or pathlib.Path.home() / '.cache' / 'prunejax'
+  return pathlib.Path(home) / 'compiled'
+
+
+def _jobs(count, topology):
+  """How many programs are compiled at a time."""
+  if topology in slices.OWN:
+    return 1  # the devices are shared, and a CPU is measured
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  try:
+    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  except (ValueError, OSError, AttributeError):
+    free = NEEDS
+  return max(1, min(count, cores, free // NEEDS))
+
+
+def _asked(request, topology, cache):
+  """The answer of a worker process; a process that dies is an answer too."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'answer.json'
+    asked = pickle.dumps({'topology': topology, 'request': request, 'cache': cache})
+    began = time.perf_counter()
+    ran = subprocess.run(
+      [sys.executable, '-m', WORKER, path],
+      input=asked,
+      capture_output=True,
+      env=_environment(topology),
+    )
+    if path.exists():
+      return files.read_json(path)
+    lines = ran.stderr.decode(errors='replace').strip().splitlines()
+    last = ' '.join(lines[-1].split())[:300] if lines else ''
+    why = f'signal {-ran.returncode}' if ran.returncode < 0 else last or f'status {ran.returncode}'
+    if topology_error := next((line for line in lines if '--topology=' in line), ''):
+      raise ValueError(topology_error[topology_error.index('--topology=') :])
+    seconds = round(time.perf_counter() - began, 1)
+    return {'reason': f'the compiler ended with {why}', 'seconds': seconds}
+
+
+def _environment(topology):
+  """The environment of a worker: it must not take the memory of a GPU, nor look for a TPU."""
+  root = str(pathlib.Path(__file__).resolve().parents[2])
+  path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH', ''))))
+  own = {} if topology in slices.OWN else slices.ENVIRONMENT
+  return {
+    **os.environ,
+    **own,
+    'PYTHONPATH': path,
+    'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+    'TRANSFORMERS_VERBOSITY': 'error',
+  }
