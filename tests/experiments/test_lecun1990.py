@@ -69,6 +69,6 @@ def test_saliencies_computed_again_delete_as_many_and_never_less_than_before(tra
   assert len(plain) == len(predicted) == 3 and predicted[0] == 0
   removed = [sum(int(jnp.sum(w == 0)) for w in jax.tree.leaves(p)) for p in seen]
   assert removed[1:] == [round(0.5 * size), round(0.75 * size)]
-  # Scores are computed at 0, 0.25, 0.5 and 0.75; each network has fewer weights than the one before.
+  # Scores are computed at 0, 0.25, 0.5 and 0.75; each has fewer weights than the last.
   assert len(kept) == 4 and kept[1:] == sorted(kept[1:], reverse=True)
   assert predicted == sorted(predicted)
