@@ -30,7 +30,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
   """Judge every claim."""
   return [
     _saliency_beats(rows, 'magnitude'),
-    _saliency_beats(rows, 'magnitude', AGAIN),
+    _saliency_again_beats_magnitude(rows),
     _saliency_beats(rows, 'random'),
     _quadratic_prediction(rows),
     _sixty_per_cent(rows),
@@ -44,22 +44,34 @@ def _log_ratios(rows, top, bottom, sparsity):
   return [math.log(loss(a[seed]) / loss(b[seed])) for seed in sorted(a.keys() & b.keys())]
 
 
-def _saliency_beats(rows, other, method='obd'):
-  """Deleted by saliency, the train loss is lower at 0.3 and at 0.6, within a seed."""
-  ratios = {s: _log_ratios(rows, other, method, s) for s in (0.3, 0.6)}
-  if not any(ratios.values()):
-    ratios = {}
+def _saliency_beats(rows, other):
+  ratios = {s: _log_ratios(rows, other, 'obd', s) for s in (0.3, 0.6)}
   times = '; '.join(
     f'{s:g} deleted: {math.exp(statistics.mean(logs)):.2f} times (log {verdicts.shown(logs)})'
     for s, logs in ratios.items()
   )
   return verdicts.Verdict(
-    f'saliency{"_again" if method == AGAIN else ""}_beats_{other}',
-    f'deleting {ORDERS[method]}, raises the loss less than {ORDERS[other]}, none retrained'
-    if method == AGAIN
-    else f'deleting by saliency raises the loss less than {ORDERS[other]}, none retrained',
+    f'saliency_beats_{other}',
+    f'deleting by saliency raises the loss less than {ORDERS[other]}, none retrained',
     verdicts.all_of(map(verdicts.side, ratios.values())),
-    f'train loss {ORDERS[other]} over {ORDERS[method]}, {times}' if ratios else 'not run',
+    f'train loss {ORDERS[other]} over by saliency, {times}',
+    ('deleted',),
+  )
+
+
+def _saliency_again_beats_magnitude(rows):
+  """With saliencies computed again the train loss is lower at 0.3 and at 0.6, within a seed."""
+  ratios = {s: _log_ratios(rows, 'magnitude', AGAIN, s) for s in (0.3, 0.6)}
+  times = '; '.join(
+    f'{s:g} deleted: {math.exp(statistics.mean(logs)):.2f} times (log {verdicts.shown(logs)})'
+    for s, logs in ratios.items()
+  )
+  return verdicts.Verdict(
+    'saliency_again_beats_magnitude',
+    'deleting by saliency that is computed again after every 2.5 % raises the loss less than by '
+    'magnitude, none retrained',
+    verdicts.all_of(map(verdicts.side, ratios.values())),
+    f'train loss by magnitude over {ORDERS[AGAIN]}, {times}' if by_seed(rows, AGAIN) else 'not run',
     ('deleted',),
   )
 
