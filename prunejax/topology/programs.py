@@ -60,7 +60,8 @@ def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
   stage_of = planning.stages({k: cell.parent for k, cell in by_key.items()}, keys, teachers)
   together = collections.defaultdict(lambda: collections.defaultdict(list))
   for k in by_key:
-    alone = one_by_one or recipes[k].population.members == 1 or recipes[k].continue_from
+    one = recipes[k]
+    alone = one_by_one or one.population.members == 1 or one.continue_from or one.data.buckets
     together[keys[k]][k if alone else stage_of[k]].append(k)
   requests = []
   for groups in together.values():
