@@ -27,14 +27,16 @@ def compile_all(
   topology: str,
   *,
   cache: str = '',
+  builder: str = 'prunejax.topology.programs',
   say: Callable[[str], None] = console.say,
 ) -> list[dict]:
   """Compiles programs, several at a time where this machine has the cores and the memory.
 
   Args:
-    requests: `programs.Request`s.
+    requests: `programs.Request`s, or what another builder takes; each has a `title`.
     topology: a name that `slices.check` has passed.
     cache: the folder of answers; '' for `cache_dir`.
+    builder: see `worker.respond`.
     say: prints a line for each program.
 
   Returns:
@@ -49,7 +51,7 @@ def compile_all(
   say(f'{topology}: {len(requests)} programs to compile, {jobs} at a time')
 
   def one(request):
-    answer = _asked(request, topology, cache)
+    answer = _asked(request, topology, cache, builder)
     done.append(answer)
     took = f'{answer["seconds"]:.0f} s' + (', known' if answer.get('cached') else '')
     verdict = answer['reason'] or 'compiles'
@@ -80,11 +82,12 @@ def _jobs(count, topology):
   return max(1, min(count, cores, free // NEEDS))
 
 
-def _asked(request, topology, cache):
+def _asked(request, topology, cache, builder='prunejax.topology.programs'):
   """The answer of a worker process; a process that dies is an answer too."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'answer.json'
-    asked = pickle.dumps({'topology': topology, 'request': request, 'cache': cache})
+    asked = {'topology': topology, 'request': request, 'cache': cache, 'builder': builder}
+    asked = pickle.dumps(asked)
     began = time.perf_counter()
     ran = subprocess.run(
       [sys.executable, '-m', WORKER, path],

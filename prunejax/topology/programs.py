@@ -32,6 +32,7 @@ class Request(NamedTuple):
       have equal ones. One entry: a run by itself.
     steps: the numbers of steps of the runs of each group that starts together.
     due: the share of the steps of a run at which masks move.
+    vocabulary: pieces of the vocabulary of a fresh model; 0 for what `size_of` says.
   """
 
   title: str
@@ -40,6 +41,7 @@ class Request(NamedTuple):
   streams: tuple[str, ...]
   steps: tuple[tuple[int, ...], ...]
   due: float
+  vocabulary: int = 0
 
 
 def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
@@ -125,15 +127,21 @@ class Step(NamedTuple):
 
   Attributes:
     lower: places -> jax.stages.Lowered. A run by itself has one place.
-    unit: places come in multiples of it.
     mesh: {axis: devices}.
+    count: runs that start together.
+    unit: places come in multiples of it.
     least: bytes of the state of one place.
+    most: places that a program may have; 0 for any number.
+    limit: bytes that a program of several runs may hold on a device; 0 for the usual share.
   """
 
   lower: Any
-  unit: int
   mesh: dict[str, int]
-  least: int
+  count: int = 1
+  unit: int = 1
+  least: int = 0
+  most: int = 0
+  limit: float = 0.0
 
 
 def step(request: Request, devices: list) -> Step:
@@ -152,20 +160,16 @@ def step(request: Request, devices: list) -> Step:
     how = COMPILES.get(devices[0].platform, 'vmap')
     one = one._replace(population=one.population._replace(batching=how))
   source = _source(one, request.pruned)
+  if request.vocabulary and source.size.model_type and not one.init:
+    source.size.vocab_size = request.vocabulary
   data = _blank_data(one, source)
   tx = optimizer.make(one, source.pruned)
   functions = program.build(one, source, data, tx)
   alone = program.abstract_state(one, functions, tx)
-  state_bytes = population.state_bytes(alone)
   if count == 1:
     mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices)
     sharding.check_batch(mesh, one.batch_size)
-    return Step(
-      lambda places: _lower_alone(one, functions, alone, data, mesh),
-      1,
-      dict(mesh.shape),
-      state_bytes,
-    )
+    return Step(lambda places: _lower_alone(one, functions, alone, data, mesh), dict(mesh.shape))
   mesh = population.make_mesh(one, count, devices)
   run = loop.Run('', request.title, one, None, source, data, tx)
   read = request.streams
@@ -174,9 +178,12 @@ def step(request: Request, devices: list) -> Step:
   )
   return Step(
     lambda width: population.lower(run, functions, alone, width, different(width), mesh),
-    mesh.shape['members'],
     dict(mesh.shape),
-    state_bytes,
+    count,
+    unit=mesh.shape['members'],
+    least=population.state_bytes(alone),
+    most=one.population.members,
+    limit=one.population.memory * population.GIB,
   )
 
 

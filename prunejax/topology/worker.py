@@ -6,6 +6,7 @@ A request is a pickled {'topology', 'request', 'cache'} of the process that star
 """
 
 import hashlib
+import importlib
 import json
 import pickle
 import sys
@@ -27,20 +28,22 @@ def main():
   files.write(files.path(sys.argv[1]), json.dumps(answer))
 
 
-def respond(topology: str, request, cache: str) -> dict:
+def respond(
+  topology: str, request, cache: str, builder: str = 'prunejax.topology.programs'
+) -> dict:
   """Compiles a program.
 
   Args:
     topology: a name that `slices.check` has passed.
-    request: a `programs.Request`.
+    request: what the builder takes, such as a `programs.Request`.
     cache: a folder of answers by the text of the program; '' for none.
+    builder: the module whose `step(request, devices)` returns a `programs.Step`.
 
   Returns:
     {'reason': ''} and what `analysis` returns, or {'reason': why it does not compile}; in both
     'chip', 'chips', 'hosts', 'devices' and 'seconds'.
   """
   from prunejax.sweep import planning, population
-  from prunejax.topology import programs
 
   began = time.perf_counter()
   on = slices.find(topology)
@@ -48,21 +51,19 @@ def respond(topology: str, request, cache: str) -> dict:
   answer |= {'chips': len(on.devices), 'hosts': on.hosts, 'device': on.devices[0].device_kind}
   tried = {}
   try:
-    step = programs.step(request, on.devices)
-    asked = request.config.population
+    step = importlib.import_module(builder).step(request, on.devices)
 
     def build(places):
       tried[places] = _compiled(step.lower(places), topology, cache, on)
       return places
 
     held = lambda places: tried[places]['held']
-    limit = asked.memory * GIB or population.SHARE * on.chip.memory
-    count = len(request.streams)
-    if count == 1:
+    limit = step.limit or population.SHARE * on.chip.memory
+    if step.count == 1:
       places = build(1)
     else:
       places, _ = planning.fit(
-        count, step.unit, build, held, limit, most=asked.members, least=step.least
+        step.count, step.unit, build, held, limit, most=step.most, least=step.least
       )
     answer |= tried[places] | {'places': places, 'mesh': step.mesh, 'widths': sorted(tried)}
   except ValueError as error:
