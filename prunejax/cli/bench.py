@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     help=(
       'measure nothing: compile the benches train, selection and population for these TPU slices'
       ' (v5e:4x4, ...), or for cpu or gpu, and print the least time, bytes, memory and collectives;'
-      ' the table of this machine, if there is one, stands beside it'
+      ' tables in runs/bench that were measured at this size stand beside it'
     ),
   )
   parser.add_argument(
@@ -132,9 +132,11 @@ def _compile(args):
   from prunejax.bench import compiled, table
 
   written = compiled.run(args.only, args.size, args.topology, out=args.out)
-  from prunejax.bench import measure
-
-  measured = pathlib.Path(f'runs/bench/{measure.kind()}-{args.size}.json')
-  paths = [*([measured] if measured.exists() else []), *written]
+  measured = [
+    path
+    for path in sorted(pathlib.Path('runs/bench').glob(f'*-{args.size}.json'))
+    if path not in written and 'compiled' not in table.read(path)['machine']
+  ]
+  paths = [*measured, *written]
   if len(paths) > 1:
     print(table.compare(paths))

@@ -189,7 +189,7 @@ def step(request: Request, devices: list) -> Step:
 
 def _lower_alone(one, functions, alone, data, mesh):
   """The step of a run by itself, as `loop.single` compiles it."""
-  shardings = sharding.shard(alone, mesh, tuple(one.mesh.rules))
+  shardings = sharding.shard(alone, mesh, one.mesh.rules)
   placed = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
   examples = sharding.batch_sharding(mesh)
   narrow = jax.dtypes.canonicalize_dtype
