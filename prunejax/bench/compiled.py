@@ -27,7 +27,7 @@ from prunejax.train import configs, console, objectives
 
 NAMES = ('train', 'selection', 'population')
 MEMBERS = [(s / 10, rate) for s in range(10) for rate in (2e-5, 3e-5, 4e-5, 5e-5)]
-# BERT-mini has 4 layers of width 256 (Turc et al. 2019).
+# BERT-mini has 4 layers of width 256 and BERT's vocabulary (Turc et al. 2019).
 MODELS = {'packaged': {'init': 'nano'}, 'BERT-mini': {'init': ''}}
 
 
@@ -287,7 +287,7 @@ def _refused(requests, answers):
 def _members(model, count):
   """`count` cells of the grid of `bench --only=population` as one program."""
   config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
-  layers, hidden, heads, intermediate, vocabulary = sizes.SIZES['small']
+  layers, hidden, heads, intermediate, _ = sizes.SIZES['small']
   changes = {
     'batch_size': 32,
     'data.seq_len': 32,
@@ -301,7 +301,7 @@ def _members(model, count):
   }
   configs.override(config, changes)
   if count == 1:
-    return programs.of_run(config, f'{model}, one run')._replace(vocabulary=vocabulary)
+    return programs.of_run(config, f'{model}, one run')
   cells = []
   for sparsity, rate in MEMBERS:
     one = config.copy_and_resolve_references()
@@ -314,7 +314,7 @@ def _members(model, count):
     )
     cells.append(grid.Cell({'stage': model, 'arm': f'{count} members'}, one))
   (request,) = programs.of_cells(cells)
-  return request._replace(vocabulary=vocabulary)
+  return request
 
 
 def step(request: MaskUpdate, devices: Sequence[Any]) -> programs.Step:

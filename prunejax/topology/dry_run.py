@@ -46,12 +46,14 @@ def compile_all(
     ValueError: a worker found no such slice.
   """
   cache = cache or str(cache_dir())
-  began, done = time.perf_counter(), []
+  began, done, peaks = time.perf_counter(), [], {}
   jobs = _jobs(len(requests), topology)
   say(f'{topology}: {len(requests)} programs to compile, {jobs} at a time')
 
   def one(request):
-    answer = _asked(request, topology, cache, builder)
+    answer = _asked(request, topology, cache, builder, peaks.get(topology))
+    if topology in slices.OWN and 'chip' in answer:
+      peaks[topology] = answer['chip']  # measured once for all programs of a table
     done.append(answer)
     took = f'{answer["seconds"]:.0f} s' + (', known' if answer.get('cached') else '')
     verdict = answer['reason'] or 'compiles'
@@ -82,12 +84,12 @@ def _jobs(count, topology):
   return max(1, min(count, cores, free // NEEDS))
 
 
-def _asked(request, topology, cache, builder='prunejax.topology.programs'):
+def _asked(request, topology, cache, builder='prunejax.topology.programs', peaks=None):
   """The answer of a worker process; a process that dies is an answer too."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'answer.json'
     asked = {'topology': topology, 'request': request, 'cache': cache, 'builder': builder}
-    asked = pickle.dumps(asked)
+    asked = pickle.dumps(asked | {'peaks': peaks})
     began = time.perf_counter()
     ran = subprocess.run(
       [sys.executable, '-m', WORKER, path],
@@ -100,21 +102,19 @@ def _asked(request, topology, cache, builder='prunejax.topology.programs'):
     lines = ran.stderr.decode(errors='replace').strip().splitlines()
     last = ' '.join(lines[-1].split())[:300] if lines else ''
     why = f'signal {-ran.returncode}' if ran.returncode < 0 else last or f'status {ran.returncode}'
-    if topology_error := next((line for line in lines if '--topology=' in line), ''):
-      raise ValueError(topology_error[topology_error.index('--topology=') :])
+    if wrong := next((line for line in lines if line.startswith('ValueError: --topology=')), ''):
+      raise ValueError(wrong.removeprefix('ValueError: '))
     seconds = round(time.perf_counter() - began, 1)
     return {'reason': f'the compiler ended with {why}', 'seconds': seconds}
 
 
 def _environment(topology):
-  """The environment of a worker: it must not take the memory of a GPU, nor look for a TPU."""
+  """The environment of a worker, which finds this package where it is."""
   root = str(pathlib.Path(__file__).resolve().parents[2])
   path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH', ''))))
-  own = {} if topology in slices.OWN else slices.ENVIRONMENT
   return {
     **os.environ,
-    **own,
+    **slices.environment(topology),
     'PYTHONPATH': path,
-    'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     'TRANSFORMERS_VERBOSITY': 'error',
   }

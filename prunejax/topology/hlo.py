@@ -293,10 +293,10 @@ def _pairs(length, out, size, window):
 
 def _of_collective(module, home, one, kind):
   inputs = sum(array.bytes for name in one.operands for array in _arrays(module, home, name))
-  # The start of an asynchronous collective returns its operands too.
-  outputs = sum(array.bytes for array in one.arrays if not array.shape or array.size)
-  if one.opcode.endswith('-start'):
-    outputs = max(outputs - inputs, inputs) if kind != 'all-reduce' else inputs
+  outputs = sum(array.bytes for array in one.arrays)
+  if one.opcode.endswith('-start') and kind != 'all-reduce':
+    # The start of an asynchronous collective returns its operands too, and scalars of its own.
+    outputs = sum(array.bytes for array in one.arrays if array.shape) - inputs
   size = max(inputs, outputs)
   n = _group_size(one.attributes)
   share = (n - 1) / n if n else 1.0

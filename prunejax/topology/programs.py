@@ -160,7 +160,7 @@ def step(request: Request, devices: list) -> Step:
     how = COMPILES.get(devices[0].platform, 'vmap')
     one = one._replace(population=one.population._replace(batching=how))
   source = _source(one, request.pruned)
-  if request.vocabulary and source.size.model_type and not one.init:
+  if request.vocabulary and not one.init:
     source.size.vocab_size = request.vocabulary
   data = _blank_data(one, source)
   tx = optimizer.make(one, source.pruned)

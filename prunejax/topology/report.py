@@ -35,7 +35,8 @@ def of_cells(
     say: prints a line.
 
   Raises:
-    ValueError: an unknown topology, no libtpu, or a cell that is no run of the train loop.
+    ValueError: an unknown topology, no libtpu, a cell that is no run of the train loop, or a mesh
+      that fits no program to the slice.
   """
   if any(isinstance(cell.config, dict) for cell in cells):
     raise ValueError(
@@ -78,6 +79,8 @@ def of_requests(
   made, kept = [], {}
   for name in topologies:
     answers = dry_run.compile_all(requests, name, say=say)
+    if all(answer.get('wrong_input') for answer in answers):
+      raise ValueError(f'--topology={name}: {answers[0]["reason"]}')
     made.append(table.make(requests, answers, f'{title} on {name}'))
     kept[name] = [
       {

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import os
 import re
 from typing import Any, NamedTuple
 
@@ -67,15 +66,25 @@ def _axes(shape):
   return [int(length) for length in shape.split('x')]
 
 
-def prepare(name: str):
-  """Sets the environment of a process that will compile for a topology, before it imports jax."""
-  os.environ |= ENVIRONMENT if name not in OWN else {}
-  if name == 'cpu':
-    os.environ['JAX_PLATFORMS'] = 'cpu'
+def environment(name: str) -> dict[str, str]:
+  """Returns what the environment of a process needs that compiles for a topology.
+
+  It is read when jax is imported.
+  """
+  if name in OWN:
+    # A worker must leave the memory of a GPU to others.
+    return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | (
+      {'JAX_PLATFORMS': 'cpu'} if name == 'cpu' else {}
+    )
+  return ENVIRONMENT
 
 
-def find(name: str) -> Slice:
+def find(name: str, peaks: dict | None = None) -> Slice:
   """Returns the slice of a name that `check` has passed.
+
+  Args:
+    name: of a topology.
+    peaks: the chip of this machine, a dict of `chips.Chip`, where it is known already.
 
   Raises:
     ValueError: the compiler, or this machine, has no such devices.
@@ -87,7 +96,8 @@ def find(name: str) -> Slice:
       devices = jax.devices(name)
     except RuntimeError as error:
       raise ValueError(f'--topology={name}: this machine has none ({_line(error)})') from None
-    return Slice(name, _own_chip(devices[0]), devices, jax.process_count())
+    chip = chips.Chip(**peaks) if peaks else _own_chip(devices[0])
+    return Slice(name, chip, devices, jax.process_count())
   from jax.experimental import topologies
 
   # The compiler takes hosts of 2x2 chips unless it is told otherwise.

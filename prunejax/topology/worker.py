@@ -21,7 +21,6 @@ GIB = 2**30
 def main():
   """Reads a request from the standard input, and writes the answer to the file of the argument."""
   asked = pickle.load(sys.stdin.buffer)
-  slices.prepare(asked['topology'])
   from prunejax import files
 
   answer = respond(**asked)
@@ -29,7 +28,11 @@ def main():
 
 
 def respond(
-  topology: str, request, cache: str, builder: str = 'prunejax.topology.programs'
+  topology: str,
+  request,
+  cache: str,
+  builder: str = 'prunejax.topology.programs',
+  peaks: dict | None = None,
 ) -> dict:
   """Compiles a program.
 
@@ -37,16 +40,18 @@ def respond(
     topology: a name that `slices.check` has passed.
     request: what the builder takes, such as a `programs.Request`.
     cache: a folder of answers by the text of the program; '' for none.
+    peaks: of a chip of this machine, where they are known already.
     builder: the module whose `step(request, devices)` returns a `programs.Step`.
 
   Returns:
-    {'reason': ''} and what `analysis` returns, or {'reason': why it does not compile}; in both
+    {'reason': ''} and what `analysis` returns, or {'reason': why it does not compile}, with
+    'wrong_input' where the config is the reason; in both
     'chip', 'chips', 'hosts', 'devices' and 'seconds'.
   """
   from prunejax.sweep import planning, population
 
   began = time.perf_counter()
-  on = slices.find(topology)
+  on = slices.find(topology, peaks)
   answer = {'version': VERSION, 'topology': topology, 'chip': on.chip._asdict()}
   answer |= {'chips': len(on.devices), 'hosts': on.hosts, 'device': on.devices[0].device_kind}
   tried = {}
@@ -67,7 +72,7 @@ def respond(
       )
     answer |= tried[places] | {'places': places, 'mesh': step.mesh, 'widths': sorted(tried)}
   except ValueError as error:
-    answer |= {'reason': ' '.join(str(error).split())}
+    answer |= {'reason': ' '.join(str(error).split()), 'wrong_input': True}
   answer['seconds'] = round(time.perf_counter() - began, 1)
   return answer
 

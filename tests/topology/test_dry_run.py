@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 import tiny_runs
 
 from prunejax.report import tables
-from prunejax.topology import chips, dry_run, own, programs, slices, table, worker
+from prunejax.topology import chips, dry_run, own, programs, report, slices, table, worker
 from prunejax.train import configs
 
 CHIP = chips.Chip('toy', ('toy',), 100.0, 50.0, 2**30, 10.0, 4.0, 'made up')
@@ -115,7 +116,15 @@ def test_members_are_compiled_as_the_grid_does(tmp_path, quick_chip):
 
 def test_a_mesh_that_does_not_fit_is_the_reason(tmp_path, quick_chip):
   asked = programs.of_run(configs.override(tiny_runs.config(), {'mesh.model': 7}), '')
-  assert 'mesh.model=7' in worker.respond('cpu', asked, str(tmp_path))['reason']
+  found = worker.respond('cpu', asked, str(tmp_path))
+  assert 'mesh.model=7' in found['reason'] and found['wrong_input']
+
+
+def test_a_mesh_that_fits_no_program_is_one_line(monkeypatch):
+  refused = {'reason': 'mesh.model=7 does not use 4 devices', 'wrong_input': True, 'seconds': 1.0}
+  monkeypatch.setattr(dry_run, '_asked', lambda *rest: refused)
+  with pytest.raises(ValueError, match='--topology=v5e:2x2: mesh.model=7'):
+    report.of_requests([request()], '', ['v5e:2x2'], say=lambda line: None)
 
 
 def test_a_worker_that_dies_is_a_reason(monkeypatch):
@@ -135,11 +144,9 @@ def test_a_slice_that_the_compiler_lacks_is_an_error(monkeypatch):
 
 
 def test_workers_do_not_look_for_a_tpu():
-  environment = dry_run._environment('v5e:4x4')
-  assert environment.items() >= slices.ENVIRONMENT.items()
-  assert 'TPU_SKIP_MDS_QUERY' not in dry_run._environment('gpu') or 'TPU_SKIP_MDS_QUERY' in (
-    __import__('os').environ
-  )
+  assert dry_run._environment('v5e:4x4').items() >= slices.ENVIRONMENT.items()
+  assert dry_run._environment('cpu')['JAX_PLATFORMS'] == 'cpu'
+  assert 'JAX_PLATFORMS' not in slices.environment('gpu')
 
 
 @pytest.mark.slow
@@ -153,7 +160,7 @@ def test_the_command_writes_its_table(tmp_path):
     capture_output=True,
     text=True,
     env={
-      **__import__('os').environ,
+      **os.environ,
       'PYTHONPATH': f'{tiny_runs.ROOT}:{tiny_runs.ROOT / "tests"}',
       'PRUNEJAX_CACHE': str(tmp_path),
     },
