@@ -46,12 +46,13 @@ def compile_all(
     ValueError: a worker found no such slice.
   """
   cache = cache or str(cache_dir())
-  began, done, peaks = time.perf_counter(), [], {}
+  began, done, peaks, workers = time.perf_counter(), [], {}, set()
   jobs = _jobs(len(requests), topology)
   say(f'{topology}: {len(requests)} programs to compile, {jobs} at a time')
 
   def one(request):
-    answer = _asked(request, topology, cache, builder, peaks.get(topology))
+    asked = {'topology': topology, 'request': request, 'cache': cache, 'builder': builder}
+    answer = _asked({**asked, 'peaks': peaks.get(topology)}, workers)
     if topology in slices.OWN and 'chip' in answer:
       peaks[topology] = answer['chip']  # measured once for all programs of a table
     done.append(answer)
@@ -63,7 +64,13 @@ def compile_all(
     return answer
 
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    return list(pool.map(one, requests))
+    try:
+      return list(pool.map(one, requests))
+    except BaseException:  # SIGTERM and Ctrl-C too: no worker goes on without its command
+      pool.shutdown(wait=False, cancel_futures=True)
+      for process in list(workers):
+        process.kill()
+      raise
 
 
 def cache_dir() -> pathlib.Path:
@@ -84,24 +91,32 @@ def _jobs(count, topology):
   return max(1, min(count, cores, free // NEEDS))
 
 
-def _asked(request, topology, cache, builder='prunejax.topology.programs', peaks=None):
-  """The answer of a worker process; a process that dies is an answer too."""
+def _asked(asked: dict, workers: set):
+  """The answer of a worker process; a process that dies is an answer too.
+
+  Args:
+    asked: the arguments of `worker.respond`.
+    workers: gets the process as long as it runs.
+  """
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'answer.json'
-    asked = {'topology': topology, 'request': request, 'cache': cache, 'builder': builder}
-    asked = pickle.dumps(asked | {'peaks': peaks})
     began = time.perf_counter()
-    ran = subprocess.run(
+    process = subprocess.Popen(
       [sys.executable, '-m', WORKER, path],
-      input=asked,
-      capture_output=True,
-      env=_environment(topology),
+      stdin=subprocess.PIPE,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      env=_environment(asked['topology']),
     )
+    workers.add(process)
+    _, errors = process.communicate(pickle.dumps(asked))
+    workers.discard(process)
     if path.exists():
       return files.read_json(path)
-    lines = ran.stderr.decode(errors='replace').strip().splitlines()
+    lines = errors.decode(errors='replace').strip().splitlines()
     last = ' '.join(lines[-1].split())[:300] if lines else ''
-    why = f'signal {-ran.returncode}' if ran.returncode < 0 else last or f'status {ran.returncode}'
+    status = process.returncode
+    why = f'signal {-status}' if status < 0 else last or f'status {status}'
     if wrong := next((line for line in lines if line.startswith('ValueError: --topology=')), ''):
       raise ValueError(wrong.removeprefix('ValueError: '))
     seconds = round(time.perf_counter() - began, 1)

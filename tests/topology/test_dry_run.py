@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -129,18 +130,39 @@ def test_a_mesh_that_fits_no_program_is_one_line(monkeypatch):
 
 def test_a_worker_that_dies_is_a_reason(monkeypatch):
   monkeypatch.setattr(dry_run, 'WORKER', 'no.such.module')
-  found = dry_run._asked('anything', 'cpu', '')
+  found = dry_run._asked({'topology': 'cpu'}, set())
   assert 'the compiler ended with' in found['reason'] and 'no.such.module' in found['reason']
 
 
 def test_a_slice_that_the_compiler_lacks_is_an_error(monkeypatch):
   code = 'import sys; sys.stderr.write("ValueError: --topology=v5p:8x8x1: libtpu has no such");'
-  run = subprocess.run
-  monkeypatch.setattr(
-    subprocess, 'run', lambda words, **how: run([sys.executable, '-c', code + 'sys.exit(1)'], **how)
-  )
+  start = subprocess.Popen
+  words = [sys.executable, '-c', code + 'sys.exit(1)']
+  monkeypatch.setattr(subprocess, 'Popen', lambda _, **how: start(words, **how))
   with pytest.raises(ValueError, match=r'^--topology=v5p:8x8x1: libtpu has no such'):
-    dry_run._asked('anything', 'v5p:8x8x1', '')
+    dry_run._asked({'topology': 'v5p:8x8x1'}, set())
+
+
+def test_a_command_that_is_stopped_stops_its_workers(monkeypatch):
+  started, words = [], [sys.executable, '-c', 'import time; time.sleep(60)']
+  start = subprocess.Popen
+
+  def sleeping(_, **how):
+    started.append(start(words, **how))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    return started[-1]
+
+  def stop(*_):
+    raise KeyboardInterrupt
+
+  before = signal.signal(signal.SIGALRM, stop)
+  monkeypatch.setattr(subprocess, 'Popen', sleeping)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      dry_run.compile_all([request()], 'cpu', cache='unused', say=lambda line: None)
+  finally:
+    signal.signal(signal.SIGALRM, before)
+  assert started[0].wait(10) == -signal.SIGKILL
 
 
 def test_workers_do_not_look_for_a_tpu():
