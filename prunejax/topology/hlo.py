@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from prunejax.topology import trips
 
-# The name that `prune_transform` gives to what runs at mask steps only.
-MASK_STEP = 'mask_step'
+# Scopes that the core gives to what runs at mask steps only, and to the search among equal scores.
+MASK_STEP, TIES = 'mask_step', 'ties'
 # Rounds of a loop whose length depends on the data: the search for a threshold, which takes five to
 # seven reads of weights that are distributed as BERT's are (experiments/bench/README.md).
 ROUNDS = 6
@@ -206,6 +206,8 @@ def _of_instruction(module, home, one, known):
   if kind == 'while':
     body, condition = (_called(one, key)[0] for key in ('body', 'condition'))
     count = trips.count(module, home, one)
+    if count is None and f'/{TIES}/' in one.attributes:
+      return both(Cost())  # no scores tie at a threshold
     guess = Cost(guessed=1.0) if count is None else Cost()
     times = ROUNDS if count is None else count
     return tuple(

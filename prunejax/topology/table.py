@@ -18,7 +18,7 @@ HOW = (
   ' at its bandwidth, and bytes between chips at the rate of all links; vector work is not counted,'
   ' such as the random bits of dropout.'
   ' Loops count as often as they run; the search for a threshold, whose length depends on the'
-  f' data, counts as {hlo.ROUNDS} reads.'
+  f' data, counts as {hlo.ROUNDS} reads, as if no scores tied.'
 )
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 import prunejax
+from prunejax.pruning import schedules
+from prunejax.pruning.selection import ties
 from prunejax.topology import hlo
 
 FLOATS = jax.ShapeDtypeStruct((64, 64), jnp.float32)
@@ -105,6 +107,7 @@ def test_what_runs_at_mask_steps_only_is_told_apart():
   assert plain.bytes < 6 * read
   assert moving.bytes > plain.bytes + 2 * read
   assert moving.guessed >= 1 and plain.guessed == 0
+  assert hlo.MASK_STEP == schedules.MASK_STEP and hlo.TIES == ties.SCOPE
 
 
 # Lines as the compiler of a TPU writes them; %p is [16, 128] bfloat16 in main memory.
