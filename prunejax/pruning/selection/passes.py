@@ -46,7 +46,8 @@ class Block(NamedTuple):
 
   `cells` is () or has one length for each axis of a leaf, 1 where scores compete. `groups` are
   (begin, end) of the leaves that share a threshold, which stand together. `sizes`, int32 [leaves,
-  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on.
+  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on. `spare` is
+  how many of a key's lowest bits are left out, because no score needs them.
   """
 
   names: tuple
@@ -54,6 +55,7 @@ class Block(NamedTuple):
   groups: tuple
   sizes: np.ndarray
   devices: int
+  spare: np.uint32
 
 
 def readers(scores: Scores) -> dict[str, Leaf]:
@@ -107,8 +109,8 @@ def search(leaves, blocks, goals, brackets, keys, parts, nan=False):
     found = _read(leaves, blocks, goals, brackets, keys, nan & (step == 0))
     first = [jnp.where(step == 0, new[0], old) for new, old in zip(found, first, strict=True)]
     brackets = [
-      # The first keys lie around no line, so that what they leave shows nothing.
-      bracket._replace(lumps=bracket.lumps & (step > 0))
+      # The first keys of a sample lie around no line, so that what they leave shows nothing.
+      bracket._replace(lumps=bracket.lumps & (step > 0)) if nan else bracket
       for bracket in map(threshold.narrowed, brackets, goals, keys, found)
     ]
     keys = [threshold.guess(*pair, parts(step + 1)) for pair in zip(brackets, goals, strict=True)]

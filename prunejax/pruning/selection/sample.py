@@ -19,6 +19,7 @@ from prunejax.pruning.selection.threshold import STEPS, Bracket, Goal
 LARGEST_STEP = 64
 SIGMAS = (-3.5, -1.5, -0.5, 0, 0.5, 1.5, 3.5)
 FEWEST = 4096  # scores of a group that are in its sample at least
+PRIMES = (2, 3, 5, 7, 11)
 
 
 def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
@@ -31,7 +32,8 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   if all(math.prod(step) == 1 for step in steps.values()):
     return threshold.guess(whole, goal, True).at[0].set(1), jnp.int32(0)
   sample = {
-    name: thinned(leaves[name].read(leaves[name].arrays), steps[name]) for name in block.names
+    name: thinned(leaves[name].read(leaves[name].arrays), steps[name], row)
+    for row, name in enumerate(block.names)
   }
   stacks = [(names, stacked(sample, names)) for names in kinds(sample)]
   order = np.argsort([block.names.index(name) for names, _ in stacks for name in names])
@@ -109,10 +111,15 @@ def steps_of(shape, devices: int, cells=()) -> tuple[int, ...]:
   return tuple(steps)
 
 
-def thinned(array, steps):
-  """Returns the middle one of every `step` neighbours along each axis."""
+def thinned(array, steps, turn=0):
+  """Returns one of every `step` neighbours along each axis; of turn 0 the middle one.
+
+  Leaves that are alike need turns of their own, or what one sample misses all of them miss.
+  """
   for axis, step in enumerate(steps):
     if step > 1:
       split = array.reshape(array.shape[:axis] + (-1, step) + array.shape[axis + 1 :])
-      array = lax.index_in_dim(split, step // 2, axis + 1, keepdims=False)
+      # Fractions of this kind fill the interval evenly, however many turns there are.
+      fraction = math.modf(0.5 + turn * math.sqrt(PRIMES[axis % len(PRIMES)]))[0]
+      array = lax.index_in_dim(split, int(step * fraction), axis + 1, keepdims=False)
   return array
