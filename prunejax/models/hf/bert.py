@@ -190,11 +190,7 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.txt')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  convert.write(folder, texts, tensors, size, 'vocab.txt')
   return lost
 
 

@@ -299,6 +299,32 @@ def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, np.ndarray], 
   return converted, lost
 
 
+def write(
+  folder: str | os.PathLike,
+  texts: Mapping[str, str],
+  tensors: Mapping[str, np.ndarray],
+  size: Any,
+  vocabulary: str,
+) -> None:
+  """Writes a model into a folder, unless it would not fit the vocabulary that is or stays there.
+
+  Args:
+    folder: the folder; it is made if it does not exist.
+    texts: {file name: content}.
+    tensors: {name: array} of model.safetensors.
+    size: a config of transformers.
+    vocabulary: the file of a vocabulary, if `texts` has one.
+
+  Raises:
+    CheckpointError: the vocabulary does not fit; the folder cannot be written.
+  """
+  if vocabulary in texts:
+    hf_folder.check_free(folder, vocabulary)
+  elif pathlib.Path(folder).is_dir():
+    check_vocab(folder, size)
+  hf_folder.write(folder, texts, tensors)
+
+
 def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
   """Copies pre-trained leaves into a fresh tree, whose heads may differ.
 

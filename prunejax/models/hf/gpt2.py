@@ -153,11 +153,7 @@ def save(
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
   texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.json')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  convert.write(folder, texts, tensors, size, 'vocab.json')
   return lost
 
 
