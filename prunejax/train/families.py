@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import transformers
 
 from prunejax.data import bpe, pretraining, wordpiece
 from prunejax.data import causal_lm as causal
 from prunejax.models import bert, gpt2
 from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.train import objectives
@@ -26,7 +26,7 @@ class Family(NamedTuple):
   Attributes:
     module: makes the Flax module from (size, heads, outputs, dtype, initializer).
     files: the module that reads and writes its Hugging Face folder: `load`, `save`, `read_size`.
-    config: the class of transformers that holds its size.
+    config: the name of the class of transformers that holds its size.
     names: {key of the group `model` of a config: field of that class}.
     fields: the fields of that class that the model reads.
     dropout: the fields that `model.dropout` sets.
@@ -44,7 +44,7 @@ class Family(NamedTuple):
 
   module: Any
   files: Any
-  config: Any
+  config: str
   names: dict
   fields: tuple
   dropout: tuple
@@ -68,7 +68,7 @@ FAMILIES = {
   'bert': Family(
     bert.Bert,
     bert_hf,
-    transformers.BertConfig,
+    bert_hf.SIZE,
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
       'vocab_size',
@@ -101,7 +101,7 @@ FAMILIES = {
   'gpt2': Family(
     gpt2.Gpt2,
     gpt2_hf,
-    transformers.GPT2Config,
+    gpt2_hf.SIZE,
     names=dict(zip(SIZE_KEYS, _GPT2_SIZE, strict=True)),
     fields=(
       'vocab_size',
@@ -158,9 +158,8 @@ def of_size(size) -> Family:
 
 def size_of(fields: dict):
   """Returns a size from a dict of its fields, with 'model_type' among them."""
-  return FAMILIES[fields['model_type']].config(
-    **{k: v for k, v in fields.items() if k != 'model_type'}
-  )
+  make = convert.size_class(FAMILIES[fields['model_type']].config)
+  return make(**{k: v for k, v in fields.items() if k != 'model_type'})
 
 
 def parsed(text: str):
@@ -177,7 +176,7 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
     vocab_size: pieces of its vocabulary.
   """
   fields = {field: sizes[key] for key, field in family.names.items()}
-  return family.config(vocab_size=vocab_size, **fields)
+  return convert.size_class(family.config)(vocab_size=vocab_size, **fields)
 
 
 def with_dropout(size, rate: float):

@@ -6,7 +6,6 @@ import re
 import types
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tokenizers
 
@@ -337,5 +336,7 @@ def prefetch(batch, start: int, stop: int):
   """
   if start >= stop:
     return iter(())
+  import grain  # imported here, since wrong input is refused without it
+
   dataset = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
