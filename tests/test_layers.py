@@ -36,12 +36,29 @@ ROOMS = {
   # export writes the forms of compress.
   'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  # Compiles what train and sweep would run.
+  'topology': (
+    {'topology', 'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''},
+    {'*'},
+  ),
   'bench': (
-    {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
+    {
+      'bench',
+      'topology',
+      'sweep',
+      'train',
+      'report',
+      'compress',
+      'data',
+      'models',
+      'pruning',
+      'files',
+      '',
+    },
     {'*'},
   ),
   # The verbs. Only __main__ imports them.
-  'cli': ({'cli', 'bench', 'sweep', 'train', 'report', 'files', ''}, set()),
+  'cli': ({'cli', 'bench', 'topology', 'sweep', 'train', 'report', 'files', ''}, set()),
 }
 
 

@@ -3,6 +3,8 @@
 import argparse
 import os
 import pathlib
+import shlex
+import sys
 from collections.abc import Callable
 
 ROOT = (
@@ -48,6 +50,49 @@ def add_one_by_one(parser: argparse.ArgumentParser):
     action='store_true',
     help='run each cell by itself; by default, cells that differ only in numbers share one program',
   )
+
+
+def add_dry_run(parser: argparse.ArgumentParser):
+  """Adds --dry-run, and --topology and --out, which belong to it."""
+  parser.add_argument(
+    '--dry-run',
+    action='store_true',
+    help='print cells, steps, parameters, memory and FLOPs; run nothing',
+  )
+  parser.add_argument(
+    '--topology',
+    type=list_of(str),
+    metavar='A,B',
+    help=(
+      'with --dry-run: compile every program for a TPU slice that need not be here (v5e:4x4,'
+      ' v5p:2x2x2, v6e:2x4, ...; needs the extra tpu), or for the cpu or gpu of this machine, and'
+      ' print memory, collectives, FLOPs, the least time of a step and chip-hours'
+    ),
+  )
+  parser.add_argument(
+    '--out', metavar='FILE.md', help='with --topology: write the tables to this file too'
+  )
+
+
+def check_dry_run(args: argparse.Namespace):
+  """Checks the options of `add_dry_run`, before jax is imported.
+
+  Raises:
+    ValueError: one of them lacks another; an unknown topology, or libtpu is missing.
+  """
+  from prunejax.topology import slices
+
+  if args.topology and not args.dry_run:
+    raise ValueError(f'--topology={",".join(args.topology)} needs --dry-run')
+  if args.out and not args.topology:
+    raise ValueError(f'--out={args.out} needs --dry-run --topology=..., whose tables it holds')
+  for name in args.topology or ():
+    slices.check(name)
+
+
+def said(words: list[str] | None = None) -> str:
+  """The command as it was given, for the head of a file."""
+  return shlex.join(['python', '-m', 'prunejax', *(sys.argv[1:] if words is None else words)])
 
 
 def list_of(kind: type) -> Callable[[str], list]:

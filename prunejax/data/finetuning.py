@@ -86,6 +86,23 @@ def encode(
   }
 
 
+def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without reading any.
+
+  Args:
+    seq_len: tokens of an example.
+    rows: examples.
+    regression: labels are scores, not numbers of classes.
+  """
+  tokens = (rows, seq_len)
+  return {
+    'input_ids': (tokens, np.int32),
+    'segment_ids': (tokens, np.int32),
+    'valid': (tokens, np.bool_),
+    'label': ((rows,), np.float32 if regression else np.int32),
+  }
+
+
 def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np.ndarray]:
   """Draws `count` examples by `seed` and keeps their order; returns all if there are fewer."""
   n = len(arrays['label'])
