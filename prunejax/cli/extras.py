@@ -25,6 +25,7 @@ EXTRAS = {
   'sacrebleu': 'train',
   'onnx': 'onnx',
   'onnxruntime': 'onnx',
+  'gguf': 'gguf',
   'gcsfs': 'gcs',
 }
 # Packages that most runs use. They are looked for before anything starts, so that a run of hours

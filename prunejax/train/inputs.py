@@ -12,9 +12,10 @@ import tokenizers
 
 from prunejax import files
 from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, sparse_model
+from prunejax.train import configs, families, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -110,7 +111,10 @@ def model_content(folder, weights: bool = True) -> str:
 
 
 def folder_of(init: str) -> pathlib.Path:
-  """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
+  """Returns the folder of `init`: 'nano' is the model in the package.
+
+  A sparse file and a GGUF file are unpacked. An installed package that carries a model is found by
+  its name.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -121,8 +125,10 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if not files.exists(files.path(init)) and (carried := installed.find(init)):
+    init = str(carried)
   if files.is_file(files.path(init)):
-    return sparse_model.folder(files.path(init))
+    return unpacked.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
     raise FileNotFoundError(
@@ -171,7 +177,7 @@ def source(
     else:
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
-  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size)
+  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size, family.padding)
   return Source(families.read_only(family, size), tokenizer, folder)
 
 

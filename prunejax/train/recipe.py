@@ -33,6 +33,7 @@ class Model(NamedTuple):
   dropout: float
   initializer: str
   dtype: str
+  num_key_value_heads: int = 0
 
 
 class Data(NamedTuple):
@@ -223,6 +224,7 @@ RANGES = {
   'batch_size': _at_least(1),
   'accumulate': _at_least(1),
   **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
+  'model.num_key_value_heads': _at_least(0),
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
