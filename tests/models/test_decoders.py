@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunejax.models import attention, llama, opt, parts
+from prunejax.models import causal_attention, llama, opt, parts
 from prunejax.models.hf import llama as llama_hf
 from prunejax.models.hf import opt as opt_hf
 
@@ -66,7 +66,7 @@ def test_attention_in_chunks_is_attention(window, chunk, padded):
   key, value = rng.normal(size=(2, 2, 11, 2, 4)).astype(np.float32)
   valid = np.arange(11)[None] < np.array([[11], [7]]) if padded else None
   with jax.default_matmul_precision('highest'):
-    got = attention.causal(query, key, value, valid=valid, window=window, chunk=chunk)
+    got = causal_attention.attend(query, key, value, valid=valid, window=window, chunk=chunk)
   real = np.ones((2, 11), bool) if valid is None else valid
   want = by_hand(query, key, value, valid, window) if not padded else None
   if padded:  # a query at padding may see nothing: only the others are compared

@@ -46,6 +46,8 @@ FILES = {
   'tasks': ('',),
   'small': ('',),
   'margins': ('',),
+  'margins_minilm': ('',),
+  'minilm': ('', 'heads', 'pretrain', 'finetune'),
 }
 
 
