@@ -61,7 +61,7 @@ TABLE = tables.Table(
   spellings=((r'^(embed_tokens|layers|norm)\.', r'model.\1.'),),
   buffers=r'(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq',
   words='model.embed_tokens.weight',
-  required={'is_causal': True, 'add_cross_attention': False},
+  required={'is_causal': True, 'add_cross_attention': False, 'quantization_config': None},
   counts=(
     'vocab_size',
     'hidden_size',

@@ -46,7 +46,7 @@ TABLE = tables.Table(
   MODULES,
   # Names of a bare OPTModel, and of the files that were published first.
   spellings=((r'^(?:model\.)?decoder\.', 'model.decoder.'),),
-  buffers=r'(?!)',
+  buffers=r'(model\.)?decoder\.version',
   words='model.decoder.embed_tokens.weight',
   required={
     'tie_word_embeddings': True,
@@ -54,6 +54,7 @@ TABLE = tables.Table(
     '_remove_final_layer_norm': False,
     'layerdrop': 0.0,
     'add_cross_attention': False,
+    'quantization_config': None,
   },
   counts=(
     'vocab_size',

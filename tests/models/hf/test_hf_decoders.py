@@ -129,6 +129,7 @@ ROPE = {'rope_type': 'default', 'rope_theta': 100.0}
     ('llama', {'rms_norm_eps': -1.0}, 'rms_norm_eps=-1.0'),
     ('llama', {'num_hidden_layers': 10**6}, 'num_hidden_layers=1000000'),
     ('llama', {'hidden_size': 32}, 'hidden'),
+    ('llama', {'quantization_config': {'bits': 4}}, 'quantization_config='),
     ('llama', {'mlp_bias': True}, 'missing: .*gate_proj.bias'),
     ('llama', {'heads_per_layer': [4, 6]}, r'heads_per_layer has 4: expected multiples of 3'),
     ('qwen2', {'layer_types': ['full_attention', 'chunked_attention']}, 'layer_types'),
