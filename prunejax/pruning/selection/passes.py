@@ -110,8 +110,8 @@ def search(leaves, blocks, goals, brackets, keys, parts, nan=False):
     found = _read(leaves, blocks, goals, brackets, keys, nan & (step == 0))
     first = [jnp.where(step == 0, new[0], old) for new, old in zip(found, first, strict=True)]
     brackets = [
-      # The first keys of a sample lie around no line, so that what they leave shows nothing.
-      bracket._replace(lumps=bracket.lumps & (step > 0)) if nan else bracket
+      # The first keys lie around no line, so that what they leave shows nothing.
+      bracket._replace(lumps=bracket.lumps & (step > 0))
       for bracket in map(threshold.narrowed, brackets, goals, keys, found)
     ]
     keys = [threshold.guess(*pair, parts(step + 1)) for pair in zip(brackets, goals, strict=True)]
