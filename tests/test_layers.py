@@ -40,13 +40,18 @@ ROOMS = {
   # export writes the forms of compress.
   'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
   'evaluation': ({'evaluation', 'train', 'data', 'models', 'files', ''}, {'*'}),
+  # The command reads and writes what a run does; the algorithm needs pruning, models and data.
+  'oneshot': ({'oneshot', 'train', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'bench': (
     {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
     {'*'},
   ),
   # The verbs. Only __main__ imports them.
-  'cli': ({'cli', 'bench', 'evaluation', 'sweep', 'train', 'report', 'files', ''}, set()),
+  'cli': (
+    {'cli', 'bench', 'evaluation', 'oneshot', 'sweep', 'train', 'report', 'files', ''},
+    set(),
+  ),
 }
 
 
