@@ -40,6 +40,8 @@ ROOMS = {
   # export writes the forms of compress.
   'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
   'evaluation': ({'evaluation', 'train', 'data', 'models', 'files', ''}, {'*'}),
+  # The command reads and writes what a run does; the algorithm needs pruning, models and data.
+  'oneshot': ({'oneshot', 'train', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   # Compiles what train and sweep would run.
   'topology': (
@@ -64,7 +66,7 @@ ROOMS = {
   ),
   # The verbs. Only __main__ imports them.
   'cli': (
-    {'cli', 'bench', 'topology', 'evaluation', 'sweep', 'train', 'report', 'files', ''},
+    {'cli', 'bench', 'topology', 'evaluation', 'oneshot', 'sweep', 'train', 'report', 'files', ''},
     set(),
   ),
 }
