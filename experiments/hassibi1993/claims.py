@@ -1,7 +1,7 @@
 """Judge the claims of Hassibi & Stork 1993 on the ledger."""
 
 from experiments.hassibi1993 import paper
-from prunejax.report import verdicts
+from prunejax.report import statistics, verdicts
 
 PROBLEMS = tuple(paper.TABLE)
 POINT = 0.0051  # Two networks within half a per cent of accuracy count as equal.
@@ -36,13 +36,17 @@ def _table(rows, problem):
   The paper's algorithm retrains when no more weights can go. OBS with retraining after each weight
   and OBS without it are both judged; either counts.
   """
-  published, words, evidence = paper.TABLE[problem], [], []
+  published, evidence, comparisons = paper.TABLE[problem], [], {}
   for method in ('obs', 'obs, retrained'):
     cells = by_network(rows, problem, method).values()
     left = [metrics['left'] for metrics in cells]
-    few = verdicts.side([published['left'] + 0.5 - count for count in left])
-    same = verdicts.side([m['test_left'] - m['test_dense'] + POINT for m in cells])
-    words.append(verdicts.all_of([few, same]))
+    change = [m['test_left'] - m['test_dense'] for m in cells]
+    comparisons[method] = [
+      verdicts.Comparison(
+        f'weights left by {method}', left, published['left'] + 0.5, above=False, form='.1f'
+      ),
+      verdicts.Comparison(f'of test accuracy by {method}', change, -POINT),
+    ]
     if left:
       train, test, dense = (
         verdicts.shown([metrics[name] for metrics in cells])
@@ -52,36 +56,40 @@ def _table(rows, problem):
         f'{method}: {verdicts.shown(left, ".1f")} left, {min(left)} to {max(left)}; train '
         f'{train}, test {test} against {dense} dense; {len(left)} seeds'
       )
+  words = {method: verdicts.all_hold(both) for method, both in comparisons.items()}
+  order = (verdicts.REPRODUCED, verdicts.UNDECIDED, verdicts.NOT_REPRODUCED)
+  best = min(words, key=lambda method: order.index(words[method]))
   return verdicts.Verdict(
     f'{problem}_table',
     f'OBS takes {problem} from {published["weights"]} weights to {published["left"]} at the '
     f'accuracy of the dense net, {100 * published["train"]:g} % on train and '
     f'{100 * published["test"]:g} % on test',
-    verdicts.word(
-      verdicts.REPRODUCED in words, all(word == verdicts.NOT_REPRODUCED for word in words)
-    ),
+    words[best],
     '. '.join(evidence),
     (problem,),
+    verdicts.decided_by(comparisons[best]),
   )
 
 
 def _removes_more(rows):
   """At equal training accuracy OBS leaves fewer weights than OBD and magnitude."""
-  sides, evidence = [], []
+  fewer, evidence = [], []
   for problem in PROBLEMS:
     obs = by_network(rows, problem, 'obs')
     for method in ('obd', 'magnitude'):
       other = by_network(rows, problem, method)
       more = [other[s]['left'] - obs[s]['left'] for s in sorted(obs.keys() & other.keys())]
-      sides.append(verdicts.side(more))
+      what = f'weights more than OBS, {method} on {problem}'
+      fewer.append(verdicts.Comparison(what, more, form='+.1f'))
       evidence.append(f'{problem} {method} {verdicts.shown(more, "+.1f")}')
   return verdicts.Verdict(
     'removes_more',
     'at the same training accuracy OBS removes more weights than OBD and magnitude, without '
     'retraining',
-    verdicts.all_of(sides),
+    verdicts.all_hold(fewer),
     'weights left beyond those of OBS: ' + '; '.join(evidence),
     PROBLEMS,
+    verdicts.decided_by(fewer),
   )
 
 
@@ -91,6 +99,14 @@ def _xor(rows):
   enough = min(map(len, right.values())) >= 2
   obs_always = enough and all(right['obs'])
   other_always = enough and any(all(right[method]) for method in ('obd', 'magnitude'))
+  # Where OBS always removes a right one, another method decides: the one that does so oftenest.
+  share = lambda method: statistics.proportion(sum(right[method]), len(right[method]))
+  decisive = max(('obd', 'magnitude'), key=lambda m: share(m).mean) if obs_always else 'obs'
+  chance = share(decisive)
+  number = ''
+  if chance.n:
+    interval = f'{chance.mean:.3f} [{chance.low:.3f}, {chance.high:.3f}]'
+    number = f'{interval} of {chance.n} nets by {decisive}, against 1'
   counts = '; '.join(f'{method} {sum(v)} of {len(v)}' for method, v in right.items())
   solved = '; '.join(
     f'{method} {sum(a == 1 for a in values(rows, "xor", method, "accuracy_after"))}'
@@ -102,4 +118,5 @@ def _xor(rows):
     verdicts.word(obs_always and not other_always, enough and (not obs_always or other_always)),
     f'right weights: {counts}; all four answers still right with no retraining: {solved}',
     ('xor',),
+    number,
   )

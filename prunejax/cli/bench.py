@@ -111,10 +111,10 @@ def _bench_machine(args):
     return
   if args.times is not None and args.times < 1:
     raise ValueError(f'--times={args.times}: at least 1')
-  from prunejax.bench import choice
+  from prunejax.bench import names
 
-  choice.check(
-    args.only, args.size, choice.NAMES
+  names.check(
+    args.only, args.size, names.NAMES
   )  # refused before a bench and its libraries are imported
   from prunejax.bench import suite
 

@@ -1,6 +1,7 @@
 """Arguments that several verbs share."""
 
 import argparse
+import importlib.metadata
 import os
 import pathlib
 import shlex
@@ -133,7 +134,7 @@ def check_init(init: str):
 
   if init == 'minilm':
     minilm.folder()
-  elif init not in ('', 'nano') and not files.exists(files.path(init)):
+  elif init not in ('', 'nano') and not files.exists(files.path(init)) and not is_package(init):
     raise FileNotFoundError(
       f"init={init!r} is no folder: expected '' for a fresh model, 'nano', 'minilm', or a folder"
       ' with config.json, model.safetensors and the vocabulary as Hugging Face has them'
@@ -151,10 +152,19 @@ def check_model(where: str):
   """
   from prunejax import files
 
-  if not files.exists(files.path(where)):
+  if not files.exists(files.path(where)) and not is_package(where):
     raise FileNotFoundError(
       f'{where!r} holds no run: expected the --workdir of a train command, or a Hugging Face folder'
     )
+
+
+def is_package(name: str) -> bool:
+  """Returns whether a Python package of a name is installed; it may carry a model."""
+  try:
+    importlib.metadata.distribution(name)
+  except (importlib.metadata.PackageNotFoundError, ValueError):
+    return False
+  return True
 
 
 def worker(args: argparse.Namespace) -> tuple[int, int]:

@@ -77,6 +77,16 @@ def cautious(values, *, level: float = 0.95, seed: int = 0) -> Estimate:
   )
 
 
+def proportion(count: int, n: int, *, level: float = 0.95) -> Estimate:
+  """The share `count` of `n` and its exact interval (Clopper & Pearson 1934)."""
+  if not n:
+    return Estimate(math.nan, math.nan, math.nan, 0)
+  from scipy import stats
+
+  interval = stats.binomtest(count, n).proportion_ci(level, method='exact')
+  return Estimate(count / n, float(interval.low), float(interval.high), n)
+
+
 def student_quantile(level: float, df: float) -> float:
   """The t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
   if df < 1 or not 0 < level < 1:

@@ -186,6 +186,7 @@ def run(
         dependencies.resolved(cells[k].config, folder),
         folder / 'cells' / k,
         title=title[k],
+        compiled=compiled,
         say=say,
         say_table=say_table,
       )
