@@ -130,38 +130,38 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   if any(answer['reason'] for answer in answers):
     return
   pruned, what = answers[0], f'{dtype}, batch {rows} x {train.LENGTH}'
-  found, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
+  numbers, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
   chip = chips.Chip(**pruned['chip'])
   row = lambda *cells: (pruned, measure.row(*cells))
   peak = chip.flops if dtype == 'bfloat16' else chip.flops_float32
   yield row('matmul rate', pruned['chips'] * peak / 1e9, 'GFLOP/s', '', chip.source)
   yield row(
     'prunejax, off mask steps',
-    rows * train.LENGTH / found['step'],
+    rows * train.LENGTH / numbers['step'],
     'tokens/s',
     '',
-    f'{what}: at least {measure.clock(found["step"])} a step, bound by {found["bound"]}',
+    f'{what}: at least {measure.clock(numbers["step"])} a step, bound by {numbers["bound"]}',
   )
   yield row(
     'prune_transform, off mask steps',
-    found['step'] / plain['step'],
+    numbers['step'] / plain['step'],
     'x the step without',
     '<= 1.01',
-    f'{measure.clock(found["step"])} with, {measure.clock(plain["step"])} without',
+    f'{measure.clock(numbers["step"])} with, {measure.clock(plain["step"])} without',
   )
   yield row(
     'a mask step',
-    found['mask_step'] / found['step'],
+    numbers['mask_step'] / numbers['step'],
     'x a step between',
     '',
-    f'at least {measure.clock(found["mask_step"])}',
+    f'at least {measure.clock(numbers["mask_step"])}',
   )
   counted = rows * float(
     objectives.flops(sizes.bert(size), train.bert_shapes(size), train.LENGTH, train.PREDICTIONS)
   )
   yield row(
     'model FLOPs',
-    counted / found['step'] / peak / pruned['chips'],
+    counted / numbers['step'] / peak / pruned['chips'],
     'of the matmul rate',
     '',
     'at most: the step takes longer than its least time',
@@ -256,8 +256,8 @@ def _together(model, requests, answers):
     f'least times: {measure.clock(together["step"])} (bound by {together["bound"]}) for a step of'
     f' {members}, {measure.clock(single["step"])} (bound by {single["bound"]}) for one run',
   )
-  for name, found in (('one program', together), ('one run', single)):
-    yield row(f'tokens, {name}', found['tokens'] * chips_of, 'tokens/s', '', 'at most')
+  for name, numbers in (('one program', together), ('one run', single)):
+    yield row(f'tokens, {name}', numbers['tokens'] * chips_of, 'tokens/s', '', 'at most')
   yield row(
     'memory of a chip',
     many['held'] / measure.GIB,
