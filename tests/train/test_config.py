@@ -45,6 +45,8 @@ FILES = {
   'tasks': ('',),
   'small': ('',),
   'margins': ('',),
+  'margins_minilm': ('',),
+  'minilm': ('', 'heads', 'pretrain', 'finetune'),
 }
 
 
