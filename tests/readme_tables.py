@@ -28,7 +28,7 @@ PAGES = (
   *(f'docs/{name}.md' for name in ('choose', 'league', 'papers')),
 )
 KINDS = ('verdicts', 'words', 'table', 'cells', 'numbers', 'no measurement')
-NUMBER = re.compile(r'(?<![\w.,])[-+−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w]*\d)')
+NUMBER = re.compile(r'(?<![\w.,])(?:(?<![\d)])[-+])?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?')
 # A mean with its interval: 'm [a, b]' or 'm ± h', alone on the page or in a cell.
 INTERVAL = re.compile(r'\[\s*([-+]?\d[\d.,]*?),\s+([-+]?\d[\d.,]*?)\]|±\s*(\d[\d.]*)')
 
@@ -54,13 +54,13 @@ def tables_of(text: str) -> list[Table]:
   """The tables of a page; tables inside code blocks are none."""
   lines, found, fenced = text.split('\n'), [], False
   for i, line in enumerate(lines):
-    fenced ^= line.startswith('```')
-    if fenced or not re.match(r'\|\s*-{3}', line) or not i:
+    fenced ^= line.lstrip().startswith('```')
+    if fenced or not re.match(r'\s*\|\s*-{3}', line) or not i:
       continue
     above = next((other for other in reversed(lines[: i - 1]) if other.strip()), '')
     rows = []
     for other in lines[i + 1 :]:
-      if not other.startswith('|'):
+      if not other.lstrip().startswith('|'):
         break
       rows.append(_cells(other))
     found.append(Table(i, *_comment(above), _cells(lines[i - 1]), tuple(rows)))
@@ -124,7 +124,7 @@ def plain(cell: str) -> str:
 
 def numbers(text: str) -> list[str]:
   """The numbers of a text, without signs that are hyphens and without thousands' commas."""
-  return [n.replace(',', '').replace('−', '-') for n in NUMBER.findall(plain(text))]
+  return [n.replace(',', '') for n in NUMBER.findall(plain(text))]
 
 
 def intervals(text: str) -> list[tuple]:
@@ -215,7 +215,7 @@ def _word(verdict):
 
 def _judged(verdict):
   word = _word(verdict)
-  return f'{word}: {verdict.number}' if word and verdict.number else word
+  return f'{_bold(word)}: {_shown(verdict)}' if word else ''
 
 
 def _shown(verdict):

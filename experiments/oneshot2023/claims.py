@@ -71,7 +71,8 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
 def _lower(rows, name, claim, better, worse, targets):
   """`better` has a lower loss than `worse` at each (pattern, sparsity) of `targets`.
 
-  Magnitude has one run, which is compared with every seed.
+  Magnitude has one run, which is compared with every seed. A seed is a draw of calibration text for
+  one network, so a verdict is about that network.
   """
   sides, evidence = [], []
   for pattern, sparsity in targets:
