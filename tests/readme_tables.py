@@ -157,6 +157,27 @@ def _rounds(text: str, value: float) -> bool:
   )
 
 
+def misjudged(table: Table, home: pathlib.Path) -> list[str]:
+  """What a table of verdicts says that the ledgers do not; words are free, numbers are not."""
+  wrong = []
+  for i, name in enumerate(table.sources, 1):
+    by_claim = {plain(v.claim): v for v in drawn((home / name).resolve()).checks}
+    if lacking := by_claim.keys() - {plain(row[0]) for row in table.rows}:
+      wrong.append(f'no line for {sorted(lacking)}')
+    for row in table.rows:
+      verdict = by_claim.get(plain(row[0]))
+      here = row[i] if len(table.sources) > 1 else ': '.join(row[1:])
+      if verdict is None or not plain(here):
+        if verdict is None or _word(verdict):
+          wrong.append(f'{row[0]}: {name} says {verdict and verdict.verdict}')
+        continue
+      if plain(here).partition(':')[0] != verdict.verdict:
+        wrong.append(f'{row[0]}: {name} says {verdict.verdict}')
+      sources = Drawn((verdict,), ()).text
+      wrong += [f'{row[0]}: {n} is not in {name}' for n in missing(here, sources)]
+  return wrong
+
+
 def made(table: Table, home: pathlib.Path) -> list[tuple]:
   """The lines that a table of a ledger's verdicts or of its report must have.
 
@@ -169,19 +190,8 @@ def made(table: Table, home: pathlib.Path) -> list[tuple]:
       (checks[0].claim, *(_word(v) for v in checks))
       for checks in zip(*(d.checks for d in ledgers), strict=True)
     ]
-    count = lambda d, word: sum(v.verdict == word for v in d.checks)
     for word in ('reproduced', 'not reproduced', 'undecided'):
-      judged = [sum(_word(v) == word for v in d.checks) for d in ledgers]
-      lines.append(
-        (
-          f'*{word}*',
-          *(
-            f'{n} of {sum(_word(v) != "" for v in d.checks)}'
-            for n, d in zip(judged, ledgers, strict=True)
-          ),
-        )
-      )
-    del count
+      lines.append((f'*{word}*', *(str(sum(_word(v) == word for v in d.checks)) for d in ledgers)))
     return lines
   if table.kind == 'verdicts' and len(ledgers) > 1:
     return [
@@ -206,16 +216,12 @@ def made(table: Table, home: pathlib.Path) -> list[tuple]:
 
 def _word(verdict):
   """The verdict, '' where the ledger has no rows that speak of the claim."""
-  return (
-    ''
-    if verdict.verdict == 'undecided' and not verdict.number and not verdict.tables
-    else (verdict.verdict)
-  )
+  nothing = ('No rows to compare', 'not run', 'no runs', 'no rows', 'cells are missing', 'no cells')
+  return '' if verdict.evidence.startswith(nothing) else verdict.verdict
 
 
 def _judged(verdict):
-  word = _word(verdict)
-  return f'{_bold(word)}: {_shown(verdict)}' if word else ''
+  return f'{_bold(_word(verdict))}: {_shown(verdict)}' if _word(verdict) else ''
 
 
 def _shown(verdict):

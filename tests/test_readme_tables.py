@@ -36,6 +36,8 @@ def faults(page: str, table: pages.Table, home: pathlib.Path) -> list[str]:
       for row in table.rows
       for number in pages.missing(' | '.join(row), sources)
     ]
+  if table.kind == 'verdicts':
+    return [f'{where}: {fault}' for fault in pages.misjudged(table, home)]
   made = [tuple(map(pages.plain, row)) for row in pages.made(table, home)]
   here = [tuple(map(pages.plain, row)) for row in table.rows]
   return [f'{where}: the ledger has {row}' for row in made if row not in here] + [
@@ -87,14 +89,35 @@ def test_a_wrong_table_is_found(comment, source, right, tmp_path):
   assert (faults('page', table, tmp_path) == []) is right
 
 
-def test_a_changed_digit_of_a_drawn_table_is_found():
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    ('| 232.5 |', '| 232.6 |'),  # a number of a table of the report
+    ('-0.166 [-0.243, -0.089]', '-0.166 [-0.243, -0.088]'),  # of a verdict
+    (
+      '| reproduced | large at 0.9 197.1 against small',
+      '| undecided | large at 0.9 197.1 against small',
+    ),
+    ('| small | 0 |', '| tiny | 0 |'),
+  ],
+)
+def test_a_change_of_a_drawn_table_is_found_and_drawn_right_again(old, new):
   page = 'experiments/zhu2017/README.md'
-  assert TEXTS[page].count('| 232.5 |') == 1
-  text = TEXTS[page].replace('| 232.5 |', '| 232.6 |')
-  home = (pages.ROOT / page).parent
+  assert TEXTS[page].count(old) == 1
+  text, home = TEXTS[page].replace(old, new), (pages.ROOT / page).parent
   assert [fault for table in pages.tables_of(text) for fault in faults(page, table, home)]
-  # It is drawn right again by the command.
   assert pages.written(text, home) == TEXTS[page]
+
+
+def test_a_claim_without_a_line_is_found():
+  page = 'experiments/zhu2017/README.md'
+  [line] = [
+    line
+    for line in TEXTS[page].split('\n')
+    if 'the curve bends' in line.lower() or ('From 90 to 95 %' in line and line.startswith('|'))
+  ][:1]
+  text, home = TEXTS[page].replace(line + '\n', ''), (pages.ROOT / page).parent
+  assert [fault for table in pages.tables_of(text) for fault in faults(page, table, home)]
 
 
 @pytest.mark.parametrize(
