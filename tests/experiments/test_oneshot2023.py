@@ -54,7 +54,7 @@ def test_magnitude_of_each_network_meets_the_method_of_the_same_network():
       'pattern': 'unstructured',
       'sparsity': s,
       'seed': net,
-      'metrics': {'loss': l},
+      'metrics': {'loss': loss},
     }
     for s in (0.7, 0.8)
     for net, dense in enumerate((2.0, 3.0, 4.0))
