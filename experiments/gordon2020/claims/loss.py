@@ -159,7 +159,7 @@ def deletion_fits_but_does_not_transfer(data):
 
 def _steps(data, arm):
   """The numbers of steps for which an arm was fine-tuned."""
-  return {row.get('steps') for row in data.learned if row['arm'] == arm and row['task']}
+  return {row.get('steps') for row in data.learned if row['arm'] == arm and row.get('task')}
 
 
 def _line(data, task, level):
