@@ -141,6 +141,8 @@ def _xor(rows):
     'xor',
     'of OBS, OBD and magnitude only OBS removes a right weight from a trained XOR net every time',
     verdicts.word(obs_always and not other_always, enough and (not obs_always or other_always)),
-    f'right weights: {counts}; all four answers still right with no retraining: {solved}',
+    f'right weights: {counts}; all four answers still right with no retraining: {solved}'
+    if any(right.values())
+    else 'no runs',
     ('xor',),
   )
