@@ -72,7 +72,7 @@ def deletion_follows_loss(data):
     'Accuracy after information deletion falls with pre-training loss, task by task.',
     every and not broken,
     broken,
-    number=f'r {known[weakest].r:+.3f} on {weakest}, the weakest of {len(known)}' if known else '',
+    number=judging.weakest_line(known, weakest, 'points a nat', '+.2f'),
     evidence=(tables.Table('A line a task', head, lines),) if lines else (),
     rule='r at most -0.8 and a slope below zero'
     + (
