@@ -43,13 +43,30 @@ ROOMS = {
   # The command reads and writes what a run does; the algorithm needs pruning, models and data.
   'oneshot': ({'oneshot', 'train', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  # Compiles what train and sweep would run.
+  'topology': (
+    {'topology', 'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''},
+    {'*'},
+  ),
   'bench': (
-    {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
+    {
+      'bench',
+      'topology',
+      'sweep',
+      'train',
+      'report',
+      'compress',
+      'data',
+      'models',
+      'pruning',
+      'files',
+      '',
+    },
     {'*'},
   ),
   # The verbs. Only __main__ imports them.
   'cli': (
-    {'cli', 'bench', 'evaluation', 'oneshot', 'sweep', 'train', 'report', 'files', ''},
+    {'cli', 'bench', 'topology', 'evaluation', 'oneshot', 'sweep', 'train', 'report', 'files', ''},
     set(),
   ),
 }

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser):
     '--on',
     required=True,
     metavar='WHAT',
-    help='wikitext:FILE (wiki.test.raw), text:FOLDER (any text), or glue/TASK (its dev set)',
+    help='wikitext:FILE (wiki.test.raw), text:FOLDER (any text), glue/TASK (its dev set), or'
+    ' lm-eval/TASK,TASK (tasks of the harness; extra lm-eval)',
   )
   parser.add_argument(
     '--window', type=int, metavar='N', help='tokens of a window (2048), or of an example (128)'
@@ -32,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument(
     '--out', default='', metavar='FILE.jsonl', help='keep what was measured, a window a line'
   )
-  parser.add_argument('--data', default='', metavar='FOLDER', help='the folder that holds glue/')
+  parser.add_argument(
+    '--data',
+    default='',
+    metavar='FOLDER',
+    help='the folder that holds glue/, or the tasks of the harness as YAML files',
+  )
   parser.add_argument(
     '--dtype', default='float32', metavar='NAME', help='of the computation: float32 or bfloat16'
   )

@@ -101,6 +101,13 @@ def batch(
   }
 
 
+def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without drawing one."""
+  tokens = (rows, recipe.seq_len)
+  names = {'input_ids': np.int32, 'segment_ids': np.int32, 'valid': np.bool_, 'targets': np.int32}
+  return {name: (tokens, dtype) for name, dtype in names.items()}
+
+
 @functools.lru_cache(maxsize=4)
 def _epoch_start(ring, seed, epoch):
   """Position in the ring at which the windows of an epoch start."""

@@ -3,11 +3,18 @@
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md says what the keys mean.
 """
 
+import mmap
 import os
 import pathlib
+import struct
 from typing import Any
 
 MAGIC = b'GGUF'
+VERSIONS = (2, 3)
+# Bytes of a value by the number of its type; a string and an array say their own length.
+BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY = 8, 9
+MOST_AXES = 4
 
 
 class GgufError(ValueError):
@@ -38,6 +45,7 @@ def opened(path: str | os.PathLike) -> Any:
   import gguf  # only these files need the extra
 
   try:
+    _check(path)
     return gguf.GGUFReader(os.fspath(path))
   except Exception as error:  # it indexes past the end of a short file, and more
     why = ' '.join(str(error).split())[:200]
@@ -71,3 +79,54 @@ def value(reader: Any, key: str, kind: type | tuple[type, ...], default: Any = .
     names = ' or '.join(k.__name__ for k in kinds)
     raise GgufError(f'the key {key!r} holds {content!r:.100}: expected {names}')
   return content
+
+
+def _check(path):
+  """Raises GgufError if what the header counts is not there.
+
+  The package would go on to count beyond the end of the file.
+  """
+  with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    at = len(MAGIC)
+
+    def number(form):
+      nonlocal at
+      (found,) = struct.unpack_from(f'<{form}', data, at)
+      at += struct.calcsize(form)
+      return found
+
+    def skip(size):
+      nonlocal at
+      if not 0 <= size <= len(data) - at:
+        raise GgufError(f'{size} bytes are counted at byte {at}, of a file of {len(data)}')
+      at += size
+
+    def content(kind):
+      if kind in BYTES:
+        skip(BYTES[kind])
+      elif kind == STRING:
+        skip(number('Q'))
+      elif kind == ARRAY:
+        of, count = number('I'), number('Q')
+        if of in BYTES:
+          skip(BYTES[of] * count)
+        elif of == STRING:
+          for _ in range(count):
+            skip(number('Q'))
+        else:
+          raise GgufError(f'an array of the type {of} at byte {at}')
+      else:
+        raise GgufError(f'a value of the type {kind} at byte {at}')
+
+    version, tensors, keys = number('I'), number('Q'), number('Q')
+    if version not in VERSIONS:
+      raise GgufError(f'it is of version {version}: expected {VERSIONS[0]} or {VERSIONS[1]}')
+    for _ in range(keys):
+      skip(number('Q'))
+      content(number('I'))
+    for _ in range(tensors):
+      skip(number('Q'))
+      axes = number('I')
+      if axes > MOST_AXES:
+        raise GgufError(f'a tensor of {axes} axes at byte {at}')
+      skip(8 * axes + 4 + 8)

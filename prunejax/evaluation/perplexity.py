@@ -57,18 +57,30 @@ def windows(tokens: int, window: int, stride: int | None = None) -> list[Window]
   return [Window(start, window - stride if start and stride < window else 1) for start in starts]
 
 
-def scorer(size: Any, params: Any, dtype: Any = jnp.float32) -> Callable[[np.ndarray], np.ndarray]:
-  """Makes a function that scores one window. Its programs are compiled at the first call.
+class Running(NamedTuple):
+  """A model on the device.
+
+  Attributes:
+    hidden: tokens int32 [batch, length] -> hidden states after the last layer.
+    head: see `parts.Parts`.
+    params: what the head reads.
+  """
+
+  hidden: Callable[[np.ndarray], jax.Array]
+  head: Callable[[Any, jax.Array], jax.Array]
+  params: Any
+
+
+def running(size: Any, params: Any, dtype: Any = jnp.float32) -> Running:
+  """Puts a model on the device, to be run layer by layer.
+
+  Layers of one kind share a program, which is compiled at the first call.
 
   Args:
     size: a config of transformers, see `parts.of`.
-    params: of the model. The leaves are put on the device one by one, and taken out of the dicts
-      where these are numpy arrays, so that the model is held once.
+    params: of the model. Numpy leaves are taken out of their dicts one by one, so that the model is
+      held once.
     dtype: of the computation.
-
-  Returns:
-    tokens int32 [length] -> cross-entropy float32 [length - 1] of each token after the first, in
-    nats.
 
   Raises:
     ValueError: a model of another kind.
@@ -77,49 +89,76 @@ def scorer(size: Any, params: Any, dtype: Any = jnp.float32) -> Callable[[np.nda
   params = _on_device(params, dtype)
   outer = model.outer(params)
   layers = [model.take(params, i) for i in range(len(model.blocks))]
-  embed, head = jax.jit(model.embed), jax.jit(_cross_entropy(model.head))
+  embed = jax.jit(model.embed)
+  # The hidden states of a layer take the place of those before it.
   jitted = {block: jax.jit(block, donate_argnums=1) for block in dict.fromkeys(model.blocks)}
   blocks = [jitted[block] for block in model.blocks]
 
-  def score(tokens):
-    tokens = np.asarray(tokens, np.int32)
-    hidden = embed(outer, tokens[None])
+  def hidden(tokens):
+    states = embed(outer, tokens)
     for block, layer in zip(blocks, layers, strict=True):
-      hidden = block(layer, hidden)
-    return np.asarray(head(outer, hidden, tokens))[:-1]
+      states = block(layer, states)
+    return states
 
-  return score
+  return Running(hidden, model.head, outer)
 
 
 def _on_device(tree, dtype):
-  """The leaves as arrays of a device; numpy leaves are dropped one by one."""
+  """The leaves as arrays of a device."""
   if not isinstance(tree, dict):
     return jnp.asarray(tree, dtype)
   return {name: _on_device(tree.pop(name), dtype) for name in list(tree)}
 
 
-def _cross_entropy(head):
-  """(params, hidden [1, length, width], tokens [length]) -> cross-entropy of the next tokens.
+def scorer(model: Running) -> Callable[[np.ndarray], np.ndarray]:
+  """Makes a function that scores one window.
 
-  Logits are held for so many positions at a time; the last position has no next token.
+  Args:
+    model: what `running` returned.
+
+  Returns:
+    tokens int32 [length] -> cross-entropy float32 [length - 1] of each token after the first, in
+    nats.
   """
+  head = jax.jit(in_chunks(model.head, cross_entropy))
 
-  def score(params, hidden, tokens):
-    length = len(tokens)
-    rows = min(ROWS, length)
-    pad = -length % rows
-    targets = jnp.pad(tokens[1:], (0, pad + 1)).reshape(-1, rows)
-    hidden = jnp.pad(hidden[0], ((0, pad), (0, 0))).reshape(-1, 1, rows, hidden.shape[-1])
-
-    def some(part):
-      hidden, targets = part
-      logits = head(params, hidden)[0]
-      picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-      return jax.nn.logsumexp(logits, axis=-1) - picked
-
-    return jax.lax.map(some, (hidden, targets)).reshape(-1)[:length]
+  def score(tokens):
+    tokens = np.asarray(tokens, np.int32)
+    states = model.hidden(tokens[None])[0]
+    # The last position has no next token; its score is dropped.
+    return np.asarray(head(model.params, states, np.append(tokens[1:], 0)))[:-1]
 
   return score
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Returns float32 [rows] for logits [rows, vocabulary] and targets [rows]."""
+  picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+  return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def in_chunks(head: Callable, measure: Callable) -> Callable:
+  """Makes a function that holds the logits of `ROWS` positions at once.
+
+  Args:
+    head: (params, hidden) -> logits.
+    measure: (logits [rows, vocabulary], targets [rows]) -> arrays [rows].
+
+  Returns:
+    (params, hidden [length, width], targets int [length]) -> arrays [length].
+  """
+
+  def measured(params, hidden, targets):
+    length = len(targets)
+    rows = min(ROWS, length)
+    pad = -length % rows
+    targets = jnp.pad(targets, (0, pad)).reshape(-1, rows)
+    hidden = jnp.pad(hidden, ((0, pad), (0, 0))).reshape(-1, 1, rows, hidden.shape[-1])
+    some = lambda part: measure(head(params, part[0])[0], part[1])
+    out = jax.lax.map(some, (hidden, targets))
+    return jax.tree.map(lambda x: x.reshape(-1)[:length], out)
+
+  return measured
 
 
 def losses(

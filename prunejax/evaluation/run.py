@@ -16,7 +16,7 @@ from prunejax.train import console, saved_model
 from prunejax.train.recipe import DTYPES
 
 WINDOW = 2048
-KINDS = ('wikitext:FILE', 'text:FOLDER', 'glue/TASK')
+KINDS = ('wikitext:FILE', 'text:FOLDER', 'glue/TASK', 'lm-eval/TASK')
 
 
 class On(NamedTuple):
@@ -27,7 +27,7 @@ class On(NamedTuple):
 
 
 def parsed(on: str) -> On:
-  """Parses 'wikitext:FILE', 'text:FOLDER' or the name of a labelled task such as 'glue/sst2'.
+  """Parses 'wikitext:FILE', 'text:FOLDER', 'glue/sst2' or 'lm-eval/arc_easy,piqa'.
 
   Raises:
     ValueError: it is none of them.
@@ -35,6 +35,8 @@ def parsed(on: str) -> On:
   kind, colon, name = on.partition(':')
   if colon and kind in ('wikitext', 'text') and name:
     return On(kind, name)
+  if on.startswith('lm-eval/') and len(on) > len('lm-eval/'):
+    return On('lm-eval', on.removeprefix('lm-eval/'))
   if '/' in on and not colon:
     return On('task', on)
   raise ValueError(f'--on={on!r}: expected {", ".join(KINDS)}')
@@ -64,14 +66,14 @@ def evaluate(
     most: how many windows are read, from the first; None for all.
     out: a file of JSON lines that holds what was measured, one window a line; '' keeps it in the
       cache until the run is done.
-    data: the folder that holds glue/.
+    data: the folder that holds glue/, or one with tasks of the harness.
     dtype: of the computation, 'float32' or 'bfloat16'.
     cache: the folder of caches.
     say: prints a line.
 
   Returns:
     What was measured: for a text 'perplexity', 'loss' and 'standard_error' (of the loss, over
-    windows), 'windows', 'tokens'; for a task its metrics.
+    windows), 'windows', 'tokens'; for a task its metrics; see `harness.evaluate`.
 
   Raises:
     ValueError, OSError: a wrong argument; a model, text or task that cannot be read or do not fit;
@@ -82,9 +84,13 @@ def evaluate(
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')
   if most is not None and most < 1:
     raise ValueError(f'--windows={most}: expected at least 1')
-  if what.kind == 'task':
+  if what.kind in ('task', 'lm-eval'):
     if stride is not None or most is not None or out:
       raise ValueError('--stride, --windows and --out belong to a text, not to a task')
+    if what.kind == 'lm-eval':
+      from prunejax.evaluation import harness  # needs the extra lm-eval
+
+      return harness.evaluate(where, what.name.split(','), data, window, dtype, say)
     return glue.evaluate(where, what.name, data, window or 128, DTYPES[dtype], say)
   window = WINDOW if window is None else window
   perplexity.windows(window, window, stride)  # a wrong number is refused before anything is read
@@ -172,7 +178,7 @@ def _measure(model, tokens, chosen, window, dtype, rows, place, plan, say):
   left = [i for i in range(len(chosen)) if i not in rows]
   if not left:
     return rows
-  score = perplexity.scorer(model.size, dict(model.params), DTYPES[dtype])
+  score = perplexity.scorer(perplexity.running(model.size, model.params, DTYPES[dtype]))
   pace, silence = console.Pace(0, len(left)), console.Silence()
   for done, i in enumerate(left, 1):
     rows[i] = next(perplexity.losses(score, tokens, [chosen[i]], window))

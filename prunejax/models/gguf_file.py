@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
-import transformers
 
 from prunejax.data import gguf_metadata, gguf_tokenizer
 from prunejax.data.gguf_metadata import GgufError, is_gguf, value
 from prunejax.models import llama
+from prunejax.models.hf import convert
 
 __all__ = ['ARCHITECTURES', 'Gguf', 'GgufError', 'TYPES', 'is_gguf', 'read']
 
 ARCHITECTURES = {
-  'llama': transformers.LlamaConfig,
-  'qwen2': transformers.Qwen2Config,
-  'qwen3': transformers.Qwen3Config,
+  'llama': 'LlamaConfig',
+  'qwen2': 'Qwen2Config',
+  'qwen3': 'Qwen3Config',
 }
 TYPES = ('F32', 'F16', 'BF16', 'Q4_0', 'Q4_1', 'Q8_0')  # of a tensor
 # {name of a tensor: name in transformers}; {} is the number of the layer.
@@ -152,14 +152,14 @@ def _size(reader):
     raise GgufError(f'qwen2.attention.key_length={width}: expected {hidden // max(heads, 1)}')
   biased = _bias_of('attn_q') in tensors
   if architecture == 'llama' and window:
-    config, fields['sliding_window'] = transformers.MistralConfig, window
+    config, fields['sliding_window'] = 'MistralConfig', window
   elif architecture != 'qwen2':
     fields['attention_bias'] = biased
   if architecture == 'llama' and not window:
     fields['mlp_bias'] = _bias_of('ffn_up') in tensors
   if window and architecture != 'llama':
     raise GgufError(f'{architecture}.attention.sliding_window={window}: expected none')
-  size = config(**fields, rope_parameters=dict(rope))
+  size = convert.size_class(config)(**fields, rope_parameters=dict(rope))
   if FACTORS in tensors:
     size.rope_parameters = _scaled(tensors[FACTORS], size, rope)
   return size

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.models import attention
+from prunejax.models import causal_attention
 from prunejax.models.bert import check_widths
 
 # Seven matrices of each layer. Embeddings and the head stay whole, as in the tables of one-shot
@@ -274,7 +274,7 @@ class Attention(nn.Module):
       query, key = norm('query_norm')(query), norm('key_norm')(key)
     frequency = frequencies(size)
     drop = nn.Dropout(size.attention_dropout)
-    mixed = attention.causal(
+    mixed = causal_attention.attend(
       rotate(query, frequency),
       rotate(key, frequency),
       value,

@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prunejax.models import attention
+from prunejax.models import causal_attention
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_of
 
 PRUNABLE = (
@@ -127,7 +127,7 @@ class Attention(nn.Module):
       for name in ('query', 'key', 'value')
     )
     drop = nn.Dropout(size.attention_dropout)
-    mixed = attention.causal(
+    mixed = causal_attention.attend(
       query,
       key,
       value,

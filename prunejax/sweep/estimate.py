@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax import files
+from prunejax.models.hf import convert
 from prunejax.train import families, inputs, objectives, recipe, unpacked
 
 GIB = 2**30
@@ -111,5 +112,5 @@ def size_of(config: recipe.Recipe):
   return families.fresh_size(
     kind,
     config.model._asdict(),
-    config.data.vocab_size if trains_vocabulary else kind.config().vocab_size,
+    config.data.vocab_size if trains_vocabulary else convert.size_class(kind.config)().vocab_size,
   )

@@ -75,6 +75,7 @@ LATER = {
   'continue_from': '',
   'data.pydoc': 'installed',
   'data.identity': 'settings',
+  'data.buckets': (),
   'prune.*.layout': '',
   'low_rank.layout': '',
 }

@@ -10,7 +10,14 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.compress import deep_compression, onnx_bert, onnx_gpt2, shrink, sparse_file
+from prunejax.compress import (
+  deep_compression,
+  onnx_bert,
+  onnx_gpt2,
+  onnx_graph,
+  shrink,
+  sparse_file,
+)
 from prunejax.train import console, families, saved_model, specs
 
 
@@ -152,9 +159,10 @@ def _onnx(model, out, dtype):
     here = pathlib.Path(scratch) / 'model.onnx'
     name, size = saved_model.activation(model.size), model.size
     if size.model_type == 'gpt2':
-      onnx_gpt2.write(here, _arrays(model), parts, name, size.layer_norm_epsilon)
+      graph = onnx_gpt2.build(_arrays(model), parts, name, size.layer_norm_epsilon)
     else:
-      onnx_bert.write(here, _arrays(model), parts, name, size.layer_norm_eps)
+      graph = onnx_bert.build(_arrays(model), parts, name, size.layer_norm_eps)
+    onnx_graph.write(here, graph)
     files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 

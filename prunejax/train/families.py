@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import transformers
 
 from prunejax.data import bpe, pretraining, tokenizer_file, wordpiece
 from prunejax.data import causal_lm as causal
 from prunejax.models import bert, gguf_file, gpt2, llama, opt
 from prunejax.models.hf import bert as bert_hf
+from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.models.hf import llama as llama_hf
@@ -28,7 +28,7 @@ class Family(NamedTuple):
   Attributes:
     module: makes the Flax module from (size, heads, outputs, dtype, initializer).
     files: the module that reads and writes its Hugging Face folder: `load`, `save`, `read_size`.
-    config: the class of transformers that holds its size.
+    config: the name of the class of transformers that holds its size.
     names: {key of the group `model` of a config: field of that class}.
     fields: the fields of that class that the model reads.
     dropout: the fields that `model.dropout` sets.
@@ -47,7 +47,7 @@ class Family(NamedTuple):
 
   module: Any
   files: Any
-  config: Any
+  config: str
   names: dict
   fields: tuple
   dropout: tuple
@@ -81,7 +81,7 @@ FAMILIES = {
   'bert': Family(
     bert.Bert,
     bert_hf,
-    transformers.BertConfig,
+    bert_hf.SIZE,
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
       'vocab_size',
@@ -115,7 +115,7 @@ FAMILIES = {
   'gpt2': Family(
     gpt2.Gpt2,
     gpt2_hf,
-    transformers.GPT2Config,
+    gpt2_hf.SIZE,
     names=dict(zip(SIZE_KEYS, _GPT2_SIZE, strict=True)),
     fields=(
       'vocab_size',
@@ -206,7 +206,7 @@ for _kind, _config in llama_hf.CONFIGS.items():
 FAMILIES['opt'] = _decoder(
   opt.Opt,
   opt_hf,
-  transformers.OPTConfig,
+  opt_hf.SIZE,
   _OPT_SIZE,
   ('word_embed_proj_dim', 'do_layer_norm_before', 'enable_bias', 'init_std'),
   _OPT_DROPOUT,
@@ -254,9 +254,8 @@ def of_size(size) -> Family:
 
 def size_of(fields: dict):
   """Returns a size from a dict of its fields, with 'model_type' among them."""
-  return FAMILIES[fields['model_type']].config(
-    **{k: v for k, v in fields.items() if k != 'model_type'}
-  )
+  make = convert.size_class(FAMILIES[fields['model_type']].config)
+  return make(**{k: v for k, v in fields.items() if k != 'model_type'})
 
 
 def parsed(text: str):
@@ -275,13 +274,13 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
   fields = {field: sizes[key] for key, field in family.names.items()}
   if family.words is tokenizer_file:
     fields |= _fresh(family.config, sizes)
-  return family.config(vocab_size=vocab_size, **fields)
+  return convert.size_class(family.config)(vocab_size=vocab_size, **fields)
 
 
 def _fresh(config, sizes):
   """Fields of a fresh decoder whose defaults of transformers are those of one published model."""
   fields = dict.fromkeys(_IDS)  # those of a vocabulary that is not the one it was trained with
-  if config is not transformers.OPTConfig:
+  if config != opt_hf.SIZE:
     heads = sizes['num_attention_heads']
     fields |= {
       'num_key_value_heads': sizes.get('num_key_value_heads') or heads,

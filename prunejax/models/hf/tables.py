@@ -34,7 +34,7 @@ class Table(NamedTuple):
 
   Attributes:
     module: the Flax class.
-    configs: {model_type: config class of transformers}.
+    configs: {model_type: name of the config class of transformers}.
     classes: {model_type: {heads: class of transformers}}, the bare model under ().
     check: (size, heads), raises ValueError for a size that the module computes wrongly.
     widths: see `bert.widths`.
@@ -50,7 +50,7 @@ class Table(NamedTuple):
   """
 
   module: Any
-  configs: Mapping[str, type]
+  configs: Mapping[str, str]
   classes: Mapping[str, Mapping[tuple[str, ...], str]]
   check: Callable[..., None]
   widths: Callable[[Any], list]

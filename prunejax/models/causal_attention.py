@@ -12,7 +12,7 @@ import jax.numpy as jnp
 CHUNK = 256
 
 
-def causal(
+def attend(
   query: jax.Array,
   key: jax.Array,
   value: jax.Array,

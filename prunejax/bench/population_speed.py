@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from prunejax.bench import measure, sizes, train
+from prunejax.bench import measure, sizes, train_step
 from prunejax.models.hf import bert as bert_hf
 from prunejax.sweep import population, resources, stacking
 from prunejax.train import configs, inputs, loop, optimizer, recipe, sharding
@@ -99,7 +99,7 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
 
 def _cell(shape, way, sparsity, rate):
   """One run of the grid, on a random batch."""
-  config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
+  config, _ = configs.load('configs/finetune.py:nano', train_step.ROOT)
   configs.override(
     config,
     {

@@ -12,9 +12,7 @@ from prunejax.observe import linen
 from prunejax.train import gauss_newton
 
 
-def make_observe(
-  model: nn.Module, loss_fn: Callable, residuals: Callable | None = None
-) -> Callable:
+def make(model: nn.Module, loss_fn: Callable, residuals: Callable | None = None) -> Callable:
   """Makes `observe` of `step.make_train_step` for a model of this package and its objective.
 
   Args:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prunejax.bench import measure, train
+from prunejax.bench import measure, train_step
 from prunejax.data import wordpiece
 from prunejax.train import inputs, loop, optimizer, recipe
 from prunejax.train import program as programs
@@ -72,7 +72,7 @@ def _fed(batch, rows, steps, made, folder):
   """Rows of the packaged model's step: examples it uses, time it waits, its rate in a whole run."""
   same = batch(0)
   config = _nano(folder, rows, steps)
-  step, _ = train.stepping(*_built(config), same)
+  step, _ = train_step.stepping(*_built(config), same)
   rounds = max(steps // 2, 3)
   times = measure.interleaved({'step': lambda: step(same)}, rounds, seconds=15)['step']
   used = rows / times.median
@@ -166,7 +166,7 @@ def _seconds(batch, steps):
 
 def _nano(folder, rows, steps):
   """The config of the packaged model on the text of `write`."""
-  return train.config_of(
+  return train_step.config_of(
     'tiny',
     init='nano',
     model__dropout=0.0,

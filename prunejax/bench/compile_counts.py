@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import prunejax
-from prunejax.bench import measure, sizes, train
+from prunejax.bench import measure, sizes, train_step
 from prunejax.train import program as programs
 
 EVENT = '/jax/core/compile/backend_compile_duration'
@@ -92,9 +92,9 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
 def _first_steps(sparsity, rate, seed, shared):
   """Takes two steps of a small cell, the first a mask step; returns its compiled step."""
   changes = {'seed': seed, 'optimizer__learning_rate': rate}
-  parts = train.ours('tiny', sparsity=sparsity, compiled=shared, **changes)
-  batch = train.blank_batch(4, sizes.SIZES['tiny'][-1])
-  step, _ = train.stepping(*parts, batch)
+  parts = train_step.ours('tiny', sparsity=sparsity, compiled=shared, **changes)
+  batch = train_step.blank_batch(4, sizes.SIZES['tiny'][-1])
+  step, _ = train_step.stepping(*parts, batch)
   for _ in range(2):
     jax.block_until_ready(step(batch))
   return parts[-1].step
