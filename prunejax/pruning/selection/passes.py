@@ -47,7 +47,8 @@ class Block(NamedTuple):
 
   `cells` is () or has one length for each axis of a leaf, 1 where scores compete. `groups` are
   (begin, end) of the leaves that share a threshold, which stand together. `sizes`, int32 [leaves,
-  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on.
+  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on. `spare` is
+  how many of a key's lowest bits are left out, because no score needs them.
   """
 
   names: tuple
@@ -55,6 +56,7 @@ class Block(NamedTuple):
   groups: tuple
   sizes: np.ndarray
   devices: int
+  spare: np.uint32
 
 
 def readers(scores: Scores) -> dict[str, Leaf]:
