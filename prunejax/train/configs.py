@@ -75,9 +75,12 @@ LATER = {
   'data.pydoc': 'installed',
   'data.identity': 'settings',
   'data.buckets': (),
+  'data.memory': 0,
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
+# Families whose pre-training has no second segments.
+UNPAIRED = ('gpt2', 'roberta', 'modernbert')
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
@@ -197,11 +200,11 @@ def _later(config) -> dict:
 
 
 def _unread(key, config):
-  """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
+  """Whether a run ignores a key of LATER."""
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
-  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
+  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') in UNPAIRED)
 
 
 def text_names(corpus: str, task: str, pydoc: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Model families, one row each: an encoder, 'bert', and a decoder, 'gpt2'."""
+"""Model families, one row each: encoders, a decoder 'gpt2', and 'xlnet', which is between them."""
 
 import copy
 import json
@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import transformers
 
-from prunejax.data import bpe, pretraining, wordpiece
+from prunejax.data import (
+  bpe,
+  encoder_bpe,
+  masked_lm,
+  permutation_lm,
+  pretraining,
+  tasks,
+  unigram,
+  wordpiece,
+)
 from prunejax.data import causal_lm as causal
-from prunejax.models import bert, gpt2
+from prunejax.models import bert, gpt2, modernbert, roberta, xlnet
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.models.hf import modernbert as modernbert_hf
+from prunejax.models.hf import roberta as roberta_hf
+from prunejax.models.hf import xlnet as xlnet_hf
 from prunejax.train import objectives
 from prunejax.train.model_sizes import SIZE_KEYS
 
@@ -40,6 +52,8 @@ class Family(NamedTuple):
     width: size -> width between the two maps of a feed-forward block.
     widths: size -> [(heads, width of a head, inner neurons)] of each layer.
     activation: the field of the activation.
+    longest: size -> the most tokens of an example; None for any.
+    fresh: fields of a fresh model that a config does not set.
   """
 
   module: Any
@@ -58,11 +72,17 @@ class Family(NamedTuple):
   width: Any
   widths: Any
   activation: str
+  longest: Any = lambda size: size.max_position_embeddings
+  fresh: dict = {}
 
 
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
+_XLNET_SIZE = ('d_model', 'n_layer', 'n_head', 'd_inner')  # XLNet has no table of positions
+_MODERN_DROPOUT = ('attention_dropout', 'embedding_dropout', 'mlp_dropout', 'classifier_dropout')
+# Ids of a vocabulary of `encoder_bpe.train`.
+_MODERN_IDS = dict(zip(('bos', 'pad', 'eos', 'cls', 'sep'), (0, 1, 2, 0, 2), strict=True))
 
 FAMILIES = {
   'bert': Family(
@@ -127,6 +147,106 @@ FAMILIES = {
     widths=gpt2.widths,
     activation='activation_function',
   ),
+  'roberta': Family(
+    roberta.Roberta,
+    roberta_hf,
+    transformers.RobertaConfig,
+    names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
+    fields=(
+      'vocab_size',
+      *SIZE_KEYS,
+      'type_vocab_size',
+      'hidden_act',
+      'layer_norm_eps',
+      'initializer_range',
+      'classifier_dropout',
+      'pad_token_id',
+      *_BERT_DROPOUT,
+    ),
+    dropout=_BERT_DROPOUT,
+    heads=('mlm',),
+    objective=objectives.masked,
+    examples=masked_lm,
+    recipe=lambda data: masked_lm.Recipe(data.seq_len, data.predict, data.max_predictions),
+    predictions=lambda data: data.max_predictions,
+    words=encoder_bpe,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.intermediate_size,
+    widths=bert.widths,
+    activation='hidden_act',
+    longest=roberta.longest,
+    fresh={'type_vocab_size': 1, 'layer_norm_eps': 1e-5},
+  ),
+  'modernbert': Family(
+    modernbert.ModernBert,
+    modernbert_hf,
+    transformers.ModernBertConfig,
+    names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
+    fields=(
+      'vocab_size',
+      *SIZE_KEYS,
+      'hidden_activation',
+      'initializer_range',
+      'initializer_cutoff_factor',
+      'norm_eps',
+      'norm_bias',
+      'attention_bias',
+      'mlp_bias',
+      'decoder_bias',
+      'layer_types',
+      'rope_parameters',
+      'local_attention',
+      'classifier_pooling',
+      'classifier_bias',
+      'classifier_activation',
+      *(f'{name}_token_id' for name in _MODERN_IDS),
+      *_MODERN_DROPOUT,
+    ),
+    dropout=_MODERN_DROPOUT,
+    heads=('mlm',),
+    objective=objectives.masked,
+    examples=masked_lm,
+    recipe=lambda data: masked_lm.Recipe(data.seq_len, data.predict, data.max_predictions),
+    predictions=lambda data: data.max_predictions,
+    words=encoder_bpe,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.intermediate_size,
+    widths=modernbert.widths,
+    activation='hidden_activation',
+    fresh={f'{name}_token_id': i for name, i in _MODERN_IDS.items()},
+  ),
+  'xlnet': Family(
+    xlnet.Xlnet,
+    xlnet_hf,
+    transformers.XLNetConfig,
+    names=dict(zip(SIZE_KEYS, _XLNET_SIZE, strict=False)),
+    fields=(
+      'vocab_size',
+      *_XLNET_SIZE,
+      'ff_activation',
+      'layer_norm_eps',
+      'initializer_range',
+      'clamp_len',
+      'mem_len',
+      'reuse_len',
+      'dropout',
+      'summary_last_dropout',
+    ),
+    dropout=('dropout', 'summary_last_dropout'),
+    heads=('lm',),
+    objective=objectives.permutation,
+    examples=permutation_lm,
+    recipe=lambda data: permutation_lm.Recipe(
+      data.seq_len, data.max_predictions, memory=data.memory, matched=data.pairs == 'matched'
+    ),
+    predictions=lambda data: data.max_predictions,
+    words=unigram,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.d_inner,
+    widths=xlnet.widths,
+    activation='ff_activation',
+    longest=lambda size: None,
+  ),
 }
 
 
@@ -177,7 +297,7 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
     vocab_size: pieces of its vocabulary.
   """
   fields = {field: sizes[key] for key, field in family.names.items()}
-  return family.config(vocab_size=vocab_size, **fields)
+  return family.config(vocab_size=vocab_size, **family.fresh, **fields)
 
 
 def with_dropout(size, rate: float):
@@ -195,8 +315,27 @@ def read_only(family: Family, size):
 
 
 def heads(family: Family, task) -> tuple[str, ...]:
-  """Returns the heads of a run on a task, or of pre-training if `task` is empty."""
-  return ('classifier',) if task else family.heads
+  """Returns the heads of a run.
+
+  Args:
+    family: of its model.
+    task: a `tasks.Task` or the name of one; empty for pre-training.
+
+  Raises:
+    ValueError: a task of spans, for which the family has no head.
+  """
+  if not task:
+    return family.heads
+  task = tasks.get(task) if isinstance(task, str) else task
+  if not task.spans:
+    return ('classifier',)
+  if ('spans',) not in family.files.ARCHITECTURES:
+    able = [name for name, row in FAMILIES.items() if ('spans',) in row.files.ARCHITECTURES]
+    raise ValueError(
+      f'data.task={task.name!r}: a {family.config.model_type} has no span head; expected a model'
+      f' of {", ".join(able)}'
+    )
+  return ('spans',)
 
 
 def sizes(size) -> dict:

@@ -3,7 +3,7 @@
 A config is refused by them before Flax and transformers are imported.
 """
 
-KINDS = ('bert', 'gpt2')
+KINDS = ('bert', 'gpt2', 'roberta', 'modernbert', 'xlnet')
 SIZE_KEYS = (
   'hidden_size',
   'num_hidden_layers',
