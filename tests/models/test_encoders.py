@@ -90,7 +90,8 @@ def test_memories_of_xlnet():
   want = stored('xlnet')
   params, size = xlnet_hf.load(REFERENCE / 'xlnet')
   ids = want['memory_ids']
-  before = xlnet.Xlnet(size).apply({'params': params}, ids, 0 * ids, ids >= 0)['memories']
+  apply = jax.jit(lambda ids: xlnet.Xlnet(size).apply({'params': params}, ids, 0 * ids, ids >= 0))
+  before = apply(ids)['memories']
   close(np.asarray(before).reshape(-1, *before.shape[2:]), want['memories'].reshape(-1, 5, 24))
   _, out = two_streams(memories=before)
   close(out['lm'], want['remembered'])
@@ -112,9 +113,8 @@ def test_no_gradient_passes_into_memories():
     return out['lm'].sum() + out['memories'].sum()
 
   memories = jnp.ones((2, 4, 3, 24))
-  assert not np.any(jax.grad(loss)(memories))
-  moved = model.apply({'params': params}, ids, 0 * ids, ids >= 0, memories=2 * memories)
-  assert np.abs(moved['lm'] - model.apply({'params': params}, ids, 0 * ids, ids >= 0)['lm']).max()
+  assert not np.any(jax.jit(jax.grad(loss))(memories))
+  assert abs(jax.jit(loss)(memories) - jax.jit(loss)(-memories)) > 0.1
 
 
 def test_a_predicted_token_does_not_see_itself():
@@ -126,8 +126,9 @@ def test_a_predicted_token_does_not_see_itself():
   permuted = np.zeros(want['permuted'].shape, bool)
   permuted[:, :, 10] = True
   how = {'positions': want['positions'], 'permuted': permuted}
-  apply = lambda ids: xlnet.Xlnet(size).apply(
-    {'params': params}, ids, want['segment_ids'], want['valid'], **how
+  segments, valid = want['segment_ids'], want['valid']
+  apply = jax.jit(
+    lambda ids: xlnet.Xlnet(size).apply({'params': params}, ids, segments, valid, **how)
   )
   first, second = apply(want['input_ids']), apply(ids)
   np.testing.assert_array_equal(first['lm'], second['lm'])
@@ -215,9 +216,7 @@ def test_prunable_names_kernels_of_every_layer(family):
   own['xlnet'] = {'attention/position/kernel'}
   assert layer == common | own[family]
   rest = {p for p in chosen if 'layer_' not in p}
-  assert rest == {'embeddings/word/embedding'} | (
-    {'summary/kernel'} if family == 'xlnet' else set()
-  )
+  assert rest == {'embeddings/word/embedding'}
   assert all(flat(params)[p].ndim == 2 for p in chosen)
   # Every matrix of a layer is among them, or is named by none of BERT's either.
   every = {p for p, x in flat(params).items() if 'layer_1/' in p and p.endswith('kernel')}
