@@ -92,11 +92,10 @@ def find(leaves, shapes, blocks, goals) -> Found:
   third = lambda step: step % 3 == 0
   brackets, steps, numbers = passes.search(leaves, blocks, goals, whole, keys, third, nan=True)
   cuts, tie_steps = ties.cuts(leaves, shapes, blocks, goals, brackets)
-  nan = {
-    name: jnp.any(number[row] < block.sizes[row])
-    for block, number in zip(blocks, numbers, strict=True)
-    for row, name in enumerate(block.names)
-  }
+  nan = {}
+  for block, number in zip(blocks, numbers, strict=True):
+    flags = jnp.any((number < block.sizes).reshape(len(block.names), -1), axis=1)
+    nan |= {name: flags[row] for row, name in enumerate(block.names)}
   number = {'sample': jnp.max(jnp.stack(turns)), 'scores': steps, 'ties': tie_steps}
   return Found(brackets, cuts, nan, number)
 
