@@ -44,6 +44,8 @@ class Preset(NamedTuple):
   some: {arm: sparsities} of the arms that have fewer than `sparsities`.
   by_sparsity: run all of a seed at one sparsity before the next, dense first, in the order of
     `sparsities`, so that a ledger says something before it is whole.
+  born_each: whether each seed starts from a model of its own, which is trained from nothing for
+    `born` steps at `born_rate`.
   """
 
   pretrain: config_dict.ConfigDict
@@ -70,6 +72,7 @@ class Preset(NamedTuple):
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
   scale: float = 1
+  born_each: bool = False
   some: Mapping = MappingProxyType({})
   by_sparsity: bool = False
 
@@ -172,6 +175,20 @@ def equal() -> Preset:
     rates=(1e-3,),
     families=('paper',),
     cost='hours on two CPU cores',
+  )
+
+
+def equal_born() -> Preset:
+  """As `equal`, but each seed starts from a model of its own, so that the checkpoint varies too.
+
+  Where all seeds share a checkpoint, a verdict is about that checkpoint.
+  """
+  return equal()._replace(
+    sparsities=(0.4, 0.6, 0.7, 0.9),
+    born=6000,
+    born_rate=2e-3,
+    born_each=True,
+    cost='not measured: some five hours of two CPU cores',
   )
 
 
@@ -344,6 +361,7 @@ PRESETS = {
   'quick': quick,
   'mini': mini,
   'equal': equal,
+  'equal-born': equal_born,
   'corpus': corpus,
   'decoder-smoke': decoder_smoke,
   'decoder': decoder,

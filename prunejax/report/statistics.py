@@ -118,6 +118,33 @@ def fit(x, y, *, level: float = 0.95) -> Fit:
   return Fit(slope, float(line.intercept), r, slope - reach, slope + reach, n)
 
 
+def intraclass(tables) -> float:
+  """The intraclass correlation ICC(1) of numbers in groups, pooled over several tables.
+
+  (between - within) / (between + (k - 1) within), of the mean squares of a one-way analysis of
+  variance, k being the size of a group (Shrout & Fleiss, 1979). 0 or below where numbers of a group
+  are no more alike than others.
+
+  Args:
+    tables: sequence of tables, each a sequence of groups, each a sequence of numbers. Only groups
+      of the size of the largest count.
+
+  Returns:
+    nan below two groups of two in every table.
+  """
+  size = max((len(group) for table in tables for group in table), default=0)
+  whole = [np.asarray([g for g in table if len(g) == size], float) for table in tables]
+  whole = [table for table in whole if len(table) > 1]
+  if size < 2 or not whole:
+    return math.nan
+  between = sum(size * float(((t.mean(1) - t.mean()) ** 2).sum()) for t in whole)
+  within = sum(float(((t - t.mean(1, keepdims=True)) ** 2).sum()) for t in whole)
+  between /= sum(len(t) - 1 for t in whole)
+  within /= sum(len(t) * (size - 1) for t in whole)
+  total = between + (size - 1) * within
+  return (between - within) / total if total else math.nan
+
+
 def paired(ours: dict, theirs: dict) -> dict:
   """{key: ours - theirs} over the keys, (task, seed) or seed, that both have."""
   return {key: ours[key] - theirs[key] for key in ours if key in theirs}
