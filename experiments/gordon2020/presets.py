@@ -275,7 +275,7 @@ def minilm_glue() -> Preset:
     second,
     sparsities=(0.7, 0.9, 0.5, 0.8, 0.6, 0.4),
     ramp=100,
-    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126},
+    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126, 'glue/sst2@500': 126},
     deleted=1,
     before=0.5,
     after=0.5,
