@@ -201,7 +201,7 @@ class Layer(nn.Module):
     attention, ffn = Attention(*parts, name='attention'), FeedForward(*parts, name='ffn')
     placed = list(zip(streams, places, strict=True))
     streams = attention(placed, memory, hidden_from, segment_differs, table, deterministic)
-    return ffn(streams, deterministic)
+    return tuple(ffn(streams, deterministic))
 
 
 class Encoder(nn.Module):
