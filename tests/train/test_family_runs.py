@@ -9,7 +9,7 @@ import tiny_runs
 from prunejax.cli import command
 from prunejax.data import squad
 from prunejax.models import modernbert, roberta, xlnet
-from prunejax.train import families, inputs, saved_model
+from prunejax.train import export, families, inputs, saved_model
 
 FAMILIES = {'roberta': roberta, 'modernbert': modernbert, 'xlnet': xlnet}
 # RoBERTa's first positions belong to padding; a byte-level vocabulary holds 256 bytes.
@@ -71,6 +71,17 @@ def test_a_pruned_family_is_finetuned_and_stays_pruned(kind, tmp_path):
   assert 'classifier/kernel' in model.leaves
   # ModernBERT's head comes with the model; nothing else is drawn anew but the classifier.
   assert not any('drawn' in line for line in lines), lines
+
+
+def test_what_a_form_does_not_hold_is_refused(kind, tmp_path):
+  folder = pretrained(kind).folder
+  for form in ('shrunk', 'onnx'):
+    with pytest.raises(ValueError, match=f'--to={form}: the model is a {kind!r}'):
+      export.export(folder, tmp_path / form, to=form, say=lambda line: None)
+  export.export(folder, tmp_path / 'sparse', to='sparse', say=lambda line: None)
+  again = saved_model.load(tmp_path / 'sparse')
+  for path, leaf in saved_model.load(folder).leaves.items():
+    np.testing.assert_array_equal(again.leaves[path], leaf, path)
 
 
 def test_an_xlnet_takes_no_teacher_in_pretraining(tmp_path):
