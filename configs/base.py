@@ -49,13 +49,16 @@ def get_config(arg=''):
 
   c.model = config_dict.create(
     # With `init` the folder's config.json decides the family and the size.
-    kind='bert',  # family of a fresh model: bert, roberta, modernbert, xlnet, gpt2 (a decoder)
+    # Encoders are bert, roberta, modernbert and xlnet. Decoders are gpt2, llama, mistral, qwen2,
+    # qwen3 and opt.
+    kind='bert',  # family of a fresh model
     # The size of a fresh model, with the names of transformers.BertConfig.
     hidden_size=768,
     num_hidden_layers=12,
     num_attention_heads=12,
     intermediate_size=3072,
     max_position_embeddings=512,
+    num_key_value_heads=0,  # of the Llama class: fewer keys than queries; 0 for as many
     # The next three apply with `init` too.
     dropout=0.1,  # hidden and attention
     initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)

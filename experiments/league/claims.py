@@ -120,7 +120,7 @@ def _nothing_beats_baseline(results, methods, measure):
   }
   winners = [name for name, lead in leads.items() if lead.low > 0]
   safe = bool(leads) and all(lead.high < MARGIN[measure] for lead in leads.values())
-  evidence = 'no other method'
+  evidence, number = 'no other method', ''
   if leads:
     top = max(leads, key=lambda name: leads[name].mean)
     lead = leads[top]
@@ -128,6 +128,12 @@ def _nothing_beats_baseline(results, methods, measure):
       f'{len(leads)} methods; the furthest ahead is {top} by {lead.mean:+.4f} '
       f'[{lead.low:+.4f}, {lead.high:+.4f}] of {WORDS[measure]}'
     )
+    # One lead that is clearly there refutes; the one that reaches furthest is the last to be ruled
+    # out.
+    decisive = max(leads, key=lambda name: leads[name].low if winners else leads[name].high)
+    mean, low, high, _ = leads[decisive]
+    number = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}] of {WORDS[measure]}, {decisive}'
+    number += '' if winners else f', against {MARGIN[measure]:g}'
     evidence += f'; clearly ahead: {", ".join(winners)}' if winners else ''
   return verdicts.Verdict(
     f'nothing_beats_gradual_magnitude_{measure}',
@@ -136,6 +142,7 @@ def _nothing_beats_baseline(results, methods, measure):
     verdicts.word(safe, bool(winners)),
     evidence,
     ('league',),
+    number,
   )
 
 
@@ -148,10 +155,15 @@ def _duel(results, name, claim, better, other, measure):
     if diffs:
       by_sparsity[s] = [sign * diff for diff in diffs]
   evidence = '; '.join(f'at {s:g}: {verdicts.shown(d, "+.4f")}' for s, d in by_sparsity.items())
+  leads = [
+    verdicts.Comparison(f'of {WORDS[measure]} at {s:g}', diffs, form='+.4f')
+    for s, diffs in by_sparsity.items()
+  ]
   return verdicts.Verdict(
     f'{name}_{measure}',
     f'{claim}, by {WORDS[measure]}',
-    verdicts.all_of([verdicts.side(diffs) for diffs in by_sparsity.values()]),
+    verdicts.all_hold(leads),
     evidence or 'not run',
     ('league', 'curves'),
+    verdicts.decided_by(leads),
   )

@@ -25,7 +25,6 @@ class _Format(NamedTuple):
 _BERT = _Format(
   ('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1'
 )
-_DECODER = _Format((bpe.END,), '$A:0', f'$A:0 {bpe.END}:0 $B:0')
 _XLNET = _Format(('<sep>', '<cls>', '<pad>'), unigram.SINGLE, unigram.PAIR, 'left', unigram.PADDING)
 
 
@@ -35,7 +34,15 @@ def _format(tokenizer):
     return _XLNET
   if special := encoder_bpe.kind(tokenizer):
     return _Format((special.cls, special.sep, special.pad), special.single, special.pair)
-  return _DECODER if bpe.is_byte_level(tokenizer) else _BERT
+  return _decoder(tokenizer) if bpe.is_byte_level(tokenizer) else _BERT
+
+
+def _decoder(tokenizer):
+  """A decoder's: what its tokenizer puts before a text, such as <s>, and a token between two."""
+  end = bpe.end(tokenizer)
+  first = ''.join(f'{token}:0 ' for token in tokenizer.encode('').tokens)
+  tokens = dict.fromkeys((*tokenizer.encode('').tokens, end))
+  return _Format(tuple(tokens), f'{first}$A:0', f'{first}$A:0 {end}:0 $B:0')
 
 
 def encode(
@@ -43,12 +50,12 @@ def encode(
 ) -> dict[str, np.ndarray]:
   """Turns texts into ids of fixed length.
 
-  A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A byte-level BPE
-  tokenizer gives `a` or `a <|endoftext|> b`: a decoder reads the class off the last token. One of
-  an encoder has its own special pieces around texts, `<s> a </s></s> b </s>` in RoBERTa, and all
-  in one segment. A Unigram tokenizer gives `a <sep> b <sep> <cls>`, padded on the left. What is
-  too long is cut, the longer text of a pair first. An empty text becomes one padding token that is
-  valid.
+  A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A BPE tokenizer gives `a`
+  or `a <|endoftext|> b`, after what it puts before every text: a decoder reads the class off the
+  last token. One of an encoder has its own special pieces around texts, `<s> a </s></s> b </s>` in
+  RoBERTa, and all in one segment. A Unigram tokenizer gives `a <sep> b <sep> <cls>`, padded on the
+  left. What is too long is cut, the longer text of a pair first. An empty text becomes one padding
+  token that is valid.
 
   Args:
     examples: n labelled examples.
@@ -61,7 +68,7 @@ def encode(
 
   Raises:
     ValueError: no examples; a `seq_len` too small for the special tokens and one token of each
-      text; a tokenizer without [CLS], [SEP] and [PAD], or without <|endoftext|>.
+      text; a tokenizer without [CLS], [SEP] and [PAD], or without a token of `bpe.ENDS`.
   """
   is_pair = examples.b is not None
   form = _format(tokenizer)
@@ -103,6 +110,23 @@ def encode(
     'segment_ids': column('type_ids', np.int32),
     'valid': valid,
     'label': np.asarray(examples.label),
+  }
+
+
+def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without reading any.
+
+  Args:
+    seq_len: tokens of an example.
+    rows: examples.
+    regression: labels are scores, not numbers of classes.
+  """
+  tokens = (rows, seq_len)
+  return {
+    'input_ids': (tokens, np.int32),
+    'segment_ids': (tokens, np.int32),
+    'valid': (tokens, np.bool_),
+    'label': ((rows,), np.float32 if regression else np.int32),
   }
 
 

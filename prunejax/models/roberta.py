@@ -133,7 +133,8 @@ class Roberta(nn.Module):
     kernel_init, *inits = bert.initializers(self.initializer, size)
     embeddings = Embeddings(size, self.dtype, *inits, name='embeddings')
     x, attend = embeddings(input_ids, segment_ids, valid, deterministic)
-    x = bert.Encoder(size, self.dtype, kernel_init, name='encoder')(x, valid, deterministic)
+    encoder = bert.Encoder(size, self.dtype, kernel_init, False, 'none', name='encoder')
+    x = encoder(x, valid, deterministic)
     out = {'sequence': x}
     if 'mlm' in self.heads:
       hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)

@@ -81,8 +81,20 @@ def select_masks(
       )
   placement.check_undivided(scores, undivided, 'select_masks')
   layouts = kernel_layout.layouts(scores, kernel_layout.parse(layout), set(stacked).__contains__)
-  given = dict(stacked=stacked, layouts=layouts)
-  return select(selection.plain(scores), sparsity, allocation, structure, **given).masks
+  refuse_float64(scores)
+  names = list(scores)
+
+  def masks_of(leaves):
+    read = selection.plain(dict(zip(names, leaves, strict=True)))
+    given = dict(stacked=stacked, layouts=layouts)
+    masks = select(read, sparsity, allocation, structure, **given).masks
+    return [masks[name] for name in names]
+
+  leaves = list(scores.values())
+  if not any(isinstance(value, jax.core.Tracer) for value in (*leaves, sparsity)):
+    # Outside of jit each operation would be compiled as a program of its own.
+    masks_of = jax.jit(masks_of)
+  return dict(zip(names, masks_of(leaves), strict=True))
 
 
 def select(

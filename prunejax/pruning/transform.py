@@ -170,9 +170,10 @@ def prune_transform(
       # Before the first update nothing has brought the weights under the first masks to 0. The
       # check has a branch of its own, or XLA would copy the masks at every step.
       none_alive = alive
-      alive = jax.lax.cond(
-        due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
-      )
+      with jax.named_scope(schedules.MASK_STEP):
+        alive = jax.lax.cond(
+          due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
+        )
 
     def moved(old_masks, before):
       # Inside the branch, so that costly work is paid for only when masks move.
@@ -219,9 +220,10 @@ def prune_transform(
       return old, fine, changes, jax.tree.leaves(before)
 
     # `updates` are no operand of the cond: XLA would store them at every step.
-    new_masks, found, changes, before = jax.lax.cond(
-      due, moved, stayed, state.prune_mask, state.prune_before
-    )
+    with jax.named_scope(schedules.MASK_STEP):
+      new_masks, found, changes, before = jax.lax.cond(
+        due, moved, stayed, state.prune_mask, state.prune_before
+      )
     spoiled = found != faults.FINE
     first_fault = faults.recorded(state.prune_nan, found, step)
     new_masks, spoiled, changes = iter(new_masks), iter(spoiled), iter(changes)

@@ -143,7 +143,7 @@ def reproduce(
     study: the experiment.
     preset: a name in its presets.
     workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
-    dry_run: only print the cells and what they take.
+    dry_run: only print the cells and what they take; or what a function (cells, title) returns.
     overrides: {dotted key: value} for every run. In a new work directory `data.pydoc` is 'packaged'
       if they do not set it.
     worker: (index, count); each of several workers runs its share, and the last to end reports.
@@ -170,6 +170,8 @@ def reproduce(
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
   mine = _share(study, every, worker)
+  if callable(dry_run):
+    return say(dry_run(mine, f'{study.name} {preset}'))
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
   folder = grid.claim(folder, claimed)
@@ -580,7 +582,7 @@ def _plan(study, preset, cells, workdir):
 
 
 def _by_kind(labels):
-  """Labels of cells in lines, one a kind: 'finetune pruned glue/sst2: 0.50 seeds 1, 2; 0.70 ...'."""
+  """Labels of cells in lines, one a kind: 'stage finetune, arm pruned: 0.50 seeds 1, 2; ...'."""
   kinds = {}
   for one in labels:
     kind = describe({k: v for k, v in one.items() if k not in ('seed', 'sparsity')})

@@ -64,6 +64,7 @@ def _without_checkout(root):
 # a key does not count for the hash of a run. A star stands for every group.
 LATER = {
   'model.kind': 'bert',
+  'model.num_key_value_heads': 0,
   'optimizer.l1': 0.0,
   'optimizer.l2': 0.0,
   'optimizer.rewind': '',
@@ -79,8 +80,7 @@ LATER = {
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
-# Families whose pre-training has no second segments.
-UNPAIRED = ('gpt2', 'roberta', 'modernbert')
+PAIRED = ('bert', 'xlnet')  # families whose pre-training has second segments
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
@@ -204,7 +204,9 @@ def _unread(key, config):
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
-  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') in UNPAIRED)
+  return key == 'data.pairs' and bool(
+    config.data.task or config.model.get('kind', 'bert') not in PAIRED
+  )
 
 
 def text_names(corpus: str, task: str, pydoc: str) -> tuple[str, str]:

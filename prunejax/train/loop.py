@@ -21,6 +21,7 @@ from prunejax.train import (
   evaluate,
   families,
   finite,
+  forecast,
   full_disk,
   inputs,
   metrics_log,
@@ -29,7 +30,6 @@ from prunejax.train import (
   program,
   recipe,
   sharding,
-  who_pays,
   workdir,
 )
 from prunejax.train.recipe import IN_THE_LOSS, Recipe
@@ -436,7 +436,7 @@ def _first_states(engine, functions, live, first_state, say, say_table):
       say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      text = who_pays.report(run, functions, state['params'], batch)
+      text = forecast.report(run, functions, state['params'], batch)
       if text:
         say_table(text)
     yield place, state

@@ -13,7 +13,14 @@ import optax
 from prunejax.data import tasks
 from prunejax.models.hf import convert, folder
 from prunejax.pruning import paths
-from prunejax.train import distillation, families, inputs, objectives, observe, optimizer
+from prunejax.train import (
+  criterion_arguments,
+  distillation,
+  families,
+  inputs,
+  objectives,
+  optimizer,
+)
 from prunejax.train.recipe import DTYPES, Recipe
 from prunejax.train.step import VIEWS, make_train_step
 
@@ -233,7 +240,7 @@ def build(
     model = _model(recipe, source, data, compiled.models)
     view = VIEWS[recipe.view]
     residuals = None if _soft(recipe) else model.residuals
-    observed = observe.make_observe(model.module, model.loss, residuals)
+    observed = criterion_arguments.make(model.module, model.loss, residuals)
     step = make_train_step(model.loss, tx, view, recipe.accumulate, observed)
     gradient = jax.grad(lambda params, batch, rng: model.loss(params, batch, rng)[0])
     compiled.programs[key] = Program(

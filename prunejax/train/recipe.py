@@ -33,6 +33,7 @@ class Model(NamedTuple):
   dropout: float
   initializer: str
   dtype: str
+  num_key_value_heads: int = 0
 
 
 class Data(NamedTuple):
@@ -225,6 +226,7 @@ RANGES = {
   'batch_size': _at_least(1),
   'accumulate': _at_least(1),
   **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
+  'model.num_key_value_heads': _at_least(0),
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
@@ -325,6 +327,17 @@ def _check_values(values):
     if key in values and values[key] not in known:
       near = specs.suggest(values[key], known)
       raise ValueError(f'{key}={values[key]!r}{near}: expected one of {", ".join(known)}')
+  groups, kind = values.get('model.num_key_value_heads', 0), values.get('model.kind', 'bert')
+  if groups and kind not in model_sizes.GROUPED:
+    raise ValueError(
+      f'model.num_key_value_heads={groups}: a {kind} has a key for every query; expected 0, or'
+      f' model.kind={", ".join(model_sizes.GROUPED)}'
+    )
+  if groups and values['model.num_attention_heads'] % groups:
+    raise ValueError(
+      f'model.num_key_value_heads={groups}: model.num_attention_heads='
+      f'{values["model.num_attention_heads"]} does not divide into as many groups'
+    )
   if values['distill.teacher']:
     for key, (accepts, words) in (
       ('distill.temperature', ABOVE_ZERO),

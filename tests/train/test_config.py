@@ -41,6 +41,7 @@ FILES = {
   'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
+  'llama': ('', 'nano', 'nano-finetune', 'continue', 'finetune'),
   'methods': ('', 'rigl', 'movement'),
   'tasks': ('',),
   'small': ('',),

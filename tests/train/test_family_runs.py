@@ -76,7 +76,7 @@ def test_a_pruned_family_is_finetuned_and_stays_pruned(kind, tmp_path):
 def test_what_a_form_does_not_hold_is_refused(kind, tmp_path):
   folder = pretrained(kind).folder
   for form in ('shrunk', 'onnx'):
-    with pytest.raises(ValueError, match=f'--to={form}: the model is a {kind!r}'):
+    with pytest.raises(ValueError, match=f'--to={form}: .*{kind!r}'):
       export.export(folder, tmp_path / form, to=form, say=lambda line: None)
   export.export(folder, tmp_path / 'sparse', to='sparse', say=lambda line: None)
   again = saved_model.load(tmp_path / 'sparse')

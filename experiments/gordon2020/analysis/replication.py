@@ -20,13 +20,13 @@ def table(grid):
   for arm, other in COMPARED:
     diffs = judging.against(grid, arm, other, lambda s: s > 0)
     pairs = {pair for numbers in diffs.values() for pair in numbers}
-    groups = [_groups(numbers) for numbers in diffs.values()]
-    correlation = statistics.intraclass([g for g in groups if len(g) > 1])
+    tasks = sorted({task for task, _ in pairs})
+    correlation = statistics.intraclass([_by_seed(numbers, tasks) for numbers in diffs.values()])
     if math.isfinite(correlation):
       seeds = {seed for _, seed in pairs}
       lines.append((f'{arm} - {other}', str(len(pairs)), str(len(seeds)), f'{correlation:.2f}'))
   note = (
-    'Intraclass correlation of the tasks of a seed (one-way, pooled over sparsities): 0 where they '
+    'Intraclass correlation of the tasks of a seed, ICC(3, 1) pooled over sparsities: 0 where they '
     'are as independent as seeds, 1 where a second task adds nothing. Verdicts rest on the means '
     'of the seeds. A seed varies the order of the text, the masked words, the new heads and the '
     'order of the examples; where all seeds start from one checkpoint, a verdict is about it.'
@@ -35,9 +35,8 @@ def table(grid):
   return tables.Table('Units of replication', head, tuple(lines), note)
 
 
-def _groups(numbers):
-  """[[numbers of a seed]] of {(task, seed): number}."""
-  groups = {}
-  for (_, seed), number in numbers.items():
-    groups.setdefault(seed, []).append(number)
-  return list(groups.values())
+def _by_seed(numbers, tasks):
+  """[seeds, tasks] of {(task, seed): number}, of the seeds that have every task."""
+  seeds = sorted({seed for _, seed in numbers})
+  whole = [seed for seed in seeds if all((task, seed) in numbers for task in tasks)]
+  return [[numbers[task, seed] for task in tasks] for seed in whole]

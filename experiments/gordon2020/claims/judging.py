@@ -241,6 +241,22 @@ def average(diffs, unit, scale=100):
   return f'{number} {unit} over {min(diffs):g} to {max(diffs):g}'
 
 
+def weakest_line(lines, task, unit, form='+.1f'):
+  """The number that decides a claim about a line for each task: the slope of the weakest one.
+
+  Args:
+    lines: {task: `statistics.Fit` of scores}.
+    task: the one with the weakest correlation; None where there is no line.
+    unit: of the slope, in points.
+    form: of the slope.
+  """
+  if not lines:
+    return ''
+  line = lines[task]
+  slope = f'{100 * line.slope:{form}} {tables.span(line.low, line.high, 100, form)} {unit}'
+  return f'{slope}, r {line.r:+.3f} on {task}, the weakest of {len(lines)}'
+
+
 def by_sparsity(*series):
   """() or a table with a line for each `Series` and a column for each sparsity."""
   series = [s._replace(values={k: v for k, v in s.values.items() if v}) for s in series]

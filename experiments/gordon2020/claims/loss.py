@@ -72,7 +72,7 @@ def deletion_follows_loss(data):
     'Accuracy after information deletion falls with pre-training loss, task by task.',
     every and not broken,
     broken,
-    number=f'r {known[weakest].r:+.3f} on {weakest}, the weakest of {len(known)}' if known else '',
+    number=judging.weakest_line(known, weakest, 'points a nat', '+.2f'),
     evidence=(tables.Table('A line a task', head, lines),) if lines else (),
     rule='r at most -0.8 and a slope below zero'
     + (
@@ -159,7 +159,7 @@ def deletion_fits_but_does_not_transfer(data):
 
 def _steps(data, arm):
   """The numbers of steps for which an arm was fine-tuned."""
-  return {row.get('steps') for row in data.learned if row['arm'] == arm and row['task']}
+  return {row.get('steps') for row in data.learned if row['arm'] == arm and row.get('task')}
 
 
 def _line(data, task, level):

@@ -186,9 +186,8 @@ def features_follow(data):
     "The features leave the dense model's as sparsity rises, and accuracy falls with them.",
     len(levels) >= 3 and side < 0 and even and follow and not broken,
     broken,
-    number=f'r {known[weakest].r:+.3f} on {weakest}, the weakest of {len(known)}'
-    if known
-    else judging.at(cosine, levels[-1] if levels else None, 'of cosine', 1),
+    number=judging.weakest_line(known, weakest, 'points a unit of cosine')
+    or judging.at(cosine, levels[-1] if levels else None, 'of cosine', 1),
     evidence=judging.by_sparsity(Series('mean cosine', cosine, 1)) + (of_tasks if shown else ()),
     rule='r at least 0.8 and a slope above zero on every task',
     figures=('figure2b',),

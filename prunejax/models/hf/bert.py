@@ -12,16 +12,18 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
 from flax import traverse_util
 
 from prunejax.models import bert
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+
+if TYPE_CHECKING:
+  import transformers
 
 # {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
@@ -45,6 +47,7 @@ MODULES = {
   'classifier': 'classifier',
   'spans': 'qa_outputs',
 }
+SIZE = 'BertConfig'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 # Other spellings, replaced in this order: TensorFlow's, those of a bare BertModel, the tied copies.
 SPELLINGS = (
@@ -98,7 +101,7 @@ def load(
   heads: Sequence[str] = ('mlm', 'nsp'),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
-) -> tuple[dict, transformers.BertConfig]:
+) -> tuple[dict, 'transformers.BertConfig']:
   """Reads a model.
 
   Args:
@@ -149,7 +152,7 @@ def load(
 def save(
   folder: str | os.PathLike,
   params: Mapping,
-  size: transformers.BertConfig,
+  size: 'transformers.BertConfig',
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
@@ -192,17 +195,13 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.txt')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  convert.write(folder, texts, tensors, size, 'vocab.txt')
   return lost
 
 
 def parts(
   params: Mapping,
-  size: transformers.BertConfig,
+  size: 'transformers.BertConfig',
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
@@ -235,7 +234,7 @@ def parts(
   return texts, tensors, lost
 
 
-def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.BertConfig:
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> 'transformers.BertConfig':
   """Reads config.json.
 
   Args:
@@ -246,7 +245,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
   path = pathlib.Path(folder) / 'config.json'
-  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED, CLASSES)
+  size = convert.read_size(folder, 'bert', SIZE, REQUIRED, CLASSES)
   _check_size(size, path, heads)
   return size
 

@@ -14,16 +14,18 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
 from flax import traverse_util
 
 from prunejax.models import gpt2
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+
+if TYPE_CHECKING:
+  import transformers
 
 # {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
@@ -40,6 +42,7 @@ MODULES = {
   'norm': 'transformer.ln_f',
   'classifier': 'score',
 }
+SIZE = 'GPT2Config'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
 # Other spellings, replaced in this order: those of a bare GPT2Model, the tied copy.
@@ -78,7 +81,7 @@ def load(
   heads: Sequence[str] = ('lm',),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
-) -> tuple[dict, transformers.GPT2Config]:
+) -> tuple[dict, 'transformers.GPT2Config']:
   """Reads a model.
 
   Args:
@@ -121,7 +124,7 @@ def load(
 def save(
   folder: str | os.PathLike,
   params: Mapping,
-  size: transformers.GPT2Config,
+  size: 'transformers.GPT2Config',
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
@@ -150,17 +153,13 @@ def save(
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
   texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.json')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  convert.write(folder, texts, tensors, size, 'vocab.json')
   return lost
 
 
 def parts(
   params: Mapping,
-  size: transformers.GPT2Config,
+  size: 'transformers.GPT2Config',
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
@@ -194,7 +193,7 @@ def parts(
   return texts, tensors, lost
 
 
-def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.GPT2Config:
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> 'transformers.GPT2Config':
   """Reads config.json.
 
   Args:
@@ -204,7 +203,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
   Raises:
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
-  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED, CLASSES)
+  size = convert.read_size(folder, 'gpt2', SIZE, REQUIRED, CLASSES)
   _check_size(size, pathlib.Path(folder) / 'config.json', heads)
   return size
 

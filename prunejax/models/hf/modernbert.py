@@ -4,8 +4,6 @@ Their `Wqkv` holds our query, key and value one after the other, their `Wi` what
 then the gate.
 """
 
-import transformers
-
 from prunejax.data import encoder_bpe
 from prunejax.models import modernbert
 from prunejax.models.hf import named
@@ -49,7 +47,7 @@ _JOINED = tuple(
 LAYOUT = named.Layout(
   model_type='modernbert',
   module=modernbert.ModernBert,
-  config=transformers.ModernBertConfig,
+  config='ModernBertConfig',
   check=modernbert.check,
   heads=modernbert.HEADS,
   names=NAMES,

@@ -30,7 +30,7 @@ class Layout(NamedTuple):
   Attributes:
     model_type: of transformers.
     module: the Flax class, called with (size, heads, outputs).
-    config: the config class of transformers.
+    config: the name of the config class of transformers.
     check: (size, heads) -> None, or ValueError for a size that the module does not compute.
     heads: names of all heads.
     names: {our leaf, with layer_{} for the number of a layer: template of their tensor}.
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
 
   model_type: str
   module: type
-  config: type
+  config: str
   check: Callable
   heads: tuple
   names: dict
@@ -272,7 +272,7 @@ def _shallow(size):
 # Cached: the models of a grid have one size, and a trace takes longer than reading a small file.
 @functools.lru_cache(maxsize=64)
 def _traced(module, config, size, heads, outputs):
-  shallow = config.from_dict(json.loads(size))
+  shallow = convert.size_class(config).from_dict(json.loads(size))
   ids, valid = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (np.int32, bool))
   init = module(shallow, heads, outputs).init
   tree = jax.eval_shape(init, jax.random.key(0), ids, ids, valid)['params']

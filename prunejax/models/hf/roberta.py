@@ -1,7 +1,5 @@
 """Reads and writes RoBERTa as a Hugging Face folder, see named.py."""
 
-import transformers
-
 from prunejax.data import encoder_bpe
 from prunejax.models import roberta
 from prunejax.models.hf import named
@@ -54,7 +52,7 @@ def transposed(path, array, size):
 LAYOUT = named.Layout(
   model_type='roberta',
   module=roberta.Roberta,
-  config=transformers.RobertaConfig,
+  config='RobertaConfig',
   check=roberta.check,
   heads=roberta.HEADS,
   names=NAMES,

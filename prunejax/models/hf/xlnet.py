@@ -6,8 +6,6 @@ Their projections of attention are raw tensors [hidden, heads, width of a head];
 
 import re
 
-import transformers
-
 from prunejax.data import unigram
 from prunejax.models import xlnet
 from prunejax.models.hf import named
@@ -69,7 +67,7 @@ def _ours(path, array, size):
 LAYOUT = named.Layout(
   model_type='xlnet',
   module=xlnet.Xlnet,
-  config=transformers.XLNetConfig,
+  config='XLNetConfig',
   check=xlnet.check,
   heads=xlnet.HEADS,
   names=NAMES,
