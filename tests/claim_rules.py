@@ -35,7 +35,11 @@ def source(module: str, commit: str = '') -> str | None:
 
 
 def record(paper: str, same: bool = False) -> dict:
-  """The rules of a paper as they are to be recorded: {pattern: {'code', 'commit', 'fixed'}}."""
+  """The rules of a paper as they are to be recorded: {pattern: {'code', 'commit', 'fixed'}}.
+
+  Raises:
+    SystemExit: a rule that has changed is not committed.
+  """
   from prunejax.report import rules
 
   module, path = f'experiments.{paper}.claims', file_of(paper)
@@ -45,6 +49,8 @@ def record(paper: str, same: bool = False) -> dict:
     if known and (known['code'] == code or same):
       entries[pattern] = {**known, 'code': code}
     else:
+      if _codes_at(module, 'HEAD').get(pattern) != code:
+        raise SystemExit(f'{paper}: commit the rule of {pattern!r} first')
       commit, date = fixed_at(module, pattern)
       entries[pattern] = {'code': code, 'commit': commit, 'fixed': date}
   return entries
