@@ -180,11 +180,18 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
   return family.config(vocab_size=vocab_size, **fields)
 
 
-def with_dropout(size, rate: float):
-  """Returns a copy of a size with another dropout rate."""
+def with_dropout(size, rate: float, attention: float = -1.0):
+  """Returns a copy of a size with another dropout rate.
+
+  Args:
+    size: a config of transformers.
+    rate: of all dropout.
+    attention: of attention weights; -1 for `rate`.
+  """
   size = copy.deepcopy(size)
   for field in of_size(size).dropout:
-    setattr(size, field, rate)
+    is_attention = field.startswith('att')
+    setattr(size, field, attention if is_attention and attention != -1 else rate)
   return size
 
 
@@ -212,14 +219,16 @@ def fingerprint(size, tokenizer) -> str:
   return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
 
 
-def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
+
+  Other arguments, such as `max_shard_size`, are those of `files.save`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
   """
   vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
-  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary)
+  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary, **how)
 
 
 def texts(params: dict, size, tokenizer) -> dict[str, str]:
@@ -268,7 +277,9 @@ def in_order(classifier: dict, size, classes: Sequence[str] | None) -> dict | st
   return {name: leaf[..., order] for name, leaf in classifier.items()}
 
 
-def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal'):
+def make(
+  size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal', **how: Any
+):
   """Makes the Flax module of a size.
 
   Args:
@@ -277,6 +288,7 @@ def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str
     outputs: numbers that the head of a task puts out.
     dtype: of the computation.
     initializer: 'normal' or 'fan_in'.
+    **how: other attributes of the module, such as scan_layers.
   """
   size = parsed(size)
-  return of_size(size).module(size, heads, outputs, dtype, initializer)
+  return of_size(size).module(size, heads, outputs, dtype, initializer, **how)

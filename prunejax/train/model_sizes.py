@@ -4,6 +4,8 @@ A config is refused by them before Flax and transformers are imported.
 """
 
 KINDS = ('bert', 'gpt2')
+REMAT = ('none', 'dots', 'full')  # the keys of layer_stack.REMAT
+ATTENTION = ('einsum', 'dot_product')  # attention.KINDS
 SIZE_KEYS = (
   'hidden_size',
   'num_hidden_layers',

@@ -22,6 +22,7 @@ from prunejax.models import bert
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import as_leaf
 
 # {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
@@ -95,6 +96,7 @@ def load(
   heads: Sequence[str] = ('mlm', 'nsp'),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, transformers.BertConfig]:
   """Reads a model.
 
@@ -104,6 +106,7 @@ def load(
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays [in, out], and the config.
@@ -119,7 +122,7 @@ def load(
   paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
   expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
-  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS, parts=parts)
   if 'mlm' not in heads:  # copies that are not needed may differ
     stored = {
       name: array
@@ -134,10 +137,7 @@ def load(
   expected = {name: shape for name, shape in expected.items() if name in paths}
   convert.compare(tensors, expected, folder, HEADS)
   convert.check_vocab(folder if vocab is None else vocab, size)
-  leaves = {
-    path: np.array(_transposed(path, tensors[name]), np.float32, order='C')
-    for name, path in paths.items()
-  }
+  leaves = {path: as_leaf(_transposed(path, tensors[name])) for name, path in paths.items()}
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -148,6 +148,7 @@ def save(
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
+  max_shard_size: int | str = hf_folder.MAX_SHARD_SIZE,
   lowercase: bool = True,
   strip_accents: bool | None = None,
   handle_chinese_chars: bool = True,
@@ -165,6 +166,7 @@ def save(
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    max_shard_size: see `folder.write`.
     lowercase: whether the tokenizer lower-cases its text.
     strip_accents: whether it removes accents; None: if it lower-cases.
     handle_chinese_chars: whether it takes each Chinese character for a word.
@@ -191,7 +193,7 @@ def save(
     hf_folder.check_free(folder, 'vocab.txt')
   elif pathlib.Path(folder).is_dir():
     convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  hf_folder.write(folder, texts, tensors, max_shard_size)
   return lost
 
 

@@ -17,6 +17,7 @@ from flax import traverse_util
 from prunejax.models.bert import OWN
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import is_stored, whole
 
 MAX_COUNT = 2**31  # of anything that a config counts
 MAX_LAYERS = 1000
@@ -225,7 +226,7 @@ def respell(
     today = name
     for old, new in spellings:
       today = re.sub(old, new, today)
-    if today in renamed and not np.array_equal(renamed[today], array):
+    if today in renamed and not np.array_equal(whole(renamed[today]), whole(array)):
       raise CheckpointError(
         f'{where}: {spelled[today]} and {name} differ, but are one tensor in this model'
       )
@@ -322,11 +323,18 @@ def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
       f'cannot transfer: {listed(wrong)}; remove a head from the pre-trained tree to draw it anew'
     )
   merged = {
-    path: pretrained[path].astype(leaf.dtype) if path in pretrained else leaf
+    path: _in_dtype(pretrained[path], leaf.dtype) if path in pretrained else leaf
     for path, leaf in new.items()
   }
   stayed = tuple(path for path in new if path not in pretrained)
   return traverse_util.unflatten_dict(merged, sep='/'), stayed
+
+
+def _in_dtype(array, dtype):
+  """An array in another dtype; what is stored as float32 stays in its file."""
+  if is_stored(array):
+    return array if dtype == array.dtype else array.read().astype(dtype)
+  return array.astype(dtype)
 
 
 def tensor_name(path: str, modules: dict[str, str], leaves: dict[str, str]) -> str:

@@ -19,11 +19,16 @@ import safetensors
 import safetensors.numpy
 
 from prunejax.data import vocabulary
+from prunejax.models.hf import stored
+from prunejax.models.hf.stored import Stored
 
 WEIGHTS = 'model.safetensors'
 CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
-SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
+SHARD = re.compile(r'model-(\d{5})-of-(\d{5})\.safetensors')
+SHARDS = r'model(-\d{5}-of-\d{5})?\.safetensors'
+INDEX = f'{WEIGHTS}.index.json'
+MAX_SHARD_SIZE = 5 * 10**9  # bytes of weights in a file, as transformers writes them
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
   'pytorch_model.bin': f'a pickle, which could run code; {_CONVERT}',
@@ -70,15 +75,19 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     raise CheckpointError(str(error)) from error
 
 
-def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[str, np.ndarray]:
+def read_tensors(
+  folder: str | os.PathLike, *, ignore: str = r'(?!)', parts: bool = False
+) -> dict[str, np.ndarray | Stored]:
   """Reads model.safetensors, or the shards that model.safetensors.index.json lists.
 
   Args:
     folder: the folder that holds them.
     ignore: a regular expression; tensors whose whole name matches are left out.
+    parts: leave the tensors in their files, to be read part by part. `checksums.json` is then not
+      compared with the bytes of the weights.
 
   Returns:
-    {name: array}, float32, float16 or bfloat16. All numbers are finite.
+    {name: array}, float32, float16 or bfloat16, or `stored.Stored`. All numbers are finite.
 
   Raises:
     CheckpointError: a file that is missing or damaged, that has tensors of another dtype, or
@@ -86,17 +95,17 @@ def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[st
       is not what `checksums.json` says.
   """
   folder = pathlib.Path(folder)
-  check(folder)
-  path, index = folder / WEIGHTS, folder / f'{WEIGHTS}.index.json'
+  check(folder, *([SHARDS] if parts else []))
+  path, index = folder / WEIGHTS, folder / INDEX
   if path.is_file():
-    return _read_file(path, ignore)
+    return _read_file(path, ignore, parts)
   if index.is_file():
-    return _read_shards(index, ignore)
+    return _read_shards(index, ignore, parts)
   others = [f'{name} is {what}' for name, what in OTHER_WEIGHTS.items() if (folder / name).exists()]
   raise CheckpointError(f'{path} is missing: ' + ('; '.join(others) or f'expected {WEIGHTS}'))
 
 
-def _read_shards(index, ignore):
+def _read_shards(index, ignore, parts):
   """The tensors of all files that an index lists."""
   shard_of = read_json(index).get('weight_map')
   valid = isinstance(shard_of, dict) and all(
@@ -107,12 +116,20 @@ def _read_shards(index, ignore):
       f'{index} lacks a weight_map of {{tensor: file}}, whose files are named {SHARD_NAME} and lie'
       ' beside it'
     )
+  shards = sorted(set(shard_of.values()))
+  counts = {int(SHARD.fullmatch(shard)[2]) for shard in shards}
+  expected = {f'{WEIGHTS[:-12]}-{i + 1:05}-of-{n:05}.safetensors' for n in counts for i in range(n)}
+  if unlisted := sorted(expected - set(shards)):
+    raise CheckpointError(
+      f'{index} lists no tensor of {listed(unlisted, 3)}: expected every shard, as in a whole'
+      ' download'
+    )
   tensors = {}
-  for shard in sorted(set(shard_of.values())):
+  for shard in shards:
     path = index.parent / shard
     if not path.is_file():
       raise CheckpointError(f'{path} is missing: {index.name} lists it')
-    arrays = _read_file(path, ignore)
+    arrays = _read_file(path, ignore, parts)
     listed_here = {
       name for name, at in shard_of.items() if at == shard and not re.fullmatch(ignore, name)
     }
@@ -125,7 +142,7 @@ def _read_shards(index, ignore):
   return tensors
 
 
-def _read_file(path, ignore):
+def _read_file(path, ignore, parts):
   """The tensors of one safetensors file."""
   arrays, unsupported = {}, []
   try:
@@ -133,18 +150,21 @@ def _read_file(path, ignore):
       for name in file.keys():  # noqa: SIM118, the file is not a mapping
         if re.fullmatch(ignore, name):
           continue
-        dtype = file.get_slice(name).get_dtype()
-        if dtype in ('F32', 'F16', 'BF16'):
-          arrays[name] = file.get_tensor(name)
-        else:
+        tensor = file.get_slice(name)
+        dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+        if dtype not in stored.DTYPES:
           unsupported.append(f'{name} ({dtype})')
+        elif parts:
+          arrays[name] = Stored(path, name, shape, 0, shape[-1] if shape else 0)
+        else:
+          arrays[name] = file.get_tensor(name)
   except (safetensors.SafetensorError, OSError) as error:
     raise CheckpointError(f'{path} is damaged or not a safetensors file: {error}') from error
   if unsupported:
     raise CheckpointError(f'{path}: expected F32, F16 or BF16, found {listed(unsupported)}')
   wrong = [
     f'{name} ({count:,} of {array.size:,})'
-    for name, array in arrays.items()
+    for name, array in (() if parts else arrays.items())
     if (count := array.size - np.count_nonzero(np.isfinite(array)))
   ]
   if wrong:
@@ -152,7 +172,7 @@ def _read_file(path, ignore):
   return arrays
 
 
-def check(folder: str | os.PathLike) -> None:
+def check(folder: str | os.PathLike, but: str = r'(?!)') -> None:
   """Compares the files of a folder with its `checksums.json`, which folders of ours have.
 
   safetensors has no checksums: it reads a flipped bit as another weight.
@@ -173,7 +193,7 @@ def check(folder: str | os.PathLike) -> None:
     file = path.with_name(name)
     if not file.is_file():
       raise CheckpointError(f'{file} is missing: {CHECKSUMS} names it')
-    if _sha256(file) != expected:
+    if not re.fullmatch(but, name) and _sha256(file) != expected:
       raise CheckpointError(
         f'{file} is not the file that was written: its sha256 differs from that in {CHECKSUMS}; '
         f'take a sound copy, or delete {CHECKSUMS} if the change is meant'
@@ -233,31 +253,40 @@ def with_added(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write(
-  folder: str | os.PathLike, texts: Mapping[str, str], tensors: Mapping[str, np.ndarray]
+  folder: str | os.PathLike,
+  texts: Mapping[str, str],
+  tensors: Mapping[str, np.ndarray],
+  max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
-  """Writes text files, model.safetensors, and checksums.json with the sha256 of each.
+  """Writes text files, the weights, and checksums.json with the sha256 of each.
 
-  A new folder appears complete or not at all. In a folder that exists, each file is replaced as a
-  whole, after all files have been written.
+  The weights are in model.safetensors. Above `max_shard_size` they are in shards, which
+  model.safetensors.index.json lists. A new folder appears complete or not at all. In a folder that
+  exists, each file is replaced as a whole, after all files have been written.
 
   Args:
     folder: the folder; it is made if it does not exist.
     texts: {file name: content}.
-    tensors: {name: array} of model.safetensors.
+    tensors: {name: array}.
+    max_shard_size: bytes of weights in a file, at most, or such as '5GB'; a larger tensor has a
+      file of its own.
 
   Raises:
-    CheckpointError: the folder cannot be written.
+    CheckpointError: the folder cannot be written, or another size.
   """
+  shards, index = _shards(tensors, bytes_of(max_shard_size))
+  texts = {**texts, **index}
   folder = pathlib.Path(folder).absolute()
   staged = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.part'
   try:
     staged.mkdir(parents=True)
     for name, text in texts.items():
       (staged / name).write_text(text, encoding='utf-8', newline='\n')
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    safetensors.numpy.save_file(arrays, staged / WEIGHTS, metadata={'format': 'pt'})
-    (staged / WEIGHTS).chmod(0o644)  # safetensors gives no rights to others than the owner
-    names = [*texts, WEIGHTS]
+    for file, names in shards.items():
+      arrays = {name: np.ascontiguousarray(tensors[name]) for name in names}
+      safetensors.numpy.save_file(arrays, staged / file, metadata={'format': 'pt'})
+      (staged / file).chmod(0o644)  # safetensors gives no rights to others than the owner
+    names = [*texts, *shards]
     sums = {'sha256': {name: _sha256(staged / name) for name in sorted(names)}}
     (staged / CHECKSUMS).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
     names.append(CHECKSUMS)
@@ -267,12 +296,48 @@ def write(
     if folder.exists():
       for name in names:
         os.replace(staged / name, folder / name)
+      for path in folder.iterdir():  # the weights that were there
+        if (re.fullmatch(SHARDS, path.name) or path.name == INDEX) and path.name not in names:
+          path.unlink()
     else:
       os.rename(staged, folder)
   except (OSError, safetensors.SafetensorError) as error:
     raise CheckpointError(f'{folder} cannot be written: {error}') from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def bytes_of(size: int | str) -> int:
+  """Returns a number of bytes, given as such or as '5GB', '200MB' or '1GiB'.
+
+  Raises:
+    CheckpointError: it is neither, or 0.
+  """
+  units = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30}
+  match = re.fullmatch(r'(\d+) ?([KMG]I?B)?', str(size).upper())
+  number = int(match[1]) * units[match[2] or ''] if match else 0
+  if number < 1:
+    raise CheckpointError(f"max_shard_size={size!r}: expected bytes, or such as '5GB'")
+  return number
+
+
+def _shards(tensors, most) -> tuple[dict[str, list[str]], dict[str, str]]:
+  """{file: names of its tensors}, and {file: text} of the index if there are several."""
+  groups: list[list[str]] = [[]]
+  room = most
+  for name, array in tensors.items():
+    if groups[-1] and array.nbytes > room:
+      groups.append([])
+      room = most
+    groups[-1].append(name)
+    room -= array.nbytes
+  if len(groups) == 1:
+    return {WEIGHTS: groups[0]}, {}
+  files = {f'model-{i:05}-of-{len(groups):05}.safetensors': g for i, g in enumerate(groups, 1)}
+  total = sum(array.nbytes for array in tensors.values())
+  weight_map = {name: file for file, names in files.items() for name in names}
+  index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+  return files, {INDEX: json.dumps(index, indent=2) + '\n'}
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
