@@ -43,8 +43,10 @@ def redraw(ledger, out, path=None):
       verdicts[found[2]] = found[1]
   text = (out / 'report.md').read_text()
   tables = dict(read_tables(text.partition('\n## Tables\n')[2]))
+  claims = dict(read_tables(text)).get('What held', [])
   return {
     'verdicts': verdicts,
+    'deciding': [(verdict.strip(), number.strip()) for _, verdict, number in claims],
     'evidence': read_evidence(text),
     'tables': {title: numbers(lines) for title, lines in tables.items()},
     'figures': {path.stem: figures[_identity(path)] for path in sorted(out.glob('*.png'))},
@@ -155,6 +157,7 @@ def main(out):
   REFERENCE.mkdir(parents=True, exist_ok=True)
   for ledger in LEDGERS:
     found = redraw(ledger, pathlib.Path(out) / ledger.replace('/', '-'))
+    del found['deciding']  # its words may change
     reference(ledger).write_text(json.dumps(found, indent=1) + '\n')
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.cheong2019 import paper
-from prunejax.report.verdicts import Verdict, all_of, shown, side
+from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, shown
 
 DENSE = ('dense', 0.0, 32, False)
 FOUR_BITS = ('k-means', 0.0, 4, True)
@@ -36,33 +36,40 @@ def claims(rows: list[dict]) -> list[Verdict]:
       lead[f'{key[1]:g} ({pruned_rate:.2f}x)'] = [
         four_bits[seed] - bleu[key][seed] for seed in sorted(bleu[key]) if seed in four_bits
       ]
+  quality = [Comparison('of the dense BLEU', share(FOUR_BITS), ENOUGH, form='.3f')]
+  leads = [Comparison(f'BLEU against pruned to {k}', v, form='+.2f') for k, v in lead.items()]
   untrained = share(('k-means', 0.0, 4, False))
   binarised = share(('binarised', 0.0, 1, True))
+  cost = [a - b for a, b in zip(share(FOUR_BITS), binarised, strict=False)]
+  costs = [Comparison('of the dense BLEU, 4 bits minus two centroids', cost)]
   return [
     Verdict(
       '4-bit k-means',
       f'4-bit k-means keeps {paper.QUALITY:.2%} of the BLEU at {paper.COMPRESSION}x; here '
       f'at least {ENOUGH}',
-      all_of([side(share(FOUR_BITS), ENOUGH)]),
+      all_hold(quality),
       f'share of dense BLEU {show(share(FOUR_BITS), ".3f")} at {four_bits_rate:.2f}x counted bits, '
       f'embeddings not counted; before the centroids are trained {show(untrained, ".3f")}',
       ('compression',),
+      decided_by(quality),
     ),
     Verdict(
       'pruning is worse',
       'Pruning is worse than quantisation at equal bytes; here: 4-bit k-means has the higher '
       'BLEU against every pruned model that is no smaller',
-      all_of(map(side, lead.values())),
+      all_hold(leads),
       'BLEU of 4-bit k-means minus BLEU of pruned to '
       + '; '.join(f'{k} {show(v)}' for k, v in lead.items()),
       ('compression',),
+      decided_by(leads),
     ),
     Verdict(
       'binarised',
       'Two centroids a matrix cost quality that 4 bits do not (we could read no number of the '
       'paper)',
-      all_of([side([a - b for a, b in zip(share(FOUR_BITS), binarised, strict=False)])]),
+      all_hold(costs),
       f'share of dense BLEU {show(binarised, ".3f")}',
       ('compression',),
+      decided_by(costs),
     ),
   ]

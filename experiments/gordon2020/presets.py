@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from configs import finetune, gpt2, pretrain
+from configs import finetune, gpt2, minilm, pretrain
+from configs import xlnet as xlnet_configs
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -38,8 +39,14 @@ class Preset(NamedTuple):
   born, born_rate: steps and learning rate of the model that is born of each share.
   examples: {task: number of training examples} of the tasks that are read whole.
   scale: the factor by which --scale multiplied all steps.
-  teacher: config of the model that the first cell trains from nothing, for the others to start
-    from. None where the `init` of `pretrain` and `tune` says what they start from.
+  teacher: config of the model that the first cell trains, for the others to start from: from
+    nothing, or from its own `init`. None where the `init` of `pretrain` and `tune` says what they
+    start from.
+  some: {arm: sparsities} of the arms that have fewer than `sparsities`.
+  by_sparsity: run all of a seed at one sparsity before the next, dense first, in the order of
+    `sparsities`, so that a ledger says something before it is whole.
+  born_each: whether each seed starts from a model of its own, which is trained from nothing for
+    `born` steps at `born_rate`.
   """
 
   pretrain: config_dict.ConfigDict
@@ -66,6 +73,9 @@ class Preset(NamedTuple):
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
   scale: float = 1
+  born_each: bool = False
+  some: Mapping = MappingProxyType({})
+  by_sparsity: bool = False
 
 
 def multiple(multiples, s: float) -> float:
@@ -169,6 +179,20 @@ def equal() -> Preset:
   )
 
 
+def equal_born() -> Preset:
+  """As `equal`, but each seed starts from a model of its own, so that the checkpoint varies too.
+
+  Where all seeds share a checkpoint, a verdict is about that checkpoint.
+  """
+  return equal()._replace(
+    sparsities=(0.4, 0.6, 0.7, 0.9),
+    born=6000,
+    born_rate=2e-3,
+    born_each=True,
+    cost='not measured: some five hours of two CPU cores',
+  )
+
+
 def corpus() -> Preset:
   """Prunability against the amount of pre-training data: models born of shares of Wikipedia.
 
@@ -199,10 +223,15 @@ def decoder() -> Preset:
 
   Batches are small for the same reason as in `corpus`.
   """
+  return _born_small(gpt2, 'half an hour of a CPU core')
+
+
+def _born_small(family, cost):
+  """The protocol of `quick` for the small model of another family, born in the first cell."""
   born, first, second = (
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano-finetune'),
+    family.get_config('nano'),
+    family.get_config('nano'),
+    family.get_config('nano-finetune'),
   )
   for config in (born, first, second):
     config.log.update(every=40, tensorboard=False)
@@ -218,14 +247,26 @@ def decoder() -> Preset:
   second.checkpoint.every = 0
   second.data.examples = 2000
   second.batch_size = 16
-  return quick()._replace(
-    pretrain=first, tune=second, teacher=born, cost='half an hour of a CPU core'
-  )
+  return quick()._replace(pretrain=first, tune=second, teacher=born, cost=cost)
+
+
+def xlnet() -> Preset:
+  """The protocol of `decoder` for a small XLNet, with its permutation objective."""
+  return _born_small(xlnet_configs, 'not measured: an hour of a CPU core or more')
+
+
+def xlnet_smoke() -> Preset:
+  """A test of every part of `xlnet` in a minute."""
+  return _one_of_each(xlnet())
 
 
 def decoder_smoke() -> Preset:
   """A test of every part of `decoder` in a minute."""
-  preset = decoder()
+  return _one_of_each(decoder())
+
+
+def _one_of_each(preset):
+  """A preset with one cell of each kind, of a few steps."""
   preset.teacher.update(steps=12, batch_size=16)
   preset.teacher.eval.every = 0
   preset.pretrain.update(steps=12)
@@ -235,6 +276,53 @@ def decoder_smoke() -> Preset:
     tasks={'pydoc/order': 6},
     seeds=(0,),
     cost='a minute on two CPU cores',
+  )
+
+
+def minilm_glue() -> Preset:
+  """The paper on GLUE with MiniLM-L6-H384, a BERT of 22.7 million weights.
+
+  The first cell draws heads of pre-training for it and trains them together with it
+  (configs/minilm.py). Every arm is fine-tuned for as many steps, as in `equal`. The sparsities that
+  decide most come first. Needs `--config.data.root=FOLDER` with FOLDER/wikipedia and FOLDER/glue.
+  """
+  heads, first, second = (minilm.get_config(arg) for arg in minilm.ARGS)
+  first.init = second.init = ''
+  return Preset(
+    first,
+    second,
+    sparsities=(0.7, 0.9, 0.5, 0.8, 0.6, 0.4),
+    ramp=100,
+    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126, 'glue/sst2@500': 126},
+    deleted=1,
+    before=0.5,
+    after=0.5,
+    rates=(1e-4,),
+    seeds=(0, 1, 2),
+    burn_in=0,
+    fresh=True,
+    cost='about nine hours of two CPU cores',
+    teacher=heads,
+    some=MappingProxyType({'after': (0.5, 0.7, 0.9), 'random': (0.7,)}),
+    by_sparsity=True,
+  )
+
+
+def minilm_smoke() -> Preset:
+  """A test of every part of `minilm` in minutes."""
+  preset = minilm_glue()
+  for config in (preset.teacher, preset.pretrain):
+    config.update(steps=4, batch_size=2)
+    config.eval.update(every=0, batches=1, batch_size=2)
+  preset.tune.update(batch_size=2)
+  preset.tune.data.examples = 8
+  return preset._replace(
+    sparsities=(0.7, 0.5),
+    ramp=2,
+    tasks={'glue/mrpc': 4},
+    seeds=(0,),
+    some=MappingProxyType({'after': (0.7,), 'random': (0.7,)}),
+    cost='minutes on two CPU cores',
   )
 
 
@@ -291,9 +379,14 @@ PRESETS = {
   'quick': quick,
   'mini': mini,
   'equal': equal,
+  'equal-born': equal_born,
   'corpus': corpus,
   'decoder-smoke': decoder_smoke,
   'decoder': decoder,
+  'xlnet-smoke': xlnet_smoke,
+  'xlnet': xlnet,
+  'minilm-smoke': minilm_smoke,
+  'minilm': minilm_glue,
   'base': base,
   'paper': paper,
 }

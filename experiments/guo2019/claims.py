@@ -67,7 +67,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
   scores = {task: by_method(rows, 'finetune', 'accuracy', task) for task in tasks}
   sparsities = sorted({sparsity for method, sparsity in losses if method != 'dense'})
   high = [sparsity for sparsity in sparsities if sparsity >= 0.8]
-  return [
+  checks = [
     _accuracy_kept(scores, sparsities),
     _negligible_loss(losses),
     _next_sentence(nsp_accuracy),
@@ -83,41 +83,52 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
     ),
     _higher_score(scores, high),
   ]
+  beside = {method for method, _ in losses}
+  return [v for v in checks if v.name != 'loss beside l1' or 'l1' in beside]
 
 
 def _accuracy_kept(scores, sparsities):
   sparsity = 0.8 if 0.8 in sparsities else max(sparsities, default=0.0)
   drops = {task: differences(values, ('rpp', sparsity), DENSE) for task, values in scores.items()}
   evidence = '; '.join(f'{task} {verdicts.shown(diffs, "+.3f")}' for task, diffs in drops.items())
+  kept = [
+    verdicts.Comparison(f'of accuracy on {task} at {sparsity:g}', diffs, -SMALL)
+    for task, diffs in drops.items()
+  ]
   return verdicts.Verdict(
     'accuracy kept',
     f'Fine-tuned, RPP keeps the accuracy at a prune ratio of {sparsity:g} (a drop below {SMALL})',
-    verdicts.all_of([verdicts.side(diffs, -SMALL) for diffs in drops.values()]),
+    verdicts.all_hold(kept),
     f'accuracy minus dense at {sparsity:g}: {evidence}',
     ('scores',),
+    verdicts.decided_by(kept),
   )
 
 
 def _negligible_loss(losses):
   rise = differences(losses, ('rpp', 0.6), DENSE)
-  side = verdicts.side(rise, NEGLIGIBLE)
+  small = [verdicts.Comparison('nats at 0.6', rise, NEGLIGIBLE, above=False)]
   return verdicts.Verdict(
     'negligible at 0.59',
     'RPP removes 59.3 % of the weights with a negligible rise of the pre-training loss (second '
     f'hand); here 0.6, negligible being {NEGLIGIBLE} nats',
-    verdicts.word(side < 0, side > 0),
+    verdicts.all_hold(small),
     f'rise at 0.6: {verdicts.shown(rise)} nats' if rise else 'no runs at 0.6',
     ('loss',),
+    verdicts.decided_by(small),
   )
 
 
 def _next_sentence(nsp_accuracy):
   dense = list(nsp_accuracy.get(DENSE, {}).values())
   pruned = list(nsp_accuracy.get(('rpp', 0.9), {}).values())
-  if verdicts.side(dense, 0.95) <= 0:
-    word = verdicts.UNDECIDED  # Our dense model cannot do what is claimed of a pruned one.
+  able = verdicts.Comparison('of NSP accuracy, dense', dense, 0.95, form='.3f')
+  kept = verdicts.Comparison('of NSP accuracy, RPP at 0.9', pruned, 0.95, form='.3f')
+  if verdicts.supports(able) <= 0:
+    # Our dense model cannot do what is claimed of a pruned one.
+    word, number = verdicts.UNDECIDED, verdicts.decided_by([able])
   else:
-    word = verdicts.word(verdicts.side(pruned, 0.95) > 0, verdicts.side(pruned, 0.95) < 0)
+    word, number = verdicts.all_hold([kept]), verdicts.decided_by([kept])
   return verdicts.Verdict(
     'next sentence',
     'Pruned by 90 %, NSP accuracy stays above 95 % (second hand); undecided where the dense model '
@@ -127,6 +138,7 @@ def _next_sentence(nsp_accuracy):
     if pruned
     else 'no runs at 0.9',
     (),
+    number,
   )
 
 
@@ -134,27 +146,30 @@ def _lower_loss(losses, other, sparsities, claim):
   """RPP has a lower pre-training loss than another method."""
   rises = {s: differences(losses, (other, s), ('rpp', s)) for s in sparsities}
   evidence = ', '.join(f'at {s:g} {verdicts.shown(diffs, "+.3f")}' for s, diffs in rises.items())
+  higher = [verdicts.Comparison(f'nats at {s:g}', diffs) for s, diffs in rises.items()]
   return verdicts.Verdict(
     f'loss beside {other}',
     claim,
-    verdicts.all_of(verdicts.side(diffs) for diffs in rises.values()),
+    verdicts.all_hold(higher),
     f'{METHODS[other]} minus RPP, nats: {evidence or "-"}',
     ('loss',),
+    verdicts.decided_by(higher),
   )
 
 
 def _higher_score(scores, sparsities):
   """RPP fine-tunes to a higher accuracy than NIP."""
-  sides, evidence = [], []
+  gains, evidence = [], []
   for task, values in scores.items():
     for s in sparsities:
       gain = differences(values, ('rpp', s), ('nip', s))
-      sides.append(verdicts.side(gain))
+      gains.append(verdicts.Comparison(f'of accuracy on {task} at {s:g}', gain))
       evidence.append(f'{task} at {s:g} {verdicts.shown(gain, "+.3f")}')
   return verdicts.Verdict(
     'score beside nip',
     'At high prune ratios RPP fine-tunes to a higher score than NIP',
-    verdicts.all_of(sides),
+    verdicts.all_hold(gains),
     'RPP minus NIP, accuracy: ' + '; '.join(evidence),
     ('scores',),
+    verdicts.decided_by(gains),
   )

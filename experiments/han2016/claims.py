@@ -63,11 +63,11 @@ def sizes(rows: list[dict]) -> dict:
 
 
 def _no_loss(diffs):
-  """+1 where the loss is clearly below `MARGIN`, -1 where it is clearly above."""
-  return verdicts.side(diffs, -MARGIN)
+  """The loss of accuracy is below `MARGIN`."""
+  return verdicts.Comparison('points', diffs, -MARGIN, form='+.2f')
 
 
-def _judge(name, claim, cells, sides, evidence, figures):
+def _judge(name, claim, cells, comparisons, evidence, figures):
   """The verdict; undecided where the dense networks err by more than `READY` above the paper's."""
   net = name.split('_')[0]
   if not cells:
@@ -79,8 +79,11 @@ def _judge(name, claim, cells, sides, evidence, figures):
       f"; not judged: the dense net errs at {verdicts.shown(errors, '.2f')} %, the paper's at "
       f'{published}'
     )
-    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, evidence, figures)
-  return verdicts.Verdict(name, claim, verdicts.all_of(sides), evidence, figures)
+    dense = verdicts.Comparison('% error, dense', errors, published + READY, False, '.2f')
+    number = verdicts.decided_by([dense])
+    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, evidence, figures, number)
+  number = verdicts.decided_by(comparisons)
+  return verdicts.Verdict(name, claim, verdicts.all_hold(comparisons), evidence, figures, number)
 
 
 def _pruned_without_loss(rows, net):
@@ -120,8 +123,9 @@ def _file(rows, net):
     f'{NAMES[net]} is {rate} times smaller without loss (error {before} to {after} %; within '
     f'{MARGIN})'
   )
-  sides = (_no_loss(diffs), verdicts.side(rates, rate))
-  return _judge(f'{net}_file', claim, cells, sides, evidence, ('curves',))
+  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
+  comparisons = _no_loss(diffs), smaller
+  return _judge(f'{net}_file', claim, cells, comparisons, evidence, ('curves',))
 
 
 def _huffman(rows, net):
@@ -129,9 +133,12 @@ def _huffman(rows, net):
   saved = [1 - m['bytes'] / m['bytes_fixed'] for m in cells.values()]
   low, high = paper.HUFFMAN
   claim = f'Huffman coding saves {low:.0%} to {high:.0%} of the storage ({NAMES[net]})'
-  sides = verdicts.side(saved, low), -verdicts.side(saved, high)
+  between = [
+    verdicts.Comparison('of the file', saved, end, above, '.3f')
+    for end, above in ((low, True), (high, False))
+  ]
   evidence = f'saved of the file: {verdicts.shown(saved)}'
-  return _judge(f'{net}_huffman', claim, cells, sides, evidence, ('layers',))
+  return _judge(f'{net}_huffman', claim, cells, between, evidence, ('layers',))
 
 
 def _retraining(rows):
@@ -139,15 +146,17 @@ def _retraining(rows):
   cells = select(rows, scale=1.0, bits=0).values()
   gained = [points(m, 'accuracy_pruned') - points(m, 'accuracy_cut') for m in cells]
   lost = [points(m, 'accuracy_dense') - points(m, 'accuracy_cut') for m in cells]
-  side = verdicts.side([gain - loss / 2 for gain, loss in zip(gained, lost, strict=True)])
+  beyond = [gain - loss / 2 for gain, loss in zip(gained, lost, strict=True)]
+  more = [verdicts.Comparison('points beyond half of what the cut took', beyond, form='+.1f')]
   cut = verdicts.shown([points(m, 'accuracy_cut') for m in cells], '.1f')
   return verdicts.Verdict(
     'retraining',
     'At a twelfth of the weights retraining brings back most of what the cut took (NIPS 2015, '
     'figure 5)',
-    verdicts.word(side > 0, side < 0),
+    verdicts.all_hold(more),
     f'cut to a twelfth {cut} %; retraining adds {verdicts.shown(gained, "+.1f")} points',
     ('curves',),
+    verdicts.decided_by(more),
   )
 
 
@@ -168,7 +177,7 @@ def _linear_beats(rows, other):
       by_seed.setdefault(seed, []).append(diff)
     parts.append(f'{bits} bits {verdicts.shown(list(diffs.values()), "+.2f")}')
   means = [statistics.mean(diffs) for diffs in by_seed.values()]
-  side = verdicts.side(means)
+  better = [verdicts.Comparison('points, mean over widths', means, form='+.2f')]
   evidence = (
     f'linear minus {other}, mean over widths {verdicts.shown(means, "+.2f")} points; '
     f'{"; ".join(parts)}'
@@ -176,9 +185,10 @@ def _linear_beats(rows, other):
   return verdicts.Verdict(
     f'linear_beats_{other}',
     f'Linear initialisation beats {other} at every width but 3 bits (ICLR 2016, figure 8)',
-    verdicts.word(side > 0, side < 0),
+    verdicts.all_hold(better),
     evidence if means else 'cells are missing',
     ('inits',),
+    verdicts.decided_by(better),
   )
 
 
@@ -198,9 +208,17 @@ def _together(rows):
     return verdicts.Verdict('together', claim, verdicts.UNDECIDED, 'cells are missing', ('curves',))
   both_size, both_accuracy = both
   accuracies = verdicts.shown(list(both_accuracy.values()), '.2f')
-  sides, parts = [], [f'both at {both_size:.3f} of the size {accuracies} %']
+  leads, parts = [], [f'both at {both_size:.3f} of the size {accuracies} %']
   for name, (size, accuracy) in zip(('pruning', 'sharing'), alone, strict=True):
     diffs = [both_accuracy[s] - accuracy[s] for s in both_accuracy if s in accuracy]
-    sides.append(verdicts.side(diffs))
+    over = f'points over {name} alone at {size:.3f} of the size'
+    leads.append(verdicts.Comparison(over, diffs, form='+.2f'))
     parts.append(f'minus {name} alone at {size:.3f}: {verdicts.shown(diffs, "+.2f")} points')
-  return verdicts.Verdict('together', claim, verdicts.all_of(sides), '; '.join(parts), ('curves',))
+  return verdicts.Verdict(
+    'together',
+    claim,
+    verdicts.all_hold(leads),
+    '; '.join(parts),
+    ('curves',),
+    verdicts.decided_by(leads),
+  )

@@ -71,17 +71,23 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
 def _lower(rows, name, claim, better, worse, targets):
   """`better` has a lower loss than `worse` at each (pattern, sparsity) of `targets`.
 
-  Magnitude has one run, which is compared with every seed.
+  Where magnitude has one run, it is compared with every seed: a seed is a draw of calibration text
+  for one network, and a verdict is about that network. In the preset `nets` a seed is a network.
   """
-  sides, evidence = [], []
+  higher, evidence = [], []
   for pattern, sparsity in targets:
     low, high = (losses(rows, method, pattern, sparsity) for method in (better, worse))
-    if worse == 'magnitude' and high:
+    if worse == 'magnitude' and len(high) == 1:
       high = dict.fromkeys(low, next(iter(high.values())))
     gaps = [high[seed] - low[seed] for seed in low if seed in high]
-    sides.append(verdicts.side(gaps) if gaps else 0)
+    higher.append(verdicts.Comparison(f'nats, {pattern} at {sparsity:g}', gaps))
     if gaps:
       evidence.append(f'{pattern} {sparsity}: {NAMES[worse]} is higher by {verdicts.shown(gaps)}')
   return verdicts.Verdict(
-    name, claim, verdicts.all_of(sides), '; '.join(evidence) or 'no rows', ('loss',)
+    name,
+    claim,
+    verdicts.all_hold(higher),
+    '; '.join(evidence) or 'no rows',
+    ('loss',),
+    verdicts.decided_by(higher),
   )

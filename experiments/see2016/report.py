@@ -2,18 +2,24 @@
 
 import numpy as np
 
-from experiments.see2016.claims import by_cell
+from experiments.see2016.claims import LEAF_UNIFORM, by_cell
 from experiments.see2016.training import SCHEMES
 from prunejax.report import drawing
 from prunejax.report import tables as tabular
 from prunejax.report.verdicts import shown
 
 DENSE = ('dense', '', 0.0)
-COLOURS = {'class-blind': '#1b6ca8', 'class-uniform': '#d1495b', 'class-distribution': '#2e8b57'}
+COLOURS = {
+  'class-blind': '#1b6ca8',
+  'class-uniform': '#d1495b',
+  'class-distribution': '#2e8b57',
+  LEAF_UNIFORM: '#8a8f98',
+}
 CAPTIONS = {
   'schemes': (
     'BLEU against sparsity, one line a scheme. Small dots are seeds. Stars: pruned and retrained. '
-    'Crosses: the same sparse network from fresh weights.'
+    'Crosses: the same sparse network from new weights. Diamonds: from the first weights of the '
+    'dense model.'
   ),
   'classes': 'BLEU lost when one class alone is pruned, without retraining. Dots are seeds.',
 }
@@ -53,8 +59,10 @@ def _schemes(bleu, means, title):
   dense = means.get(DENSE, np.nan)
   with drawing.canvas(7, 4.6, 1) as (figure, (axes,)):
     axes.axhline(dense, color='#555555', linestyle='--', linewidth=1.3, label='dense')
-    for scheme in SCHEMES:
+    for scheme in (*SCHEMES, LEAF_UNIFORM):
       keys = sorted(key for key in bleu if key[:2] == ('one shot', scheme))
+      if not keys:
+        continue
       axes.plot(
         [0.0, *(key[2] for key in keys)],
         [dense, *(means[key] for key in keys)],
@@ -66,7 +74,11 @@ def _schemes(bleu, means, title):
         axes.scatter(
           [key[2]] * len(bleu[key]), bleu[key].values(), s=9, color=COLOURS[scheme], alpha=0.5
         )
-    for method, mark, colour in (('retrained', '*', '#1b6ca8'), ('from scratch', 'X', '#8d6a9f')):
+    for method, mark, colour in (
+      ('retrained', '*', '#1b6ca8'),
+      ('from scratch', 'X', '#8d6a9f'),
+      ('ticket', 'D', '#b7950b'),
+    ):
       keys = sorted(key for key in bleu if key[0] == method and key[1] in ('', 'class-blind'))
       if keys:
         axes.plot(

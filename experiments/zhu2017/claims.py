@@ -19,7 +19,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
   def lower(name, claim, one, other):
     """Claim that `one` has the lower perplexity."""
     diffs = gap(one, other)
-    side = verdicts.side(diffs)
+    lower = [verdicts.Comparison('log perplexity', diffs, above=False)]
     evidence = (
       f'{_describe(one, losses)} against {_describe(other, losses)}: log difference '
       f'{verdicts.shown(diffs, "+.3f")}'
@@ -27,9 +27,10 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
     return verdicts.Verdict(
       name,
       claim,
-      verdicts.word(side < 0, side > 0),
+      verdicts.all_hold(lower),
       evidence if diffs else NOT_RUN,
       ('perplexity',),
+      verdicts.decided_by(lower),
     )
 
   return [
@@ -88,16 +89,18 @@ def _curve_bends(gap):
   """From 90 to 95 % costs more than from 80 to 90 %."""
   late, early = gap(('large', 0.95), ('large', 0.9)), gap(('large', 0.9), ('large', 0.8))
   diffs = [a - b for a, b in zip(late, early, strict=False)]
-  side = verdicts.side(diffs)
+  what = 'log perplexity, 90 to 95 % minus 80 to 90 %'
+  steeper = [verdicts.Comparison(what, diffs)]
   evidence = (
     f'90 to 95 %: {verdicts.shown(late, "+.3f")}; 80 to 90 %: {verdicts.shown(early, "+.3f")}'
   )
   return verdicts.Verdict(
     'the_curve_bends',
     'From 90 to 95 % perplexity rises more than from 80 to 90 % (+7.59 against +2.72)',
-    verdicts.word(side > 0, side < 0),
+    verdicts.all_hold(steeper),
     evidence if diffs else NOT_RUN,
     ('perplexity',),
+    verdicts.decided_by(steeper),
   )
 
 
@@ -126,6 +129,10 @@ def _interval(rows):
     f'within {SAME})',
     verdicts.word(inside, outside),
     evidence if diffs else NOT_RUN,
+    number=verdicts.decided_by(
+      verdicts.Comparison('log perplexity', diffs, end, above, '+.4f')
+      for end, above in ((-SAME, True), (SAME, False))
+    ),
   )
 
 

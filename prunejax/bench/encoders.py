@@ -13,7 +13,7 @@ from flax import traverse_util
 from jax.experimental import sparse
 
 from prunejax.bench import measure
-from prunejax.compress import onnx_bert
+from prunejax.compress import onnx_bert, onnx_graph
 from prunejax.models import bert
 from prunejax.train import saved_model
 
@@ -143,9 +143,9 @@ def _onnx(name, leaves, size, scratch):
 
   plain, small = (scratch / f'{name}-{kind}.onnx' for kind in ('float32', 'int8'))
   activation = saved_model.activation(size)
-  onnx_bert.write(
-    plain, _encoder(leaves), saved_model.widths(size), activation, size.layer_norm_eps
-  )
+  widths = saved_model.widths(size)
+  graph = onnx_bert.build(_encoder(leaves), widths, activation, size.layer_norm_eps)
+  onnx_graph.write(plain, graph)
   logging.disable(logging.WARNING)  # advice that is for models of other exporters
   quantization.quantize_dynamic(plain, small, weight_type=quantization.QuantType.QInt8)
   logging.disable(logging.NOTSET)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import transformers
 
-from prunejax.bench.choice import SIZES
+from prunejax.bench.names import SIZES
 
 MATRICES = {'attention': ('query', 'key', 'value', 'output'), 'ffn': ('intermediate', 'output')}
 

@@ -11,25 +11,34 @@ from os import PathLike
 
 from prunejax import files
 from prunejax.bench import (
-  choice,
-  compile,
-  data,
+  compile_counts,
+  input_pipeline,
   kill,
+  link_overhead,
   measure,
-  optimizer,
-  population,
+  names,
+  population_speed,
   scaling,
   selection,
   table,
-  train,
+  train_step,
 )
 from prunejax.train import console
 
 # A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and
 # TARGET_SIZES, the sizes that its targets are meant for (default: base). Options: `out`, the file
 # of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
-_BENCHES = (selection, optimizer, train, data, compile, scaling, population, kill)
-BENCHES = dict(zip(choice.NAMES, _BENCHES, strict=True))
+_BENCHES = (
+  selection,
+  link_overhead,
+  train_step,
+  input_pipeline,
+  compile_counts,
+  scaling,
+  population_speed,
+  kill,
+)
+BENCHES = dict(zip(names.NAMES, _BENCHES, strict=True))
 
 
 def run(
@@ -44,7 +53,7 @@ def run(
 
   Args:
     only: names of BENCHES; None for all but the longest.
-    size: a name of `choice.SIZES`.
+    size: a name of `names.SIZES`.
     times: how often `kill` kills.
     out: the JSON file to write, with a table in Markdown beside it; None for
       runs/bench/<kind of machine>-<size>.json. Other benches that the file already holds stay.
@@ -57,7 +66,7 @@ def run(
     ValueError: an unknown bench or size; a file with the results of another machine; at the end,
       when a bench failed.
   """
-  only = choice.check(only, size, tuple(BENCHES))
+  only = names.check(only, size, tuple(BENCHES))
   machine = measure.machine()
   out = pathlib.Path(out or f'runs/bench/{machine["kind"]}-{size}.json')
   results = _saved_results(out, {'machine': machine, 'size': size, 'benches': {}})

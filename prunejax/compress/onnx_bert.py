@@ -7,7 +7,6 @@ vocabulary], nsp [batch, 2], classifier [batch, classes].
 """
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 
 import numpy as np
 
@@ -15,28 +14,6 @@ from prunejax.compress import onnx_graph
 
 INPUTS = ('input_ids', 'token_type_ids', 'attention_mask')
 HEADS = ('mlm', 'nsp', 'classifier')
-
-
-def write(
-  path: PathLike | str,
-  leaves: Mapping[str, np.ndarray],
-  widths: Sequence[tuple[int, int, int]],
-  activation: str,
-  epsilon: float,
-):
-  """Writes the graph of `build` as one file.
-
-  Args:
-    path: of the file.
-    leaves: see `build`.
-    widths: see `build`.
-    activation: see `build`.
-    epsilon: see `build`.
-
-  Raises:
-    ValueError: onnx is not installed; an unknown activation.
-  """
-  onnx_graph.library().save(build(leaves, widths, activation, epsilon), str(path))
 
 
 def build(

@@ -7,28 +7,12 @@ token, else lm [batch, length, vocabulary].
 """
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 
 import numpy as np
 
 from prunejax.compress import onnx_graph
 
 INPUTS = ('input_ids', 'attention_mask')
-
-
-def write(
-  path: PathLike | str,
-  leaves: Mapping[str, np.ndarray],
-  widths: Sequence[tuple[int, int, int]],
-  activation: str,
-  epsilon: float,
-):
-  """Writes the graph of `build`, which has the same arguments, as one file.
-
-  Raises:
-    ValueError: onnx is not installed; an unknown activation.
-  """
-  onnx_graph.library().save(build(leaves, widths, activation, epsilon), str(path))
 
 
 def build(

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,11 @@ def library():
       f"onnx is not installed ({error}): python -m pip install -e '.[onnx]'"
     ) from error
   return onnx
+
+
+def write(path: PathLike | str, model: Any) -> None:
+  """Writes an onnx.ModelProto as one file. Raises ValueError where onnx is not installed."""
+  library().save(model, str(path))
 
 
 class Graph:

@@ -77,7 +77,7 @@ def check_alike(layers: Sequence[Any]) -> None:
     if layer != layers[0]:
       raise ValueError(
         f'model.scan_layers=True: layer {i} has other shapes than layer 0, as in a shrunk model,'
-        ' and cannot be stacked with it; set model.scan_layers=False'
+        ' or is of another kind, and cannot be stacked with it; set model.scan_layers=False'
       )
 
 

@@ -77,6 +77,16 @@ def cautious(values, *, level: float = 0.95, seed: int = 0) -> Estimate:
   )
 
 
+def proportion(count: int, n: int, *, level: float = 0.95) -> Estimate:
+  """The share `count` of `n` and its exact interval (Clopper & Pearson 1934)."""
+  if not n:
+    return Estimate(math.nan, math.nan, math.nan, 0)
+  from scipy import stats
+
+  interval = stats.binomtest(count, n).proportion_ci(level, method='exact')
+  return Estimate(count / n, float(interval.low), float(interval.high), n)
+
+
 def student_quantile(level: float, df: float) -> float:
   """The t with P(|T| < t) = level for Student's distribution with `df` degrees of freedom."""
   if df < 1 or not 0 < level < 1:
@@ -116,6 +126,34 @@ def fit(x, y, *, level: float = 0.95) -> Fit:
   reach = student_quantile(level, n - 2) * float(line.stderr) if n > 2 else math.nan
   slope = float(line.slope)
   return Fit(slope, float(line.intercept), r, slope - reach, slope + reach, n)
+
+
+def intraclass(tables) -> float:
+  """The intraclass correlation ICC(3, 1) of the rows of tables, pooled over the tables.
+
+  (rows - rest) / (rows + (k - 1) rest), of the mean squares of a two-way analysis of variance
+  without interaction, k being the number of columns (Shrout & Fleiss, 1979). What columns differ in
+  on average does not count. 0 or below where numbers of a row are no more alike than others.
+
+  Args:
+    tables: float [rows, columns] each, with as many columns; a table of one row is left out.
+
+  Returns:
+    nan where no table has two rows and two columns.
+  """
+  whole = [np.asarray(table, float) for table in tables]
+  whole = [table for table in whole if table.ndim == 2 and min(table.shape) > 1]
+  if not whole:
+    return math.nan
+  columns = whole[0].shape[1]
+  rows = sum(columns * float(((t.mean(1) - t.mean()) ** 2).sum()) for t in whole)
+  rest = sum(
+    float(((t - t.mean(1, keepdims=True) - t.mean(0) + t.mean()) ** 2).sum()) for t in whole
+  )
+  rows /= sum(len(t) - 1 for t in whole)
+  rest /= sum((len(t) - 1) * (columns - 1) for t in whole)
+  total = rows + (columns - 1) * rest
+  return (rows - rest) / total if total else math.nan
 
 
 def paired(ours: dict, theirs: dict) -> dict:

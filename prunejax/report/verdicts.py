@@ -4,6 +4,7 @@ The rule of each claim is in `experiments/PAPER/claims.py`.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from prunejax.report import statistics
@@ -33,9 +34,73 @@ class Verdict(NamedTuple):
   tables: tuple = ()
 
 
+class Comparison(NamedTuple):
+  """A mean over seeds beside a threshold.
+
+  what: unit and circumstances, the words after the number: 'points at 0.8'.
+  values: one number a seed.
+  threshold: what the mean is compared with.
+  above: whether the claim says that the mean lies above the threshold; False for below.
+  form: how the number is written.
+  unit_of: what is written of a value, such as math.exp of a logarithm; None for the value.
+  """
+
+  what: str
+  values: Iterable[float]
+  threshold: float = 0.0
+  above: bool = True
+  form: str = '+.3f'
+  unit_of: Callable[[float], float] | None = None
+
+
 def deciding(verdict: Verdict) -> str:
-  """The number that decides a verdict, or the first clause of its evidence where none is named."""
-  return verdict.number or verdict.evidence.split('; ')[0].removesuffix('.')
+  """The number that decides a verdict; 'not measured' where the ledger has none."""
+  return verdict.number or 'not measured'
+
+
+def supports(comparison: Comparison, level: float = 0.95) -> int:
+  """+1 where the interval lies on the side that is claimed, -1 on the other side, else 0."""
+  on_side = side(comparison.values, comparison.threshold, level)
+  return on_side if comparison.above else -on_side
+
+
+def all_hold(comparisons: Iterable[Comparison]) -> str:
+  """The verdict of a claim that rests on every one of some comparisons, see `all_of`."""
+  return all_of(map(supports, comparisons))
+
+
+def decided_by(comparisons: Iterable[Comparison]) -> str:
+  """The number that decides `all_hold`: that of the comparison which supports the claim least.
+
+  Returns:
+    Its mean with the 95 % interval, its unit, and its threshold unless that is 0; '' for no
+    comparisons.
+  """
+  weakest = min(comparisons, key=_support, default=None)
+  return '' if weakest is None else _written(weakest)
+
+
+def _support(comparison):
+  """(side, distance of the mean from the threshold in half widths of the interval)."""
+  estimate = statistics.cautious(comparison.values)
+  if not estimate.n:
+    return 0, -math.inf
+  sign = 1 if comparison.above else -1
+  distance = sign * (estimate.mean - comparison.threshold)
+  width = (estimate.high - estimate.low) / 2
+  return supports(comparison), distance / width if width > 0 else math.copysign(math.inf, distance)
+
+
+def _written(comparison):
+  what, threshold, form = comparison.what, comparison.threshold, comparison.form
+  shown_as = comparison.unit_of or float
+  estimate = statistics.cautious(comparison.values)
+  if not estimate.n:
+    return f'not measured: {what}'
+  mean, low, high = (f'{shown_as(number):{form}}' for number in estimate[:3])
+  interval = f' [{low}, {high}]' if estimate.n > 1 else ', one seed,'
+  against = f', against {shown_as(threshold):g}' if threshold or comparison.unit_of else ''
+  return f'{mean}{interval} {what}{against}'
 
 
 def side(values, threshold: float = 0.0, level: float = 0.95) -> int:

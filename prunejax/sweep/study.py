@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from prunejax import files
 from prunejax.report import compare as comparing
-from prunejax.report import cost, document, ledger, tables
+from prunejax.report import cost, document, ledger, rules, tables
 from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
@@ -143,7 +143,7 @@ def reproduce(
     study: the experiment.
     preset: a name in its presets.
     workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
-    dry_run: only print the cells and what they take.
+    dry_run: only print the cells and what they take; or what a function (cells, title) returns.
     overrides: {dotted key: value} for every run. In a new work directory `data.pydoc` is 'packaged'
       if they do not set it.
     worker: (index, count); each of several workers runs its share, and the last to end reports.
@@ -170,6 +170,8 @@ def reproduce(
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
   mine = _share(study, every, worker)
+  if callable(dry_run):
+    return say(dry_run(mine, f'{study.name} {preset}'))
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
   folder = grid.claim(folder, claimed)
@@ -367,6 +369,8 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     checks, shown = study.claims(quantities), list(study.tables(quantities))
     figures = study.figures(quantities)
   printed = shown[:1]
+  if fixed := rules.of_ledger(study.claims, checks, rows):
+    checks, shown = rules.noted(checks, fixed), [*shown, rules.table(fixed, rows)]
   failed = [
     {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
   ]
@@ -571,9 +575,25 @@ def _plan(study, preset, cells, workdir):
     text = '\n'.join([f'{title}: {len(cells)} cells; {price}', *lines])
   if workdir:
     done = ledger.done(ledger.read(files.path(workdir) / 'ledger.jsonl'))
-    left = sum(key(cell) not in done for cell in cells)
-    text += f'\n{left} of {len(cells)} cells are missing from the ledger of {workdir}'
+    left = [cell.labels for cell in cells if key(cell) not in done]
+    text += f'\n{len(left)} of {len(cells)} cells are missing from the ledger of {workdir}'
+    text += ''.join(f'\n  {line}' for line in _by_kind(left))
   return text
+
+
+def _by_kind(labels):
+  """Labels of cells in lines, one a kind: 'stage finetune, arm pruned: 0.50 seeds 1, 2; ...'."""
+  kinds = {}
+  for one in labels:
+    kind = describe({k: v for k, v in one.items() if k not in ('seed', 'sparsity')})
+    level = f'{one["sparsity"]:.2f}' if 'sparsity' in one else ''
+    kinds.setdefault(kind, {}).setdefault(level, []).append(one.get('seed', 0))
+  for kind, levels in kinds.items():
+    seeds = [
+      f'{level} seed{"s" * (len(found) > 1)} {", ".join(map(str, sorted(found)))}'.strip()
+      for level, found in sorted(levels.items())
+    ]
+    yield f'{kind or "cells"}: {"; ".join(seeds)}'
 
 
 def _both(study, *sides):

@@ -69,6 +69,7 @@ LATER = {
   'model.remat': 'none',
   'model.scan_layers': False,
   'mesh.axes': 'auto',
+  'model.num_key_value_heads': 0,
   'optimizer.l1': 0.0,
   'optimizer.l2': 0.0,
   'optimizer.rewind': '',
@@ -79,9 +80,12 @@ LATER = {
   'continue_from': '',
   'data.pydoc': 'installed',
   'data.identity': 'settings',
+  'data.buckets': (),
+  'data.memory': 0,
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
+PAIRED = ('bert', 'xlnet')  # families whose pre-training has second segments
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
@@ -203,11 +207,13 @@ def _later(config) -> dict:
 
 
 def _unread(key, config):
-  """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
+  """Whether a run ignores a key of LATER."""
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
-  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
+  return key == 'data.pairs' and bool(
+    config.data.task or config.model.get('kind', 'bert') not in PAIRED
+  )
 
 
 def text_names(corpus: str, task: str, pydoc: str) -> tuple[str, str]:

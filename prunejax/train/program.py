@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,12 +16,12 @@ from prunejax.data import tasks
 from prunejax.models.hf import convert, folder, stored
 from prunejax.pruning import paths, placement
 from prunejax.train import (
+  criterion_arguments,
   distillation,
   families,
   inputs,
   layers,
   objectives,
-  observe,
   optimizer,
   sharding,
 )
@@ -102,15 +103,20 @@ def read_inputs(
   rate, attention_rate = recipe.model.dropout, recipe.model.attention_dropout
   source = source._replace(size=families.with_dropout(source.size, rate, attention_rate))
   source = source._replace(pruned=_pruned_already(recipe, source))
-  if c.seq_len > source.size.max_position_embeddings:
-    raise ValueError(
-      f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
-    )
+  longest = family.longest(source.size)
+  if longest is not None and c.seq_len > longest:
+    raise ValueError(f'data.seq_len={c.seq_len}: the model has {longest} positions')
   shared = dict(root=root, cache=cache, seed=recipe.seed)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
     data = inputs.finetuning_data(
-      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
+      source.tokenizer,
+      c.task,
+      seq_len=c.seq_len,
+      examples=c.examples,
+      part=part,
+      buckets=c.buckets,
+      **shared,
     )
   else:
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
@@ -157,6 +163,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
     'outputs': _outputs(recipe.data.task),
     'predictions': None if recipe.data.task else recipe.data.max_predictions,
+    **({'memory': recipe.data.memory} if recipe.data.memory else {}),
     'model': recipe.model,
     'view': recipe.view,
     'mesh': recipe.mesh,
@@ -211,6 +218,8 @@ def _soft(recipe):
 def _outputs(task):
   """(numbers the head puts out, whether the task is a regression); None for pre-training."""
   task = tasks.get(task) if task else None
+  if task and task.spans:
+    return 2, False
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
@@ -236,7 +245,7 @@ def build(
     model = _model(recipe, source, data, compiled.models)
     view = VIEWS[recipe.view]
     residuals = None if _soft(recipe) else model.residuals
-    observed = observe.make_observe(model.module, model.loss, residuals)
+    observed = criterion_arguments.make(model.module, model.loss, residuals)
     step = make_train_step(model.loss, tx, view, recipe.accumulate, observed)
     gradient = jax.grad(lambda params, batch, rng: model.loss(params, batch, rng)[0])
     compiled.programs[key] = Program(
@@ -265,6 +274,8 @@ def _model(recipe, source, data, models) -> Model:
     distilled = {'soft': objectives.distillation(*soft)} if soft else {}
     if heads == ('classifier',):
       loss, measure, residuals = objectives.finetuning(module, regression, **distilled)
+    elif heads == ('spans',):
+      loss, measure, residuals = objectives.spans(module, **distilled)
     else:
       loss, measure, residuals = families.of_size(module.size).objective(module, **distilled)
     loss, measure, residuals = map(_on_auto_axes, (loss, measure, residuals))
@@ -337,7 +348,9 @@ def pretrained(
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   optional = ('pooler', *(head for head in heads if head != 'classifier'))
   files = families.of_size(source.size).files
-  loaded, size = files.load(source.folder, heads=heads, optional=optional, parts=parts)
+  # Families that cannot be read by parts are read whole.
+  how = {'parts': True} if parts and 'parts' in inspect.signature(files.load).parameters else {}
+  loaded, size = files.load(source.folder, heads=heads, optional=optional, **how)
   if 'classifier' in loaded:
     task = tasks.get(recipe.data.task)
     classifier = jax.tree.map(stored.whole, loaded.pop('classifier'))

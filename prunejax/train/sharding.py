@@ -29,7 +29,8 @@ DIVIDED = (
   (r'ffn/output/kernel', 1, 0),
   (r'embeddings/word/embedding', 1, 0),
   (r'embeddings/(position|segment)/embedding', 1, None),
-  (r'(pooler|mlm/transform|nsp|classifier|lm)/kernel', 0, None),
+  (r'(.*/)?(kernel|embedding)', 0, None),
+  (r'(.*/)?[^/]*(bias|scale|segment|mask)[^/]*', None, None),
 )
 
 

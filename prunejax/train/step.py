@@ -39,7 +39,8 @@ def make_train_step(
     accumulate: micro-batches a step. Every leaf of the batch is split on its first axis; the loss
       of a step is the mean of the micro-batches' means.
     observe: (seen, batch, rng) -> extra arguments of `tx.update`, functions of the parameters that
-      cost nothing until a link calls them. `seen(params)` is what the model sees. See observe.py.
+      cost nothing until a link calls them. `seen(params)` is what the model sees. See
+      criterion_arguments.py.
 
   Returns:
     A function (state, batch) -> (state, metrics). The state is {'params', 'opt_state', 'step',

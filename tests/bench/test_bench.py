@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.bench import choice, measure, scaling, sizes, suite, table
+from prunejax.bench import measure, names, scaling, sizes, suite, table
 
 
 def output_of(capsys, argv, status=0):
@@ -123,7 +123,7 @@ def fakes(monkeypatch):
   )
   broken = Fake(measure.row('before', 1, 's'), MemoryError('too large'))
   kill = Fake(measure.row('hours', 1, 'h', '<= 2'), target_sizes=tuple(sizes.SIZES))
-  monkeypatch.setattr(choice, 'NAMES', ('good', 'broken', 'kill'))
+  monkeypatch.setattr(names, 'NAMES', ('good', 'broken', 'kill'))
   monkeypatch.setattr(suite, 'BENCHES', {'good': good, 'broken': broken, 'kill': kill})
 
 
@@ -212,9 +212,7 @@ def compiled_quickly():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'name', [name for name in suite.BENCHES if name not in choice.BY_NAME_ONLY]
-)
+@pytest.mark.parametrize('name', [name for name in suite.BENCHES if name not in names.BY_NAME_ONLY])
 def test_every_bench_runs_at_a_tiny_size(name, tmp_path, compiled_quickly):
   results = suite.run([name], 'tiny', out=tmp_path / 'x.json', say=lambda line: None)
   rows = results['benches'][name]['rows']

@@ -84,6 +84,8 @@ REFUSED = {
   'a model': ('train', *BASE, '--config.init=nowhere/bert'),
   'a value of a sweep': ('sweep', '--config=configs/sparsity.py', BASE[1], '--config.steps=0'),
   'a paper': ('reproduce', 'gordon2021'),
+  'a preset': ('reproduce', 'gordon2020', '--preset=wrong'),
+  'a preset of a small paper': ('reproduce', 'lecun1990', '--preset=wrong'),
   'a work directory': ('report', 'nowhere'),
   'a run': ('export', 'nowhere', '--out=nowhere/else'),
   'a bench': ('bench', '--only=selektion'),

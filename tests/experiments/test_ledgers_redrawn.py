@@ -5,11 +5,15 @@ may not.
 """
 
 import json
+import re
 
 import cell_hashes
 import pytest
 import redrawn
 
+# The number that decides a verdict, with its interval. A claim that cannot be judged yet has none.
+DECIDING = re.compile(r'[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\] \S')
+NO_INTERVAL = re.compile(r'not measured|[-+]?\d+\.\d+, one seed, ')
 SLOW = ('league/results.jsonl',)  # a dozen seconds
 
 
@@ -21,6 +25,9 @@ def test_a_ledger_draws_the_same_tables_verdicts_and_figures(ledger, tmp_path):
   reference = json.loads(redrawn.reference(ledger).read_text())
   here = redrawn.redraw(ledger, tmp_path)
   assert here['verdicts'] == reference['verdicts']
+  assert len(here['deciding']) == len(here['verdicts'])
+  for verdict, number in here['deciding']:
+    assert DECIDING.match(number) or verdict == 'undecided' and NO_INTERVAL.match(number), number
   for claim, numbers in reference['evidence'].items():
     assert set(numbers.split()) <= set(here['evidence'][claim].split()), claim
   for title, lines in reference['tables'].items():

@@ -9,7 +9,7 @@ import pytest
 
 import prunejax
 from prunejax.pruning.criteria.block_fisher import _in_blocks, _out_of_blocks, _size_of
-from prunejax.train import observe
+from prunejax.train import criterion_arguments
 
 
 def layer(seed=0, rows=60, inputs=12, outputs=8):
@@ -141,7 +141,7 @@ def test_activations_are_the_inputs_of_each_kernel_and_zero_in_padding():
   ids = jnp.asarray([[1, 2, 3], [4, 5, 0]])
   batch = {'input_ids': ids, 'segment_ids': ids % 2, 'valid': ids > 0}
   params = Two().init(jax.random.key(0), ids, ids, ids > 0, True)['params']
-  found = observe.activations(Two(), params, batch)
+  found = criterion_arguments.activations(Two(), params, batch)
   x = np.asarray(params['embed']['embedding'])[ids] + np.asarray(ids % 2)[..., None]
   first = jax.tree.map(np.asarray, params['first'])
   hidden = np.tanh(x @ first['kernel'] + first['bias'])

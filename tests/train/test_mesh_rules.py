@@ -17,9 +17,12 @@ from prunejax.pruning import paths
 from prunejax.train import families, sharding
 
 MESH = AbstractMesh((4, 2), ('data', 'model'))
-SMALL = {
-  'bert': dict(hidden_size=32, num_attention_heads=4, intermediate_size=64),
-  'gpt2': dict(n_embd=32, n_head=4, n_inner=64, bos_token_id=0, eos_token_id=0),
+SIZES = {
+  'hidden_size': 32,
+  'num_hidden_layers': 2,
+  'num_attention_heads': 4,
+  'intermediate_size': 64,
+  'max_position_embeddings': 16,
 }
 PROGRAM = """
 import json, pathlib, sys
@@ -39,7 +42,7 @@ for rules, data, model, more in json.loads(sys.argv[3]):
 def shapes_of(kind, scan=False):
   """The shapes of a model of a family with all its heads; 51 words, which no axis divides."""
   family = families.FAMILIES[kind]
-  size = family.config(vocab_size=51, **SMALL.get(kind, {}))
+  size = families.fresh_size(family, SIZES, 51)
   module = family.module(size, (*family.heads, 'classifier'))
   ids, valid = (jax.ShapeDtypeStruct((1, 4), dtype) for dtype in (jnp.int32, bool))
   tree = jax.eval_shape(module.init, jax.random.key(0), ids, ids, valid)['params']
@@ -52,7 +55,7 @@ def used(spec):
 
 
 @pytest.mark.parametrize('scan', [False, True])
-@pytest.mark.parametrize('kind', SMALL)
+@pytest.mark.parametrize('kind', families.FAMILIES)
 def test_every_matrix_of_a_family_is_divided(kind, scan):
   shapes = shapes_of(kind, scan)
   for rules, axes in (

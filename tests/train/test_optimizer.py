@@ -10,7 +10,7 @@ import transformers
 
 from configs import base
 from prunejax.models import bert
-from prunejax.train import configs, objectives, optimizer, recipe, who_pays
+from prunejax.train import configs, forecast, objectives, optimizer, recipe
 from prunejax.train.step import make_train_step
 
 
@@ -147,7 +147,7 @@ def test_the_step_gives_the_gradient_to_the_criterion_that_needs_it():
   state, _ = step(state, {'x': np.zeros(1)})
   np.testing.assert_array_equal(state['params']['w'], [1, 0, 3, 0])
   (group,) = recipe.resolve(config).prune
-  rows = who_pays.group_rows(group, params, 5, lambda: {'w': slope})
+  rows = forecast.group_rows(group, params, 5, lambda: {'w': slope})
   assert rows[-1].got == 0.5 and rows[0].cutoff == 9
 
 

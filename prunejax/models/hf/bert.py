@@ -12,10 +12,9 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
 from flax import traverse_util
 
 from prunejax.models import bert
@@ -23,6 +22,9 @@ from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 from prunejax.models.hf.stored import as_leaf
+
+if TYPE_CHECKING:
+  import transformers
 
 # {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
@@ -44,7 +46,9 @@ MODULES = {
   'mlm': 'cls.predictions',
   'nsp': 'cls.seq_relationship',
   'classifier': 'classifier',
+  'spans': 'qa_outputs',
 }
+SIZE = 'BertConfig'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 # Other spellings, replaced in this order: TensorFlow's, those of a bare BertModel, the tied copies.
 SPELLINGS = (
@@ -60,6 +64,7 @@ ARCHITECTURES = {
   ('mlm',): 'BertForMaskedLM',
   ('nsp',): 'BertForNextSentencePrediction',
   ('classifier',): 'BertForSequenceClassification',
+  ('spans',): 'BertForQuestionAnswering',
 }
 CLASSES = (*ARCHITECTURES.values(), 'BertForPreTraining')
 HEADS = {
@@ -67,6 +72,7 @@ HEADS = {
   'cls.predictions.': 'mlm',
   'cls.seq_relationship.': 'nsp',
   'classifier.': 'classifier',
+  'qa_outputs.': 'spans',
 }
 # Numbers of the config, see `convert.check_size`.
 COUNTS = (
@@ -97,12 +103,12 @@ def load(
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
   parts: bool = False,
-) -> tuple[dict, transformers.BertConfig]:
+) -> tuple[dict, 'transformers.BertConfig']:
   """Reads a model.
 
   Args:
     folder: holds config.json, and model.safetensors or its shards.
-    heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    heads: those of 'mlm', 'nsp', 'classifier' and 'spans' that are needed; others are not read.
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
@@ -131,6 +137,8 @@ def load(
     }
   tensors = convert.respell(stored, folder, SPELLINGS)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  if heads == ('spans',):  # as in `bert.Bert`, it has no pooler
+    paths = {name: path for name, path in paths.items() if not path.startswith('pooler/')}
   for prefix, part in HEADS.items():
     if part in optional and not any(name.startswith(prefix) for name in tensors):
       paths = {name: path for name, path in paths.items() if not name.startswith(prefix)}
@@ -144,11 +152,11 @@ def load(
 def save(
   folder: str | os.PathLike,
   params: Mapping,
-  size: transformers.BertConfig,
+  size: 'transformers.BertConfig',
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
-  max_shard_size: int | str = hf_folder.MAX_SHARD_SIZE,
+  most: int | str = hf_folder.SHARD_BYTES,
   lowercase: bool = True,
   strip_accents: bool | None = None,
   handle_chinese_chars: bool = True,
@@ -160,13 +168,13 @@ def save(
 
   Args:
     folder: the folder; it is made if it does not exist.
-    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head or
-      the MLM head alone.
+    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head,
+      the MLM head alone or the span head alone.
     size: its config; the number of labels is taken from the classifier in params.
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
-    max_shard_size: see `folder.write`.
+    most: bytes of one file of weights, or such as '5GB', see `folder.write`.
     lowercase: whether the tokenizer lower-cases its text.
     strip_accents: whether it removes accents; None: if it lower-cases.
     handle_chinese_chars: whether it takes each Chinese character for a word.
@@ -189,17 +197,13 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.txt')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors, max_shard_size)
+  convert.write(folder, texts, tensors, size, 'vocab.txt', most)
   return lost
 
 
 def parts(
   params: Mapping,
-  size: transformers.BertConfig,
+  size: 'transformers.BertConfig',
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
@@ -221,7 +225,7 @@ def parts(
   size.dtype = dtype
   _check_size(size, 'size', heads)
   shapes = _shapes(size, heads)
-  if 'pooler' not in params and heads in ((), ('mlm',)):
+  if 'pooler' not in params and heads in ((), ('mlm',), ('spans',)):
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith('pooler/')}
   convert.compare(leaves, shapes, 'params', HEADS)
   texts = {'config.json': size.to_json_string()}
@@ -232,7 +236,7 @@ def parts(
   return texts, tensors, lost
 
 
-def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.BertConfig:
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> 'transformers.BertConfig':
   """Reads config.json.
 
   Args:
@@ -243,7 +247,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
   path = pathlib.Path(folder) / 'config.json'
-  size = convert.read_size(folder, 'bert', transformers.BertConfig, REQUIRED, CLASSES)
+  size = convert.read_size(folder, 'bert', SIZE, REQUIRED, CLASSES)
   _check_size(size, path, heads)
   return size
 

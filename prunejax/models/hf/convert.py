@@ -25,10 +25,17 @@ MAX_LABELS = 2**16  # transformers makes two dicts of so many entries
 FLOATS = {'float32': np.float32, 'bfloat16': jax.dtypes.bfloat16, 'float16': np.float16}
 
 
+def size_class(name: str) -> type:
+  """Returns a config class of transformers, which takes most of a second to import."""
+  import transformers
+
+  return getattr(transformers, name)
+
+
 def read_size(
   folder: str | os.PathLike,
   model_type: str,
-  config: type,
+  config: str,
   required: Mapping[str, Any],
   classes: Collection[str],
 ) -> Any:
@@ -37,7 +44,7 @@ def read_size(
   Args:
     folder: the folder that holds config.json.
     model_type: the model that it must be of; a file without a model_type is taken to be.
-    config: the config class of transformers.
+    config: the name of the config class of transformers.
     required: {key: the only value that our model computes}.
     classes: names of the classes of transformers that our model computes; a file may name none.
 
@@ -67,7 +74,7 @@ def read_size(
     if raw.get(key, value) != value:
       raise CheckpointError(f'{path} has {key}={raw[key]!r:.200}: expected {value!r}')
   try:
-    return config.from_dict(raw)
+    return size_class(config).from_dict(raw)
   except Exception as error:  # its validators raise exceptions of their own, without a common base
     why = ' '.join(str(error).split())[:300]
     raise CheckpointError(f'{path} is not a configuration of {model_type}: {why}') from error
@@ -134,12 +141,15 @@ def check_dtype(dtype: str) -> None:
     raise CheckpointError(f'dtype={dtype!r}: expected one of {list(FLOATS)}')
 
 
-def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[str] | None:
+def check_vocab(
+  source: str | os.PathLike | Sequence[str], size: Any, padding: int = 127
+) -> list[str] | None:
   """Reads a vocabulary and compares it with the rows of the word embeddings.
 
   Args:
     source: see `folder.read_vocab`.
     size: a config of transformers.
+    padding: rows that the table may have beyond the pieces, if the number of its rows divides by 8.
 
   Returns:
     The pieces; None for a folder without a vocabulary.
@@ -150,7 +160,7 @@ def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[st
   pieces = hf_folder.read_vocab(source)
   rows = size.vocab_size
   # Tables are often padded to a width that suits the hardware; every id still has its row.
-  padded = rows % 8 == 0 and pieces is not None and len(pieces) < rows < len(pieces) + 128
+  padded = rows % 8 == 0 and pieces is not None and len(pieces) < rows <= len(pieces) + padding
   if pieces is not None and len(pieces) != rows and not padded:
     raise CheckpointError(
       f'a vocabulary of {len(pieces)} pieces does not fit the {rows} rows of the word embeddings'
@@ -291,6 +301,34 @@ def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, np.ndarray], 
     converted[path] = narrow
     lost += int(np.count_nonzero(leaf) - np.count_nonzero(narrow))
   return converted, lost
+
+
+def write(
+  folder: str | os.PathLike,
+  texts: Mapping[str, str],
+  tensors: Mapping[str, np.ndarray],
+  size: Any,
+  vocabulary: str,
+  most: int | str = hf_folder.SHARD_BYTES,
+) -> None:
+  """Writes a model into a folder, unless it would not fit the vocabulary that is or stays there.
+
+  Args:
+    folder: the folder; it is made if it does not exist.
+    texts: {file name: content}.
+    tensors: {name: array} of model.safetensors.
+    size: a config of transformers.
+    vocabulary: the file of a vocabulary, if `texts` has one.
+    most: bytes of one file of weights, see `folder.write`.
+
+  Raises:
+    CheckpointError: the vocabulary does not fit; the folder cannot be written.
+  """
+  if vocabulary in texts:
+    hf_folder.check_free(folder, vocabulary)
+  elif pathlib.Path(folder).is_dir():
+    check_vocab(folder, size)
+  hf_folder.write(folder, texts, tensors, most)
 
 
 def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:

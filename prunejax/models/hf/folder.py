@@ -23,12 +23,12 @@ from prunejax.models.hf import stored
 from prunejax.models.hf.stored import Stored
 
 WEIGHTS = 'model.safetensors'
+INDEX = f'{WEIGHTS}.index.json'
 CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
+SHARD_BYTES = 5 * 10**9  # of one file of weights, as transformers divides them
 SHARD = re.compile(r'model-(\d{5})-of-(\d{5})\.safetensors')
 SHARDS = r'model(-\d{5}-of-\d{5})?\.safetensors'
-INDEX = f'{WEIGHTS}.index.json'
-MAX_SHARD_SIZE = 5 * 10**9  # bytes of weights in a file, as transformers writes them
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
   'pytorch_model.bin': f'a pickle, which could run code; {_CONVERT}',
@@ -256,11 +256,11 @@ def write(
   folder: str | os.PathLike,
   texts: Mapping[str, str],
   tensors: Mapping[str, np.ndarray],
-  max_shard_size: int | str = MAX_SHARD_SIZE,
+  most: int | str = SHARD_BYTES,
 ) -> None:
   """Writes text files, the weights, and checksums.json with the sha256 of each.
 
-  The weights are in model.safetensors. Above `max_shard_size` they are in shards, which
+  The weights are in model.safetensors. Above `most` they are in shards, which
   model.safetensors.index.json lists. A new folder appears complete or not at all. In a folder that
   exists, each file is replaced as a whole, after all files have been written.
 
@@ -268,13 +268,12 @@ def write(
     folder: the folder; it is made if it does not exist.
     texts: {file name: content}.
     tensors: {name: array}.
-    max_shard_size: bytes of weights in a file, at most, or such as '5GB'; a larger tensor has a
-      file of its own.
+    most: bytes of weights in a file, or such as '5GB'; a tensor is never divided.
 
   Raises:
     CheckpointError: the folder cannot be written, or another size.
   """
-  shards, index = _shards(tensors, bytes_of(max_shard_size))
+  shards, index = _shards(tensors, bytes_of(most))
   texts = {**texts, **index}
   folder = pathlib.Path(folder).absolute()
   staged = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.part'
@@ -317,7 +316,7 @@ def bytes_of(size: int | str) -> int:
   match = re.fullmatch(r'(\d+) ?([KMG]I?B)?', str(size).upper())
   number = int(match[1]) * units[match[2] or ''] if match else 0
   if number < 1:
-    raise CheckpointError(f"max_shard_size={size!r}: expected bytes, or such as '5GB'")
+    raise CheckpointError(f"a shard of {size!r}: expected bytes, or such as '5GB'")
   return number
 
 

@@ -14,10 +14,9 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import transformers
 from flax import traverse_util
 
 from prunejax.models import gpt2
@@ -25,6 +24,9 @@ from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
 from prunejax.models.hf.stored import as_leaf, columns
+
+if TYPE_CHECKING:
+  import transformers
 
 # {our module: theirs}; {} is the number of the layer. `LEAVES` names the leaves within a module.
 MODULES = {
@@ -41,6 +43,7 @@ MODULES = {
   'norm': 'transformer.ln_f',
   'classifier': 'score',
 }
+SIZE = 'GPT2Config'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 JOINED = ('query', 'key', 'value')  # in the order in which c_attn holds them
 # Other spellings, replaced in this order: those of a bare GPT2Model, the tied copy.
@@ -80,7 +83,7 @@ def load(
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
   parts: bool = False,
-) -> tuple[dict, transformers.GPT2Config]:
+) -> tuple[dict, 'transformers.GPT2Config']:
   """Reads a model.
 
   Args:
@@ -122,11 +125,11 @@ def load(
 def save(
   folder: str | os.PathLike,
   params: Mapping,
-  size: transformers.GPT2Config,
+  size: 'transformers.GPT2Config',
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
-  max_shard_size: int | str = hf_folder.MAX_SHARD_SIZE,
+  most: int | str = hf_folder.SHARD_BYTES,
   added: Sequence[Mapping[str, Any]] = (),
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
@@ -142,7 +145,7 @@ def save(
       in the order of their rank). The config then names <|endoftext|> as first, last and padding
       token. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
-    max_shard_size: see `folder.write`.
+    most: bytes of one file of weights, or such as '5GB', see `folder.write`.
     added: tokens that the tokenizer cuts out of a text first, see data/vocabulary.py.
 
   Returns:
@@ -153,17 +156,13 @@ def save(
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
   texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
-  if vocab is not None:
-    hf_folder.check_free(folder, 'vocab.json')
-  elif pathlib.Path(folder).is_dir():
-    convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors, max_shard_size)
+  convert.write(folder, texts, tensors, size, 'vocab.json', most)
   return lost
 
 
 def parts(
   params: Mapping,
-  size: transformers.GPT2Config,
+  size: 'transformers.GPT2Config',
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
@@ -197,7 +196,7 @@ def parts(
   return texts, tensors, lost
 
 
-def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transformers.GPT2Config:
+def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> 'transformers.GPT2Config':
   """Reads config.json.
 
   Args:
@@ -207,7 +206,7 @@ def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> transf
   Raises:
     CheckpointError: a config that is missing, damaged, of another model or not possible.
   """
-  size = convert.read_size(folder, 'gpt2', transformers.GPT2Config, REQUIRED, CLASSES)
+  size = convert.read_size(folder, 'gpt2', SIZE, REQUIRED, CLASSES)
   _check_size(size, pathlib.Path(folder) / 'config.json', heads)
   return size
 

@@ -21,6 +21,7 @@ from prunejax.pruning.selection import threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
+MANY = 2**15  # scores; fewer are read whole, since a conditional a leaf costs more to compile
 
 
 class Scores(NamedTuple):
@@ -46,7 +47,8 @@ class Block(NamedTuple):
 
   `cells` is () or has one length for each axis of a leaf, 1 where scores compete. `groups` are
   (begin, end) of the leaves that share a threshold, which stand together. `sizes`, int32 [leaves,
-  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on.
+  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on. `spare` is
+  how many of a key's lowest bits are left out, because no score needs them.
   """
 
   names: tuple
@@ -54,6 +56,7 @@ class Block(NamedTuple):
   groups: tuple
   sizes: np.ndarray
   devices: int
+  spare: np.uint32
 
 
 def readers(scores: Scores) -> dict[str, Leaf]:
@@ -148,10 +151,11 @@ def _read(leaves, blocks, goals, brackets, keys, everything):
       found.append(jnp.stack(columns, 1))
     return found
 
-  if blocks[0].devices > 1 or jax.default_backend() != 'cpu':
+  sizes = [np.float32(block.sizes) for block in blocks]
+  is_small = sum(np.sum(size) for size in sizes) < MANY
+  if is_small or blocks[0].devices > 1 or jax.default_backend() != 'cpu':
     return read(skips=False)
   # A CPU takes the leaves of conditionals one after the other, and others side by side.
-  sizes = [np.float32(block.sizes) for block in blocks]
   left = sum(jnp.sum(jnp.where(reads, n, 0)) for reads, n in zip(needed, sizes, strict=True))
   few = left < FEW_LEFT * sum(np.sum(size) for size in sizes)
   return lax.cond(few & ~everything, lambda: read(skips=True), lambda: read(skips=False))

@@ -42,7 +42,7 @@ def shards(request, tmp_path):
   """(family, params, a folder of shards of at most 6,000 bytes)."""
   files, _, size = FAMILIES[request.param]
   params = params_of(request.param)
-  files.save(tmp_path / 'model', params, size, max_shard_size=6000)
+  files.save(tmp_path / 'model', params, size, most=6000)
   return request.param, params, tmp_path / 'model'
 
 
@@ -143,7 +143,7 @@ def test_a_folder_written_again_keeps_no_file_of_the_old_weights(shards):
   _, params, folder = shards
   bert_hf.save(folder, params, BERT)
   assert [path.name for path in folder.glob('model*')] == ['model.safetensors']
-  bert_hf.save(folder, params, BERT, max_shard_size='20KB')
+  bert_hf.save(folder, params, BERT, most='20KB')
   names = {path.name for path in folder.glob('model*')}
   assert 'model.safetensors' not in names and 'model.safetensors.index.json' in names
   jax.tree.map(np.testing.assert_array_equal, bert_hf.load(folder)[0], params)
@@ -162,6 +162,6 @@ def test_numbers_that_are_not_finite_are_found_in_the_part_that_is_read(shards):
 
 @pytest.mark.parametrize('size', ['0', 'five', '5 TB', '-1'])
 def test_another_size_of_a_shard_is_refused(size, tmp_path):
-  with pytest.raises(hf_folder.CheckpointError, match=f"max_shard_size='{size}': expected bytes"):
-    hf_folder.write(tmp_path / 'model', {}, {}, max_shard_size=size)
+  with pytest.raises(hf_folder.CheckpointError, match=f"a shard of '{size}': expected bytes"):
+    hf_folder.write(tmp_path / 'model', {}, {}, most=size)
   assert hf_folder.bytes_of('5GB') == 5 * 10**9 and hf_folder.bytes_of('1GiB') == 2**30

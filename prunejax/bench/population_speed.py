@@ -1,0 +1,166 @@
+"""Measures a grid as one program against its runs one after the other.
+
+The grid is fine-tuning at ten sparsities and four learning rates.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from prunejax.bench import measure, sizes, train_step
+from prunejax.models.hf import bert as bert_hf
+from prunejax.sweep import population, resources, stacking
+from prunejax.train import configs, inputs, loop, optimizer, recipe, sharding
+from prunejax.train import program as programs
+
+SPARSITIES, RATES = np.arange(10) / 10, (2e-5, 3e-5, 4e-5, 5e-5)
+ROWS, LENGTH = 32, 32
+
+
+def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
+  """Times a step of every member, in each way of batching and one run after the other.
+
+  The model is the packaged one; on a GPU, which has room for forty, the one of `size`.
+
+  Args:
+    size: a name of `sizes.SIZES`; 'tiny' has fewer cells.
+    say: prints one line.
+    **options: not used.
+
+  Yields:
+    Rows: members' steps a second, the cost of a mask step, memory a member.
+  """
+  del options
+  cells = list(
+    itertools.product(
+      SPARSITIES[:: 5 if size == 'tiny' else 1], RATES[:: 2 if size == 'tiny' else 1]
+    )
+  )
+  shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
+  chosen = population.batching(_cell(shape, 'auto', *cells[0]).recipe)
+  ways = (chosen,) if size == 'tiny' else stacking.BATCHING
+  calls, masked, waves, held = {}, {}, {}, {}
+  for way in ways:
+    say(f'  compiling {len(cells)} members, {way}')
+    calls[way], masked[way], engine, members = _together(
+      [_cell(shape, way, *cell) for cell in cells]
+    )
+    held[way] = resources.held(engine.step)
+    waves[way] = len(cells) / members
+  say('  compiling one run')
+  calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
+  times = measure.interleaved(calls, rounds=5, seconds=120)
+  rate = lambda way: len(cells) / waves.get(way, 1) / times[way].median
+  what = f'{len(cells)} members of batch {ROWS} x {LENGTH}'
+  words = {
+    'vmap': 'one program, all at once',
+    'map': 'one program, in turn',
+    'alone': 'one after the other',
+  }
+  for way in (*ways, 'alone'):
+    in_waves = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
+    yield measure.row(
+      words[way],
+      rate(way),
+      "members' steps/s",
+      '',
+      f'{what}{in_waves}: {times[way]} for a step of each',
+    )
+  for way in ways:
+    gain = measure.ratio(times['alone'], times[way]) / waves[way]
+    default = 'the default here' if way == chosen else 'not the default here'
+    yield measure.row(
+      f'{words[way]}, against one after the other',
+      gain,
+      'x as fast',
+      '>= 1',
+      default,
+      where=way == chosen,
+    )
+  for way in ways:
+    both = measure.interleaved({'on': masked[way], 'off': calls[way]}, rounds=5, seconds=40)
+    yield measure.row(
+      f'{words[way]}: a step that moves masks',
+      measure.ratio(both['on'], both['off']),
+      'x a step between',
+      '',
+      'no threshold is searched between; if it were, this would be 1',
+    )
+    yield measure.row(
+      f'{words[way]}: memory a member',
+      held[way] / (len(cells) / waves[way]) / resources.held(compiled),
+      'x that of one run',
+      '<= 1.1' if way == chosen else '',
+      f'{held[way] / measure.GIB:.2f} GiB in all',
+    )
+
+
+def _cell(shape, way, sparsity, rate):
+  """One run of the grid, on a random batch."""
+  config, _ = configs.load('configs/finetune.py:nano', train_step.ROOT)
+  configs.override(
+    config,
+    {
+      'optimizer.learning_rate': rate,
+      'prune.weights.schedule': f'constant({float(sparsity)})',
+      'batch_size': ROWS,
+      'prune.weights.when': 'every(1000000)',
+      'data.seq_len': LENGTH,
+      'population.batching': way,
+    },
+  )
+  draw = np.random.default_rng(0).integers
+  batch = {
+    'input_ids': draw(0, shape.vocab_size, (ROWS, LENGTH), np.int32),
+    'segment_ids': np.zeros((ROWS, LENGTH), np.int32),
+    'valid': np.ones((ROWS, LENGTH), bool),
+    'label': draw(0, 2, ROWS, np.int32),
+  }
+  data = inputs.Data(lambda step: batch, None, None, True, 0)
+  source = inputs.Source(shape, None, None)
+  run = recipe.resolve(config)
+  return loop.Run(f'{sparsity}-{rate}', '', run, None, source, data, optimizer.make(run))
+
+
+def _together(runs):
+  """(step of all members of a wave, the same with a mask update, engine, members a wave)."""
+  first, number = runs[0], itertools.count()
+  program = programs.build(first.recipe, first.source, first.data, first.tx)
+  alone = programs.abstract_state(first.recipe, program, first.tx)
+  engine, plans = population.fitted(runs, program, alone, 0, {})
+  state = engine.blank()
+  for i, run in enumerate(runs[: engine.width]):
+    state = engine.put(state, programs.initial_state(run.recipe, program, run.tx), i)
+  current, rows = [state], np.zeros(engine.width, np.int32)
+
+  def step(first=False):
+    state = current[0]
+    if first:  # the step counter is common to all members
+      state = jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, state)
+    batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
+    current[0], metrics = engine.step(
+      state, stacking.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
+    )
+    return metrics
+
+  step(first=True)  # the masks move here; later steps are between mask updates
+  return step, lambda: step(first=True), engine, len(plans[0]['members'])
+
+
+def _alone(run, count):
+  """(function that takes `count` steps of one run as the loop does, the compiled program)."""
+  program = programs.build(run.recipe, run.source, run.data, run.tx)
+  mesh = sharding.make_mesh()
+  shardings = sharding.shard(programs.abstract_state(run.recipe, program, run.tx), mesh)
+  current = [sharding.place(programs.initial_state(run.recipe, program, run.tx), shardings)]
+  jitted = sharding.steady(program.step, shardings)
+  compiled = jitted.lower(current[0], sharding.put_batch(run.data.train(0), mesh)).compile()
+
+  def steps():
+    for number in range(count):
+      current[0], metrics = jitted(current[0], sharding.put_batch(run.data.train(number), mesh))
+    return metrics
+
+  return steps, compiled
