@@ -34,6 +34,10 @@ class Model(NamedTuple):
   initializer: str
   dtype: str
   num_key_value_heads: int = 0
+  attention_dropout: float = -1.0
+  attention: str = 'einsum'
+  remat: str = 'none'
+  scan_layers: bool = False
 
 
 class Data(NamedTuple):
@@ -136,7 +140,8 @@ class Mesh(NamedTuple):
 
   data: int
   model: int
-  rules: tuple
+  rules: str | tuple
+  axes: str = 'auto'
 
 
 class Population(NamedTuple):
@@ -228,6 +233,10 @@ RANGES = {
   **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
   'model.num_key_value_heads': _at_least(0),
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
+  'model.attention_dropout': (
+    lambda x: x == -1 or 0 <= x < 1,
+    'a share in [0, 1), or -1 for model.dropout',
+  ),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
   'data.examples': _at_least(0),
@@ -258,6 +267,9 @@ CHOICES = {
   'model.dtype': tuple(DTYPES),
   'model.kind': model_sizes.KINDS,
   'model.initializer': ('normal', 'fan_in'),
+  'model.attention': model_sizes.ATTENTION,
+  'model.remat': model_sizes.REMAT,
+  'mesh.axes': ('auto', 'explicit'),
   'data.pairs': ('matched', 'first'),
   'data.pydoc': ('installed', 'packaged'),
   'data.identity': ('settings', 'content'),
@@ -491,6 +503,13 @@ def _low_rank(group) -> LowRank | None:
 
 def _check_combinations(recipe):
   """Raises ValueError for values that do not go together."""
+  model = recipe.model
+  rate = model.dropout if model.attention_dropout == -1 else model.attention_dropout
+  if model.attention == 'dot_product' and rate:
+    raise ValueError(
+      f"model.attention='dot_product' has no dropout of attention weights, and this run has {rate}:"
+      ' set model.attention_dropout=0'
+    )
   latent = [group.name for group in recipe.prune if not group.zero_pruned]
   if latent and recipe.view == 'plain':
     raise ValueError(

@@ -86,9 +86,3 @@ def test_layers_of_a_shrunk_model_are_not_stacked():
     layer_stack.stack(params['params'])
   with pytest.raises(ValueError, match='expected layer_0, layer_1'):
     layer_stack.stack({'layer_0': {'a': 1.0}, 'layer_2': {'a': 1.0}})
-
-
-def test_a_stacked_leaf_has_the_names_of_its_layers():
-  names = ('encoder/layer_0/ffn/output/kernel', 'encoder/layer_1/ffn/output/kernel')
-  assert layer_stack.layer_names('encoder/layers/ffn/output/kernel', 2) == names
-  assert layer_stack.layer_names('encoder/layer_0/ffn/output/kernel', 2) == ()
