@@ -78,8 +78,9 @@ def _width(size):
 
 @pytest.mark.parametrize('name', CASES)
 def test_it_fits(name, answers):
-  chip = chips.Chip(**answers[name]['chip'])
-  assert answers[name]['held'] < chip.memory
+  answer = answers[name]
+  assert answer['hosts'] == tpu_cases.HOSTS[answer['topology']]
+  assert answer['held'] < chips.Chip(**answer['chip']).memory
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if ', data' in name])
