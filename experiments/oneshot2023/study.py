@@ -66,6 +66,18 @@ PRESETS = {
     steps=200,
     cost='some two days of two CPU cores',
   ),
+  # A first look: one window, and calibrations of 2,048 tokens.
+  'smollm2-quick': smollm2.Preset(
+    targets=tuple(smollm2.TARGETS),
+    seeds=(0, 1, 2),
+    segments=4,
+    length=512,
+    sweep=(1, 16),
+    windows=dict.fromkeys(('dense', *smollm2.TARGETS), 1),
+    recovered=(),
+    steps=0,
+    cost='half an hour of two idle CPU cores',
+  ),
   # What a small machine does in an evening.
   'smollm2-small': smollm2.Preset(
     targets=tuple(smollm2.TARGETS),
