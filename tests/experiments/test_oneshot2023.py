@@ -1,7 +1,5 @@
 """One-shot pruning: the cells of the plan, and the verdicts on planted numbers."""
 
-import pytest
-
 import math
 
 import pytest
