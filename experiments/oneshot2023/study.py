@@ -138,8 +138,7 @@ def _of_rows(name):
   """A function of the report of SmolLM2, or of the small BERT, by the rows of the ledger."""
 
   def drawn(rows):
-    own = report if name != 'claims' else claims
-    return getattr(smollm2_report if 'model' in rows[0] else own, name)(rows)
+    return getattr(smollm2_report if 'model' in rows[0] else report, name)(rows)
 
   return drawn
 
@@ -153,7 +152,7 @@ STUDY = study.Study(
   measure=measure,
   reads=reads,
   embedded=True,
-  claims=_of_rows('claims'),
+  claims=claims.claims,
   tables=_of_rows('tables'),
   figures=_of_rows('figures'),
   captions={**report.CAPTIONS, **smollm2_report.CAPTIONS},

@@ -110,12 +110,12 @@ def test_claims_on_smollm2_follow_the_losses_and_want_rows():
   found = {v.name: v.verdict for v in study.STUDY.claims(planted_smollm2(as_in_the_papers))}
   assert found == dict.fromkeys(names, 'reproduced')
   flipped = lambda labels: -as_in_the_papers(labels)
-  found = {v.name: v.verdict for v in smollm2_report.claims(planted_smollm2(flipped))}
+  found = {v.name: v.verdict for v in claims.of_smollm2(planted_smollm2(flipped))}
   assert found['collapse'] == found['ahead'] == found['patterns'] == 'not reproduced'
   one_seed = [row for row in planted_smollm2(as_in_the_papers) if row['seed'] == 0]
-  assert {v.verdict for v in smollm2_report.claims(one_seed)} == {'undecided'}
+  assert {v.verdict for v in claims.of_smollm2(one_seed)} == {'undecided'}
   dense = [row for row in one_seed if row['method'] == 'dense']
-  assert {v.evidence for v in smollm2_report.claims(dense)} == {'no rows'}
+  assert {v.evidence for v in claims.of_smollm2(dense)} == {'no rows'}
 
 
 def test_the_tables_and_the_figure_hold_every_method_and_say_the_windows():
