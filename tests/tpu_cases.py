@@ -1,6 +1,6 @@
-"""Train steps that `test_tpu.py` compiles for TPU slices, and the file of what they take.
+"""Train steps that `topology/test_tpu.py` compiles for TPU slices, and the file of what they take.
 
-`python tests/topology/tpu_cases.py [NAME...]` compiles the cases that the file lacks, or those that
+`python tests/tpu_cases.py [NAME...]` compiles the cases that the file lacks, or those that
 are named, and writes it. Look at what changes before you commit it.
 
 A model has two layers here, or one scan would be all there is to see, and a step of twelve takes
@@ -16,7 +16,7 @@ from configs import gpt2, pretrain
 from prunejax.topology import dry_run, programs
 from prunejax.train import configs
 
-FILE = pathlib.Path(__file__).parents[1] / 'reference' / 'tpu_programs.json'
+FILE = pathlib.Path(__file__).parent / 'reference' / 'tpu_programs.json'
 WIDE = r'(attention/(query|key|value)|ffn/intermediate)/kernel'
 BACK = r'(attention/output|ffn/output)/kernel'
 # Rules by name: what lies on which axis. Moments and masks lie as their weights.
