@@ -49,7 +49,8 @@ def get_config(arg=''):
 
   c.model = config_dict.create(
     # With `init` the folder's config.json decides the family and the size.
-    # Decoders are gpt2, llama, mistral, qwen2, qwen3 and opt.
+    # Encoders are bert, roberta, modernbert and xlnet. Decoders are gpt2, llama, mistral, qwen2,
+    # qwen3 and opt.
     kind='bert',  # family of a fresh model
     # The size of a fresh model, with the names of transformers.BertConfig.
     hidden_size=768,
@@ -80,6 +81,7 @@ def get_config(arg=''):
     buckets=(),  # lengths that batches of a task are padded to; () pads all to seq_len
     predict=0.15,  # share of tokens to predict; a decoder predicts all
     max_predictions=20,  # cap on predictions an example; a decoder ignores it
+    memory=0,  # tokens before an example that an XLNet remembers in pre-training
     # 'matched': like the true one. 'first': with the first sentence of its window, which gives the
     # answer away at 32 tokens; the packaged model was trained so. A decoder has no pairs.
     pairs='matched',  # how a second segment from elsewhere begins: matched, first

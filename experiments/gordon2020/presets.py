@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from configs import finetune, gpt2, minilm, pretrain
+from configs import xlnet as xlnet_configs
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -222,10 +223,15 @@ def decoder() -> Preset:
 
   Batches are small for the same reason as in `corpus`.
   """
+  return _born_small(gpt2, 'half an hour of a CPU core')
+
+
+def _born_small(family, cost):
+  """The protocol of `quick` for the small model of another family, born in the first cell."""
   born, first, second = (
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano-finetune'),
+    family.get_config('nano'),
+    family.get_config('nano'),
+    family.get_config('nano-finetune'),
   )
   for config in (born, first, second):
     config.log.update(every=40, tensorboard=False)
@@ -241,14 +247,26 @@ def decoder() -> Preset:
   second.checkpoint.every = 0
   second.data.examples = 2000
   second.batch_size = 16
-  return quick()._replace(
-    pretrain=first, tune=second, teacher=born, cost='half an hour of a CPU core'
-  )
+  return quick()._replace(pretrain=first, tune=second, teacher=born, cost=cost)
+
+
+def xlnet() -> Preset:
+  """The protocol of `decoder` for a small XLNet, with its permutation objective."""
+  return _born_small(xlnet_configs, 'not measured: an hour of a CPU core or more')
+
+
+def xlnet_smoke() -> Preset:
+  """A test of every part of `xlnet` in a minute."""
+  return _one_of_each(xlnet())
 
 
 def decoder_smoke() -> Preset:
   """A test of every part of `decoder` in a minute."""
-  preset = decoder()
+  return _one_of_each(decoder())
+
+
+def _one_of_each(preset):
+  """A preset with one cell of each kind, of a few steps."""
   preset.teacher.update(steps=12, batch_size=16)
   preset.teacher.eval.every = 0
   preset.pretrain.update(steps=12)
@@ -275,7 +293,7 @@ def minilm_glue() -> Preset:
     second,
     sparsities=(0.7, 0.9, 0.5, 0.8, 0.6, 0.4),
     ramp=100,
-    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126},
+    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126, 'glue/sst2@500': 126},
     deleted=1,
     before=0.5,
     after=0.5,
@@ -365,6 +383,8 @@ PRESETS = {
   'corpus': corpus,
   'decoder-smoke': decoder_smoke,
   'decoder': decoder,
+  'xlnet-smoke': xlnet_smoke,
+  'xlnet': xlnet,
   'minilm-smoke': minilm_smoke,
   'minilm': minilm_glue,
   'base': base,

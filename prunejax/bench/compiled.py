@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.bench import choice, measure, selection, sizes, suite, table, train
+from prunejax.bench import measure, names, selection, sizes, suite, table, train_step
 from prunejax.sweep import grid
 from prunejax.topology import chips, dry_run, programs
 from prunejax.topology import report as dry_report
@@ -52,7 +52,7 @@ def run(
 
   Args:
     only: names of NAMES; None for all.
-    size: a name of `choice.SIZES`.
+    size: a name of `names.SIZES`.
     topologies: names that `slices.check` takes.
     out: the JSON file to write; None for runs/bench/<topology>-<size>.json. The name of the
       topology is added where there are several.
@@ -64,7 +64,7 @@ def run(
   Raises:
     ValueError: an unknown bench, size or topology.
   """
-  only = choice.check(only, size, NAMES)
+  only = names.check(only, size, NAMES)
   dry_report.plan_on_cpu(topologies)
   written = []
   for name in topologies:
@@ -113,7 +113,7 @@ def _machine(name, answer):
 def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   """Rows on the train step of `bench --only=train`."""
   dtype, rows = ('float32', 4) if topology == 'cpu' else ('bfloat16', 256)
-  config = lambda sparsity: train.config_of(
+  config = lambda sparsity: train_step.config_of(
     size,
     model__dtype=dtype,
     batch_size=rows,
@@ -129,39 +129,41 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   yield from _refused(requests, answers)
   if any(answer['reason'] for answer in answers):
     return
-  pruned, what = answers[0], f'{dtype}, batch {rows} x {train.LENGTH}'
-  found, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
+  pruned, what = answers[0], f'{dtype}, batch {rows} x {train_step.LENGTH}'
+  numbers, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
   chip = chips.Chip(**pruned['chip'])
   row = lambda *cells: (pruned, measure.row(*cells))
   peak = chip.flops if dtype == 'bfloat16' else chip.flops_float32
   yield row('matmul rate', pruned['chips'] * peak / 1e9, 'GFLOP/s', '', chip.source)
   yield row(
     'prunejax, off mask steps',
-    rows * train.LENGTH / found['step'],
+    rows * train_step.LENGTH / numbers['step'],
     'tokens/s',
     '',
-    f'{what}: at least {measure.clock(found["step"])} a step, bound by {found["bound"]}',
+    f'{what}: at least {measure.clock(numbers["step"])} a step, bound by {numbers["bound"]}',
   )
   yield row(
     'prune_transform, off mask steps',
-    found['step'] / plain['step'],
+    numbers['step'] / plain['step'],
     'x the step without',
     '<= 1.01',
-    f'{measure.clock(found["step"])} with, {measure.clock(plain["step"])} without',
+    f'{measure.clock(numbers["step"])} with, {measure.clock(plain["step"])} without',
   )
   yield row(
     'a mask step',
-    found['mask_step'] / found['step'],
+    numbers['mask_step'] / numbers['step'],
     'x a step between',
     '',
-    f'at least {measure.clock(found["mask_step"])}',
+    f'at least {measure.clock(numbers["mask_step"])}',
   )
   counted = rows * float(
-    objectives.flops(sizes.bert(size), train.bert_shapes(size), train.LENGTH, train.PREDICTIONS)
+    objectives.flops(
+      sizes.bert(size), train_step.bert_shapes(size), train_step.LENGTH, train_step.PREDICTIONS
+    )
   )
   yield row(
     'model FLOPs',
-    counted / found['step'] / peak / pruned['chips'],
+    counted / numbers['step'] / peak / pruned['chips'],
     'of the matmul rate',
     '',
     'at most: the step takes longer than its least time',
@@ -256,8 +258,8 @@ def _together(model, requests, answers):
     f'least times: {measure.clock(together["step"])} (bound by {together["bound"]}) for a step of'
     f' {members}, {measure.clock(single["step"])} (bound by {single["bound"]}) for one run',
   )
-  for name, found in (('one program', together), ('one run', single)):
-    yield row(f'tokens, {name}', found['tokens'] * chips_of, 'tokens/s', '', 'at most')
+  for name, numbers in (('one program', together), ('one run', single)):
+    yield row(f'tokens, {name}', numbers['tokens'] * chips_of, 'tokens/s', '', 'at most')
   yield row(
     'memory of a chip',
     many['held'] / measure.GIB,
@@ -286,7 +288,7 @@ def _refused(requests, answers):
 
 def _members(model, count):
   """`count` cells of the grid of `bench --only=population` as one program."""
-  config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
+  config, _ = configs.load('configs/finetune.py:nano', train_step.ROOT)
   layers, hidden, heads, intermediate, _ = sizes.SIZES['small']
   changes = {
     'batch_size': 32,

@@ -7,6 +7,7 @@ Parameters are a plain dict whose paths read like the model:
   encoder/layer_3/ffn/{intermediate,output}/{kernel,bias}            .../ffn/norm
   pooler/{kernel,bias}
   mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
+  spans/{kernel,bias} (without a pooler)
 
 Layers are separate leaves, unless the model scans over its layers, see layer_stack.py. In a shrunk
 model each layer has its own number of heads and inner neurons, see `widths`.
@@ -29,7 +30,7 @@ PRUNABLE = (
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
   r'|pooler/kernel'
 )
-HEADS = ('mlm', 'nsp', 'classifier')
+HEADS = ('mlm', 'nsp', 'classifier', 'spans')
 DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OWN = ('heads_per_layer', 'intermediate_per_layer')  # config fields of prunejax alone, see `widths`
 ACTIVATIONS = {
@@ -309,7 +310,7 @@ class Bert(nn.Module):
 
   Attributes:
     size: a `transformers.BertConfig`, or an object with its fields.
-    heads: any of 'mlm', 'nsp', 'classifier'.
+    heads: any of 'mlm', 'nsp', 'classifier', 'spans'. With 'spans' alone there is no pooler.
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
@@ -340,7 +341,8 @@ class Bert(nn.Module):
     Returns:
       dict with 'sequence' [batch, length, hidden] and 'pooled' [batch, hidden] in the compute
       dtype, and logits of each head in float32: 'mlm' [batch, predictions, vocabulary], 'nsp'
-      [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs].
+      [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs], 'spans'
+      [batch, length, 2] of the first and of the last token of an answer.
 
     Raises:
       ValueError: a size, heads or a length that do not fit, see `check`.
@@ -355,8 +357,11 @@ class Bert(nn.Module):
     dense = lambda width, name: nn.Dense(
       width, dtype=self.dtype, kernel_init=kernel_init, name=name
     )
-    pooled = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
-    out = {'sequence': x, 'pooled': pooled}
+    out = {'sequence': x}
+    if self.heads != ('spans',):
+      pooled = out['pooled'] = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
+    if 'spans' in self.heads:
+      out['spans'] = dense(2, 'spans')(x).astype(jnp.float32)
     if 'mlm' in self.heads:
       # Logits of the predicted positions alone cost 15 % of those of all positions.
       hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)

@@ -163,6 +163,7 @@ def prune(
     mesh=mesh,
     folder=unfinished / 'state',
     settings=settings,
+    in_place=True,
     say=say,
   )
   seconds = time.perf_counter() - began

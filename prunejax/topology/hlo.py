@@ -419,8 +419,8 @@ def _written(module, inside, name=None):
 
 
 def _arrays(module, home, name):
-  found = module.computations[home].get(name)
-  return found.arrays if found else ()
+  instruction = module.computations[home].get(name)
+  return instruction.arrays if instruction else ()
 
 
 def _called(one, key):

@@ -76,9 +76,11 @@ LATER = {
   'data.pydoc': 'installed',
   'data.identity': 'settings',
   'data.buckets': (),
+  'data.memory': 0,
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
+PAIRED = ('bert', 'xlnet')  # families whose pre-training has second segments
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
@@ -198,12 +200,12 @@ def _later(config) -> dict:
 
 
 def _unread(key, config):
-  """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
+  """Whether a run ignores a key of LATER."""
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
   return key == 'data.pairs' and bool(
-    config.data.task or config.model.get('kind', 'bert') != 'bert'
+    config.data.task or config.model.get('kind', 'bert') not in PAIRED
   )
 
 

@@ -38,7 +38,7 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
   Raises:
     FileNotFoundError: the folder holds neither a model nor a checkpoint.
     FileExistsError: `out` exists.
-    ValueError: a wrong form or dtype.
+    ValueError: a wrong form or dtype; a form that does not hold this model.
   """
   if to not in FORMS:
     raise ValueError(f'--to={to}{specs.suggest(to, FORMS)}: expected one of {", ".join(FORMS)}')
@@ -51,6 +51,11 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
   if to not in FOLDERS and files.exists(out):
     raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
   model = saved_model.load(folder)
+  kind = model.size.model_type
+  if to == 'shrunk' and kind in WHOLE:
+    raise ValueError(f'--to=shrunk: the layers of a {kind!r} cannot be cut')
+  if to == 'onnx' and 'spans/kernel' in model.leaves:
+    raise ValueError('--to=onnx: the model has a span head, which this form does not hold')
   more = write(model, out, dtype)
   say(f'{model.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
@@ -171,6 +176,7 @@ def _arrays(model):
   return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in model.leaves.items()}
 
 
+WHOLE = ('roberta', 'modernbert', 'xlnet')  # families whose layers have one width
 # How each form is written, and what it can hold.
 _FLOATS = ('float32', 'bfloat16', 'float16')
 FORMS = {

@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, tasks, wordpiece
 from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
@@ -43,6 +43,7 @@ class Data(NamedTuple):
   # {prefix of a metric: () -> iterator over other held-out batches}, such as MNLI's mismatched ones
   others: Any = None
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
+  questions: Any = None  # (questions, squad.Windows) of the held-out set of a task of spans
 
 
 # Of a Hugging Face folder: what a run reads of it.
@@ -195,6 +196,8 @@ def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
     encoding: of local text.
   """
   name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
+  if words not in (wordpiece, bpe):
+    name += f'-{words.__name__.rpartition(".")[2]}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
@@ -289,6 +292,9 @@ def finetuning_data(
   task = tasks.get(name)
   words = tokenizer.to_str()
   key = tasks.fingerprint(name, root=root, cache=cache)
+  if task.spans:
+    how = seed, batch_size, eval_size, part, buckets
+    return _span_data(words, task, root, cache, key, seq_len, examples, how)
   train, held = (
     _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
   )
@@ -312,6 +318,25 @@ def finetuning_data(
   )
 
 
+def _span_data(words, task, root, cache, key, seq_len, examples, how):
+  """The batches of fine-tuning on a task of spans; `examples` are questions."""
+  seed, batch_size, eval_size, part, buckets = how
+  _, train = _windows(words, task.name, 'train', seq_len, root, cache, key, examples, seed)
+  questions, held = _windows(words, task.name, 'validation', seq_len, root, cache, key)
+  batch = lambda step: finetuning.batch(train.arrays, seed, step, batch_size, *part)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train.arrays, seed, step, batch_size, buckets, *part)
+  return Data(
+    batch,
+    lambda: finetuning.eval_batches(held.arrays, eval_size, buckets),
+    lambda: finetuning.eval_batches(train.arrays, eval_size, buckets),
+    task,
+    len(train.arrays['label']),
+    {},
+    questions=(questions, held),
+  )
+
+
 # The runs of a grid share their inputs, so each is made once a process. The JSON of a tokenizer
 # identifies it.
 @functools.lru_cache(maxsize=8)
@@ -327,6 +352,15 @@ def _encoded(words, name, split, seq_len, root, cache, key):
   del key  # as above
   examples = tasks.load(name, split, root=root, cache=cache)
   return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
+
+
+@functools.lru_cache(maxsize=8)
+def _windows(words, name, split, seq_len, root, cache, key, examples=0, seed=0):
+  """(questions, their `squad.Windows`) of a split."""
+  del key  # as above
+  questions = tasks.load(name, split, root=root, cache=cache)
+  questions = squad.subset(questions, examples, seed) if examples else questions
+  return questions, squad.encode(questions, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
 def prefetch(batch, start: int, stop: int):

@@ -4,7 +4,7 @@ A config is refused by them before Flax and transformers are imported.
 """
 
 GROUPED = ('llama', 'mistral', 'qwen2', 'qwen3')  # several queries may share a key
-KINDS = ('bert', 'gpt2', *GROUPED, 'opt')
+KINDS = ('bert', 'gpt2', *GROUPED, 'opt', 'roberta', 'modernbert', 'xlnet')
 SIZE_KEYS = (
   'hidden_size',
   'num_hidden_layers',

@@ -98,10 +98,9 @@ def read_inputs(
   family = families.of_size(source.size)
   source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
   source = source._replace(pruned=_pruned_already(recipe, source))
-  if c.seq_len > source.size.max_position_embeddings:
-    raise ValueError(
-      f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
-    )
+  longest = family.longest(source.size)
+  if longest is not None and c.seq_len > longest:
+    raise ValueError(f'data.seq_len={c.seq_len}: the model has {longest} positions')
   shared = dict(root=root, cache=cache, seed=recipe.seed)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
@@ -159,6 +158,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
     'outputs': _outputs(recipe.data.task),
     'predictions': None if recipe.data.task else recipe.data.max_predictions,
+    **({'memory': recipe.data.memory} if recipe.data.memory else {}),
     'model': recipe.model,
     'view': recipe.view,
     'mesh': recipe.mesh,
@@ -213,6 +213,8 @@ def _soft(recipe):
 def _outputs(task):
   """(numbers the head puts out, whether the task is a regression); None for pre-training."""
   task = tasks.get(task) if task else None
+  if task and task.spans:
+    return 2, False
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
@@ -265,6 +267,8 @@ def _model(recipe, source, data, models) -> Model:
     distilled = {'soft': objectives.distillation(*soft)} if soft else {}
     if heads == ('classifier',):
       loss, measure, residuals = objectives.finetuning(module, regression, **distilled)
+    elif heads == ('spans',):
+      loss, measure, residuals = objectives.spans(module, **distilled)
     else:
       loss, measure, residuals = families.of_size(module.size).objective(module, **distilled)
     draw = jax.jit(lambda rng: _drawn(module, rng))

@@ -56,6 +56,7 @@ class Data(NamedTuple):
   pydoc: str = 'installed'
   identity: str = 'settings'
   buckets: tuple = ()
+  memory: int = 0
 
 
 class Optimizer(NamedTuple):
@@ -232,6 +233,7 @@ RANGES = {
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
   'data.examples': _at_least(0),
+  'data.memory': _at_least(0),
   'optimizer.learning_rate': NON_NEGATIVE,
   'optimizer.warmup': (SHARE[0], 'a share of the steps in [0, 1]'),
   'optimizer.sawtooth': _at_least(0),

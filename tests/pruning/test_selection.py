@@ -142,7 +142,7 @@ sampled_masks = jax.jit(lambda *args: masks.__wrapped__(*args))
 
 def test_a_count_may_be_wide_or_a_plain_number(sampled):
   scores = {'a': jnp.arange(12.0).reshape(3, 4), 'b': jnp.arange(5.0)}
-  for count in (counts.wide(6), jnp.int32(6), 6):
+  for count in (counts.wide(6), 6):
     of = lambda scores, count=count: selection.select(selection.plain(scores), {('b', 'a'): count})
     got = jax.jit(of)(scores).masks
     expected = select_by_sort(jax.tree.map(np.asarray, scores), {('a', 'b'): 6})
@@ -164,18 +164,27 @@ def test_leaves_of_two_precisions_share_a_threshold():
 
 def test_members_of_a_population_select_as_they_would_alone(sampled):
   rng = np.random.default_rng(0)
-  scores = {n: np.float32(rng.integers(0, 9, (3, *shape))) for n, shape in SHAPES.items()}
-  old = {name: rng.random((3, *shape)) < 0.5 for name, shape in SHAPES.items()}
-  size = lambda names: sum(int(np.prod(SHAPES[name])) for name in names)
+  keys = [('a/0',), ('layers',), ('columns/0',), ('shared/0', 'shared/1')]  # one of each kind
+  names = [name for key in keys for name in key]
+
+  def select(scores, wanted, old):
+    return selection.select(
+      selection.plain({name: scores[name] for name in names}),
+      dict(zip(keys, wanted, strict=True)),
+      old,
+    )
+
+  scores = {n: np.float32(rng.integers(0, 9, (3, *SHAPES[n]))) for n in names}
+  old = {n: rng.random((3, *SHAPES[n])) < 0.5 for n in names}
   wanted = []
-  for names in KEYS:
-    cells = CELLS.get(names[0], ())
-    most = size(names) // int(np.prod(cells))
-    wanted.append(np.int32(rng.integers(0, most + 1, (3, *cells))))
-  together = jax.jit(jax.vmap(masks.__wrapped__))(scores, wanted, old)
+  for key in keys:
+    cells = CELLS.get(key[0], ())
+    size = sum(int(np.prod(SHAPES[name])) for name in key)
+    wanted.append(np.int32(rng.integers(0, size // int(np.prod(cells)) + 1, (3, *cells))))
+  together, alone = jax.jit(jax.vmap(select))(scores, wanted, old), jax.jit(select)
   for i in range(3):
-    alone = masks(*jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), (scores, wanted, old)))
-    for name, mask in alone.masks.items():
+    one = alone(*jax.tree.map(lambda x, i=i: x[i], (scores, wanted, old)))
+    for name, mask in one.masks.items():
       np.testing.assert_array_equal(mask, together.masks[name][i])
 
 

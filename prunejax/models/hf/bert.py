@@ -45,6 +45,7 @@ MODULES = {
   'mlm': 'cls.predictions',
   'nsp': 'cls.seq_relationship',
   'classifier': 'classifier',
+  'spans': 'qa_outputs',
 }
 SIZE = 'BertConfig'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
@@ -62,6 +63,7 @@ ARCHITECTURES = {
   ('mlm',): 'BertForMaskedLM',
   ('nsp',): 'BertForNextSentencePrediction',
   ('classifier',): 'BertForSequenceClassification',
+  ('spans',): 'BertForQuestionAnswering',
 }
 CLASSES = (*ARCHITECTURES.values(), 'BertForPreTraining')
 HEADS = {
@@ -69,6 +71,7 @@ HEADS = {
   'cls.predictions.': 'mlm',
   'cls.seq_relationship.': 'nsp',
   'classifier.': 'classifier',
+  'qa_outputs.': 'spans',
 }
 # Numbers of the config, see `convert.check_size`.
 COUNTS = (
@@ -103,7 +106,7 @@ def load(
 
   Args:
     folder: holds config.json, and model.safetensors or its shards.
-    heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    heads: those of 'mlm', 'nsp', 'classifier' and 'spans' that are needed; others are not read.
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
@@ -131,6 +134,8 @@ def load(
     }
   tensors = convert.respell(stored, folder, SPELLINGS)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  if heads == ('spans',):  # as in `bert.Bert`, it has no pooler
+    paths = {name: path for name, path in paths.items() if not path.startswith('pooler/')}
   for prefix, part in HEADS.items():
     if part in optional and not any(name.startswith(prefix) for name in tensors):
       paths = {name: path for name, path in paths.items() if not name.startswith(prefix)}
@@ -162,8 +167,8 @@ def save(
 
   Args:
     folder: the folder; it is made if it does not exist.
-    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head or
-      the MLM head alone.
+    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head,
+      the MLM head alone or the span head alone.
     size: its config; the number of labels is taken from the classifier in params.
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
@@ -218,7 +223,7 @@ def parts(
   size.dtype = dtype
   _check_size(size, 'size', heads)
   shapes = _shapes(size, heads)
-  if 'pooler' not in params and heads in ((), ('mlm',)):
+  if 'pooler' not in params and heads in ((), ('mlm',), ('spans',)):
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith('pooler/')}
   convert.compare(leaves, shapes, 'params', HEADS)
   texts = {'config.json': size.to_json_string()}
