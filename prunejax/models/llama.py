@@ -29,7 +29,6 @@ from prunejax.models.bert import check_widths
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(gate|intermediate|output))/kernel'
 )
-DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer
 HEADS = ('lm', 'classifier')
 DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer, see `layer_stack.run`
 MODEL_TYPES = ('llama', 'mistral', 'qwen2', 'qwen3')

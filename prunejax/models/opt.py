@@ -21,7 +21,6 @@ from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_o
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
-DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 HEADS = ('lm', 'classifier')
 DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OFFSET = 2  # row of the position table that the first token takes
