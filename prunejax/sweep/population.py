@@ -444,7 +444,7 @@ def lower(
 
   The devices of the mesh need not be here.
   """
-  rules = tuple(run.recipe.mesh.rules)
+  rules = run.recipe.mesh.rules
   shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
   everywhere, examples = (
     NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))

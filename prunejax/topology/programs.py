@@ -167,7 +167,7 @@ def step(request: Request, devices: list) -> Step:
   functions = program.build(one, source, data, tx)
   alone = program.abstract_state(one, functions, tx)
   if count == 1:
-    mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices)
+    mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices, one.mesh.axes)
     sharding.check_batch(mesh, one.batch_size)
     return Step(lambda places: _lower_alone(one, functions, alone, data, mesh), dict(mesh.shape))
   mesh = population.make_mesh(one, count, devices)
