@@ -29,8 +29,8 @@ from prunejax.models.bert import check_widths
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(gate|intermediate|output))/kernel'
 )
-DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer
 HEADS = ('lm', 'classifier')
+DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer, see `layer_stack.run`
 MODEL_TYPES = ('llama', 'mistral', 'qwen2', 'qwen3')
 ACTIVATIONS = {'silu': nn.silu, 'swish': nn.silu}
 ROPE = {  # the kinds of rotary positions, and what rope_parameters holds beside rope_theta
@@ -274,14 +274,15 @@ class Attention(nn.Module):
     if switch.qk_norm:
       query, key = norm('query_norm')(query), norm('key_norm')(key)
     frequency = frequencies(size)
-    drop, key = nn.Dropout(size.attention_dropout, name='Dropout_0'), keys.get('Dropout_0')
+    rate = 0.0 if deterministic else size.attention_dropout
     mixed = causal_attention.attend(
       rotate(query, frequency),
       rotate(key, frequency),
       value,
       valid=valid,
       window=self.window,
-      dropout=None if deterministic else lambda w: drop(w, deterministic=False, rng=key),
+      dropout=rate,
+      rng=causal_attention.dropout_key(rate, deterministic, keys),
     )
     mixed = mixed.reshape(batch, length, self.heads * self.width)
     return x + dense(hidden, 'output', outward, switch.output_bias)(mixed)
@@ -319,10 +320,9 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x, valid, deterministic=True, keys=None):
-    keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
     attention = Attention(*parts, heads, width, self.window, name='attention')
-    x = attention(x, valid, deterministic, keys.get('attention', {}))
+    x = attention(x, valid, deterministic, (keys or {}).get('attention', {}))
     return FeedForward(*parts, inner, name='ffn')(x)
 
 

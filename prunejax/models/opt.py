@@ -21,8 +21,8 @@ from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_o
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
-DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 HEADS = ('lm', 'classifier')
+DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OFFSET = 2  # row of the position table that the first token takes
 EPSILON = 1e-5  # of every norm
 
@@ -129,14 +129,9 @@ class Attention(nn.Module):
       dense(name, inner, inward)(normed).reshape(batch, length, self.heads, self.width)
       for name in ('query', 'key', 'value')
     )
-    drop, key = nn.Dropout(size.attention_dropout, name='Dropout_0'), keys.get('Dropout_0')
-    mixed = causal_attention.attend(
-      query,
-      key,
-      value,
-      valid=valid,
-      dropout=None if deterministic else lambda w: drop(w, deterministic=False, rng=key),
-    )
+    rate = 0.0 if deterministic else size.attention_dropout
+    key_of = causal_attention.dropout_key(rate, deterministic, keys)
+    mixed = causal_attention.attend(query, key, value, valid=valid, dropout=rate, rng=key_of)
     out = dense('output', hidden, outward)(mixed.reshape(batch, length, inner))
     drop = nn.Dropout(size.dropout, name='Dropout_1')
     x = x + drop(out, deterministic=deterministic, rng=keys.get('Dropout_1'))
@@ -185,7 +180,7 @@ class Encoder(nn.Module):
     return layer_stack.run(
       self,
       lambda layer, x, keys: layer(x, valid, deterministic, keys),
-      lambda layer, name: Layer(*parts, layer, name=name),
+      lambda setting, name: Layer(*parts, setting, name=name),
       widths(self.size),
       x,
       scan=self.scan_layers,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.data import tasks
+from prunejax.models import bert, gpt2
 from prunejax.pruning import allocations, criteria, kernel_layout, schedules, structures
 from prunejax.pruning.links import proximal
 from prunejax.train import configs, model_sizes, sharding, specs
@@ -18,6 +19,7 @@ from prunejax.train.step import VIEWS
 # Arguments of schedules that are sparsities. They are data of a compiled program.
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')
 IN_THE_LOSS = ('l1_penalty', 'l2_penalty')
+GATES = r'encoder/layer_\d+/ffn/gate/kernel'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -294,7 +296,7 @@ def resolve(config) -> Recipe:
   groups = tuple(group for group in every_group if group.schedule)
   for group in groups:
     _check_group(group, config)
-  every_leaf = '|'.join(f'(?:{group.where})' for group in config.prune.values())
+  every_leaf = '|'.join(f'(?:{_with_gates(group.where)})' for group in config.prune.values())
   sharding.check_rules(config.mesh.rules)
   parts = {
     name: kind(**config[name])
@@ -382,6 +384,15 @@ def _check_task(name):
     raise ValueError(f'data.task={name!r}: {error}') from None
 
 
+def _with_gates(where: str) -> str:
+  """The default regexes, those of BERT and GPT-2, with the one matrix that only Llama's class has.
+
+  So a config that names no leaves prunes and holds every matrix of a layer. The stored config keeps
+  its text, and with it the name of its cell.
+  """
+  return f'{where}|{GATES}' if where in (bert.PRUNABLE, gpt2.PRUNABLE) else where
+
+
 def _group(name, group) -> Group:
   """The pruning group `name` of a config. Raises ValueError naming the key."""
   key = f'prune.{name}'
@@ -397,7 +408,9 @@ def _group(name, group) -> Group:
     )
   }
   layout = _layout(f'{key}.layout', group.layout)
-  return Group(name, group.where, **parts, zero_pruned=group.zero_pruned, layout=layout)
+  return Group(
+    name, _with_gates(group.where), **parts, zero_pruned=group.zero_pruned, layout=layout
+  )
 
 
 def _check_group(group, config):
@@ -487,7 +500,7 @@ def _penalty(prox) -> Penalty | None:
   if end is not None and (isinstance(end, bool) or not isinstance(end, int)):
     raise ValueError(f'{key}={text!r}: end={end!r} must be a step, or None')
   fixed = {k: v for k, v in spec.arguments.items() if k not in ('strength', 'rate', 'where')}
-  return Penalty(spec.name, spec.factory, float(strength), fixed, prox.where)
+  return Penalty(spec.name, spec.factory, float(strength), fixed, _with_gates(prox.where))
 
 
 def _low_rank(group) -> LowRank | None:
@@ -498,7 +511,7 @@ def _low_rank(group) -> LowRank | None:
   schedule, when = (
     _spec(f'low_rank.{part}', group[part], schedules) for part in ('schedule', 'when')
   )
-  return LowRank(schedule, when, group.where, _layout('low_rank.layout', group.layout))
+  return LowRank(schedule, when, _with_gates(group.where), _layout('low_rank.layout', group.layout))
 
 
 def _check_combinations(recipe):
