@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import prunejax
 from prunejax.data import tasks
-from prunejax.models.hf import convert, folder
+from prunejax.models.hf import convert, folder, stored_masks
 from prunejax.pruning import paths
+from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.train import (
   criterion_arguments,
   distillation,
@@ -347,12 +349,51 @@ def initial_state(
   tx: optax.GradientTransformation,
   loaded: dict | None = None,
 ) -> dict:
-  """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`."""
+  """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`.
+
+  Under `hold_zeros` the masks that the folder of `init` stores are held, where it stores some; the
+  zeros of other folders are.
+  """
   rng = jax.random.key(recipe.seed)
   params = program.draw(rng)
   if loaded is not None:
     params, _ = convert.transfer(loaded, params)
-  return _state(jax.tree.map(jnp.asarray, params), tx, rng)
+  state = _state(jax.tree.map(jnp.asarray, params), tx, rng)
+  if recipe.hold_zeros and loaded is not None:
+    masks = stored_masks.read(inputs.folder_of(recipe.init))
+    if masks is not None:
+      state['opt_state'] = held(state['opt_state'], masks)
+  return state
+
+
+def held(opt_state: Any, masks: dict) -> Any:
+  """Returns an optimizer state whose pruning links start from stored masks.
+
+  Args:
+    opt_state: of a chain.
+    masks: {path: bool array, True = kept}; leaves without one keep the masks that they have.
+
+  Raises:
+    ValueError: a mask of another shape than its leaf.
+  """
+
+  def started(node):
+    if not isinstance(node, prunejax.PruneState):
+      return node
+    leaves = named_leaves(node.prune_mask)
+    for name, leaf in leaves.items():
+      if name in masks and masks[name].shape != leaf.shape:
+        raise ValueError(
+          f'the stored mask of {name!r} has shape {masks[name].shape}, the leaf {leaf.shape}'
+        )
+    chosen = {name: jnp.asarray(masks.get(name, leaf)) for name, leaf in leaves.items()}
+    new = node._replace(prune_mask=with_leaves(node.prune_mask, chosen))
+    if jax.tree.leaves(node.prune_before):
+      new = new._replace(prune_before=jax.tree.map(jnp.logical_not, new.prune_mask))
+    return new
+
+  is_state = lambda node: isinstance(node, prunejax.PruneState)
+  return jax.tree.map(started, opt_state, is_leaf=is_state)
 
 
 def _drawn(model, rng):
