@@ -63,22 +63,22 @@ def file_of(paper: str) -> pathlib.Path:
 
 
 def fixed_at(module: str, pattern: str) -> tuple[str, str]:
-  """(commit, its date) of the last commit that changed the rule of a claim."""
+  """(commit, its date) of the first commit that had the rule of a claim as it is now."""
   paths = ('experiments/' + module.split('.')[1], 'prunejax/report')
   lines = _git('log', '--no-merges', '--format=%h %aI', '--', *paths).splitlines()
-  commits = [tuple(line.split()) for line in lines]
   rearranged = set(_git('log', '--format=%h', REARRANGED).split())
-  at = lambda commit: _codes_at(module, commit).get(pattern)
-  current, place = at(commits[0][0]), commits[0]
-  for commit, date in commits[1:]:
-    if (here := at(commit)) is None:
-      if commit in rearranged:
-        continue
-      break
-    if here != current and place[0] not in rearranged:
-      return place
-    current, place = here, (commit, date)
-  return place
+  history = []  # the newest first; branches stand between each other
+  for line in lines:
+    commit, date = line.split()
+    code = _codes_at(module, commit).get(pattern)
+    if code:
+      history.append((commit, date, code))
+  code, start = _codes_at(module, 'HEAD')[pattern], 0
+  while True:
+    first = max(i for i, (_, _, c) in enumerate(history) if c == code and i >= start)
+    if history[first][0] not in rearranged or first + 1 == len(history):
+      return history[first][:2]
+    code, start = history[first + 1][2], first + 1
 
 
 @functools.cache
