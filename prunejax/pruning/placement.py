@@ -49,10 +49,10 @@ def on_auto_axes(fn, *args, like=None):
   if not explicit:
     return fn(*args)
   plain = lambda x: jax.ShapeDtypeStruct(jax.typeof(x).shape, jax.typeof(x).dtype)
-  found = jax.eval_shape(fn, *jax.tree.map(plain, args))
+  result = jax.eval_shape(fn, *jax.tree.map(plain, args))
   whole = NamedSharding(explicit[0].mesh, PartitionSpec())
   sharding_of = lambda x: x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
-  lies = jax.tree.map(lambda _: whole, found) if like is None else jax.tree.map(sharding_of, like)
+  lies = jax.tree.map(lambda _: whole, result) if like is None else jax.tree.map(sharding_of, like)
   return jax.sharding.auto_axes(fn, axes=explicit_axes(explicit[0]), out_sharding=lies)(*args)
 
 

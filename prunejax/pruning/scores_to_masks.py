@@ -195,14 +195,14 @@ def _compete_alone(allocation, scores, layers, layouts) -> bool:
     return allocation.allocate(_units_by_name(units, layers, layouts), jnp.float32(0))
 
   plain = {name: jax.ShapeDtypeStruct(s.shape, s.dtype) for name, s in scores.items()}
-  found = jax.eval_shape(allocated, plain)
+  counts = jax.eval_shape(allocated, plain)
   is_one = lambda names, number: (
     isinstance(names, tuple)
     and len(names) == 1
     and isinstance(number, jax.ShapeDtypeStruct)
     and number.size == 1
   )
-  return not _are_masks(found) and all(is_one(*item) for item in found.items())
+  return not _are_masks(counts) and all(is_one(*item) for item in counts.items())
 
 
 def _counts_by_name(allocation, layers, layouts, units, sparsity) -> dict:

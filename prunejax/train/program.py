@@ -380,11 +380,11 @@ def initial_state(
     program: its program.
     tx: its chain.
     loaded: of `pretrained`.
-    lies: shardings of the parameters, by which each process makes and reads its part alone; None:
-      whole, on one device.
+    lies: shardings of the parameters, by which each process reads its part of what is stored;
+      None: whole, on one device.
   """
   rng = jax.random.key(recipe.seed)
-  params = (program.draw if lies is None else jax.jit(program.draw, out_shardings=lies))(rng)
+  params = program.draw(rng)
   if loaded is not None:
     params, _ = convert.transfer(loaded, layers.unstacked(recipe.model, params))
     params = layers.stacked(recipe.model, params)

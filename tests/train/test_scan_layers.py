@@ -12,6 +12,7 @@ import prunejax
 from prunejax.models import gpt2, layer_stack
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.pruning import paths
 from prunejax.report import ledger
 from prunejax.sweep import grid
 from prunejax.train import optimizer, program, recipe, saved_model
@@ -83,6 +84,14 @@ def check_equal(one, other):
     assert tables[0] == tables[1]
 
 
+def check_close(one, other):
+  for (name, a), b in zip(paths.named_leaves(one).items(), jax.tree.leaves(other), strict=True):
+    assert np.array_equal(a == 0, b == 0), name
+    # A key's bias moves no softmax: its gradient is rounding, which Adam divides by its own size.
+    if not name.endswith('key/bias'):
+      np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def weights(run, files, folder='model', **how):
   return files.load(run.folder / folder, **how)[0]
 
@@ -93,8 +102,7 @@ def test_results_are_those_of_the_unrolled_model(name):
   check_equal(one, other)
   files, how = (gpt2_hf, {}) if 'gpt2' in name else (bert_hf, {'heads': ('mlm', 'nsp')})
   trees = [weights(run, files, **how) for run in (one, other)]
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *trees)
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a == 0, b == 0), *trees)
+  check_close(*trees)
   assert one.result['bytes'] == other.result['bytes']
 
 
@@ -105,9 +113,10 @@ def test_every_link_sees_the_layers_of_the_unrolled_model(name):
   check_equal(one, other)
   if SLOW[name].get('keep_latent'):
     latent = [weights(run, bert_hf, 'latent', heads=('mlm', 'nsp')) for run in (one, other)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *latent)
+    check_close(*latent)
 
 
+@pytest.mark.slow
 def test_it_resumes_from_its_checkpoint_which_reads_as_an_unrolled_model(tmp_path):
   changes = {**DEEP, **FAST['global'], 'model__scan_layers': True}
   whole = tiny_runs.finished('global-True', **changes)
