@@ -59,10 +59,16 @@ def get_config(arg=''):
     intermediate_size=3072,
     max_position_embeddings=512,
     num_key_value_heads=0,  # of the Llama class: fewer keys than queries; 0 for as many
-    # The next three apply with `init` too.
+    # The rest applies with `init` too.
     dropout=0.1,  # hidden and attention
+    attention_dropout=-1.0,  # of attention weights, -1: as dropout
     initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)
-    dtype='float32',  # compute: float32, bfloat16
+    dtype='float32',  # compute: float32, bfloat16; weights and moments are float32 in both
+    # dot_product: flash attention where the device has it; needs attention_dropout=0.
+    attention='einsum',  # einsum, dot_product
+    # What a backward pass keeps of a layer; it computes the rest again.
+    remat='none',  # none keeps all, dots the products with weights, full the input alone
+    scan_layers=False,  # weights stacked over layers, one scan: compiles much faster
   )
   c.data = config_dict.create(
     # Several texts: 'wikipedia@0.1+pydoc*4', a tenth of one and four times the other.
@@ -133,7 +139,10 @@ def get_config(arg=''):
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left
     model=1,  # devices on the tensor axis
-    rules=(),  # ((regex, (axis, ...)), ...) on leaf paths; first match wins, no match is replicated
+    # fsdp, tensor, fsdp+tensor; or ((regex, (axis, ...)), ...) on leaf paths: the first match wins,
+    # and a leaf without a match is replicated.
+    rules=config_dict.FieldReference((), field_type=object),
+    axes='auto',  # kind of the axes of the mesh of a single run: auto, explicit
   )
   c.population = config_dict.create(
     # A grid's runs that differ in numbers only are the members of one program.

@@ -113,13 +113,16 @@ def encode(
   }
 
 
-def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple]:
+def shapes(
+  seq_len: int, rows: int, regression: bool = False, spans: bool = False
+) -> dict[str, tuple]:
   """Returns {name: (shape, dtype)} of a batch of `rows` examples, without reading any.
 
   Args:
     seq_len: tokens of an example.
     rows: examples.
     regression: labels are scores, not numbers of classes.
+    spans: an answer is a span of tokens, see squad.py: a label is its start.
   """
   tokens = (rows, seq_len)
   return {
@@ -127,6 +130,7 @@ def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple
     'segment_ids': (tokens, np.int32),
     'valid': (tokens, np.bool_),
     'label': ((rows,), np.float32 if regression else np.int32),
+    **({name: ((rows,), np.int32) for name in ('end', 'row')} if spans else {}),
   }
 
 

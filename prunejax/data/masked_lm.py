@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from prunejax.data import causal_lm, encoder_bpe
+from prunejax.data import causal_lm, encoder_bpe, pretraining
 from prunejax.data import corpus as corpus_lib
 
 
@@ -112,6 +112,13 @@ def batch(
   }
   mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
   return {name: array[mine] for name, array in arrays.items()}
+
+
+def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without drawing one."""
+  every = pretraining.shapes(recipe, rows)
+  del every['is_random']
+  return every
 
 
 def predicted(ids, text, recipe, rng, blank, ordinary) -> dict[str, np.ndarray]:

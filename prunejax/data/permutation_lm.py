@@ -105,6 +105,17 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
   return Stream(pairs, recipe, starts, ids)
 
 
+def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without drawing one."""
+  length, memory = recipe.seq_len, (rows, recipe.memory)
+  plain = pretraining.Recipe(length, max_predictions=recipe.predictions)
+  every = pretraining.shapes(plain, rows) | {'permuted': ((rows, length, length), np.bool_)}
+  del every['is_random']
+  if recipe.memory:
+    every |= {'memory_ids': (memory, np.int32), 'memory_valid': (memory, np.bool_)}
+  return every
+
+
 def batch(
   stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
 ) -> dict[str, np.ndarray]:

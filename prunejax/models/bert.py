@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.models import layer_stack
+from prunejax.models.attention import attend
 
 # Gordon et al. 2020: six matrices of each layer, the word embeddings (which are also the softmax of
 # the MLM head) and the pooler.
@@ -176,29 +177,26 @@ class Attention(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  attention: str
   heads: int
   width: int
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
-    drop = lambda rate, name, y: nn.Dropout(rate, name=name)(
-      y, deterministic=deterministic, rng=keys.get(name)
+    drop = lambda rate, name: (
+      lambda y: nn.Dropout(rate, name=name)(y, deterministic=deterministic, rng=keys.get(name))
     )
     # An empty kernel, of a layer without heads, cannot be drawn.
     init = self.kernel_init if inner else nn.initializers.zeros
     dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     split = lambda y: y.reshape(batch, length, self.heads, self.width)
     query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
-    # The softmax is float32 in any compute dtype. Padding gets the lowest finite value, so that a
-    # row without a valid token does not become NaN.
-    lowest = jnp.finfo(jnp.float32).min
-    scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
-    weights = jax.nn.softmax(scores).astype(self.dtype)
-    weights = drop(size.attention_probs_dropout_prob, 'Dropout_0', weights)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    out = drop(size.hidden_dropout_prob, 'Dropout_1', dense('output', hidden)(mixed))
+    rate, visible = size.attention_probs_dropout_prob, valid[:, None, None, :]
+    dropped = drop(rate, 'Dropout_0') if rate and not deterministic else None
+    how = dict(kind=self.attention, dtype=self.dtype, drop=dropped)
+    mixed = attend(query, key, value, visible, **how).reshape(batch, length, inner)
+    out = drop(size.hidden_dropout_prob, 'Dropout_1')(dense('output', hidden)(mixed))
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -229,12 +227,13 @@ class Layer(nn.Module):
   dtype: Any
   kernel_init: Any
   widths: tuple
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys=None):
     keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.kernel_init), self.widths
-    attention = Attention(*parts, heads, width, name='attention')
+    attention = Attention(*parts, self.attention, heads, width, name='attention')
     x = attention(x, valid, deterministic, keys.get('attention', {}))
     return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
@@ -245,15 +244,17 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  attention: str
   scan_layers: bool
   remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
+    parts = (self.size, self.dtype, self.kernel_init)
     return layer_stack.run(
       self,
       lambda layer, x, keys: layer(x, valid, deterministic, keys),
-      lambda layer, name: Layer(self.size, self.dtype, self.kernel_init, layer, name=name),
+      lambda layer, name: Layer(*parts, layer, self.attention, name=name),
       widths(self.size),
       x,
       scan=self.scan_layers,
@@ -317,6 +318,7 @@ class Bert(nn.Module):
     scan_layers: weights of the layers are stacked, see layer_stack.py. `init` then draws others
       than the unrolled model's, which `layer_stack.stack` gives.
     remat: what the backward pass computes again, a key of `layer_stack.REMAT`.
+    attention: how attention is computed, one of `attention.KINDS`.
   """
 
   size: Any
@@ -326,6 +328,7 @@ class Bert(nn.Module):
   initializer: str = 'normal'
   scan_layers: bool = False
   remat: str = 'none'
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -352,7 +355,7 @@ class Bert(nn.Module):
     kernel_init, embed_init, position_init = initializers(self.initializer, size)
     embeddings = Embeddings(size, self.dtype, embed_init, position_init, name='embeddings')
     x, attend = embeddings(input_ids, segment_ids, deterministic)
-    how = (self.scan_layers, self.remat)
+    how = (self.attention, self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, kernel_init, *how, name='encoder')(x, valid, deterministic)
     dense = lambda width, name: nn.Dense(
       width, dtype=self.dtype, kernel_init=kernel_init, name=name

@@ -116,6 +116,9 @@ class Roberta(nn.Module):
   num_outputs: int = 2
   dtype: Any = jnp.float32
   initializer: str = 'normal'
+  scan_layers: bool = False
+  remat: str = 'none'
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -133,7 +136,8 @@ class Roberta(nn.Module):
     kernel_init, *inits = bert.initializers(self.initializer, size)
     embeddings = Embeddings(size, self.dtype, *inits, name='embeddings')
     x, attend = embeddings(input_ids, segment_ids, valid, deterministic)
-    encoder = bert.Encoder(size, self.dtype, kernel_init, False, 'none', name='encoder')
+    how = (self.attention, self.scan_layers, self.remat)
+    encoder = bert.Encoder(size, self.dtype, kernel_init, *how, name='encoder')
     x = encoder(x, valid, deterministic)
     out = {'sequence': x}
     if 'mlm' in self.heads:

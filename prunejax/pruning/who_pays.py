@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import kernel_layout, scores_to_masks, selection, start
+from prunejax.pruning import kernel_layout, layer_names, scores_to_masks, selection, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
-from prunejax.pruning.paths import compiled, named_leaves, select
+from prunejax.pruning.paths import named_leaves, select
 from prunejax.pruning.placement import on_host
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
@@ -56,7 +56,7 @@ def who_pays(
   masks=None,
   hold: bool = False,
   layout: str | Mapping[str, str] = '',
-  stacked: str = '',
+  stacked: str | Mapping[str, str] = '',
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -90,16 +90,25 @@ def who_pays(
       f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}'
     )
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
-  chosen = select(params, where, origin='who_pays')
+  stacked_rows = layer_names.parse(stacked)
+  chosen = select(params, layer_names.chooser(where, stacked_rows), origin='who_pays')
   grad = aligned(grad, chosen)
   first = start.masks_at_start(masks, chosen, 'who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
-  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
-  layered = frozenset(filter(is_stacked, named_leaves(chosen)))
+  layers = layer_names.layers_of(params, stacked_rows, 'who_pays')
   layouts = kernel_layout.layouts(
-    params, kernel_layout.parse(layout), is_stacked, pruned=named_leaves(chosen)
+    params,
+    kernel_layout.parse(layout),
+    layers.__contains__,
+    pruned=named_leaves(chosen),
+    names=layer_names.first_names(layers),
   )
+  layers = layer_names.layers_of(chosen, stacked_rows, 'who_pays')
   scored = kernel_layout.on_matrices(criterion, layouts)
+  layouts, layered = (
+    layer_names.split_layouts(layouts, layers),
+    layer_names.without_names(layers),
+  )
   whole = kernel_layout.of_matrices(structure, layouts)
 
   @jax.jit
@@ -111,13 +120,13 @@ def who_pays(
       'sparsity': jnp.float32(sparsity),
       'due': jnp.array(True),
       **({} if masks is None else {'masks': first}),
-      **({'stacked': layered} if layered else {}),
+      **({'stacked': layers} if layers else {}),
     }
     memory = scored.update(scored.init(chosen), chosen, **given)
     if scored.prepare is not None:
       memory = scored.prepare(memory, chosen, **given)
-    scores = named_leaves(scored.score(memory, chosen, **given))
-    kept = named_leaves(first)
+    scores = layer_names.split(named_leaves(scored.score(memory, chosen, **given)), layers)
+    kept = layer_names.split(named_leaves(first), layers)
     selected = scores_to_masks.select(
       selection.plain(scores),
       sparsity,
@@ -133,7 +142,7 @@ def who_pays(
     return whole.pool(scores), selected.units, masks_then
 
   unit_scores, unit_masks, masks_then = plan(chosen, grad, params, first)
-  before = sparsity_of(named_leaves(first))['leaves']
+  before = sparsity_of(layer_names.split(named_leaves(first), layers))['leaves']
   members = {}
   if whole.members is not None:
     members = whole.members({name: mask.shape for name, mask in masks_then.items()})

@@ -64,6 +64,11 @@ def _without_checkout(root):
 # a key does not count for the hash of a run. A star stands for every group.
 LATER = {
   'model.kind': 'bert',
+  'model.attention_dropout': -1.0,
+  'model.attention': 'einsum',
+  'model.remat': 'none',
+  'model.scan_layers': False,
+  'mesh.axes': 'auto',
   'model.num_key_value_heads': 0,
   'optimizer.l1': 0.0,
   'optimizer.l2': 0.0,
@@ -123,6 +128,8 @@ def convert(value, default, key: str):
     ValueError: the value is no such value.
   """
   want = type(default)
+  if key == 'mesh.rules':  # a name, or pairs
+    want = str if isinstance(value, str) and not value.startswith(('(', '[')) else tuple
   if isinstance(value, str) and want is not str:
     try:
       value = (

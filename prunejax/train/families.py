@@ -414,11 +414,18 @@ def _fresh(config, sizes):
   return fields
 
 
-def with_dropout(size, rate: float):
-  """Returns a copy of a size with another dropout rate."""
+def with_dropout(size, rate: float, attention: float = -1.0):
+  """Returns a copy of a size with another dropout rate.
+
+  Args:
+    size: a config of transformers.
+    rate: of all dropout.
+    attention: of attention weights; -1 for `rate`.
+  """
   size = copy.deepcopy(size)
   for field in of_size(size).dropout:
-    setattr(size, field, rate)
+    is_attention = field.startswith('att')
+    setattr(size, field, attention if is_attention and attention != -1 else rate)
   return size
 
 
@@ -464,14 +471,16 @@ def fingerprint(size, tokenizer) -> str:
   return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
 
 
-def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
+
+  Other arguments, such as `max_shard_size`, are those of `files.save`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
   """
   vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
-  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary)
+  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary, **how)
 
 
 def texts(params: dict, size, tokenizer) -> dict[str, str]:
@@ -521,7 +530,9 @@ def in_order(classifier: dict, size, classes: Sequence[str] | None) -> dict | st
   return {name: leaf[..., order] if name in outputs else leaf for name, leaf in classifier.items()}
 
 
-def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal'):
+def make(
+  size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal', **how: Any
+):
   """Makes the Flax module of a size.
 
   Args:
@@ -530,6 +541,20 @@ def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str
     outputs: numbers that the head of a task puts out.
     dtype: of the computation.
     initializer: 'normal' or 'fan_in'.
+    **how: other attributes of the module, such as scan_layers. A family need not have one that
+      keeps its default.
+
+  Raises:
+    ValueError: the family has no such attribute.
   """
   size = parsed(size)
-  return of_size(size).module(size, heads, outputs, dtype, initializer)
+  module = of_size(size).module
+  for name, value in list(how.items()):
+    if name not in module.__dataclass_fields__:
+      if value != bert.Bert.__dataclass_fields__[name].default:
+        able = [kind for kind, f in FAMILIES.items() if name in f.module.__dataclass_fields__]
+        raise ValueError(
+          f'model.{name}={value!r}: {size.model_type} has no such choice; {", ".join(able)} have'
+        )
+      del how[name]
+  return module(size, heads, outputs, dtype, initializer, **how)

@@ -7,7 +7,7 @@ import jax
 import prunejax
 from prunejax import files
 from prunejax.pruning.who_pays import format_report, to_dict
-from prunejax.train import distributed, optimizer
+from prunejax.train import distributed, layers, optimizer
 
 
 def report(run, program, params, batch) -> str:
@@ -33,7 +33,8 @@ def report(run, program, params, batch) -> str:
       )
       continue
     start = optimizer.start_of(recipe, group, run.source.pruned)
-    rows = group_rows(group, params, recipe.steps, gradient, observed, **start)
+    stacked = layers.names(recipe.model)
+    rows = group_rows(group, params, recipe.steps, gradient, observed, stacked=stacked, **start)
     texts.append(format_report(rows))
     if distributed.first():
       files.write(run.folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
@@ -49,7 +50,7 @@ def group_rows(group, params, step, gradient, observed=dict, **start):
     step: a step number.
     gradient: () -> gradient, called only if the criterion needs more than the weights.
     observed: () -> the other extra arguments of an update, called likewise.
-    **start: what is pruned already, see `optimizer.start_of`.
+    **start: what is pruned already, see `optimizer.start_of`, and the names of stacked layers.
 
   Raises:
     ValueError: the criterion does not fit the leaves.

@@ -12,6 +12,7 @@ from prunejax.train import (
   checkpoint,
   configs,
   families,
+  layers,
   optimizer,
   program,
   recipe,
@@ -129,7 +130,8 @@ def _checkpoint(config, folder):
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
   masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
-  params, step = functions.view(state['params'], masks), int(state['step'])
+  params = layers.unstacked(resolved.model, functions.view(state['params'], masks))
+  step = int(state['step'])
   return Saved(
     params,
     families.with_classes(source.size, data.task and data.task.classes),

@@ -1,8 +1,10 @@
 """One-shot pruning: the cells of the plan, and the verdicts on planted numbers."""
 
+import math
+
 import pytest
 
-from experiments.oneshot2023 import claims, oneshot, study
+from experiments.oneshot2023 import claims, oneshot, smollm2, smollm2_report, study
 
 
 def planted(loss_of):
@@ -79,3 +81,57 @@ def test_a_network_is_trained_once_and_read_again(tmp_path):
   assert (
     len(list((tmp_path / 'nets').iterdir())) == 2 and other['dense_loss'] != first['dense_loss']
   )
+
+
+def planted_smollm2(loss_of, preset='smollm2-small'):
+  rows = []
+  for cell in study.plan(study.PRESETS[preset], 'data'):
+    labels = cell.labels
+    loss = loss_of(labels) + 0.001 * labels['seed']
+    metrics = {'loss': loss, 'losses': [loss] * 4, 'perplexity': math.exp(loss)}
+    seconds = {'prune_seconds': 1.0, 'evaluate_seconds': 1.0}
+    rows.append({**labels, 'metrics': {**metrics, **seconds}})
+  return rows
+
+
+def as_in_the_papers(labels):
+  """Losses in nats with the order that the papers found."""
+  method, _, more = labels['method'].partition(' + ')
+  if method == 'dense':
+    return 3.0
+  target = {'50 %': 0.3, '60 %': 0.6, '70 %': 1.5, '4:8': 0.5, '2:4': 0.8}[labels['target']]
+  factor = {'sparsegpt': 1.0, 'wanda': 1.1, 'magnitude': 10.0}[method]
+  few = 0.02 * (labels['segments'] == 4)
+  return 3.0 + target * factor * (0.5 if more else 1.0) + few
+
+
+def test_claims_on_smollm2_follow_the_losses_and_want_rows():
+  names = ('collapse', 'near', 'ahead', 'patterns', 'calibration', 'reconstruction')
+  found = {v.name: v.verdict for v in study.STUDY.claims(planted_smollm2(as_in_the_papers))}
+  assert found == dict.fromkeys(names, 'reproduced')
+  flipped = lambda labels: -as_in_the_papers(labels)
+  found = {v.name: v.verdict for v in claims.of_smollm2(planted_smollm2(flipped))}
+  assert found['collapse'] == found['ahead'] == found['patterns'] == 'not reproduced'
+  one_seed = [row for row in planted_smollm2(as_in_the_papers) if row['seed'] == 0]
+  assert {v.verdict for v in claims.of_smollm2(one_seed)} == {'undecided'}
+  dense = [row for row in one_seed if row['method'] == 'dense']
+  assert {v.evidence for v in claims.of_smollm2(dense)} == {'no rows'}
+
+
+def test_the_tables_and_the_figure_hold_every_method_and_say_the_windows():
+  rows = planted_smollm2(as_in_the_papers)
+  table = study.STUDY.tables(rows)[0]
+  assert [line[0] for line in table.rows][1:-1] == list(smollm2_report.NAMES.values())
+  assert table.rows[-1][1] == '4 windows of 2,048'
+  assert study.STUDY.figures(rows)['perplexity'].startswith(b'\x89PNG')
+  partial = [row for row in rows if row['target'] in ('dense', '50 %') and row['seed'] == 0]
+  assert study.STUDY.tables(partial) and study.STUDY.figures(partial)
+
+
+def test_the_cells_on_smollm2_are_told_apart_and_need_a_root():
+  cells = study.plan(study.PRESETS['smollm2'], 'data')
+  assert len({tuple(cell.labels.items()) for cell in cells}) == len(cells) == 51
+  assert {c.labels['windows'] for c in cells if c.labels['target'] in ('50 %', '2:4')} == {-1}
+  assert {c.labels['windows'] for c in cells if c.labels['target'] == '70 %'} == {48}
+  with pytest.raises(ValueError, match='needs --config.data.root=FOLDER'):
+    smollm2.plan(study.PRESETS['smollm2'], '')

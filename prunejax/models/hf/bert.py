@@ -21,6 +21,7 @@ from prunejax.models import bert
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import as_leaf
 
 if TYPE_CHECKING:
   import transformers
@@ -101,6 +102,7 @@ def load(
   heads: Sequence[str] = ('mlm', 'nsp'),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, 'transformers.BertConfig']:
   """Reads a model.
 
@@ -110,6 +112,7 @@ def load(
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays [in, out], and the config.
@@ -125,7 +128,7 @@ def load(
   paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
   expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
-  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS, parts=parts)
   if 'mlm' not in heads:  # copies that are not needed may differ
     stored = {
       name: array
@@ -142,10 +145,7 @@ def load(
   expected = {name: shape for name, shape in expected.items() if name in paths}
   convert.compare(tensors, expected, folder, HEADS)
   convert.check_vocab(folder if vocab is None else vocab, size)
-  leaves = {
-    path: np.array(_transposed(path, tensors[name]), np.float32, order='C')
-    for name, path in paths.items()
-  }
+  leaves = {path: as_leaf(_transposed(path, tensors[name])) for name, path in paths.items()}
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -156,6 +156,7 @@ def save(
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
+  most: int | str = hf_folder.SHARD_BYTES,
   lowercase: bool = True,
   strip_accents: bool | None = None,
   handle_chinese_chars: bool = True,
@@ -173,6 +174,7 @@ def save(
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    most: bytes of one file of weights, or such as '5GB', see `folder.write`.
     lowercase: whether the tokenizer lower-cases its text.
     strip_accents: whether it removes accents; None: if it lower-cases.
     handle_chinese_chars: whether it takes each Chinese character for a word.
@@ -195,7 +197,7 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  convert.write(folder, texts, tensors, size, 'vocab.txt')
+  convert.write(folder, texts, tensors, size, 'vocab.txt', most)
   return lost
 
 

@@ -139,6 +139,7 @@ def save(
   *,
   vocab: Any = None,
   dtype: str = 'float32',
+  most: int | str = hf_folder.SHARD_BYTES,
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
@@ -151,6 +152,7 @@ def save(
     size: its config; the number of labels is taken from the classifier in params.
     vocab: the vocabulary to write, as `layout.tokenizer` takes it. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    most: bytes of one file of weights, see `folder.write`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
@@ -162,7 +164,7 @@ def save(
   texts, tensors, lost = parts(layout, params, size, vocab=vocab, dtype=dtype)
   if vocab is None and pathlib.Path(folder).is_dir():
     convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  hf_folder.write(folder, texts, tensors, most)
   return lost
 
 
