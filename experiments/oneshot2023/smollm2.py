@@ -16,7 +16,8 @@ import numpy as np
 
 import prunejax
 from prunejax import oneshot
-from prunejax.data import content, text_files
+from prunejax.data import content, text_files, wikitext
+from prunejax.evaluation import perplexity
 from prunejax.oneshot import calibration, decoders
 from prunejax.sweep import study
 from prunejax.train import saved_model
@@ -142,8 +143,6 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   Raises:
     FloatingPointError: a score, a weight or a loss is not finite.
   """
-  from prunejax.evaluation import perplexity
-
   size, params, _ = _model()
   start, got = time.perf_counter(), 0.0
   if settings['method'] != 'dense':
@@ -155,7 +154,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   tokens = _test_tokens(root)
   windows = perplexity.windows(len(tokens), WINDOW)
   chosen = windows if settings['windows'] < 0 else windows[: settings['windows']]
-  score = perplexity.scorer(size, jax.tree.map(np.asarray, params))
+  score = perplexity.scorer(perplexity.running(size, jax.tree.map(np.asarray, params)))
   losses = [total / count for total, count in perplexity.losses(score, tokens, chosen, WINDOW)]
   return {
     'perplexity': math.exp(min(np.mean(losses), 700)),
@@ -197,8 +196,6 @@ def _model():
 
 @functools.cache
 def _test_tokens(root):
-  from prunejax.data import wikitext
-
   text = wikitext.text(pathlib.Path(root) / TEST)
   return np.array(_model()[2].encode(text).ids, np.int32)
 
