@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import prunejax
-from prunejax import oneshot
+from prunejax import files, oneshot
 from prunejax.data import content, text_files, wikitext
 from prunejax.evaluation import perplexity
 from prunejax.oneshot import calibration, decoders
@@ -156,6 +156,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   chosen = windows if settings['windows'] < 0 else windows[: settings['windows']]
   score = perplexity.scorer(perplexity.running(size, jax.tree.map(np.asarray, params)))
   losses = [total / count for total, count in perplexity.losses(score, tokens, chosen, WINDOW)]
+  files.remove(_progress(settings, folder))  # as large as the model
   return {
     'perplexity': math.exp(min(np.mean(losses), 700)),
     'loss': float(np.mean(losses)),
@@ -181,10 +182,15 @@ def _pruned(settings, root, folder, say):
     sparsity=sparsity,
     structure=STRUCTURES[structure](),
     recover=oneshot.reconstruct(settings['steps'], seed=settings['seed']) if more else None,
-    folder=folder / 'unfinished' / content.of(settings),
+    folder=_progress(settings, folder),
     settings=settings,
     say=say,
   )
+
+
+def _progress(settings, folder):
+  """The folder in which a pruning that was killed goes on."""
+  return files.path(folder) / 'unfinished' / content.of(settings)
 
 
 @functools.cache
