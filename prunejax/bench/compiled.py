@@ -74,21 +74,23 @@ def run(
     results = {'machine': None, 'size': size, 'benches': {}}
     for bench in only:
       began = datetime.datetime.now(datetime.UTC)
-      rows = []
-      for answer, row in BENCHES[bench](size, name, say):
-        results['machine'] = results['machine'] or _machine(name, answer)
-        rows.append(row)
-        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
-      results['benches'][bench] = {
+      part = {
         'command': f'python -m prunejax bench --only={bench} --size={size} --topology={name}',
         'date': began.date().isoformat(),
         'commit': suite.commit(),
-        'seconds': round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 1),
-        'rows': rows,
+        'seconds': 0.0,
+        'rows': [],
         'figures': [],
       }
-      files.write(path, json.dumps(results, indent=1) + '\n')
-      files.write(path.with_suffix('.md'), table.markdown(results))
+      results['benches'][bench] = part
+      for answer, row in BENCHES[bench](size, name, say):
+        results['machine'] = results['machine'] or _machine(name, answer)
+        part['rows'].append(row)
+        spent = datetime.datetime.now(datetime.UTC) - began
+        part['seconds'] = round(spent.total_seconds(), 1)
+        files.write(path, json.dumps(results, indent=1) + '\n')
+        files.write(path.with_suffix('.md'), table.markdown(results))
+        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
     say(table.text(results))
     say(f'written: {path} and {path.with_suffix(".md").name}')
     written.append(path)
@@ -101,11 +103,12 @@ def _word(name):
 
 def _machine(name, answer):
   """What the file says of the chips; nothing ran on them."""
-  chip = chips.Chip(**answer['chip'])
+  peaks = f'; peaks of {chips.words(chips.Chip(**answer["chip"]))}' if 'chip' in answer else ''
+  device = f'{answer["device"]} x{answer["chips"]}' if 'device' in answer else name
   return {
     'kind': _word(name),
-    'device': f'{answer["device"]} x{answer["chips"]}',
-    'compiled': f'compiled for and not run; peaks of {chips.words(chip)}. {dry_table.HOW}',
+    'device': device,
+    'compiled': f'compiled for and not run{peaks}. {dry_table.HOW}',
     'versions': grid.versions(),
   }
 
@@ -222,13 +225,12 @@ def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
 def _population(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   """Rows on 40 members of the packaged model, and of one of BERT-mini's size, against one."""
   del size
-  requests = [_members(model, count) for model in MODELS for count in (1, len(MEMBERS))]
-  answers = dry_run.compile_all(requests, topology, say=say)
-  yield from _refused(requests, answers)
-  for at, model in enumerate(MODELS):
-    pair = slice(2 * at, 2 * at + 2)
-    if not any(answer['reason'] for answer in answers[pair]):
-      yield from _together(model, requests[pair], answers[pair])
+  for model in MODELS:
+    requests = [_members(model, count) for count in (1, len(MEMBERS))]
+    answers = dry_run.compile_all(requests, topology, say=say)
+    yield from _refused(requests, answers)
+    if not any(answer['reason'] for answer in answers):
+      yield from _together(model, requests, answers)
 
 
 def _together(model, requests, answers):
@@ -280,10 +282,8 @@ def _refused(requests, answers):
   """A row for each program that does not compile."""
   for request, answer in zip(requests, answers, strict=True):
     if answer['reason']:
-      yield (
-        {**answer, 'chip': answer.get('chip')},
-        measure.row(request.title, None, '', detail=f'does not compile: {answer["reason"]}'),
-      )
+      detail = f'does not compile: {answer["reason"]}'
+      yield answer, measure.row(request.title, None, '', detail=detail)
 
 
 def _members(model, count):
