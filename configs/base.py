@@ -143,7 +143,7 @@ def get_config(arg=''):
     model=1,  # devices on the tensor axis
     # fsdp, tensor, fsdp+tensor; or ((regex, (axis, ...)), ...) on leaf paths: the first match wins,
     # and a leaf without a match is replicated.
-    rules=config_dict.FieldReference((), field_type=object),  # how leaves are divided
+    rules=config_dict.FieldReference((), field_type=object),  # how weights lie on the mesh
     axes='auto',  # kind of the axes of the mesh of a single run: auto, explicit
   )
   c.population = config_dict.create(
