@@ -70,7 +70,9 @@ CASES = {
   'platon': dict(criterion=prunejax.platon(), allocation=prunejax.global_threshold()),
   'obd': dict(criterion=prunejax.obd('hutchinson', probes=4)),
   'set': dict(criterion=prunejax.sparse_evolution(0.5), schedule=prunejax.constant(0.5)),
-  'n_m': dict(structure=prunejax.n_m(2, 4), schedule=prunejax.constant(0.5), where=r'.*/kernel'),
+  'n_m': dict(
+    structure=prunejax.n_m(2, 4), schedule=prunejax.constant(0.5), where='.*/attention/.*'
+  ),
   'rows': dict(structure=prunejax.rows(), where=r'.*/kernel'),
   'heads': dict(
     structure=prunejax.heads(4),
@@ -146,7 +148,7 @@ def test_where_takes_all_stacked_layers_or_none():
 def test_a_fault_names_the_stacked_leaf():
   params = stacked(unrolled(0))
   kernel = params['encoder']['layers']['ffn']['output']['kernel']
-  params['encoder']['layers']['ffn']['output']['kernel'] = kernel.at[3, 0, 0].set(jnp.nan)
+  params['encoder']['layers']['ffn']['output']['kernel'] = kernel.at[LAYERS - 1, 0, 0].set(jnp.nan)
   tx = link(stacked=NAMES)
   _, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
   assert list(prunejax.faults(state)) == ['encoder/layers/ffn/output/kernel']
