@@ -89,16 +89,15 @@ def link(criterion=None, schedule=None, where=WHERE, **kwargs):
   return prunejax.prune_transform(criterion, schedule, where=where, **kwargs)
 
 
-SLOW = ('class_uniform', 'per_output', 'deviations', 'movement', 'platon', 'rows', 'layout')
+FAST = ('uniform', 'global', 'by_class', 'random', 'heads')
 
 
 @pytest.mark.parametrize(
   'name, ties',
   [
-    *((name, False) for name in CASES if name not in SLOW),
-    *(pytest.param(name, False, marks=pytest.mark.slow) for name in SLOW),
+    *((name, False) for name in FAST),
+    *(pytest.param(name, False, marks=pytest.mark.slow) for name in CASES if name not in FAST),
     *(pytest.param(name, True, marks=pytest.mark.slow) for name in CASES),
-    ('global', True),
   ],
 )
 def test_masks_are_those_of_the_unrolled_model(name, ties):
