@@ -134,7 +134,9 @@ def get_config(arg=''):
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
   # An `init` with zeros where a group prunes counts as pruned in any case.
-  c.hold_zeros = False  # weights that are zero at the start stay zero, and count as pruned
+  # Weights that are zero at the start stay zero, and count as pruned. Of a folder with
+  # masks.safetensors, as `prune` writes one, these are the weights that the masks prune.
+  c.hold_zeros = False
 
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left

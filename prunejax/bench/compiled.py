@@ -103,11 +103,12 @@ def _word(name):
 
 def _machine(name, answer):
   """What the file says of the chips; nothing ran on them."""
-  chip = chips.Chip(**answer['chip'])
+  peaks = f'; peaks of {chips.words(chips.Chip(**answer["chip"]))}' if 'chip' in answer else ''
+  device = f'{answer["device"]} x{answer["chips"]}' if 'device' in answer else name
   return {
     'kind': _word(name),
-    'device': f'{answer["device"]} x{answer["chips"]}',
-    'compiled': f'compiled for and not run; peaks of {chips.words(chip)}. {dry_table.HOW}',
+    'device': device,
+    'compiled': f'compiled for and not run{peaks}. {dry_table.HOW}',
     'versions': grid.versions(),
   }
 
@@ -281,10 +282,8 @@ def _refused(requests, answers):
   """A row for each program that does not compile."""
   for request, answer in zip(requests, answers, strict=True):
     if answer['reason']:
-      yield (
-        {**answer, 'chip': answer.get('chip')},
-        measure.row(request.title, None, '', detail=f'does not compile: {answer["reason"]}'),
-      )
+      detail = f'does not compile: {answer["reason"]}'
+      yield answer, measure.row(request.title, None, '', detail=detail)
 
 
 def _members(model, count):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import prunejax
 from prunejax.data import tasks
-from prunejax.models.hf import convert, folder, stored
+from prunejax.models.hf import convert, folder, stored, stored_masks
 from prunejax.pruning import paths, placement
+from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.train import (
   criterion_arguments,
   distillation,
@@ -375,6 +378,9 @@ def initial_state(
 ) -> dict:
   """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`.
 
+  Under `hold_zeros` the masks that the folder of `init` stores are held, where it stores some; the
+  zeros of other folders are.
+
   Args:
     recipe: a `recipe.Recipe`.
     program: its program.
@@ -390,7 +396,47 @@ def initial_state(
     params = layers.stacked(recipe.model, params)
   if lies is not None:
     params = jax.tree.map(_part_of, params, lies)
-  return _state(jax.tree.map(jnp.asarray, params), tx, rng)
+  state = _state(jax.tree.map(jnp.asarray, params), tx, rng)
+  if recipe.hold_zeros and loaded is not None:
+    masks = stored_masks.read(inputs.folder_of(recipe.init))
+    if masks is not None:
+      state['opt_state'] = held(state['opt_state'], masks)
+  return state
+
+
+def held(opt_state: Any, masks: dict[str, np.ndarray]) -> Any:
+  """Returns an optimizer state whose pruning links start from stored masks.
+
+  Args:
+    opt_state: of a chain.
+    masks: {path in the unrolled model: bool array, True = kept}; leaves without one keep the masks
+      that they have.
+
+  Raises:
+    ValueError: a mask of another shape than its leaf.
+  """
+
+  def mask_of(name, leaf):
+    stack = re.fullmatch(r'(.*)/layers/(.*)', name)
+    parts = [f'{stack[1]}/layer_{i}/{stack[2]}' for i in range(len(leaf))] if stack else [name]
+    if not all(part in masks for part in parts):
+      return leaf
+    mask = np.stack([masks[part] for part in parts]) if stack else masks[name]
+    if mask.shape != leaf.shape:
+      raise ValueError(f'the stored mask of {name!r} has shape {mask.shape}, the leaf {leaf.shape}')
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: mask[at])
+
+  def started(node):
+    if not isinstance(node, prunejax.PruneState):
+      return node
+    chosen = {name: mask_of(name, leaf) for name, leaf in named_leaves(node.prune_mask).items()}
+    new = node._replace(prune_mask=with_leaves(node.prune_mask, chosen))
+    if jax.tree.leaves(node.prune_before):
+      new = new._replace(prune_before=jax.tree.map(jnp.logical_not, new.prune_mask))
+    return new
+
+  is_state = lambda node: isinstance(node, prunejax.PruneState)
+  return jax.tree.map(started, opt_state, is_leaf=is_state)
 
 
 def _part_of(leaf, lies):

@@ -70,6 +70,18 @@ def test_rows_of_all_benches(compiler, tmp_path, capsys, monkeypatch):
   assert 'all-reduce' in capsys.readouterr().out
 
 
+def test_what_does_not_compile_is_a_row(compiler, tmp_path, capsys, monkeypatch):
+  refused = {'reason': 'the compiler ended with signal 9', 'seconds': 1.0}
+  monkeypatch.setattr(dry_run, 'compile_all', lambda requests, *rest, **how: [refused] * 2)
+  out = tmp_path / 'x.json'
+  argv = ['bench', '--topology=v5e:4x4', '--size=tiny', '--only=train', f'--out={out}']
+  monkeypatch.chdir(tmp_path)
+  assert command.main(argv) == 0
+  rows = table.read(out)['benches']['train']['rows']
+  assert [row['value'] for row in rows] == [None, None]
+  assert all('signal 9' in row['detail'] for row in rows)
+
+
 def test_measured_tables_stand_beside_it(compiler, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   measured = tmp_path / 'runs' / 'bench' / 'cpu-9-cores-tiny.json'

@@ -9,6 +9,7 @@ import transformers
 from prunejax.cli import command as cli
 from prunejax.data import bpe
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.models.hf import stored_masks
 from prunejax.oneshot import command
 from prunejax.pruning.paths import named_leaves
 
@@ -66,7 +67,7 @@ def test_the_folder_holds_the_model_its_masks_and_what_was_done(there, tmp_path,
   assert run(there, tmp_path / 'out', structure='n_m(2, 4)') == 0
   assert 'block 2/2  sparsity 0.5000' in capsys.readouterr().out
   params, size = gpt2_hf.load(tmp_path / 'out')
-  leaves, masks = named_leaves(params), command.read_masks(tmp_path / 'out')
+  leaves, masks = named_leaves(params), stored_masks.read(tmp_path / 'out')
   assert len(masks) == 12 and all(name.endswith('kernel') for name in masks)
   for name, mask in masks.items():
     assert mask.shape == leaves[name].shape and not leaves[name][~mask].any()
