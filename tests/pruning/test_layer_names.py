@@ -87,7 +87,10 @@ def link(criterion=None, schedule=None, where=WHERE, **kwargs):
   return prunejax.prune_transform(criterion, schedule, where=where, **kwargs)
 
 
-SLOW = ('class_uniform', 'per_output', 'deviations', 'movement', 'platon', 'rows', 'layout')
+SLOW = (
+  *('class_uniform', 'per_output', 'deviations', 'movement', 'platon', 'rows', 'layout'),
+  *('erk', 'obd', 'set'),
+)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,9 @@ def unstacked(params):
   return {**params, 'encoder': {'bias': params['encoder']['bias'], **encoder}}
 
 
-@pytest.mark.parametrize('name', ['by_class', 'random', 'heads'])
+@pytest.mark.parametrize(
+  'name', ['by_class', pytest.param('random', marks=pytest.mark.slow), 'heads']
+)
 def test_who_pays_has_a_row_for_each_layer(name):
   case = {'criterion': prunejax.magnitude(), 'where': WHERE} | CASES[name]
   params = unrolled(0)
