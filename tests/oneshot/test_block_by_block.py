@@ -65,7 +65,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-  'name', ['wanda', pytest.param('sparsegpt', marks=pytest.mark.slow), 'sparsegpt 2:4']
+  'name', ['wanda', *(pytest.param(n, marks=pytest.mark.slow) for n in CASES if n != 'wanda')]
 )
 def test_every_block_is_calibrated_on_what_the_pruned_blocks_put_out(name):
   make, structure, by_hand = CASES[name]
@@ -287,6 +287,7 @@ print(json.dumps(hashes))
 """
 
 
+@pytest.mark.slow
 def test_masks_are_the_same_on_every_mesh(tmp_path):
   import os
   import pathlib

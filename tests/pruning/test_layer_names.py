@@ -126,7 +126,9 @@ def unstacked(params):
   return {**params, 'encoder': {'bias': params['encoder']['bias'], **encoder}}
 
 
-@pytest.mark.parametrize('name', ['by_class', 'random', 'heads'])
+@pytest.mark.parametrize(
+  'name', ['by_class', pytest.param('random', marks=pytest.mark.slow), 'heads']
+)
 def test_who_pays_has_a_row_for_each_layer(name):
   case = {'criterion': prunejax.magnitude(), 'where': WHERE} | CASES[name]
   params = unrolled(0)
