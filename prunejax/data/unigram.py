@@ -24,6 +24,7 @@ SPECIAL = ('<unk>', '<s>', '</s>', '<cls>', '<sep>', '<pad>', '<mask>', '<eod>',
 NEEDED = ('<cls>', '<sep>', '<pad>', '<mask>')
 SINGLE, PAIR = '$A:0 <sep>:0 <cls>:2', '$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2'
 PADDING = 3  # the segment of padding, as transformers has it; the first program had 4
+DIGITS = 6  # of a score that are told apart
 EXPECTED = "expected XLNet's tokenizer.json"
 
 
@@ -101,7 +102,16 @@ def train(lines: Iterable[str], vocab_size: int) -> Tokenizer:
     show_progress=False,
   )
   tokenizer.train_from_iterator(lines, trainer)
-  return _with_template(tokenizer)
+  return _with_template(_in_order(tokenizer))
+
+
+def _in_order(tokenizer):
+  """Sorts pieces of equal scores, whose order and last digits differ between two trainings."""
+  content = json.loads(tokenizer.to_str())
+  pieces = [[piece, round(score, DIGITS)] for piece, score in content['model']['vocab']]
+  special, rest = pieces[: len(SPECIAL)], pieces[len(SPECIAL) :]
+  content['model']['vocab'] = special + sorted(rest, key=lambda pair: (-pair[1], pair[0]))
+  return Tokenizer.from_str(json.dumps(content))
 
 
 def _with_template(tokenizer):
@@ -123,6 +133,8 @@ def fingerprint(tokenizer: Tokenizer) -> str:
   """Returns 16 hex digits that change with any piece, id, score, added token or normalizer."""
   content = json.loads(tokenizer.to_str())
   kept = {name: content[name] for name in ('added_tokens', 'normalizer', 'model')}
+  # Reading a file may change the last digit of a score.
+  kept['model']['vocab'] = [[piece, round(s, DIGITS)] for piece, s in kept['model']['vocab']]
   return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

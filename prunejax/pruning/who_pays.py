@@ -95,7 +95,7 @@ def who_pays(
   grad = aligned(grad, chosen)
   first = start.masks_at_start(masks, chosen, 'who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
-  layers = layer_names.layers_of(params, stacked_rows, 'who_pays')
+  layers = layer_names.layers_of(params, stacked_rows)
   layouts = kernel_layout.layouts(
     params,
     kernel_layout.parse(layout),

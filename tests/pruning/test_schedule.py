@@ -178,9 +178,9 @@ def test_a_ramp_is_at_its_initial_sparsity_before_it_begins(ramp):
 
 
 @functools.cache
-def half_pruned():
+def half_pruned(steps):
   tx = chain_of(prunejax.constant(0.5))
-  _, params, state = sparsities_after(tx, HUNDRED, tx.init(HUNDRED), 3)
+  _, params, state = sparsities_after(tx, HUNDRED, tx.init(HUNDRED), steps)
   return params, state
 
 
@@ -197,13 +197,13 @@ RISING = {
 @pytest.mark.parametrize('name', RISING)
 def test_masks_never_fall_back_in_a_schedule_that_only_rises(name):
   """A state that is half pruned goes on under another schedule, which asks for less at first."""
-  params, state = half_pruned()
+  params, state = half_pruned(3)
   after, *_ = sparsities_after(chain_of(RISING[name]()), params, state, 12)
   assert after[0] == 0.5 and np.all(np.diff(after) >= 0) and after[-1] == 0.9
 
 
 def test_masks_fall_where_the_schedule_falls_or_is_not_known_to_rise():
-  params, state = half_pruned()
+  params, state = half_pruned(2)
   cycle = schedules.cycle(0.75, steps=2, begin=0, end=8)
   for schedule in (cycle, lambda step: jnp.where(step < 4, 0.0, 0.75)):
     after, *_ = sparsities_after(chain_of(schedule), params, state, 2)

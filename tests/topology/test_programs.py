@@ -14,7 +14,7 @@ KINDS = {
   'finetune': {'data.task': 'glue/cola'},
   'gpt2': {'model.kind': 'gpt2', 'data.vocab_size': 300},
   'xlnet': {'model.kind': 'xlnet', 'data.memory': 8},
-  'roberta': {'model.kind': 'roberta', 'data.vocab_size': 300},
+  'roberta': {'model.kind': 'roberta', 'data.vocab_size': 300, 'data.seq_len': 12},
   'taught': {'distill.teacher': 'nano', 'init': 'nano', 'data.seq_len': 16},
 }
 

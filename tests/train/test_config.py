@@ -67,7 +67,8 @@ def test_every_key_can_be_set_from_text_and_from_a_value(key):
 
 @pytest.mark.parametrize('key', KEYS)
 def test_every_key_refuses_another_type(key):
-  for value in WRONG[type(KEYS[key])]:
+  # The name of a set of rules is a word, which the recipe checks.
+  for value in WRONG[type(KEYS[key])] if key != 'mesh.rules' else (3, True):
     with pytest.raises(ValueError) as error:
       one(key, value)
     assert (

@@ -70,7 +70,7 @@ def test_decay_leaves_out_biases_and_layer_norm():
   }
   for name, decayed in named.items():
     assert decayed == name.endswith(('/kernel', '/embedding')), name
-  assert sum(named.values()) == 3 + 6 + 1 + 1 + 1 + 1 and len(named) > 25
+  assert sum(named.values()) == 3 + 6 + 1 + 1 + 1 + 1 + 2 and len(named) > 25
 
 
 def test_weight_decay_pulls_kernels_and_nothing_else():
