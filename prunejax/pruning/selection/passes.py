@@ -21,6 +21,9 @@ from prunejax.pruning.selection import threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
+# Scores of all leaves from which skipping is worth a second copy of the pass in the program. It
+# takes as long to compile as the first, and fewer scores are read in some tens of microseconds.
+MANY = 2**22
 
 
 class Scores(NamedTuple):
@@ -148,7 +151,8 @@ def _read(leaves, blocks, goals, brackets, keys, everything):
       found.append(jnp.stack(columns, 1))
     return found
 
-  if blocks[0].devices > 1 or jax.default_backend() != 'cpu':
+  total = sum(float(np.sum(block.sizes, dtype=np.float64)) for block in blocks)
+  if blocks[0].devices > 1 or total < MANY or jax.default_backend() != 'cpu':
     return read(skips=False)
   # A CPU takes the leaves of conditionals one after the other, and others side by side.
   sizes = [np.float32(block.sizes) for block in blocks]
