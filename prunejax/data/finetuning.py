@@ -1,8 +1,7 @@
 """Labelled examples as token ids. A batch is a pure function of (seed, step)."""
 
-import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -93,8 +92,8 @@ def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np
   return {name: column[chosen] for name, column in arrays.items()}
 
 
-@functools.lru_cache(4)
-def _permutation(count, seed, epoch):
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+  """Returns the order of the examples in an epoch, int64 [count]."""
   return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -105,6 +104,7 @@ def batch(
   batch_size: int,
   process: int = 0,
   processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
 ) -> dict[str, np.ndarray]:
   """Returns the rows of one step.
 
@@ -117,6 +117,7 @@ def batch(
     batch_size: rows of all processes together.
     process: index of this process.
     processes: number of processes.
+    permutation: the function of that name, or one that remembers its last results.
 
   Returns:
     The same columns with batch_size / processes rows.
@@ -131,7 +132,7 @@ def batch(
   chosen = np.empty(rows, np.int64)
   for epoch in np.unique(position // count):
     of_epoch = position // count == epoch
-    chosen[of_epoch] = _permutation(count, seed, int(epoch))[position[of_epoch] % count]
+    chosen[of_epoch] = permutation(count, seed, int(epoch))[position[of_epoch] % count]
   return {name: column[chosen] for name, column in arrays.items()}
 
 

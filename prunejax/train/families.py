@@ -1,6 +1,7 @@
 """Model families, one row each: an encoder, 'bert', and a decoder, 'gpt2'."""
 
 import copy
+import functools
 import json
 import pathlib
 import re
@@ -26,7 +27,7 @@ class Family(NamedTuple):
   Attributes:
     module: makes the Flax module from (size, heads, outputs, dtype, initializer).
     files: the module that reads and writes its Hugging Face folder: `load`, `save`, `read_size`.
-    config: the name of the class of transformers that holds its size.
+    config: makes its size from fields, an object of a class of transformers.
     names: {key of the group `model` of a config: field of that class}.
     fields: the fields of that class that the model reads.
     dropout: the fields that `model.dropout` sets.
@@ -44,7 +45,7 @@ class Family(NamedTuple):
 
   module: Any
   files: Any
-  config: str
+  config: Any
   names: dict
   fields: tuple
   dropout: tuple
@@ -68,7 +69,7 @@ FAMILIES = {
   'bert': Family(
     bert.Bert,
     bert_hf,
-    bert_hf.SIZE,
+    functools.partial(convert.make_size, bert_hf.SIZE),
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
       'vocab_size',
@@ -101,7 +102,7 @@ FAMILIES = {
   'gpt2': Family(
     gpt2.Gpt2,
     gpt2_hf,
-    gpt2_hf.SIZE,
+    functools.partial(convert.make_size, gpt2_hf.SIZE),
     names=dict(zip(SIZE_KEYS, _GPT2_SIZE, strict=True)),
     fields=(
       'vocab_size',
@@ -158,7 +159,7 @@ def of_size(size) -> Family:
 
 def size_of(fields: dict):
   """Returns a size from a dict of its fields, with 'model_type' among them."""
-  make = convert.size_class(FAMILIES[fields['model_type']].config)
+  make = FAMILIES[fields['model_type']].config
   return make(**{k: v for k, v in fields.items() if k != 'model_type'})
 
 
@@ -176,7 +177,7 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
     vocab_size: pieces of its vocabulary.
   """
   fields = {field: sizes[key] for key, field in family.names.items()}
-  return convert.size_class(family.config)(vocab_size=vocab_size, **fields)
+  return family.config(vocab_size=vocab_size, **fields)
 
 
 def with_dropout(size, rate: float):

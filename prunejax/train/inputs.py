@@ -13,7 +13,7 @@ from prunejax import files
 from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, sparse_model
+from prunejax.train import families, sparse_model
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -44,17 +44,38 @@ class Data(NamedTuple):
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
 
 
+class Encoded(NamedTuple):
+  """What the runs of a command have encoded, so that nothing is encoded twice.
+
+  Attributes:
+    streams: {what names the text, its vocabulary and the recipe: what pre-training draws from}.
+    rows: {what names a labelled split, its vocabulary and the length: its rows}.
+    teachers: {size and heads: their logits, compiled}, see distillation.py.
+  """
+
+  streams: dict
+  rows: dict
+  teachers: dict
+
+  @classmethod
+  def empty(cls) -> 'Encoded':
+    """Returns one in which nothing is encoded yet."""
+    return cls({}, {}, {})
+
+
 # Of a Hugging Face folder: what a run reads of it.
 _MODEL_FILE = re.compile(
   r'[\w.-]*\.safetensors|(vocab|merges)\.txt|[\w.-]*(config|token|vocab|index)[\w.-]*\.json'
 )
 
 
-def reads(config) -> dict[str, str]:
+def reads(data, init: str, teacher: str) -> dict[str, str]:
   """Returns what identifies the content that a run reads on this machine.
 
   Args:
-    config: a ConfigDict with the keys of configs/base.py.
+    data: a `recipe.Data`.
+    init: of its `recipe.Recipe`.
+    teacher: `distill.teacher` of its `recipe.Recipe`.
 
   Returns:
     {'text' or a key of the config: 12 hex digits}: the text or the labelled files; the files of
@@ -64,36 +85,33 @@ def reads(config) -> dict[str, str]:
   Raises:
     FileNotFoundError, ValueError: files that are missing or damaged.
   """
-  read = {'text': text_of(config.data)}
-  if config.data.task and not (config.init or config.data.vocab):
-    read['data.corpus'] = text_of(config.data, task=False)
-  for key, name in (('init', config.init), ('distill.teacher', config.distill.teacher)):
+  read = {'text': text_of(data)}
+  if data.task and not (init or data.vocab):
+    read['data.corpus'] = text_of(data._replace(task=''))
+  for key, name in (('init', init), ('distill.teacher', teacher)):
     if name and not name.startswith('cell:'):
       read[key] = model_content(folder_of(name))
-  if config.data.vocab:
-    path = pathlib.Path(config.data.vocab)
+  if data.vocab:
+    path = pathlib.Path(data.vocab)
     read['data.vocab'] = (
       model_content(path, weights=False) if path.is_dir() else content.of(content.of_file(path))
     )
   return read
 
 
-def text_of(data, task: bool = True) -> str:
+def text_of(data) -> str:
   """Returns 12 hex digits that change with the text or the labelled files that a run reads.
 
   Args:
-    data: the group `data` of a config.
-    task: False for the corpus also where there is a task.
+    data: a `recipe.Data`.
 
   Raises:
     FileNotFoundError, ValueError: files that are missing or damaged.
   """
-  spec, name = configs.text_names(data.corpus, data.task, data.get('pydoc', 'installed'))
   root, cache = data.root or None, data.cache or None
-  encoding = data.get('encoding', 'utf-8')  # configs written before there was this key lack it
-  if name and task:
-    return tasks.fingerprint(name, root=root, cache=cache)
-  return corpus.fingerprint(spec, root, cache, encoding)
+  if data.task:
+    return tasks.fingerprint(data.task, root=root, cache=cache)
+  return corpus.fingerprint(data.corpus, root, cache, data.encoding)
 
 
 def model_content(folder, weights: bool = True) -> str:
@@ -122,7 +140,8 @@ def folder_of(init: str) -> pathlib.Path:
     return NANO
   if files.is_file(files.path(init)):
     return sparse_model.folder(files.path(init))
-  folder = pathlib.Path(files.local(files.path(init)))
+  folder = files.local(files.path(init))
+  folder = folder if isinstance(folder, files.Scratch) else pathlib.Path(folder)
   if not folder.is_dir():
     raise FileNotFoundError(
       f"init={init!r} is no folder: expected 'nano', a folder with config.json,"
@@ -214,6 +233,7 @@ def pretraining_data(
   part=(0, 1),
   how=pretraining,
   encoding='utf-8',
+  encoded: Encoded | None = None,
 ):
   """Returns the batches of pre-training on a corpus.
 
@@ -230,25 +250,45 @@ def pretraining_data(
     part: (index, count), the part of each training batch that is made here.
     how: the module that makes examples: data.pretraining, or data.causal_lm for a decoder.
     encoding: of local text.
+    encoded: an `Encoded` that several runs of a process share. None to encode anew.
   """
-  words = tokenizer.to_str()
-  key = corpus.key(spec, root, cache, encoding=encoding)
-  train, held = (
-    _stream(how, words, spec, split, recipe, root, cache, encoding, key)
-    for split in ('train', 'validation')
-  )
+  streams = {} if encoded is None else encoded.streams
+  words, text = tokenizer.to_str(), corpus.key(spec, root, cache, encoding=encoding)
+
+  def stream(split):
+    key = (how.__name__, words, text, spec, split, recipe, root, cache, encoding)
+    if key not in streams:
+      own = tokenizers.Tokenizer.from_str(words)  # its settings may be changed
+      part = corpus.load(spec, split, own, root=root, cache=cache, encoding=encoding)
+      streams[key] = how.stream(part, own, recipe)
+    return streams[key]
+
+  train, held = map(stream, ('train', 'validation'))
+  # An epoch has one permutation, which its batches share; a batch may lie in two epochs.
+  permutation = functools.lru_cache(maxsize=2)(pretraining.permutation)
 
   def held_out():
     # The held-out examples do not depend on the seed, so that losses of runs can be compared.
     for i in range(eval_batches):
-      yield how.batch(held, 0, i, eval_size)
+      yield how.batch(held, 0, i, eval_size, permutation=permutation)
 
-  batch = lambda step: how.batch(train, seed, step, batch_size, *part)
+  batch = lambda step: how.batch(train, seed, step, batch_size, *part, permutation=permutation)
   return Data(batch, held_out, None, None, len(train.windows), {})
 
 
 def finetuning_data(
-  tokenizer, name, *, root, cache, seq_len, examples, seed, batch_size, eval_size, part=(0, 1)
+  tokenizer,
+  name,
+  *,
+  root,
+  cache,
+  seq_len,
+  examples,
+  seed,
+  batch_size,
+  eval_size,
+  part=(0, 1),
+  encoded: Encoded | None = None,
 ):
   """Returns the batches of fine-tuning on a labelled task.
 
@@ -263,20 +303,31 @@ def finetuning_data(
     batch_size: examples a batch, over all processes.
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
+    encoded: an `Encoded` that several runs of a process share. None to encode anew.
   """
-  task = tasks.get(name)
-  words = tokenizer.to_str()
-  key = tasks.fingerprint(name, root=root, cache=cache)
-  train, held = (
-    _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
-  )
+  rows_of = {} if encoded is None else encoded.rows
+  task, words = tasks.get(name), tokenizer.to_str()
+  text = tasks.fingerprint(name, root=root, cache=cache)
+
+  def rows(split):
+    key = (words, text, name, split, seq_len, root, cache)
+    if key not in rows_of:
+      labelled = tasks.load(name, split, root=root, cache=cache)
+      own = tokenizers.Tokenizer.from_str(words)
+      rows_of[key] = finetuning.encode(labelled, own, seq_len)
+    return rows_of[key]
+
+  train, held = map(rows, ('train', 'validation'))
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
-    rows = _encoded(words, name, split, seq_len, root, cache, key)
-    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows(split), eval_size)
   if examples:
     train = finetuning.subset(train, examples, seed)
-  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
+  # As in pretraining_data.
+  permutation = functools.lru_cache(maxsize=2)(finetuning.permutation)
+  batch = lambda step: finetuning.batch(
+    train, seed, step, batch_size, *part, permutation=permutation
+  )
   return Data(
     batch,
     lambda: finetuning.eval_batches(held, eval_size),
@@ -286,23 +337,6 @@ def finetuning_data(
     others,
     float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
   )
-
-
-# The runs of a grid share their inputs, so each is made once a process. The JSON of a tokenizer
-# identifies it.
-@functools.lru_cache(maxsize=8)
-def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
-  del key  # it tells one text from another under the same name
-  tokenizer = tokenizers.Tokenizer.from_str(words)
-  part = corpus.load(spec, split, tokenizer, root=root, cache=cache, encoding=encoding)
-  return how.stream(part, tokenizer, recipe)
-
-
-@functools.lru_cache(maxsize=32)
-def _encoded(words, name, split, seq_len, root, cache, key):
-  del key  # as above
-  examples = tasks.load(name, split, root=root, cache=cache)
-  return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
 def prefetch(batch, start: int, stop: int):

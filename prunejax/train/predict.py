@@ -31,13 +31,13 @@ def predict(where, out, root: str = '', say=console.say) -> list[str]:
     FileNotFoundError: there is no run or no test set.
   """
   model = saved_model.load(where)
-  name = model.config.data.task if model.config is not None else ''
+  name = model.recipe.data.task if model.recipe is not None else ''
   if not (name.startswith(('glue/', 'tfds/glue/')) or labelled.is_name(name)):
     raise ValueError(
       f'{str(where)!r} is no run on a task of GLUE or of files of your own (its data.task is'
       f' {name!r}): expected the --workdir of a train command'
     )
-  root = root or model.config.data.root
+  root = root or model.recipe.data.root
   sets = list(_own(name, root) if labelled.is_name(name) else _of_glue(name, root))
   out = files.path(out)
   if taken := sorted({file for file, *_ in sets} & set(files.names(out))):
@@ -74,10 +74,10 @@ def _own(name, root):
 
 def _outputs(model, task, examples):
   """float32 [n, outputs] of the examples, in order."""
-  config = model.config
+  run = model.recipe
   outputs = len(task.classes) if task.classes else 1
   module = families.make(
-    model.size.to_json_string(use_diff=False), ('classifier',), outputs, DTYPES[config.model.dtype]
+    model.size.to_json_string(use_diff=False), ('classifier',), outputs, DTYPES[run.model.dtype]
   )
   params = jax.tree.map(jnp.asarray, model.params)
 
@@ -86,9 +86,9 @@ def _outputs(model, task, examples):
     inputs = batch['input_ids'], batch['segment_ids'], batch['valid']
     return module.apply({'params': params}, *inputs)['classifier']
 
-  arrays = finetuning.encode(examples, model.tokenizer, config.data.seq_len)
+  arrays = finetuning.encode(examples, model.tokenizer, run.data.seq_len)
   parts = []
-  for batch in finetuning.eval_batches(arrays, config.eval.batch_size):
+  for batch in finetuning.eval_batches(arrays, run.eval.batch_size):
     real = batch.pop('real') > 0
     parts.append(np.asarray(apply(batch), np.float32)[real])
   return np.concatenate(parts)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.data import tasks
 from prunejax.models.hf import convert, folder
 from prunejax.pruning import paths
 from prunejax.train import (
@@ -71,17 +70,19 @@ class Program(NamedTuple):
 
 
 def read_inputs(
-  recipe: Recipe, part: tuple[int, int] = (0, 1)
+  recipe: Recipe, part: tuple[int, int] = (0, 1), encoded: inputs.Encoded | None = None
 ) -> tuple[inputs.Source, inputs.Data]:
   """Reads the size, vocabulary and data of a run.
 
   Args:
     recipe: a `recipe.Recipe`.
     part: (index, count), this process's part of a training batch (`sharding.part_of_batch`).
+    encoded: an `inputs.Encoded` that several runs of a process share. None to encode anew.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
   """
+  encoded = inputs.Encoded.empty() if encoded is None else encoded
   c = recipe.data
   root, cache = c.root or None, c.cache or None
   source = inputs.source(
@@ -102,7 +103,7 @@ def read_inputs(
     raise ValueError(
       f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
     )
-  shared = dict(root=root, cache=cache, seed=recipe.seed)
+  shared = dict(root=root, cache=cache, seed=recipe.seed, encoded=encoded)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
     data = inputs.finetuning_data(
@@ -112,7 +113,7 @@ def read_inputs(
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
     how |= dict(encoding=c.encoding)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
-  return source, distillation.with_soft_targets(recipe, source, data)
+  return source, distillation.with_soft_targets(recipe, source, data, encoded.teachers)
 
 
 def _pruned_already(recipe, source) -> dict:
@@ -151,7 +152,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
   """
   plain = {
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
-    'outputs': _outputs(recipe.data.task),
+    'outputs': _outputs(recipe.task),
     'predictions': None if recipe.data.task else recipe.data.max_predictions,
     'model': recipe.model,
     'view': recipe.view,
@@ -206,7 +207,6 @@ def _soft(recipe):
 
 def _outputs(task):
   """(numbers the head puts out, whether the task is a regression); None for pre-training."""
-  task = tasks.get(task) if task else None
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
@@ -250,7 +250,7 @@ def build(
 def _model(recipe, source, data, models) -> Model:
   """The model of a run, taken from `models` or added to it; it does not depend on the optimizer."""
   heads = families.heads(families.of_size(source.size), data.task)
-  outputs, regression = _outputs(recipe.data.task) or (1, False)
+  outputs, regression = _outputs(recipe.task) or (1, False)
   size = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
   dtype, initializer, soft = recipe.model.dtype, recipe.model.initializer, _soft(recipe)
   key = (size, heads, outputs, regression, dtype, initializer, soft)
@@ -318,8 +318,7 @@ def pretrained(
   files = families.of_size(source.size).files
   loaded, size = files.load(source.folder, heads=heads, optional=optional)
   if 'classifier' in loaded:
-    task = tasks.get(recipe.data.task)
-    fitting = families.in_order(loaded.pop('classifier'), size, task.classes)
+    fitting = families.in_order(loaded.pop('classifier'), size, recipe.task.classes)
     if isinstance(fitting, dict):
       loaded['classifier'] = fitting
     else:

@@ -4,9 +4,6 @@
 so the file is unpacked into one.
 """
 
-import pathlib
-import tempfile
-
 from flax import traverse_util
 
 from prunejax import files
@@ -14,41 +11,32 @@ from prunejax.compress import read_sparse, sparse_file
 from prunejax.train import families
 
 TEXTS = ('config.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json', 'merges.txt')
-_unpacked = {}
 
 
-def folder(where: files.PathLike) -> pathlib.Path:
+def folder(where: files.PathLike) -> files.Scratch:
   """Unpacks a sparse file into a Hugging Face folder.
 
   Args:
     where: of the file, local or in an object store.
 
   Returns:
-    The folder. The last four stay until the process ends.
+    The folder, which is removed once nothing refers to it.
 
   Raises:
     ValueError: the file is damaged, or holds no model.
   """
-  key = (str(where), *files.version(where))
-  if key not in _unpacked:
-    data = files.read(where, most=sparse_file.MOST)
-    try:
-      texts, leaves = sparse_file.read_texts(data), read_sparse.decode(data)
-    except ValueError as error:
-      raise ValueError(f'{str(where)!r}: {error}; expected a folder, or a sparse file') from None
-    if 'config.json' not in texts or not texts.keys() <= set(TEXTS):
-      raise ValueError(
-        f'{str(where)!r} holds weights without a config.json: expected what export --to=sparse'
-        ' writes'
-      )
-    scratch = tempfile.TemporaryDirectory(prefix='prunejax-')
-    inside = pathlib.Path(scratch.name) / 'model'
-    inside.mkdir()
-    for name, text in texts.items():
-      (inside / name).write_text(text, encoding='utf-8', newline='\n')
-    size = families.in_folder(inside).files.read_size(inside)
-    families.save(inside, traverse_util.unflatten_dict(leaves, sep='/'), size, None)
-    while len(_unpacked) >= 4:
-      _unpacked.pop(next(iter(_unpacked))).cleanup()
-    _unpacked[key] = scratch
-  return pathlib.Path(_unpacked[key].name) / 'model'
+  data = files.read(where, most=sparse_file.MOST)
+  try:
+    texts, leaves = sparse_file.read_texts(data), read_sparse.decode(data)
+  except ValueError as error:
+    raise ValueError(f'{str(where)!r}: {error}; expected a folder, or a sparse file') from None
+  if 'config.json' not in texts or not texts.keys() <= set(TEXTS):
+    raise ValueError(
+      f'{str(where)!r} holds weights without a config.json: expected what export --to=sparse writes'
+    )
+  inside = files.scratch()
+  for name, text in texts.items():
+    (inside / name).write_text(text, encoding='utf-8', newline='\n')
+  size = families.in_folder(inside).files.read_size(inside)
+  families.save(inside, traverse_util.unflatten_dict(leaves, sep='/'), size, None)
+  return inside

@@ -31,6 +31,16 @@ def size_class(name: str) -> type:
   return getattr(transformers, name)
 
 
+def make_size(name: str, **fields: Any) -> Any:
+  """Makes a config of transformers.
+
+  Args:
+    name: of its class.
+    **fields: of the config.
+  """
+  return size_class(name)(**fields)
+
+
 def read_size(
   folder: str | os.PathLike,
   model_type: str,
