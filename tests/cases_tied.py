@@ -24,6 +24,18 @@ BLOCK = {
   'layer_1/ffn/intermediate/kernel': (6, 8),
   'layer_1/ffn/output/kernel': (8, 6),
 }
+GROUPED = {
+  'layer_0/attention/query/kernel': (10, 12),
+  'layer_0/attention/key/kernel': (10, 4),
+  'layer_0/attention/value/kernel': (10, 4),
+  'layer_0/attention/value/bias': (4,),
+  'layer_0/attention/output/kernel': (12, 10),
+}
+GATED = {
+  'layer_0/ffn/gate/kernel': (6, 8),
+  'layer_0/ffn/intermediate/kernel': (6, 8),
+  'layer_0/ffn/output/kernel': (8, 6),
+}
 TABLE = {
   r'(a|b)/up': (r'\1', -1, 2),
   r'(a|b)/down': (r'\1', -2, 3),
@@ -50,6 +62,14 @@ def rows(size):
 def head_of(name, place):
   layer = name.split('/')[0]
   return f'{layer}/attention/heads', (rows if name.endswith('output/kernel') else columns)(4)(
+    *place
+  )
+
+
+def group_of(name, place):
+  """Of heads 2 wide, three read one key and value."""
+  wide = 6 if 'query' in name or 'output' in name else 2
+  return 'layer_0/attention/heads', (rows if name.endswith('output/kernel') else columns)(wide)(
     *place
   )
 
@@ -106,4 +126,10 @@ TIED = {
   'heads': Tied(lambda: structures.heads(4), ATTENTION, head_of),
   'ffn': Tied(structures.ffn, BLOCK, neuron_of),
   'tied': Tied(lambda: structures.tied(TABLE), FREE, free_of, ('stack/up', 'stack/bias')),
+}
+# The same factories for models with grouped queries and gates.
+ALL = {
+  **TIED,
+  'heads of a group': Tied(lambda: structures.heads(2, group=3), GROUPED, group_of),
+  'ffn with a gate': Tied(structures.ffn, GATED, neuron_of),
 }

@@ -1,8 +1,11 @@
 """Settings that must precede the import of jax, and the order of the test files."""
 
+import gc
 import os
 import subprocess
 import sys
+
+import pytest
 
 # With the default number of threads, several forced host devices on few cores can deadlock.
 os.environ.setdefault('PJRT_NPROC', '16')
@@ -40,6 +43,25 @@ def _known(flags):
 
 if 'XLA_FLAGS' not in os.environ:  # nor in a worker's, which has what the first process found
   os.environ['XLA_FLAGS'] = next((flags for flags in QUICK if _known(flags)), '')
+
+
+def pytest_collection_finish():
+  """Keeps what has been imported out of every later search for garbage, which takes a tenth."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def shared_programs():
+  """Runs of a session share the programs that they compile, those of commands among them."""
+  tiny_runs = sys.modules.get('tiny_runs')
+  if tiny_runs is None:  # no test trains
+    yield
+    return
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tiny_runs.program.Compiled, 'empty', lambda: tiny_runs.COMPILED)
+    yield
 
 
 def pytest_collection_modifyitems(items):

@@ -7,6 +7,7 @@ memory, and may raise nothing but an error that a person can correct.
 import contextlib
 import functools
 import gzip
+import importlib.util
 import io
 import json
 import lzma
@@ -22,15 +23,28 @@ from typing import NamedTuple
 import glue_files
 import numpy as np
 import pytest
+import tiny_llama
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prunejax import files
 from prunejax.bench import table
 from prunejax.compress import deep_compression, read_sparse, sparse_file
-from prunejax.data import bpe, corpus, glue, handwritten_digits, monks, tasks, text_files, wordpiece
+from prunejax.data import (
+  bpe,
+  corpus,
+  glue,
+  handwritten_digits,
+  monks,
+  tasks,
+  text_files,
+  tokenizer_file,
+  wordpiece,
+)
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.models.hf import llama as llama_hf
+from prunejax.models.hf import opt as opt_hf
 from prunejax.pruning import criteria, schedules
 from prunejax.report import compare, cost
 from prunejax.train import configs, metrics_log, specs, workdir
@@ -156,6 +170,16 @@ READERS = {
   'bert weights': Reader(_copied('bert'), 'model.safetensors', lambda f: bert_hf.load(f)),
   'gpt2 config': Reader(_copied('gpt2'), 'config.json', lambda f: gpt2_hf.load(f)),
   'gpt2 weights': Reader(_copied('gpt2'), 'model.safetensors', lambda f: gpt2_hf.load(f)),
+  'llama config': Reader(_copied('decoders/qwen2'), 'config.json', lambda f: llama_hf.load(f)),
+  'llama shards': Reader(
+    _copied('decoders/llama'), 'model.safetensors.index.json', lambda f: llama_hf.load(f)
+  ),
+  'opt config': Reader(_copied('decoders/opt'), 'config.json', lambda f: opt_hf.load(f)),
+  'tokenizer': Reader(
+    lambda f: (f / 'tokenizer.json').write_text(tiny_llama.tokenizer().to_str()),
+    'tokenizer.json',
+    tokenizer_file.load,
+  ),
   'wordpiece': Reader(_copied('bert'), 'vocab.txt', wordpiece.load),
   'bpe vocabulary': Reader(_copied('gpt2'), 'vocab.json', bpe.load),
   'bpe merges': Reader(_copied('gpt2'), 'merges.txt', bpe.load),
@@ -199,6 +223,14 @@ READERS = {
   ),
   'digits': Reader(_text('a', IDX), 'a', lambda f: handwritten_digits._idx(f, 'a', 3)),
 }
+if importlib.util.find_spec('gguf'):  # the extra of this name
+  import gguf_files
+
+  READERS['gguf'] = Reader(
+    lambda f: gguf_files.write(f / 'a.gguf', gguf_files.tensors()),
+    'a.gguf',
+    lambda f: (llama_hf.load(f / 'a.gguf'), tokenizer_file.load(f / 'a.gguf')),
+  )
 HOSTILE = st.sampled_from(
   (
     *(None, True, -1, 0, 2**31, 2**63, 10**7, 10**400, -0.5, 0.5, 1e308, float('nan')),

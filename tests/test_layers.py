@@ -15,7 +15,10 @@ ROOMS = {
   'pruning': ({'pruning'}, {'jax', 'numpy', 'optax'}),
   'observe': ({'observe', 'pruning'}, {'jax', 'flax'}),
   # A folder holds a vocabulary beside the weights: data/vocabulary.py reads it for all.
-  'models': ({'models', 'data'}, {'jax', 'flax', 'numpy', 'safetensors', 'transformers'}),
+  'models': (
+    {'models', 'data'},
+    {'jax', 'flax', 'numpy', 'safetensors', 'transformers', 'tokenizers', 'gguf'},
+  ),
   'data': (
     {'data'},
     {
@@ -25,6 +28,7 @@ ROOMS = {
       'grain',
       'tokenizers',
       'transformers',
+      'gguf',
       'etils',
       'sklearn',
     },
@@ -35,13 +39,36 @@ ROOMS = {
   'files': (set(), {'etils', 'fsspec'}),
   # export writes the forms of compress.
   'train': ({'train', 'compress', 'data', 'models', 'observe', 'pruning', 'files', ''}, {'*'}),
+  'evaluation': ({'evaluation', 'train', 'data', 'models', 'files', ''}, {'*'}),
+  # The command reads and writes what a run does; the algorithm needs pruning, models and data.
+  'oneshot': ({'oneshot', 'train', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
   'sweep': ({'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''}, {'*'}),
+  # Compiles what train and sweep would run.
+  'topology': (
+    {'topology', 'sweep', 'train', 'report', 'data', 'models', 'pruning', 'files', ''},
+    {'*'},
+  ),
   'bench': (
-    {'bench', 'sweep', 'train', 'report', 'compress', 'data', 'models', 'pruning', 'files', ''},
+    {
+      'bench',
+      'topology',
+      'sweep',
+      'train',
+      'report',
+      'compress',
+      'data',
+      'models',
+      'pruning',
+      'files',
+      '',
+    },
     {'*'},
   ),
   # The verbs. Only __main__ imports them.
-  'cli': ({'cli', 'bench', 'sweep', 'train', 'report', 'files', ''}, set()),
+  'cli': (
+    {'cli', 'bench', 'topology', 'evaluation', 'oneshot', 'sweep', 'train', 'report', 'files', ''},
+    set(),
+  ),
 }
 
 

@@ -1,5 +1,7 @@
 """A small tree of parameters, and its training with random gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,12 +30,20 @@ def prune(sparsity=0.5, criterion=None, **kwargs):
   return prunejax.prune_transform(criterion, prunejax.cubic(sparsity, end=2), **kwargs)
 
 
-def train(tx, params, steps=4, state=None, first=0, give=False):
+@functools.lru_cache(maxsize=8)
+def step_of(tx, give):
+  """A compiled step, which runs of one transformation share."""
+
   @jax.jit
   def step(params, state, grads):
     updates, state = tx.update(grads, state, params, **({'grad': grads} if give else {}))
     return optax.apply_updates(params, updates), state
 
+  return step
+
+
+def train(tx, params, steps=4, state=None, first=0, give=False):
+  step = step_of(tx, give)
   state = tx.init(params) if state is None else state
   for t in range(first, first + steps):
     params, state = step(params, state, grads_of(params, t))

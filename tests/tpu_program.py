@@ -1,10 +1,16 @@
 """Compiles a mask update of BERT-Base for a TPU slice, where no TPU is; see pruning/test_tpu.py.
 
+Usage: python tests/tpu_program.py {rows,both} LAYERS {uniform,global_threshold} FOLDER, an empty
+folder for the compiler's reports.
+
 Prints one JSON object a way of dividing the kernels: collectives, their largest operand, bytes.
+`temporaries` are bytes of a chip's main memory (HBM); what the compiler fetches ahead into the
+core's own memory is not in them. `largest_temporary` is the largest array among them.
 """
 
 import json
 import os
+import pathlib
 import re
 import sys
 import time
@@ -14,6 +20,7 @@ os.environ |= {
   'TPU_SKIP_MDS_QUERY': '1',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'JAX_PLATFORMS': 'cpu',
+  'XLA_FLAGS': f'--xla_dump_to={sys.argv[4]} --xla_dump_hlo_as_text',
 }
 
 import jax
@@ -28,6 +35,10 @@ WAYS = {'rows': ((16, 1), ('x',)), 'both': ((4, 4), ('x', 'y'))}
 COLLECTIVE = re.compile(
   r'= (.*?) ((?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?)\('
 )
+
+# Lines of the compiler's report. An allocation with a color is not in main memory.
+ALLOCATION = re.compile(r'allocation \d+: size (\d+), (.*)')
+VALUE = re.compile(r' value: .* \(size=(\d+),offset=\d+\)')
 
 
 def kernels(layers):
@@ -76,10 +87,24 @@ def compiled(way, layers, allocation):
   return {
     'collectives': [kind for kind, _ in collectives],
     'largest': max(n for _, sizes in collectives for n in sizes),
-    'temporaries': program.memory_analysis().temp_size_in_bytes,
+    **_temporaries(),
     'weights': 4 * size // 16,
     'seconds': seconds,
   }
+
+
+def _temporaries():
+  """Bytes of main memory that the mask update takes beside its arguments and results."""
+  (report,) = pathlib.Path(sys.argv[4]).glob('*jit_update*buffer-assignment.txt')
+  total, largest, counted = 0, 0, False
+  for line in report.read_text().splitlines():
+    if allocation := ALLOCATION.match(line):
+      size, kind = allocation.groups()
+      counted = 'color' not in kind and kind.startswith(('preallocated-temp', 'thread-local'))
+      total += int(size) * counted
+    elif counted and (value := VALUE.match(line)):
+      largest = max(largest, int(value[1]))
+  return {'temporaries': total, 'largest_temporary': largest}
 
 
 def _elements(shape):

@@ -78,7 +78,7 @@ def plan(
     teacher.steps = _times(teacher.steps, scale)
     born = cells.add(teacher, stage='nano', arm='dense', sparsity=0.0, seed=0)
     p.pretrain.init = p.tune.init = f'cell:{born}'
-  elif p.teacher and not p.pretrain.init:
+  elif p.teacher and (p.teacher.init or not p.pretrain.init):
     labels = {
       'task': '',
       'seed': p.teacher.seed,
@@ -88,7 +88,21 @@ def plan(
     p.pretrain.init = p.tune.init = f'cell:{born}'
   for seed in p.seeds:
     _of_seed(cells, seed)
-  return list(cells.found.values())
+  found = list(cells.found.values())
+  return sorted(found, key=lambda cell: _turn(p, cell.labels)) if p.by_sparsity else found
+
+
+def _turn(p, labels):
+  """When a cell of a preset with `by_sparsity` runs; a cell follows the one it starts from."""
+  order = {s: i for i, s in enumerate((0.0, *p.sparsities))}
+  if labels['stage'] in ('nano', 'born'):
+    return (-1,)
+  return labels['seed'], order.get(labels['sparsity'], len(order))
+
+
+def _has(p, arm, s):
+  """Whether an arm has cells at a sparsity."""
+  return s in p.some.get(arm, p.sparsities)
 
 
 def _of_seed(cells, seed):
@@ -104,8 +118,9 @@ def _of_seed(cells, seed):
         )
       for s in p.sparsities:
         models['pruned', s] = cells.pretrain('pruned', s, seed, **gradual(p, s))
-        # A model under a random mask has as many steps to recover.
-        models['random', s] = cells.pretrain('random', s, seed, start, **drawn(s, seed))
+        if _has(p, 'random', s):
+          # A model under a random mask has as many steps to recover.
+          models['random', s] = cells.pretrain('random', s, seed, start, **drawn(s, seed))
       for task in p.tasks:
         for rate in p.rates:
           _of_task(cells, seed, task, rate, models, start)
@@ -136,14 +151,11 @@ def _of_task(cells, seed, task, rate, models, start):
     tune(
       'deleted', s, models['pruned', s], presets.multiple(p.deleted, s)
     )  # the zeros are free to grow again
-    tune('random', s, models['random', s], **HELD)
-    tune(
-      'after',
-      s,
-      tuned,
-      presets.multiple(p.after, s),
-      **{'prune.weights.schedule': f'one_shot({s})'},
-    )
+    if _has(p, 'random', s):
+      tune('random', s, models['random', s], **HELD)
+    if _has(p, 'after', s):
+      schedule = {'prune.weights.schedule': f'one_shot({s})'}
+      tune('after', s, tuned, presets.multiple(p.after, s), **schedule)
 
 
 def _part(p, names, sparsities, seeds, scale, families, rates):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from configs import finetune, gpt2, pretrain
+from configs import finetune, gpt2, minilm, pretrain
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -38,8 +38,12 @@ class Preset(NamedTuple):
   born, born_rate: steps and learning rate of the model that is born of each share.
   examples: {task: number of training examples} of the tasks that are read whole.
   scale: the factor by which --scale multiplied all steps.
-  teacher: config of the model that the first cell trains from nothing, for the others to start
-    from. None where the `init` of `pretrain` and `tune` says what they start from.
+  teacher: config of the model that the first cell trains, for the others to start from: from
+    nothing, or from its own `init`. None where the `init` of `pretrain` and `tune` says what they
+    start from.
+  some: {arm: sparsities} of the arms that have fewer than `sparsities`.
+  by_sparsity: run all of a seed at one sparsity before the next, dense first, in the order of
+    `sparsities`, so that a ledger says something before it is whole.
   """
 
   pretrain: config_dict.ConfigDict
@@ -66,6 +70,8 @@ class Preset(NamedTuple):
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
   scale: float = 1
+  some: Mapping = MappingProxyType({})
+  by_sparsity: bool = False
 
 
 def multiple(multiples, s: float) -> float:
@@ -238,6 +244,53 @@ def decoder_smoke() -> Preset:
   )
 
 
+def minilm_glue() -> Preset:
+  """The paper on GLUE with MiniLM-L6-H384, a BERT of 22.7 million weights.
+
+  The first cell draws heads of pre-training for it and trains them together with it
+  (configs/minilm.py). Every arm is fine-tuned for as many steps, as in `equal`. The sparsities that
+  decide most come first. Needs `--config.data.root=FOLDER` with FOLDER/wikipedia and FOLDER/glue.
+  """
+  heads, first, second = (minilm.get_config(arg) for arg in minilm.ARGS)
+  first.init = second.init = ''
+  return Preset(
+    first,
+    second,
+    sparsities=(0.7, 0.9, 0.5, 0.8, 0.6, 0.4),
+    ramp=100,
+    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126},
+    deleted=1,
+    before=0.5,
+    after=0.5,
+    rates=(1e-4,),
+    seeds=(0, 1, 2),
+    burn_in=0,
+    fresh=True,
+    cost='about nine hours of two CPU cores',
+    teacher=heads,
+    some=MappingProxyType({'after': (0.5, 0.7, 0.9), 'random': (0.7,)}),
+    by_sparsity=True,
+  )
+
+
+def minilm_smoke() -> Preset:
+  """A test of every part of `minilm` in minutes."""
+  preset = minilm_glue()
+  for config in (preset.teacher, preset.pretrain):
+    config.update(steps=4, batch_size=2)
+    config.eval.update(every=0, batches=1, batch_size=2)
+  preset.tune.update(batch_size=2)
+  preset.tune.data.examples = 8
+  return preset._replace(
+    sparsities=(0.7, 0.5),
+    ramp=2,
+    tasks={'glue/mrpc': 4},
+    seeds=(0,),
+    some=MappingProxyType({'after': (0.7,), 'random': (0.7,)}),
+    cost='minutes on two CPU cores',
+  )
+
+
 def base() -> Preset:
   """BERT-Base with a fifth of the paper's steps; weights come from `--config.init=FOLDER`."""
   preset = paper()
@@ -294,6 +347,8 @@ PRESETS = {
   'corpus': corpus,
   'decoder-smoke': decoder_smoke,
   'decoder': decoder,
+  'minilm-smoke': minilm_smoke,
+  'minilm': minilm_glue,
   'base': base,
   'paper': paper,
 }

@@ -56,6 +56,11 @@ def _strengths(rows):
       by_strength.setdefault(key, []).append(row)
   if len(by_strength) == len({key[:2] for key in by_strength}):
     return []
+  zeros = {}
+  for row in rows:
+    if row['stage'] == 'zeros' and 'zeros' in row['metrics']:
+      key = row['sparsity'], row['arm'], row['strength']
+      zeros.setdefault(key, {})[row['seed']] = row['metrics']['zeros']
   lines = [
     {
       'method': METHODS[method],
@@ -63,6 +68,11 @@ def _strengths(rows):
       'strength': f'{strength:g}',
       'seeds': len(cells),
       'pre-train loss': _show(pretraining_loss(cells).get((method, sparsity), {})),
+      **(
+        {'zeros before the cut': _show(zeros.get((sparsity, method, strength), {}))}
+        if zeros
+        else {}
+      ),
     }
     for (sparsity, method, strength), cells in sorted(by_strength.items())
   ]

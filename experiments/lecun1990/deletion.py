@@ -21,7 +21,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   Returns:
     The sparsities; losses and accuracies on train and test at each, under 'plain_...' without and
     'retrained_...' with retraining; for OBD also the predicted loss, and at `claims.JUDGED` the
-    rises of single deletions and the share of saturated units.
+    rises of single deletions and the share of saturated units. 'obd again' has, for the weights
+    that OBD deletes up to `claims.JUDGED`, the predicted rise with all cross terms and the rise
+    that the costliest unit makes alone.
 
   Raises:
     FloatingPointError: if a loss is not finite.
@@ -34,9 +36,11 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   names = ('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy')
   examples = train[0][: settings['curvature']]
   cuts = settings['cuts'] if settings['method'] != 'random' else ()
-  score = lambda p: network.scores(p, examples, settings['seed'], method=settings['method'])
+  again = settings['method'] == claims.AGAIN
+  method = 'obd' if again else settings['method']
+  score = lambda p: network.scores(p, examples, settings['seed'], method=method)
   # The paper's quadratic model is of its own order; for the other orders it says little.
-  saliency = network.saliency(params, examples) if settings['method'] == 'obd' else None
+  saliency = network.saliency(params, examples) if method == 'obd' else None
   metrics = {
     'weights': sum(w.size for w in jax.tree.leaves(params)),
     'curve': list(settings['curve']),
@@ -45,7 +49,12 @@ def measure(settings: dict, root: str, folder, say) -> dict:
 
   dense_scores = score(params)
   plain, predicted = [], []
-  for sparsity in settings['curve']:
+  if again:
+    plain, predicted = _again(params, settings, score, evaluate, examples)
+    masks = network.cut(params, dense_scores, jnp.float32(claims.JUDGED))[1]
+    metrics['cross'] = float(network.rise_with_cross_terms(params, masks, examples))
+    metrics |= network.costliest_unit(params, masks, *train)
+  for sparsity in () if again else settings['curve']:
     pruned, masks = network.cut(params, dense_scores, jnp.float32(sparsity))
     plain.append(evaluate(pruned))
     if saliency is None:
@@ -74,6 +83,25 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   dense_loss = retrained[0][0]
   metrics['predicted_train_loss'] = [round(dense_loss + rise, 5) for rise in predicted]
   return metrics
+
+
+def _again(params, settings, score, evaluate, examples):
+  """Losses and predicted rises of the curve, with saliencies computed again on the way."""
+  levels = {round(settings['again'] * i, 6) for i in range(1, round(1 / settings['again']))}
+  curve = settings['curve']
+  plain, predicted, now, rise = {}, {}, params, 0.0
+  for sparsity in sorted(levels | set(curve)):
+    if sparsity > max(curve):
+      break
+    before, saliency = now, network.saliency(now, examples)
+    now, masks = network.cut(now, score(now), jnp.float32(sparsity))
+    gone = jax.tree.map(
+      lambda mask, w, c: jnp.sum(jnp.where(mask | (w == 0), 0, c)), masks, before, saliency
+    )
+    rise += float(sum(jax.tree.leaves(gone)))
+    if sparsity in curve:
+      plain[sparsity], predicted[sparsity] = evaluate(now), rise
+  return [plain[s] for s in curve], [predicted[s] for s in curve]
 
 
 @functools.cache

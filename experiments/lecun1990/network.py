@@ -97,6 +97,63 @@ def _rises(params, which, images, labels):
   )
 
 
+@jax.jit
+def rise_with_cross_terms(params: dict, masks: dict, images: jax.Array) -> jax.Array:
+  """Compute d H d / 2 with all cross terms, d being the step that deletes the pruned weights.
+
+  H is the Gauss-Newton matrix, whose diagonal `saliency` has.
+
+  Args:
+    params: of the dense network.
+    masks: True = kept.
+    images: examples over which H is averaged.
+  """
+  step = jax.tree.map(lambda w, mask: jnp.where(mask, 0, -w), params, masks)
+  change = jax.jvp(lambda p: apply(p, images), (params,), (step,))[1]
+  return jnp.mean(jnp.sum(change**2, axis=-1)) / 2
+
+
+def costliest_unit(params: dict, masks: dict, images: jax.Array, labels: jax.Array) -> dict:
+  """Delete the pruned weights of one unit at a time, and pick the unit that raises `error` most.
+
+  A unit is a map, a hidden unit or an output; its weights are its inputs and its bias.
+
+  Args:
+    params: of the dense network.
+    masks: True = kept.
+    images, labels: examples of `error`.
+
+  Returns:
+    'unit_rise', the rise; 'unit_lost' and 'unit_inputs', how many weights of the unit are pruned
+    and how many it has.
+  """
+  before, costliest = error(params, images, labels), {'unit_rise': -np.inf}
+  for name, layer in params.items():
+    rises = np.asarray(_unit_rises(params, masks, images, labels, name) - before)
+    j = int(rises.argmax())
+    if rises[j] > costliest['unit_rise']:
+      kept = [np.asarray(masks[name][leaf])[..., j] for leaf in layer]
+      costliest = {
+        'unit_rise': float(rises[j]),
+        'unit_lost': int(sum(np.sum(~mask) for mask in kept)),
+        'unit_inputs': int(sum(mask.size for mask in kept)),
+      }
+  return costliest
+
+
+@functools.partial(jax.jit, static_argnames=('name',))
+def _unit_rises(params, masks, images, labels, name):
+  """The error with the pruned weights of each unit of a layer deleted, one unit at a time."""
+  width = params[name]['bias'].shape[0]
+
+  def without(j):
+    chosen = jnp.arange(width) == j
+    layer = {leaf: jnp.where(chosen & ~masks[name][leaf], 0, w) for leaf, w in params[name].items()}
+    return error({**params, name: layer}, images, labels)
+
+  return jax.lax.map(without, jnp.arange(width))
+
+
 def error(params: dict, images: jax.Array, labels: jax.Array) -> jax.Array:
   """Compute half the squared error of an example, averaged over examples."""
   targets = 2 * jax.nn.one_hot(labels, CLASSES) - 1

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from experiments.lecun1990.claims import JUDGED, ORDERS, by_seed, value_at
+from experiments.lecun1990.claims import AGAIN, JUDGED, ORDERS, by_seed, value_at
 from prunejax.report import drawing, verdicts
 from prunejax.report import tables as tabular
 
-COLOURS = {'obd': '#c0392b', 'magnitude': '#2471a3', 'random': '#7f8c8d'}
+COLOURS = {'obd': '#c0392b', AGAIN: '#8d6a9f', 'magnitude': '#2471a3', 'random': '#7f8c8d'}
 CAPTIONS = {
   'deleted': (
     'Loss on the training set against the fraction of weights deleted, without retraining: by '
-    'saliency, by magnitude and at random (the paper: figure 1a).'
+    'saliency, by saliency computed again on the way, by magnitude and at random (the paper: '
+    'figure 1a).'
   ),
   'predicted': (
     'Weights deleted by saliency: the loss that the quadratic model predicts, and the loss '
@@ -60,7 +61,7 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
 
 def _prediction(rows, sparsity=JUDGED):
   """The rise of the loss: predicted, of single deletions, and of all at once."""
-  lines = []
+  lines, again = [], by_seed(rows, AGAIN)
   for seed, metrics in by_seed(rows, 'obd').items():
     predicted, measured = metrics['predicted_train_loss'], metrics['plain_train_loss']
     at = lambda name, metrics=metrics: value_at(metrics, name, sparsity)
@@ -70,15 +71,26 @@ def _prediction(rows, sparsity=JUDGED):
         'dense loss': f'{measured[0]:.4f}',
         'saturated': f'{metrics["saturated"]:.1%}',
         'rise predicted': f'{at("predicted_train_loss") - predicted[0]:.4f}',
+        **({'with cross terms': f'{again[seed]["cross"]:.4f}'} if seed in again else {}),
         'one at a time': f'{metrics["alone"]:.4f}',
         'together': f'{at("plain_train_loss") - measured[0]:.4f}',
+        **(_unit(again[seed]) if seed in again else {}),
       }
     )
   note = (
     f'Train loss with the {sparsity:.0%} of lowest saliency deleted: each weight by itself, the '
     'rises summed, or all at once. Saturated: share of tanh outputs beyond 0.99.'
   )
+  if again:
+    note += ' The costliest unit: of these weights only those into one unit are deleted.'
   return tabular.records('What the prediction leaves out', lines, note)
+
+
+def _unit(metrics):
+  return {
+    'the costliest unit alone': f'{metrics["unit_rise"]:.4f}',
+    'inputs it loses': f'{metrics["unit_lost"]} of {metrics["unit_inputs"]}',
+  }
 
 
 def figures(rows: list[dict]) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ class Preset(NamedTuple):
     curve: sparsities at which the loss is measured without retraining.
     cuts: sparsities with retraining, in turn.
     curvature: examples over which the curvature is averaged.
+    again: share of the weights after which the arm 'obd again' computes saliencies again.
   """
 
   cost: str
@@ -43,6 +44,7 @@ class Preset(NamedTuple):
   curve: tuple = tuple(round(0.05 * i, 2) for i in range(20))
   cuts: tuple = (0.3, 0.5, 0.6, 0.8)
   curvature: int = 400
+  again: float = 0.025
 
 
 PRESETS = {
@@ -68,7 +70,7 @@ PRESETS = {
 
 
 def plan(preset: Preset, root: str) -> list[study.Cell]:
-  """List one cell for each seed and method.
+  """List one cell for each seed and method, then the arm 'obd again' of each seed.
 
   Args:
     preset: a value of `PRESETS`.
@@ -78,12 +80,15 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
     ValueError, FileNotFoundError: for missing or damaged data.
   """
   name = digits.load(root, preset.train, preset.test).name
-  numbers = {k: v for k, v in preset._asdict().items() if k not in ('cost', 'seeds')}
+  numbers = {k: v for k, v in preset._asdict().items() if k not in ('cost', 'seeds', 'again')}
   cells = []
   for seed in preset.seeds:
     for method in METHODS:
       labels = {'digits': name, 'method': method, 'seed': seed}
       cells.append(study.Cell(labels, {**labels, **numbers}))
+  for seed in preset.seeds:
+    labels = {'digits': name, 'method': claims.AGAIN, 'seed': seed}
+    cells.append(study.Cell(labels, {**labels, **numbers, 'cuts': (), 'again': preset.again}))
   return cells
 
 

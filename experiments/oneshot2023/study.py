@@ -1,13 +1,14 @@
-"""Prune the packaged BERT in one shot, without recovery, by the methods of three papers.
+"""Prune a small BERT or SmolLM2 in one shot, without training, by the methods of three papers.
 
 SparseGPT (Frantar & Alistarh, 2023), Wanda (Sun et al., 2023) and oBERT (Kurtic et al., 2022).
 
   python -m prunejax reproduce oneshot2023 --preset=quick
+  python -m prunejax reproduce oneshot2023 --preset=smollm2 --config.data.root=FOLDER
 """
 
 from typing import NamedTuple
 
-from experiments.oneshot2023 import claims, oneshot, report
+from experiments.oneshot2023 import claims, oneshot, report, smollm2, smollm2_report
 from prunejax.sweep import study
 
 
@@ -39,10 +40,34 @@ PRESETS = {
   'fisher': Preset(
     ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'some CPU minutes'
   ),
+  # The sizes of the published tables, but for the number of calibration segments.
+  'smollm2': smollm2.Preset(
+    targets=tuple(smollm2.TARGETS),
+    seeds=(0, 1, 2),
+    segments=32,
+    length=2048,
+    sweep=(8, 128),
+    windows={'dense': -1, '50 %': -1, '2:4': -1, '60 %': 48, '70 %': 48, '4:8': 48},
+    recovered=('50 %',),
+    steps=200,
+    cost='some two days of two CPU cores',
+  ),
+  # What a small machine does in an evening.
+  'smollm2-small': smollm2.Preset(
+    targets=tuple(smollm2.TARGETS),
+    seeds=(0, 1, 2),
+    segments=16,
+    length=512,
+    sweep=(4, 64),
+    windows=dict.fromkeys(('dense', *smollm2.TARGETS), 4),
+    recovered=('50 %',),
+    steps=50,
+    cost='some four hours of two CPU cores',
+  ),
 }
 
 
-def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
+def plan(preset: Preset | smollm2.Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
   """List one cell for each method, pattern, sparsity and draw of the calibration sequences.
 
   Magnitude sees no calibration sequences and has one cell. The block Fisher is run at 0.7 and above
@@ -50,10 +75,11 @@ def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell
 
   Args:
     preset: a value of `PRESETS`.
-    root: unused; model and text are in the package.
+    root: the data of a preset on SmolLM2; the others have model and text in the package.
     pydoc: which text, 'installed' or 'packaged'.
   """
-  del root
+  if isinstance(preset, smollm2.Preset):
+    return smollm2.plan(preset, root)
   cells, text = [], {} if pydoc == 'installed' else {'pydoc': pydoc}
   for method in preset.methods:
     fisher = method.startswith('fisher')
@@ -68,18 +94,39 @@ def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell
   return cells
 
 
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Measure one cell, see `smollm2.measure` and `oneshot.measure`."""
+  of = smollm2 if 'model' in settings else oneshot
+  return of.measure(settings, root, folder, say)
+
+
+def reads(root: str, pydoc: str) -> dict[str, str]:
+  """Digests of what is read: the texts below `root` where one is given, else what is packaged."""
+  return smollm2.reads(root) if root else oneshot.reads(root, pydoc)
+
+
+def _of_rows(name):
+  """A function of the report of SmolLM2, or of the small BERT, by the rows of the ledger."""
+
+  def drawn(rows):
+    own = report if name != 'claims' else claims
+    return getattr(smollm2_report if 'model' in rows[0] else own, name)(rows)
+
+  return drawn
+
+
 STUDY = study.Study(
   name='oneshot2023',
-  title='One-shot pruning without recovery on the small BERT',
+  title='One-shot pruning without recovery',
   source='Frantar & Alistarh 2023 (SparseGPT), Sun et al. 2023 (Wanda), Kurtic et al. 2022 (oBERT)',
   presets=PRESETS,
   plan=plan,
-  measure=oneshot.measure,
-  reads=oneshot.reads,
+  measure=measure,
+  reads=reads,
   embedded=True,
-  claims=claims.claims,
-  tables=report.tables,
-  figures=report.figures,
-  captions=report.CAPTIONS,
+  claims=_of_rows('claims'),
+  tables=_of_rows('tables'),
+  figures=_of_rows('figures'),
+  captions={**report.CAPTIONS, **smollm2_report.CAPTIONS},
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

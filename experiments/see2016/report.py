@@ -13,7 +13,8 @@ COLOURS = {'class-blind': '#1b6ca8', 'class-uniform': '#d1495b', 'class-distribu
 CAPTIONS = {
   'schemes': (
     'BLEU against sparsity, one line a scheme. Small dots are seeds. Stars: pruned and retrained. '
-    'Crosses: the same sparse network from fresh weights.'
+    'Crosses: the same sparse network from new weights. Diamonds: from the first weights of the '
+    'dense model.'
   ),
   'classes': 'BLEU lost when one class alone is pruned, without retraining. Dots are seeds.',
 }
@@ -66,7 +67,11 @@ def _schemes(bleu, means, title):
         axes.scatter(
           [key[2]] * len(bleu[key]), bleu[key].values(), s=9, color=COLOURS[scheme], alpha=0.5
         )
-    for method, mark, colour in (('retrained', '*', '#1b6ca8'), ('from scratch', 'X', '#8d6a9f')):
+    for method, mark, colour in (
+      ('retrained', '*', '#1b6ca8'),
+      ('from scratch', 'X', '#8d6a9f'),
+      ('ticket', 'D', '#b7950b'),
+    ):
       keys = sorted(key for key in bleu if key[0] == method and key[1] in ('', 'class-blind'))
       if keys:
         axes.plot(

@@ -25,7 +25,8 @@ class Preset(NamedTuple):
     alone: sparsities at which one class alone is pruned.
     classes: names from `training.CLASSES` that are pruned alone.
     again: (scheme, sparsity) of the models that are retrained.
-    scratch: sparsities of the sparse networks that are trained from fresh weights.
+    scratch: sparsities of the sparse networks that are trained from new weights, and from the
+      weights that the dense model started from (tickets).
     steps, rate: steps and peak learning rate of retraining.
   """
 
@@ -37,11 +38,12 @@ class Preset(NamedTuple):
   classes: tuple = tuple(training.CLASSES)
   again: tuple = (('class-blind', 0.8),)
   scratch: tuple = (0.8,)
-  steps: int = 150
+  steps: int = 300
   rate: float = 1e-3
 
 
 # Settings of the dense model and its data. train, test: pairs, 0 for all. together: steps a call.
+# reach: every parameter is drawn from U(-reach, reach).
 BASE = {
   'words': 2000,
   'hidden': 128,
@@ -52,9 +54,10 @@ BASE = {
   'test': 0,
   'batch': 64,
   'together': 8,
-  'steps': 800,
+  'steps': 3000,
   'rate': 3e-3,
   'warmup': 80,
+  'reach': 0.1,
 }
 TINY = {
   'words': 200,
@@ -69,14 +72,11 @@ TINY = {
 }
 PRESETS = {
   'smoke': Preset('seconds', seeds=(0,), base=TINY, shots=(0.5,), classes=(), steps=2),
-  'quick': Preset(
-    'three seeds; five to nine minutes a seed on a CPU core that does other work too'
-  ),
+  'quick': Preset('three seeds; some twenty minutes a seed on a CPU core that does other work too'),
   'long': Preset(
-    'three seeds; only the claims about retraining, with longer training and retraining; seven '
+    'three seeds; only the claims about retraining, with five times the retraining; some twenty '
     'minutes a seed',
-    base={'steps': 1200},
-    steps=600,
+    steps=1500,
     shots=(0.8,),
     classes=(),
   ),
@@ -84,7 +84,7 @@ PRESETS = {
 
 
 def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
-  """List the cells of each seed: dense, one shot, one class alone, retrained, from scratch.
+  """List the cells of each seed: dense, one shot, one class alone, retrained, from scratch, ticket.
 
   Args:
     preset: a value of `PRESETS`.
@@ -121,6 +121,7 @@ def plan(preset: Preset, root: str, pydoc: str = 'installed') -> list[study.Cell
       add('retrained', scheme, sparsity, **retraining)
     for sparsity in preset.scratch:
       add('from scratch', 'class-blind', sparsity, **retraining)
+      add('ticket', 'class-blind', sparsity, **retraining)
   return cells
 
 

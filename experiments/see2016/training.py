@@ -26,9 +26,10 @@ CLASSES = {
 _MATRICES = {name: rf'(?!.*/bias)({pattern})' for name, pattern in CLASSES.items()}
 SCHEMES = {
   'class-blind': prunejax.global_threshold,
-  'class-uniform': prunejax.uniform,
+  'class-uniform': lambda: prunejax.class_uniform(list(_MATRICES.values())),
   'class-distribution': lambda: prunejax.class_distribution(list(_MATRICES.values())),
 }
+NEW = 1000  # Added to the seed of a dense model for the weights of a network from scratch.
 
 
 def measure(settings: dict, root: str, folder, say) -> dict:
@@ -48,7 +49,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   """
   base, method, scheme, sparsity = (settings[k] for k in ('base', 'method', 'scheme', 'sparsity'))
   data, model = task.load_for(base, root), _model(base)
-  initial = training.initial_params(model, base['seed'])
+  initial = draw(model, base['seed'], base['reach'])
 
   def fit(params, steps, rate):
     return training.fit(
@@ -76,11 +77,14 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   )
   metrics = {}
   if method == 'class alone':
-    params = prune(params, 'class-uniform', sparsity, _MATRICES[scheme])
+    params = prune(params, 'class-blind', sparsity, _MATRICES[scheme])
   elif scheme:
     params = prune(params, scheme, sparsity)
-  if method == 'from scratch':
-    params = masks.apply(initial, masks.from_zeros(params, seq2seq.PRUNABLE))
+  if method in ('from scratch', 'ticket'):
+    # A ticket (Frankle & Carbin 2019) starts from the weights that the dense model started from.
+    seed = base['seed'] + NEW * (method == 'from scratch')
+    first = draw(model, seed, base['reach'])
+    params = masks.apply(first, masks.from_zeros(params, seq2seq.PRUNABLE))
     state, metrics['train_loss'] = fit(params, base['steps'] + settings['steps'], base['rate'])
     params = state.params
   elif method == 'retrained':
@@ -92,6 +96,20 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     for name, pattern in _MATRICES.items()
   }
   return metrics | {'removed': masks.sparsity(params, seq2seq.PRUNABLE)['total']}
+
+
+def draw(model: seq2seq.Seq2Seq, seed: int, reach: float) -> dict:
+  """Draw every parameter from U(-reach, reach), as the paper does with a reach of 0.1.
+
+  Args:
+    model: says the shapes.
+    seed: of the draw.
+    reach: largest size of a parameter.
+  """
+  leaves, tree = jax.tree.flatten(training.initial_params(model, 0))
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  uniform = lambda key, leaf: jax.random.uniform(key, leaf.shape, leaf.dtype, -reach, reach)
+  return tree.unflatten(list(map(uniform, keys, leaves)))
 
 
 def prune(params: dict, scheme: str, sparsity: float, where: str = seq2seq.PRUNABLE) -> dict:

@@ -27,6 +27,11 @@ class Times(NamedTuple):
     """The median over rounds, in seconds."""
     return float(np.median(self.rounds))
 
+  @property
+  def best(self) -> float:
+    """The least over rounds, in seconds: what the machine can do."""
+    return min(self.rounds)
+
   def __str__(self) -> str:
     """Formats the median and the span: '3 s (1 s to 10 s, 3 rounds)'."""
     span = f'{clock(min(self.rounds))} to {clock(max(self.rounds))}'

@@ -50,7 +50,11 @@ def markdown(results: dict) -> str:
   """Formats the results of one machine as Markdown."""
   machine = results['machine']
   versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
-  hardware = '{device}, {processor}, {cores} cores, {ram_gib} GiB'.format(**machine)
+  hardware = (
+    '{device}, {compiled}'
+    if 'compiled' in machine
+    else '{device}, {processor}, {cores} cores, {ram_gib} GiB'
+  ).format(**machine)
   lines = [f'# {machine["kind"]}, size {results["size"]}', '', f'{hardware}. {versions}.', '']
   for bench, part in results['benches'].items():
     lines += [

@@ -45,7 +45,9 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
     yield measure.row('train step', None, 'tokens/s', '', lack)
     return
   sides = GPU_SIDES if gpu else CPU_SIDES[:1] if size == 'tiny' else CPU_SIDES
-  products, work, how = matmuls(jnp.dtype(dtype), sides)
+  _, hidden, _, intermediate, vocabulary = sizes.SIZES[size]
+  own = [(rows * LENGTH, hidden, intermediate), (rows * PREDICTIONS, hidden, vocabulary)]
+  products, work, how = matmuls(jnp.dtype(dtype), sides, own[:1] if size == 'tiny' else own)
   batch = blank_batch(rows, sizes.SIZES[size][-1])
   say('  compiling three train steps')
   steps, memory = {}, {}
@@ -57,9 +59,10 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
   }
   times = measure.interleaved(calls, rounds=25 if gpu else 9, seconds=90)
   flops = rows * float(objectives.flops(sizes.bert(size), shape, LENGTH, PREDICTIONS))
-  share = lambda name: measure.ratio(times['products'], times[name]) * flops / work
+  peak = work / times['products'].best
+  share = lambda name: flops / times[name].median / peak
   what = f'{dtype}, batch {rows} x {LENGTH}'
-  yield measure.row('matmul rate', work / times['products'].median / 1e9, 'GFLOP/s', '', how)
+  yield measure.row('matmul rate', peak / 1e9, 'GFLOP/s', '', how)
   for name, words in (('pruned', 'prunejax, off mask steps'), ('plain', 'plain Flax loop')):
     yield measure.row(
       words, rows * LENGTH / times[name].median, 'tokens/s', '', f'{what}: {times[name]}'
@@ -251,33 +254,53 @@ def _plain(size, dtype, batch):
 
 
 def matmuls(
-  dtype: jnp.dtype, sides: Sequence[tuple[int, int]]
+  dtype: jnp.dtype,
+  sides: Sequence[tuple[int, int]],
+  shapes: Sequence[tuple[int, int, int]] = (),
 ) -> tuple[Callable[[], Any], int, str]:
-  """Finds the size of square matrices at which this machine multiplies fastest.
+  """Finds the products of matrices that this machine computes fastest.
+
+  Tried are square matrices, one product after the other and independent ones, and the products of
+  the model's own layers, forward and backward. A rate that leaves one of them out is no maximum: a
+  train step may be faster than chained squares.
 
   Args:
     dtype: of the matrices.
-    sides: (side, products a call) of each size that is tried.
+    sides: (side, products a call) of each size of squares that is tried.
+    shapes: (m, k, n) of other products, [m, k] by [k, n], also tried transposed.
 
   Returns:
-    A function that multiplies at the best size, its FLOPs, and how it was found, in words.
+    A function that multiplies in the best way, its FLOPs, and how it was found, in words.
   """
-  rates = {}
+  calls, work = {}, {}
+
+  def add(name, fn, *given, flops):
+    given = [_normal(shape, dtype, seed) for seed, shape in enumerate(given)]
+    program = measure.compiled(fn, *given)
+    calls[name], work[name] = (lambda: program(*given)), flops
+
   for side, products in sides:
-    x = jax.jit(lambda n=side: jax.random.normal(jax.random.key(0), (n, n)).astype(dtype))()
-    many = measure.compiled(
-      lambda a, n=products: lax.fori_loop(
-        0, n, lambda _, b: (a @ b) * jnp.asarray(1e-2, a.dtype), a
-      ),
-      x,
+    square, scale = (side, side), jnp.asarray(1e-2, dtype)
+    chain = lambda a, n=products, c=scale: lax.fori_loop(0, n, lambda _, b: (a @ b) * c, a)
+    add(f'{side} x {side} in turn', chain, square, flops=2 * products * side**3)
+    apart = lambda a, b, c, d: (a @ b, c @ d, a @ d, c @ b)
+    add(f'{side} x {side} side by side', apart, *[square] * 4, flops=8 * side**3)
+  for m, k, n in shapes:
+    three = lambda x, w, g: (x @ w, x.T @ g, g @ w.T)
+    add(
+      f'{m} x {k} x {n}, forward and backward', three, (m, k), (k, n), (m, n), flops=6 * m * k * n
     )
-    call, work = (lambda many=many, x=x: many(x)), 2 * products * side**3
-    times = measure.interleaved({'products': call}, rounds=7, seconds=2)['products']
-    rates[work / times.median] = (call, work, side)
-  call, work, side = rates[max(rates)]
-  tried = ', '.join(str(side) for side, _ in sides)
-  how = f'{jnp.dtype(dtype).name}, {side} x {side}, the best of {tried}; in turn with the steps'
-  return call, work, how
+  times = {
+    name: measure.interleaved({name: call}, rounds=9, seconds=2)[name]
+    for name, call in calls.items()
+  }
+  best = max(calls, key=lambda name: work[name] / times[name].best)
+  how = f'{jnp.dtype(dtype).name}, {best}, the best run of {len(calls)} kinds of products'
+  return calls[best], work[best], f'{how}; in turn with the steps'
+
+
+def _normal(shape, dtype, seed):
+  return jax.jit(lambda: jax.random.normal(jax.random.key(seed), shape).astype(dtype))()
 
 
 def _count(shape):

@@ -1,6 +1,7 @@
 """`bench`: how fast this machine prunes and trains, or how much a pruned model gains on it."""
 
 import argparse
+import pathlib
 
 from prunejax.cli import options
 
@@ -11,7 +12,7 @@ SUMMARY = (
 EPILOG = None
 TAKES_CONFIG = False
 OF_A_RUN = ('batches', 'length', 'rounds')
-OF_THE_MACHINE = ('only', 'times')
+OF_THE_MACHINE = ('only', 'times', 'topology')
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -45,6 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument(
     '--times', type=int, metavar='N', help='how often the bench `kill` kills (default: 20)'
+  )
+  parser.add_argument(
+    '--topology',
+    type=options.list_of(str),
+    metavar='A,B',
+    help=(
+      'measure nothing: compile the benches train, selection and population for these TPU slices'
+      ' (v5e:4x4, ...), or for cpu or gpu, and print the least time, bytes, memory and collectives;'
+      ' tables in runs/bench that were measured at this size stand beside it'
+    ),
   )
   parser.add_argument(
     '--out',
@@ -95,6 +106,9 @@ def _bench_machine(args):
       raise ValueError(
         f'--{name} is for the bench of a run: python -m prunejax bench RUN --{name}=...'
       )
+  if args.topology:
+    _compile(args)
+    return
   if args.times is not None and args.times < 1:
     raise ValueError(f'--times={args.times}: at least 1')
   from prunejax.bench import names
@@ -105,3 +119,24 @@ def _bench_machine(args):
   from prunejax.bench import suite
 
   suite.run(args.only, args.size, times=args.times, out=args.out)
+
+
+def _compile(args):
+  """The benches compiled, and beside them what was measured here at the same size."""
+  if args.times is not None:
+    raise ValueError('--times is for the bench kill, which --topology does not compile')
+  from prunejax.topology import slices
+
+  for name in args.topology:
+    slices.check(name)
+  from prunejax.bench import compiled, table
+
+  written = compiled.run(args.only, args.size, args.topology, out=args.out)
+  measured = [
+    path
+    for path in sorted(pathlib.Path('runs/bench').glob(f'*-{args.size}.json'))
+    if path not in written and 'compiled' not in table.read(path)['machine']
+  ]
+  paths = [*measured, *written]
+  if len(paths) > 1:
+    print(table.compare(paths))

@@ -5,7 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from prunejax.cli import bench, export, extras, predict, report, reproduce, sweep, train
+from prunejax.cli import (
+  bench,
+  evaluate,
+  export,
+  extras,
+  predict,
+  prune,
+  report,
+  reproduce,
+  sweep,
+  train,
+)
 
 # A verb is a module with SUMMARY, EPILOG, TAKES_CONFIG (whether --config.key=value sets keys of its
 # runs), `add_arguments(parser)` and `run(args, overrides)`.
@@ -16,6 +27,8 @@ VERBS = {
   'report': report,
   'predict': predict,
   'export': export,
+  'evaluate': evaluate,
+  'prune': prune,
   'bench': bench,
 }
 PROGRAM = 'python -m prunejax'

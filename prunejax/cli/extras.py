@@ -25,6 +25,8 @@ EXTRAS = {
   'sacrebleu': 'train',
   'onnx': 'onnx',
   'onnxruntime': 'onnx',
+  'gguf': 'gguf',
+  'lm_eval': 'lm-eval',
   'gcsfs': 'gcs',
 }
 # Packages that most runs use. They are looked for before anything starts, so that a run of hours

@@ -18,11 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument(
     '--preset', default='quick', metavar='NAME', help='size of the reproduction (default: quick)'
   )
-  parser.add_argument(
-    '--dry-run',
-    action='store_true',
-    help='print cells, steps, parameters, memory and FLOPs; run nothing',
-  )
+  options.add_dry_run(parser)
   parser.add_argument(
     '--from-scratch',
     action='store_true',
@@ -73,10 +69,11 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   Raises:
     ValueError, OSError: an unknown paper or preset; a bad argument, config value or file.
   """
+  options.check_dry_run(args)
   papers.load(args.paper).reproduce(
     args.preset,
     args.workdir,
-    dry_run=args.dry_run,
+    dry_run=_compiled(args) if args.topology else args.dry_run,
     from_scratch=args.from_scratch,
     overrides=overrides,
     names=args.tasks,
@@ -89,3 +86,15 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     one_by_one=args.one_by_one,
     reuse=args.reuse,
   )
+
+
+def _compiled(args):
+  """(cells, title) -> what their programs take on the topologies of the command, as text."""
+
+  def plan(cells, title):
+    from prunejax.topology import report
+
+    how = {'one_by_one': args.one_by_one, 'out': args.out or '', 'command': options.said()}
+    return report.of_cells(cells, title, args.topology, **how)
+
+  return plan

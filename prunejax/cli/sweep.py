@@ -17,12 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 
 def run(args: argparse.Namespace, overrides: dict[str, str]):
-  """Runs the cells that the ledger of the work directory does not hold yet.
+  """Runs the cells that the ledger of the work directory lacks, or prints what they would take.
 
   Raises:
     ValueError, OSError: a bad argument, config value or file; a config without sweep().
   """
-  workdir = options.workdir(args)
+  options.check_dry_run(args)
+  workdir = (args.workdir or '') if args.dry_run else options.workdir(args)
   from prunejax.train import configs
 
   config, module = configs.load(args.config, options.ROOT)
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     options.check_init(one.init)
   from prunejax.sweep import grid
 
+  if args.dry_run:
+    print(_plan(args, grid.sweep_cells(config, changes, workdir, name=module.__name__)))
+    return
   grid.sweep(
     config,
     changes,
@@ -49,3 +53,16 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     worker=options.worker(args),
     one_by_one=args.one_by_one,
   )
+
+
+def _plan(args, cells):
+  """What the cells of this worker take, as text."""
+  from prunejax.sweep import estimate, grid
+
+  cells, title = grid.share(cells, options.worker(args)), f'sweep {args.config}'
+  if args.topology:
+    from prunejax.topology import report
+
+    how = {'one_by_one': args.one_by_one, 'out': args.out or '', 'command': options.said()}
+    return report.of_cells(cells, title, args.topology, **how)
+  return estimate.table([(cell.labels, cell.config) for cell in cells], title)

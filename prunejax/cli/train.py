@@ -17,15 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser):
     '--config', required=True, metavar='FILE.py[:ARG]', help='a file with get_config(arg)'
   )
   options.add_distributed(parser)
+  options.add_dry_run(parser)
 
 
 def run(args: argparse.Namespace, overrides: dict[str, str]):
-  """Trains one run and prints its final metrics.
+  """Trains one run and prints its final metrics, or what the run would take.
 
   Raises:
     ValueError, OSError: a bad argument, config value or file.
   """
-  workdir = options.workdir(args)
+  options.check_dry_run(args)
+  workdir = '' if args.dry_run else options.workdir(args)
   from prunejax.train import configs
 
   config, _ = configs.load(args.config, options.ROOT)
@@ -35,8 +37,24 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
 
   recipe.resolve(config)
   options.check_init(config.init)
+  if args.dry_run:
+    print(_plan(args, config))
+    return
   from prunejax.train import distributed, loop
 
   result = loop.train(config, workdir, title=pathlib.Path(args.config.split(':')[0]).stem)
   if distributed.first():
     print({name: round(value, 4) for name, value in result['metrics'].items()})
+
+
+def _plan(args, config):
+  """What one run takes, as text."""
+  title = f'train {args.config}'
+  if args.topology:
+    from prunejax.topology import report
+
+    return report.of_run(config, title, args.topology, out=args.out or '', command=options.said())
+  from prunejax.sweep import estimate
+
+  labels = {'stage': 'finetune' if config.data.task else 'pretrain', 'task': config.data.task}
+  return estimate.table([(labels, config)], title)

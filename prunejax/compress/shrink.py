@@ -1,7 +1,7 @@
-"""Cuts idle heads and inner neurons out of a pruned BERT or GPT-2: a smaller dense one.
+"""Cuts idle heads and inner neurons out of a pruned transformer: a smaller dense one.
 
-Leaves are {path: numpy array} with the paths of models/bert.py or models/gpt2.py. Without dropout,
-the model computes what it computed before:
+Leaves are {path: numpy array} with the paths of models/bert.py, gpt2.py, llama.py or opt.py.
+Without dropout, the model computes what it computed before:
 
 * A head whose rows of the output matrix are zero is removed: nothing reads it.
 * A head whose value columns are zero is removed. Softmax weights sum to one, so the head gives its
@@ -9,8 +9,12 @@ the model computes what it computed before:
 * A neuron whose row of the output matrix is zero is removed: nothing reads it.
 * A neuron whose column of the intermediate matrix is zero is removed. It gives the activation of
   its bias; that times its output row is added to the output's bias.
+* Where a gate multiplies the neurons, one whose gate or intermediate column and bias are zero is
+  removed: it gives zero.
 
-Vocabulary rows and everything outside the layers stay as they are.
+Of grouped queries, a key and a value go together with all the heads that read them. What would have
+to be added to a bias that a model does not have stays. Vocabulary rows and everything outside the
+layers stay as they are.
 """
 
 import math
@@ -24,18 +28,19 @@ ACTIVATIONS = {
   'gelu': lambda x: x * 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))),
   'gelu_new': lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
 }
-INWARD = ('query', 'key', 'value')  # matrices of attention that read the hidden state
 
 
 def shrink(
-  leaves: Mapping[str, np.ndarray], head_size: int, activation: str = 'gelu'
+  leaves: Mapping[str, np.ndarray], head_size: int, activation: str = 'gelu', group: int = 1
 ) -> tuple[dict[str, np.ndarray], list[int], list[int]]:
   """Removes the idle heads and inner neurons of every layer.
 
   Args:
     leaves: {path: float array, [in, out] or [out]}.
     head_size: numbers a head.
-    activation: of the inner neurons, a name of ACTIVATIONS.
+    activation: of the inner neurons, a name of ACTIVATIONS; it does not matter where there is a
+      gate.
+    group: heads that share a key and a value.
 
   Returns:
     The smaller leaves, the number of heads of each layer, and its number of inner neurons.
@@ -44,7 +49,8 @@ def shrink(
     ValueError: an unknown activation; an attention width that `head_size` does not divide; paths
       that are not those of such a model.
   """
-  if activation not in ACTIVATIONS:
+  has_gate = any(name.endswith('/ffn/gate/kernel') for name in leaves)
+  if activation not in ACTIVATIONS and not has_gate:
     raise ValueError(f'shrink: activation {activation!r}; known: {", ".join(ACTIVATIONS)}')
   small, heads, inner = {name: np.asarray(leaf) for name, leaf in leaves.items()}, [], []
   for layer in range(layers(leaves)):
@@ -54,28 +60,37 @@ def shrink(
       raise ValueError(
         f'shrink: {attention} is {width} wide, which heads of {head_size} do not divide'
       )
-    columns = np.arange(width).reshape(-1, head_size)  # of each head
-    if width:
-      used = _used(small, f'{attention}/value', f'{attention}/output')[columns].any(1)
+    columns = np.arange(width).reshape(-1, 1, head_size)  # [groups, 1, width of a head]
+    read = np.arange(width * group).reshape(-1, group, head_size)  # what reads them
+    used = _used(small, f'{attention}/value', columns, f'{attention}/output', read)
+    used = used.reshape(used.shape[0], -1).any(1)
+    heads.append(int(used.sum()) * group)
+    spread = np.broadcast_to(columns, read.shape)[~used]
+    _fold(
+      small, f'{attention}/value', spread, f'{attention}/output', read[~used], lambda bias: bias
+    )
+    for name, kept in (('query', read), ('key', columns), ('value', columns)):
+      _keep_columns(small, f'{attention}/{name}', kept[used].ravel())
+    output = f'{attention}/output/kernel'
+    small[output] = small[output][read[used].ravel()]
+    each = np.arange(small[f'{ffn}/intermediate/kernel'].shape[1])
+    if has_gate:
+      used = np.any(small[f'{ffn}/output/kernel'] != 0, axis=1)
+      for name in ('gate', 'intermediate'):
+        used &= _varies(small, f'{ffn}/{name}') | (_bias(small, f'{ffn}/{name}') != 0)
     else:
-      used = np.zeros(0, bool)
-    kept, removed = columns[used].ravel(), columns[~used].ravel()
-    heads.append(int(used.sum()))
-    _fold(small, f'{attention}/value', f'{attention}/output', removed, lambda bias: bias)
-    for name in INWARD:
-      _keep_columns(small, f'{attention}/{name}', kept)
-    small[f'{attention}/output/kernel'] = small[f'{attention}/output/kernel'][kept]
-    used = _used(small, f'{ffn}/intermediate', f'{ffn}/output')
-    kept, removed = np.flatnonzero(used), np.flatnonzero(~used)
+      used = _used(small, f'{ffn}/intermediate', each, f'{ffn}/output', each)
+      removed, fn = each[~used], ACTIVATIONS[activation]
+      _fold(small, f'{ffn}/intermediate', removed, f'{ffn}/output', removed, fn)
     inner.append(int(used.sum()))
-    _fold(small, f'{ffn}/intermediate', f'{ffn}/output', removed, ACTIVATIONS[activation])
-    _keep_columns(small, f'{ffn}/intermediate', kept)
-    small[f'{ffn}/output/kernel'] = small[f'{ffn}/output/kernel'][kept]
+    for name in ('gate', 'intermediate') if has_gate else ('intermediate',):
+      _keep_columns(small, f'{ffn}/{name}', each[used])
+    small[f'{ffn}/output/kernel'] = small[f'{ffn}/output/kernel'][each[used]]
   return small, heads, inner
 
 
 def pad(
-  leaves: Mapping[str, np.ndarray], head_size: int, heads: int, inner: int
+  leaves: Mapping[str, np.ndarray], head_size: int, heads: int, inner: int, group: int = 1
 ) -> dict[str, np.ndarray]:
   """Widens every layer to the same widths with zeros, for programs that know one width only.
 
@@ -84,6 +99,7 @@ def pad(
     head_size: numbers a head.
     heads: number of heads that every layer gets.
     inner: number of inner neurons that every layer gets.
+    group: heads that share a key and a value.
 
   Returns:
     The wider leaves. Zeros stand at the end of each axis; the model computes the same.
@@ -95,15 +111,22 @@ def pad(
   for layer in range(layers(leaves)):
     attention, ffn = f'encoder/layer_{layer}/attention', f'encoder/layer_{layer}/ffn'
     for names, last, width in (
-      ([f'{attention}/{name}' for name in INWARD], f'{attention}/output', heads * head_size),
-      ([f'{ffn}/intermediate'], f'{ffn}/output', inner),
+      (
+        {'query': 1, 'key': group, 'value': group},
+        f'{attention}/output',
+        heads * head_size,
+      ),
+      ({'gate': 1, 'intermediate': 1}, f'{ffn}/output', inner),
     ):
       added = width - wide[f'{last}/kernel'].shape[0]
       if added < 0:
         raise ValueError(f'pad: {last}/kernel reads {width - added} numbers, more than {width}')
-      for name in names:
-        wide[f'{name}/kernel'] = np.pad(wide[f'{name}/kernel'], ((0, 0), (0, added)))
-        wide[f'{name}/bias'] = np.pad(wide[f'{name}/bias'], (0, added))
+      for name, shared in names.items():
+        module = f'{last.rpartition("/")[0]}/{name}'
+        for leaf in (f'{module}/kernel', f'{module}/bias'):
+          if leaf in wide:
+            sides = [(0, 0)] * (wide[leaf].ndim - 1) + [(0, added // shared)]
+            wide[leaf] = np.pad(wide[leaf], sides)
       wide[f'{last}/kernel'] = np.pad(wide[f'{last}/kernel'], ((0, added), (0, 0)))
   return wide
 
@@ -127,20 +150,36 @@ def layers(leaves: Mapping[str, np.ndarray]) -> int:
   return len(numbers)
 
 
-def _used(leaves, before, after):
-  """Whether each column of `before` varies with its input and a row of `after` reads it."""
-  varies = np.any(leaves[f'{before}/kernel'] != 0, axis=0)
-  return varies & np.any(leaves[f'{after}/kernel'] != 0, axis=1)
+def _varies(leaves, name):
+  """Whether each column of a matrix varies with its input."""
+  return np.any(leaves[f'{name}/kernel'] != 0, axis=0)
 
 
-def _fold(leaves, before, after, removed, fn):
-  """Adds the constant output of the removed columns of `before` to the bias of `after`."""
-  constant = fn(leaves[f'{before}/bias'][removed].astype(np.float64))
-  added = constant @ leaves[f'{after}/kernel'][removed].astype(np.float64)
-  bias = leaves[f'{after}/bias']
+def _bias(leaves, name):
+  """The bias of a matrix; zeros where there is none."""
+  kernel = leaves[f'{name}/kernel']
+  return leaves.get(f'{name}/bias', np.zeros(kernel.shape[1], kernel.dtype))
+
+
+def _used(leaves, before, columns, after, rows):
+  """Whether `columns` of `before` matter to the `rows` of `after` that read them."""
+  matters = _varies(leaves, before)
+  if f'{after}/bias' not in leaves:  # which could not take a constant
+    matters = matters | (_bias(leaves, before) != 0)
+  return matters[columns] & np.any(leaves[f'{after}/kernel'] != 0, axis=1)[rows]
+
+
+def _fold(leaves, before, columns, after, rows, fn):
+  """Adds to the bias of `after` what removed columns of `before` give to its removed rows."""
+  bias = leaves.get(f'{after}/bias')
+  if bias is None:
+    return
+  constant = fn(_bias(leaves, before)[columns.ravel()].astype(np.float64))
+  added = constant @ leaves[f'{after}/kernel'][rows.ravel()].astype(np.float64)
   leaves[f'{after}/bias'] = (bias.astype(np.float64) + added).astype(bias.dtype)
 
 
 def _keep_columns(leaves, name, columns):
-  leaves[f'{name}/kernel'] = leaves[f'{name}/kernel'][:, columns]
-  leaves[f'{name}/bias'] = leaves[f'{name}/bias'][columns]
+  for leaf in (f'{name}/kernel', f'{name}/bias'):
+    if leaf in leaves:
+      leaves[leaf] = leaves[leaf][..., columns]

@@ -6,12 +6,22 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+  AddedToken,
+  Tokenizer,
+  decoders,
+  models,
+  pre_tokenizers,
+  processors,
+  trainers,
+)
 
 from prunejax.data import vocabulary
 
 # The only special token. It stands between documents, between two texts, and in padding.
 END = '<|endoftext|>'
+# Its names in the vocabularies of other decoders; the first that is there is taken.
+ENDS = (END, '<|end_of_text|>', '</s>')
 # The only values that are understood of the parts of tokenizer.json.
 MODEL = {
   'type': ('BPE',),
@@ -58,12 +68,41 @@ def from_parts(
       f'{EXPECTED}'
     )
   merges = [tuple(pair) for pair in merges]
-  # A merge that gives no piece makes the library panic, which no `except Exception` catches.
-  wrong = [f'{a!r} {b!r}' for a, b in merges if not (a and b and {a, b, a + b} <= ids.keys())]
-  if wrong:
-    raise ValueError(f'merges that do not fit {len(ids)} pieces: {", ".join(wrong[:4])!s:.300}')
+  check_merges(pieces, merges)
   model = models.BPE(ids, merges)
   return _with_byte_level(Tokenizer(model), added)
+
+
+def check_merges(pieces: Iterable[str], merges: Iterable[tuple[str, str]]) -> None:
+  """Raises ValueError for a merge that gives no piece.
+
+  The library would panic, which no `except Exception` catches.
+  """
+  ids = set(pieces)
+  wrong = [f'{a!r} {b!r}' for a, b in merges if not (a and b and {a, b, a + b} <= ids)]
+  if wrong:
+    raise ValueError(f'merges that do not fit {len(ids)} pieces: {", ".join(wrong[:4])!s:.300}')
+
+
+def end(tokenizer: Tokenizer) -> str:
+  """Returns the token between documents and in padding, one of `ENDS`.
+
+  Raises:
+    ValueError: the vocabulary has none of them.
+  """
+  for token in ENDS:
+    if tokenizer.token_to_id(token) is not None:
+      return token
+  raise ValueError(f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {", ".join(ENDS)}')
+
+
+def before(token: str, number: int) -> processors.PostProcessor:
+  """Makes a post-processor that puts a token, whose id is `number`, before every text."""
+  return processors.TemplateProcessing(
+    single=f'{token}:0 $A:0',
+    pair=f'{token}:0 $A:0 {token}:1 $B:1',
+    special_tokens=[(token, number)],
+  )
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -181,7 +220,21 @@ def added(tokenizer: Tokenizer) -> list[dict[str, Any]]:
 def fingerprint(tokenizer: Tokenizer) -> str:
   """Returns 16 hex digits that change with any piece, id, merge or added token."""
   content = [*parts(tokenizer), *([more] if (more := added(tokenizer)) else [])]
+  if rules := _rules(tokenizer):
+    content.append(rules)
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _rules(tokenizer):
+  """What a tokenizer does otherwise than GPT-2's; {} for one of `from_parts`."""
+  described = json.loads(tokenizer.to_str())
+  plain = _with_byte_level(Tokenizer(models.BPE()))
+  usual = json.loads(plain.to_str())
+  names = ('normalizer', 'pre_tokenizer', 'post_processor')
+  other = {name: described[name] for name in names if described[name] != usual[name]}
+  flags = ('byte_fallback', 'ignore_merges', 'unk_token')
+  differ = lambda flag: described['model'].get(flag) != usual['model'].get(flag)
+  return other | {flag: described['model'][flag] for flag in flags if differ(flag)}
 
 
 def _with_byte_level(tokenizer, added=()):

@@ -38,7 +38,7 @@ class Stream(NamedTuple):
     windows: numbers of the windows of one epoch.
     starts: int64 [documents + 1], where each document starts in the ring; the last entry is the
       length of the ring.
-    end: the id of <|endoftext|>.
+    end: the id of <|endoftext|>, see `bpe.end`.
   """
 
   corpus: corpus_lib.Corpus
@@ -60,13 +60,11 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
     What `batch` draws from.
 
   Raises:
-    ValueError: a `seq_len` below 2; a tokenizer without <|endoftext|>.
+    ValueError: a `seq_len` below 2; a tokenizer without a token of `bpe.ENDS`.
   """
   if recipe.seq_len < 2:
     raise ValueError(f'data.seq_len={recipe.seq_len}: expected at least 2')
-  end = tokenizer.token_to_id(bpe.END)
-  if end is None:
-    raise ValueError(f'the vocabulary ({tokenizer.get_vocab_size()} pieces) has no {bpe.END}')
+  end = tokenizer.token_to_id(bpe.end(tokenizer))
   starts = corpus.documents + np.arange(len(corpus.documents))
   return Stream(corpus, recipe, range(max(int(starts[-1]) // recipe.seq_len, 1)), starts, end)
 
@@ -109,6 +107,13 @@ def batch(
     'valid': np.ones((len(tokens), length), bool),
     'targets': tokens[:, 1:].copy(),
   }
+
+
+def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without drawing one."""
+  tokens = (rows, recipe.seq_len)
+  names = {'input_ids': np.int32, 'segment_ids': np.int32, 'valid': np.bool_, 'targets': np.int32}
+  return {name: (tokens, dtype) for name, dtype in names.items()}
 
 
 def _epoch_start(ring, seed, epoch):

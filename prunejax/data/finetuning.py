@@ -1,7 +1,7 @@
 """Labelled examples as token ids. A batch is a pure function of (seed, step)."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,14 @@ class _Format(NamedTuple):
 _BERT = _Format(
   ('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1'
 )
-_DECODER = _Format((bpe.END,), '$A:0', f'$A:0 {bpe.END}:0 $B:0')
+
+
+def _decoder(tokenizer):
+  """A decoder's: what its tokenizer puts before a text, such as <s>, and a token between two."""
+  end = bpe.end(tokenizer)
+  first = ''.join(f'{token}:0 ' for token in tokenizer.encode('').tokens)
+  tokens = dict.fromkeys((*tokenizer.encode('').tokens, end))
+  return _Format(tuple(tokens), f'{first}$A:0', f'{first}$A:0 {end}:0 $B:0')
 
 
 def encode(
@@ -30,10 +37,10 @@ def encode(
 ) -> dict[str, np.ndarray]:
   """Turns texts into ids of fixed length.
 
-  A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A byte-level BPE
-  tokenizer gives `a` or `a <|endoftext|> b`: a decoder reads the class off the last token. What is
-  too long is cut, the longer text of a pair first. An empty text becomes one padding token that is
-  valid.
+  A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A BPE tokenizer gives `a`
+  or `a <|endoftext|> b`, after what it puts before every text: a decoder reads the class off the
+  last token. What is too long is cut, the longer text of a pair first. An empty text becomes one
+  padding token that is valid.
 
   Args:
     examples: n labelled examples.
@@ -46,10 +53,10 @@ def encode(
 
   Raises:
     ValueError: no examples; a `seq_len` too small for the special tokens and one token of each
-      text; a tokenizer without [CLS], [SEP] and [PAD], or without <|endoftext|>.
+      text; a tokenizer without [CLS], [SEP] and [PAD], or without a token of `bpe.ENDS`.
   """
   is_pair = examples.b is not None
-  form = _DECODER if bpe.is_byte_level(tokenizer) else _BERT
+  form = _decoder(tokenizer) if bpe.is_byte_level(tokenizer) else _BERT
   ids = {piece: tokenizer.token_to_id(piece) for piece in form.special}
   missing = [piece for piece, number in ids.items() if number is None]
   if missing:
@@ -85,6 +92,23 @@ def encode(
   }
 
 
+def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without reading any.
+
+  Args:
+    seq_len: tokens of an example.
+    rows: examples.
+    regression: labels are scores, not numbers of classes.
+  """
+  tokens = (rows, seq_len)
+  return {
+    'input_ids': (tokens, np.int32),
+    'segment_ids': (tokens, np.int32),
+    'valid': (tokens, np.bool_),
+    'label': ((rows,), np.float32 if regression else np.int32),
+  }
+
+
 def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np.ndarray]:
   """Draws `count` examples by `seed` and keeps their order; returns all if there are fewer."""
   n = len(arrays['label'])
@@ -95,6 +119,16 @@ def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
   """Returns the order of the examples in an epoch, int64 [count]."""
   return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _rows(count, seed, first, size, permutation):
+  """The rows at positions first to first + size - 1 of all epochs, int64 [size]."""
+  position = first + np.arange(size)
+  chosen = np.empty(size, np.int64)
+  for epoch in np.unique(position // count):
+    of_epoch = position // count == epoch
+    chosen[of_epoch] = permutation(count, seed, int(epoch))[position[of_epoch] % count]
+  return chosen
 
 
 def batch(
@@ -127,30 +161,96 @@ def batch(
   """
   if batch_size % processes:
     raise ValueError(f'batch_size={batch_size} does not divide among {processes} processes')
-  count, rows = len(arrays['label']), batch_size // processes
-  position = step * batch_size + process * rows + np.arange(rows)
-  chosen = np.empty(rows, np.int64)
-  for epoch in np.unique(position // count):
-    of_epoch = position // count == epoch
-    chosen[of_epoch] = permutation(count, seed, int(epoch))[position[of_epoch] % count]
+  rows = batch_size // processes
+  first = step * batch_size + process * rows
+  chosen = _rows(len(arrays['label']), seed, first, rows, permutation)
   return {name: column[chosen] for name, column in arrays.items()}
 
 
-def eval_batches(arrays: dict[str, np.ndarray], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+POOL = 16  # batches whose rows are sorted by length
+
+
+def bucketed(
+  arrays: dict[str, np.ndarray],
+  seed: int,
+  step: int,
+  batch_size: int,
+  buckets: Sequence[int],
+  process: int = 0,
+  processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
+) -> dict[str, np.ndarray]:
+  """Returns the rows of one step, of about equal length and padded as little as `buckets` allow.
+
+  Each POOL steps read the rows that POOL calls of `batch` read, sorted by length and cut into
+  batches, whose order is drawn.
+
+  Args:
+    arrays: what `encode` returned, n rows.
+    seed: seed of the order of examples.
+    step: number of the step, from 0.
+    batch_size: rows of all processes together.
+    buckets: lengths, rising. A batch gets the first that holds its longest row, or keeps its own.
+    process: index of this process.
+    processes: number of processes.
+    permutation: as in `batch`.
+
+  Returns:
+    The columns of `batch`, those with an axis of tokens cut to one length.
+
+  Raises:
+    ValueError: a batch that does not divide among the processes.
+  """
+  if batch_size % processes:
+    raise ValueError(f'batch_size={batch_size} does not divide among {processes} processes')
+  pool, place = divmod(step, POOL)
+  size = POOL * batch_size
+  chosen = _rows(len(arrays['label']), seed, pool * size, size, permutation)
+  length = arrays['valid'].sum(1)[chosen]
+  batches = chosen[np.argsort(length, kind='stable')].reshape(POOL, batch_size)
+  rows = batches[np.random.default_rng([seed, pool, 2]).permutation(POOL)[place]]
+  own = rows[process * batch_size // processes : (process + 1) * batch_size // processes]
+  # All processes cut to the longest row of the whole batch.
+  return _cut(
+    {name: column[own] for name, column in arrays.items()}, arrays['valid'][rows], buckets
+  )
+
+
+def _cut(rows, valid, buckets):
+  """Rows whose columns of tokens are cut to the first bucket that holds every token of `valid`."""
+  size = valid.shape[1]
+  used = np.flatnonzero(valid.any(0))
+  from_left = not valid[:, 0].all()  # padding stands on the left
+  longest = size - used[0] if from_left else used[-1] + 1
+  length = min([bucket for bucket in buckets if bucket >= longest], default=size)
+  part = slice(size - length, None) if from_left else slice(length)
+  return {
+    name: column[:, part] if column.ndim == 2 and column.shape[1] == size else column
+    for name, column in rows.items()
+  }
+
+
+def eval_batches(
+  arrays: dict[str, np.ndarray], batch_size: int, buckets: Sequence[int] = ()
+) -> Iterator[dict[str, np.ndarray]]:
   """Yields every row once, in order.
 
   Args:
     arrays: what `encode` returned, n rows.
     batch_size: rows of a batch.
+    buckets: lengths that batches are cut to, as in `bucketed`; the rows then come in the order of
+      their lengths. () for none.
 
   Yields:
     The same columns with `batch_size` rows, and `real` float32 [batch_size], which is 0 for the
     repeated rows that fill the last batch.
   """
   count = len(arrays['label'])
+  by_length = np.argsort(arrays['valid'].sum(1), kind='stable') if buckets else np.arange(count)
   for first in range(0, count, batch_size):
     position = np.arange(first, first + batch_size)
-    yield {
-      **{name: column[np.minimum(position, count - 1)] for name, column in arrays.items()},
-      'real': (position < count).astype(np.float32),
-    }
+    chosen = by_length[np.minimum(position, count - 1)]
+    rows = {name: column[chosen] for name, column in arrays.items()}
+    if buckets:
+      rows = _cut(rows, rows['valid'], buckets)
+    yield {**rows, 'real': (position < count).astype(np.float32)}

@@ -159,6 +159,20 @@ def batch(
   return {name: array[mine] for name, array in arrays.items()}
 
 
+def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
+  """Returns {name: (shape, dtype)} of a batch of `rows` examples, without drawing one."""
+  tokens, predicted = (rows, recipe.seq_len), (rows, recipe.max_predictions)
+  return {
+    'input_ids': (tokens, np.int32),
+    'segment_ids': (tokens, np.int32),
+    'valid': (tokens, np.bool_),
+    'positions': (predicted, np.int32),
+    'targets': (predicted, np.int32),
+    'weights': (predicted, np.float32),
+    'is_random': ((rows,), np.int32),
+  }
+
+
 def order(
   count: int,
   seed: int,

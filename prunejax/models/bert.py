@@ -8,8 +8,8 @@ Parameters are a plain dict whose paths read like the model:
   pooler/{kernel,bias}
   mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
 
-Layers are separate leaves, without a scan over layers. Each can have a sparsity and a regex of its
-own and, in a shrunk model, its own number of heads and inner neurons, see `widths`.
+Layers are separate leaves, unless the model scans over its layers, see layer_stack.py. In a shrunk
+model each layer has its own number of heads and inner neurons, see `widths`.
 """
 
 import math
@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.models import layer_stack
+
 # Gordon et al. 2020: six matrices of each layer, the word embeddings (which are also the softmax of
 # the MLM head) and the pooler.
 PRUNABLE = (
@@ -28,6 +30,7 @@ PRUNABLE = (
   r'|pooler/kernel'
 )
 HEADS = ('mlm', 'nsp', 'classifier')
+DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OWN = ('heads_per_layer', 'intermediate_per_layer')  # config fields of prunejax alone, see `widths`
 ACTIVATIONS = {
   'gelu': lambda x: nn.gelu(x, approximate=False),
@@ -176,8 +179,11 @@ class Attention(nn.Module):
   width: int
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
+    drop = lambda rate, name, y: nn.Dropout(rate, name=name)(
+      y, deterministic=deterministic, rng=keys.get(name)
+    )
     # An empty kernel, of a layer without heads, cannot be drawn.
     init = self.kernel_init if inner else nn.initializers.zeros
     dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
@@ -189,11 +195,9 @@ class Attention(nn.Module):
     lowest = jnp.finfo(jnp.float32).min
     scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
     weights = jax.nn.softmax(scores).astype(self.dtype)
-    weights = nn.Dropout(size.attention_probs_dropout_prob)(weights, deterministic=deterministic)
+    weights = drop(size.attention_probs_dropout_prob, 'Dropout_0', weights)
     mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    out = nn.Dropout(size.hidden_dropout_prob)(
-      dense('output', hidden)(mixed), deterministic=deterministic
-    )
+    out = drop(size.hidden_dropout_prob, 'Dropout_1', dense('output', hidden)(mixed))
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -206,13 +210,14 @@ class FeedForward(nn.Module):
   inner: int
 
   @nn.compact
-  def __call__(self, x, deterministic):
+  def __call__(self, x, deterministic, keys):
     size = self.size
     init = self.kernel_init if self.inner else nn.initializers.zeros
     dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     inner = ACTIVATIONS[activation(size.hidden_act)](dense(self.inner, 'intermediate')(x))
     out = dense(size.hidden_size, 'output')(inner)
-    out = nn.Dropout(size.hidden_dropout_prob)(out, deterministic=deterministic)
+    drop = nn.Dropout(size.hidden_dropout_prob, name='Dropout_0')
+    out = drop(out, deterministic=deterministic, rng=keys.get('Dropout_0'))
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -225,10 +230,12 @@ class Layer(nn.Module):
   widths: tuple
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys=None):
+    keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.kernel_init), self.widths
-    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
-    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
+    attention = Attention(*parts, heads, width, name='attention')
+    x = attention(x, valid, deterministic, keys.get('attention', {}))
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
 
 class Encoder(nn.Module):
@@ -237,14 +244,21 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  scan_layers: bool
+  remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    for i, layer in enumerate(widths(self.size)):
-      x = Layer(self.size, self.dtype, self.kernel_init, layer, name=f'layer_{i}')(
-        x, valid, deterministic
-      )
-    return x
+    return layer_stack.run(
+      self,
+      lambda layer, x, keys: layer(x, valid, deterministic, keys),
+      lambda layer, name: Layer(self.size, self.dtype, self.kernel_init, layer, name=name),
+      widths(self.size),
+      x,
+      scan=self.scan_layers,
+      remat=self.remat,
+      dropouts={} if deterministic else DROPOUTS,
+    )
 
 
 class Embeddings(nn.Module):
@@ -299,6 +313,9 @@ class Bert(nn.Module):
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
+    scan_layers: weights of the layers are stacked, see layer_stack.py. `init` then draws others
+      than the unrolled model's, which `layer_stack.stack` gives.
+    remat: what the backward pass computes again, a key of `layer_stack.REMAT`.
   """
 
   size: Any
@@ -306,6 +323,8 @@ class Bert(nn.Module):
   num_outputs: int = 2
   dtype: Any = jnp.float32
   initializer: str = 'normal'
+  scan_layers: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -331,7 +350,8 @@ class Bert(nn.Module):
     kernel_init, embed_init, position_init = initializers(self.initializer, size)
     embeddings = Embeddings(size, self.dtype, embed_init, position_init, name='embeddings')
     x, attend = embeddings(input_ids, segment_ids, deterministic)
-    x = Encoder(size, self.dtype, kernel_init, name='encoder')(x, valid, deterministic)
+    how = (self.scan_layers, self.remat)
+    x = Encoder(size, self.dtype, kernel_init, *how, name='encoder')(x, valid, deterministic)
     dense = lambda width, name: nn.Dense(
       width, dtype=self.dtype, kernel_init=kernel_init, name=name
     )

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prunejax.models import layer_stack
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, sinusoids, widths_of
 
 # As in Gordon et al. 2020: six matrices of each layer and the word embeddings, which are also the
@@ -28,6 +29,7 @@ PRUNABLE = (
   r'embeddings/word/embedding'
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
+DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 HEADS = ('lm', 'classifier')
 
 
@@ -111,8 +113,11 @@ class Attention(nn.Module):
   width: int
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
+    drop = lambda rate, name, y: nn.Dropout(rate, name=name)(
+      y, deterministic=deterministic, rng=keys.get(name)
+    )
     # An empty kernel, of a layer without heads, cannot be drawn.
     inward, outward = self.inits[:2] if inner else (nn.initializers.zeros,) * 2
     dense = lambda name, init=inward, width=inner: nn.Dense(
@@ -127,11 +132,9 @@ class Attention(nn.Module):
     visible = valid[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
     scores = jnp.where(visible, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores).astype(self.dtype)
-    weights = nn.Dropout(size.attn_pdrop)(weights, deterministic=deterministic)
+    weights = drop(size.attn_pdrop, 'Dropout_0', weights)
     mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    return x + nn.Dropout(size.resid_pdrop)(
-      dense('output', outward, hidden)(mixed), deterministic=deterministic
-    )
+    return x + drop(size.resid_pdrop, 'Dropout_1', dense('output', outward, hidden)(mixed))
 
 
 class FeedForward(nn.Module):
@@ -143,7 +146,7 @@ class FeedForward(nn.Module):
   inner: int
 
   @nn.compact
-  def __call__(self, x, deterministic):
+  def __call__(self, x, deterministic, keys):
     size = self.size
     inward, outward = self.inits[:2] if self.inner else (nn.initializers.zeros,) * 2
     dense = lambda width, name, init: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
@@ -152,7 +155,8 @@ class FeedForward(nn.Module):
       dense(self.inner, 'intermediate', inward)(normed)
     )
     out = dense(size.n_embd, 'output', outward)(inner)
-    return x + nn.Dropout(size.resid_pdrop)(out, deterministic=deterministic)
+    drop = nn.Dropout(size.resid_pdrop, name='Dropout_0')
+    return x + drop(out, deterministic=deterministic, rng=keys.get('Dropout_0'))
 
 
 class Layer(nn.Module):
@@ -164,10 +168,12 @@ class Layer(nn.Module):
   widths: tuple
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys=None):
+    keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
-    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
-    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
+    attention = Attention(*parts, heads, width, name='attention')
+    x = attention(x, valid, deterministic, keys.get('attention', {}))
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
 
 class Encoder(nn.Module):
@@ -176,14 +182,21 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  scan_layers: bool
+  remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    for i, layer in enumerate(widths(self.size)):
-      x = Layer(self.size, self.dtype, self.inits, layer, name=f'layer_{i}')(
-        x, valid, deterministic
-      )
-    return x
+    return layer_stack.run(
+      self,
+      lambda layer, x, keys: layer(x, valid, deterministic, keys),
+      lambda layer, name: Layer(self.size, self.dtype, self.inits, layer, name=name),
+      widths(self.size),
+      x,
+      scan=self.scan_layers,
+      remat=self.remat,
+      dropouts={} if deterministic else DROPOUTS,
+    )
 
 
 class Embeddings(nn.Module):
@@ -217,6 +230,8 @@ class Gpt2(nn.Module):
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
+    scan_layers: as in `bert.Bert`.
+    remat: as in `bert.Bert`.
   """
 
   size: Any
@@ -224,6 +239,8 @@ class Gpt2(nn.Module):
   num_outputs: int = 2
   dtype: Any = jnp.float32
   initializer: str = 'normal'
+  scan_layers: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -252,7 +269,8 @@ class Gpt2(nn.Module):
     check(size, self.heads, length=length)
     inits = initializers(self.initializer, size)
     x, attend = Embeddings(size, self.dtype, inits, name='embeddings')(input_ids, deterministic)
-    x = Encoder(size, self.dtype, inits, name='encoder')(x, valid, deterministic)
+    how = (self.scan_layers, self.remat)
+    x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     out = {'sequence': x}
     if 'lm' in self.heads:

@@ -19,6 +19,8 @@ from prunejax.pruning.precision import refuse_half
 
 Number = float | int | jax.Array
 _FAR = 1 << 30  # a step after the end of every run
+# The scope, in compiled programs, of what runs only at steps at which masks move.
+MASK_STEP = 'mask_step'
 
 # What a spec string may name, as in 'cubic(0.9, end=10000)' and 'every(10)'.
 __all__ = [

@@ -81,8 +81,20 @@ def select_masks(
       )
   placement.check_undivided(scores, undivided, 'select_masks')
   layouts = kernel_layout.layouts(scores, kernel_layout.parse(layout), set(stacked).__contains__)
-  given = dict(stacked=stacked, layouts=layouts)
-  return select(selection.plain(scores), sparsity, allocation, structure, **given).masks
+  refuse_float64(scores)
+  names = list(scores)
+
+  def masks_of(leaves):
+    read = selection.plain(dict(zip(names, leaves, strict=True)))
+    given = dict(stacked=stacked, layouts=layouts)
+    masks = select(read, sparsity, allocation, structure, **given).masks
+    return [masks[name] for name in names]
+
+  leaves = list(scores.values())
+  if not any(isinstance(value, jax.core.Tracer) for value in (*leaves, sparsity)):
+    # Outside of jit each operation would be compiled as a program of its own.
+    masks_of = jax.jit(masks_of)
+  return dict(zip(names, masks_of(leaves), strict=True))
 
 
 def select(
@@ -242,19 +254,31 @@ def _pooled_below(scores, before, structure, stacked, layouts) -> tuple[dict, Un
 
 
 def _not_negative(counts: dict) -> dict:
-  is_wide = lambda count: isinstance(count, Wide)
-  return {
-    names: count if is_wide(count) else jnp.maximum(count, 0) for names, count in counts.items()
-  }
+  """Counts of which none is below 0."""
+  raised = _as_one_array(counts, lambda values: jnp.maximum(values, 0))
+  return counts | raised
 
 
 def _invalid(counts: dict, names) -> dict:
   """{name: bool scalar, True if the allocation gave a count below 0}."""
   flags = dict.fromkeys(names, jnp.zeros((), bool))
-  for group, count in counts.items():
-    if not isinstance(count, Wide):
-      flags |= dict.fromkeys(group, jnp.any(count < 0))
+  for group, negative in _as_one_array(counts, lambda values: values < 0).items():
+    flags |= dict.fromkeys(group, jnp.any(negative))
   return flags
+
+
+def _as_one_array(counts: dict, function) -> dict:
+  """`function` of the counts in int32. Scalars go through it as one array.
+
+  A TPU pads every array to 16 KiB, and there are as many counts as leaves.
+  """
+  values = {names: jnp.asarray(n) for names, n in counts.items() if not isinstance(n, Wide)}
+  scalars = [names for names, count in values.items() if count.ndim == 0]
+  done = {names: function(count) for names, count in values.items() if count.ndim}
+  if scalars:
+    together = function(jnp.stack([values[names] for names in scalars]))
+    done |= {names: together[i] for i, names in enumerate(scalars)}
+  return done
 
 
 def _are_masks(allocated) -> bool:

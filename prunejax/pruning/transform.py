@@ -163,16 +163,17 @@ def prune_transform(
 
     def some_alive(old_masks):
       pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
-      return [_some_alive(p, mask) for p, mask in pairs]
+      return jnp.array([_some_alive(p, mask) for p, mask in pairs], bool)
 
-    alive = [jnp.zeros([], bool)] * len(jax.tree.leaves(chosen))
+    alive = jnp.zeros(len(jax.tree.leaves(chosen)), bool)
     if zero_pruned:
       # Before the first update nothing has brought the weights under the first masks to 0. The
       # check has a branch of its own, or XLA would copy the masks at every step.
       none_alive = alive
-      alive = jax.lax.cond(
-        due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
-      )
+      with jax.named_scope(schedules.MASK_STEP):
+        alive = jax.lax.cond(
+          due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
+        )
 
     def moved(old_masks, before):
       # Inside the branch, so that costly work is paid for only when masks move.
@@ -208,7 +209,7 @@ def prune_transform(
         nan = [flag | ~ok for flag, ok in zip(nan, finite, strict=True)]
       rounded = [_loses_order(p) for p in jax.tree.leaves(chosen)]
       found = _faults(nan, invalid, alive, rounded)
-      return new_masks, list(found != faults.FINE), found, changes, before
+      return new_masks, found, changes, before
 
     def stayed(old_masks, before):
       old = jax.tree.leaves(old_masks)
@@ -216,12 +217,14 @@ def prune_transform(
       if criterion.compensate is not None:
         changes = [jnp.zeros_like(p) for p in jax.tree.leaves(chosen)]
       fine = jnp.full(len(old), faults.FINE, jnp.int32)
-      return old, [jnp.zeros([], bool)] * len(old), fine, changes, jax.tree.leaves(before)
+      return old, fine, changes, jax.tree.leaves(before)
 
     # `updates` are no operand of the cond: XLA would store them at every step.
-    new_masks, spoiled, found, changes, before = jax.lax.cond(
-      due, moved, stayed, state.prune_mask, state.prune_before
-    )
+    with jax.named_scope(schedules.MASK_STEP):
+      new_masks, found, changes, before = jax.lax.cond(
+        due, moved, stayed, state.prune_mask, state.prune_before
+      )
+    spoiled = found != faults.FINE
     first_fault = faults.recorded(state.prune_nan, found, step)
     new_masks, spoiled, changes = iter(new_masks), iter(spoiled), iter(changes)
     landed, kept = [], []
@@ -389,7 +392,7 @@ def _faults(nan, invalid, alive, rounded) -> jax.Array:
   if not nan:
     return jnp.zeros(0, jnp.int32)
   reasons = [
-    (jnp.stack(alive), faults.NOT_ZERO),
+    (alive, faults.NOT_ZERO),
     (jnp.stack(rounded), faults.ROUNDED),
     (jnp.stack(nan), faults.NAN_SCORE),
     (jnp.stack(invalid), faults.SPARSITY),

@@ -15,6 +15,33 @@ import jax
 from prunejax.pruning.selection import Scores
 
 
+class Layerwise(NamedTuple):
+  """A criterion of single kernels w [in, out], which reads sums over the rows that go into each.
+
+  Whoever has the calibration in batches, as `prunejax.oneshot` has, adds up the statistics of the
+  batches. Kernels that read the same rows share them.
+
+  Attributes:
+    statistics: `statistics(rows [rows, in]) -> float32 array`.
+    ready: `ready(statistics) -> array`, from which the others are made.
+    score: `score(ready, w) -> scores`, shaped like w.
+    compensate: `compensate(ready, w, mask) -> changes` of the surviving weights, or None.
+    sweep: `sweep(ready, w, kept, structure, rows) -> (mask, w)`, which chooses a mask while it
+      moves the weights, or None. `rows` inputs at a time are ranked, among the units of which
+      `kept` stay: int32, with an entry for each such slab on axis 0.
+    sweep_rows: the inputs that `sweep` ranks together where the structure does not say.
+    within_output: True if the paper compares scores within an output only.
+  """
+
+  statistics: Callable[[jax.Array], jax.Array]
+  ready: Callable[[jax.Array], jax.Array]
+  score: Callable[[jax.Array, jax.Array], jax.Array]
+  compensate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+  sweep: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+  sweep_rows: int = 0
+  within_output: bool = False
+
+
 class Criterion(NamedTuple):
   """SCORE: how much does each weight matter? Higher scores are kept.
 
@@ -56,6 +83,7 @@ class Criterion(NamedTuple):
     reads_axes: the name of the criterion, for errors, if it reads leaves as matrices
       [..., in, out]: `prune_transform` then hands it leaves in that shape. '' if no axis has a
       meaning.
+    layerwise: the functions of a single kernel that the criterion is made of, where it is.
   """
 
   init: Callable[[Any], Any]
@@ -68,6 +96,7 @@ class Criterion(NamedTuple):
   dense_gradient: bool = False
   revives: bool = False
   reads_axes: str = ''
+  layerwise: Layerwise | None = None
 
 
 class Structure(NamedTuple):
@@ -84,6 +113,8 @@ class Structure(NamedTuple):
       column for each unit. Without it, unit names are paths.
     reads_axes: the name of the structure, for errors, if it reads leaves as matrices: it then gets
       them as [window.., in, out], one layer at a time. '' if no axis has a meaning.
+    inputs: the neighbouring inputs of one output that a unit spans, where every unit lies so: 1 for
+      single weights, m for n:m. 0 for other units.
   """
 
   pool: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
@@ -92,6 +123,7 @@ class Structure(NamedTuple):
   single: bool = False
   members: Callable[[dict[str, tuple]], dict[str, tuple]] | None = None
   reads_axes: str = ''
+  inputs: int = 0
 
 
 class Part(NamedTuple):
@@ -172,8 +204,10 @@ class Allocation(NamedTuple):
       the returned pair in the place of the given one.
     reads_sparsity: False if the value of the schedule is no sparsity to this rule, as for
       `above(1.0, relative=True)`; it may then be any number.
+    by_shape: True if the counts depend on shapes and on the sparsity alone, not on scores.
   """
 
   allocate: Callable[[Units, jax.Array], dict]
   with_memory: Callable[[Criterion], tuple[Criterion, 'Allocation']] | None = None
   reads_sparsity: bool = True
+  by_shape: bool = False

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from prunejax import files
-from prunejax.train import families, inputs, objectives, recipe, sparse_model
+from prunejax.models.hf import convert
+from prunejax.train import families, inputs, objectives, recipe, unpacked
 
 GIB = 2**30
 
@@ -104,15 +105,15 @@ def size_of(config: recipe.Recipe):
       files.path(config.init) if config.init and not config.init.startswith('cell:') else None
     )
   if folder is not None and files.is_file(folder):
-    folder = sparse_model.folder(folder)
+    folder = unpacked.folder(folder)
   if folder is not None and files.exists(folder / 'config.json'):
     folder = files.local(folder)
     return families.in_folder(folder).files.read_size(folder)
-  trains_vocabulary = kind is families.FAMILIES['gpt2'] and (
+  trains_vocabulary = kind is not families.FAMILIES['bert'] and (
     not config.init or config.init.startswith('cell:')
   )
   return families.fresh_size(
     kind,
     config.model._asdict(),
-    config.data.vocab_size if trains_vocabulary else kind.config().vocab_size,
+    config.data.vocab_size if trains_vocabulary else convert.size_class(kind.config)().vocab_size,
   )

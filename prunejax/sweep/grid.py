@@ -193,8 +193,8 @@ def run(
         dependencies.resolved(cells[k].config, folder),
         folder / 'cells' / k,
         title=title[k],
-        say=say,
         compiled=compiled,
+        say=say,
         encoded=encoded,
         say_table=say_table,
       )
@@ -287,6 +287,25 @@ def sweep(
   Raises:
     ValueError: there are no changes, or two of the cells are the same.
   """
+  cells = sweep_cells(config, changes, folder, name=name)
+  own_cells = share(cells, worker)
+  folder = claim(folder, {'sweep': name})
+  how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
+  return run(own_cells, folder, experiment='sweep', preset=name, **how)
+
+
+def sweep_cells(config, changes: list[dict], folder, *, name: str) -> list[Cell]:
+  """Returns the cells of a sweep; the arguments are those of `sweep`.
+
+  Args:
+    config: a ConfigDict.
+    changes: dicts {dotted key: value}.
+    folder: the work directory; '' for a new one.
+    name: of the sweep.
+
+  Raises:
+    ValueError: there are no changes, or two of the cells are the same.
+  """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
   cells, content, known = [], identity.of_folder(folder), {}
@@ -302,10 +321,7 @@ def sweep(
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
   if len({key(cell, known) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
-  own_cells = share(cells, worker)
-  folder = claim(folder, {'sweep': name})
-  how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
-  return run(own_cells, folder, experiment='sweep', preset=name, **how)
+  return cells
 
 
 def claim(folder, what: dict):

@@ -39,7 +39,7 @@ def fit(
   count: int,
   unit: int,
   build: Callable[[int], Any],
-  held: Callable[[Any], int],
+  held: Callable[[Any], float],
   limit: float,
   *,
   most: int = 0,
@@ -51,7 +51,7 @@ def fit(
     count: the number of members in all.
     unit: members come in multiples of it (the devices on the mesh axis of members).
     build: width -> compiled program.
-    held: compiled program -> bytes it holds on one device.
+    held: compiled program -> bytes it holds on one device, infinite for one that does not compile.
     limit: bytes it may hold. A program of `unit` members is accepted whatever it holds, because
       there is no smaller one.
     most: members a program may have; 0 for any number.
@@ -71,7 +71,9 @@ def fit(
     if taken <= limit or width == unit:
       return width, program
     # One more member takes at most the mean. Try as many as that allows, in at least one wave more.
-    fits = max(int(limit / (taken / width)) // unit * unit, unit)
+    # What a compiler refuses without a number is tried at half of the width.
+    most_that_fit = int(limit / (taken / width)) if math.isfinite(taken) else width // 2
+    fits = max(most_that_fit // unit * unit, unit)
     waves = max(math.ceil(count / fits), waves + 1)
     while math.ceil(count / waves / unit) * unit == width:
       waves += 1

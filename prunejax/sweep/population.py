@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -118,7 +118,8 @@ def groups(
     for k in ready:
       one = recipes[k]
       alone = dependencies.failed(left[k], done) or one.population.members == 1
-      alone = alone or one.continue_from
+      # Batches of members that are padded to different lengths cannot be stacked.
+      alone = alone or one.continue_from or one.data.buckets
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
@@ -184,7 +185,7 @@ def train(
   alone = program.abstract_state(first.recipe, functions, first.tx)
   if resumes:
     plans = [resume.under_way(folder)[resumes]]
-    mesh = _mesh(first.recipe, len(plans[0]['members']))
+    mesh = make_mesh(first.recipe, len(plans[0]['members']))
     width, streams = plans[0]['width'], plans[0]['streams']
     stacked = stack(first, functions, alone, width, streams, mesh, compiled.engines)
   else:
@@ -317,7 +318,7 @@ def fitted(
     engines: the dict of those that are compiled already.
   """
   config, count = runs[0].recipe, len(runs)
-  asked, mesh = config.population, _mesh(config, len(runs))
+  asked, mesh = config.population, make_mesh(config, len(runs))
   read = [stream(run) for run in runs]
   streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
   limit = asked.memory * GIB or SHARE * resources.free_bytes()
@@ -337,16 +338,36 @@ def fitted(
     _, stacked = planning.fit(
       count,
       mesh.shape['members'],
-      lambda width: stack(runs[0], functions, alone, width, streams(width), mesh, engines),
-      lambda one: resources.held(one.step),
+      lambda width: _tried(stack, runs[0], functions, alone, width, streams(width), mesh, engines),
+      lambda one: resources.held(getattr(one, 'step', one)),
       limit,
       most=asked.members,
-      least=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone)),
+      least=state_bytes(alone),
     )
+    if isinstance(stacked, resources.TooLarge):
+      raise MemoryError(
+        f'{runs[0].title}: one member on each group of devices takes'
+        f' {stacked.bytes / GIB:.1f} GiB of a device, more than it has'
+      )
   width, streams = stacked.width, stacked.streams
   starts = range(0, len(runs), width)
   waves = [[run.key for run in runs[i : i + width]] for i in starts]
   return stacked, [{'members': keys, 'width': width, 'streams': streams} for keys in waves]
+
+
+def _tried(build, *args):
+  """What `build` returns, or the `resources.TooLarge` of a compiler that refuses the program."""
+  try:
+    return build(*args)
+  except jax.errors.JaxRuntimeError as error:
+    if (refused := resources.too_large(error)) is None:
+      raise
+    return refused
+
+
+def state_bytes(alone: dict) -> int:
+  """Returns the bytes of a state, from its shapes."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone))
 
 
 def _family(run, mesh):
@@ -381,17 +402,8 @@ def stack(
     return engines[key]
   shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
   single = sharding.shard(alone, mesh, rules)
-  everywhere, examples = (
-    NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
-  )
-  placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-  batches = {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()}
-  many = stacking.make_step(functions.step.__wrapped__, how, mesh)
-  step = jax.jit(many, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
-    jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
-    batches,
-    placed((width,), jnp.int32, everywhere),
-  )
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  step = lower(run, functions, alone, width, streams, mesh)
   zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   removed = lambda state: stacking.removed(state, run.recipe.where)
   engines[key] = Stacked(
@@ -412,6 +424,33 @@ def stack(
   return engines[key]
 
 
+def lower(
+  run: loop.Run,
+  functions: program.Program,
+  alone: dict,
+  width: int,
+  streams: int,
+  mesh: jax.sharding.Mesh,
+) -> jax.stages.Lowered:
+  """Returns the step of `width` places before it is compiled; the arguments are those of `stack`.
+
+  The devices of the mesh need not be here.
+  """
+  rules = tuple(run.recipe.mesh.rules)
+  shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
+  everywhere, examples = (
+    NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
+  )
+  placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+  batches = {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()}
+  many = stacking.make_step(functions.step.__wrapped__, batching(run.recipe), mesh)
+  return jax.jit(many, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
+    jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
+    batches,
+    placed((width,), jnp.int32, everywhere),
+  )
+
+
 def _batch(run):
   """The shapes of one global batch."""
   rows, part = run.recipe.batch_size, run.data.train(0)  # not traced: a teacher may be asked
@@ -421,8 +460,13 @@ def _batch(run):
   }
 
 
-def _mesh(recipe, count):
+def make_mesh(recipe: recipe.Recipe, count: int, devices: Sequence | None = None):
+  """Makes the mesh of `count` runs of one program; `devices` None for all of this machine.
+
+  Raises:
+    ValueError: the axes do not use the devices, or do not divide the batch.
+  """
   shape = (recipe.population.mesh, recipe.mesh.data, recipe.mesh.model)
-  mesh = stacking.make_mesh(*shape, count=count, batch_size=recipe.batch_size)
+  mesh = stacking.make_mesh(*shape, count=count, batch_size=recipe.batch_size, devices=devices)
   sharding.check_batch(mesh, recipe.batch_size)
   return mesh

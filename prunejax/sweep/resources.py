@@ -3,8 +3,9 @@
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -34,17 +35,44 @@ def compiles() -> Iterator[Compiles]:
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def held(compiled: Any) -> int:
+def held(compiled: Any) -> float:
   """Returns the bytes on one device while a compiled program runs; 0 where XLA does not tell.
 
   They are the arguments, the results that do not reuse their memory, and the temporaries.
   """
+  if isinstance(compiled, TooLarge):
+    return compiled.bytes
   m = compiled.memory_analysis()
   if m is None:
     return 0
   return (
     m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
   )
+
+
+class TooLarge(NamedTuple):
+  """A program that a compiler refused, and the bytes on one device that it would have held."""
+
+  bytes: float
+
+
+def too_large(error: BaseException) -> TooLarge | None:
+  """Returns what a compiler says of a program that the memory of its device cannot hold.
+
+  A TPU refuses such a program when it is compiled; a CPU and a GPU fail when it runs.
+
+  Args:
+    error: of `lower().compile()`.
+
+  Returns:
+    The bytes, infinite where the message does not name them; None for another error.
+  """
+  text = str(error)
+  if 'RESOURCE_EXHAUSTED' not in text and 'Ran out of memory' not in text:
+    return None
+  used = re.search(r'Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? ?hbm', text)
+  scale = {'': 0, 'K': 10, 'M': 20, 'G': 30, 'T': 40}
+  return TooLarge(float(used[1]) * 2 ** scale[used[2]] if used else float('inf'))
 
 
 def free_bytes() -> int:

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from prunejax import files
 from prunejax.report import compare as comparing
-from prunejax.report import cost, document, ledger, tables
+from prunejax.report import cost, document, ledger, rules, tables
 from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
@@ -143,7 +143,7 @@ def reproduce(
     study: the experiment.
     preset: a name in its presets.
     workdir: where the runs, the ledger and the report go; runs/NAME-PRESET where it is empty.
-    dry_run: only print the cells and what they take.
+    dry_run: only print the cells and what they take; or what a function (cells, title) returns.
     overrides: {dotted key: value} for every run. In a new work directory `data.pydoc` is 'packaged'
       if they do not set it.
     worker: (index, count); each of several workers runs its share, and the last to end reports.
@@ -170,6 +170,8 @@ def reproduce(
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
   mine = _share(study, every, worker)
+  if callable(dry_run):
+    return say(dry_run(mine, f'{study.name} {preset}'))
   if dry_run:
     return say(_plan(study, preset, mine, workdir))
   folder = grid.claim(folder, claimed)
@@ -366,6 +368,8 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     checks, shown = study.claims(quantities), list(study.tables(quantities))
     figures = study.figures(quantities)
   printed = shown[:1]
+  if fixed := rules.of_ledger(study.claims, checks, rows):
+    checks, shown = rules.noted(checks, fixed), [*shown, rules.table(fixed, rows)]
   failed = [
     {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
   ]

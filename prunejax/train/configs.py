@@ -64,6 +64,7 @@ def _without_checkout(root):
 # a key does not count for the hash of a run. A star stands for every group.
 LATER = {
   'model.kind': 'bert',
+  'model.num_key_value_heads': 0,
   'optimizer.l1': 0.0,
   'optimizer.l2': 0.0,
   'optimizer.rewind': '',
@@ -74,6 +75,7 @@ LATER = {
   'continue_from': '',
   'data.pydoc': 'installed',
   'data.identity': 'settings',
+  'data.buckets': (),
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
@@ -200,7 +202,9 @@ def _unread(key, config):
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
-  return key == 'data.pairs' and bool(config.data.task or config.model.get('kind') == 'gpt2')
+  return key == 'data.pairs' and bool(
+    config.data.task or config.model.get('kind', 'bert') != 'bert'
+  )
 
 
 def text_names(corpus: str, task: str, pydoc: str) -> tuple[str, str]:

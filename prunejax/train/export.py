@@ -59,7 +59,9 @@ def shrunk(model: saved_model.Saved) -> tuple[dict, Any]:
   """Returns the leaves and the size of a model without its idle heads and inner neurons."""
   parts = saved_model.widths(model.size)
   leaves = {name: np.asarray(jax.device_get(leaf)) for name, leaf in model.leaves.items()}
-  leaves, heads, inner = shrink.shrink(leaves, parts[0][1], saved_model.activation(model.size))
+  leaves, heads, inner = shrink.shrink(
+    leaves, parts[0][1], saved_model.activation(model.size), families.group(model.size)
+  )
   size = copy.deepcopy(model.size)
   size.heads_per_layer, size.intermediate_per_layer = heads, inner
   _set_inner(size, max(*inner, 1))
@@ -76,7 +78,9 @@ def _hf(model, out, dtype):
   if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
     parts = saved_model.widths(size)
     inner = max(*(part[2] for part in parts), 1)
-    leaves = shrink.pad(model.leaves, parts[0][1], size.num_attention_heads, inner)
+    leaves = shrink.pad(
+      model.leaves, parts[0][1], size.num_attention_heads, inner, families.group(size)
+    )
     params, size = traverse_util.unflatten_dict(leaves, sep='/'), copy.deepcopy(size)
     size.heads_per_layer = size.intermediate_per_layer = None
     _set_inner(size, inner)
@@ -146,6 +150,10 @@ def _delivered(out, data, leaves, again, exact):
 
 def _onnx(model, out, dtype):
   del dtype
+  if model.size.model_type not in ('bert', 'gpt2'):
+    raise ValueError(
+      f'--to=onnx: the model is of model_type {model.size.model_type!r}: expected bert or gpt2'
+    )
   parts = saved_model.widths(model.size)
   with tempfile.TemporaryDirectory() as scratch:
     here = pathlib.Path(scratch) / 'model.onnx'

@@ -1,7 +1,6 @@
-"""Model families, one row each: an encoder, 'bert', and a decoder, 'gpt2'."""
+"""Model families, one row each: the encoder 'bert'; decoders 'gpt2', the Llama class, 'opt'."""
 
 import copy
-import functools
 import json
 import pathlib
 import re
@@ -10,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from prunejax.data import bpe, pretraining, wordpiece
+from prunejax.data import bpe, pretraining, tokenizer_file, wordpiece
 from prunejax.data import causal_lm as causal
-from prunejax.models import bert, gpt2
+from prunejax.models import bert, gguf_file, gpt2, llama, opt
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.models.hf import llama as llama_hf
+from prunejax.models.hf import opt as opt_hf
 from prunejax.train import objectives
 from prunejax.train.model_sizes import SIZE_KEYS
 
@@ -27,7 +28,7 @@ class Family(NamedTuple):
   Attributes:
     module: makes the Flax module from (size, heads, outputs, dtype, initializer).
     files: the module that reads and writes its Hugging Face folder: `load`, `save`, `read_size`.
-    config: makes its size from fields, an object of a class of transformers.
+    config: the name of the class of transformers that holds its size.
     names: {key of the group `model` of a config: field of that class}.
     fields: the fields of that class that the model reads.
     dropout: the fields that `model.dropout` sets.
@@ -37,6 +38,7 @@ class Family(NamedTuple):
     recipe: (group `data` of a recipe) -> Recipe of that module.
     predictions: (group `data` of a recipe) -> tokens to predict of an example.
     words: the module of its vocabularies.
+    padding: rows that the word table may have beyond the vocabulary.
     spelled: tokenizer -> arguments of `files.save` that describe the vocabulary.
     width: size -> width between the two maps of a feed-forward block.
     widths: size -> [(heads, width of a head, inner neurons)] of each layer.
@@ -55,12 +57,22 @@ class Family(NamedTuple):
   recipe: Any
   predictions: Any
   words: Any
+  padding: int
   spelled: Any
   width: Any
   widths: Any
   activation: str
 
 
+_IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')  # carried from a folder to the next
+_OPT_SIZE = (
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'ffn_dim',
+  'max_position_embeddings',
+)
+_OPT_DROPOUT = ('dropout', 'attention_dropout')
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
@@ -69,7 +81,7 @@ FAMILIES = {
   'bert': Family(
     bert.Bert,
     bert_hf,
-    functools.partial(convert.make_size, bert_hf.SIZE),
+    bert_hf.SIZE,
     names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
     fields=(
       'vocab_size',
@@ -91,6 +103,7 @@ FAMILIES = {
     ),
     predictions=lambda data: data.max_predictions,
     words=wordpiece,
+    padding=127,
     spelled=lambda tokenizer: {
       'vocab': wordpiece.pieces(tokenizer),
       **wordpiece.settings(tokenizer),
@@ -102,7 +115,7 @@ FAMILIES = {
   'gpt2': Family(
     gpt2.Gpt2,
     gpt2_hf,
-    functools.partial(convert.make_size, gpt2_hf.SIZE),
+    gpt2_hf.SIZE,
     names=dict(zip(SIZE_KEYS, _GPT2_SIZE, strict=True)),
     fields=(
       'vocab_size',
@@ -120,6 +133,7 @@ FAMILIES = {
     recipe=lambda data: causal.Recipe(data.seq_len),
     predictions=lambda data: data.seq_len,
     words=bpe,
+    padding=127,
     spelled=lambda tokenizer: {
       'vocab': bpe.parts(tokenizer),
       'added': bpe.added(tokenizer),
@@ -129,6 +143,82 @@ FAMILIES = {
     activation='activation_function',
   ),
 }
+
+
+def _decoder(module, files, config, size_fields, more, dropout, width, widths, activation):
+  """The row of a decoder whose tokenizer is any BPE tokenizer.json."""
+  return Family(
+    module,
+    files,
+    config,
+    names=dict(zip(SIZE_KEYS, size_fields, strict=True)),
+    fields=(
+      'vocab_size',
+      *size_fields,
+      *more,
+      *dropout,
+      activation,
+      'tie_word_embeddings',
+      *_IDS,
+      *bert.OWN,
+    ),
+    dropout=dropout,
+    heads=('lm',),
+    objective=objectives.causal,
+    examples=causal,
+    recipe=lambda data: causal.Recipe(data.seq_len),
+    predictions=lambda data: data.seq_len,
+    words=tokenizer_file,
+    padding=tokenizer_file.PADDING,
+    spelled=lambda tokenizer: {'tokenizer': tokenizer},
+    width=width,
+    widths=widths,
+    activation=activation,
+  )
+
+
+# What the module reads beside the sizes; a class of transformers has some of these fields.
+_LLAMA_FIELDS = (
+  'num_key_value_heads',
+  'head_dim',
+  'rms_norm_eps',
+  'initializer_range',
+  'rope_parameters',
+  'attention_bias',
+  'mlp_bias',
+  'use_sliding_window',
+  'sliding_window',
+  'max_window_layers',
+  'layer_types',
+)
+for _kind, _config in llama_hf.CONFIGS.items():
+  FAMILIES[_kind] = _decoder(
+    llama.Llama,
+    llama_hf,
+    _config,
+    SIZE_KEYS,
+    _LLAMA_FIELDS,
+    ('attention_dropout',),
+    lambda size: size.intermediate_size,
+    llama.widths,
+    'hidden_act',
+  )
+FAMILIES['opt'] = _decoder(
+  opt.Opt,
+  opt_hf,
+  opt_hf.SIZE,
+  _OPT_SIZE,
+  ('word_embed_proj_dim', 'do_layer_norm_before', 'enable_bias', 'init_std'),
+  _OPT_DROPOUT,
+  lambda size: size.ffn_dim,
+  opt.widths,
+  'activation_function',
+)
+
+
+def group(size) -> int:
+  """Returns the number of heads that share a key and a value; 1 where each has its own."""
+  return llama.group_size(size) if size.model_type in llama.MODEL_TYPES else 1
 
 
 def named(name: str, where) -> Family:
@@ -147,7 +237,12 @@ def named(name: str, where) -> Family:
 
 
 def in_folder(folder) -> Family:
-  """Returns the family of a Hugging Face folder; without a model_type it is BERT's."""
+  """Returns the family of a Hugging Face folder or a GGUF file.
+
+  A folder without a model_type is BERT's.
+  """
+  if gguf_file.is_gguf(folder):
+    return of_size(gguf_file.read(folder).size)
   path = pathlib.Path(folder) / 'config.json'
   return named(hf_directory.read_config(folder).get('model_type', 'bert'), path)
 
@@ -159,7 +254,7 @@ def of_size(size) -> Family:
 
 def size_of(fields: dict):
   """Returns a size from a dict of its fields, with 'model_type' among them."""
-  make = FAMILIES[fields['model_type']].config
+  make = convert.size_class(FAMILIES[fields['model_type']].config)
   return make(**{k: v for k, v in fields.items() if k != 'model_type'})
 
 
@@ -177,7 +272,22 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
     vocab_size: pieces of its vocabulary.
   """
   fields = {field: sizes[key] for key, field in family.names.items()}
-  return family.config(vocab_size=vocab_size, **fields)
+  if family.words is tokenizer_file:
+    fields |= _fresh(family.config, sizes)
+  return convert.size_class(family.config)(vocab_size=vocab_size, **fields)
+
+
+def _fresh(config, sizes):
+  """Fields of a fresh decoder whose defaults of transformers are those of one published model."""
+  fields = dict.fromkeys(_IDS)  # those of a vocabulary that is not the one it was trained with
+  if config != opt_hf.SIZE:
+    heads = sizes['num_attention_heads']
+    fields |= {
+      'num_key_value_heads': sizes.get('num_key_value_heads') or heads,
+      'head_dim': sizes['hidden_size'] // heads,
+      'tie_word_embeddings': True,
+    }
+  return fields
 
 
 def with_dropout(size, rate: float):

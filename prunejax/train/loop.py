@@ -32,7 +32,7 @@ from prunejax.train import (
   sharding,
   workdir,
 )
-from prunejax.train.recipe import Recipe
+from prunejax.train.recipe import IN_THE_LOSS, Recipe
 
 
 class Run(NamedTuple):
@@ -443,6 +443,9 @@ def _write(engine, state, live, logged, logs, history, at):
     row = {'loss': means['loss'], 'lr': optimizer.learning_rate(run.recipe, at - 1)}
     if prunes:
       row['sparsity'] = sparsity[place]
+    if run.recipe.penalty and run.recipe.penalty.name not in IN_THE_LOSS:
+      # A proximal step makes zeros that no mask holds.
+      row['zeros'] = _zeros(engine.member(state, place)['params'], run.recipe.penalty.where)
     rows[place] = row | {k: v for k, v in means.items() if k not in row}
     logs[place].write(at, 'train', rows[place])
   return rows

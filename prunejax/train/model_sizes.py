@@ -3,7 +3,8 @@
 A config is refused by them before Flax and transformers are imported.
 """
 
-KINDS = ('bert', 'gpt2')
+GROUPED = ('llama', 'mistral', 'qwen2', 'qwen3')  # several queries may share a key
+KINDS = ('bert', 'gpt2', *GROUPED, 'opt')
 SIZE_KEYS = (
   'hidden_size',
   'num_hidden_layers',

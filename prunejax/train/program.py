@@ -107,7 +107,13 @@ def read_inputs(
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
     data = inputs.finetuning_data(
-      source.tokenizer, c.task, seq_len=c.seq_len, examples=c.examples, part=part, **shared
+      source.tokenizer,
+      c.task,
+      seq_len=c.seq_len,
+      examples=c.examples,
+      part=part,
+      buckets=c.buckets,
+      **shared,
     )
   else:
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)

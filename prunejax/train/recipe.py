@@ -33,6 +33,7 @@ class Model(NamedTuple):
   dropout: float
   initializer: str
   dtype: str
+  num_key_value_heads: int = 0
 
 
 class Data(NamedTuple):
@@ -52,6 +53,7 @@ class Data(NamedTuple):
   examples: int
   pydoc: str = 'installed'
   identity: str = 'settings'
+  buckets: tuple = ()
 
 
 class Optimizer(NamedTuple):
@@ -225,6 +227,7 @@ RANGES = {
   'batch_size': _at_least(1),
   'accumulate': _at_least(1),
   **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
+  'model.num_key_value_heads': _at_least(0),
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
@@ -332,6 +335,17 @@ def _check_values(values):
     if key in values and values[key] not in known:
       near = specs.suggest(values[key], known)
       raise ValueError(f'{key}={values[key]!r}{near}: expected one of {", ".join(known)}')
+  groups, kind = values.get('model.num_key_value_heads', 0), values.get('model.kind', 'bert')
+  if groups and kind not in model_sizes.GROUPED:
+    raise ValueError(
+      f'model.num_key_value_heads={groups}: a {kind} has a key for every query; expected 0, or'
+      f' model.kind={", ".join(model_sizes.GROUPED)}'
+    )
+  if groups and values['model.num_attention_heads'] % groups:
+    raise ValueError(
+      f'model.num_key_value_heads={groups}: model.num_attention_heads='
+      f'{values["model.num_attention_heads"]} does not divide into as many groups'
+    )
   if values['distill.teacher']:
     for key, (accepts, words) in (
       ('distill.temperature', ABOVE_ZERO),
@@ -339,6 +353,17 @@ def _check_values(values):
     ):
       if not accepts(values[key]):
         raise ValueError(f'{key}={values[key]!r}: expected {words}')
+  if buckets := values.get('data.buckets', ()):
+    whole = all(type(length) is int and length >= 1 for length in buckets)
+    if not whole or sorted(set(buckets)) != list(buckets) or buckets[-1] > values['data.seq_len']:
+      raise ValueError(
+        f'data.buckets={buckets!r}: expected lengths that rise and end at'
+        f' data.seq_len={values["data.seq_len"]} or below, such as (16, 32, 64)'
+      )
+    if not values['data.task']:
+      raise ValueError(
+        f'data.buckets={buckets!r}: only batches of a task have lengths of their own; leave it out'
+      )
   if values['batch_size'] % values['accumulate']:
     raise ValueError(
       f'accumulate={values["accumulate"]}: batch_size={values["batch_size"]} does not divide into'

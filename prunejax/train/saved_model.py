@@ -6,7 +6,7 @@ from flax import traverse_util
 
 import prunejax
 from prunejax import files
-from prunejax.models import bert
+from prunejax.models import bert, gguf_file, installed, llama
 from prunejax.models.hf import folder as hf_directory
 from prunejax.train import (
   checkpoint,
@@ -16,7 +16,7 @@ from prunejax.train import (
   program,
   recipe,
   sharding,
-  sparse_model,
+  unpacked,
 )
 
 
@@ -47,15 +47,19 @@ def load(where) -> Saved:
   """Reads the model of a work directory or of a Hugging Face folder.
 
   Args:
-    where: the folder, or a sparse file of a model. Of a run that is not finished the newest
-      checkpoint is read.
+    where: the folder; a sparse file or a GGUF file; or the name of an installed package that
+      carries a folder or a GGUF file. Of a run that is not finished the newest checkpoint is read.
 
   Raises:
     FileNotFoundError: there is no model.
   """
   folder = files.path(where)
+  if not files.exists(folder) and (carried := installed.find(str(where))):
+    folder = files.path(carried)
   if files.is_file(folder):
-    return _folder(sparse_model.folder(folder), None, 'the model')
+    if gguf_file.is_gguf(folder):
+      return _gguf(folder)
+    return _folder(unpacked.folder(folder), None, 'the model')
   if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(
       f'{str(folder)!r} holds no run: expected the --workdir of a train command, a Hugging Face'
@@ -76,8 +80,15 @@ def widths(size) -> list[tuple[int, int, int]]:
 
 
 def activation(size) -> str:
-  """Returns the activation of a model, a key of `bert.ACTIVATIONS`."""
-  return bert.activation(getattr(size, families.of_size(size).activation))
+  """Returns the activation of a model, a key of `bert.ACTIVATIONS` or of `llama.ACTIVATIONS`."""
+  name = getattr(size, families.of_size(size).activation)
+  return name if size.model_type in llama.MODEL_TYPES else bert.activation(name)
+
+
+def _gguf(path):
+  kind = families.in_folder(path)
+  params, size = kind.files.load(path)
+  return Saved(params, size, kind.words.load(path), None, 'the model')
 
 
 def _folder(folder, run, what):
@@ -86,7 +97,8 @@ def _folder(folder, run, what):
   if run is None:
     classes = hf_directory.read_config(folder).get('architectures') or ()
     heads = next(
-      (heads for heads, known in kind.files.ARCHITECTURES.items() if known in classes), kind.heads
+      (heads for heads, known in kind.files.ARCHITECTURES.items() if _among(known, classes)),
+      kind.heads,
     )
     optional += () if classes else heads
   else:
@@ -94,6 +106,11 @@ def _folder(folder, run, what):
   params, size = kind.files.load(folder, heads=heads, optional=optional)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
   return Saved(params, size, tokenizer, run, what)
+
+
+def _among(known, classes):
+  """Whether a class of transformers, or one of several, is among those that a config.json names."""
+  return not set(classes).isdisjoint([known] if isinstance(known, str) else known)
 
 
 def _checkpoint(run, folder):

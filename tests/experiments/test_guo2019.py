@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments.guo2019 import claims, penalty_strength, report, study
+from experiments.guo2019 import claims, penalty_strength, report, study, zeros
 from prunejax import __main__ as command
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
@@ -130,3 +130,36 @@ def test_smoke_by_the_real_command(tmp_path, capsys):
     assert abs(row['metrics']['sparsity'] - row['sparsity']) < 1e-4
   assert 'undecided' in capsys.readouterr().out
   assert report.tables(rows)[0].rows and report.figures(rows)['scores'][:4] == b'\x89PNG'
+
+
+def test_a_penalised_run_logs_its_zeros_and_the_ledger_has_those_before_the_cut(tmp_path, capsys):
+  words = ['reproduce', 'guo2019', '--preset=smoke', f'--workdir={tmp_path}']
+  assert command.main([*words, '--config.log.every=1']) == 0
+  rows = [json.loads(line) for line in (tmp_path / 'ledger.jsonl').open()]
+  run = next(row for row in rows if row['stage'] == 'pretrain' and row['arm'] == 'rpp')
+  log = (tmp_path / 'cells' / run['cell'] / 'metrics.jsonl').read_text()
+  logged = {
+    row['step']: row['zeros'] for row in map(json.loads, log.splitlines()) if 'zeros' in row
+  }
+  assert list(logged) == [1, 2, 3, 4, 5, 6] and logged[5] >= 0.5 > 0
+  [before] = [row for row in rows if row['stage'] == zeros.STAGE]
+  # The cut comes in the update of step 4, the fifth.
+  assert before['metrics'] == {'zeros': logged[4], 'zeros_step': 4}
+  assert before['strength'] == run['strength'] and before['cell'] != run['cell']
+  # Dense and gradual runs have no proximal step, so they log none.
+  other = next(row for row in rows if row['stage'] == 'pretrain' and row['arm'] == 'nip')
+  assert 'zeros' not in (tmp_path / 'cells' / other['cell'] / 'metrics.jsonl').read_text()
+
+
+def test_the_longer_preset_moves_weights_as_far_as_they_are_large():
+  preset, reach = study.PRESETS['longer'], {}
+  for name, p in study.PRESETS.items():
+    c = p.pretrain
+    ramp = max(round(c.steps * c.optimizer.warmup), 1)
+    rates = [min((t + 1) / ramp, (c.steps - t) / (c.steps - ramp)) for t in range(p.ramp)]
+    reach[name] = c.optimizer.learning_rate * sum(rates)
+  assert (round(reach['quick'], 3), round(reach['long'], 3)) == (0.017, 0.086)
+  assert round(reach['longer'], 1) == 2.1
+  assert preset.pretrain.steps == 2500 and preset.pretrain.optimizer.learning_rate == 2e-3
+  assert len(preset.strengths['rpp'][0.8]) == 5 and preset.seeds == (0, 1, 2)
+  assert preset.ramp % preset.pretrain.log.every == 0  # The step before the cut is logged.

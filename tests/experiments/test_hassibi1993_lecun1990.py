@@ -14,12 +14,14 @@ from prunejax.report import ledger
       'lecun1990',
       (
         'by saliency',
+        'by saliency, computed again',
+        'the costliest unit alone',
         'at random',
         'quadratic prediction',
         'predicted.png',
         "scikit-learn's digits",
       ),
-      3,
+      4,
     ),
   ],
 )

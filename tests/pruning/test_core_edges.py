@@ -1,6 +1,7 @@
 """Edges of the core that no table reaches: tiny scores, empty leaves, boxes, wrong input."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +25,25 @@ def tree(seed=0, shapes=LEAVES):
   }
 
 
-def after(tx, params, steps, **extra):
-  state = tx.init(params)
+def after(tx, params, steps, state=None, **extra):
+  state = tx.init(params) if state is None else state
   for _ in range(steps):
     updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params, **extra)
     params = optax.apply_updates(params, updates)
   return params, state
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def by_deviation(scores, stacked):
+  return prunejax.select_masks(
+    scores, 0.5, allocation=prunejax.class_distribution(), stacked=stacked
+  )
+
+
 @pytest.mark.parametrize('factor, stacked', [(1e-23, ()), (1e-30, ('a',)), (1e25, ())])
 def test_class_distribution_does_not_depend_on_the_unit_of_scores(factor, stacked):
   scores = {name: jnp.abs(leaf) * (1 if name == 'a' else 0.01) for name, leaf in tree().items()}
-  scaled = lambda unit: jax.tree.map(lambda s: s * jnp.float32(unit), scores)
-  cut = lambda unit: prunejax.select_masks(
-    scaled(unit), 0.5, allocation=prunejax.class_distribution(), stacked=stacked
-  )
+  cut = lambda unit: by_deviation(jax.tree.map(lambda s: s * jnp.float32(unit), scores), stacked)
   jax.tree.map(np.testing.assert_array_equal, cut(2.0 ** round(np.log2(factor))), cut(1.0))
   assert min(masks.sparsity(cut(factor))['leaves'].values()) > 0.2  # sigma of each class, not 1
 
@@ -79,7 +84,9 @@ def test_until_checks_its_inner_predicate():
   ],
 )
 def test_masks_of_a_constant_schedule_move_only_when_asked(when, make):
-  before, (early, _), (late, _) = tree(), after(make(when), tree(), 3), after(make(when), tree(), 4)
+  before, tx = tree(), make(when)
+  early, state = after(tx, tree(), 3)
+  late, _ = after(tx, early, 1, state)
   same = lambda params: all(bool((params[name] == before[name]).all()) for name in before)
   assert same(early) and not same(late)
 
@@ -118,10 +125,13 @@ def test_an_array_attribute_called_value_is_an_error_unless_alone():
   )
 
 
+share = jax.jit(counts.share)
+
+
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**7))
 @settings(max_examples=15, deadline=None)
 def test_a_share_of_a_count_is_exact(count, parts):
-  found = counts.share(jnp.int32(count), jnp.float32(parts / 10**7))
+  found = share(jnp.int32(count), jnp.float32(parts / 10**7))
   assert int(found) == count * parts // 10**7
 
 
@@ -151,21 +161,34 @@ def test_every_allocation_accepts_a_tree_without_leaves(allocation):
   assert not jax.tree.leaves(hidden.init(params).inner_state.prune_mask)
 
 
-@pytest.mark.parametrize(
-  'allocation, criterion',
-  [
-    *((allocation, prunejax.magnitude()) for allocation in ALLOCATIONS.values()),
-    (prunejax.uniform(), prunejax.snip()),
-    (prunejax.above(0.1), prunejax.deviations()),
-  ],
-)
-def test_every_allocation_accepts_an_empty_leaf(allocation, criterion):
-  params = {**tree(), 'none': jnp.zeros((0, 4))}
+RECIPES = {
+  **{name: (allocation, prunejax.magnitude()) for name, allocation in ALLOCATIONS.items()},
+  'snip': (prunejax.uniform(), prunejax.snip()),
+  'deviations': (prunejax.above(0.1), prunejax.deviations()),
+}
+
+
+def step_of(recipe):
+  """A compiled step of a link, params -> (params, state)."""
+  allocation, criterion = recipe
   tx = prunejax.prune_transform(criterion, prunejax.constant(0.5), allocation=allocation)
-  run = jax.jit(lambda params: after(tx, params, 1, grad=params))
-  landed, state = run(params)
+  return jax.jit(lambda params: after(tx, params, 1, grad=params))
+
+
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+def test_every_allocation_accepts_an_empty_leaf(recipe):
+  landed, state = step_of(recipe)({**tree(), 'none': jnp.zeros((0, 4))})
   assert landed['none'].shape == (0, 4) and not prunejax.nan_scores(state)
-  alone, _ = run(tree())
+
+
+@pytest.mark.parametrize(
+  'name', [n if n == 'global' else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES]
+)
+def test_an_empty_leaf_changes_no_other(name):
+  step = step_of(RECIPES[name])
+  landed, _ = step({**tree(), 'none': jnp.zeros((0, 4))})
+  alone, _ = step(tree())
+  assert any((leaf == 0).any() for leaf in alone.values())
   jax.tree.map(np.testing.assert_array_equal, {name: landed[name] for name in alone}, alone)
 
 
@@ -189,7 +212,7 @@ def test_a_function_of_all_parameters_is_named_where_some_are_hidden(name):
     after(tx, params, 1, **{name: value})
   # A criterion that does not call the function works.
   mild = prunejax.prune_transform(prunejax.magnitude(), prunejax.constant(0.5))
-  after(optax.masked(mild, hide), params, 1, **{name: value})
+  jax.jit(lambda params: after(optax.masked(mild, hide), params, 1, **{name: value}))(params)
 
 
 def test_check_pruned_reports_nan_scores_as_the_reason():

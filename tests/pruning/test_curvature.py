@@ -85,7 +85,8 @@ def test_hutchinson_is_unbiased_exact_on_a_diagonal_and_seeded():
   h = np.diag(dense('hessian'))
   # The deviation of one probe is the norm of the other entries of its row, at most twice.
   spread = np.sqrt(2 * np.sum((dense('hessian') - np.diag(h)) ** 2, axis=1) / 1000)
-  many = ravel_pytree(hessian_diagonal.hutchinson(value, PARAMS, jax.random.key(1), 1000))[0]
+  hutchinson = jax.jit(hessian_diagonal.hutchinson, static_argnums=(0, 3))
+  many = ravel_pytree(hutchinson(value, PARAMS, jax.random.key(1), 1000))[0]
   assert np.all(abs(many - h) < 5 * spread + 1e-4) and np.any(abs(many - h) > spread / 20)
   bowl = lambda p: jnp.sum(jnp.arange(1.0, 25) * ravel_pytree(p)[0] ** 2) / 2
   # For a diagonal H one probe is enough.
@@ -155,7 +156,8 @@ def test_smoothing_mixes_estimate_and_model_as_in_float64_and_layer_by_layer():
     )
     for v in draws
   ]
-  got = hessian_diagonal.smoothed_hutchinson(bowl, params, key, probes)
+  smooth = jax.jit(hessian_diagonal.smoothed_hutchinson, static_argnums=(0, 3, 4))
+  got = smooth(bowl, params, key, probes)
   for name in params:
     each = np.stack([product[name] for product in products])
     estimate, noise = each.mean(0), each.var(0).mean() / (probes - 1)
@@ -171,13 +173,13 @@ def test_smoothing_mixes_estimate_and_model_as_in_float64_and_layer_by_layer():
     (p['s'][:, 0] + 2 * p['s'][:, 1]) ** 2 * jnp.asarray([[1.0], [9], [99]])
   )
   mean = lambda diagonal: np.mean(diagonal['s'], axis=(1, 2))
-  wanted = mean(hessian_diagonal.hutchinson(pairs, layers, key, probes))
-  smoothed = lambda **kwargs: hessian_diagonal.smoothed_hutchinson(
-    pairs, layers, key, probes, **kwargs
-  )
-  np.testing.assert_allclose(mean(smoothed(stacked=('s',))), wanted, rtol=1e-5)
+  hutchinson = jax.jit(hessian_diagonal.hutchinson, static_argnums=(0, 3))
+  wanted = mean(hutchinson(pairs, layers, key, probes))
+  stacked = smooth(pairs, layers, key, probes, ('s',))
+  np.testing.assert_allclose(mean(stacked), wanted, rtol=1e-5)
   # The first layer, of little curvature, is not drawn to the columns of the others.
-  assert np.any(abs(smoothed(stacked=('s',))['s'][0] / smoothed()['s'][0] - 1) > 0.01)
+  plain = smooth(pairs, layers, key, probes)
+  assert np.any(abs(stacked['s'][0] / plain['s'][0] - 1) > 0.01)
 
 
 def test_a_shared_weight_has_the_curvature_of_all_its_places():

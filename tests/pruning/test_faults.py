@@ -102,7 +102,7 @@ def test_each_member_of_a_batch_has_its_own_fault():
   link = injected(0.0)
   states = jax.vmap(lambda s: with_sparsity(link.init(PARAMS), s))(jnp.array([0.5, 90.0]))
   zeros = jax.tree.map(jnp.zeros_like, PARAMS)
-  _, states = jax.vmap(lambda state: link.update(zeros, state, PARAMS))(states)
+  _, states = jax.jit(jax.vmap(lambda state: link.update(zeros, state, PARAMS)))(states)
   assert not prunejax.faults(states, member=0)
   assert sorted(prunejax.faults(states, member=1)) == ['enc/kernel', 'head/kernel']
 

@@ -9,7 +9,7 @@ import pytest
 
 import prunejax
 from prunejax.observe import linen as observe
-from prunejax.pruning import kernel_layout
+from prunejax.pruning import criteria, kernel_layout
 from prunejax.pruning.links.low_rank import low_rank, ranks
 from prunejax.pruning.paths import named_leaves
 
@@ -32,7 +32,7 @@ RECIPES = {
   'sparsegpt': dict(criterion=prunejax.sparsegpt(), structure=prunejax.n_m(2, 4)),
   'block_fisher': dict(criterion=prunejax.block_fisher(block=4, gradients=6, damp=0.01)),
   'fisher of steps': dict(criterion=prunejax.block_fisher(block=4, source='steps', damp=0.01)),
-  'regrow': dict(criterion=prunejax.regrow(prunejax.wanda(), prunejax.random(), 0.3)),
+  'regrow': dict(criterion=prunejax.regrow(prunejax.wanda(), criteria.gradient(), 0.3)),
   'n_m': dict(criterion=prunejax.magnitude(), structure=prunejax.n_m(2, 4)),
   'n_m per output': dict(
     criterion=prunejax.magnitude(),
@@ -47,22 +47,33 @@ RECIPES = {
 }
 
 
-def pruned(leaf, words, recipe, moves=2, **kwargs):
-  """The weights after some moves of the masks, as a matrix [in, out]."""
-  params = {'layer': {'w': jnp.asarray(leaf)}}
-  layouts = kernel_layout.layouts(params, kernel_layout.parse(words))['layer/w']
+def pruned(leaves, recipe, moves=2):
+  """The weights after some moves of the masks, {name: matrix [in, out]}.
+
+  One program prunes all leaves: they share no score and no threshold.
+
+  Args:
+    leaves: {name: (words of its layout, leaf)}.
+    recipe: what `prune_transform` is given.
+    moves: how often masks move.
+  """
+  params = {name: {'w': jnp.asarray(leaf)} for name, (_, leaf) in leaves.items()}
+  words = {f'{name}/w': words for name, (words, _) in leaves.items() if words}
+  layouts = kernel_layout.layouts(params, kernel_layout.parse(words))
   recipe = dict(recipe)
   link = prunejax.prune_transform(
-    recipe.pop('criterion'), prunejax.linear(0.5, begin=0, end=1), layout=words, **recipe, **kwargs
+    recipe.pop('criterion'), prunejax.linear(0.5, begin=0, end=1), layout=words, **recipe
   )
-  matrix = lambda p: kernel_layout.to_matrix(p['layer']['w'], layouts)
-  loss = lambda p, i: jnp.sum(jnp.tanh(jnp.asarray(ROWS)[i] @ matrix(p)) ** 2)
+  matrices = lambda p: {n: kernel_layout.to_matrix(p[n]['w'], layouts[f'{n}/w']) for n in leaves}
+  loss = lambda p, i: sum(
+    jnp.sum(jnp.tanh(jnp.asarray(ROWS)[i] @ matrix) ** 2) for matrix in matrices(p).values()
+  )
 
   @jax.jit
   def step(params, state):
-    grad = jax.grad(lambda p: sum(loss(p, i) for i in range(5)))(params)
+    grad = jax.grad(lambda p: jnp.sum(jax.vmap(loss, (None, 0))(p, jnp.arange(5))))(params)
     extra = {
-      'activations': lambda p: {'layer/w': jnp.asarray(ROWS)},
+      'activations': lambda p: {f'{name}/w': jnp.asarray(ROWS) for name in leaves},
       'examples': (6, loss),
       'grad': grad,
     }
@@ -74,19 +85,38 @@ def pruned(leaf, words, recipe, moves=2, **kwargs):
   for _ in range(moves):
     params, state = step(params, state)
   prunejax.check_pruned(params, state)
-  return np.asarray(matrix(params))
+  return jax.tree.map(np.asarray, matrices(params))
+
+
+# Each layout beside the plain matrix, and the matrix read the other way round.
+ALL = {'plain': ('', MATRIX), 'turned': ('out in', MATRIX)}
+ALL |= {f'leaf_{i}': layout_and_leaf for i, layout_and_leaf in enumerate(LEAVES.items())}
 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_kernel_of_any_layout_is_pruned_as_its_matrix(name):
-  wanted = pruned(MATRIX, '', RECIPES[name])
+  recipe = dict(RECIPES[name])
+  if name == 'tied':  # each leaf has units of its own
+    recipe['structure'] = prunejax.tied({f'{leaf}/w': (leaf, -2, 2) for leaf in ALL})
+  after = pruned(ALL, recipe)
+  wanted, turned = after.pop('plain'), after.pop('turned')
   assert 0 < np.sum(wanted == 0) <= MATRIX.size // 2
-  for words, leaf in LEAVES.items():
-    got = pruned(leaf, words, RECIPES[name])
-    np.testing.assert_array_equal(got == 0, wanted == 0, err_msg=words)
-    np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=1e-6, err_msg=words)
+  assert len(after) == len(LEAVES)
+  for leaf, got in after.items():
+    np.testing.assert_array_equal(got == 0, wanted == 0, err_msg=ALL[leaf][0])
+    np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=1e-6, err_msg=ALL[leaf][0])
   # The other way round is another result, which a square shape would hide.
-  assert np.any((pruned(MATRIX, 'out in', RECIPES[name]).T == 0) != (wanted == 0))
+  assert np.any((turned.T == 0) != (wanted == 0))
+
+
+def test_random_scores_are_drawn_in_the_matrix_too():
+  """Each leaf is pruned by itself, under one name, on which the draw depends."""
+  recipe = dict(criterion=prunejax.regrow(prunejax.wanda(), prunejax.random(), 0.3))
+  wanted = pruned({'layer': ('', MATRIX)}, recipe)['layer']
+  words = 'out out in in'
+  got = pruned({'layer': (words, LEAVES[words])}, recipe)['layer']
+  np.testing.assert_array_equal(got == 0, wanted == 0)
+  np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=1e-6)
 
 
 def test_erk_sees_heads_and_width_as_one_axis():
@@ -260,9 +290,9 @@ def test_units_of_a_stack_lie_in_one_layer(structure, how):
   layers = RNG.random((3, 8, 8)).astype(np.float32)
   masks = prunejax.select_masks({'blocks': jnp.asarray(layers)}, 0.5, structure=make, **how)
   if 'stacked' in how:
+    select = jax.jit(lambda w: prunejax.select_masks({'w': w}, 0.5, structure=make)['w'])
     for layer, mask in zip(layers, masks['blocks'], strict=True):
-      alone = prunejax.select_masks({'w': jnp.asarray(layer)}, 0.5, structure=make)['w']
-      np.testing.assert_array_equal(mask, alone)
+      np.testing.assert_array_equal(mask, select(layer))
   assert np.sum(masks['blocks']) == layers.size // 2
   assert len({layer.tobytes() for layer in np.asarray(masks['blocks'])}) > 1
 

@@ -77,14 +77,12 @@ def test_criterion_matches_its_oracle(name):
     jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params) for _ in range(3)
   ]
   extra = case.extra(params) if case.extra else {}
+  update = jax.jit(lambda state, params, **given: criterion.update(state, params, **given, **extra))
+  score = jax.jit(lambda state, params, **given: criterion.score(state, params, **given, **extra))
   state = criterion.init(jax.tree.map(jnp.asarray, params))
   for step, grad in enumerate(grads):
-    state = criterion.update(
-      state, jax.tree.map(jnp.asarray, params), grad=grad, step=step, **extra
-    )
-  scores = criterion.score(
-    state, jax.tree.map(jnp.asarray, params), grad=grads[-1], step=2, **extra
-  )
+    state = update(state, params, grad=grad, step=step)
+  scores = score(state, params, grad=grads[-1], step=2)
   expected = case.oracle(named_leaves(params), [named_leaves(g) for g in grads], **extra)
   for path, score in named_leaves(scores).items():
     assert score.shape == expected[path].shape

@@ -107,9 +107,14 @@ WRAPPED = {
 }
 
 
+@functools.cache
+def ramp_alone():
+  return removed_at(RAMP, 16)
+
+
 @pytest.mark.parametrize('name', WRAPPED)
 def test_a_wrapped_schedule_reaches_its_target_between_two_moves(name):
-  expected = removed_at(RAMP, 16)
+  expected = ramp_alone()
   assert expected[11] < 0.9 == expected[12] == expected[15]
   assert removed_at(WRAPPED[name], 16) == expected
 
@@ -172,6 +177,13 @@ def test_a_ramp_is_at_its_initial_sparsity_before_it_begins(ramp):
   assert after[:5] == [0.5] * 5 and np.all(np.diff(after) >= 0) and after[8:] == [0.9, 0.9]
 
 
+@functools.cache
+def half_pruned():
+  tx = chain_of(prunejax.constant(0.5))
+  _, params, state = sparsities_after(tx, HUNDRED, tx.init(HUNDRED), 3)
+  return params, state
+
+
 RISING = {
   'begin ahead': lambda: prunejax.cubic(0.9, begin=8, end=12),
   'begin ahead, initial': lambda: prunejax.linear(0.9, begin=8, end=12, initial=0.25),
@@ -185,15 +197,13 @@ RISING = {
 @pytest.mark.parametrize('name', RISING)
 def test_masks_never_fall_back_in_a_schedule_that_only_rises(name):
   """A state that is half pruned goes on under another schedule, which asks for less at first."""
-  first = chain_of(prunejax.constant(0.5))
-  _, params, state = sparsities_after(first, HUNDRED, first.init(HUNDRED), 3)
+  params, state = half_pruned()
   after, *_ = sparsities_after(chain_of(RISING[name]()), params, state, 12)
   assert after[0] == 0.5 and np.all(np.diff(after) >= 0) and after[-1] == 0.9
 
 
 def test_masks_fall_where_the_schedule_falls_or_is_not_known_to_rise():
-  first = chain_of(prunejax.constant(0.5))
-  _, params, state = sparsities_after(first, HUNDRED, first.init(HUNDRED), 2)
+  params, state = half_pruned()
   cycle = schedules.cycle(0.75, steps=2, begin=0, end=8)
   for schedule in (cycle, lambda step: jnp.where(step < 4, 0.0, 0.75)):
     after, *_ = sparsities_after(chain_of(schedule), params, state, 2)

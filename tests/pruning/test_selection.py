@@ -35,23 +35,19 @@ KEYS = [(name,) for name in SHAPES if name not in SHARED] + [SHARED]
 
 @pytest.fixture
 def sampled(monkeypatch):
-  """Small groups are guided by a sample, as large ones are."""
+  """Small groups are guided by a sample, and skipped when they are done, as large ones are."""
+  monkeypatch.setattr(passes, 'MANY', 0)
   monkeypatch.setattr(sample, 'FEWEST', 4)
   monkeypatch.setattr(sample, 'LARGEST_STEP', 8)
 
 
 def highest_by_sort(scores, old, count):
   """Flat bool: NaN lowest, -0.0 below 0.0 or, with masks so far, pruned zeros below kept ones."""
-
-  def rank(i):
-    value = scores[i]
-    if np.isnan(value):
-      return (1, 0.0, 0, i)
-    second = np.signbit(value) if old is None else not old[i]
-    return (0, -value, int(second) if value == 0 else 0, i)
-
+  nan, position = np.isnan(scores), np.arange(scores.size)
+  second = (scores == 0) & (np.signbit(scores) if old is None else ~old)
+  order = np.lexsort((position, second, -np.where(nan, 0, scores), nan))  # the last key comes first
   keep = np.zeros(scores.size, bool)
-  keep[sorted(range(scores.size), key=rank)[:count]] = True
+  keep[order[:count]] = True
   return keep
 
 
@@ -103,7 +99,7 @@ def problems(draw):
     counted = rng.integers(0, one + 1, cells) if cells else np.asarray(round(share * size))
     wanted[names] = np.asarray(counted, np.int32)
   old = {name: rng.random(shape) < 0.5 for name, shape in SHAPES.items()}
-  return scores, wanted, draw(st.sampled_from([None, old]))
+  return scores, wanted, old
 
 
 @jax.jit
@@ -121,10 +117,16 @@ def check(scores, wanted, old, dtype, program):
     assert bool(got.nan[name]) == bool(np.isnan(seen[name]).any()), name
 
 
+# (dtype, whether there are masks so far): each is a program.
+KINDS = [('float32', True), ('bfloat16', False), ('float16', True)]
+
+
 @settings(max_examples=80, deadline=None)
-@given(problems(), st.sampled_from(['float32', 'bfloat16', 'float16']))
-def test_selection_is_a_full_sort_for_any_group_count_ties_and_dtype(problem, dtype):
-  check(*problem, dtype, masks)
+@given(problems(), st.sampled_from(KINDS))
+def test_selection_is_a_full_sort_for_any_group_count_ties_and_dtype(problem, kind):
+  scores, wanted, old = problem
+  dtype, has_masks = kind
+  check(scores, wanted, old if has_masks else None, dtype, masks)
 
 
 @settings(
@@ -141,7 +143,8 @@ sampled_masks = jax.jit(lambda *args: masks.__wrapped__(*args))
 def test_a_count_may_be_wide_or_a_plain_number(sampled):
   scores = {'a': jnp.arange(12.0).reshape(3, 4), 'b': jnp.arange(5.0)}
   for count in (counts.wide(6), jnp.int32(6), 6):
-    got = selection.select(selection.plain(scores), {('b', 'a'): count}).masks
+    of = lambda scores, count=count: selection.select(selection.plain(scores), {('b', 'a'): count})
+    got = jax.jit(of)(scores).masks
     expected = select_by_sort(jax.tree.map(np.asarray, scores), {('a', 'b'): 6})
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
@@ -219,24 +222,31 @@ def test_any_distribution_ends_within_a_bound():
     np.testing.assert_array_equal(np.ravel(kept), highest_by_sort(hostile.ravel(), None, count))
 
 
-def test_no_sort_and_no_copy_of_the_scores():
+@pytest.mark.parametrize(
+  'shared, has_masks',
+  [
+    pytest.param(False, False, marks=pytest.mark.slow),
+    (False, True),
+    (True, False),
+    pytest.param(True, True, marks=pytest.mark.slow),
+  ],
+)
+def test_no_sort_and_no_copy_of_the_scores(shared, has_masks):
   params = {f'layer_{i}/w': jax.ShapeDtypeStruct((512, 256), jnp.float32) for i in range(4)}
-  old = {name: jax.ShapeDtypeStruct((512, 256), bool) for name in params}
-  groups = {'alone': [(name,) for name in params], 'together': [tuple(params)]}
+  old = {name: jax.ShapeDtypeStruct((512, 256), bool) for name in params} if has_masks else None
+  groups = [tuple(params)] if shared else [(name,) for name in params]
 
-  def select(params, old, keys):
+  @jax.jit
+  def select(params, old):
     scores = selection.Scores(lambda params: jax.tree.map(jnp.abs, params), params)
-    return selection.select(scores, {names: jnp.int32(1000) for names in keys}, old)
+    return selection.select(scores, {names: jnp.int32(1000) for names in groups}, old)
 
-  for keys in groups.values():
-    for masks_so_far in (None, old):
-      program = jax.jit(lambda params, old, keys=keys: select(params, old, keys))
-      compiled = program.lower(params, masks_so_far).compile()
-      assert 'sort(' not in compiled.as_text()
-      # New masks, a byte a weight, are among the temporaries of a branch.
-      new = 0 if masks_so_far is None else 4 * 512 * 256
-      extra = compiled.memory_analysis().temp_size_in_bytes - new
-      assert extra < 0.1 * 4 * 512 * 256 * 4
+  compiled = select.lower(params, old).compile()
+  assert 'sort(' not in compiled.as_text()
+  # New masks, a byte a weight, are among the temporaries of a branch.
+  new = 4 * 512 * 256 if has_masks else 0
+  extra = compiled.memory_analysis().temp_size_in_bytes - new
+  assert extra < 0.1 * 4 * 512 * 256 * 4
 
 
 LARGE = ['normal', 'bfloat16', 'few', 'constant', 'zeros', 'sorted', 'gap', 'huge']
@@ -289,26 +299,29 @@ def test_float64_scores_are_refused_by_name():
       selection.select(selection.plain(scores), {('fine',): 1})
 
 
-def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own():
+@pytest.mark.parametrize(
+  'allocation',
+  [
+    prunejax.uniform,
+    prunejax.global_threshold,
+    pytest.param(prunejax.erk, marks=pytest.mark.slow),
+    pytest.param(prunejax.class_distribution, marks=pytest.mark.slow),
+  ],
+)
+def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own(allocation):
   rng = np.random.default_rng(0)
   layers = (
     rng.standard_normal((3, 40, 50)).astype(np.float32)
     * np.array([1, 10, 100], np.float32)[:, None, None]
   )
-  for allocation in (
-    prunejax.uniform(),
-    prunejax.erk(),
-    prunejax.global_threshold(),
-    prunejax.class_distribution(),
-  ):
-    select = lambda scores, stacked=(), allocation=allocation: jax.jit(
-      lambda s: prunejax.select_masks(s, 0.7, allocation=allocation, stacked=stacked)
-    )(scores)
-    together = select({'w': layers, 'b': layers[0, 0]}, ['w'])
-    apart = {f'w_{i}': layer for i, layer in enumerate(layers)} | {'b': layers[0, 0]}
-    alone = select(apart)
-    np.testing.assert_array_equal(together['w'], np.stack([alone[f'w_{i}'] for i in range(3)]))
-    np.testing.assert_array_equal(together['b'], alone['b'])
+  select = lambda scores, stacked=(): prunejax.select_masks(
+    scores, 0.7, allocation=allocation(), stacked=stacked
+  )
+  together = select({'w': layers, 'b': layers[0, 0]}, ['w'])
+  apart = {f'w_{i}': layer for i, layer in enumerate(layers)} | {'b': layers[0, 0]}
+  alone = select(apart)
+  np.testing.assert_array_equal(together['w'], np.stack([alone[f'w_{i}'] for i in range(3)]))
+  np.testing.assert_array_equal(together['b'], alone['b'])
 
 
 @pytest.mark.parametrize('allocation', [prunejax.uniform, prunejax.global_threshold])
@@ -342,7 +355,11 @@ def test_gradual_pruning_with_zeros_among_the_weights_is_a_sort_at_every_step(al
     jax.tree.map(np.testing.assert_array_equal, state.prune_mask, expected)
 
 
-@given(st.lists(st.integers(0, 2**44), min_size=1, max_size=8), st.integers(0, 2**20))
+# Few lengths, since every length is compiled.
+LISTS = [st.lists(st.integers(0, 2**44), min_size=n, max_size=n) for n in (1, 7)]
+
+
+@given(st.one_of(LISTS), st.integers(0, 2**20))
 @settings(max_examples=40, deadline=None)
 def test_wide_counts_are_integers(values, limit):
   plain = lambda w: (np.asarray(w.hi, np.int64) * 65536 + np.asarray(w.lo)).tolist()

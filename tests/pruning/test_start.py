@@ -1,5 +1,7 @@
 """Weights that are pruned already when a link starts count, rank below all others, and stay."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,17 @@ STRUCTURES = {
 }
 
 
+def products(table):
+  """Every member of a table with a signed, a plain and a negative score; all but one are slow."""
+  signs = ('movement', 'random', 'negative')
+  return [
+    pytest.param(name, sign, marks=() if j == i % len(signs) else pytest.mark.slow)
+    for i, name in enumerate(table)
+    for j, sign in enumerate(signs)
+  ]
+
+
+@functools.cache
 def zeroed(structure=None, sparsity=0.5, seed=9):
   """Weights pruned at random, by the units of a structure."""
   scores = {
@@ -91,7 +104,13 @@ def run(params, schedule, criterion, steps=6, **how):
   return params, state, sparsities
 
 
-@pytest.mark.parametrize('name', CRITERIA)
+# Criteria of one kind, with a state, that move survivors or that need an argument; others are slow.
+FEW = ('magnitude', 'random', 'movement', 'block_fisher', 'obs', 'wanda', 'sparsegpt', 'negative')
+
+
+@pytest.mark.parametrize(
+  'name', [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CRITERIA]
+)
 def test_zeros_count_and_rank_below_all_others_for_every_criterion(name):
   params, kept = zeroed()
   after, state, sparsities = run(params, TWICE, CRITERIA[name](), steps=4, masks='zeros')
@@ -99,8 +118,7 @@ def test_zeros_count_and_rank_below_all_others_for_every_criterion(name):
   assert masks_of.nested(prunejax.get_masks(state, after), kept)
 
 
-@pytest.mark.parametrize('criterion', ['movement', 'random', 'negative'])
-@pytest.mark.parametrize('name', PRODUCTS)
+@pytest.mark.parametrize('name, criterion', products(PRODUCTS))
 def test_zeros_count_under_every_allocation(name, criterion):
   params, kept = zeroed()
   criterion = CRITERIA[criterion]()
@@ -110,8 +128,7 @@ def test_zeros_count_under_every_allocation(name, criterion):
     assert sparsities == [0.5, 0.5, 0.75, 0.75]
 
 
-@pytest.mark.parametrize('criterion', ['movement', 'random', 'negative'])
-@pytest.mark.parametrize('name', STRUCTURES)
+@pytest.mark.parametrize('name, criterion', products(STRUCTURES))
 def test_units_that_are_gone_count_under_every_structure(name, criterion):
   structure = STRUCTURES[name]
   params, kept = zeroed(structure)

@@ -37,9 +37,9 @@ def units_of_slices(case, means):
   return parts, where
 
 
-@pytest.mark.parametrize('name', cases_tied.TIED)
+@pytest.mark.parametrize('name', cases_tied.ALL)
 def test_masks_match_the_oracle_are_exact_and_nest(name):
-  case = cases_tied.TIED[name]
+  case = cases_tied.ALL[name]
   structure, scores = case.make(), drawn(case)
 
   @jax.jit
@@ -144,6 +144,7 @@ def test_the_score_of_a_head_is_the_mean_over_its_blocks():
   [
     (lambda: prunejax.heads(0), {}, (), ['heads', 'size=0', 'whole number']),
     (lambda: prunejax.heads(True), {}, (), ['size=True']),
+    (lambda: prunejax.heads(4, group=0), {}, (), ['group=0']),
     (lambda: prunejax.tied({'a': ('u', 0, 2)}), {}, (), ["'a'", '-1 or -2']),
     (lambda: prunejax.tied({'a': ('u', 2)}), {}, (), ["('u', 2)", '(unit, axis, size)']),
     (lambda: prunejax.tied({'a(': ('u', -1, 2)}), {}, (), ['a(', 'not a regular expression']),

@@ -4,12 +4,12 @@ import json
 import shutil
 
 import pytest
+import tiny_runs
 
 from experiments.gordon2020 import study as gordon
 from experiments.hassibi1993 import study as hassibi
 from prunejax.report import ledger
 from prunejax.sweep import grid, reuse
-from tests import tiny_runs
 
 LABELS = {
   'stage': 'pretrain',

@@ -41,10 +41,13 @@ FILES = {
   'finetune': ('', 'nano', 'base'),
   'sparsity': ('',),
   'gpt2': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
+  'llama': ('', 'nano', 'nano-finetune', 'continue', 'finetune'),
   'methods': ('', 'rigl', 'movement'),
   'tasks': ('',),
   'small': ('',),
   'margins': ('',),
+  'margins_minilm': ('',),
+  'minilm': ('', 'heads', 'pretrain', 'finetune'),
 }
 
 

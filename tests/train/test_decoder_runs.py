@@ -15,6 +15,7 @@ from experiments.gordon2020 import study as gordon2020
 from experiments.gordon2020.analysis import hidden_states
 from prunejax import __main__ as command
 from prunejax.models import gpt2
+from prunejax.models.hf import convert
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.report import ledger
 from prunejax.sweep import estimate, grid
@@ -135,7 +136,7 @@ def test_dry_cost_counts_a_decoder():
   config = tiny_runs.config(**GPT2)
   config.update(steps=1, batch_size=1)
   config.prune.weights.schedule = ''
-  size = families.FAMILIES['gpt2'].config(
+  size = convert.size_class(families.FAMILIES['gpt2'].config)(
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
   shapes = gpt2_hf._shapes(size, ('lm',))

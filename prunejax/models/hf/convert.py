@@ -31,16 +31,6 @@ def size_class(name: str) -> type:
   return getattr(transformers, name)
 
 
-def make_size(name: str, **fields: Any) -> Any:
-  """Makes a config of transformers.
-
-  Args:
-    name: of its class.
-    **fields: of the config.
-  """
-  return size_class(name)(**fields)
-
-
 def read_size(
   folder: str | os.PathLike,
   model_type: str,
@@ -150,12 +140,15 @@ def check_dtype(dtype: str) -> None:
     raise CheckpointError(f'dtype={dtype!r}: expected one of {list(FLOATS)}')
 
 
-def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[str] | None:
+def check_vocab(
+  source: str | os.PathLike | Sequence[str], size: Any, padding: int = 127
+) -> list[str] | None:
   """Reads a vocabulary and compares it with the rows of the word embeddings.
 
   Args:
     source: see `folder.read_vocab`.
     size: a config of transformers.
+    padding: rows that the table may have beyond the pieces, if the number of its rows divides by 8.
 
   Returns:
     The pieces; None for a folder without a vocabulary.
@@ -166,7 +159,7 @@ def check_vocab(source: str | os.PathLike | Sequence[str], size: Any) -> list[st
   pieces = hf_folder.read_vocab(source)
   rows = size.vocab_size
   # Tables are often padded to a width that suits the hardware; every id still has its row.
-  padded = rows % 8 == 0 and pieces is not None and len(pieces) < rows < len(pieces) + 128
+  padded = rows % 8 == 0 and pieces is not None and len(pieces) < rows <= len(pieces) + padding
   if pieces is not None and len(pieces) != rows and not padded:
     raise CheckpointError(
       f'a vocabulary of {len(pieces)} pieces does not fit the {rows} rows of the word embeddings'

@@ -21,8 +21,10 @@ import safetensors.numpy
 from prunejax.data import vocabulary
 
 WEIGHTS = 'model.safetensors'
+INDEX = f'{WEIGHTS}.index.json'
 CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
+SHARD_BYTES = 5 * 10**9  # of one file of weights, as transformers divides them
 SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
@@ -87,7 +89,7 @@ def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[st
   """
   folder = pathlib.Path(folder)
   check(folder)
-  path, index = folder / WEIGHTS, folder / f'{WEIGHTS}.index.json'
+  path, index = folder / WEIGHTS, folder / INDEX
   if path.is_file():
     return _read_file(path, ignore)
   if index.is_file():
@@ -233,9 +235,12 @@ def with_added(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write(
-  folder: str | os.PathLike, texts: Mapping[str, str], tensors: Mapping[str, np.ndarray]
+  folder: str | os.PathLike,
+  texts: Mapping[str, str],
+  tensors: Mapping[str, np.ndarray],
+  most: int = SHARD_BYTES,
 ) -> None:
-  """Writes text files, model.safetensors, and checksums.json with the sha256 of each.
+  """Writes text files, model.safetensors or its shards, and checksums.json with sha256 sums.
 
   A new folder appears complete or not at all. In a folder that exists, each file is replaced as a
   whole, after all files have been written.
@@ -244,6 +249,8 @@ def write(
     folder: the folder; it is made if it does not exist.
     texts: {file name: content}.
     tensors: {name: array} of model.safetensors.
+    most: bytes of one file of weights. More are divided among files that
+      model.safetensors.index.json lists; a tensor is never divided.
 
   Raises:
     CheckpointError: the folder cannot be written.
@@ -254,10 +261,19 @@ def write(
     staged.mkdir(parents=True)
     for name, text in texts.items():
       (staged / name).write_text(text, encoding='utf-8', newline='\n')
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    safetensors.numpy.save_file(arrays, staged / WEIGHTS, metadata={'format': 'pt'})
-    (staged / WEIGHTS).chmod(0o644)  # safetensors gives no rights to others than the owner
-    names = [*texts, WEIGHTS]
+    shards = _divided(tensors, most)
+    for name, shard in shards.items():
+      arrays = {tensor: np.ascontiguousarray(tensors[tensor]) for tensor in shard}
+      safetensors.numpy.save_file(arrays, staged / name, metadata={'format': 'pt'})
+      (staged / name).chmod(0o644)  # safetensors gives no rights to others than the owner
+    names = [*texts, *shards]
+    if WEIGHTS not in shards:
+      index = {
+        'metadata': {'total_size': sum(tensor.nbytes for tensor in tensors.values())},
+        'weight_map': {tensor: name for name, shard in shards.items() for tensor in shard},
+      }
+      (staged / INDEX).write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')
+      names.append(INDEX)
     sums = {'sha256': {name: _sha256(staged / name) for name in sorted(names)}}
     (staged / CHECKSUMS).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
     names.append(CHECKSUMS)
@@ -267,12 +283,30 @@ def write(
     if folder.exists():
       for name in names:
         os.replace(staged / name, folder / name)
+      # Weights that were there before and are not among the new files would be read in their place.
+      for stale in {WEIGHTS, INDEX} - set(names):
+        (folder / stale).unlink(missing_ok=True)
     else:
       os.rename(staged, folder)
   except (OSError, safetensors.SafetensorError) as error:
     raise CheckpointError(f'{folder} cannot be written: {error}') from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def _divided(tensors, most):
+  """{file name: names of its tensors}, in order."""
+  groups, size = [[]], 0
+  for name, tensor in tensors.items():
+    if groups[-1] and size + tensor.nbytes > most:
+      groups.append([])
+      size = 0
+    groups[-1].append(name)
+    size += tensor.nbytes
+  if len(groups) == 1:
+    return {WEIGHTS: groups[0]}
+  last = len(groups)
+  return {f'model-{i:05}-of-{last:05}.safetensors': group for i, group in enumerate(groups, 1)}
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from prunejax.pruning.allocations.shares import unit_sparsity
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.precision import refuse_float64
+from prunejax.pruning.schedules import MASK_STEP
 from prunejax.pruning.types import Allocation, Criterion
 
 
@@ -79,7 +80,8 @@ def _remembering(criterion: Criterion, bins, decay) -> Criterion:
       smoothed = lambda old, now: decay * old + (1 - decay) * jnp.ravel(now)
       return {name: smoothed(cuts[name], new[name]) for name in cuts}
 
-    cuts = jax.lax.cond(due, moved, lambda cuts: cuts, state.histogram_cuts)
+    with jax.named_scope(MASK_STEP):
+      cuts = jax.lax.cond(due, moved, lambda cuts: cuts, state.histogram_cuts)
     return HistogramState(inner, cuts)
 
   def _prepared(inner, params, arguments):

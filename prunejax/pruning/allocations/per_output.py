@@ -39,4 +39,4 @@ def per_output() -> Allocation:
       kept[name,] = jnp.broadcast_to(count, cells)
     return kept
 
-  return Allocation(allocate)
+  return Allocation(allocate, by_shape=True)

@@ -21,7 +21,7 @@ def uniform() -> Allocation:
   def allocate(units, sparsity):
     return _by_sparsity(units, dict.fromkeys(units.scores, sparsity))
 
-  return Allocation(allocate)
+  return Allocation(allocate, by_shape=True)
 
 
 def by_class(table, *, relative: bool = False) -> Allocation:
@@ -69,7 +69,7 @@ def by_class(table, *, relative: bool = False) -> Allocation:
         kept[name,] = jnp.where(in_range, kept[name,], -1)
     return kept
 
-  return Allocation(allocate)
+  return Allocation(allocate, by_shape=True)
 
 
 def erk() -> Allocation:
@@ -88,7 +88,7 @@ def erk() -> Allocation:
     kept = _erk_counts(parts, counts.kept(total_units(units), unit_sparsity(units, sparsity)))
     return units.counts(jnp.zeros(len(every_part), jnp.int32).at[np.array(filled)].set(kept))
 
-  return Allocation(allocate)
+  return Allocation(allocate, by_shape=True)
 
 
 def unit_sparsity(units: Units, sparsity) -> jax.Array:

@@ -8,6 +8,7 @@ which masks move is all the calibration there is. How a leaf is such a kernel sa
 `prune_transform`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from prunejax.pruning import lapack
+from prunejax.pruning.criteria import sweep
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import named_leaves, with_leaves
-from prunejax.pruning.types import Criterion
+from prunejax.pruning.types import Criterion, Layerwise
 
 
 class Calibration(NamedTuple):
@@ -53,14 +55,15 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
 
   SparseGPT (Frantar & Alistarh, 2023, algorithm 1). U is the upper Cholesky factor of H^-1 = U^T U,
   with H = X^T X + damp mean(diag(X^T X)) I. U_ii^2 is the i-th diagonal of the inverse of H without
-  the inputs before i, which the sweep has done with. All masks are chosen before the sweep, by any
-  allocation and structure; the paper's code chooses them every 128 inputs, of weights that the
-  sweep has moved. Everything is float32. Needs `activations=`.
+  the inputs before i, which the sweep has done with. In `prune_transform` all masks are chosen
+  before the sweep, by any allocation and structure. `prunejax.oneshot` chooses them as the paper
+  does, inside the sweep: every `block` inputs, or for every group of n:m, of weights that the sweep
+  has moved. Everything is float32. Needs `activations=`.
 
   Args:
     damp: the damping, above 0.
-    block: the inputs that are swept before the rest is brought up to date. It changes the cost, not
-      the result.
+    block: the inputs that are swept before the rest is brought up to date. Where masks are chosen
+      before the sweep it changes the cost, not the result.
     accumulate: sum the inputs of all steps so far.
 
   Raises:
@@ -78,7 +81,7 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
     return (w.astype(jnp.float32) / jnp.diagonal(upper, axis1=-2, axis2=-1)[..., None]) ** 2
 
   def compensate(upper, w, mask):
-    swept = lambda w, mask, upper: _swept(w, mask, upper, block)
+    swept = lambda w, mask, upper: sweep.swept(w, mask, upper, block)
     for _ in range(w.ndim - 2):
       swept = jax.vmap(swept)
     w = w.astype(jnp.float32)
@@ -86,11 +89,22 @@ def sparsegpt(damp: float = 0.01, block: int = 128, accumulate: bool = False) ->
 
   gram_shape = lambda shape: (*shape[:-1], shape[-2])
   factor = lambda gram: _factor(gram, damp)
-  return _criterion('sparsegpt', accumulate, gram_shape, gram, factor, score, compensate)
+  choose = functools.partial(sweep.chosen, block=block)
+  return _criterion(
+    'sparsegpt', accumulate, gram_shape, gram, factor, score, compensate, choose, block
+  )
 
 
 def _criterion(
-  label, accumulate, statistics_shape, statistics_of, ready_of, score_of, compensate_of=None
+  label,
+  accumulate,
+  statistics_shape,
+  statistics_of,
+  ready_of,
+  score_of,
+  compensate_of=None,
+  sweep_of=None,
+  sweep_rows=0,
 ) -> Criterion:
   """Makes a criterion of functions of single leaves.
 
@@ -102,6 +116,8 @@ def _criterion(
     ready_of: statistics -> ready.
     score_of: (ready, w) -> scores.
     compensate_of: (ready, w, mask) -> changes, or None.
+    sweep_of: `Layerwise.sweep`, or None.
+    sweep_rows: `Layerwise.sweep_rows`.
   """
 
   def init(params):
@@ -142,6 +158,15 @@ def _criterion(
     prepare,
     needs=frozenset({'activations'}),
     reads_axes=label,
+    layerwise=Layerwise(
+      statistics_of,
+      ready_of,
+      score_of,
+      compensate_of,
+      sweep_of,
+      sweep_rows,
+      within_output=label == 'wanda',
+    ),
   )
 
 
@@ -190,33 +215,3 @@ def _factor(gram, damp):
   for _ in range(gram.ndim - 2):
     cholesky, inverse = jax.vmap(cholesky), jax.vmap(inverse)
   return inverse(flipped(cholesky(flipped(damped))))
-
-
-def _swept(w, mask, upper, block):
-  """W [in, out] after the sweep: what a pruned weight carried moves to the inputs after it."""
-  length, outputs = w.shape
-  size = min(block, length)
-  more = -length % size
-  w = jnp.pad(w, ((0, more), (0, 0)))
-  removed = jnp.pad(~mask, ((0, more), (0, 0)))
-  # The padded rows are never pruned, so nothing is divided by their zeros.
-  upper = jnp.pad(upper, ((0, more), (0, more)))
-
-  def sweep(w, start):
-    rows = lax.dynamic_slice_in_dim(upper, start, size)
-    square = lax.dynamic_slice_in_dim(rows, start, size, 1)
-    gone = lax.dynamic_slice_in_dim(removed, start, size)
-
-    def one(i, carry):
-      slab, errors = carry
-      pivot = jnp.where(square[i, i] > 0, square[i, i], 1)
-      error = jnp.where(gone[i], slab[i] / pivot, 0)
-      return slab - jnp.outer(square[i], error), errors.at[i].set(error)
-
-    first = lax.dynamic_slice_in_dim(w, start, size), jnp.zeros((size, outputs), jnp.float32)
-    _, errors = lax.fori_loop(0, size, one, first)
-    # Rows of U are 0 before their own input, so inputs already swept stay as they are.
-    return w - jnp.matmul(rows.T, errors, precision=lax.Precision.HIGHEST), None
-
-  w, _ = lax.scan(sweep, w, jnp.arange(0, length, size))
-  return w[:length]

@@ -18,7 +18,7 @@ from prunejax.pruning import counts, placement
 from prunejax.pruning.counts import Wide
 from prunejax.pruning.leaf_kinds import kinds
 from prunejax.pruning.selection import passes, sample, threshold, ties
-from prunejax.pruning.selection.keys import TOP, ZERO, order_key
+from prunejax.pruning.selection.keys import TOP, ZERO, order_key, spare_bits
 from prunejax.pruning.selection.passes import Block, Leaf, Scores
 
 
@@ -73,7 +73,7 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
   masks = {name: jnp.ones(score.shape, bool) for name, score in shapes.items()}
   nan = {name: jnp.zeros((), bool) for name in shapes}
   if blocks:
-    leaves = _keys(scores, old)
+    leaves = _keys(scores, old, blocks)
     found = find(leaves, shapes, blocks, goals)
     masks |= _masks(leaves, shapes, blocks, found)
     nan |= found.nan
@@ -85,18 +85,18 @@ def find(leaves, shapes, blocks, goals) -> Found:
   whole, keys, turns = [], [], []
   for block, goal in zip(blocks, goals, strict=True):
     low = jnp.zeros(block.sizes.shape, jnp.uint32)
-    whole.append(threshold.start(low, jnp.full_like(low, TOP), jnp.asarray(block.sizes)))
+    above_all = jnp.full_like(low, (TOP >> block.spare) + 1)
+    whole.append(threshold.start(low, above_all, jnp.asarray(block.sizes)))
     first, turn = sample.first_keys(leaves, shapes, block, goal, whole[-1])
     keys.append(first)
     turns.append(turn)
   third = lambda step: step % 3 == 0
   brackets, steps, numbers = passes.search(leaves, blocks, goals, whole, keys, third, nan=True)
   cuts, tie_steps = ties.cuts(leaves, shapes, blocks, goals, brackets)
-  nan = {
-    name: jnp.any(number[row] < block.sizes[row])
-    for block, number in zip(blocks, numbers, strict=True)
-    for row, name in enumerate(block.names)
-  }
+  nan = {}
+  for block, number in zip(blocks, numbers, strict=True):
+    flags = jnp.any((number < block.sizes).reshape(len(block.names), -1), axis=1)
+    nan |= {name: flags[row] for row, name in enumerate(block.names)}
   number = {'sample': jnp.max(jnp.stack(turns)), 'scores': steps, 'ties': tie_steps}
   return Found(brackets, cuts, nan, number)
 
@@ -115,22 +115,25 @@ def _masks(leaves, shapes, blocks, found):
   return masks
 
 
-def _keys(scores, old):
+def _keys(scores, old, blocks):
   """Returns how to read each leaf's keys. With masks so far, pruned zeros have the key of -0.0."""
 
-  def key(read):
-    def of(arrays):
+  def keys(read, spare):
+    def read_keys(arrays):
       if old is None:
-        return order_key(read(arrays))
+        return order_key(read(arrays)) >> spare
       score = read(arrays[0])
-      zero = ZERO - 1 + arrays[1].astype(jnp.uint32)
-      return jnp.where(score == 0, zero, order_key(score))
+      zero = (ZERO >> spare) - 1 + arrays[1].astype(jnp.uint32)
+      return jnp.where(score == 0, zero, order_key(score) >> spare)
 
-    return of
+    return read_keys
 
+  spare = {name: block.spare for block in blocks for name in block.names}
   arrays = lambda name, leaf: leaf.arrays if old is None else (leaf.arrays, old[name])
   return {
-    name: Leaf(key(leaf.read), arrays(name, leaf)) for name, leaf in passes.readers(scores).items()
+    name: Leaf(keys(leaf.read, spare[name]), arrays(name, leaf))
+    for name, leaf in passes.readers(scores).items()
+    if name in spare
   }
 
 
@@ -166,7 +169,8 @@ def _blocks(shapes, wanted, devices):
     each = wanted.lo.shape[1:]
     size = lambda name: math.prod(shapes[name].shape) // math.prod(each)
     sizes = np.stack([np.full(each, size(name), np.int32) for name in names])
-    blocks.append(Block(tuple(names), each, groups, sizes, devices))
+    spare = np.uint32(min(spare_bits(shapes[name].dtype) for name in names))
+    blocks.append(Block(tuple(names), each, groups, sizes, devices, spare))
     goals.append(passes.goal_of(blocks[-1], counts.carried(wanted.hi, wanted.lo)))
 
   if whole:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-TOP = np.uint32(0xFF800001)  # one above the key of inf
+TOP = np.uint32(0xFF800000)  # the key of inf
 ZERO = np.uint32(1 << 31)  # the key of 0.0
 
 
@@ -25,3 +25,8 @@ def order_key(scores) -> jax.Array:
   bits = lax.bitcast_convert_type(scores, jnp.int32)
   key = lax.bitcast_convert_type(bits ^ ((bits >> 31) | np.int32(-(2**31))), jnp.uint32)
   return jnp.where(scores != scores, np.uint32(0), key)
+
+
+def spare_bits(dtype) -> int:
+  """Returns how many of a key's lowest bits no score of `dtype` needs: 16 for bfloat16."""
+  return max(23 - jnp.finfo(dtype).nmant, 0)

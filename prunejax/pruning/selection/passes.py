@@ -23,7 +23,7 @@ from prunejax.pruning.selection.threshold import STEPS, Goal
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
 # Scores of all leaves from which skipping is worth a second copy of the pass in the program. It
 # takes as long to compile as the first, and fewer scores are read in some tens of microseconds.
-MANY = 2**22
+MANY = 2**20
 
 
 class Scores(NamedTuple):
@@ -49,7 +49,8 @@ class Block(NamedTuple):
 
   `cells` is () or has one length for each axis of a leaf, 1 where scores compete. `groups` are
   (begin, end) of the leaves that share a threshold, which stand together. `sizes`, int32 [leaves,
-  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on.
+  *cells], are the scores of each cell. `devices` is how many devices the leaves lie on. `spare` is
+  how many of a key's lowest bits are left out, because no score needs them.
   """
 
   names: tuple
@@ -57,6 +58,7 @@ class Block(NamedTuple):
   groups: tuple
   sizes: np.ndarray
   devices: int
+  spare: np.uint32
 
 
 def readers(scores: Scores) -> dict[str, Leaf]:
@@ -151,11 +153,11 @@ def _read(leaves, blocks, goals, brackets, keys, everything):
       found.append(jnp.stack(columns, 1))
     return found
 
-  total = sum(float(np.sum(block.sizes, dtype=np.float64)) for block in blocks)
-  if blocks[0].devices > 1 or total < MANY or jax.default_backend() != 'cpu':
+  sizes = [np.float32(block.sizes) for block in blocks]
+  is_small = sum(np.sum(size) for size in sizes) < MANY
+  if is_small or blocks[0].devices > 1 or jax.default_backend() != 'cpu':
     return read(skips=False)
   # A CPU takes the leaves of conditionals one after the other, and others side by side.
-  sizes = [np.float32(block.sizes) for block in blocks]
   left = sum(jnp.sum(jnp.where(reads, n, 0)) for reads, n in zip(needed, sizes, strict=True))
   few = left < FEW_LEFT * sum(np.sum(size) for size in sizes)
   return lax.cond(few & ~everything, lambda: read(skips=True), lambda: read(skips=False))

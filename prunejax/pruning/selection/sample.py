@@ -19,6 +19,7 @@ from prunejax.pruning.selection.threshold import STEPS, Bracket, Goal
 LARGEST_STEP = 64
 SIGMAS = (-3.5, -1.5, -0.5, 0, 0.5, 1.5, 3.5)
 FEWEST = 4096  # scores of a group that are in its sample at least
+PRIMES = (2, 3, 5, 7, 11)
 
 
 def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
@@ -30,8 +31,10 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   steps = {name: steps_of(shapes[name].shape, block.devices, block.cells) for name in block.names}
   if all(math.prod(step) == 1 for step in steps.values()):
     return threshold.guess(whole, goal, True).at[0].set(1), jnp.int32(0)
+  turns = [row - begin for begin, end in block.groups for row in range(begin, end)]
   sample = {
-    name: thinned(leaves[name].read(leaves[name].arrays), steps[name]) for name in block.names
+    name: thinned(leaves[name].read(leaves[name].arrays), steps[name], turn)
+    for name, turn in zip(block.names, turns, strict=True)
   }
   stacks = [(names, stacked(sample, names)) for names in kinds(sample)]
   order = np.argsort([block.names.index(name) for names, _ in stacks for name in names])
@@ -73,13 +76,13 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
 
     return lax.while_loop(wide, one_pass, (jnp.int32(0), whole))
 
-  turns, ends = jax.vmap(search)(jnp.array([SIGMAS[-1], SIGMAS[0]]))
+  steps_taken, ends = jax.vmap(search)(jnp.array([SIGMAS[-1], SIGMAS[0]]))
   below, above = (jax.tree.map(lambda x, side=side: x[side], ends) for side in (0, 1))
   high = jnp.maximum(above.high, below.low)
   between = whole._replace(low=below.low, high=high, at_low=below.at_low, at_high=above.at_high)
   keys = threshold.guess(between, goal, False, sigma, SIGMAS)
   ends = below.low[None], keys[1:3], keys[4:6], high[None]
-  return jnp.concatenate([jnp.ones_like(keys[:1]), *ends]), jnp.max(turns)
+  return jnp.concatenate([jnp.ones_like(keys[:1]), *ends]), jnp.max(steps_taken)
 
 
 def _where(flag, a, b):
@@ -109,10 +112,16 @@ def steps_of(shape, devices: int, cells=()) -> tuple[int, ...]:
   return tuple(steps)
 
 
-def thinned(array, steps):
-  """Returns the middle one of every `step` neighbours along each axis."""
+def thinned(array, steps, turn=0):
+  """Returns one of every `step` neighbours along each axis; of turn 0 the middle one.
+
+  Leaves that share a threshold need turns of their own: if they are alike, what one sample misses
+  all of them would miss.
+  """
   for axis, step in enumerate(steps):
     if step > 1:
       split = array.reshape(array.shape[:axis] + (-1, step) + array.shape[axis + 1 :])
-      array = lax.index_in_dim(split, step // 2, axis + 1, keepdims=False)
+      # Fractions of this kind fill the interval evenly, however many turns there are.
+      fraction = math.modf(0.5 + turn * math.sqrt(PRIMES[axis % len(PRIMES)]))[0]
+      array = lax.index_in_dim(split, int(step * fraction), axis + 1, keepdims=False)
   return array

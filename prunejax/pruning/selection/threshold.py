@@ -127,18 +127,21 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   unit, width = (sigma / (many + 1))[None], bracket.high - bracket.low
   low, high = bracket.low[None], bracket.high[None]
   column = lambda values: np.asarray(values, np.float32).reshape((-1,) + (1,) * width.ndim)
-  to_key = lambda share: (width[None].astype(jnp.float32) * share).astype(jnp.uint32)
+  to_key = lambda share: jnp.rint(width[None].astype(jnp.float32) * share).astype(jnp.uint32)
   reach = column(sigmas)
   side = jnp.where(reach < 0, middle[None], 1 - middle[None])
   line = middle[None] + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
   step = jnp.maximum(width >> 3, 1)
   equal = step[None] * column(range(1, STEPS + 1)).astype(jnp.uint32)
-  equally = (parts | bracket.lumps | (many <= FEW) | (width <= 8))[None]
+  # Where every key has one score, the line is exact.
+  exact = many == width.astype(jnp.float32)
+  equally = (parts | (bracket.lumps & ~exact) | (many <= FEW) | (width <= 8))[None]
   # Scores are often round numbers, so that round keys part them best.
   keys = low + jnp.where(equally, equal, to_key(line))
-  keys = _roundest(keys, jnp.where(equally, step[None] >> 1, to_key(0.1 * unit)))
+  slack = to_key(jnp.where(exact, 0, 0.1 * unit))
+  keys = _roundest(keys, jnp.where(equally, step[None] >> 1, slack))
   # All that is left in a bracket of round numbers lies at its lower end.
-  at_low = (bracket.lumps & jnp.logical_not(parts))[None] & (column(range(STEPS)) == 0)
+  at_low = (bracket.lumps & ~exact & jnp.logical_not(parts))[None] & (column(range(STEPS)) == 0)
   return jnp.clip(jnp.where(at_low, low + 1, keys), low, high)
 
 

@@ -14,6 +14,8 @@ from jax import lax
 from prunejax.pruning import counts
 from prunejax.pruning.selection import passes, threshold
 
+SCOPE = 'ties'  # of the search, in compiled programs; it reads nothing where no scores tie
+
 
 def cuts(leaves, shapes, blocks, goals, brackets):
   """Returns for each block the cuts, uint32 [leaves, *cells], and how many passes that took.
@@ -44,7 +46,8 @@ def cuts(leaves, shapes, blocks, goals, brackets):
     begin.append(threshold.start(jnp.ones_like(size), size + 1, tied))
   keys = [threshold.guess(*pair, False) for pair in zip(begin, aims, strict=True)]
   parts = lambda step: step % 3 == 2
-  ended, steps, _ = passes.search(tied_leaves, alone, aims, begin, keys, parts)
+  with jax.named_scope(SCOPE):
+    ended, steps, _ = passes.search(tied_leaves, alone, aims, begin, keys, parts)
   return [bracket.low for bracket in ended], steps
 
 

@@ -16,7 +16,7 @@ PRUNED_BEFORE = np.finfo(np.float32).min
 
 def unstructured() -> Structure:
   """Every weight is a unit of its own."""
-  return Structure(lambda scores: scores, lambda kept, scores: kept, single=True)
+  return Structure(lambda scores: scores, lambda kept, scores: kept, single=True, inputs=1)
 
 
 def n_m(n: int, m: int) -> Structure:
@@ -72,7 +72,7 @@ def n_m(n: int, m: int) -> Structure:
   def expand(kept, scores):
     return map_kinds(opened, kept, scores)
 
-  return Structure(pool, expand, cost=(m - n) / m, reads_axes=f'n_m({n}, {m})')
+  return Structure(pool, expand, cost=(m - n) / m, reads_axes=f'n_m({n}, {m})', inputs=m)
 
 
 def block(rows: int, columns: int) -> Structure:

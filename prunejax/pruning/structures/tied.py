@@ -42,35 +42,46 @@ def tied(table) -> Structure:
   return _tied('tied', rows, f'a leaf that matches one of {[row[0].pattern for row in rows]}')
 
 
-def heads(size: int) -> Structure:
+def heads(size: int, group: int = 1) -> Structure:
   """Attention heads: columns of query, key and value with their biases, and rows of the output.
 
-  Leaves are named as in `prunejax.models`: .../attention/{query,key,value}/{kernel,bias} and
-  .../attention/output/kernel. The unit name is '.../attention/heads'. Biases, and any of the four
-  matrices, may be left out with where=. The output's bias belongs to no head.
+  With grouped queries (Ainslie et al. 2023) the unit is a group: a key, a value, and the queries
+  and rows of the output of all the heads that read them. Leaves are named as in `prunejax.models`:
+  .../attention/{query,key,value}/{kernel,bias} and .../attention/output/kernel. The unit name is
+  '.../attention/heads'. Biases, and any of the four matrices, may be left out with where=. The
+  output's bias belongs to no head.
 
   Args:
     size: the width of a head.
+    group: heads that share a key and a value, 3 where 9 heads read 3 keys.
 
   Raises:
     ValueError: as `tied` raises.
   """
   _check_size('heads', size)
+  _check_size('heads', group, 'group')
+  wide = size * group
   rows = [
-    (r'(|.*/)attention/(?:query|key|value)/(?:kernel|bias)', r'\1attention/heads', -1, size),
-    (r'(|.*/)attention/output/kernel', r'\1attention/heads', -2, size),
+    (r'(|.*/)attention/query/(?:kernel|bias)', r'\1attention/heads', -1, wide),
+    (r'(|.*/)attention/(?:key|value)/(?:kernel|bias)', r'\1attention/heads', -1, size),
+    (r'(|.*/)attention/output/kernel', r'\1attention/heads', -2, wide),
   ]
   named = '.../attention/{query,key,value}/{kernel,bias} or .../attention/output/kernel'
+  label = f'heads({size})' if group == 1 else f'heads({size}, group={group})'
   return _tied(
-    f'heads({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}'
+    label,
+    [(re.compile(row[0]), *row[1:]) for row in rows],
+    f'{named}; {FOREIGN}',
+    f'; of heads that share keys and values name how many, such as heads({size}, group=4)',
   )
 
 
 def ffn(size: int = 1) -> Structure:
   """Inner neurons of a feed-forward block: a column of intermediate, its bias, and a row of output.
 
-  Leaves are named .../ffn/{intermediate,output}/kernel and .../ffn/intermediate/bias. The unit name
-  is '.../ffn/neurons'.
+  Leaves are named .../ffn/{intermediate,output}/kernel and .../ffn/intermediate/bias. Where a gate
+  multiplies the neurons, its columns, .../ffn/gate, belong to them too. The unit name is
+  '.../ffn/neurons'.
 
   Args:
     size: the neighbours that go together.
@@ -80,17 +91,20 @@ def ffn(size: int = 1) -> Structure:
   """
   _check_size('ffn', size)
   rows = [
-    (r'(|.*/)ffn/intermediate/(?:kernel|bias)', r'\1ffn/neurons', -1, size),
+    (r'(|.*/)ffn/(?:intermediate|gate)/(?:kernel|bias)', r'\1ffn/neurons', -1, size),
     (r'(|.*/)ffn/output/kernel', r'\1ffn/neurons', -2, size),
   ]
-  named = '.../ffn/{intermediate,output}/kernel or .../ffn/intermediate/bias'
+  named = '.../ffn/{gate,intermediate,output}/kernel or .../ffn/{gate,intermediate}/bias'
   return _tied(
     f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}'
   )
 
 
-def _tied(label, rows, accepted) -> Structure:
-  """The structure of a table of rows (regex, unit name, axis, size)."""
+def _tied(label, rows, accepted, advice='') -> Structure:
+  """The structure of a table of rows (regex, unit name, axis, size).
+
+  `advice` ends the error about leaves of one unit that have different numbers of slices.
+  """
 
   def leaves_of_units(shapes):
     """{unit name: [(leaf, row of the table)]}."""
@@ -135,7 +149,7 @@ def _tied(label, rows, accepted) -> Structure:
           raise ValueError(
             f'{label}: {name!r} of shape {shape} has {slices} slices of {size}, unlike'
             f' {first!r} of shape {tuple(shapes[first])}: they cannot be the units {unit!r}'
-            ' together'
+            f' together{advice}'
           )
     return members, roles, units
 
@@ -228,8 +242,8 @@ def _row(pattern, row):
   return unit, axis, size
 
 
-def _check_size(label, size):
+def _check_size(label, size, name='size'):
   if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
     raise ValueError(
-      f'{label}: size={size!r}; a whole number of neighbours is needed, such as {label}(64)'
+      f'{label}: {name}={size!r}; a whole number of neighbours is needed, such as {label}(64)'
     )

@@ -1,20 +1,28 @@
-"""A sparse file with a model's config.json and vocabulary in it, and the folder that it stands for.
+"""The Hugging Face folder that a sparse file or a GGUF file stands for.
 
-`export --to=sparse` writes such a file. Everything that reads a model reads a Hugging Face folder,
-so the file is unpacked into one.
+`export --to=sparse` writes a file with a model's config.json and vocabulary in it. What trains a
+model reads a folder, so such a file is unpacked into one.
 """
 
 from flax import traverse_util
 
 from prunejax import files
 from prunejax.compress import read_sparse, sparse_file
+from prunejax.models import gguf_file
 from prunejax.train import families
 
-TEXTS = ('config.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json', 'merges.txt')
+TEXTS = (
+  'config.json',
+  'tokenizer_config.json',
+  'vocab.txt',
+  'vocab.json',
+  'merges.txt',
+  'tokenizer.json',
+)
 
 
 def folder(where: files.PathLike) -> files.Scratch:
-  """Unpacks a sparse file into a Hugging Face folder.
+  """Unpacks a sparse file or a GGUF file into a Hugging Face folder.
 
   Args:
     where: of the file, local or in an object store.
@@ -25,6 +33,17 @@ def folder(where: files.PathLike) -> files.Scratch:
   Raises:
     ValueError: the file is damaged, or holds no model.
   """
+  inside = files.scratch()
+  if gguf_file.is_gguf(where):
+    family = families.in_folder(where)
+    params, size = family.files.load(where)
+    families.save(inside, params, size, family.words.load(where))
+  else:
+    _unpack_sparse(where, inside)
+  return inside
+
+
+def _unpack_sparse(where, inside):
   data = files.read(where, most=sparse_file.MOST)
   try:
     texts, leaves = sparse_file.read_texts(data), read_sparse.decode(data)
@@ -34,9 +53,7 @@ def folder(where: files.PathLike) -> files.Scratch:
     raise ValueError(
       f'{str(where)!r} holds weights without a config.json: expected what export --to=sparse writes'
     )
-  inside = files.scratch()
   for name, text in texts.items():
     (inside / name).write_text(text, encoding='utf-8', newline='\n')
   size = families.in_folder(inside).files.read_size(inside)
   families.save(inside, traverse_util.unflatten_dict(leaves, sep='/'), size, None)
-  return inside

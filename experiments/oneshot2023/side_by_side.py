@@ -1,0 +1,111 @@
+"""Seconds, memory and perplexity of one pruning beside a plain PyTorch program, on one machine.
+
+  python -m experiments.oneshot2023.side_by_side --root=DATA --torch=PYTHON --out=FILE.json
+
+Both programs get the same tokens, one after the other, in processes of their own. PYTHON is an
+interpreter with torch, transformers and gguf.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+REFERENCE = pathlib.Path(__file__).with_name('torch_reference.py')
+
+
+def main():
+  """Runs both programs, or one part of ours."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--root')
+  parser.add_argument('--torch')
+  parser.add_argument('--out')
+  parser.add_argument('--segments', type=int, default=8)
+  parser.add_argument('--length', type=int, default=512)
+  parser.add_argument('--windows', type=int, default=2)
+  parser.add_argument('--parts', default='prune,evaluate')
+  parser.add_argument('--threads', type=int, default=0)
+  parser.add_argument('--ours', nargs=2, metavar=('PART', 'TOKENS'))
+  args = parser.parse_args()
+  if args.ours:
+    return _ours(*args.ours)
+  from experiments.oneshot2023 import smollm2
+  from prunejax.models import installed
+
+  model = installed.find(smollm2.MODEL)
+  rows = []
+  with tempfile.TemporaryDirectory() as scratch:
+    tokens = pathlib.Path(scratch) / 'tokens.npz'
+    test = smollm2._test_tokens(args.root)
+    np.savez(
+      tokens,
+      segments=smollm2._segments(args.root, args.segments, args.length, 0),
+      windows=test[: args.windows * smollm2.WINDOW].reshape(args.windows, smollm2.WINDOW),
+    )
+    threads = [f'--threads={args.threads}'] if args.threads else []
+    for part in args.parts.split(','):
+      commands = {
+        'prunejax': [sys.executable, '-m', __spec__.name, '--ours', part, str(tokens)],
+        'PyTorch': [
+          args.torch,
+          str(REFERENCE),
+          str(model),
+          str(tokens),
+          f'--part={part}',
+          *threads,
+        ],
+      }
+      for name, command in commands.items():
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append({'program': name, 'part': part, **json.loads(done.stdout.splitlines()[-1])})
+        print(json.dumps(rows[-1]), flush=True)
+  sizes = {k: getattr(args, k) for k in ('segments', 'length', 'windows', 'threads')}
+  if args.out:
+    pathlib.Path(args.out).write_text(json.dumps({**sizes, 'rows': rows}, indent=1) + '\n')
+
+
+def _ours(part, tokens):
+  """One part of our side; the last line is JSON."""
+  import prunejax
+  from experiments.oneshot2023 import smollm2
+  from prunejax import oneshot
+  from prunejax.evaluation import perplexity
+  from prunejax.oneshot import decoders
+
+  given = dict(np.load(tokens))
+  size, params, _ = smollm2._model()
+  smollm2._model.cache_clear()
+  out, start = {}, time.perf_counter()
+  if part == 'prune':
+    pruned = oneshot.prune(
+      decoders.of_size(size),
+      params,
+      given['segments'].astype(np.int32),
+      criterion=prunejax.sparsegpt(),
+      sparsity=0.5,
+      say=lambda line: print(line, flush=True),
+    )
+    removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
+    out = {'prune_seconds': time.perf_counter() - start, 'sparsity': removed / weights}
+  else:
+    windows = given['windows'].astype(np.int32)
+    score = perplexity.scorer(size, params)
+    losses = [float(score(window).mean()) for window in windows]
+    seconds = time.perf_counter() - start
+    out = {
+      'perplexity': float(np.exp(np.mean(losses))),
+      'evaluate_seconds': seconds,
+      'tokens_per_second': windows.size / seconds,
+    }
+  out['peak_gib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  print(json.dumps(out))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,223 @@
+"""Claims, tables and the figure of the runs on SmolLM2.
+
+The unit of replication is the draw of the calibration segments. All differences are of the
+logarithm of the perplexity, between runs of one draw on the same windows; magnitude needs no
+calibration, so its one run is compared with every draw.
+"""
+
+import math
+
+import numpy as np
+
+from experiments.oneshot2023.smollm2 import TARGETS
+from prunejax.report import drawing, verdicts
+from prunejax.report import tables as tabular
+
+NAMES = {
+  'magnitude': 'magnitude',
+  'wanda': 'Wanda',
+  'sparsegpt': 'SparseGPT',
+  'magnitude + reconstruction': 'magnitude, blocks reconstructed',
+  'wanda + reconstruction': 'Wanda, blocks reconstructed',
+  'sparsegpt + reconstruction': 'SparseGPT, blocks reconstructed',
+}
+COLOURS = {'magnitude': '#777777', 'wanda': '#e69f00', 'sparsegpt': '#0072b2'}
+PRUNED_ONLY = ('magnitude', 'wanda', 'sparsegpt')
+COLLAPSE = math.log(2)  # magnitude has more than twice Wanda's perplexity
+NEAR = math.log(1.1)  # Wanda and SparseGPT differ by less than 10 %
+LITTLE = math.log(1.05)  # four times the calibration lowers the perplexity by less than 5 %
+CAPTIONS = {
+  'perplexity': (
+    'Perplexity on the first windows of the WikiText-2 test text, mean and range over draws of the'
+    ' calibration segments. Dashed: dense.'
+  )
+}
+
+
+def losses(rows: list[dict], method: str, target: str, segments: int | None = None) -> dict:
+  """Pick the mean losses of a method in nats, {seed: loss}, of the main number of segments.
+
+  Args:
+    rows: of the ledger.
+    method: a name of `NAMES`.
+    target: a name of `smollm2.TARGETS`.
+    segments: another number of segments; None for the one of the methods beside it.
+  """
+  main = _main(rows)
+  wanted = segments if segments is not None else 0 if method == 'magnitude' else main
+  return {
+    row['seed']: row['metrics']['loss']
+    for row in rows
+    if (row['method'], row['target'], row['segments']) == (method, target, wanted)
+  }
+
+
+def _main(rows) -> int:
+  """The number of segments with which Wanda was calibrated."""
+  return next((row['segments'] for row in rows if row['method'] == 'wanda'), 0)
+
+
+def gaps(rows, worse: tuple, better: tuple) -> list[float]:
+  """The differences of the losses of two arms (method, target, segments), by draw."""
+  high, low = losses(rows, *worse), losses(rows, *better)
+  if worse[0] == 'magnitude' and high:
+    high = dict.fromkeys(low, next(iter(high.values())))
+  return [high[seed] - low[seed] for seed in low if seed in high]
+
+
+def claims(rows: list[dict]) -> list[verdicts.Verdict]:
+  """Judge every claim; the rules were written before the runs."""
+  high = [gaps(rows, ('wanda', t), ('sparsegpt', t)) for t in ('60 %', '70 %')]
+  order = [
+    gaps(rows, (m, a), (m, b))
+    for m in ('wanda', 'sparsegpt')
+    for a, b in (('2:4', '4:8'), ('4:8', '50 %'))
+  ]
+  near = gaps(rows, ('wanda', '50 %'), ('sparsegpt', '50 %'))
+  numbers = sorted({row['segments'] for row in rows if row['method'] == 'sparsegpt'})
+  fewer = [n for n in numbers if numbers and 4 * n in numbers]
+  more = [gaps(rows, ('sparsegpt', '50 %', n), ('sparsegpt', '50 %', 4 * n)) for n in fewer[-1:]]
+  gained = {m: gaps(rows, (m, '50 %'), (f'{m} + reconstruction', '50 %')) for m in PRUNED_ONLY}
+  helped = [
+    [a - b for a, b in zip(gained['magnitude'], gained[m], strict=False)]
+    for m in ('wanda', 'sparsegpt')
+  ]
+  return [
+    _judged(
+      'collapse',
+      "magnitude collapses at 50 %: its perplexity is more than twice Wanda's",
+      [[x - COLLAPSE for x in gaps(rows, ('magnitude', '50 %'), ('wanda', '50 %'))]],
+      [gaps(rows, ('magnitude', '50 %'), ('wanda', '50 %'))],
+    ),
+    _judged(
+      'near',
+      'Wanda is near SparseGPT at 50 %: their perplexities differ by less than 10 %',
+      [[NEAR - abs(x) for x in near]],
+      [near],
+    ),
+    _judged('ahead', 'SparseGPT is ahead of Wanda at 60 and 70 %', high, high),
+    _judged(
+      'patterns', '2:4 is worse than 4:8, and 4:8 worse than free choice, at 50 %', order, order
+    ),
+    _judged(
+      'calibration',
+      'four times the calibration segments lower the perplexity by less than 5 %',
+      [[LITTLE - x for x in values] for values in more],
+      more,
+    ),
+    _judged(
+      'reconstruction', 'reconstruction of blocks helps magnitude most, at 50 %', helped, helped
+    ),
+  ]
+
+
+def _judged(name, claim, sides, shown) -> verdicts.Verdict:
+  """Reproduced if each mean is above 0 with its interval, not reproduced if one is below."""
+  if not sides or not all(sides):
+    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, 'no rows', ('perplexity',))
+  word = verdicts.all_of([verdicts.side(values) for values in sides])
+  factors = [
+    'differences of the logarithm of the perplexity: '
+    + '; '.join(verdicts.shown(values) for values in shown if values)
+  ]
+  return verdicts.Verdict(name, claim, word, factors[0], ('perplexity',))
+
+
+def tables(rows: list[dict]) -> list[tabular.Table]:
+  """Tabulate the perplexities: one line a method; the calibration sweep; and the costs."""
+  dense = next((row for row in rows if row['method'] == 'dense'), None)
+  lines = []
+  if dense:
+    lines.append({'method': f'dense ({_windows(dense)})', **{t: _dense(rows, t) for t in TARGETS}})
+  for method, name in NAMES.items():
+    cells = {t: _shown(losses(rows, method, t)) for t in TARGETS}
+    if any(cells.values()):
+      lines.append({'method': name, **cells})
+  read = {
+    target: ', '.join(sorted({_windows(row) for row in rows if row['target'] == target}))
+    for target in TARGETS
+  }
+  lines.append({'method': 'windows read', **read})
+  title = 'Perplexity on WikiText-2 of SmolLM2-135M: mean [range] over draws of the calibration'
+  note = (
+    'Dense is measured on the windows that the methods of a column read. Without a range: one draw,'
+    ' or a method that needs none.'
+  )
+  made = [tabular.records(title, lines, note)]
+  sweep = sorted({row['segments'] for row in rows if row['method'] == 'sparsegpt'})
+  if len(sweep) > 1:
+    cells = [
+      {'segments': n, 'SparseGPT, 50 %': _shown(losses(rows, 'sparsegpt', '50 %', n))}
+      for n in sweep
+    ]
+    made.append(tabular.records('Perplexity against the number of calibration segments', cells))
+  costs = []
+  for method in ('dense', *NAMES):
+    mine = [row['metrics'] for row in rows if row['method'] == method]
+    if mine:
+      costs.append(
+        {
+          'method': NAMES.get(method, method),
+          'runs': len(mine),
+          'seconds of pruning': f'{np.mean([m["prune_seconds"] for m in mine]):.0f}',
+          'seconds of evaluation': f'{np.mean([m["evaluate_seconds"] for m in mine]):.0f}',
+        }
+      )
+  return [*made, tabular.records('What a run took, mean', costs)]
+
+
+def _windows(row):
+  count = len(row['metrics']['losses'])
+  return f'{count} windows of 2,048' + (' (all)' if row['windows'] < 0 else '')
+
+
+def _dense(rows, target):
+  """The dense perplexity on the windows that the methods of a target read."""
+  dense = next(row for row in rows if row['method'] == 'dense')['metrics']['losses']
+  counts = {len(row['metrics']['losses']) for row in rows if row['target'] == target}
+  if len(counts) != 1 or (count := counts.pop()) > len(dense):
+    return ''
+  return f'{math.exp(np.mean(dense[:count])):.2f}'
+
+
+def _shown(by_seed):
+  values = [math.exp(min(x, 700)) for x in by_seed.values()]
+  if not values:
+    return ''
+  form = '.2f' if max(values) < 1000 else ',.0f'
+  if len(values) == 1:
+    return f'{values[0]:{form}}'
+  return f'{np.mean(values):{form}} [{min(values):{form}}, {max(values):{form}}]'
+
+
+def figures(rows: list[dict]) -> dict[str, bytes]:
+  """Draw {'perplexity': PNG}: against sparsity, and by pattern at 50 %."""
+  dense = next((row['metrics']['perplexity'] for row in rows if row['method'] == 'dense'), None)
+  free = [t for t, (structure, _) in TARGETS.items() if structure == 'unstructured']
+  patterns = [t for t, (_, sparsity) in TARGETS.items() if sparsity == 0.5]
+  with drawing.canvas(9, 4.6, 2) as (figure, (curve, bars)):
+    for shift, method in enumerate(PRUNED_ONLY):
+      found = {t: [math.exp(x) for x in losses(rows, method, t).values()] for t in TARGETS}
+      style = {'color': COLOURS[method], 'marker': 'o', 'capsize': 3}
+      there = [t for t in free if found[t]]
+      if there:
+        means, reach = drawing.ranges([found[t] for t in there])
+        x = [TARGETS[t][1] for t in there]
+        curve.errorbar(x, means, yerr=reach, label=NAMES[method], **style)
+      there = [t for t in patterns if found[t]]
+      if there:
+        means, reach = drawing.ranges([found[t] for t in there])
+        x = [patterns.index(t) + 0.25 * (shift - 1) for t in there]
+        bars.errorbar(x, means, yerr=reach, linestyle='', **style)
+    if dense:
+      for axis in (curve, bars):
+        axis.axhline(dense, color='#333333', linestyle='--', linewidth=1.2)
+    for axis in (curve, bars):
+      axis.set_yscale('log')
+    bars.set_xticks(range(len(patterns)), patterns)
+    curve.set_xlabel('sparsity (fraction of weights removed)')
+    curve.set_ylabel('perplexity, no training after')
+    curve.set_title('single weights')
+    bars.set_title('patterns at 50 %')
+    drawing.below(figure, curve, bars)
+    return {'perplexity': drawing.png(figure)}

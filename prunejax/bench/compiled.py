@@ -1,0 +1,342 @@
+"""The benches `train`, `selection` and `population` compiled for chips that need not be here.
+
+Rows have the names of the measured ones where they mean the same, so that `bench --compare` puts
+them side by side. A compiled time is the least that the program could take.
+"""
+
+import datetime
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prunejax import files
+from prunejax.bench import choice, measure, selection, sizes, suite, table, train
+from prunejax.sweep import grid
+from prunejax.topology import chips, dry_run, programs
+from prunejax.topology import report as dry_report
+from prunejax.topology import table as dry_table
+from prunejax.train import configs, console, objectives
+
+NAMES = ('train', 'selection', 'population')
+MEMBERS = [(s / 10, rate) for s in range(10) for rate in (2e-5, 3e-5, 4e-5, 5e-5)]
+# BERT-mini has 4 layers of width 256 and BERT's vocabulary (Turc et al. 2019).
+MODELS = {'packaged': {'init': 'nano'}, 'BERT-mini': {'init': ''}}
+
+
+class MaskUpdate(NamedTuple):
+  """One mask update of the leaves of a size, by magnitude."""
+
+  title: str
+  size: str
+  allocation: str
+  precision: str
+
+
+def run(
+  only: Sequence[str] | None,
+  size: str,
+  topologies: Sequence[str],
+  *,
+  out: PathLike | str | None = None,
+  say: Callable[[str], None] = console.say,
+) -> list[pathlib.Path]:
+  """Compiles benches for topologies and writes a file of results for each.
+
+  Args:
+    only: names of NAMES; None for all.
+    size: a name of `choice.SIZES`.
+    topologies: names that `slices.check` takes.
+    out: the JSON file to write; None for runs/bench/<topology>-<size>.json. The name of the
+      topology is added where there are several.
+    say: prints one line.
+
+  Returns:
+    The files.
+
+  Raises:
+    ValueError: an unknown bench, size or topology.
+  """
+  only = choice.check(only, size, NAMES)
+  dry_report.plan_on_cpu(topologies)
+  written = []
+  for name in topologies:
+    path = pathlib.Path(out or f'runs/bench/{_word(name)}-{size}.json')
+    if out and len(topologies) > 1:
+      path = path.with_name(f'{path.stem}-{_word(name)}{path.suffix}')
+    results = {'machine': None, 'size': size, 'benches': {}}
+    for bench in only:
+      began = datetime.datetime.now(datetime.UTC)
+      rows = []
+      for answer, row in BENCHES[bench](size, name, say):
+        results['machine'] = results['machine'] or _machine(name, answer)
+        rows.append(row)
+        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
+      results['benches'][bench] = {
+        'command': f'python -m prunejax bench --only={bench} --size={size} --topology={name}',
+        'date': began.date().isoformat(),
+        'commit': suite.commit(),
+        'seconds': round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 1),
+        'rows': rows,
+        'figures': [],
+      }
+      files.write(path, json.dumps(results, indent=1) + '\n')
+      files.write(path.with_suffix('.md'), table.markdown(results))
+    say(table.text(results))
+    say(f'written: {path} and {path.with_suffix(".md").name}')
+    written.append(path)
+  return written
+
+
+def _word(name):
+  return name.replace(':', '-')
+
+
+def _machine(name, answer):
+  """What the file says of the chips; nothing ran on them."""
+  chip = chips.Chip(**answer['chip'])
+  return {
+    'kind': _word(name),
+    'device': f'{answer["device"]} x{answer["chips"]}',
+    'compiled': f'compiled for and not run; peaks of {chips.words(chip)}. {dry_table.HOW}',
+    'versions': grid.versions(),
+  }
+
+
+def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
+  """Rows on the train step of `bench --only=train`."""
+  dtype, rows = ('float32', 4) if topology == 'cpu' else ('bfloat16', 256)
+  config = lambda sparsity: train.config_of(
+    size,
+    model__dtype=dtype,
+    batch_size=rows,
+    data__vocab_size=sizes.SIZES[size][-1],
+    prune__weights__schedule=sparsity and f'constant({sparsity})',
+    prune__weights__when='every(10)',
+  )
+  requests = [
+    programs.of_run(config(0.9), 'pruned')._replace(vocabulary=sizes.SIZES[size][-1]),
+    programs.of_run(config(''), 'dense')._replace(vocabulary=sizes.SIZES[size][-1]),
+  ]
+  answers = dry_run.compile_all(requests, topology, say=say)
+  yield from _refused(requests, answers)
+  if any(answer['reason'] for answer in answers):
+    return
+  pruned, what = answers[0], f'{dtype}, batch {rows} x {train.LENGTH}'
+  found, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
+  chip = chips.Chip(**pruned['chip'])
+  row = lambda *cells: (pruned, measure.row(*cells))
+  peak = chip.flops if dtype == 'bfloat16' else chip.flops_float32
+  yield row('matmul rate', pruned['chips'] * peak / 1e9, 'GFLOP/s', '', chip.source)
+  yield row(
+    'prunejax, off mask steps',
+    rows * train.LENGTH / found['step'],
+    'tokens/s',
+    '',
+    f'{what}: at least {measure.clock(found["step"])} a step, bound by {found["bound"]}',
+  )
+  yield row(
+    'prune_transform, off mask steps',
+    found['step'] / plain['step'],
+    'x the step without',
+    '<= 1.01',
+    f'{measure.clock(found["step"])} with, {measure.clock(plain["step"])} without',
+  )
+  yield row(
+    'a mask step',
+    found['mask_step'] / found['step'],
+    'x a step between',
+    '',
+    f'at least {measure.clock(found["mask_step"])}',
+  )
+  counted = rows * float(
+    objectives.flops(sizes.bert(size), train.bert_shapes(size), train.LENGTH, train.PREDICTIONS)
+  )
+  yield row(
+    'model FLOPs',
+    counted / found['step'] / peak / pruned['chips'],
+    'of the matmul rate',
+    '',
+    'at most: the step takes longer than its least time',
+  )
+  yield row(
+    'FLOPs of the program',
+    pruned['chips'] * sum(pruned['step']['flops'].values()) / counted,
+    'x the model FLOPs',
+    '',
+    f'{counted / 1e9:.0f} GFLOP a step are the model FLOPs',
+  )
+  for name in ('arguments', 'temporaries'):
+    yield row(
+      f'{name} a chip', pruned[name] / measure.GIB, 'GiB', '', f'of {chip.memory / measure.GIB:.3g}'
+    )
+  for kind, (count, moved) in sorted(pruned['step']['collectives'].items()):
+    yield row(f'{kind} a step', count, 'times', '', f'{moved / 1e6:.3g} MB in all')
+
+
+def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
+  """Rows on one mask update, its leaves divided over all chips."""
+  requests = [
+    MaskUpdate(f'{name}, {precision}', size, name, precision)
+    for precision in selection.DTYPES
+    for name in selection.ALLOCATIONS
+  ]
+  answers = dry_run.compile_all(requests, topology, builder=__name__, say=say)
+  yield from _refused(requests, answers)
+  weights = sum(rows * columns for rows, columns in sizes.shapes(size).values())
+  for request, answer in zip(requests, answers, strict=True):
+    if answer['reason']:
+      continue
+    read = weights * selection.DTYPES[request.precision].dtype.itemsize / answer['chips']
+    chip, cost = chips.Chip(**answer['chip']), answer['mask_step']
+    row = lambda *cells, answer=answer: (answer, measure.row(*cells))
+    yield row(
+      f'extra memory, {request.title}',
+      100 * answer['temporaries'] / read,
+      '% of the scores',
+      '< 10' if answer['chips'] == 1 else '',
+      'temporaries of the compiled update, with what is fetched ahead into the core',
+    )
+    yield row(
+      f'{request.title}, bytes',
+      cost['bytes'] / read,
+      'reads',
+      '',
+      f'of the scores of a chip; {cost["guessed"]:g} searches of unknown length',
+    )
+    least, bound = dry_table.seconds(cost, chip)
+    yield row(f'{request.title}, time', 1e3 * least, 'ms', '', f'at least, bound by {bound}')
+    for kind, (count, moved) in sorted(cost['collectives'].items()):
+      yield row(f'{request.title}, {kind}', count, 'times', '', f'{moved / 1e3:.3g} kB in all')
+
+
+def _population(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
+  """Rows on 40 members of the packaged model, and of one of BERT-mini's size, against one."""
+  del size
+  requests = [_members(model, count) for model in MODELS for count in (1, len(MEMBERS))]
+  answers = dry_run.compile_all(requests, topology, say=say)
+  yield from _refused(requests, answers)
+  for at, model in enumerate(MODELS):
+    pair = slice(2 * at, 2 * at + 2)
+    if not any(answer['reason'] for answer in answers[pair]):
+      yield from _together(model, requests[pair], answers[pair])
+
+
+def _together(model, requests, answers):
+  """The rows of one model: one run by itself, and its members as one program."""
+  alone, many = answers
+  single, together = map(dry_table.figures, requests, answers)
+  members, chips_of = together['members'], many['chips']
+  row = lambda *cells: (many, measure.row(f'{model}: {cells[0]}', *cells[1:]))
+  per = lambda name: _total(many['step'][name]) / members / _total(alone['step'][name])
+  mesh = ' x '.join(f'{name} {n}' for name, n in many['mesh'].items())
+  config, against = requests[0].config, 'x one run on the same chips'
+  yield row(
+    'members of one program',
+    members,
+    '',
+    '',
+    f'in {many["places"]} places on {mesh}; batch {config.batch_size} x {config.data.seq_len}',
+  )
+  for name, key in (('FLOPs', 'flops'), ('bytes', 'bytes')):
+    detail = f'{_total(many["step"][key]) * chips_of / 1e9:.4g} G in all a step of all members'
+    yield row(f'{name} a member', per(key), against, '', detail)
+  yield row(
+    'one program, against one after the other',
+    members * single['step'] / together['step'],
+    'x as fast',
+    '',
+    f'least times: {measure.clock(together["step"])} (bound by {together["bound"]}) for a step of'
+    f' {members}, {measure.clock(single["step"])} (bound by {single["bound"]}) for one run',
+  )
+  for name, found in (('one program', together), ('one run', single)):
+    yield row(f'tokens, {name}', found['tokens'] * chips_of, 'tokens/s', '', 'at most')
+  yield row(
+    'memory of a chip',
+    many['held'] / measure.GIB,
+    'GiB',
+    '',
+    f'{alone["held"] / measure.GIB:.3g} GiB for one run',
+  )
+
+
+BENCHES = {'train': _train, 'selection': _selection, 'population': _population}
+
+
+def _total(value):
+  return sum(value.values()) if isinstance(value, dict) else value
+
+
+def _refused(requests, answers):
+  """A row for each program that does not compile."""
+  for request, answer in zip(requests, answers, strict=True):
+    if answer['reason']:
+      yield (
+        {**answer, 'chip': answer.get('chip')},
+        measure.row(request.title, None, '', detail=f'does not compile: {answer["reason"]}'),
+      )
+
+
+def _members(model, count):
+  """`count` cells of the grid of `bench --only=population` as one program."""
+  config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
+  layers, hidden, heads, intermediate, _ = sizes.SIZES['small']
+  changes = {
+    'batch_size': 32,
+    'data.seq_len': 32,
+    'prune.weights.when': 'every(10)',
+    'prune.weights.schedule': 'constant(0.5)',
+    'model.hidden_size': hidden,
+    'model.num_hidden_layers': layers,
+    'model.num_attention_heads': heads,
+    'model.intermediate_size': intermediate,
+    **MODELS[model],
+  }
+  configs.override(config, changes)
+  if count == 1:
+    return programs.of_run(config, f'{model}, one run')
+  cells = []
+  for sparsity, rate in MEMBERS:
+    one = config.copy_and_resolve_references()
+    configs.override(
+      one,
+      {
+        'prune.weights.schedule': f'constant({sparsity})',
+        'optimizer.learning_rate': rate,
+      },
+    )
+    cells.append(grid.Cell({'stage': model, 'arm': f'{count} members'}, one))
+  (request,) = programs.of_cells(cells)
+  return request
+
+
+def step(request: MaskUpdate, devices: Sequence[Any]) -> programs.Step:
+  """Builds a mask update for devices that need not be here; see `worker.respond`.
+
+  Args:
+    request: what is updated.
+    devices: of a slice.
+  """
+  mesh = Mesh(np.array(devices), ('data',))
+  dtype = selection.DTYPES[request.precision]
+
+  def lies(shape):
+    divided = shape[0] % mesh.size == 0
+    return NamedSharding(mesh, PartitionSpec(*(('data', None) if divided else ())))
+
+  scores = {
+    name: jax.ShapeDtypeStruct(shape, dtype, sharding=lies(shape))
+    for name, shape in sizes.shapes(request.size).items()
+  }
+  sparsity = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+  out = {name: leaf.sharding for name, leaf in scores.items()}
+  update = selection.update(selection.ALLOCATIONS[request.allocation]())
+  lowered = functools.partial(jax.jit(update, out_shardings=out).lower, scores, sparsity)
+  return programs.Step(lambda places: lowered(), dict(mesh.shape))

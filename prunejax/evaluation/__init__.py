@@ -1,0 +1,1 @@
+"""Measures a model: perplexity of a text, scores on tasks."""

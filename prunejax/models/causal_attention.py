@@ -1,0 +1,73 @@
+"""Causal attention with grouped queries, in chunks of queries that read only the keys they see."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Queries of one chunk. A chunk reads no key after its last query, so half of the work of a long
+# text is left out, and scores [heads, chunk, keys] stay small.
+CHUNK = 256
+
+
+def attend(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  *,
+  valid: jax.Array | None = None,
+  window: int | None = None,
+  dropout: Callable[[jax.Array], jax.Array] | None = None,
+  chunk: int = CHUNK,
+) -> jax.Array:
+  """Mixes values by softmax(query . key / sqrt(width)) over the tokens up to each query.
+
+  The softmax is float32 in any compute dtype. A query that sees no token gets the mean of the
+  values instead of NaN.
+
+  Args:
+    query: [batch, length, heads, width].
+    key: [batch, length, groups, width]; `groups` divides `heads`, and neighbouring queries share a
+      key, as in Ainslie et al. 2023.
+    value: as `key`.
+    valid: bool [batch, length], False at padding; None if all tokens are valid.
+    window: a query sees itself and the `window` - 1 tokens before it; None for all before it.
+    dropout: applied to the weights.
+    chunk: queries that are computed together.
+
+  Returns:
+    [batch, length, heads, width] in the dtype of `value`.
+  """
+  batch, length, heads, width = query.shape
+  groups = key.shape[2]
+  if not heads:
+    return query
+  each = heads // groups
+  # [batch, groups, heads of a group, length, width], so that the heads of a group share a product.
+  query = query.reshape(batch, length, groups, each, width).transpose(0, 2, 3, 1, 4)
+  key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+  mixed = []
+  for start in range(0, length, chunk):
+    stop = min(start + chunk, length)
+    first = 0 if window is None else max(0, start - window + 1)
+    rows = query[:, :, :, start:stop].reshape(batch, groups, -1, width)
+    scores = jnp.einsum('bgrd,bgkd->bgrk', rows, key[:, :, first:stop]) / math.sqrt(width)
+    scores = scores.reshape(batch, groups, each, stop - start, stop - first).astype(jnp.float32)
+    back = jnp.arange(start, stop)[:, None] - jnp.arange(first, stop)[None]
+    visible = back >= 0 if window is None else (back >= 0) & (back < window)
+    if valid is not None:
+      visible = visible & valid[:, None, None, None, first:stop]
+    scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
+    # Divided after the product with the values, which is smaller.
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    total = weights.sum(-1, keepdims=True)
+    if dropout is not None:
+      weights = dropout(weights)
+    weights = weights.astype(value.dtype).reshape(batch, groups, -1, stop - first)
+    part = jnp.einsum('bgrk,bgkd->bgrd', weights, value[:, :, first:stop])
+    part = part.reshape(batch, groups, each, stop - start, width)
+    mixed.append((part / total).astype(value.dtype))
+  joined: Any = mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, axis=3)
+  return joined.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)

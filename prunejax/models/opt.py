@@ -1,0 +1,272 @@
+"""OPT (Zhang et al. 2022) in Flax Linen. Every prunable kernel is a 2-D leaf `[in, out]`.
+
+Parameters have the paths of models/gpt2.py. Three things differ: positions are counted from
+`OFFSET`, activations are ReLU, and OPT-350M, the only one with norms behind its blocks, has
+narrower word embeddings, which two more maps widen and narrow:
+
+  embeddings/{word,position}/embedding   embeddings/project/kernel
+  encoder/layer_3/attention/{query,key,value,output}/{kernel,bias}   .../attention/norm/{scale,bias}
+  encoder/layer_3/ffn/{intermediate,output}/{kernel,bias}            .../ffn/norm
+  norm/{scale,bias}   project/kernel   classifier/kernel
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prunejax.models import causal_attention
+from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_of
+
+PRUNABLE = (
+  r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
+)
+HEADS = ('lm', 'classifier')
+OFFSET = 2  # row of the position table that the first token takes
+EPSILON = 1e-5  # of every norm
+
+
+def initializers(kind: str, size: Any) -> tuple[Any, Any, Any]:
+  """Returns three initializers: kernels, kernels into the residual stream, embeddings.
+
+  Args:
+    kind: 'normal': deviation `size.init_std` for all. 'fan_in': deviation 1/sqrt(fan-in), for
+      kernels into the residual stream divided by sqrt(2 * number of layers).
+    size: a `transformers.OPTConfig`.
+
+  Raises:
+    ValueError: another kind.
+  """
+  if kind == 'normal':
+    return (nn.initializers.normal(size.init_std),) * 3
+  if kind == 'fan_in':
+    scaled = lambda by: nn.initializers.variance_scaling(by, 'fan_in', 'truncated_normal')
+    words = nn.initializers.normal(size.hidden_size**-0.5)
+    return scaled(1.0), scaled(0.5 / size.num_hidden_layers), words
+  raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
+
+
+def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
+  """Checks what `Opt` would otherwise compute wrongly without an error.
+
+  Args:
+    size: a `transformers.OPTConfig`.
+    heads: names of heads.
+    length: tokens of an example.
+
+  Raises:
+    ValueError: an unknown activation or head; a hidden size that does not divide among the heads;
+      lists of `widths` that do not fit; more tokens than positions.
+  """
+  try:
+    activation(size.activation_function)
+  except ValueError as error:
+    raise ValueError(f'activation_function={error}') from None
+  if size.hidden_size % size.num_attention_heads:
+    raise ValueError(
+      f'hidden_size={size.hidden_size} does not divide into '
+      f'num_attention_heads={size.num_attention_heads} equal heads'
+    )
+  check_widths(size)
+  unknown = [head for head in heads if head not in HEADS]
+  if unknown:
+    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  if length > size.max_position_embeddings:
+    # A lookup past the end of the table would give NaN instead of an error.
+    raise ValueError(
+      f'a sequence of {length} tokens is longer than '
+      f'max_position_embeddings={size.max_position_embeddings}'
+    )
+
+
+def widths(size: Any) -> list[tuple[int, int, int]]:
+  """Returns (number of heads, width of a head, number of inner neurons) of each layer.
+
+  A shrunk model has the fields that `bert.widths` explains. Only prunejax reads them.
+
+  Args:
+    size: a `transformers.OPTConfig`.
+  """
+  return widths_of(size, size.ffn_dim)
+
+
+class Layer(nn.Module):
+  """Attention and feed-forward block. widths: one entry of `widths`."""
+
+  size: Any
+  dtype: Any
+  inits: Any
+  widths: tuple
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic=True):
+    parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
+    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
+
+
+class Attention(nn.Module):
+  """Causal attention with its residual. x: [batch, length, hidden]."""
+
+  size: Any
+  dtype: Any
+  inits: Any
+  heads: int
+  width: int
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic):
+    size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
+    # An empty kernel, of a layer without heads, cannot be drawn.
+    inward, outward = self.inits[:2] if inner else (nn.initializers.zeros,) * 2
+    dense = lambda name, width, init: _dense(size, self.dtype, width, init, name)
+    norm = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')
+    normed = norm(x) if size.do_layer_norm_before else x
+    query, key, value = (
+      dense(name, inner, inward)(normed).reshape(batch, length, self.heads, self.width)
+      for name in ('query', 'key', 'value')
+    )
+    drop = nn.Dropout(size.attention_dropout)
+    mixed = causal_attention.attend(
+      query,
+      key,
+      value,
+      valid=valid,
+      dropout=None if deterministic else lambda w: drop(w, deterministic=False),
+    )
+    out = dense('output', hidden, outward)(mixed.reshape(batch, length, inner))
+    x = x + nn.Dropout(size.dropout)(out, deterministic=deterministic)
+    return x if size.do_layer_norm_before else norm(x)
+
+
+class FeedForward(nn.Module):
+  """Two dense layers with their residual. x: [batch, length, hidden]."""
+
+  size: Any
+  dtype: Any
+  inits: Any
+  inner: int
+
+  @nn.compact
+  def __call__(self, x, deterministic):
+    size = self.size
+    inward, outward = self.inits[:2] if self.inner else (nn.initializers.zeros,) * 2
+    norm = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')
+    normed = norm(x) if size.do_layer_norm_before else x
+    inner = ACTIVATIONS[activation(size.activation_function)](
+      _dense(size, self.dtype, self.inner, inward, 'intermediate')(normed)
+    )
+    out = _dense(size, self.dtype, x.shape[-1], outward, 'output')(inner)
+    x = x + nn.Dropout(size.dropout)(out, deterministic=deterministic)
+    return x if size.do_layer_norm_before else norm(x)
+
+
+def _dense(size, dtype, width, init, name):
+  return nn.Dense(width, use_bias=size.enable_bias, dtype=dtype, kernel_init=init, name=name)
+
+
+class Encoder(nn.Module):
+  """The stack of layers, with the same name as in models/bert.py."""
+
+  size: Any
+  dtype: Any
+  inits: Any
+
+  @nn.compact
+  def __call__(self, x, valid, deterministic):
+    for i, layer in enumerate(widths(self.size)):
+      x = Layer(self.size, self.dtype, self.inits, layer, name=f'layer_{i}')(
+        x, valid, deterministic
+      )
+    return x
+
+
+class Embeddings(nn.Module):
+  """Sum of word and position embeddings.
+
+  Returns (x [batch, length, hidden], attend); `attend` multiplies by the word table.
+  """
+
+  size: Any
+  dtype: Any
+  inits: Any
+
+  @nn.compact
+  def __call__(self, input_ids):
+    size = self.size
+    table = lambda rows, width, name: nn.Embed(
+      rows, width, dtype=self.dtype, embedding_init=self.inits[2], name=name
+    )
+    word = table(size.vocab_size, size.word_embed_proj_dim, 'word')
+    position = table(size.max_position_embeddings + OFFSET, size.hidden_size, 'position')
+    x = word(input_ids)
+    if size.word_embed_proj_dim != size.hidden_size:
+      x = _project(size.hidden_size, self.dtype, self.inits[0])(x)
+    return x + position(jnp.arange(input_ids.shape[1])[None] + OFFSET), word.attend
+
+
+def _project(width, dtype, init):
+  return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name='project')
+
+
+class Opt(nn.Module):
+  """The decoder with some of its heads. Its call has the signature of `gpt2.Gpt2`.
+
+  Attributes:
+    size: a `transformers.OPTConfig`.
+    heads: any of 'lm', 'classifier'.
+    num_outputs: outputs of the classifier; 1 for regression.
+    dtype: compute dtype; parameters stay float32.
+    initializer: 'normal' or 'fan_in', see `initializers`.
+  """
+
+  size: Any
+  heads: tuple[str, ...] = ('lm',)
+  num_outputs: int = 2
+  dtype: Any = jnp.float32
+  initializer: str = 'normal'
+
+  @nn.compact
+  def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
+    """Runs the decoder and every head.
+
+    Args:
+      input_ids: int [batch, length].
+      segment_ids: ignored; the model has no segments.
+      valid: bool [batch, length], False at padding. Padding is on the right: positions count from
+        the first column.
+      positions: int [batch, predictions], where the head 'lm' predicts the next token; None for all
+        positions.
+      deterministic: if False, dropout is drawn from the rng named 'dropout'.
+
+    Returns:
+      dict with 'sequence' [batch, length, width of the words] in the compute dtype, which the heads
+      read, and logits of each head in float32: 'lm' [batch, predictions, vocabulary], 'classifier'
+      [batch, num_outputs]. The classifier reads the last valid token, or the first token if none is
+      valid.
+
+    Raises:
+      ValueError: a size, heads or a length that do not fit, see `check`.
+    """
+    del segment_ids
+    size, length = self.size, input_ids.shape[1]
+    check(size, self.heads, length=length)
+    inits = initializers(self.initializer, size)
+    x, attend = Embeddings(size, self.dtype, inits, name='embeddings')(input_ids)
+    x = Encoder(size, self.dtype, inits, name='encoder')(x, valid, deterministic)
+    if size.do_layer_norm_before:
+      x = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')(x)
+    if size.word_embed_proj_dim != size.hidden_size:
+      x = _project(size.word_embed_proj_dim, self.dtype, inits[0])(x)
+    out = {'sequence': x}
+    if 'lm' in self.heads:
+      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
+      out['lm'] = attend(hidden).astype(jnp.float32)
+    if 'classifier' in self.heads:
+      last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
+      hidden = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+      classifier = nn.Dense(
+        self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier'
+      )
+      out['classifier'] = classifier(hidden).astype(jnp.float32)
+    return out

@@ -1,0 +1,126 @@
+"""Chooses the masks of one block, and what its surviving weights become."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from prunejax.oneshot import shares
+from prunejax.pruning import scores_to_masks, selection
+from prunejax.pruning.types import Allocation, Criterion, Structure
+
+
+class Kernels(NamedTuple):
+  """The kernels of a block that are pruned, as matrices [in, out].
+
+  Attributes:
+    shapes: {path: shape}.
+    reads: {path: path of the first kernel that reads the same array}.
+  """
+
+  shapes: dict[str, tuple[int, ...]]
+  reads: dict[str, str]
+
+
+def sweeps(criterion: Criterion, structure: Structure) -> bool:
+  """Whether masks are chosen inside a sweep."""
+  return bool(criterion.layerwise.sweep and structure.inputs)
+
+
+def statistics(criterion: Criterion, kernels: Kernels) -> Callable:
+  """Makes (inputs of a segment) -> {path: statistics}, one for each array that is read."""
+
+  def of(inputs):
+    rows = lambda x: x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    first = dict.fromkeys(kernels.reads.values())
+    return {name: criterion.layerwise.statistics(rows(inputs[name])) for name in first}
+
+  return of
+
+
+def counts(
+  criterion: Criterion, structure: Structure, kernels: Kernels, kept: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns what `masks` takes: the units kept of each unit name, or of each slab of a kernel."""
+  if not sweeps(criterion, structure):
+    return dict(kept)
+  return {
+    name: shares.by_slab(kept[name], *shape, slab_rows(criterion, structure), structure.inputs)
+    for name, shape in kernels.shapes.items()
+  }
+
+
+def slab_rows(criterion: Criterion, structure: Structure) -> int:
+  """The inputs that a sweep ranks together: a group of n:m, or a block of single weights."""
+  return structure.inputs if structure.inputs > 1 else criterion.layerwise.sweep_rows
+
+
+def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Callable:
+  """Makes the function that prunes a block.
+
+  Args:
+    criterion: SCORE.
+    structure: TOGETHER.
+    kernels: what is pruned.
+
+  Returns:
+    (statistics, {path: w [in, out]}, counts) -> ({path: mask}, {path: new w, float32}, NaN), where
+    NaN is True if a score or a new weight is not finite. `counts` is what `counts` returned.
+  """
+  if sweeps(criterion, structure):
+    return _in_sweep(criterion, structure, kernels)
+  of_one = criterion.layerwise
+
+  def prune(statistics, weights, kept):
+    weights = {name: w.astype(jnp.float32) for name, w in weights.items()}
+    ready = {name: of_one.ready(value) for name, value in statistics.items()}
+    scores = {name: of_one.score(ready[kernels.reads[name]], w) for name, w in weights.items()}
+    fixed = Allocation(
+      lambda units, sparsity: {(name,): count for name, count in kept.items()},
+      reads_sparsity=False,
+    )
+    selected = scores_to_masks.select(selection.plain(scores), 0.0, fixed, structure)
+    new = dict(weights)
+    if of_one.compensate:
+      for name, w in weights.items():
+        new[name] = w + of_one.compensate(ready[kernels.reads[name]], w, selected.masks[name])
+    new = {name: jnp.where(selected.masks[name], w, 0) for name, w in new.items()}
+    nan = jnp.stack([*selected.nan.values(), *(~jnp.all(jnp.isfinite(w)) for w in new.values())])
+    return selected.masks, new, jnp.any(nan)
+
+  return prune
+
+
+def _in_sweep(criterion, structure, kernels):
+  of_one, rows = criterion.layerwise, slab_rows(criterion, structure)
+
+  def prune(statistics, weights, kept):
+    ready = {name: of_one.ready(value) for name, value in statistics.items()}
+    masks, new = {}, {}
+    # Kernels of one shape share a program, and run one after the other.
+    for names in _alike(kernels.shapes):
+      stack = lambda arrays: jnp.stack([jnp.asarray(array) for array in arrays])
+      one = lambda part: of_one.sweep(
+        part[0], part[1].astype(jnp.float32), part[2], structure, rows
+      )
+      parts = (
+        stack(ready[kernels.reads[name]] for name in names),
+        stack(weights[name] for name in names),
+        stack(kept[name] for name in names),
+      )
+      for name, mask, w in zip(names, *lax.map(one, parts), strict=True):
+        masks[name], new[name] = mask, w
+    order = list(weights)
+    nan = jnp.stack([~jnp.all(jnp.isfinite(w)) for w in new.values()])
+    return {n: masks[n] for n in order}, {n: new[n] for n in order}, jnp.any(nan)
+
+  return prune
+
+
+def _alike(shapes):
+  groups: dict = {}
+  for name, shape in shapes.items():
+    groups.setdefault(shape, []).append(name)
+  return list(groups.values())

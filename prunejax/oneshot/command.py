@@ -1,0 +1,279 @@
+"""The command `prune`: a model in, a calibration text, a pruned model out."""
+
+import functools
+import json
+import os
+import time
+import types
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from jax.sharding import Mesh
+
+import prunejax
+from prunejax import files
+from prunejax.data import content, text_files
+from prunejax.oneshot import block_by_block, decoders, depth, width
+from prunejax.oneshot import calibration as calibrating
+from prunejax.oneshot.reconstruction import reconstruct
+from prunejax.oneshot.shares import owl
+from prunejax.pruning import allocations, criteria, structures
+from prunejax.pruning.paths import named_leaves
+from prunejax.train import console, families, saved_model, specs
+
+LENGTH = 2048
+MASKS = 'masks.safetensors'
+REPORT = 'pruning.json'
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def prune(
+  where: str,
+  out: str,
+  *,
+  criterion: str = 'sparsegpt()',
+  sparsity: float = 0.5,
+  structure: str = 'unstructured()',
+  allocation: str = '',
+  shares: str = '',
+  kernels: str = '.*',
+  calibration: str = '',
+  segments: int = 128,
+  length: int | None = None,
+  seed: int = 0,
+  batch: int = 8,
+  devices: int | None = None,
+  recover: str = '',
+  smaller: str = '',
+  dtype: str = 'float32',
+  say=console.say,
+) -> dict[str, Any]:
+  """Prunes a model without training and writes it as a Hugging Face folder.
+
+  The folder also holds `masks.safetensors`, the bits of the masks, and `pruning.json`, what was
+  done. Progress is kept in `OUT.unfinished`, which is removed at the end.
+
+  Args:
+    where: what `saved_model.load` reads.
+    out: the folder to write.
+    criterion: a spec string.
+    sparsity: the fraction of the kernels that is removed.
+    structure: a spec string.
+    allocation: a spec string; '' for the default of the criterion.
+    shares: '' or 'owl()'.
+    kernels: a regex of the kernels to prune.
+    calibration: a folder or file of text; '' for a criterion that needs none.
+    segments: number of segments.
+    length: tokens of a segment; None for 2,048, or the positions of the model if it has fewer.
+    seed: of the draw of segments.
+    batch: segments of a batch.
+    devices: devices that share a batch; None for one without a mesh.
+    recover: '' or 'reconstruct(...)'.
+    smaller: '', or 'drop_blocks(count, by=...)', 'ffn_width(neurons)' or 'kv_groups(groups)': the
+      folder then holds a smaller plain model, without masks. `sparsity`, `structure`, `kernels` and
+      `allocation` follow from it; blocks are dropped without a criterion.
+    dtype: of the weights in the file.
+    say: prints a line.
+
+  Returns:
+    What `pruning.json` holds.
+
+  Raises:
+    ValueError, OSError: a wrong argument; a model or text that cannot be read or do not fit; `out`
+      is there already.
+    FloatingPointError: a score or a new weight is not finite.
+  """
+  given = {
+    'criterion': specs.parse(criterion, criteria, '--criterion'),
+    'structure': specs.parse(structure, structures, '--structure'),
+    'allocation': specs.parse(allocation, allocations, '--allocation') if allocation else None,
+    'shares_of_blocks': _spec(shares, owl, '--shares'),
+    'recover': _spec(recover, reconstruct, '--recover'),
+  }
+  smaller_by = specs.parse(smaller, SMALLER, '--smaller') if smaller else None
+  drops = smaller_by is not None and smaller_by.name == 'drop_blocks'
+  made = {key: spec and spec() for key, spec in given.items()}
+  if dtype not in DTYPES:
+    raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')
+  for name, value in (('segments', segments), ('length', length)):
+    if value is not None and value < 1:
+      raise ValueError(f'--{name}={value}: expected at least 1')
+  most = made['structure'].cost
+  if not 0 <= sparsity <= most or sparsity == 1:
+    raise ValueError(
+      f'--sparsity={sparsity} is outside of what {structure} can remove, [0, {most}]; it is the'
+      ' fraction removed, so 50 % is 0.5'
+    )
+  place = files.path(out)
+  if files.exists(place):
+    raise FileExistsError(f'--out={out!r} is there already: nothing was written')
+  needs = made['criterion'].needs or made['recover'] or made['shares_of_blocks']
+  reads_text = bool(needs) or drops
+  if reads_text and not calibration:
+    what = f'--smaller={smaller}' if drops else f'--criterion={criterion}'
+    raise ValueError(f'{what} reads activations: give --calibration=TEXT')
+  documents = text_files.documents(calibration) if calibration else iter(())
+  if calibration:
+    text_files.files(calibration)  # refuses a folder that is not there before the model is read
+  mesh = _mesh(devices)
+  model = saved_model.load(where)
+  functions = decoders.of_size(model.size)
+  positions = model.size.max_position_embeddings
+  if length is not None and length > positions:
+    raise ValueError(f'--length={length}: the model has {positions} positions')
+  length = min(LENGTH, positions) if length is None else length
+  narrowing = None
+  if smaller_by is not None and not drops:
+    narrowing = smaller_by()(model.size)
+    made |= {'structure': narrowing.structure, 'allocation': allocations.uniform()}
+    sparsity, kernels = narrowing.sparsity, narrowing.where
+  if not reads_text:
+    tokens = np.zeros((1, min(length, 8)), np.int32)
+  elif model.tokenizer is None:
+    raise ValueError(f'{where!r} has no vocabulary: a calibration text cannot be read')
+  else:
+    tokens = _tokens(documents, model, segments, length, seed)
+  settings = {
+    'version': prunejax.__version__,
+    'model': content.of_arrays(leaf for _, leaf in sorted(model.leaves.items())),
+    'criterion': criterion,
+    'structure': structure,
+    'allocation': allocation,
+    'shares': shares,
+    'where': kernels,
+    'recover': recover,
+    'smaller': smaller,
+  }
+  calibrated = {'segments': len(tokens), 'length': tokens.shape[1], 'seed': seed}
+  calibrated = calibrated if reads_text else None
+  if drops:
+    return _dropped(functions, model, tokens, smaller_by, settings, calibrated, place, dtype, say)
+  unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
+  began = time.perf_counter()
+  pruned = block_by_block.prune(
+    functions,
+    model.params,
+    tokens,
+    **made,
+    sparsity=sparsity,
+    where=kernels,
+    batch=batch,
+    mesh=mesh,
+    folder=unfinished / 'state',
+    settings=settings,
+    say=say,
+  )
+  seconds = time.perf_counter() - began
+  removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
+  report = {
+    **settings,
+    'calibration': calibrated,
+    'sparsity': sparsity,
+    'removed': removed,
+    'weights': weights,
+    'seconds': round(seconds, 1),
+    'blocks': pruned.rows,
+  }
+  params, size, masks = pruned.params, model.size, pruned.masks
+  if narrowing is not None:
+    (params, size), masks = width.cut(params, masks, size, narrowing), None
+  lost = _write(unfinished / 'model', params, masks, size, model.tokenizer, report, dtype)
+  os.rename(unfinished / 'model', place)
+  files.remove(unfinished)
+  more = f'; {lost:,} weights that were not 0 are 0 as {dtype}' if lost else ''
+  say(f'{where} with {removed:,} of {weights:,} weights removed is in {out}{more}')
+  return report
+
+
+def read_masks(folder: Any) -> dict[str, np.ndarray]:
+  """Reads the masks of a folder that `prune` wrote.
+
+  Args:
+    folder: the folder.
+
+  Returns:
+    {path of a kernel: bool array, True = kept}.
+
+  Raises:
+    FileNotFoundError: there are none.
+  """
+  where = files.path(folder) / MASKS
+  if not files.exists(where):
+    raise FileNotFoundError(f'{str(where)!r} is missing: expected a folder that prune wrote')
+  stored = safetensors.numpy.load(files.read(where, most=2**36))
+  masks = {}
+  for name, bits in stored.items():
+    path, _, shape = name.rpartition(' ')
+    shape = tuple(map(int, shape.split('x')))
+    masks[path] = np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+  return masks
+
+
+def drop_blocks(count: int, by: str = 'angle') -> tuple[int, str]:
+  """Drops whole blocks: by 'angle', see `depth.by_angle`, or by 'perplexity'."""
+  if by not in ('angle', 'perplexity'):
+    raise ValueError(f"drop_blocks: by={by!r}: expected 'angle' or 'perplexity'")
+  return count, by
+
+
+SMALLER = types.SimpleNamespace(
+  __all__=['drop_blocks', 'ffn_width', 'kv_groups'],
+  drop_blocks=drop_blocks,
+  ffn_width=lambda neurons: functools.partial(width.ffn_width, neurons=neurons),
+  kv_groups=lambda groups: functools.partial(width.kv_groups, groups=groups),
+)
+
+
+def _dropped(functions, model, tokens, spec, settings, calibrated, place, dtype, say):
+  """Drops blocks and writes the model that is left."""
+  count, by = spec()
+  choose = {'angle': depth.by_angle, 'perplexity': depth.by_perplexity}[by]
+  blocks = choose(functions, model.params, tokens, count, say)
+  params, size = depth.drop(model.params, model.size, blocks)
+  report = {**settings, 'calibration': calibrated, 'dropped': blocks}
+  unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
+  _write(unfinished / 'model', params, None, size, model.tokenizer, report, dtype)
+  os.rename(unfinished / 'model', place)
+  files.remove(unfinished)
+  say(f'the model without blocks {", ".join(map(str, blocks))} is in {str(place)}')
+  return report
+
+
+def _write(folder, params, masks, size, tokenizer, report, dtype) -> int:
+  """Writes the folder; returns how many weights `dtype` has made 0."""
+  files.remove(folder)
+  lost = families.save(folder, params, size, tokenizer, dtype)
+  if masks is not None:
+    packed = {
+      f'{path} {"x".join(map(str, mask.shape))}': np.packbits(mask)
+      for path, mask in named_leaves(masks).items()
+      if not mask.all()
+    }
+    files.write(folder / MASKS, safetensors.numpy.save(packed))
+  files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')
+  return lost
+
+
+def _tokens(documents, model, segments, length, seed):
+  return calibrating.of_text(
+    documents, model.tokenizer, model.size.vocab_size, count=segments, length=length, seed=seed
+  )
+
+
+def _spec(text, factory, key):
+  """A spec of the one factory that an option takes; None for an empty text."""
+  if not text:
+    return None
+  named = types.SimpleNamespace(__all__=[factory.__name__], **{factory.__name__: factory})
+  return specs.parse(text, named, key)
+
+
+def _mesh(devices):
+  if devices is None:
+    return None
+  there = jax.devices()
+  if not 1 <= devices <= len(there):
+    raise ValueError(f'--devices={devices}: there are {len(there)}')
+  return Mesh(np.array(there[:devices]), ('data',))

@@ -1,0 +1,127 @@
+"""How many units each kernel keeps, and each slab of a kernel; which blocks pay more."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunejax.pruning import scores_to_masks
+from prunejax.pruning.types import Allocation, Structure
+
+
+class Owl(NamedTuple):
+  """Blocks with more outliers are pruned less; see `owl`."""
+
+  outlier: float
+  spread: float
+
+
+def owl(outlier: float = 5.0, spread: float = 0.08) -> Owl:
+  """Shares by outliers (OWL; Yin et al., 2023): a block with many is pruned less than the others.
+
+  D is the share of a block's weights with |W_ij| ||X_i|| above `outlier` times the mean of their
+  kernel, measured on the dense model. A block keeps 1 - S + 2 `spread` (D - mean D) / (max D -
+  min D) of its weights, so the mean over blocks is S.
+
+  Args:
+    outlier: M of the paper, above 0: 5 or 10 there.
+    spread: lambda of the paper, in [0, 0.5]: how far a block's sparsity may be from S.
+
+  Raises:
+    ValueError: a number out of range.
+  """
+  if not outlier > 0:
+    raise ValueError(f'owl: outlier={outlier!r} must be above 0, as 5.0 is')
+  if not 0 <= spread <= 0.5:
+    raise ValueError(f'owl: spread={spread!r} must be in [0, 0.5], as 0.08 is')
+  return Owl(float(outlier), float(spread))
+
+
+def by_outliers(shares: Owl, found: np.ndarray, weights: np.ndarray, sparsity: float) -> np.ndarray:
+  """Returns the sparsity of each block.
+
+  Args:
+    shares: what `owl` made.
+    found: D of each block.
+    weights: the number of weights that are pruned in each block; means are weighted by them.
+    sparsity: S, of all blocks together.
+
+  Raises:
+    ValueError: a block's sparsity would be outside of [0, 1].
+  """
+  width = found.max() - found.min()
+  mean = lambda x: float(np.average(x, weights=weights))
+  moved = 2 * shares.spread * (found / width if width else np.zeros_like(found))
+  sparsities = sparsity - (moved - mean(moved))
+  if sparsities.min() < 0 or sparsities.max() > 1:
+    raise ValueError(
+      f'owl: with spread={shares.spread} blocks have sparsities from {sparsities.min():.3f} to'
+      f' {sparsities.max():.3f}: take a smaller spread'
+    )
+  return sparsities
+
+
+def outliers(norms: jax.Array, w: jax.Array, outlier: float) -> jax.Array:
+  """Counts the weights of a kernel [in, out] whose |W_ij| ||X_i|| is above `outlier` means.
+
+  Args:
+    norms: ||X_i|| of each input [in].
+    w: the kernel.
+    outlier: M of the paper.
+  """
+  size = jnp.abs(w.astype(jnp.float32)) * norms[:, None]
+  return jnp.sum(size > outlier * jnp.mean(size), dtype=jnp.int32)
+
+
+def kept_units(
+  shapes: Mapping[str, tuple[int, ...]],
+  allocation: Allocation,
+  structure: Structure,
+  sparsity: float,
+) -> dict[str, np.ndarray]:
+  """Returns how many units stay, {unit name: int32 array}, of an allocation that needs no scores.
+
+  Args:
+    shapes: {path: shape} of every kernel, as a matrix [in, out].
+    allocation: one that is `by_shape`.
+    structure: what goes together.
+    sparsity: the fraction of weights removed.
+  """
+
+  @jax.jit
+  def counts(sparsity):
+    # The scores decide nothing, so the compiler leaves them out.
+    scores = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+    units = scores_to_masks.pooled_units(scores, structure)
+    kept = {}
+    for names, count in allocation.allocate(units, sparsity).items():
+      (name,) = (names,) if isinstance(names, str) else names
+      kept[name] = jnp.asarray(count)
+    return kept
+
+  return jax.device_get(counts(jnp.float32(sparsity)))
+
+
+def by_slab(kept: np.ndarray, inputs: int, outputs: int, rows: int, spans: int) -> np.ndarray:
+  """Shares the units that a kernel keeps among its slabs, in proportion and exactly.
+
+  Args:
+    kept: how many units stay: a number, or [1, outputs] for each output.
+    inputs: the inputs of the kernel.
+    outputs: its outputs.
+    rows: inputs of a slab.
+    spans: inputs that a unit spans.
+
+  Returns:
+    int32 [slabs], or [slabs, 1, outputs]. The sum over slabs is `kept`.
+  """
+  total = inputs // spans
+  ends = np.minimum(np.arange(rows, inputs + rows, rows), inputs) // spans
+  kept = np.asarray(kept, np.int64)
+  shape = (-1,) + (1,) * kept.ndim
+  upto = kept[None] * ends.reshape(shape) // total
+  if kept.ndim:
+    upto = np.broadcast_to(upto, (len(ends), 1, outputs))
+  return np.diff(upto, axis=0, prepend=0).astype(np.int32)

@@ -1,0 +1,105 @@
+"""When the rule of each claim was fixed: written from the history, read by every report.
+
+`python tests/claim_rules.py` records each rule that is new or has changed, with the last commit
+that changed it. Commit the rule first, then its record, then run its ledger. `--same` keeps commit
+and date of rules that have changed: only for code that was rearranged, where
+tests/experiments/test_ledgers_redrawn.py shows that no verdict changed by it.
+"""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Commits between these rearranged the code of the claims. Every ledger drew the same verdicts and
+# numbers after each of them, so the rules are as old as they were before.
+REARRANGED = 'c2669f9..0c5470c'
+
+
+def papers() -> list[str]:
+  """The experiments that judge claims."""
+  places = (ROOT / 'experiments').iterdir()
+  return sorted(p.name for p in places if (p / 'claims.py').exists() or (p / 'claims').is_dir())
+
+
+def source(module: str, commit: str = '') -> str | None:
+  """The text of a module of this checkout, or of a commit; None where there is none."""
+  path = module.replace('.', '/')
+  for name in (f'{path}.py', f'{path}/__init__.py'):
+    text = _at(commit, name) if commit else (ROOT / name).exists() and (ROOT / name).read_text()
+    if text:
+      return text
+  return None
+
+
+def record(paper: str, same: bool = False) -> dict:
+  """The rules of a paper as they are to be recorded: {pattern: {'code', 'commit', 'fixed'}}."""
+  from prunejax.report import rules
+
+  module, path = f'experiments.{paper}.claims', file_of(paper)
+  before, entries = rules.read(path), {}
+  for pattern, code in sorted(rules.codes(module, source).items()):
+    known = before.get(pattern)
+    if known and (known['code'] == code or same):
+      entries[pattern] = {**known, 'code': code}
+    else:
+      commit, date = fixed_at(module, pattern)
+      entries[pattern] = {'code': code, 'commit': commit, 'fixed': date}
+  return entries
+
+
+def file_of(paper: str) -> pathlib.Path:
+  """The file of a paper's rules."""
+  home = ROOT / 'experiments' / paper
+  return (home / 'claims' if (home / 'claims').is_dir() else home) / 'rules.json'
+
+
+def fixed_at(module: str, pattern: str) -> tuple[str, str]:
+  """(commit, its date) of the last commit that changed the rule of a claim."""
+  paths = ('experiments/' + module.split('.')[1], 'prunejax/report')
+  lines = _git('log', '--no-merges', '--format=%h %aI', '--', *paths).splitlines()
+  commits = [tuple(line.split()) for line in lines]
+  rearranged = set(_git('log', '--format=%h', REARRANGED).split())
+  at = lambda commit: _codes_at(module, commit).get(pattern)
+  current, place = at(commits[0][0]), commits[0]
+  for commit, date in commits[1:]:
+    if (here := at(commit)) is None:
+      if commit in rearranged:
+        continue
+      break
+    if here != current and place[0] not in rearranged:
+      return place
+    current, place = here, (commit, date)
+  return place
+
+
+@functools.cache
+def _codes_at(module, commit):
+  from prunejax.report import rules
+
+  if not source(module, commit):
+    return {}
+  return rules.codes(module, lambda name: source(name, commit))
+
+
+@functools.cache
+def _at(commit, path):
+  answer = subprocess.run(
+    ['git', 'show', f'{commit}:{path}'], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  return answer.stdout if answer.returncode == 0 else ''
+
+
+def _git(*words):
+  return subprocess.run(
+    ['git', *words], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout
+
+
+if __name__ == '__main__':
+  sys.path.insert(0, str(ROOT))
+  for name in papers():
+    text = json.dumps(record(name, '--same' in sys.argv), indent=1, ensure_ascii=False)
+    file_of(name).write_text(text + '\n')

@@ -1,0 +1,139 @@
+"""GGUF files, written here with the package `gguf`, against the same model as a folder."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('gguf')  # the extra of this name
+from gguf_files import PIECES, WIDTH, tensors, write
+
+from prunejax.data import tokenizer_file
+from prunejax.models import gguf_file
+from prunejax.models.hf import llama as llama_hf
+from prunejax.models.hf.folder import CheckpointError
+
+
+# The largest error of a weight of a normal draw whose block of 32 holds one of 4 deviations.
+@pytest.mark.parametrize(
+  ('kind', 'most'),
+  [('F32', 0), ('F16', 2e-3), ('BF16', 2e-2), ('Q8_0', 0.03), ('Q4_0', 0.6), ('Q4_1', 0.4)],
+)
+def test_weights_equal_those_that_were_written(tmp_path, kind, most):
+  stored = tensors()
+  params, size = llama_hf.load(write(tmp_path / 'model.gguf', stored, kind))
+  assert (size.model_type, size.tie_word_embeddings, size.num_key_value_heads) == ('llama', True, 2)
+  assert size.rms_norm_eps == 1e-5 and size.rope_parameters['rope_theta'] == 100.0
+  layer = params['encoder']['layer_0']
+  for leaf, name in (
+    (params['embeddings']['word']['embedding'].T, 'model.embed_tokens.weight'),
+    (layer['attention']['query']['kernel'], 'model.layers.0.self_attn.q_proj.weight'),
+    (layer['attention']['key']['kernel'], 'model.layers.0.self_attn.k_proj.weight'),
+    (layer['attention']['output']['kernel'], 'model.layers.0.self_attn.o_proj.weight'),
+    (layer['ffn']['output']['kernel'], 'model.layers.0.mlp.down_proj.weight'),
+  ):
+    difference = np.abs(leaf - stored[name].T).max()
+    assert difference <= most and (most == 0 or difference > 0), name
+  np.testing.assert_array_equal(params['norm']['scale'], stored['model.norm.weight'])
+
+
+def test_other_architectures_are_not_permuted(tmp_path):
+  stored = tensors()
+  stored |= {f'model.layers.0.self_attn.{x}_norm.weight': np.ones(WIDTH, np.float32) for x in 'qk'}
+  params, size = llama_hf.load(write(tmp_path / 'model.gguf', stored, arch='qwen3'))
+  assert size.model_type == 'qwen3'
+  query = params['encoder']['layer_0']['attention']['query']['kernel']
+  np.testing.assert_array_equal(query, stored['model.layers.0.self_attn.q_proj.weight'].T)
+
+
+def test_factors_of_the_rotation_are_those_of_llama_3(tmp_path):
+  from prunejax.models import llama
+
+  _, plain = llama_hf.load(write(tmp_path / 'plain.gguf', tensors()))
+  scaled = {**plain.rope_parameters, **gguf_file.LLAMA3, 'rope_type': 'llama3', 'factor': 32.0}
+  before = llama.frequencies(plain)
+  plain.rope_parameters = scaled
+  factors = (before / llama.frequencies(plain)).astype(np.float32)
+  assert factors.max() == 1  # no wave is that long with a base of 100
+  key = {'llama.rope.freq_base': 5e5}
+  plain.rope_parameters = {**scaled, 'rope_theta': 5e5}
+  wide = plain.rope_parameters
+  plain.rope_parameters = {'rope_type': 'default', 'rope_theta': 5e5}
+  before = llama.frequencies(plain)
+  plain.rope_parameters = wide
+  factors = (before / llama.frequencies(plain)).astype(np.float32)
+  stored = {**tensors(), gguf_file.FACTORS: factors}
+  _, size = llama_hf.load(write(tmp_path / 'scaled.gguf', stored, **key))
+  np.testing.assert_allclose(llama.frequencies(size), llama.frequencies(plain), rtol=1e-5)
+  assert size.rope_parameters['factor'] == pytest.approx(32.0, rel=1e-5)
+  stored[gguf_file.FACTORS] = factors * np.linspace(1, 2, len(factors), dtype=np.float32)
+  with pytest.raises(CheckpointError, match='rope_freqs.weight holds factors'):
+    llama_hf.load(write(tmp_path / 'other.gguf', stored, **key))
+
+
+def test_the_tokenizer_cuts_as_gpt2_and_knows_its_special_tokens(tmp_path):
+  path = write(tmp_path / 'model.gguf', tensors())
+  tokenizer = tokenizer_file.load(path)
+  assert tokenizer_file.pieces(tokenizer) == PIECES
+  assert tokenizer.encode('the the<|im_start|>1919').tokens == [
+    *('the', 'Ġthe', '<|im_start|>', '19', '19')
+  ]
+  assert tokenizer.decode(tokenizer.encode('the  thé\n').ids) == 'the  thé\n'
+  first = write(tmp_path / 'first.gguf', tensors(), **{'tokenizer.ggml.add_bos_token': True})
+  assert tokenizer_file.load(first).encode('the').ids == [1, PIECES.index('the')]
+
+
+@pytest.mark.parametrize(
+  ('kind', 'change', 'message'),
+  [
+    ('Q5_0', {}, r'tensors of type Q5_0 .*expected F32, F16'),
+    ('F32', {'arch': 'falcon'}, "general.architecture='falcon'"),
+    ('F32', {'llama.expert_count': 8}, 'expert_count=8'),
+    ('F32', {'llama.rope.scaling.type': 'yarn'}, "rope.scaling.type='yarn'"),
+    ('F32', {'llama.block_count': 2}, 'missing: model.layers.1'),
+    ('F32', {'llama.attention.head_count_kv': 3}, 'num_key_value_heads=3'),
+    ('F32', {'llama.attention.head_count_kv': [2, 2]}, 'head_count_kv'),
+    ('F32', {'llama.rope.dimension_count': 8}, 'rope.dimension_count=8: expected 16'),
+    ('F32', {'drop': ('llama.block_count',)}, "'llama.block_count' is missing"),
+    ('F32', {'drop': ('model.embed_tokens.weight',)}, "'token_embd.weight' is missing"),
+    ('F32', {'drop': ('model.norm.weight',)}, 'missing: model.norm.weight'),
+  ],
+)
+def test_what_is_not_supported_is_one_clear_error(tmp_path, kind, change, message):
+  path = write(tmp_path / 'model.gguf', tensors(), kind, **change)
+  with pytest.raises(CheckpointError, match=message) as error:
+    llama_hf.load(path)
+  assert '\n' not in str(error.value) and 'model.gguf' in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'tokenizer.ggml.model': 'llama'}, "tokenizer.ggml.model='llama'"),
+    ({'tokenizer.ggml.pre': 'deepseek'}, "tokenizer.ggml.pre='deepseek'"),
+    ({'tokenizer.ggml.merges': ['t zz']}, "merges that do not fit .*'t' 'zz'"),
+    ({'tokenizer.ggml.merges': ['t h e']}, 'not of two pieces'),
+    ({'tokenizer.ggml.tokens': [*PIECES[:-1], 'th']}, 'of which 1 repeat'),
+  ],
+)
+def test_a_tokenizer_that_is_not_supported_is_one_clear_error(tmp_path, change, message):
+  path = write(tmp_path / 'model.gguf', tensors(), **change)
+  with pytest.raises(ValueError, match=message):
+    tokenizer_file.load(path)
+
+
+def test_a_damaged_file_is_one_clear_error(tmp_path):
+  data = write(tmp_path / 'model.gguf', tensors()).read_bytes()
+  rng = np.random.default_rng(0)
+  for cut in (4, 8, 30, 200, 2000, len(data) // 2, len(data) - 7):
+    (tmp_path / 'short.gguf').write_bytes(data[:cut])
+    with pytest.raises(CheckpointError, match='short.gguf'):
+      llama_hf.load(tmp_path / 'short.gguf')
+  for _ in range(10):
+    broken = bytearray(data)
+    for at in rng.integers(4, 3000, 8):
+      broken[at] = rng.integers(256)
+    (tmp_path / 'short.gguf').write_bytes(broken)
+    try:
+      llama_hf.load(tmp_path / 'short.gguf')
+      tokenizer_file.load(tmp_path / 'short.gguf')
+    except ValueError as error:
+      assert 'short.gguf' in str(error)

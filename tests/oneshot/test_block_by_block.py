@@ -1,0 +1,326 @@
+"""Pruning block by block: against a plain loop over the whole model, exact, resumed, on meshes."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from tiny_decoder import SIZE, model_and_params, tokens
+
+import prunejax
+from prunejax import oneshot
+from prunejax.observe import linen
+from prunejax.oneshot import decoders, resume
+
+WHERE = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
+KERNELS = 6
+
+
+def flat(tree):
+  return {k: np.asarray(v) for k, v in traverse_util.flatten_dict(tree, sep='/').items()}
+
+
+def in_turn(params, segments, criterion, prune_kernel):
+  """Prunes each block on what the whole model puts into its kernels, the blocks before pruned."""
+  model, leaves = model_and_params()[0], flat(params)
+  ones = jnp.ones(segments.shape, bool)
+  masks = {}
+  for layer in range(SIZE.n_layer):
+    record = linen.activations(model, segments, segments, ones)
+    rows = record(traverse_util.unflatten_dict(leaves, sep='/'))
+    for name in [n for n in rows if n.startswith(f'encoder/layer_{layer}/')]:
+      of_one = criterion.layerwise
+      ready = of_one.ready(of_one.statistics(rows[name]))
+      masks[name], leaves[name] = prune_kernel(of_one, ready, jnp.asarray(leaves[name]))
+  return masks, leaves
+
+
+def wanda_half(of_one, ready, w):
+  """Of each output the half with the higher scores stays; ties go to the lower input."""
+  order = np.argsort(-np.asarray(of_one.score(ready, w)), axis=0, kind='stable')
+  mask = np.zeros(w.shape, bool)
+  np.put_along_axis(mask, order[: len(w) // 2], True, 0)
+  return mask, np.where(mask, w, 0)
+
+
+def sparsegpt_half(of_one, ready, w):
+  kept = jnp.asarray([w.size // 2], jnp.int32)
+  return of_one.sweep(ready, w, kept, prunejax.unstructured(), len(w))
+
+
+def sparsegpt_two_of_four(of_one, ready, w):
+  kept = jnp.zeros(len(w) // 4, jnp.int32)
+  return of_one.sweep(ready, w, kept, prunejax.n_m(2, 4), 4)
+
+
+CASES = {
+  'wanda': (prunejax.wanda, None, wanda_half),
+  'sparsegpt': (prunejax.sparsegpt, None, sparsegpt_half),
+  'sparsegpt 2:4': (prunejax.sparsegpt, prunejax.n_m(2, 4), sparsegpt_two_of_four),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_every_block_is_calibrated_on_what_the_pruned_blocks_put_out(name):
+  make, structure, by_hand = CASES[name]
+  _, params = model_and_params()
+  segments = tokens(6)
+  got = oneshot.prune(
+    decoders.of_size(SIZE), params, segments, criterion=make(), sparsity=0.5, structure=structure
+  )
+  masks, leaves = in_turn(params, segments, make(), by_hand)
+  assert len(masks) == KERNELS * SIZE.n_layer
+  for path, mask in flat(got.masks).items():
+    if path in masks:
+      # The rows are added in another order, so that two scores may change places at the border.
+      assert np.mean(mask != np.asarray(masks[path])) < 0.01, path
+    else:
+      assert mask.all() and np.array_equal(flat(got.params)[path], flat(params)[path]), path
+  dense, expected, pruned = (outputs(p) for p in (flat(params), leaves, flat(got.params)))
+  assert np.linalg.norm(pruned - expected) < 0.05 * np.linalg.norm(dense - expected)
+
+
+def outputs(leaves):
+  model, segments = model_and_params()[0], tokens(2, seed=9)
+  params = traverse_util.unflatten_dict(leaves, sep='/')
+  return np.asarray(model.apply({'params': params}, segments, segments, segments >= 0)['lm'])
+
+
+STRUCTURES = {
+  'unstructured': (prunejax.unstructured(), 0.3),
+  'n_m(2, 4)': (prunejax.n_m(2, 4), 0.5),
+  'a part of n_m(2, 4)': (prunejax.n_m(2, 4), 0.3),
+  'n_m(4, 8)': (prunejax.n_m(4, 8), 0.5),
+  'block(4, 4)': (prunejax.block(4, 4), 0.25),
+  'heads(8)': (prunejax.heads(8), 0.5),
+}
+
+
+@pytest.mark.parametrize('structure', STRUCTURES)
+@pytest.mark.parametrize('criterion', ['magnitude', 'wanda', 'sparsegpt'])
+def test_counts_are_exact_and_pruned_weights_are_zero(criterion, structure):
+  what, sparsity = STRUCTURES[structure]
+  _, params = model_and_params()
+  where = r'.*attention/.*kernel' if 'heads' in structure else '.*'
+  got = oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(2),
+    criterion=getattr(prunejax, criterion)(),
+    sparsity=sparsity,
+    structure=what,
+    where=where,
+  )
+  masks, leaves = flat(got.masks), flat(got.params)
+  in_units = what.inputs and what.inputs * what.cost  # weights that go with a unit
+  for path, mask in masks.items():
+    assert not leaves[path][~mask].any()
+    if not path.endswith('kernel') or ('heads' in structure and 'attention' not in path):
+      assert mask.all()
+    elif criterion == 'wanda' and what.inputs:  # the same in every output
+      removed = np.sum(~mask, 0)
+      assert np.ptp(removed) <= (0 if what.single else in_units)
+      assert abs(removed.mean() - sparsity * len(mask)) <= in_units / 2
+    else:
+      assert abs(np.sum(~mask) - sparsity * mask.size) <= in_units / 2, path
+    if structure.startswith('n_m') and path.endswith('kernel'):
+      m = what.inputs
+      assert (mask.reshape(-1, m, mask.shape[1]).sum(1) == m // 2).all()
+  assert sum(row['removed'] for row in got.rows) == sum(np.sum(~mask) for mask in masks.values())
+
+
+def test_magnitude_is_that_of_prune_transform_with_any_allocation():
+  _, params = model_and_params()
+  link = prunejax.prune_transform(
+    prunejax.magnitude(),
+    prunejax.constant(0.5),
+    allocation=prunejax.global_threshold(),
+    where=WHERE,
+  )
+  _, state = link.update(jax.tree.map(jnp.zeros_like, params), link.init(params), params)
+  got = oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(1),
+    criterion=prunejax.magnitude(),
+    sparsity=0.5,
+    allocation=prunejax.global_threshold(),
+  )
+  expected = flat(prunejax.get_masks(state, params))
+  for path, mask in flat(got.masks).items():
+    np.testing.assert_array_equal(mask, expected[path])
+
+
+def test_a_killed_pruning_goes_on_at_its_block_with_the_same_bits(tmp_path, monkeypatch):
+  from prunejax.oneshot import block_by_block
+
+  monkeypatch.setattr(block_by_block, 'SAVE_EVERY', 0.0)
+  _, params = model_and_params()
+  prune = lambda folder, say: oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(6),
+    criterion=prunejax.sparsegpt(),
+    sparsity=0.6,
+    folder=folder,
+    say=say,
+  )
+  whole = prune(None, lambda line: None)
+  lines = []
+
+  def kill(line):
+    lines.append(line)
+    if line.startswith('block 2/'):
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    prune(tmp_path / 'state', kill)
+  again = []
+  resumed = prune(tmp_path / 'state', again.append)
+  assert any('2 of 3 blocks are pruned already' in line for line in again)
+  assert sum(line.startswith('block ') for line in again) == 1
+  for a, b in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert prunejax.mask_hash(resumed.masks) == prunejax.mask_hash(whole.masks)
+  # A damaged file costs its block and those after it, and is never read.
+  broken = tmp_path / 'state' / 'block_00001.safetensors'
+  data = bytearray(broken.read_bytes())
+  data[-3] ^= 1
+  broken.write_bytes(bytes(data))
+  mended = prune(tmp_path / 'state', again.append)
+  assert any('block_00001.safetensors is damaged' in line for line in again)
+  assert prunejax.mask_hash(mended.masks) == prunejax.mask_hash(whole.masks)
+  with pytest.raises(
+    ValueError, match='unfinished pruning with other settings.*sparsity=0.6, now 0.7'
+  ):
+    oneshot.prune(
+      decoders.of_size(SIZE),
+      params,
+      tokens(6),
+      criterion=prunejax.sparsegpt(),
+      sparsity=0.7,
+      folder=tmp_path / 'state',
+    )
+
+
+def test_all_blocks_of_a_kind_share_one_program_and_one_blocks_statistics_are_held():
+  model, params = decoders.of_size(SIZE), model_and_params()[1]
+  traced, held = [], []
+
+  def block(weights, hidden):
+    traced.append(1)
+    return model.block[0](weights, hidden)
+
+  before = {id(x) for x in jax.live_arrays()}
+
+  def measure(line):
+    if line.startswith('block'):
+      held.append(sum(x.nbytes for x in jax.live_arrays() if id(x) not in before))
+
+  segments = tokens(16)
+  counts = []
+  for layers in (2, SIZE.n_layer):
+    part = model._replace(block=block, blocks=model.blocks[:layers])
+    traced.clear()
+    oneshot.prune(part, params, segments, criterion=prunejax.sparsegpt(), sparsity=0.5, say=measure)
+    counts.append(len(traced))
+  assert counts[0] == counts[1]  # more blocks, no more traces
+  hidden = segments.size * SIZE.n_embd * 4
+  inputs = (SIZE.n_embd, SIZE.n_embd, SIZE.n_embd, 4 * SIZE.n_embd)
+  block_bytes = 4 * (3 * sum(n * n for n in inputs) + 3 * 12 * SIZE.n_embd**2)
+  assert max(held) <= hidden + block_bytes
+  # What all layers' activations would take, for comparison: the bound above is far below it.
+  assert hidden + block_bytes < 4 * segments.size * SIZE.n_layer * sum(inputs)
+
+
+def test_owl_prunes_blocks_with_outliers_less_and_keeps_the_mean():
+  _, params = model_and_params()
+  leaves = flat(params)
+  loud = dict(leaves)
+  loud['encoder/layer_1/attention/query/kernel'] = leaves[
+    'encoder/layer_1/attention/query/kernel'
+  ].copy()
+  loud['encoder/layer_1/attention/query/kernel'][::7] *= 40
+  got = oneshot.prune(
+    decoders.of_size(SIZE),
+    traverse_util.unflatten_dict(loud, sep='/'),
+    tokens(4),
+    criterion=prunejax.sparsegpt(),
+    sparsity=0.6,
+    shares_of_blocks=oneshot.owl(5.0, 0.1),
+  )
+  shares = [row['removed'] / row['weights'] for row in got.rows]
+  assert shares[1] == min(shares) and max(shares) - min(shares) == pytest.approx(0.2, abs=0.01)
+  assert np.mean(shares) == pytest.approx(0.6, abs=0.005)
+
+
+MESH = """
+import json, sys
+sys.path[:0] = ['tests']
+import jax, numpy as np, prunejax
+from jax.sharding import Mesh
+from prunejax import oneshot
+from prunejax.oneshot import decoders
+from tiny_decoder import SIZE, model_and_params, tokens
+params = model_and_params()[1]
+hashes = {}
+for criterion in ('wanda', 'sparsegpt'):
+  for devices in (0, 2, 8):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ('data',)) if devices else None
+    how = dict(criterion=getattr(prunejax, criterion)(), sparsity=0.5, mesh=mesh)
+    got = oneshot.prune(decoders.of_size(SIZE), params, tokens(12), **how)
+    hashes[f'{criterion} {devices}'] = prunejax.mask_hash(got.masks)
+print(json.dumps(hashes))
+"""
+
+
+def test_masks_are_the_same_on_every_mesh(tmp_path):
+  import os
+  import pathlib
+
+  flags = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+  done = subprocess.run(
+    [sys.executable, '-c', MESH],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[2],
+    env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  hashes = json.loads(done.stdout)
+  for criterion in ('wanda', 'sparsegpt'):
+    assert len({v for k, v in hashes.items() if k.startswith(criterion)}) == 1, hashes
+
+
+WRONG = {
+  'sparsity': ({'sparsity': 0.6, 'structure': prunejax.n_m(2, 4)}, 'sparsity=0.6 is outside of'),
+  'n:m': ({'structure': prunejax.n_m(3, 7)}, r'7 does not divide the input axis'),
+  'allocation': ({'allocation': prunejax.global_threshold()}, 'compares the scores of several'),
+  'criterion': ({'criterion': prunejax.movement()}, 'this criterion needs grad'),
+  'where': ({'where': 'embeddings/.*'}, "where='embeddings/.*' matches no kernel"),
+  'batch': ({'batch': 6}, 'batch=6: expected a power of two'),
+  'kind': ({'criterion': prunejax.wanda}, 'is a call missing'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_wrong_arguments_are_refused_before_anything_is_computed(name):
+  how, message = WRONG[name]
+  lines = []
+  given = {'criterion': prunejax.wanda(), 'sparsity': 0.5, **how, 'say': lines.append}
+  with pytest.raises(ValueError, match=message):
+    oneshot.prune(decoders.of_size(SIZE), model_and_params()[1], tokens(2), **given)
+  assert not lines
+
+
+def test_progress_of_a_plan_is_named_by_checksums(tmp_path):
+  lines = []
+  start = resume.opened(tmp_path / 'a', {'x': 1}, lines.append)
+  progress = resume.with_block(tmp_path / 'a', start, {'w': np.arange(3.0)}, {'block': 'b'})
+  again = resume.opened(tmp_path / 'a', {'x': 1}, lines.append)
+  assert again == progress and not lines
+  np.testing.assert_array_equal(resume.read_arrays(tmp_path / 'a', again.blocks[0])['w'], [0, 1, 2])

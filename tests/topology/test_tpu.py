@@ -1,0 +1,95 @@
+"""Link and train step of three models compiled for TPU slices: collectives and memory of a chip.
+
+What is expected is in tests/reference/tpu_programs.json, which `tpu_cases.py` writes.
+"""
+
+import importlib.util
+
+import pytest
+import tpu_cases
+
+from prunejax.sweep import estimate
+from prunejax.topology import chips
+from prunejax.train import families, objectives, recipe
+
+pytestmark = [
+  pytest.mark.tpu,
+  pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason="libtpu is missing: pip install 'prunejax[tpu]'",
+  ),
+]
+GOLDEN = tpu_cases.read()
+
+
+@pytest.fixture(scope='module')
+def answers():
+  """Every case, compiled once, as many at a time as the machine has cores and memory for."""
+  return tpu_cases.compiled(list(GOLDEN), '')
+
+
+def test_the_file_has_every_case():
+  assert set(GOLDEN) == set(tpu_cases.cases())
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_collectives_and_memory(name, answers):
+  answer, expected = answers[name], GOLDEN[name]
+  assert answer['reason'] == ''
+  found = tpu_cases.kept(answer)
+  assert (found['chips'], found['hosts']) == (expected['chips'], expected['hosts'])
+  assert found['arguments'] == expected['arguments']
+  # Other versions of the compiler may fetch more ahead.
+  assert found['temporaries'] <= 1.1 * expected['temporaries']
+  for side in ('step', 'mask_step'):
+    assert found[side]['gflop'] == pytest.approx(expected[side]['gflop'], rel=1e-3)
+    ours, theirs = found[side]['collectives'], expected[side]['collectives']
+    assert {kind: count for kind, (count, _) in ours.items()} == {
+      kind: count for kind, (count, _) in theirs.items()
+    }
+    for kind, (_, moved) in ours.items():
+      assert moved == pytest.approx(theirs[kind][1], rel=0.01)
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_flops_are_those_of_the_model(name, answers):
+  """Counted by hand: matrix products of a step, divided among the chips."""
+  config = tpu_cases.cases()[name][1]
+  one = recipe.resolve(config)
+  size = estimate.size_of(one)
+  kind = families.of_size(size)
+  shapes = estimate._shapes(size.to_json_string(use_diff=False), families.heads(kind, ''))
+  predicted = kind.predictions(one.data)
+  model = objectives.flops(size, shapes, one.data.seq_len, predicted) * one.batch_size
+  found = sum(answers[name]['step']['flops'].values()) * answers[name]['chips']
+  # Pooler and next-sentence head are not in the count by hand. Chips on the axis of the model
+  # repeat the softmax, whose table is not divided.
+  repeated = 6 * predicted * size.vocab_size * one.batch_size * _width(size)
+  repeated *= (one.mesh.model - 1) if 'tensor' in name else 0
+  assert model <= found <= 1.02 * model + repeated * 1.02
+
+
+def _width(size):
+  return getattr(size, 'hidden_size', None) or size.n_embd
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_it_fits(name, answers):
+  chip = chips.Chip(**answers[name]['chip'])
+  assert answers[name]['held'] < chip.memory
+
+
+@pytest.mark.parametrize('name', [name for name in GOLDEN if ', data' in name])
+def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answers):
+  assert set(answers[name]['step']['collectives']) == {'all-reduce'}
+  assert answers[name]['step']['collectives']['all-reduce'][0] <= 4
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_moving_masks_sends_counts_alone(name, answers):
+  """No score and no weight crosses chips at a mask step that does not at the others."""
+  plain, moving = (answers[name][side]['collectives'] for side in ('step', 'mask_step'))
+  assert set(moving) - set(plain) <= {'all-reduce'}
+  extra = {kind: moving[kind][1] - plain.get(kind, (0, 0))[1] for kind in moving}
+  assert all(moved == 0 for kind, moved in extra.items() if kind != 'all-reduce')
+  assert extra.get('all-reduce', 0) < 2**20
