@@ -70,13 +70,14 @@ _MODEL_FILE = re.compile(
 )
 
 
-def reads(data, init: str, teacher: str) -> dict[str, str]:
+def reads(data, init: str, teacher: str, folder: pathlib.Path | None = None) -> dict[str, str]:
   """Returns what identifies the content that a run reads on this machine.
 
   Args:
     data: a `recipe.Data`.
     init: of its `recipe.Recipe`.
     teacher: `distill.teacher` of its `recipe.Recipe`.
+    folder: that of `init`, where it is at hand; a copy of one in a store is not made again.
 
   Returns:
     {'text' or a key of the config: 12 hex digits}: the text or the labelled files; the files of
@@ -91,7 +92,8 @@ def reads(data, init: str, teacher: str) -> dict[str, str]:
     read['data.corpus'] = text_of(data._replace(task=''))
   for key, name in (('init', init), ('distill.teacher', teacher)):
     if name and not name.startswith('cell:'):
-      read[key] = model_content(folder_of(name))
+      at_hand = folder if key == 'init' and folder is not None else folder_of(name)
+      read[key] = model_content(at_hand)
   if data.vocab:
     path = pathlib.Path(data.vocab)
     read['data.vocab'] = (

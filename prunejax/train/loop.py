@@ -155,7 +155,8 @@ def _continued(folder, engine, fresh):
 
 def content_of(recipe: Recipe, source: inputs.Source | None = None) -> dict:
   """Returns `inputs.reads` of a run and, with its source, the fingerprint of its vocabulary."""
-  reads = inputs.reads(recipe.data, recipe.init, recipe.distill.teacher)
+  folder = None if source is None else source.folder
+  reads = inputs.reads(recipe.data, recipe.init, recipe.distill.teacher, folder)
   return reads | (
     {} if source is None else {'vocabulary': families.fingerprint(source.size, source.tokenizer)}
   )

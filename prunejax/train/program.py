@@ -67,6 +67,7 @@ class Program(NamedTuple):
   gradient: Callable  # (params, batch, rng) -> gradient of the loss
   view: Callable  # (params, masks) -> what the model sees
   observe: Callable  # (seen, batch, rng) -> extra arguments of `tx.update`
+  plans: dict  # {what names a group and its start: `pruning.who_pays.Plan`}, see forecast.py
 
 
 def read_inputs(
@@ -173,6 +174,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
       optimizer.split(recipe.low_rank.schedule)[1],
       _call(recipe.low_rank.when),
       recipe.low_rank.where,
+      *([recipe.low_rank.layout] if recipe.low_rank.layout else []),
     ],
     'distill': _soft(recipe),
     'size': source and source.size.to_dict(),
@@ -198,6 +200,7 @@ def _compiled_group(group):
     'schedule': [group.schedule.name, optimizer.split(group.schedule)[1]],
     'others': [_call(spec) for spec in (group.when, group.allocation, group.structure)],
     'zero_pruned': group.zero_pruned,
+    **({'layout': group.layout} if group.layout else {}),
   }
 
 
@@ -249,6 +252,7 @@ def build(
       jax.jit(gradient),
       view,
       observed,
+      {},
     )
   return compiled.programs[key]
 

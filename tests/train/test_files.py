@@ -48,7 +48,8 @@ def test_a_local_copy_is_that_of_the_store_now(monkeypatch):
   there = files.path('flaky://bucket/copied')
   for text in ('one', 'two'):
     files.write(there / 'a.txt', text)
-    assert (files.local(there) / 'a.txt').read_text() == text
+    copy = files.local(there)
+    assert (copy / 'a.txt').read_text() == text
 
 
 def test_what_is_written_is_read_and_listed(folder):
