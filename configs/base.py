@@ -49,7 +49,8 @@ def get_config(arg=''):
 
   c.model = config_dict.create(
     # With `init` the folder's config.json decides the family and the size.
-    # Decoders are gpt2, llama, mistral, qwen2, qwen3 and opt.
+    # Encoders are bert, roberta, modernbert and xlnet. Decoders are gpt2, llama, mistral, qwen2,
+    # qwen3 and opt.
     kind='bert',  # family of a fresh model
     # The size of a fresh model, with the names of transformers.BertConfig.
     hidden_size=768,
@@ -58,10 +59,16 @@ def get_config(arg=''):
     intermediate_size=3072,
     max_position_embeddings=512,
     num_key_value_heads=0,  # of the Llama class: fewer keys than queries; 0 for as many
-    # The next three apply with `init` too.
+    # The rest applies with `init` too.
     dropout=0.1,  # hidden and attention
+    attention_dropout=-1.0,  # of attention weights, -1: as dropout
     initializer='normal',  # fresh weights: normal (BERT's), fan_in (small models learn sooner)
-    dtype='float32',  # compute: float32, bfloat16
+    dtype='float32',  # compute: float32, bfloat16; weights and moments are float32 in both
+    # dot_product: flash attention where the device has it; needs attention_dropout=0.
+    attention='einsum',  # einsum, dot_product
+    # What a backward pass keeps of a layer; it computes the rest again.
+    remat='none',  # none keeps all, dots the products with weights, full the input alone
+    scan_layers=False,  # weights stacked over layers, one scan: compiles much faster
   )
   c.data = config_dict.create(
     # Several texts: 'wikipedia@0.1+pydoc*4', a tenth of one and four times the other.
@@ -80,6 +87,7 @@ def get_config(arg=''):
     buckets=(),  # lengths that batches of a task are padded to; () pads all to seq_len
     predict=0.15,  # share of tokens to predict; a decoder predicts all
     max_predictions=20,  # cap on predictions an example; a decoder ignores it
+    memory=0,  # tokens before an example that an XLNet remembers in pre-training
     # 'matched': like the true one. 'first': with the first sentence of its window, which gives the
     # answer away at 32 tokens; the packaged model was trained so. A decoder has no pairs.
     pairs='matched',  # how a second segment from elsewhere begins: matched, first
@@ -126,12 +134,17 @@ def get_config(arg=''):
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
   # An `init` with zeros where a group prunes counts as pruned in any case.
-  c.hold_zeros = False  # weights that are zero at the start stay zero, and count as pruned
+  # Weights that are zero at the start stay zero, and count as pruned. Of a folder with
+  # masks.safetensors, as `prune` writes one, these are the weights that the masks prune.
+  c.hold_zeros = False
 
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left
     model=1,  # devices on the tensor axis
-    rules=(),  # ((regex, (axis, ...)), ...) on leaf paths; first match wins, no match is replicated
+    # fsdp, tensor, fsdp+tensor; or ((regex, (axis, ...)), ...) on leaf paths: the first match wins,
+    # and a leaf without a match is replicated.
+    rules=config_dict.FieldReference((), field_type=object),
+    axes='auto',  # kind of the axes of the mesh of a single run: auto, explicit
   )
   c.population = config_dict.create(
     # A grid's runs that differ in numbers only are the members of one program.

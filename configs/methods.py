@@ -28,23 +28,29 @@ EPS, DEVIATION = 0.01, 0.1  # of the reweighting; of the packaged model's kernel
 LATENT = {'view': 'straight_through', 'prune.weights.zero_pruned': False}
 
 
-def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
+def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3, stop=None):
   """Returns {name: {dotted config key: value}} for runs of `steps` steps.
 
   Args:
     sparsity: the final sparsity.
     steps: of the run; at least 40, so that every phase has a few.
     rate: the peak learning rate, which falls to 0 at the end. Only `rpp` depends on it.
+    stop: the last step at which any method moves its masks, at least 20: halfway for a fair
+      comparison. None for each method's own, which its paper gives.
 
   Raises:
-    ValueError: `steps` is below 40.
+    ValueError: `steps` is below 40, or `stop` below 20 or above `steps`.
   """
   if steps < 40:
     raise ValueError(f'methods: steps={steps}; at least 40 are needed')
-  s, end, often = sparsity, steps // 2, max(steps // 40, 1)
-  ramp, moves, third = f'cubic({s}, end={end})', f'every({often}, until={end})', 3 * steps // 4
-  phase, rounds = steps // 10, steps // 5
-  stair = 8 * steps // 100
+  if stop is not None and not 20 <= stop <= steps:
+    raise ValueError(f'methods: stop={stop}; a step from 20 to {steps} is needed')
+  s, end, often = sparsity, min(stop or steps, steps // 2), max(steps // 40, 1)
+  ramp, moves = f'cubic({s}, end={end})', f'every({often}, until={end})'
+  third, always = stop or 3 * steps // 4, f'every(1, until={stop})' if stop else 'every(1)'
+  phase, cycles, rounds, stair = steps // 10, steps // 10, steps // 5, 8 * steps // 100
+  if stop:  # phases of equal length, the last of which ends there
+    phase, cycles, rounds, stair = stop // 5, stop // 7, stop // 4, stop // 9
   return {
     'dense': {},
     'magnitude': _group(
@@ -94,22 +100,22 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3):
     | {'optimizer.fresh_moments': True},
     'acdc': _group(
       criterion='magnitude()',
-      schedule=f'cycle({s}, steps={phase}, begin={phase}, end={7 * phase})',
-      when=f'every({phase}, begin={phase}, until={7 * phase})',
+      schedule=f'cycle({s}, steps={cycles}, begin={cycles}, end={7 * cycles})',
+      when=f'every({cycles}, begin={cycles}, until={7 * cycles})',
       **GLOBAL,
     )
     | {'optimizer.fresh_moments': True},
-    'movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)')
+    'movement': _group(criterion='movement(learning_rate=1e-2)', schedule=ramp, when=always)
     | LATENT,
     'global_movement': _group(
-      criterion='movement(learning_rate=1e-2)', schedule=ramp, when='every(1)', **GLOBAL
+      criterion='movement(learning_rate=1e-2)', schedule=ramp, when=always, **GLOBAL
     )
     | LATENT,
     # The schedule is of the cut-off; the penalty decides how sparse that is.
     'soft_movement': _group(
       criterion='soft_movement(1e-3, learning_rate=2e-2)',
       schedule=f'cubic(0.3, end={end})',
-      when='every(1)',
+      when=always,
       allocation='above(1.0, relative=True)',
     )
     | LATENT,

@@ -16,9 +16,19 @@ NAMES = sorted({path.parent.name for path in (redrawn.ROOT / 'experiments').glob
 
 
 def of(name):
-  """{preset: {'cells': number, 'first': hash of the first, 'hashes', 'labels': sha256 of all}}."""
+  """{preset: {'cells': number, 'first': hash of the first, 'hashes', 'labels': sha256 of all}}.
+
+  A preset that needs files of `--config.data.root` has no cells here.
+  """
   declared = redrawn.experiment(name).STUDY
-  return {preset: _summary(study.cells(declared, preset)) for preset in declared.presets}
+  summaries = {}
+  for preset in declared.presets:
+    try:
+      summaries[preset] = _summary(study.cells(declared, preset))
+    except ValueError as error:
+      if 'data.root' not in str(error):
+        raise
+  return summaries
 
 
 def _summary(cells):

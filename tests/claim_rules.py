@@ -35,7 +35,11 @@ def source(module: str, commit: str = '') -> str | None:
 
 
 def record(paper: str, same: bool = False) -> dict:
-  """The rules of a paper as they are to be recorded: {pattern: {'code', 'commit', 'fixed'}}."""
+  """The rules of a paper as they are to be recorded: {pattern: {'code', 'commit', 'fixed'}}.
+
+  Raises:
+    SystemExit: a rule that has changed is not committed.
+  """
   from prunejax.report import rules
 
   module, path = f'experiments.{paper}.claims', file_of(paper)
@@ -45,6 +49,8 @@ def record(paper: str, same: bool = False) -> dict:
     if known and (known['code'] == code or same):
       entries[pattern] = {**known, 'code': code}
     else:
+      if _codes_at(module, 'HEAD').get(pattern) != code:
+        raise SystemExit(f'{paper}: commit the rule of {pattern!r} first')
       commit, date = fixed_at(module, pattern)
       entries[pattern] = {'code': code, 'commit': commit, 'fixed': date}
   return entries
@@ -57,22 +63,22 @@ def file_of(paper: str) -> pathlib.Path:
 
 
 def fixed_at(module: str, pattern: str) -> tuple[str, str]:
-  """(commit, its date) of the last commit that changed the rule of a claim."""
+  """(commit, its date) of the first commit that had the rule of a claim as it is now."""
   paths = ('experiments/' + module.split('.')[1], 'prunejax/report')
   lines = _git('log', '--no-merges', '--format=%h %aI', '--', *paths).splitlines()
-  commits = [tuple(line.split()) for line in lines]
   rearranged = set(_git('log', '--format=%h', REARRANGED).split())
-  at = lambda commit: _codes_at(module, commit).get(pattern)
-  current, place = at(commits[0][0]), commits[0]
-  for commit, date in commits[1:]:
-    if (here := at(commit)) is None:
-      if commit in rearranged:
-        continue
-      break
-    if here != current and place[0] not in rearranged:
-      return place
-    current, place = here, (commit, date)
-  return place
+  history = []  # the newest first; branches stand between each other
+  for line in lines:
+    commit, date = line.split()
+    code = _codes_at(module, commit).get(pattern)
+    if code:
+      history.append((commit, date, code))
+  code, start = _codes_at(module, 'HEAD')[pattern], 0
+  while True:
+    first = max(i for i, (_, _, c) in enumerate(history) if c == code and i >= start)
+    if history[first][0] not in rearranged or first + 1 == len(history):
+      return history[first][:2]
+    code, start = history[first + 1][2], first + 1
 
 
 @functools.cache

@@ -15,19 +15,31 @@ os.environ.setdefault('PJRT_NPROC', '16')
 # in the last bit. Tests that compare bits have the mark `exact`.
 EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
-# Files that take a minute or more run first, so that no worker starts one at the end.
+# Files that take longest run first, so that no worker starts one at the end: those of whole runs,
+# which are slow, and those that compile most.
 LONG = (
   'test_reproduce',
   'test_mesh',
-  'test_population',
-  'test_paper_preset',
+  'test_exact',
+  'test_guo2019',
+  'test_league',
   'test_processes',
+  'test_paper_preset',
   'test_sharding',
-  'test_selection',
   'test_bench',
+  'test_selection',
+  'test_kernel_layout',
   'test_laws',
+  'test_population',
+  'test_faults',
+  'test_pages',
   'test_train',
-  'test_pydoc',
+  'test_core_edges',
+  'test_command',
+  'test_start',
+  'test_resume',
+  'test_methods',
+  'test_identity',
 )
 
 

@@ -52,7 +52,9 @@ from prunejax.train import configs, metrics_log, specs, workdir
 REFERENCE = pathlib.Path(__file__).parent / 'reference'
 MEMORY = 2**29  # bytes that a reader may take beyond those of the process
 SECONDS = 5.0  # processor time of one file
-TIMES = 60  # files for each reader
+# How many files for each reader, and how many texts.
+TIMES = [15, pytest.param(60, marks=pytest.mark.slow)]
+TEXT_TIMES = [75, pytest.param(300, marks=pytest.mark.slow)]
 
 
 class Reader(NamedTuple):
@@ -331,14 +333,15 @@ def test_the_files_are_read_as_they_are(name, homes):
   assert READERS[name].read(homes[name]) is not None
 
 
+@pytest.mark.parametrize('times', TIMES)
 @pytest.mark.parametrize('how', [damaged, hostile])
 @pytest.mark.parametrize('name', READERS)
-def test_a_damaged_file_is_an_error_or_an_answer(name, how, homes):
+def test_a_damaged_file_is_an_error_or_an_answer(name, how, times, homes):
   path, read = homes[name] / READERS[name].name, READERS[name].read
   good = path.read_bytes()
 
   @settings(
-    max_examples=TIMES,
+    max_examples=times,
     deadline=None,
     derandomize=True,
     database=None,
@@ -371,14 +374,15 @@ WORDS = {
 }
 
 
+@pytest.mark.parametrize('times', TEXT_TIMES)
 @pytest.mark.parametrize('name', WORDS)
-def test_any_text_is_an_error_or_an_answer(name):
+def test_any_text_is_an_error_or_an_answer(name, times):
   read, known = WORDS[name]
   for text in known:
     with limited():
       read(text)
 
-  @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+  @settings(max_examples=times, deadline=None, derandomize=True, database=None)
   @given(TEXTS)
   def check(text):
     with limited():

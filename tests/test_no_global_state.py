@@ -15,6 +15,7 @@ REMEMBERED = {
   ('models/hf/folder.py', '_sha256_of'): 'the same',
   ('models/hf/convert.py', '_one_layer_shapes'): 'shapes of a model, by its size',
   ('models/hf/tables.py', '_one_layer'): 'the same',
+  ('models/hf/named.py', '_traced'): 'the same',
   ('data/prose/__init__.py', 'entries'): 'a text in the package, which never changes',
   ('data/pydoc.py', '_fingerprint'): 'digest of the text of the installed libraries',
   ('data/pydoc_tasks.py', '_splits'): 'examples made of that text',

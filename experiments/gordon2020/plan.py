@@ -3,7 +3,7 @@
 from configs import nano
 from experiments.gordon2020 import families as arm_families
 from experiments.gordon2020 import presets
-from experiments.gordon2020.cells import HELD, QUIET, Cells, drawn, gradual
+from experiments.gordon2020.cells import HELD, QUIET, Cells, changed, drawn, gradual
 from prunejax.data import tasks
 from prunejax.train import configs, specs
 
@@ -86,10 +86,23 @@ def plan(
     }
     born = cells.add(p.teacher, stage='born', arm='dense', sparsity=0.0, **labels)
     p.pretrain.init = p.tune.init = f'cell:{born}'
+  start = p.pretrain.init
   for seed in p.seeds:
+    if p.born_each:
+      p.pretrain.init = p.tune.init = start
+      p.pretrain.init = p.tune.init = f'cell:{_born(cells, seed)}'
     _of_seed(cells, seed)
   found = list(cells.found.values())
   return sorted(found, key=lambda cell: _turn(p, cell.labels)) if p.by_sparsity else found
+
+
+def _born(cells, seed):
+  """Adds the model that a seed's arms start from; returns its hash."""
+  p = cells.preset
+  config = changed(p.pretrain, seed=seed, pretrained=False, steps=p.born, **QUIET)
+  config.optimizer.learning_rate = p.born_rate
+  labels = {'task': '', 'seed': seed, 'learning_rate': p.born_rate}
+  return cells.add(config, stage='born', arm='dense', sparsity=0.0, **labels)
 
 
 def _turn(p, labels):

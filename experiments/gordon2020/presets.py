@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from configs import finetune, gpt2, minilm, pretrain
+from configs import xlnet as xlnet_configs
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -44,6 +45,8 @@ class Preset(NamedTuple):
   some: {arm: sparsities} of the arms that have fewer than `sparsities`.
   by_sparsity: run all of a seed at one sparsity before the next, dense first, in the order of
     `sparsities`, so that a ledger says something before it is whole.
+  born_each: whether each seed starts from a model of its own, which is trained from nothing for
+    `born` steps at `born_rate`.
   """
 
   pretrain: config_dict.ConfigDict
@@ -70,6 +73,7 @@ class Preset(NamedTuple):
   teacher: config_dict.ConfigDict | None = None
   before: float = 1
   scale: float = 1
+  born_each: bool = False
   some: Mapping = MappingProxyType({})
   by_sparsity: bool = False
 
@@ -175,6 +179,20 @@ def equal() -> Preset:
   )
 
 
+def equal_born() -> Preset:
+  """As `equal`, but each seed starts from a model of its own, so that the checkpoint varies too.
+
+  Where all seeds share a checkpoint, a verdict is about that checkpoint.
+  """
+  return equal()._replace(
+    sparsities=(0.4, 0.6, 0.7, 0.9),
+    born=6000,
+    born_rate=2e-3,
+    born_each=True,
+    cost='not measured: some five hours of two CPU cores',
+  )
+
+
 def corpus() -> Preset:
   """Prunability against the amount of pre-training data: models born of shares of Wikipedia.
 
@@ -205,10 +223,15 @@ def decoder() -> Preset:
 
   Batches are small for the same reason as in `corpus`.
   """
+  return _born_small(gpt2, 'half an hour of a CPU core')
+
+
+def _born_small(family, cost):
+  """The protocol of `quick` for the small model of another family, born in the first cell."""
   born, first, second = (
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano'),
-    gpt2.get_config('nano-finetune'),
+    family.get_config('nano'),
+    family.get_config('nano'),
+    family.get_config('nano-finetune'),
   )
   for config in (born, first, second):
     config.log.update(every=40, tensorboard=False)
@@ -224,14 +247,26 @@ def decoder() -> Preset:
   second.checkpoint.every = 0
   second.data.examples = 2000
   second.batch_size = 16
-  return quick()._replace(
-    pretrain=first, tune=second, teacher=born, cost='half an hour of a CPU core'
-  )
+  return quick()._replace(pretrain=first, tune=second, teacher=born, cost=cost)
+
+
+def xlnet() -> Preset:
+  """The protocol of `decoder` for a small XLNet, with its permutation objective."""
+  return _born_small(xlnet_configs, 'not measured: an hour of a CPU core or more')
+
+
+def xlnet_smoke() -> Preset:
+  """A test of every part of `xlnet` in a minute."""
+  return _one_of_each(xlnet())
 
 
 def decoder_smoke() -> Preset:
   """A test of every part of `decoder` in a minute."""
-  preset = decoder()
+  return _one_of_each(decoder())
+
+
+def _one_of_each(preset):
+  """A preset with one cell of each kind, of a few steps."""
   preset.teacher.update(steps=12, batch_size=16)
   preset.teacher.eval.every = 0
   preset.pretrain.update(steps=12)
@@ -258,7 +293,7 @@ def minilm_glue() -> Preset:
     second,
     sparsities=(0.7, 0.9, 0.5, 0.8, 0.6, 0.4),
     ramp=100,
-    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126},
+    tasks={'glue/sst2': 126, 'glue/stsb': 126, 'glue/mrpc': 126, 'glue/sst2@500': 126},
     deleted=1,
     before=0.5,
     after=0.5,
@@ -344,9 +379,12 @@ PRESETS = {
   'quick': quick,
   'mini': mini,
   'equal': equal,
+  'equal-born': equal_born,
   'corpus': corpus,
   'decoder-smoke': decoder_smoke,
   'decoder': decoder,
+  'xlnet-smoke': xlnet_smoke,
+  'xlnet': xlnet,
   'minilm-smoke': minilm_smoke,
   'minilm': minilm_glue,
   'base': base,

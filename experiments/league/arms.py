@@ -21,7 +21,13 @@ FAMILIES = {
     'iterative',
   ),
   'chance': ('random', 'static'),
-  'one cut': ('one_shot', 'class_blind', 'class_uniform', 'class_distribution'),
+  'one cut': (
+    'one_shot',
+    'one_shot_per_output',
+    'class_blind',
+    'class_uniform',
+    'class_distribution',
+  ),
   'curvature': ('obd', 'block_fisher', 'wanda', 'sparsegpt'),
   'gradient': ('taylor', 'snip', 'movement', 'global_movement', 'soft_movement', 'platon'),
   'dynamic': ('set', 'rigl', 'acdc'),
@@ -37,12 +43,30 @@ ATTENTION = r'encoder/layer_\d+/attention/.*/kernel'
 FFN = r'encoder/layer_\d+/ffn/.*/kernel'
 
 
-def products(sparsity: float, steps: int) -> dict:
+# Gradual magnitude under the allocation of each method: a duel is within one allocation.
+RIVALS = {
+  'global_magnitude': (
+    *('taylor', 'class_blind', 'snip', 'acdc', 'global_movement', 'platon', 'lottery'),
+    *('l1', 'l2', 'iterative'),
+  ),
+  'gradual_erk': ('set', 'rigl', 'static'),
+  'gradual_class_distribution': ('class_distribution',),
+}
+
+
+def rival(name: str) -> str:
+  """Name the gradual magnitude that has the allocation of a method."""
+  return next((rival for rival, names in RIVALS.items() if name in names), BASELINE)
+
+
+def products(sparsity: float, steps: int, stop: int | None = None) -> dict:
   """List the products of the core that configs/methods.py does not name.
 
   Args:
     sparsity: fraction of the kernels that is removed.
     steps: of a run.
+    stop: see `configs.methods.methods`; where it is given there is a cut by magnitude that each
+      output makes for itself, the duel of Wanda.
 
   Returns:
     {method: {dotted config key: value}}.
@@ -72,6 +96,8 @@ def products(sparsity: float, steps: int) -> dict:
     'two_of_four': {**gradual, 'structure': 'n_m(2, 4)'},
     'blocks': {**gradual, 'structure': 'block(4, 4)'},
   }
+  if stop:
+    rows['one_shot_per_output'] = {**cut(0), 'allocation': 'per_output()'}
   named = {
     name: {f'prune.weights.{key}': value for key, value in row.items()}
     for name, row in rows.items()
@@ -91,26 +117,27 @@ def products(sparsity: float, steps: int) -> dict:
   return named
 
 
-def table(sparsity: float, steps: int, rate: float) -> dict:
+def table(sparsity: float, steps: int, rate: float, stop: int | None = None) -> dict:
   """List the config changes of every method's pre-training.
 
   Args:
     sparsity: fraction of the kernels that is removed.
     steps: of a run.
     rate: peak learning rate.
+    stop: last step at which any method moves its masks; None for each method's own.
 
   Returns:
     {method: {dotted config key: value}}.
   """
   try:
-    named = importlib.import_module('configs.methods').methods(sparsity, steps, rate)
+    named = importlib.import_module('configs.methods').methods(sparsity, steps, rate, stop)
   except ModuleNotFoundError as error:
     if error.name != 'configs.methods':
       raise
     named = {}
   rows = {
     name: dict(row)
-    for name, row in {**products(sparsity, steps), **named}.items()
+    for name, row in {**products(sparsity, steps, stop), **named}.items()
     if name != 'dense'
   }
   for name, row in rows.items():

@@ -9,13 +9,13 @@ BASELINE = arms.BASELINE
 JUDGED_AT = {'score': (0.5,), 'loss': (0.8, 0.9)}
 MARGIN = {'score': 0.01, 'loss': 0.02}  # A smaller lead counts as none: accuracy, nats.
 WORDS = {'score': 'accuracy', 'loss': 'held-out loss'}
-# (name, claim, the method that should be better, the other one)
+# (name, claim, the method that should be better, the other one), both with one allocation
 DUELS = (
   (
     'gradual_beats_one_cut',
-    'Gradual magnitude beats one cut halfway',
-    BASELINE,
-    'class_uniform',
+    'Gradual magnitude beats one cut halfway, one threshold for all layers',
+    'global_magnitude',
+    'class_blind',
   ),
   (
     'gradual_beats_a_cut_at_the_start',
@@ -30,16 +30,19 @@ DUELS = (
     'random',
   ),
   (
-    'global_beats_uniform',
-    'One threshold for all layers beats one a layer',
-    'global_magnitude',
-    BASELINE,
-  ),
-  (
     'movement_beats_magnitude',
     'Movement beats magnitude at high sparsity',
     'movement',
     BASELINE,
+  ),
+  *(
+    (
+      f'{method}_beats_magnitude',
+      f'{method} beats gradual magnitude, one threshold for all layers',
+      method,
+      'global_magnitude',
+    )
+    for method in ('platon', 'global_movement', 'taylor', 'acdc')
   ),
   *(
     (
@@ -48,16 +51,37 @@ DUELS = (
       method,
       'one_shot',
     )
-    for method in ('obd', 'block_fisher', 'wanda', 'sparsegpt')
+    for method in ('obd', 'block_fisher', 'sparsegpt')
+  ),
+  (
+    'second_order_beats_magnitude_wanda',
+    'One cut by wanda beats one cut by magnitude, each output by itself',
+    'wanda',
+    'one_shot_per_output',
   ),
   *(
     (
       f'{method}_loses',
-      f'{method} from pre-trained weights loses to gradual magnitude',
-      BASELINE,
+      f'{method} from pre-trained weights loses to gradual magnitude, both with erk',
+      'gradual_erk',
       method,
     )
     for method in ('rigl', 'set')
+  ),
+)
+# What is compared here is the allocation itself.
+ALLOCATIONS = (
+  (
+    'global_beats_uniform',
+    'One threshold for all layers beats one a layer, by gradual magnitude',
+    'global_magnitude',
+    BASELINE,
+  ),
+  (
+    'erk_beats_uniform',
+    'Shares by erk beat equal shares, by gradual magnitude',
+    'gradual_erk',
+    BASELINE,
   ),
 )
 
@@ -69,18 +93,25 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
   out = []
   for measure in ('score', 'loss'):
     out.append(_nothing_beats_baseline(results, methods, measure))
-    out += [_duel(results, *duel, measure) for duel in DUELS if {duel[2], duel[3]} <= set(methods)]
+    out += [
+      _duel(results, *duel, measure)
+      for duel in (*DUELS, *ALLOCATIONS)
+      if {duel[2], duel[3]} <= set(methods)
+    ]
   return out
 
 
 def _nothing_beats_baseline(results, methods, measure):
-  """No method is clearly better; intervals are widened for the number of methods."""
+  """No method is clearly better than gradual magnitude with the allocation of the method.
+
+  Intervals are widened for the number of methods.
+  """
   sparsity = JUDGED_AT[measure][-1]
   sign = 1 if measure == 'score' else -1
   diffs = {
-    name: standing.differences(results, name, sparsity, BASELINE, measure)
+    name: standing.differences(results, name, sparsity, arms.rival(name), measure)
     for name in methods
-    if name != BASELINE
+    if name != BASELINE and name not in arms.RIVALS
   }
   diffs = {name: values for name, values in diffs.items() if values}
   leads = {
@@ -107,7 +138,7 @@ def _nothing_beats_baseline(results, methods, measure):
   return verdicts.Verdict(
     f'nothing_beats_gradual_magnitude_{measure}',
     f'Gradual magnitude is matched but not beaten at {sparsity:g} (GMP*, Kurtic & Alistarh 2022), '
-    f'by {WORDS[measure]}',
+    f'by {WORDS[measure]}; each method against gradual magnitude with its own allocation',
     verdicts.word(safe, bool(winners)),
     evidence,
     ('league',),

@@ -29,6 +29,7 @@ class Preset(NamedTuple):
     tasks: that are fine-tuned.
     methods: names from `arms.table`; () for all.
     cost: what the preset takes, in words.
+    even: whether all methods stop moving masks halfway.
   """
 
   pretrain: config_dict.ConfigDict
@@ -38,6 +39,7 @@ class Preset(NamedTuple):
   tasks: tuple
   methods: tuple
   cost: str
+  even: bool = False
 
 
 def preset(*, steps: int, tune: int, batch: int, examples: int, **fields) -> Preset:
@@ -75,6 +77,19 @@ PRESETS = {
     methods=(),
     cost='about two minutes a method on one CPU core',
   ),
+  'even': preset(
+    steps=80,
+    tune=160,
+    batch=32,
+    examples=2000,
+    sparsities=(0.5, 0.8, 0.9, 0.95),
+    seeds=(0, 1, 2),
+    tasks=TASKS[:1],
+    methods=(),
+    cost='as `quick`, but three seeds, and all masks stand still after half of the steps; some '
+    'four hours of a CPU core',
+    even=True,
+  ),
   'full': preset(
     steps=400,
     tune=400,
@@ -111,7 +126,8 @@ def plan(preset: Preset, overrides: dict) -> list[grid.Cell]:
     ValueError: for an unknown key or method.
   """
   steps, rate = preset.pretrain.steps, preset.pretrain.optimizer.learning_rate
-  recipes = lambda sparsity: arms.table(sparsity, steps, rate)
+  stop = steps // 2 if preset.even else None
+  recipes = lambda sparsity: arms.table(sparsity, steps, rate, stop)
   lowest = preset.sparsities[0]
   known_methods = [*recipes(lowest), arms.TAUGHT]
   unknown = [name for name in preset.methods if name not in known_methods]

@@ -8,7 +8,9 @@ import optax
 
 import prunejax
 from configs import pretrain
-from prunejax.train import evaluate, inputs, optimizer, program, recipe
+from prunejax import files
+from prunejax.report import ledger
+from prunejax.train import configs, evaluate, inputs, loop, optimizer, program, recipe
 
 WHERE = r'encoder/.*/kernel'
 # The paper has blocks of 50 and 1024 gradients; these take a few minutes on a CPU core.
@@ -28,7 +30,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
 
   Args:
     settings: of a cell of `study.plan`.
-    root, folder, say: unused.
+    root: unused.
+    folder: work directory; networks of the preset `nets` are trained below it, each once.
+    say: prints a line.
 
   Returns:
     'loss' in nats (MLM + NSP), 'dense_loss', and 'got', the sparsity of the encoder's kernels.
@@ -36,8 +40,10 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   Raises:
     FloatingPointError: if a score or a change of a weight is not finite.
   """
-  del root, folder, say
+  del root
   sizes = (settings['batches'], settings['calibration'], settings.get('pydoc', 'installed'))
+  if 'net' in settings:
+    sizes += (_born(settings, folder, say),)
   data, functions, params, dense_loss = _packaged_model(*sizes)
   prune, updates = _pruner(settings['method'], settings['pattern'], *sizes)
   batch = data.train(settings['seed'])
@@ -64,12 +70,25 @@ def reads(root: str, pydoc: str) -> dict[str, str]:
   return inputs.reads(data, config.init, config.distill.teacher)
 
 
+def _born(settings, folder, say):
+  """The model folder of a network of the packaged model's size, trained from nothing."""
+  config = pretrain.get_config('nano')
+  config.update(pretrained=False, steps=settings['born'], batch_size=16, seed=settings['net'])
+  config.optimizer.learning_rate = settings['born_rate']
+  config.data.pydoc = settings.get('pydoc', 'installed')
+  config.log.update(every=200, tensorboard=False, who_pays=False)
+  home = files.path(folder) / 'nets' / f'{ledger.cell_hash(dict(configs.counted(config)))}'
+  loop.train(config, home, title=f'network {settings["net"]}', say=say)
+  return str(home / 'model')
+
+
 @functools.cache
-def _packaged_model(batches, calibration, pydoc):
-  """(data, compiled functions, weights, dense loss)."""
+def _packaged_model(batches, calibration, pydoc, init=''):
+  """(data, compiled functions, weights, dense loss) of the packaged model, or of a folder's."""
   config = pretrain.get_config('nano')
   config.unlock()
   config.data.pydoc = pydoc
+  config.init = init or config.init
   config.eval.batches, config.batch_size = batches, calibration
   resolved = recipe.resolve(config)
   source, data = program.read_inputs(resolved)
@@ -83,10 +102,10 @@ def _packaged_model(batches, calibration, pydoc):
 
 
 @functools.cache
-def _pruner(method, pattern, batches, calibration, pydoc):
+def _pruner(method, pattern, batches, calibration, pydoc, init=''):
   """(compiled (params, batch, sparsity) -> (params, whether a value is NaN), mask updates)."""
   criterion, allocation, updates = METHODS[method]
-  functions = _packaged_model(batches, calibration, pydoc)[1]
+  functions = _packaged_model(batches, calibration, pydoc, init)[1]
   structure = prunejax.n_m(2, 4) if pattern == '2:4' else prunejax.unstructured()
 
   @jax.jit

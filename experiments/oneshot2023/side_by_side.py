@@ -89,6 +89,7 @@ def _ours(part, tokens):
       given['segments'].astype(np.int32),
       criterion=prunejax.sparsegpt(),
       sparsity=0.5,
+      in_place=True,
       say=lambda line: print(line, flush=True),
     )
     removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))

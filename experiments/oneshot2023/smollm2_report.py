@@ -1,4 +1,4 @@
-"""Claims, tables and the figure of the runs on SmolLM2.
+"""Tables and the figure of the runs on SmolLM2, and the differences that its claims read.
 
 The unit of replication is the draw of the calibration segments. All differences are of the
 logarithm of the perplexity, between runs of one draw on the same windows; magnitude needs no
@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from experiments.oneshot2023.smollm2 import TARGETS
-from prunejax.report import drawing, verdicts
+from prunejax.report import drawing
 from prunejax.report import tables as tabular
 
 NAMES = {
@@ -23,9 +23,6 @@ NAMES = {
 }
 COLOURS = {'magnitude': '#777777', 'wanda': '#e69f00', 'sparsegpt': '#0072b2'}
 PRUNED_ONLY = ('magnitude', 'wanda', 'sparsegpt')
-COLLAPSE = math.log(2)  # magnitude has more than twice Wanda's perplexity
-NEAR = math.log(1.1)  # Wanda and SparseGPT differ by less than 10 %
-LITTLE = math.log(1.05)  # four times the calibration lowers the perplexity by less than 5 %
 CAPTIONS = {
   'perplexity': (
     'Perplexity on the first windows of the WikiText-2 test text, mean and range over draws of the'
@@ -63,64 +60,6 @@ def gaps(rows, worse: tuple, better: tuple) -> list[float]:
   if worse[0] == 'magnitude' and high:
     high = dict.fromkeys(low, next(iter(high.values())))
   return [high[seed] - low[seed] for seed in low if seed in high]
-
-
-def claims(rows: list[dict]) -> list[verdicts.Verdict]:
-  """Judge every claim; the rules were written before the runs."""
-  high = [gaps(rows, ('wanda', t), ('sparsegpt', t)) for t in ('60 %', '70 %')]
-  order = [
-    gaps(rows, (m, a), (m, b))
-    for m in ('wanda', 'sparsegpt')
-    for a, b in (('2:4', '4:8'), ('4:8', '50 %'))
-  ]
-  near = gaps(rows, ('wanda', '50 %'), ('sparsegpt', '50 %'))
-  numbers = sorted({row['segments'] for row in rows if row['method'] == 'sparsegpt'})
-  fewer = [n for n in numbers if numbers and 4 * n in numbers]
-  more = [gaps(rows, ('sparsegpt', '50 %', n), ('sparsegpt', '50 %', 4 * n)) for n in fewer[-1:]]
-  gained = {m: gaps(rows, (m, '50 %'), (f'{m} + reconstruction', '50 %')) for m in PRUNED_ONLY}
-  helped = [
-    [a - b for a, b in zip(gained['magnitude'], gained[m], strict=False)]
-    for m in ('wanda', 'sparsegpt')
-  ]
-  return [
-    _judged(
-      'collapse',
-      "magnitude collapses at 50 %: its perplexity is more than twice Wanda's",
-      [[x - COLLAPSE for x in gaps(rows, ('magnitude', '50 %'), ('wanda', '50 %'))]],
-      [gaps(rows, ('magnitude', '50 %'), ('wanda', '50 %'))],
-    ),
-    _judged(
-      'near',
-      'Wanda is near SparseGPT at 50 %: their perplexities differ by less than 10 %',
-      [[NEAR - abs(x) for x in near]],
-      [near],
-    ),
-    _judged('ahead', 'SparseGPT is ahead of Wanda at 60 and 70 %', high, high),
-    _judged(
-      'patterns', '2:4 is worse than 4:8, and 4:8 worse than free choice, at 50 %', order, order
-    ),
-    _judged(
-      'calibration',
-      'four times the calibration segments lower the perplexity by less than 5 %',
-      [[LITTLE - x for x in values] for values in more],
-      more,
-    ),
-    _judged(
-      'reconstruction', 'reconstruction of blocks helps magnitude most, at 50 %', helped, helped
-    ),
-  ]
-
-
-def _judged(name, claim, sides, shown) -> verdicts.Verdict:
-  """Reproduced if each mean is above 0 with its interval, not reproduced if one is below."""
-  if not sides or not all(sides):
-    return verdicts.Verdict(name, claim, verdicts.UNDECIDED, 'no rows', ('perplexity',))
-  word = verdicts.all_of([verdicts.side(values) for values in sides])
-  factors = [
-    'differences of the logarithm of the perplexity: '
-    + '; '.join(verdicts.shown(values) for values in shown if values)
-  ]
-  return verdicts.Verdict(name, claim, word, factors[0], ('perplexity',))
 
 
 def tables(rows: list[dict]) -> list[tabular.Table]:

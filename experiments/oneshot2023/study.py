@@ -22,6 +22,8 @@ class Preset(NamedTuple):
     batches: held-out batches of 128 sequences.
     calibration: sequences that a method sees.
     cost: what the preset takes, in words.
+    born, born_rate: steps and learning rate of a network of its own for each seed; 0 for the
+      packaged one, whose seeds are draws of calibration sequences.
   """
 
   methods: tuple
@@ -30,6 +32,8 @@ class Preset(NamedTuple):
   batches: int
   calibration: int
   cost: str
+  born: int = 0
+  born_rate: float = 2e-3
 
 
 PRESETS = {
@@ -39,6 +43,16 @@ PRESETS = {
   ),
   'fisher': Preset(
     ('magnitude', 'fisher 1', 'fisher 4'), (0.7, 0.8), (0, 1, 2), 4, 64, 'some CPU minutes'
+  ),
+  # Seeds are networks, so that verdicts are about more than one.
+  'nets': Preset(
+    tuple(oneshot.METHODS),
+    (0.5, 0.6, 0.7, 0.8),
+    (0, 1, 2),
+    4,
+    64,
+    'not measured: some forty minutes of a CPU core',
+    born=6000,
   ),
   # The sizes of the published tables, but for the number of calibration segments.
   'smollm2': smollm2.Preset(
@@ -51,6 +65,18 @@ PRESETS = {
     recovered=('50 %',),
     steps=200,
     cost='some two days of two CPU cores',
+  ),
+  # A first look: one window, and calibrations of 2,048 tokens.
+  'smollm2-quick': smollm2.Preset(
+    targets=tuple(smollm2.TARGETS),
+    seeds=(0, 1, 2),
+    segments=4,
+    length=512,
+    sweep=(1, 16),
+    windows=dict.fromkeys(('dense', *smollm2.TARGETS), 1),
+    recovered=(),
+    steps=0,
+    cost='half an hour of two idle CPU cores',
   ),
   # What a small machine does in an evening.
   'smollm2-small': smollm2.Preset(
@@ -70,8 +96,8 @@ PRESETS = {
 def plan(preset: Preset | smollm2.Preset, root: str, pydoc: str = 'installed') -> list[study.Cell]:
   """List one cell for each method, pattern, sparsity and draw of the calibration sequences.
 
-  Magnitude sees no calibration sequences and has one cell. The block Fisher is run at 0.7 and above
-  and not as 2:4.
+  Magnitude sees no calibration sequences and has one cell a network. The block Fisher is run at 0.7
+  and above and not as 2:4.
 
   Args:
     preset: a value of `PRESETS`.
@@ -86,10 +112,13 @@ def plan(preset: Preset | smollm2.Preset, root: str, pydoc: str = 'installed') -
     patterns = [('unstructured', s) for s in preset.sparsities if s >= 0.7 or not fisher]
     patterns += [] if fisher else [('2:4', 0.5)]
     for pattern, sparsity in patterns:
-      for seed in preset.seeds[:1] if method == 'magnitude' else preset.seeds:
+      one = method == 'magnitude' and not preset.born
+      for seed in preset.seeds[:1] if one else preset.seeds:
         labels = {'method': method, 'pattern': pattern, 'sparsity': sparsity, 'seed': seed}
         sizes = {'batches': preset.batches, 'calibration': preset.calibration}
+        net = {'net': seed, 'born': preset.born, 'born_rate': preset.born_rate}
         fixed = {**sizes, **text, **(oneshot.FISHER if fisher else {})}
+        fixed |= net if preset.born else {}
         cells.append(study.Cell(labels, {**labels, **fixed}))
   return cells
 
@@ -109,8 +138,7 @@ def _of_rows(name):
   """A function of the report of SmolLM2, or of the small BERT, by the rows of the ledger."""
 
   def drawn(rows):
-    own = report if name != 'claims' else claims
-    return getattr(smollm2_report if 'model' in rows[0] else own, name)(rows)
+    return getattr(smollm2_report if 'model' in rows[0] else report, name)(rows)
 
   return drawn
 
@@ -124,7 +152,7 @@ STUDY = study.Study(
   measure=measure,
   reads=reads,
   embedded=True,
-  claims=_of_rows('claims'),
+  claims=claims.claims,
   tables=_of_rows('tables'),
   figures=_of_rows('figures'),
   captions={**report.CAPTIONS, **smollm2_report.CAPTIONS},

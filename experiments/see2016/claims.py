@@ -8,6 +8,7 @@ from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, 
 # The paper names no number for these two; the bands are ours, in fractions of the dense BLEU.
 VERY_LITTLE_LOSS = 0.05
 MATCHES = 0.02
+LEAF_UNIFORM = 'leaf-uniform'  # The same sparsity for each leaf; no scheme of the paper.
 MIDDLE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # Sparsities over which the schemes are compared.
 
 
@@ -15,9 +16,21 @@ def by_cell(rows: list[dict]) -> dict:
   """Group the BLEU: {(method, scheme, sparsity): {seed: BLEU}}."""
   out = {}
   for row in rows:
-    key = row['method'], row['scheme'], row['sparsity']
+    key = *as_run(row), row['sparsity']
     out.setdefault(key, {})[row['seed']] = row['metrics']['bleu']
   return out
+
+
+def as_run(row: dict) -> tuple[str, str]:
+  """Name the method and the scheme that a row really had.
+
+  In ledgers of 0.1, whose settings have no `reach`, the network 'from scratch' started from the
+  weights of the dense model, so it was a ticket, and 'class-uniform' had a threshold for each leaf.
+  """
+  old = 'settings' in row and 'reach' not in row['settings']['base']
+  method = {'from scratch': 'ticket'}.get(row['method'], row['method']) if old else row['method']
+  scheme = {'class-uniform': LEAF_UNIFORM}.get(row['scheme'], row['scheme'])
+  return method, scheme if old else row['scheme']
 
 
 def claims(rows: list[dict]) -> list[Verdict]:

@@ -2,14 +2,19 @@
 
 import numpy as np
 
-from experiments.see2016.claims import by_cell
+from experiments.see2016.claims import LEAF_UNIFORM, by_cell
 from experiments.see2016.training import SCHEMES
 from prunejax.report import drawing
 from prunejax.report import tables as tabular
 from prunejax.report.verdicts import shown
 
 DENSE = ('dense', '', 0.0)
-COLOURS = {'class-blind': '#1b6ca8', 'class-uniform': '#d1495b', 'class-distribution': '#2e8b57'}
+COLOURS = {
+  'class-blind': '#1b6ca8',
+  'class-uniform': '#d1495b',
+  'class-distribution': '#2e8b57',
+  LEAF_UNIFORM: '#8a8f98',
+}
 CAPTIONS = {
   'schemes': (
     'BLEU against sparsity, one line a scheme. Small dots are seeds. Stars: pruned and retrained. '
@@ -54,8 +59,10 @@ def _schemes(bleu, means, title):
   dense = means.get(DENSE, np.nan)
   with drawing.canvas(7, 4.6, 1) as (figure, (axes,)):
     axes.axhline(dense, color='#555555', linestyle='--', linewidth=1.3, label='dense')
-    for scheme in SCHEMES:
+    for scheme in (*SCHEMES, LEAF_UNIFORM):
       keys = sorted(key for key in bleu if key[:2] == ('one shot', scheme))
+      if not keys:
+        continue
       axes.plot(
         [0.0, *(key[2] for key in keys)],
         [dense, *(means[key] for key in keys)],

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax import files
-from prunejax.bench import choice, measure, selection, sizes, suite, table, train
+from prunejax.bench import measure, names, selection, sizes, suite, table, train_step
 from prunejax.sweep import grid
 from prunejax.topology import chips, dry_run, programs
 from prunejax.topology import report as dry_report
@@ -52,7 +52,7 @@ def run(
 
   Args:
     only: names of NAMES; None for all.
-    size: a name of `choice.SIZES`.
+    size: a name of `names.SIZES`.
     topologies: names that `slices.check` takes.
     out: the JSON file to write; None for runs/bench/<topology>-<size>.json. The name of the
       topology is added where there are several.
@@ -64,7 +64,7 @@ def run(
   Raises:
     ValueError: an unknown bench, size or topology.
   """
-  only = choice.check(only, size, NAMES)
+  only = names.check(only, size, NAMES)
   dry_report.plan_on_cpu(topologies)
   written = []
   for name in topologies:
@@ -74,21 +74,23 @@ def run(
     results = {'machine': None, 'size': size, 'benches': {}}
     for bench in only:
       began = datetime.datetime.now(datetime.UTC)
-      rows = []
-      for answer, row in BENCHES[bench](size, name, say):
-        results['machine'] = results['machine'] or _machine(name, answer)
-        rows.append(row)
-        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
-      results['benches'][bench] = {
+      part = {
         'command': f'python -m prunejax bench --only={bench} --size={size} --topology={name}',
         'date': began.date().isoformat(),
         'commit': suite.commit(),
-        'seconds': round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 1),
-        'rows': rows,
+        'seconds': 0.0,
+        'rows': [],
         'figures': [],
       }
-      files.write(path, json.dumps(results, indent=1) + '\n')
-      files.write(path.with_suffix('.md'), table.markdown(results))
+      results['benches'][bench] = part
+      for answer, row in BENCHES[bench](size, name, say):
+        results['machine'] = results['machine'] or _machine(name, answer)
+        part['rows'].append(row)
+        spent = datetime.datetime.now(datetime.UTC) - began
+        part['seconds'] = round(spent.total_seconds(), 1)
+        files.write(path, json.dumps(results, indent=1) + '\n')
+        files.write(path.with_suffix('.md'), table.markdown(results))
+        say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
     say(table.text(results))
     say(f'written: {path} and {path.with_suffix(".md").name}')
     written.append(path)
@@ -101,11 +103,12 @@ def _word(name):
 
 def _machine(name, answer):
   """What the file says of the chips; nothing ran on them."""
-  chip = chips.Chip(**answer['chip'])
+  peaks = f'; peaks of {chips.words(chips.Chip(**answer["chip"]))}' if 'chip' in answer else ''
+  device = f'{answer["device"]} x{answer["chips"]}' if 'device' in answer else name
   return {
     'kind': _word(name),
-    'device': f'{answer["device"]} x{answer["chips"]}',
-    'compiled': f'compiled for and not run; peaks of {chips.words(chip)}. {dry_table.HOW}',
+    'device': device,
+    'compiled': f'compiled for and not run{peaks}. {dry_table.HOW}',
     'versions': grid.versions(),
   }
 
@@ -113,7 +116,7 @@ def _machine(name, answer):
 def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   """Rows on the train step of `bench --only=train`."""
   dtype, rows = ('float32', 4) if topology == 'cpu' else ('bfloat16', 256)
-  config = lambda sparsity: train.config_of(
+  config = lambda sparsity: train_step.config_of(
     size,
     model__dtype=dtype,
     batch_size=rows,
@@ -129,39 +132,41 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   yield from _refused(requests, answers)
   if any(answer['reason'] for answer in answers):
     return
-  pruned, what = answers[0], f'{dtype}, batch {rows} x {train.LENGTH}'
-  found, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
+  pruned, what = answers[0], f'{dtype}, batch {rows} x {train_step.LENGTH}'
+  numbers, plain = (dry_table.figures(*pair) for pair in zip(requests, answers, strict=True))
   chip = chips.Chip(**pruned['chip'])
   row = lambda *cells: (pruned, measure.row(*cells))
   peak = chip.flops if dtype == 'bfloat16' else chip.flops_float32
   yield row('matmul rate', pruned['chips'] * peak / 1e9, 'GFLOP/s', '', chip.source)
   yield row(
     'prunejax, off mask steps',
-    rows * train.LENGTH / found['step'],
+    rows * train_step.LENGTH / numbers['step'],
     'tokens/s',
     '',
-    f'{what}: at least {measure.clock(found["step"])} a step, bound by {found["bound"]}',
+    f'{what}: at least {measure.clock(numbers["step"])} a step, bound by {numbers["bound"]}',
   )
   yield row(
     'prune_transform, off mask steps',
-    found['step'] / plain['step'],
+    numbers['step'] / plain['step'],
     'x the step without',
     '<= 1.01',
-    f'{measure.clock(found["step"])} with, {measure.clock(plain["step"])} without',
+    f'{measure.clock(numbers["step"])} with, {measure.clock(plain["step"])} without',
   )
   yield row(
     'a mask step',
-    found['mask_step'] / found['step'],
+    numbers['mask_step'] / numbers['step'],
     'x a step between',
     '',
-    f'at least {measure.clock(found["mask_step"])}',
+    f'at least {measure.clock(numbers["mask_step"])}',
   )
   counted = rows * float(
-    objectives.flops(sizes.bert(size), train.bert_shapes(size), train.LENGTH, train.PREDICTIONS)
+    objectives.flops(
+      sizes.bert(size), train_step.bert_shapes(size), train_step.LENGTH, train_step.PREDICTIONS
+    )
   )
   yield row(
     'model FLOPs',
-    counted / found['step'] / peak / pruned['chips'],
+    counted / numbers['step'] / peak / pruned['chips'],
     'of the matmul rate',
     '',
     'at most: the step takes longer than its least time',
@@ -220,13 +225,12 @@ def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
 def _population(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   """Rows on 40 members of the packaged model, and of one of BERT-mini's size, against one."""
   del size
-  requests = [_members(model, count) for model in MODELS for count in (1, len(MEMBERS))]
-  answers = dry_run.compile_all(requests, topology, say=say)
-  yield from _refused(requests, answers)
-  for at, model in enumerate(MODELS):
-    pair = slice(2 * at, 2 * at + 2)
-    if not any(answer['reason'] for answer in answers[pair]):
-      yield from _together(model, requests[pair], answers[pair])
+  for model in MODELS:
+    requests = [_members(model, count) for count in (1, len(MEMBERS))]
+    answers = dry_run.compile_all(requests, topology, say=say)
+    yield from _refused(requests, answers)
+    if not any(answer['reason'] for answer in answers):
+      yield from _together(model, requests, answers)
 
 
 def _together(model, requests, answers):
@@ -256,8 +260,8 @@ def _together(model, requests, answers):
     f'least times: {measure.clock(together["step"])} (bound by {together["bound"]}) for a step of'
     f' {members}, {measure.clock(single["step"])} (bound by {single["bound"]}) for one run',
   )
-  for name, found in (('one program', together), ('one run', single)):
-    yield row(f'tokens, {name}', found['tokens'] * chips_of, 'tokens/s', '', 'at most')
+  for name, numbers in (('one program', together), ('one run', single)):
+    yield row(f'tokens, {name}', numbers['tokens'] * chips_of, 'tokens/s', '', 'at most')
   yield row(
     'memory of a chip',
     many['held'] / measure.GIB,
@@ -278,15 +282,13 @@ def _refused(requests, answers):
   """A row for each program that does not compile."""
   for request, answer in zip(requests, answers, strict=True):
     if answer['reason']:
-      yield (
-        {**answer, 'chip': answer.get('chip')},
-        measure.row(request.title, None, '', detail=f'does not compile: {answer["reason"]}'),
-      )
+      detail = f'does not compile: {answer["reason"]}'
+      yield answer, measure.row(request.title, None, '', detail=detail)
 
 
 def _members(model, count):
   """`count` cells of the grid of `bench --only=population` as one program."""
-  config, _ = configs.load('configs/finetune.py:nano', train.ROOT)
+  config, _ = configs.load('configs/finetune.py:nano', train_step.ROOT)
   layers, hidden, heads, intermediate, _ = sizes.SIZES['small']
   changes = {
     'batch_size': 32,

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser):
     metavar='NAME',
     help='float32, bfloat16 or float16; for sparse also int8',
   )
+  parser.add_argument(
+    '--max-shard-size',
+    metavar='SIZE',
+    help='of a folder: weights in a file at most, such as 5GB (default); above it, shards',
+  )
 
 
 def run(args: argparse.Namespace, overrides: dict[str, str]):
@@ -50,4 +55,4 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   options.check_model(source)
   from prunejax.train import export
 
-  export.export(source, args.out, args.dtype, args.to)
+  export.export(source, args.out, args.dtype, args.to, args.max_shard_size)

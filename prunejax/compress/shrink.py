@@ -63,7 +63,7 @@ def shrink(
     columns = np.arange(width).reshape(-1, 1, head_size)  # [groups, 1, width of a head]
     read = np.arange(width * group).reshape(-1, group, head_size)  # what reads them
     used = _used(small, f'{attention}/value', columns, f'{attention}/output', read)
-    used = used.reshape(used.shape[0], -1).any(1)
+    used = used.any(axis=(1, 2))
     heads.append(int(used.sum()) * group)
     spread = np.broadcast_to(columns, read.shape)[~used]
     _fold(

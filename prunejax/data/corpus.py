@@ -13,7 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from prunejax.data import bpe, content, prose, pydoc, sentences, text_files, wordpiece
+from prunejax.data import (
+  bpe,
+  content,
+  encoder_bpe,
+  prose,
+  pydoc,
+  sentences,
+  text_files,
+  unigram,
+  wordpiece,
+)
 
 SPLITS = ('train', 'validation', 'test')
 FORMAT = 1
@@ -259,6 +269,8 @@ def key(
 def _tokenised(name, tokenizer, root, cache, encoding):
   """The folder with the tokens of one source, which is made if it does not exist."""
   words = bpe if bpe.is_byte_level(tokenizer) else wordpiece
+  words = unigram if unigram.is_unigram(tokenizer) else words
+  words = encoder_bpe if encoder_bpe.kind(tokenizer) else words
   folder = (
     cache_dir(cache) / 'tokens' / key(name, root, cache, words.fingerprint(tokenizer), encoding)
   )

@@ -31,12 +31,14 @@ class Task(NamedTuple):
     classes: names of the classes in the order of their numbers; None if the label is a score.
     metrics: names of its metrics, the main one first.
     pair: whether an example has two texts.
+    spans: whether an answer is a span of the second text, see squad.py.
   """
 
   name: str
   classes: tuple[str, ...] | None
   metrics: tuple[str, ...]
   pair: bool
+  spans: bool = False
 
 
 def nearest(name: object, accepted: Sequence[str]) -> str:

@@ -7,21 +7,33 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 
-from prunejax.data import bpe
+from prunejax.data import bpe, encoder_bpe, unigram
 from prunejax.data.examples import Examples
 
 
 class _Format(NamedTuple):
-  """How a model family reads one text, and two. The last special piece pads."""
+  """How a model family reads one text, and two. The last special piece pads, on one side."""
 
   special: tuple
   single: str
   pair: str
+  side: str = 'right'
+  padding: int = 0  # the segment of padding
 
 
 _BERT = _Format(
   ('[CLS]', '[SEP]', '[PAD]'), '[CLS]:0 $A:0 [SEP]:0', '[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1'
 )
+_XLNET = _Format(('<sep>', '<cls>', '<pad>'), unigram.SINGLE, unigram.PAIR, 'left', unigram.PADDING)
+
+
+def _format(tokenizer):
+  """How the family of a tokenizer reads texts."""
+  if unigram.is_unigram(tokenizer):
+    return _XLNET
+  if special := encoder_bpe.kind(tokenizer):
+    return _Format((special.cls, special.sep, special.pad), special.single, special.pair)
+  return _decoder(tokenizer) if bpe.is_byte_level(tokenizer) else _BERT
 
 
 def _decoder(tokenizer):
@@ -39,8 +51,10 @@ def encode(
 
   A WordPiece tokenizer gives `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A BPE tokenizer gives `a`
   or `a <|endoftext|> b`, after what it puts before every text: a decoder reads the class off the
-  last token. What is too long is cut, the longer text of a pair first. An empty text becomes one
-  padding token that is valid.
+  last token. One of an encoder has its own special pieces around texts, `<s> a </s></s> b </s>` in
+  RoBERTa, and all in one segment. A Unigram tokenizer gives `a <sep> b <sep> <cls>`, padded on the
+  left. What is too long is cut, the longer text of a pair first. An empty text becomes one padding
+  token that is valid.
 
   Args:
     examples: n labelled examples.
@@ -56,7 +70,7 @@ def encode(
       text; a tokenizer without [CLS], [SEP] and [PAD], or without a token of `bpe.ENDS`.
   """
   is_pair = examples.b is not None
-  form = _decoder(tokenizer) if bpe.is_byte_level(tokenizer) else _BERT
+  form = _format(tokenizer)
   ids = {piece: tokenizer.token_to_id(piece) for piece in form.special}
   missing = [piece for piece, number in ids.items() if number is None]
   if missing:
@@ -77,13 +91,19 @@ def encode(
     special_tokens=[(piece, ids[piece]) for piece in form.special if piece in form.pair],
   )
   copy.enable_truncation(seq_len, strategy='longest_first')
-  copy.enable_padding(pad_id=ids[form.special[-1]], pad_token=form.special[-1], length=seq_len)
+  copy.enable_padding(
+    pad_id=ids[form.special[-1]],
+    pad_token=form.special[-1],
+    length=seq_len,
+    direction=form.side,
+    pad_type_id=form.padding,
+  )
   encodings = copy.encode_batch(
     list(zip(examples.a, examples.b, strict=True)) if is_pair else list(examples.a)
   )
   column = lambda name, dtype: np.array([getattr(e, name) for e in encodings], dtype)
   valid = column('attention_mask', bool)
-  valid[:, 0] = True
+  valid[:, -1 if form.side == 'left' else 0] = True
   return {
     'input_ids': column('ids', np.int32),
     'segment_ids': column('type_ids', np.int32),
@@ -92,13 +112,16 @@ def encode(
   }
 
 
-def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple]:
+def shapes(
+  seq_len: int, rows: int, regression: bool = False, spans: bool = False
+) -> dict[str, tuple]:
   """Returns {name: (shape, dtype)} of a batch of `rows` examples, without reading any.
 
   Args:
     seq_len: tokens of an example.
     rows: examples.
     regression: labels are scores, not numbers of classes.
+    spans: an answer is a span of tokens, see squad.py: a label is its start.
   """
   tokens = (rows, seq_len)
   return {
@@ -106,6 +129,7 @@ def shapes(seq_len: int, rows: int, regression: bool = False) -> dict[str, tuple
     'segment_ids': (tokens, np.int32),
     'valid': (tokens, np.bool_),
     'label': ((rows,), np.float32 if regression else np.int32),
+    **({name: ((rows,), np.int32) for name in ('end', 'row')} if spans else {}),
   }
 
 

@@ -135,8 +135,32 @@ def batch(
     [b, seq_len]; `positions` and `targets` int32 and `weights` float32 [b, max_predictions], weight
     0 at padding; `is_random` int32 [b], 1 if segment B does not follow A.
   """
-  recipe, rng = stream.recipe, np.random.default_rng([seed, step])
+  rng = np.random.default_rng([seed, step])
   window = order(len(stream.windows), seed, step * batch_size, batch_size, permutation)
+  *segments, is_random = _segments(stream, window, rng)
+  arrays = _assemble(stream, *segments, rng)
+  arrays['is_random'] = is_random.astype(np.int32)
+  mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
+  return {name: array[mine] for name, array in arrays.items()}
+
+
+def segments(stream: Stream, window: np.ndarray, rng: np.random.Generator) -> tuple:
+  """Draws the two segments of each example.
+
+  Args:
+    stream: what `stream` returned.
+    window: int [b], windows.
+    rng: draws where segments begin and end.
+
+  Returns:
+    (first token of A, its length, first token of B, its length), each int [b].
+  """
+  return _segments(stream, window, rng)[:4]
+
+
+def _segments(stream, window, rng):
+  """`segments`, and whether B is random."""
+  recipe, batch_size = stream.recipe, len(window)
   budget = recipe.seq_len - 3
   shift = (rng.random(batch_size) * (stream.slack[window] + 1)).astype(np.int64)
   start = stream.windows[window] + shift
@@ -153,10 +177,7 @@ def batch(
   second_length[rows] = np.where(
     is_random[rows], np.minimum(second_length[rows], room), second_length[rows]
   )
-  arrays = _assemble(stream, start, first_length, second, second_length, rng)
-  arrays['is_random'] = is_random.astype(np.int32)
-  mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
-  return {name: array[mine] for name, array in arrays.items()}
+  return start, first_length, second, second_length, is_random
 
 
 def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:

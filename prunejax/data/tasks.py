@@ -2,7 +2,7 @@
 
 import os
 
-from prunejax.data import content, glue, labelled, prose, pydoc, pydoc_tasks, tfds
+from prunejax.data import content, glue, labelled, prose, pydoc, pydoc_tasks, squad, tfds
 from prunejax.data.examples import Examples, Task, nearest
 
 
@@ -13,21 +13,29 @@ def names() -> tuple[str, ...]:
     *(f'prose/{name}' for name in pydoc_tasks.TASKS),
     *(f'glue/{name}' for name in glue.TASKS),
     *(f'tfds/glue/{name}' for name in glue.TASKS),
+    squad.PREFIX,
   )
 
 
 def get(name: str) -> Task:
   """Returns the task called 'pydoc/order', 'glue/sst2', 'tfds/glue/sst2' and so on.
 
-  "labelled('train.tsv', 'dev.tsv', ...)" is a task in files of one's own, see labelled.py.
+  "labelled('train.tsv', 'dev.tsv', ...)" is a task in files of one's own, see labelled.py; so is
+  "squad('train.json', 'dev.json')", see squad.py.
 
   Raises:
     ValueError: an unknown name, with the nearest one.
   """
   if labelled.is_name(name):
     return labelled.task_of(name)
+  if squad.is_name(name):
+    return squad.task_of(name)
   if name not in names():
-    known = (*names(), "labelled('FILE.tsv', 'FILE.tsv', ...)")
+    known = (
+      *names(),
+      "labelled('FILE.tsv', 'FILE.tsv', ...)",
+      "squad('FILE.json', 'FILE.json')",
+    )
     raise ValueError(f'unknown task {name!r}: {nearest(name, known)}')
   source, _, rest = name.partition('/')
   if source in ('pydoc', 'prose'):
@@ -70,7 +78,7 @@ def load(
     cache: folder of the cached corpus, for 'pydoc/...'.
 
   Returns:
-    The examples.
+    The examples; of a task of spans a list of `squad.Question`s.
 
   Raises:
     ValueError: an unknown task or split; 'glue/...' without a root; damaged files.
@@ -79,6 +87,8 @@ def load(
   get(name)
   if labelled.is_name(name):
     return labelled.read(name, split, root)
+  if squad.is_name(name):
+    return squad.read(name, split, root)
   source, _, rest = name.partition('/')
   if source in ('pydoc', 'prose'):
     return pydoc_tasks.load(rest, split, cache, packaged=source == 'prose')
@@ -107,6 +117,8 @@ def fingerprint(
   source, _, rest = name.partition('/')
   if labelled.is_name(name):
     paths = [labelled.path_of(name, split, root) for split in ('train', 'validation')]
+  elif squad.is_name(name):
+    paths = [squad.path_of(name, split, root) for split in ('train', 'validation')]
   elif source == 'pydoc':
     return content.of(pydoc.fingerprint(cache))
   elif source == 'prose':

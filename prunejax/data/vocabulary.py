@@ -33,6 +33,7 @@ class Vocabulary(NamedTuple):
       ids: dicts with 'id', 'content' and the keys of `FLAGS`. An id may be that of a piece.
     rules: tokenizer.json without its pieces, merges and added tokens; {} without that file.
     settings: tokenizer_config.json; {} without that file.
+    kind: 'WordPiece', 'BPE' or 'Unigram'.
   """
 
   path: pathlib.Path
@@ -41,6 +42,7 @@ class Vocabulary(NamedTuple):
   added: list[dict[str, Any]]
   rules: dict[str, Any]
   settings: dict[str, Any]
+  kind: str = 'WordPiece'
 
   @property
   def every_piece(self) -> list[str]:
@@ -85,7 +87,7 @@ def _read(path):
   if path.name == 'vocab.json':
     pieces = ordered(read_json(path), path)
     merges = _read_merges(path.with_name('merges.txt'))
-    return Vocabulary(path, pieces, merges, _added(path, pieces, settings), {}, settings)
+    return Vocabulary(path, pieces, merges, _added(path, pieces, settings), {}, settings, 'BPE')
   if path.suffix != '.json':
     pieces = _lines(path)
     return Vocabulary(path, pieces, None, _added(path, pieces, settings), {}, settings)
@@ -93,8 +95,10 @@ def _read(path):
   try:
     model = content['model']
     model['type'] = model.get('type', 'BPE' if 'merges' in model else 'WordPiece')
-    if model['type'] not in ('BPE', 'WordPiece'):
-      raise ValueError(f'a {model["type"]} model, expected WordPiece or BPE')
+    if model['type'] not in ('BPE', 'WordPiece', 'Unigram'):
+      raise ValueError(f'a {model["type"]} model, expected WordPiece, BPE or Unigram')
+    if model['type'] == 'Unigram':  # [piece, score], in the order of ids
+      model['vocab'] = {piece: i for i, (piece, _) in enumerate(model['vocab'])}
     stored = dict(model.pop('vocab'))
     merges = model.pop('merges') if model['type'] == 'BPE' else None
     tokens = [_token(token, token['id']) for token in content.pop('added_tokens', None) or ()]
@@ -112,7 +116,8 @@ def _read(path):
   # Some files hold an added token among the pieces, or a piece only among the added tokens.
   early = {token['content']: token['id'] for token in tokens if token['id'] < len(stored)}
   pieces = ordered(stored | early, path)
-  return Vocabulary(path, pieces, merges, _ordered(tokens, pieces, path), content, settings)
+  tokens = _ordered(tokens, pieces, path)
+  return Vocabulary(path, pieces, merges, tokens, content, settings, model['type'])
 
 
 def _lines(path):

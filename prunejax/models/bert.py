@@ -7,6 +7,7 @@ Parameters are a plain dict whose paths read like the model:
   encoder/layer_3/ffn/{intermediate,output}/{kernel,bias}            .../ffn/norm
   pooler/{kernel,bias}
   mlm/{transform/{kernel,bias},norm,bias}   nsp/{kernel,bias}   classifier/{kernel,bias}
+  spans/{kernel,bias} (without a pooler)
 
 Layers are separate leaves, unless the model scans over its layers, see layer_stack.py. In a shrunk
 model each layer has its own number of heads and inner neurons, see `widths`.
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.models import layer_stack
+from prunejax.models.attention import attend
 
 # Gordon et al. 2020: six matrices of each layer, the word embeddings (which are also the softmax of
 # the MLM head) and the pooler.
@@ -29,7 +31,7 @@ PRUNABLE = (
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
   r'|pooler/kernel'
 )
-HEADS = ('mlm', 'nsp', 'classifier')
+HEADS = ('mlm', 'nsp', 'classifier', 'spans')
 DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OWN = ('heads_per_layer', 'intermediate_per_layer')  # config fields of prunejax alone, see `widths`
 ACTIVATIONS = {
@@ -175,29 +177,26 @@ class Attention(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  attention: str
   heads: int
   width: int
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
-    drop = lambda rate, name, y: nn.Dropout(rate, name=name)(
-      y, deterministic=deterministic, rng=keys.get(name)
+    drop = lambda rate, name: (
+      lambda y: nn.Dropout(rate, name=name)(y, deterministic=deterministic, rng=keys.get(name))
     )
     # An empty kernel, of a layer without heads, cannot be drawn.
     init = self.kernel_init if inner else nn.initializers.zeros
     dense = lambda name, width=inner: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     split = lambda y: y.reshape(batch, length, self.heads, self.width)
     query, key, value = (split(dense(name)(x)) for name in ('query', 'key', 'value'))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
-    # The softmax is float32 in any compute dtype. Padding gets the lowest finite value, so that a
-    # row without a valid token does not become NaN.
-    lowest = jnp.finfo(jnp.float32).min
-    scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), lowest)
-    weights = jax.nn.softmax(scores).astype(self.dtype)
-    weights = drop(size.attention_probs_dropout_prob, 'Dropout_0', weights)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    out = drop(size.hidden_dropout_prob, 'Dropout_1', dense('output', hidden)(mixed))
+    rate, visible = size.attention_probs_dropout_prob, valid[:, None, None, :]
+    dropped = drop(rate, 'Dropout_0') if rate and not deterministic else None
+    how = dict(kind=self.attention, dtype=self.dtype, drop=dropped)
+    mixed = attend(query, key, value, visible, **how).reshape(batch, length, inner)
+    out = drop(size.hidden_dropout_prob, 'Dropout_1')(dense('output', hidden)(mixed))
     return nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x + out)
 
 
@@ -228,12 +227,13 @@ class Layer(nn.Module):
   dtype: Any
   kernel_init: Any
   widths: tuple
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys=None):
     keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.kernel_init), self.widths
-    attention = Attention(*parts, heads, width, name='attention')
+    attention = Attention(*parts, self.attention, heads, width, name='attention')
     x = attention(x, valid, deterministic, keys.get('attention', {}))
     return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
@@ -244,15 +244,17 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   kernel_init: Any
+  attention: str
   scan_layers: bool
   remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
+    parts = (self.size, self.dtype, self.kernel_init)
     return layer_stack.run(
       self,
       lambda layer, x, keys: layer(x, valid, deterministic, keys),
-      lambda layer, name: Layer(self.size, self.dtype, self.kernel_init, layer, name=name),
+      lambda layer, name: Layer(*parts, layer, self.attention, name=name),
       widths(self.size),
       x,
       scan=self.scan_layers,
@@ -309,13 +311,14 @@ class Bert(nn.Module):
 
   Attributes:
     size: a `transformers.BertConfig`, or an object with its fields.
-    heads: any of 'mlm', 'nsp', 'classifier'.
+    heads: any of 'mlm', 'nsp', 'classifier', 'spans'. With 'spans' alone there is no pooler.
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
     scan_layers: weights of the layers are stacked, see layer_stack.py. `init` then draws others
       than the unrolled model's, which `layer_stack.stack` gives.
     remat: what the backward pass computes again, a key of `layer_stack.REMAT`.
+    attention: how attention is computed, one of `attention.KINDS`.
   """
 
   size: Any
@@ -325,6 +328,7 @@ class Bert(nn.Module):
   initializer: str = 'normal'
   scan_layers: bool = False
   remat: str = 'none'
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -340,7 +344,8 @@ class Bert(nn.Module):
     Returns:
       dict with 'sequence' [batch, length, hidden] and 'pooled' [batch, hidden] in the compute
       dtype, and logits of each head in float32: 'mlm' [batch, predictions, vocabulary], 'nsp'
-      [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs].
+      [batch, 2] (class 0: B follows A), 'classifier' [batch, num_outputs], 'spans'
+      [batch, length, 2] of the first and of the last token of an answer.
 
     Raises:
       ValueError: a size, heads or a length that do not fit, see `check`.
@@ -350,13 +355,16 @@ class Bert(nn.Module):
     kernel_init, embed_init, position_init = initializers(self.initializer, size)
     embeddings = Embeddings(size, self.dtype, embed_init, position_init, name='embeddings')
     x, attend = embeddings(input_ids, segment_ids, deterministic)
-    how = (self.scan_layers, self.remat)
+    how = (self.attention, self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, kernel_init, *how, name='encoder')(x, valid, deterministic)
     dense = lambda width, name: nn.Dense(
       width, dtype=self.dtype, kernel_init=kernel_init, name=name
     )
-    pooled = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
-    out = {'sequence': x, 'pooled': pooled}
+    out = {'sequence': x}
+    if self.heads != ('spans',):
+      pooled = out['pooled'] = nn.tanh(dense(size.hidden_size, 'pooler')(x[:, 0]))
+    if 'spans' in self.heads:
+      out['spans'] = dense(2, 'spans')(x).astype(jnp.float32)
     if 'mlm' in self.heads:
       # Logits of the predicted positions alone cost 15 % of those of all positions.
       hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)

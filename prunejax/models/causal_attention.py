@@ -1,9 +1,9 @@
 """Causal attention with grouped queries, in chunks of queries that read only the keys they see."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +19,8 @@ def attend(
   *,
   valid: jax.Array | None = None,
   window: int | None = None,
-  dropout: Callable[[jax.Array], jax.Array] | None = None,
+  dropout: float = 0.0,
+  rng: jax.Array | None = None,
   chunk: int = CHUNK,
 ) -> jax.Array:
   """Mixes values by softmax(query . key / sqrt(width)) over the tokens up to each query.
@@ -34,7 +35,8 @@ def attend(
     value: as `key`.
     valid: bool [batch, length], False at padding; None if all tokens are valid.
     window: a query sees itself and the `window` - 1 tokens before it; None for all before it.
-    dropout: applied to the weights.
+    dropout: the share of weights that become 0; the others grow to keep the sum.
+    rng: the random key of the dropout.
     chunk: queries that are computed together.
 
   Returns:
@@ -63,11 +65,34 @@ def attend(
     # Divided after the product with the values, which is smaller.
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     total = weights.sum(-1, keepdims=True)
-    if dropout is not None:
-      weights = dropout(weights)
+    if dropout:
+      stays = jax.random.bernoulli(jax.random.fold_in(rng, start), 1 - dropout, weights.shape)
+      weights = jnp.where(stays, weights / (1 - dropout), 0.0)
     weights = weights.astype(value.dtype).reshape(batch, groups, -1, stop - first)
     part = jnp.einsum('bgrk,bgkd->bgrd', weights, value[:, :, first:stop])
     part = part.reshape(batch, groups, each, stop - start, width)
     mixed.append((part / total).astype(value.dtype))
   joined: Any = mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, axis=3)
   return joined.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+
+
+class DropoutKey(nn.Module):
+  """Draws the random key that a `nn.Dropout` in its place would draw."""
+
+  @nn.compact
+  def __call__(self):
+    return self.make_rng('dropout')
+
+
+def dropout_key(rate: float, deterministic: bool, keys: Any) -> jax.Array | None:
+  """Returns the random key of the dropout of attention; None without dropout.
+
+  Args:
+    rate: of the dropout.
+    deterministic: there is no dropout.
+    keys: {name of a dropout: its key}, see `layer_stack.run`; {} inside the `nn.compact` call of a
+      module, to draw it.
+  """
+  if deterministic or not rate:
+    return None
+  return keys['Dropout_0'] if 'Dropout_0' in keys else DropoutKey(name='Dropout_0')()

@@ -17,10 +17,10 @@ import math
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from prunejax.models import layer_stack
+from prunejax.models.attention import attend
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, sinusoids, widths_of
 
 # As in Gordon et al. 2020: six matrices of each layer and the word embeddings, which are also the
@@ -109,14 +109,15 @@ class Attention(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  attention: str
   heads: int
   width: int
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
-    drop = lambda rate, name, y: nn.Dropout(rate, name=name)(
-      y, deterministic=deterministic, rng=keys.get(name)
+    drop = lambda rate, name: (
+      lambda y: nn.Dropout(rate, name=name)(y, deterministic=deterministic, rng=keys.get(name))
     )
     # An empty kernel, of a layer without heads, cannot be drawn.
     inward, outward = self.inits[:2] if inner else (nn.initializers.zeros,) * 2
@@ -126,15 +127,11 @@ class Attention(nn.Module):
     split = lambda y: y.reshape(batch, length, self.heads, self.width)
     normed = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     query, key, value = (split(dense(name)(normed)) for name in ('query', 'key', 'value'))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / math.sqrt(self.width)
-    # The softmax is float32 in any compute dtype. Invisible tokens get the lowest finite value, so
-    # that a row without a visible token does not become NaN.
     visible = valid[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
-    scores = jnp.where(visible, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores).astype(self.dtype)
-    weights = drop(size.attn_pdrop, 'Dropout_0', weights)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value).reshape(batch, length, inner)
-    return x + drop(size.resid_pdrop, 'Dropout_1', dense('output', outward, hidden)(mixed))
+    dropped = drop(size.attn_pdrop, 'Dropout_0') if size.attn_pdrop and not deterministic else None
+    how = dict(kind=self.attention, dtype=self.dtype, drop=dropped)
+    mixed = attend(query, key, value, visible, **how).reshape(batch, length, inner)
+    return x + drop(size.resid_pdrop, 'Dropout_1')(dense('output', outward, hidden)(mixed))
 
 
 class FeedForward(nn.Module):
@@ -166,12 +163,13 @@ class Layer(nn.Module):
   dtype: Any
   inits: Any
   widths: tuple
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, x, valid, deterministic, keys=None):
     keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
-    attention = Attention(*parts, heads, width, name='attention')
+    attention = Attention(*parts, self.attention, heads, width, name='attention')
     x = attention(x, valid, deterministic, keys.get('attention', {}))
     return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
@@ -182,15 +180,17 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  attention: str
   scan_layers: bool
   remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
+    parts = (self.size, self.dtype, self.inits)
     return layer_stack.run(
       self,
       lambda layer, x, keys: layer(x, valid, deterministic, keys),
-      lambda layer, name: Layer(self.size, self.dtype, self.inits, layer, name=name),
+      lambda layer, name: Layer(*parts, layer, self.attention, name=name),
       widths(self.size),
       x,
       scan=self.scan_layers,
@@ -232,6 +232,7 @@ class Gpt2(nn.Module):
     initializer: 'normal' or 'fan_in', see `initializers`.
     scan_layers: as in `bert.Bert`.
     remat: as in `bert.Bert`.
+    attention: as in `bert.Bert`.
   """
 
   size: Any
@@ -241,6 +242,7 @@ class Gpt2(nn.Module):
   initializer: str = 'normal'
   scan_layers: bool = False
   remat: str = 'none'
+  attention: str = 'einsum'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -269,7 +271,7 @@ class Gpt2(nn.Module):
     check(size, self.heads, length=length)
     inits = initializers(self.initializer, size)
     x, attend = Embeddings(size, self.dtype, inits, name='embeddings')(input_ids, deterministic)
-    how = (self.scan_layers, self.remat)
+    how = (self.attention, self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
     out = {'sequence': x}

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.models.hf.stored import Layers, is_stored
+
 STACKED = 'layers'  # the module that holds all layers of a model that scans
 LAYER = re.compile(r'layer_(\d+)')
 # What a backward pass keeps of a layer; the rest is computed again.
@@ -62,22 +64,6 @@ def unstack(tree: Any) -> Any:
   return plain
 
 
-def layer_names(path: str, depth: int) -> tuple[str, ...]:
-  """Returns the paths in the unrolled model of the leaves that a stacked leaf holds.
-
-  'encoder/layers/ffn/output/kernel' -> ('encoder/layer_0/ffn/output/kernel', ...).
-
-  Args:
-    path: of a leaf; one that is not stacked has no such names.
-    depth: the number of layers.
-  """
-  levels = path.split('/')
-  if STACKED not in levels:
-    return ()
-  at = levels.index(STACKED)
-  return tuple('/'.join((*levels[:at], f'layer_{i}', *levels[at + 1 :])) for i in range(depth))
-
-
 def check_alike(layers: Sequence[Any]) -> None:
   """Checks that layers can be stacked.
 
@@ -91,7 +77,7 @@ def check_alike(layers: Sequence[Any]) -> None:
     if layer != layers[0]:
       raise ValueError(
         f'model.scan_layers=True: layer {i} has other shapes than layer 0, as in a shrunk model,'
-        ' and cannot be stacked with it; set model.scan_layers=False'
+        ' or is of another kind, and cannot be stacked with it; set model.scan_layers=False'
       )
 
 
@@ -154,6 +140,8 @@ def _keys(scope, names):
 
 
 def _stacked(leaves):
+  if all(is_stored(leaf) for leaf in leaves):
+    return Layers(leaves)
   if all(isinstance(leaf, np.ndarray) for leaf in leaves):
     return np.stack(leaves)
   return jnp.stack(leaves)
@@ -167,4 +155,4 @@ def _slice(leaf, i):
 
 def _shapes(tree):
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return [(path, tuple(jnp.shape(leaf))) for path, leaf in leaves]
+  return [(path, tuple(leaf.shape)) for path, leaf in leaves]

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.models import causal_attention
+from prunejax.models import causal_attention, layer_stack
 from prunejax.models.bert import check_widths
 
 # Seven matrices of each layer. Embeddings and the head stay whole, as in the tables of one-shot
@@ -30,6 +30,7 @@ PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(gate|intermediate|output))/kernel'
 )
 HEADS = ('lm', 'classifier')
+DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer, see `layer_stack.run`
 MODEL_TYPES = ('llama', 'mistral', 'qwen2', 'qwen3')
 ACTIVATIONS = {'silu': nn.silu, 'swish': nn.silu}
 ROPE = {  # the kinds of rotary positions, and what rope_parameters holds beside rope_theta
@@ -256,7 +257,7 @@ class Attention(nn.Module):
   window: int | None
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys):
     size, switch, (batch, length, hidden) = self.size, switches(self.size), x.shape
     groups = self.heads // group_size(size)
     # An empty kernel, of a layer without heads, cannot be drawn.
@@ -273,14 +274,15 @@ class Attention(nn.Module):
     if switch.qk_norm:
       query, key = norm('query_norm')(query), norm('key_norm')(key)
     frequency = frequencies(size)
-    drop = nn.Dropout(size.attention_dropout)
+    rate = 0.0 if deterministic else size.attention_dropout
     mixed = causal_attention.attend(
       rotate(query, frequency),
       rotate(key, frequency),
       value,
       valid=valid,
       window=self.window,
-      dropout=None if deterministic else lambda w: drop(w, deterministic=False),
+      dropout=rate,
+      rng=causal_attention.dropout_key(rate, deterministic, keys),
     )
     mixed = mixed.reshape(batch, length, self.heads * self.width)
     return x + dense(hidden, 'output', outward, switch.output_bias)(mixed)
@@ -317,9 +319,10 @@ class Layer(nn.Module):
   window: int | None
 
   @nn.compact
-  def __call__(self, x, valid, deterministic=True):
+  def __call__(self, x, valid, deterministic=True, keys=None):
     parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
-    x = Attention(*parts, heads, width, self.window, name='attention')(x, valid, deterministic)
+    attention = Attention(*parts, heads, width, self.window, name='attention')
+    x = attention(x, valid, deterministic, (keys or {}).get('attention', {}))
     return FeedForward(*parts, inner, name='ffn')(x)
 
 
@@ -329,15 +332,22 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  scan_layers: bool
+  remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    windows = switches(self.size).windows
-    for i, (layer, window) in enumerate(zip(widths(self.size), windows, strict=True)):
-      x = Layer(self.size, self.dtype, self.inits, layer, window, name=f'layer_{i}')(
-        x, valid, deterministic
-      )
-    return x
+    parts = (self.size, self.dtype, self.inits)
+    return layer_stack.run(
+      self,
+      lambda layer, x, keys: layer(x, valid, deterministic, keys),
+      lambda setting, name: Layer(*parts, *setting, name=name),
+      list(zip(widths(self.size), switches(self.size).windows, strict=True)),
+      x,
+      scan=self.scan_layers,
+      remat=self.remat,
+      dropouts={} if deterministic else DROPOUTS,
+    )
 
 
 class Embeddings(nn.Module):
@@ -368,6 +378,8 @@ class Llama(nn.Module):
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
+    scan_layers: as in `bert.Bert`.
+    remat: as in `bert.Bert`.
   """
 
   size: Any
@@ -375,6 +387,8 @@ class Llama(nn.Module):
   num_outputs: int = 2
   dtype: Any = jnp.float32
   initializer: str = 'normal'
+  scan_layers: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -403,7 +417,8 @@ class Llama(nn.Module):
     check(size, self.heads, length=length)
     inits = initializers(self.initializer, size)
     x, attend = Embeddings(size, self.dtype, inits, name='embeddings')(input_ids)
-    x = Encoder(size, self.dtype, inits, name='encoder')(x, valid, deterministic)
+    how = (self.scan_layers, self.remat)
+    x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = RMSNorm(size.rms_norm_eps, self.dtype, name='norm')(x)
     out = {'sequence': x}
     dense = lambda width, name: nn.Dense(

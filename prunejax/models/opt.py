@@ -15,13 +15,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prunejax.models import causal_attention
+from prunejax.models import causal_attention, layer_stack
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_of
 
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
 HEADS = ('lm', 'classifier')
+DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OFFSET = 2  # row of the position table that the first token takes
 EPSILON = 1e-5  # of every norm
 
@@ -99,10 +100,12 @@ class Layer(nn.Module):
   widths: tuple
 
   @nn.compact
-  def __call__(self, x, valid, deterministic=True):
+  def __call__(self, x, valid, deterministic=True, keys=None):
+    keys = keys or {}
     parts, (heads, width, inner) = (self.size, self.dtype, self.inits), self.widths
-    x = Attention(*parts, heads, width, name='attention')(x, valid, deterministic)
-    return FeedForward(*parts, inner, name='ffn')(x, deterministic)
+    attention = Attention(*parts, heads, width, name='attention')
+    x = attention(x, valid, deterministic, keys.get('attention', {}))
+    return FeedForward(*parts, inner, name='ffn')(x, deterministic, keys.get('ffn', {}))
 
 
 class Attention(nn.Module):
@@ -115,7 +118,7 @@ class Attention(nn.Module):
   width: int
 
   @nn.compact
-  def __call__(self, x, valid, deterministic):
+  def __call__(self, x, valid, deterministic, keys):
     size, (batch, length, hidden), inner = self.size, x.shape, self.heads * self.width
     # An empty kernel, of a layer without heads, cannot be drawn.
     inward, outward = self.inits[:2] if inner else (nn.initializers.zeros,) * 2
@@ -126,16 +129,12 @@ class Attention(nn.Module):
       dense(name, inner, inward)(normed).reshape(batch, length, self.heads, self.width)
       for name in ('query', 'key', 'value')
     )
-    drop = nn.Dropout(size.attention_dropout)
-    mixed = causal_attention.attend(
-      query,
-      key,
-      value,
-      valid=valid,
-      dropout=None if deterministic else lambda w: drop(w, deterministic=False),
-    )
+    rate = 0.0 if deterministic else size.attention_dropout
+    key_of = causal_attention.dropout_key(rate, deterministic, keys)
+    mixed = causal_attention.attend(query, key, value, valid=valid, dropout=rate, rng=key_of)
     out = dense('output', hidden, outward)(mixed.reshape(batch, length, inner))
-    x = x + nn.Dropout(size.dropout)(out, deterministic=deterministic)
+    drop = nn.Dropout(size.dropout, name='Dropout_1')
+    x = x + drop(out, deterministic=deterministic, rng=keys.get('Dropout_1'))
     return x if size.do_layer_norm_before else norm(x)
 
 
@@ -148,7 +147,7 @@ class FeedForward(nn.Module):
   inner: int
 
   @nn.compact
-  def __call__(self, x, deterministic):
+  def __call__(self, x, deterministic, keys):
     size = self.size
     inward, outward = self.inits[:2] if self.inner else (nn.initializers.zeros,) * 2
     norm = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')
@@ -157,7 +156,8 @@ class FeedForward(nn.Module):
       _dense(size, self.dtype, self.inner, inward, 'intermediate')(normed)
     )
     out = _dense(size, self.dtype, x.shape[-1], outward, 'output')(inner)
-    x = x + nn.Dropout(size.dropout)(out, deterministic=deterministic)
+    drop = nn.Dropout(size.dropout, name='Dropout_0')
+    x = x + drop(out, deterministic=deterministic, rng=keys.get('Dropout_0'))
     return x if size.do_layer_norm_before else norm(x)
 
 
@@ -171,14 +171,22 @@ class Encoder(nn.Module):
   size: Any
   dtype: Any
   inits: Any
+  scan_layers: bool
+  remat: str
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
-    for i, layer in enumerate(widths(self.size)):
-      x = Layer(self.size, self.dtype, self.inits, layer, name=f'layer_{i}')(
-        x, valid, deterministic
-      )
-    return x
+    parts = (self.size, self.dtype, self.inits)
+    return layer_stack.run(
+      self,
+      lambda layer, x, keys: layer(x, valid, deterministic, keys),
+      lambda setting, name: Layer(*parts, setting, name=name),
+      widths(self.size),
+      x,
+      scan=self.scan_layers,
+      remat=self.remat,
+      dropouts={} if deterministic else DROPOUTS,
+    )
 
 
 class Embeddings(nn.Module):
@@ -218,6 +226,8 @@ class Opt(nn.Module):
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
     initializer: 'normal' or 'fan_in', see `initializers`.
+    scan_layers: as in `bert.Bert`.
+    remat: as in `bert.Bert`.
   """
 
   size: Any
@@ -225,6 +235,8 @@ class Opt(nn.Module):
   num_outputs: int = 2
   dtype: Any = jnp.float32
   initializer: str = 'normal'
+  scan_layers: bool = False
+  remat: str = 'none'
 
   @nn.compact
   def __call__(self, input_ids, segment_ids, valid, positions=None, *, deterministic=True):
@@ -253,7 +265,8 @@ class Opt(nn.Module):
     check(size, self.heads, length=length)
     inits = initializers(self.initializer, size)
     x, attend = Embeddings(size, self.dtype, inits, name='embeddings')(input_ids)
-    x = Encoder(size, self.dtype, inits, name='encoder')(x, valid, deterministic)
+    how = (self.scan_layers, self.remat)
+    x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     if size.do_layer_norm_before:
       x = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')(x)
     if size.word_embed_proj_dim != size.hidden_size:

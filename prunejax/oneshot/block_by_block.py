@@ -77,6 +77,7 @@ def prune(
   recover: reconstruction.Reconstruction | None = None,
   folder: Any = None,
   settings: Mapping[str, Any] | None = None,
+  in_place: bool = False,
   say: Callable[[str], Any] = lambda line: None,
 ) -> Pruned:
   """Prunes a model without training.
@@ -89,7 +90,7 @@ def prune(
 
   Args:
     model: the model as three functions.
-    params: its parameters, any pytree of arrays. They are not changed.
+    params: its parameters, any pytree of arrays. They are not changed, unless `in_place`.
     batches: the calibration: a pytree of arrays [segments, ...] as `model.embed` takes, such as
       int32 tokens [segments, length]; or a list of such pytrees. For a criterion that reads weights
       alone, one segment of any content.
@@ -107,6 +108,7 @@ def prune(
     recover: `reconstruct(...)`: what each block is trained by after it was pruned; None: nothing.
     folder: where progress is kept; a call that was killed goes on there. None keeps nothing.
     settings: plain values that identify the call for `folder`, beside shapes and calibration.
+    in_place: True: leaves that are numpy arrays are written into, so the model is held once.
     say: prints a line.
 
   Returns:
@@ -182,11 +184,11 @@ def prune(
     for value in dict.fromkeys(sparsities):
       kept_at[value] = shares.kept_units(shapes, allocation, structure, value)
   masks_of: dict[str, np.ndarray] = {}
-  out = _copied(leaves, blocks, model)
+  out = dict(leaves) if in_place else _copied(leaves, blocks, model)
   rows: list[dict] = []
   for block, row in zip(blocks, progress.blocks, strict=False):
     arrays = resume.read_arrays(plan_folder, row)
-    _put(out, masks_of, leaves, block, arrays)
+    _put(out, masks_of, leaves, block, arrays, in_place)
     rows.append({k: v for k, v in row.items() if k not in ('file', 'sha256')})
   done = len(rows)
   if done:
@@ -243,7 +245,7 @@ def prune(
     }
     arrays = {f'weight/{local}': x for local, x in new.items()}
     arrays |= {f'mask/{local}': np.packbits(x, axis=None) for local, x in mask.items()}
-    _put(out, masks_of, leaves, block, arrays)
+    _put(out, masks_of, leaves, block, arrays, in_place)
     if plan_folder is not None:
       progress = resume.with_block(plan_folder, progress, arrays, row)
       more = number + 1 < len(blocks)
@@ -608,10 +610,10 @@ def _copied(leaves, blocks, model):
   return out
 
 
-def _put(out, masks_of, leaves, block, arrays):
+def _put(out, masks_of, leaves, block, arrays, in_place):
   """Puts the stored arrays of a block into the leaves and the masks."""
   weights = {k.partition('/')[2]: x for k, x in arrays.items() if k.startswith('weight/')}
-  decoder.write(out, block, weights)
+  decoder.write(out, block, weights, in_place)
   for key, bits in arrays.items():
     kind, _, local = key.partition('/')
     if kind == 'mask':

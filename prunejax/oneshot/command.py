@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors.numpy
 from jax.sharding import Mesh
 
 import prunejax
 from prunejax import files
 from prunejax.data import content, text_files
+from prunejax.models.hf import stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
 from prunejax.oneshot.reconstruction import reconstruct
@@ -24,7 +24,6 @@ from prunejax.pruning.paths import named_leaves
 from prunejax.train import console, families, saved_model, specs
 
 LENGTH = 2048
-MASKS = 'masks.safetensors'
 REPORT = 'pruning.json'
 DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -163,6 +162,7 @@ def prune(
     mesh=mesh,
     folder=unfinished / 'state',
     settings=settings,
+    in_place=True,
     say=say,
   )
   seconds = time.perf_counter() - began
@@ -185,30 +185,6 @@ def prune(
   more = f'; {lost:,} weights that were not 0 are 0 as {dtype}' if lost else ''
   say(f'{where} with {removed:,} of {weights:,} weights removed is in {out}{more}')
   return report
-
-
-def read_masks(folder: Any) -> dict[str, np.ndarray]:
-  """Reads the masks of a folder that `prune` wrote.
-
-  Args:
-    folder: the folder.
-
-  Returns:
-    {path of a kernel: bool array, True = kept}.
-
-  Raises:
-    FileNotFoundError: there are none.
-  """
-  where = files.path(folder) / MASKS
-  if not files.exists(where):
-    raise FileNotFoundError(f'{str(where)!r} is missing: expected a folder that prune wrote')
-  stored = safetensors.numpy.load(files.read(where, most=2**36))
-  masks = {}
-  for name, bits in stored.items():
-    path, _, shape = name.rpartition(' ')
-    shape = tuple(map(int, shape.split('x')))
-    masks[path] = np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
-  return masks
 
 
 def drop_blocks(count: int, by: str = 'angle') -> tuple[int, str]:
@@ -246,12 +222,7 @@ def _write(folder, params, masks, size, tokenizer, report, dtype) -> int:
   files.remove(folder)
   lost = families.save(folder, params, size, tokenizer, dtype)
   if masks is not None:
-    packed = {
-      f'{path} {"x".join(map(str, mask.shape))}': np.packbits(mask)
-      for path, mask in named_leaves(masks).items()
-      if not mask.all()
-    }
-    files.write(folder / MASKS, safetensors.numpy.save(packed))
+    files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
   files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')
   return lost
 

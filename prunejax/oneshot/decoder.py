@@ -95,20 +95,25 @@ def read(leaves: Mapping[str, Any], block: Block) -> dict[str, Any]:
   return {local: at(place) for local, place in block.places.items()}
 
 
-def write(leaves: dict[str, Any], block: Block, new: Mapping[str, np.ndarray]) -> None:
+def write(
+  leaves: dict[str, Any], block: Block, new: Mapping[str, np.ndarray], in_place: bool = False
+) -> None:
   """Puts new leaves of a block in the place of the old. Stacked leaves must be numpy arrays.
 
   Args:
     leaves: {path: array}, changed in place.
     block: the block.
     new: {path within the block: array}.
+    in_place: write into leaves that are numpy arrays, instead of replacing them.
   """
   for local, array in new.items():
     path, layer = block.places[local]
-    if layer is None:
-      leaves[path] = np.asarray(array, leaves[path].dtype)
-    else:
+    if layer is not None:
       leaves[path][layer] = array
+    elif in_place and isinstance(leaves[path], np.ndarray):
+      leaves[path][...] = array
+    else:
+      leaves[path] = np.asarray(array, leaves[path].dtype)
 
 
 def nested(flat: Mapping[str, Any]) -> dict:

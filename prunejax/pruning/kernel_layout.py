@@ -10,6 +10,7 @@ go back to the leaf's own shape. A leaf whose layout is not known is refused by 
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ def layouts(
   rows: Rows = (),
   stacked: Callable[[str], Any] = lambda name: False,
   pruned: Collection[str] | None = None,
+  names: Mapping[str, str] = MappingProxyType({}),
 ) -> Layouts:
   """Finds the layout of every leaf of a tree.
 
@@ -94,6 +96,7 @@ def layouts(
     rows: see `parse`.
     stacked: whether a leaf holds one layer in each slice of axis 0. Rows then describe one layer.
     pruned: the leaves that words have to fit; None for all.
+    names: {path: what the regexes of rows match instead of the path}.
 
   Returns:
     {path: Layout}.
@@ -104,13 +107,14 @@ def layouts(
   shapes = {name: tuple(getattr(leaf, 'shape', ())) for name, leaf in named_leaves(tree).items()}
   layers = {name: bool(shape) and stacked(name) for name, shape in shapes.items()}
   inner = {name: shape[1:] if layers[name] else shape for name, shape in shapes.items()}
+  called = [names.get(name, name) for name in shapes]
   for regex, _ in rows:
-    if regex is not None and shapes and not any(map(regex.fullmatch, shapes)):
-      raise ValueError(f'layout: {regex.pattern!r} matches none of the leaves {list(shapes)[:6]}')
+    if regex is not None and shapes and not any(map(regex.fullmatch, called)):
+      raise ValueError(f'layout: {regex.pattern!r} matches none of the leaves {called[:6]}')
   out = {}
   for name, shape in inner.items():
     has_to_fit = pruned is None or name in pruned
-    axes = _given(name, shape, rows, has_to_fit)
+    axes = _given(names.get(name, name), shape, rows, has_to_fit)
     axes = _known(name, inner) if axes is None else axes
     lead = ('each',) if layers[name] else ()
     out[name] = Layout(None if axes is None else (*lead, *axes), shapes[name])

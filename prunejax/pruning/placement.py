@@ -33,6 +33,29 @@ def automatic(fn, scores: dict, *args):
   return jax.sharding.auto_axes(fn, axes=explicit_axes(explicit[0]), out_sharding=out)(*args)
 
 
+def on_auto_axes(fn, *args, like=None):
+  """Calls `fn(*args)` with every Explicit axis of the mesh of the arguments made Auto inside.
+
+  Without an Explicit axis this is plain `fn(*args)`.
+
+  Args:
+    fn: a function of arrays alone.
+    *args: trees of arrays.
+    like: a tree of arrays or shardings in the structure of the result, by which it is laid out.
+      None: whole on all devices.
+  """
+  kinds = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(args)]
+  explicit = [sharding for sharding in kinds if explicit_axes(sharding)]
+  if not explicit:
+    return fn(*args)
+  plain = lambda x: jax.ShapeDtypeStruct(jax.typeof(x).shape, jax.typeof(x).dtype)
+  result = jax.eval_shape(fn, *jax.tree.map(plain, args))
+  whole = NamedSharding(explicit[0].mesh, PartitionSpec())
+  sharding_of = lambda x: x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+  lies = jax.tree.map(lambda _: whole, result) if like is None else jax.tree.map(sharding_of, like)
+  return jax.sharding.auto_axes(fn, axes=explicit_axes(explicit[0]), out_sharding=lies)(*args)
+
+
 def explicit_axes(sharding) -> tuple:
   """The names of the Explicit axes of a sharding's mesh."""
   kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)

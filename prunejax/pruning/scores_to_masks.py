@@ -1,5 +1,6 @@
 """From a criterion's scores to masks: pool, allocate, select, expand."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jax_core
 
-from prunejax.pruning import kernel_layout, placement, selection
+from prunejax.pruning import kernel_layout, layer_names, placement, selection
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.counts import Wide
 from prunejax.pruning.kernel_layout import Layouts
@@ -21,7 +22,7 @@ from prunejax.pruning.types import Allocation, Structure, Units
 # Operations that cost less to repeat than their results cost to store.
 _CHEAP = frozenset(
   'abs neg sign add sub mul div max min square integer_pow convert_element_type select_n eq ne'
-  ' lt le gt ge and or not broadcast_in_dim reshape squeeze stop_gradient copy jit pjit'
+  ' lt le gt ge and or not broadcast_in_dim reshape squeeze slice stop_gradient copy jit pjit'
   ' add_any'.split()
 )
 _FLOOR = np.nextafter(PRUNED_BEFORE, np.float32(0))
@@ -117,13 +118,16 @@ def select(
     structure: what goes together; default `unstructured()`.
     old: the masks so far, {path: bool}. Of scores of 0.0, those of weights kept so far rank above
       those of weights that are pruned already.
-    stacked: see `select_masks`.
+    stacked: see `select_masks`. A mapping {path: names of its layers} makes each layer a leaf of
+      its own, of that name.
     before: {path: bool}, True for a weight that ranks below all others. A unit ranks so if all that
       it would remove does.
     layouts: see `kernel_layout.layouts`; default: what is known of the scores alone.
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
+  if isinstance(stacked, Mapping) and any(stacked.values()):
+    return _select_by_layer(scores, sparsity, allocation, structure, old, stacked, layouts, before)
   stacked = frozenset(stacked)
 
   def masks_of(sources, sparsity, old, before):
@@ -137,6 +141,82 @@ def select(
   refuse_float64(example)
   known = kernel_layout.layouts(example, (), stacked.__contains__) if layouts is None else layouts
   return placement.automatic(masks_of, example, scores.sources, sparsity, old, before)
+
+
+def _select_by_layer(
+  scores, sparsity, allocation, structure, old, layers, layouts, before
+) -> Selected:
+  """`select` with the layers of stacked leaves as leaves of their own."""
+  split = lambda leaves: None if leaves is None else layer_names.split(leaves, layers)
+  paths = scores.read(scores.sources)
+  known = kernel_layout.layouts(paths, (), layers.__contains__) if layouts is None else layouts
+  if structure.single and _compete_alone(allocation, paths, layers, known):
+    # Nothing but counts goes by the names, so that there are as few leaves as the model has.
+    counted = Allocation(functools.partial(_counts_by_name, allocation, layers, known))
+    given = dict(old=old, stacked=frozenset(layers), layouts=known, before=before)
+    return select(scores, sparsity, counted, structure, **given)
+  selected = select(
+    Scores(lambda sources: split(scores.read(sources)), scores.sources),
+    sparsity,
+    allocation,
+    structure,
+    old=split(old),
+    stacked=layer_names.without_names(layers),
+    layouts=layer_names.split_layouts(known, layers),
+    before=split(before),
+  )
+  any_of = lambda flags: jnp.any(jnp.stack(flags))
+  return Selected(
+    layer_names.join(selected.masks, layers, paths),
+    selected.units,
+    layer_names.join(selected.nan, layers, paths, any_of),
+    layer_names.join(selected.invalid, layers, paths, any_of),
+  )
+
+
+def _units_by_name(units, layers, layouts) -> Units:
+  """Units in which every layer that has a name is a leaf of its own."""
+  split = lambda leaves: layer_names.split(leaves, layers)
+  scores, known = split(units.scores), layer_names.split_layouts(layouts, layers)
+  return units._replace(
+    scores=scores,
+    read=Scores(lambda sources: split(units.read.read(sources)), units.read.sources),
+    shapes={name: kernel_layout.matrix_shape(known[name]) for name in scores},
+    stacked=layer_names.without_names(layers),
+    layouts=known,
+  )
+
+
+def _compete_alone(allocation, scores, layers, layouts) -> bool:
+  """True if an allocation gives every leaf and every layer a number of its own."""
+
+  def allocated(scores):
+    units = Units(scores, selection.plain(scores), {}, 1.0)
+    return allocation.allocate(_units_by_name(units, layers, layouts), jnp.float32(0))
+
+  plain = {name: jax.ShapeDtypeStruct(s.shape, s.dtype) for name, s in scores.items()}
+  counts = jax.eval_shape(allocated, plain)
+  is_one = lambda names, number: (
+    isinstance(names, tuple)
+    and len(names) == 1
+    and isinstance(number, jax.ShapeDtypeStruct)
+    and number.size == 1
+  )
+  return not _are_masks(counts) and all(is_one(*item) for item in counts.items())
+
+
+def _counts_by_name(allocation, layers, layouts, units, sparsity) -> dict:
+  """The counts of an allocation whose layers compete alone, for stacked leaves."""
+  counts = allocation.allocate(_units_by_name(units, layers, layouts), sparsity)
+  counts = {name: count for (name,), count in counts.items()}
+
+  def stacked(path):
+    if not layers.get(path):
+      return counts[path]
+    numbers = jnp.stack([jnp.reshape(counts[name], ()) for name in layers[path]])
+    return jnp.reshape(numbers, (-1,) + (1,) * (units.scores[path].ndim - 1))
+
+  return {(path,): stacked(path) for path in units.scores}
 
 
 def pooled_units(
@@ -170,6 +250,9 @@ def check(
   layouts: Layouts | None = None,
 ):
   """Raises the ValueError of an allocation or structure that does not fit the leaves."""
+  if isinstance(stacked, Mapping):
+    layouts = layouts and layer_names.split_layouts(layouts, stacked)
+    leaves, stacked = layer_names.split(leaves, stacked), layer_names.without_names(stacked)
   units = lambda scores: pooled_units(scores, structure, stacked, layouts)
   jax.eval_shape(lambda scores: allocation.allocate(units(scores), jnp.float32(0)), leaves)
 

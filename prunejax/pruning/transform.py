@@ -11,11 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.pruning import faults, kernel_layout, placement, schedules, scores_to_masks, start
+from prunejax.pruning import (
+  faults,
+  kernel_layout,
+  layer_names,
+  placement,
+  schedules,
+  scores_to_masks,
+  start,
+)
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.dtypes import wider
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
-from prunejax.pruning.paths import compiled, is_hole, is_prunable, named_leaves, select
+from prunejax.pruning.paths import is_hole, is_prunable, named_leaves, select
 from prunejax.pruning.precision import refuse_half
 from prunejax.pruning.schedules import Schedule, When
 from prunejax.pruning.selection import Scores, sample
@@ -36,14 +44,14 @@ def prune_transform(
   allocation: Allocation | None = None,
   structure: Structure | None = None,
   where: str | Callable = '.*',
-  stacked: str = '',
+  stacked: str | Mapping[str, str] = '',
   layout: str | Mapping[str, str] = '',
   zero_pruned: bool = True,
   masks: Any = None,
   hold: bool = False,
   undivided: str | Sequence[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
-  """Makes a link that prunes. It must be the last link of its chain, since its update is final.
+  r"""Makes a link that prunes. It must be the last link of its chain, since its update is final.
 
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
@@ -68,7 +76,10 @@ def prune_transform(
     where: a regex that must match a leaf's whole path ('encoder/layer_0/kernel'), or a predicate of
       (path, leaf). Only floating-point leaves are pruned.
     stacked: a regex of the leaves that hold one layer in each slice of axis 0, as models that scan
-      over their layers do. Each slice is then a leaf of its own.
+      over their layers do. Each slice is then a leaf of its own. A dict {regex: name of a layer}
+      says what the layers are called in the unrolled model, with groups of the regex and {} for
+      the number: {r'(.*)/layers/(.*)': r'\1/layer_{}/\2'}. Then `where`, `layout` and the
+      classes of an allocation match these names, and masks are those of the unrolled model.
     layout: which axes of a leaf are inputs and which are outputs: a word for each axis, 'in' or
       'out', such as 'in out out' for an attention kernel [in, heads, width]. It matters to
       `wanda`, `sparsegpt`, `block_fisher`, `n_m`, `rows`, `columns`, `block`, `tied` and
@@ -110,15 +121,16 @@ def prune_transform(
   ranks_below = masks is not None and (hold or not criterion.revives)
   never_back = hold or schedule.rises
   most = np.float32(structure.cost) + ROUNDING
-  layout_rows = kernel_layout.parse(layout)
+  layout_rows, stacked_rows = kernel_layout.parse(layout), layer_names.parse(stacked)
   masks_move = schedules.moves('prune_transform', schedule, when)
   State = PruneState if zero_pruned else LatentPruneState
   origin = 'prune_transform' if where == '.*' else f'prune_transform(where={where!r})'
+  where = layer_names.chooser(where, stacked_rows)
 
   def init(params):
     chosen = select(params, where, origin='prune_transform')
-    layered = _stacked_paths(chosen, stacked)
-    layouts = _layouts(params, layout_rows, stacked, chosen)
+    layered = _layers(chosen, stacked_rows)
+    layouts = _layouts(params, layout_rows, stacked_rows, chosen)
     scores_to_masks.check(_shapes(chosen), allocation, structure, layered, layouts)
     jax.eval_shape(lambda step: (_sparsity(schedule, step), _due(when, step)), np.int32(0))
     first = start.masks_at_start(masks, chosen, origin)
@@ -132,7 +144,7 @@ def prune_transform(
     )
 
   def traced_update(updates, state, params, extra):
-    layouts = _layouts(params, layout_rows, stacked, getattr(state, 'prune_mask', {}))
+    layouts = _layouts(params, layout_rows, stacked_rows, getattr(state, 'prune_mask', {}))
     criterion = kernel_layout.on_matrices(given_criterion, layouts)
     _check_state(state, params, criterion, where, origin, ranks_below)
     treedef = jax.tree.structure(params)
@@ -143,7 +155,7 @@ def prune_transform(
       [mask if is_hole(mask) else p for mask, p in zip(masks, weights, strict=True)]
     )
     step = state.prune_count
-    layered, due = _stacked_paths(chosen, stacked), masks_move(step)
+    layered, due = _layers(chosen, stacked_rows), masks_move(step)
     sparsity = _sparsity(schedule, step)
     asked = state.prune_sparsity
     if schedule.rises and not isinstance(asked, tuple):
@@ -530,30 +542,23 @@ def _check_product(criterion, schedule, structure, zero_pruned):
     )
 
 
-def _stacked_paths(chosen, pattern) -> frozenset[str]:
-  """The paths of the chosen leaves that stack layers; ValueError for none or a vector."""
-  if not pattern:
-    return frozenset()
-  regex = compiled(pattern, 'stacked')
-  leaves = {name: leaf for name, leaf in named_leaves(chosen).items() if is_prunable(leaf)}
-  names = frozenset(name for name in leaves if regex.fullmatch(name))
-  if leaves and not names:
+def _layers(chosen, rows) -> layer_names.Layers:
+  """The chosen leaves that stack layers; ValueError for none or a vector."""
+  layers = layer_names.layers_of(chosen, rows, 'prune_transform')
+  leaves = [name for name, leaf in named_leaves(chosen).items() if is_prunable(leaf)]
+  nameless = [pattern.pattern for pattern, template in rows if not template]
+  if nameless and leaves and not layers:
     raise ValueError(
-      f'prune_transform: stacked={pattern!r} matches none of the pruned leaves {list(leaves)[:6]}'
+      f'prune_transform: stacked={nameless[0]!r} matches none of the pruned leaves {leaves[:6]}'
     )
-  for name in names:
-    if len(leaves[name].shape) < 2:
-      raise ValueError(
-        f'prune_transform: {name!r} has shape {tuple(leaves[name].shape)} and cannot be stacked'
-        ' layers'
-      )
-  return names
+  return layers
 
 
-def _layouts(params, rows, stacked, pruned):
+def _layouts(params, rows, stacked_rows, pruned):
   """The layout of every leaf of `params`; words have to fit the leaves of the tree `pruned`."""
-  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
-  return kernel_layout.layouts(params, rows, is_stacked, named_leaves(pruned))
+  layers = layer_names.layers_of(params, stacked_rows, 'prune_transform')
+  names = layer_names.first_names(layers)
+  return kernel_layout.layouts(params, rows, layers.__contains__, named_leaves(pruned), names=names)
 
 
 def _shapes(tree) -> dict[str, jax.ShapeDtypeStruct]:

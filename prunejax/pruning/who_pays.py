@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.pruning import kernel_layout, scores_to_masks, selection, start
+from prunejax.pruning import kernel_layout, layer_names, scores_to_masks, selection, start
 from prunejax.pruning.allocations import uniform
 from prunejax.pruning.extra_arguments import aligned, check_needs, completed
 from prunejax.pruning.masks import sparsity as sparsity_of
-from prunejax.pruning.paths import compiled, named_leaves, select
+from prunejax.pruning.paths import named_leaves, select
 from prunejax.pruning.placement import on_host
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
@@ -56,7 +56,7 @@ def who_pays(
   masks=None,
   hold: bool = False,
   layout: str | Mapping[str, str] = '',
-  stacked: str = '',
+  stacked: str | Mapping[str, str] = '',
   **extra: Any,
 ) -> list[Payer]:
   """Reports what would be removed from each leaf if `params` were pruned now.
@@ -96,12 +96,14 @@ class Plan(NamedTuple):
   Attributes:
     masks: (chosen, grad, params, first masks, sparsity) -> scores of units, masks of units, masks.
     structure: of whole leaves.
-    where: as in `prune_transform`.
+    chooses: which leaves are pruned, see `paths.select`.
+    layers: the stacked leaves, see `layer_names.layers_of`.
   """
 
   masks: Callable
   structure: Structure
-  where: Any
+  chooses: Any
+  layers: Mapping
 
 
 def planned(
@@ -118,14 +120,24 @@ def planned(
   **extra: Any,
 ) -> Plan:
   """Makes the `Plan` of a recipe. Arguments are those of `who_pays`; of params the shapes count."""
-  chosen = select(params, where, origin='who_pays')
+  stacked_rows = layer_names.parse(stacked)
+  chooses = layer_names.chooser(where, stacked_rows)
+  chosen = select(params, chooses, origin='who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
-  is_stacked = compiled(stacked, 'stacked').fullmatch if stacked else lambda name: False
-  layered = frozenset(filter(is_stacked, named_leaves(chosen)))
+  layers = layer_names.layers_of(params, stacked_rows, 'who_pays')
   layouts = kernel_layout.layouts(
-    params, kernel_layout.parse(layout), is_stacked, pruned=named_leaves(chosen)
+    params,
+    kernel_layout.parse(layout),
+    layers.__contains__,
+    pruned=named_leaves(chosen),
+    names=layer_names.first_names(layers),
   )
+  layers = layer_names.layers_of(chosen, stacked_rows, 'who_pays')
   scored = kernel_layout.on_matrices(criterion, layouts)
+  layouts, layered = (
+    layer_names.split_layouts(layouts, layers),
+    layer_names.without_names(layers),
+  )
   whole = kernel_layout.of_matrices(structure, layouts)
 
   @jax.jit
@@ -137,13 +149,13 @@ def planned(
       'sparsity': sparsity,
       'due': jnp.array(True),
       **({} if masks is None else {'masks': first}),
-      **({'stacked': layered} if layered else {}),
+      **({'stacked': layers} if layers else {}),
     }
     memory = scored.update(scored.init(chosen), chosen, **given)
     if scored.prepare is not None:
       memory = scored.prepare(memory, chosen, **given)
-    scores = named_leaves(scored.score(memory, chosen, **given))
-    kept = named_leaves(first)
+    scores = layer_names.split(named_leaves(scored.score(memory, chosen, **given)), layers)
+    kept = layer_names.split(named_leaves(first), layers)
     selected = scores_to_masks.select(
       selection.plain(scores),
       sparsity,
@@ -158,7 +170,7 @@ def planned(
       masks_then = {name: mask & kept[name] for name, mask in masks_then.items()}
     return whole.pool(scores), selected.units, masks_then
 
-  return Plan(masks_of, whole, where)
+  return Plan(masks_of, whole, chooses, layers)
 
 
 def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[Payer]:
@@ -175,12 +187,12 @@ def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[P
     ValueError: the sparsity is out of range.
   """
   _check(sparsity, plan.structure)
-  chosen = select(params, plan.where, origin='who_pays')
+  chosen = select(params, plan.chooses, origin='who_pays')
   first = start.masks_at_start(masks, chosen, 'who_pays')
   unit_scores, unit_masks, masks_then = plan.masks(
     chosen, aligned(grad, chosen), params, first, jnp.float32(sparsity)
   )
-  before = sparsity_of(named_leaves(first))['leaves']
+  before = sparsity_of(layer_names.split(named_leaves(first), plan.layers))['leaves']
   members = {}
   if plan.structure.members is not None:
     members = plan.structure.members({name: mask.shape for name, mask in masks_then.items()})

@@ -128,6 +128,34 @@ def fit(x, y, *, level: float = 0.95) -> Fit:
   return Fit(slope, float(line.intercept), r, slope - reach, slope + reach, n)
 
 
+def intraclass(tables) -> float:
+  """The intraclass correlation ICC(3, 1) of the rows of tables, pooled over the tables.
+
+  (rows - rest) / (rows + (k - 1) rest), of the mean squares of a two-way analysis of variance
+  without interaction, k being the number of columns (Shrout & Fleiss, 1979). What columns differ in
+  on average does not count. 0 or below where numbers of a row are no more alike than others.
+
+  Args:
+    tables: float [rows, columns] each, with as many columns; a table of one row is left out.
+
+  Returns:
+    nan where no table has two rows and two columns.
+  """
+  whole = [np.asarray(table, float) for table in tables]
+  whole = [table for table in whole if table.ndim == 2 and min(table.shape) > 1]
+  if not whole:
+    return math.nan
+  columns = whole[0].shape[1]
+  rows = sum(columns * float(((t.mean(1) - t.mean()) ** 2).sum()) for t in whole)
+  rest = sum(
+    float(((t - t.mean(1, keepdims=True) - t.mean(0) + t.mean()) ** 2).sum()) for t in whole
+  )
+  rows /= sum(len(t) - 1 for t in whole)
+  rest /= sum((len(t) - 1) * (columns - 1) for t in whole)
+  total = rows + (columns - 1) * rest
+  return (rows - rest) / total if total else math.nan
+
+
 def paired(ours: dict, theirs: dict) -> dict:
   """{key: ours - theirs} over the keys, (task, seed) or seed, that both have."""
   return {key: ours[key] - theirs[key] for key in ours if key in theirs}

@@ -27,6 +27,7 @@ from prunejax.train import (
   distributed,
   full_disk,
   inputs,
+  layers,
   loop,
   optimizer,
   program,
@@ -396,7 +397,7 @@ def stack(
     mesh: a ('members', 'data', 'model') mesh.
     engines: the dict of those that are compiled already.
   """
-  how, rules = batching(run.recipe), tuple(run.recipe.mesh.rules)
+  how, rules = batching(run.recipe), run.recipe.mesh.rules
   key = (*_family(run, mesh), width, streams)
   if key in engines:
     return engines[key]
@@ -405,7 +406,8 @@ def stack(
   everywhere = NamedSharding(mesh, PartitionSpec())
   step = lower(run, functions, alone, width, streams, mesh)
   zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  removed = lambda state: stacking.removed(state, run.recipe.where)
+  where = layers.where(run.recipe.model, run.recipe.where)
+  removed = lambda state: stacking.removed(state, where)
   engines[key] = Stacked(
     step=step.compile(),
     blank=jax.jit(zeros, out_shardings=shardings),
@@ -436,7 +438,7 @@ def lower(
 
   The devices of the mesh need not be here.
   """
-  rules = tuple(run.recipe.mesh.rules)
+  rules = run.recipe.mesh.rules
   shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
   everywhere, examples = (
     NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))

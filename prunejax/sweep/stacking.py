@@ -4,6 +4,7 @@ Each member is stepped as if it were alone.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def make_mesh(
   return Mesh(np.array(devices).reshape(members, rest, model), ('members', 'data', 'model'))
 
 
-def shard(state, mesh: Mesh, rules: Sequence[tuple] = ()):
+def shard(state, mesh: Mesh, rules: str | Sequence[tuple] = ()):
   """Returns the shardings of the stacked state.
 
   Each is that of `sharding.shard` for one member, with the members over the axis of that name.
@@ -230,12 +231,12 @@ def put(stacked, state, i):
   return jax.tree.map(lambda old, new: new if is_common(new) else _set(old, new, i), stacked, state)
 
 
-def removed(stacked, where: str) -> tuple[jax.Array, jax.Array]:
+def removed(stacked, where: Any) -> tuple[jax.Array, jax.Array]:
   """Counts what is pruned of each member's leaves that `where` matches.
 
   Args:
     stacked: a stacked state.
-    where: regex of leaf paths.
+    where: as in `prune_transform`.
 
   Returns:
     int32 zeros of the masks [leaves, members], and the sizes of the leaves [leaves].
@@ -243,6 +244,6 @@ def removed(stacked, where: str) -> tuple[jax.Array, jax.Array]:
   masks = paths.named_leaves(
     prunejax.get_masks(stacked['opt_state'], stacked['params'], unpruned=True)
   )
-  masks = [mask for name, mask in masks.items() if paths.matches(where)(name, mask)]
+  masks = [mask for name, mask in masks.items() if paths.matches(where)(name, mask[0])]
   counts = [jnp.sum(~mask, axis=range(1, mask.ndim), dtype=jnp.int32) for mask in masks]
   return jnp.stack(counts), jnp.array([mask[0].size for mask in masks])

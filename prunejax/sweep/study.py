@@ -574,9 +574,25 @@ def _plan(study, preset, cells, workdir):
     text = '\n'.join([f'{title}: {len(cells)} cells; {price}', *lines])
   if workdir:
     done = ledger.done(ledger.read(files.path(workdir) / 'ledger.jsonl'))
-    left = sum(key(cell) not in done for cell in cells)
-    text += f'\n{left} of {len(cells)} cells are missing from the ledger of {workdir}'
+    left = [cell.labels for cell in cells if key(cell) not in done]
+    text += f'\n{len(left)} of {len(cells)} cells are missing from the ledger of {workdir}'
+    text += ''.join(f'\n  {line}' for line in _by_kind(left))
   return text
+
+
+def _by_kind(labels):
+  """Labels of cells in lines, one a kind: 'stage finetune, arm pruned: 0.50 seeds 1, 2; ...'."""
+  kinds = {}
+  for one in labels:
+    kind = describe({k: v for k, v in one.items() if k not in ('seed', 'sparsity')})
+    level = f'{one["sparsity"]:.2f}' if 'sparsity' in one else ''
+    kinds.setdefault(kind, {}).setdefault(level, []).append(one.get('seed', 0))
+  for kind, levels in kinds.items():
+    seeds = [
+      f'{level} seed{"s" * (len(found) > 1)} {", ".join(map(str, sorted(found)))}'.strip()
+      for level, found in sorted(levels.items())
+    ]
+    yield f'{kind or "cells"}: {"; ".join(seeds)}'
 
 
 def _both(study, *sides):

@@ -223,7 +223,7 @@ def _of_instruction(module, home, one, known):
     names = _called(one, 'calls') or _called(one, 'to_apply')
     return inner(names[0]) if names else both(Cost())
   if kind in COLLECTIVES:
-    return both(_of_collective(module, home, one, kind))
+    return both(Cost() if _goes_on(module, home, one) else _of_collective(module, home, one, kind))
   moved = _moved(module, home, one)
   if kind == 'fusion':
     inside = inner(_called(one, 'calls')[0])
@@ -306,6 +306,18 @@ def _of_collective(module, home, one, kind):
   return Cost(bytes=inputs + outputs, sent=sent, collectives={kind: (1.0, size)})
 
 
+def _goes_on(module, home, one):
+  """Whether this is a later part of a collective that a TPU computes along with other work.
+
+  Such a collective stands in the fusion that starts it, in those that carry it on, and in the one
+  that ends it.
+  """
+  if 'chain_id=' not in one.attributes:
+    return False
+  others = module.computations[home].values()
+  return not any('"AsyncCollectiveStart"' in other.attributes for other in others)
+
+
 def _group_size(attributes):
   """How many chips exchange data with each other; 0 where the text does not say."""
   if explicit := re.search(r'replica_groups=\{\{([\d,]*)\}', attributes):
@@ -322,7 +334,7 @@ def _group_size(attributes):
 def _of_library(module, home, one, moved):
   """The cost of a call of a library, such as a matrix product of cuBLAS."""
   target = (re.search(r'custom_call_target="([^"]*)"', one.attributes) or ['', ''])[1]
-  if target in FREE_CALLS:
+  if target in FREE_CALLS or target.startswith('AsyncCollective'):
     return Cost()
   if 'gemm' in target or 'matmul' in target:
     left = _arrays(module, home, one.operands[0])[0]
@@ -407,8 +419,8 @@ def _written(module, inside, name=None):
 
 
 def _arrays(module, home, name):
-  found = module.computations[home].get(name)
-  return found.arrays if found else ()
+  instruction = module.computations[home].get(name)
+  return instruction.arrays if instruction else ()
 
 
 def _called(one, key):

@@ -167,7 +167,7 @@ def step(request: Request, devices: list) -> Step:
   functions = program.build(one, source, data, tx)
   alone = program.abstract_state(one, functions, tx)
   if count == 1:
-    mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices)
+    mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices, one.mesh.axes)
     sharding.check_batch(mesh, one.batch_size)
     return Step(lambda places: _lower_alone(one, functions, alone, data, mesh), dict(mesh.shape))
   mesh = population.make_mesh(one, count, devices)
@@ -212,7 +212,8 @@ def _source(one, pruned) -> inputs.Source:
   """The size of a model, without its vocabulary and weights."""
   size = estimate.size_of(one)
   family = families.of_size(size)
-  size = families.with_dropout(families.read_only(family, size), one.model.dropout)
+  rate, attention_rate = one.model.dropout, one.model.attention_dropout
+  size = families.with_dropout(families.read_only(family, size), rate, attention_rate)
   return inputs.Source(size, None, None, dict.fromkeys(pruned, 1.0))
 
 
@@ -221,7 +222,8 @@ def _blank_data(one, source) -> inputs.Data:
   family = families.of_size(source.size)
   task = tasks.get(one.data.task) if one.data.task else None
   if task:
-    shapes = finetuning.shapes(one.data.seq_len, one.batch_size, not task.classes)
+    regression = not task.classes and not task.spans
+    shapes = finetuning.shapes(one.data.seq_len, one.batch_size, regression, task.spans)
   else:
     shapes = family.examples.shapes(family.recipe(one.data), one.batch_size)
   batch = {name: np.zeros(*what) for name, what in shapes.items()}

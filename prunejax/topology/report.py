@@ -76,12 +76,12 @@ def of_requests(
   say: Callable[[str], None] = console.say,
 ) -> str:
   """Compiles programs and returns the tables as text; the arguments are those of `of_cells`."""
-  made, kept = [], {}
+  finished, kept = [], {}
   for name in topologies:
     answers = dry_run.compile_all(requests, name, say=say)
     if all(answer.get('wrong_input') for answer in answers):
       raise ValueError(f'--topology={name}: {answers[0]["reason"]}')
-    made.append(table.make(requests, answers, f'{title} on {name}'))
+    finished.append(table.make(requests, answers, f'{title} on {name}'))
     kept[name] = [
       {
         'program': request.title,
@@ -91,14 +91,14 @@ def of_requests(
       for request, answer in zip(requests, answers, strict=True)
     ]
     if out:
-      _write(out, made, kept, title, command)
-  text = '\n'.join(map(tables.text, made))
+      _write(out, finished, kept, title, command)
+  text = '\n'.join(map(tables.text, finished))
   return text + (f'\nwritten: {out}' if out else '')
 
 
-def _write(out, made, kept, title, command):
+def _write(out, finished, kept, title, command):
   path = files.path(out)
   head = [f'# {title}, compiled where no accelerator is', '']
   head += ['Made by', '', '```', command, '```', ''] if command else []
-  files.write(path, '\n'.join([*head, *map(tables.markdown, made)]))
+  files.write(path, '\n'.join([*head, *map(tables.markdown, finished)]))
   files.write(path.with_suffix('.json'), json.dumps(kept, indent=1) + '\n')

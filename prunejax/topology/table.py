@@ -87,9 +87,9 @@ def make(requests: Sequence[programs.Request], answers: Sequence[dict], title: s
     if answer['reason']:
       lines.append({**line, 'compiles': f'no: {answer["reason"]}'})
       continue
-    found = figures(request, answer)
-    hours += found['chip_hours']
-    lines.append({**line, 'compiles': 'yes', **_cells(request, answer, found)})
+    numbers = figures(request, answer)
+    hours += numbers['chip_hours']
+    lines.append({**line, 'compiles': 'yes', **_cells(request, answer, numbers)})
   failed = sum(bool(answer['reason']) for answer in answers)
   lines.append(
     {
@@ -119,15 +119,15 @@ def note(answers: Sequence[dict]) -> str:
   return ' '.join([*parts, UNKNOWN])
 
 
-def _cells(request, answer, found):
+def _cells(request, answer, numbers):
   """The columns of a program that compiles."""
   chip = chips.Chip(**answer['chip'])
   cost = answer['step']
-  extra = (found['mask_step'] - found['step']) / found['step'] if found['step'] else 0.0
+  extra = (numbers['mask_step'] - numbers['step']) / numbers['step'] if numbers['step'] else 0.0
   mesh = ' x '.join(f'{name} {n}' for name, n in answer['mesh'].items() if n > 1) or 'one chip'
-  members = f'{found["members"]} members, ' if len(request.streams) > 1 else ''
-  if answer['places'] > found['members']:
-    members = f'{found["members"]} members in {answer["places"]} places, '
+  members = f'{numbers["members"]} members, ' if len(request.streams) > 1 else ''
+  if answer['places'] > numbers['members']:
+    members = f'{numbers["members"]} members in {answer["places"]} places, '
   return {
     'on the mesh': members + mesh,
     'arguments, GiB': f'{answer["arguments"] / GIB:.2f}',
@@ -136,10 +136,10 @@ def _cells(request, answer, found):
     'collectives a step': _collectives(cost),
     'GFLOP': _number(sum(cost['flops'].values()) / 1e9),
     'GB moved': _number(cost['bytes'] / 1e9),
-    'step, ms': f'{_number(1e3 * found["step"])} ({found["bound"]})',
-    'tokens/s a chip': f'{found["tokens"]:,.0f}',
+    'step, ms': f'{_number(1e3 * numbers["step"])} ({numbers["bound"]})',
+    'tokens/s a chip': f'{numbers["tokens"]:,.0f}',
     'mask step': f'+{extra:.1%}, at {_share(request.due)} of steps' if request.due else '-',
-    'chip-hours': _number(found['chip_hours']),
+    'chip-hours': _number(numbers['chip_hours']),
   }
 
 

@@ -11,9 +11,9 @@ def count(module, home: str, loop) -> int | None:
     home: the computation of the loop.
     loop: its `hlo.Instruction`.
   """
-  told = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
-  if told:
-    return int(told[1])
+  known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+  if known:
+    return int(known[1])
   name = re.search(r'\bcondition=%([\w.\-]+)', loop.attributes)[1]
   condition = module.computations[name]
   comparison = _comparison(module, condition)

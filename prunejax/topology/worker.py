@@ -88,10 +88,10 @@ def _compiled(lowered, topology, cache, on):
   text = lowered.as_text()
   versions = [VERSION, topology, jax.__version__, jaxlib.__version__, _libtpu()]
   digest = hashlib.sha256(json.dumps([versions, text]).encode()).hexdigest()[:24]
-  place = files.path(cache) / f'{digest}.json' if cache else None
-  if place is not None and files.exists(place):
+  path = files.path(cache) / f'{digest}.json' if cache else None
+  if path is not None and files.exists(path):
     try:
-      return {**files.read_json(place), 'cached': True}
+      return {**files.read_json(path), 'cached': True}
     except ValueError:
       pass  # a damaged file is made again
   began = time.perf_counter()
@@ -111,8 +111,8 @@ def _compiled(lowered, topology, cache, on):
   else:
     answer = {'reason': '', **analysis(compiled)}
   answer |= {'program': digest, 'compile_seconds': round(time.perf_counter() - began, 1)}
-  if place is not None:
-    files.write(place, json.dumps(answer))
+  if path is not None:
+    files.write(path, json.dumps(answer))
   return answer
 
 

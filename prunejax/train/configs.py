@@ -64,6 +64,11 @@ def _without_checkout(root):
 # a key does not count for the hash of a run. A star stands for every group.
 LATER = {
   'model.kind': 'bert',
+  'model.attention_dropout': -1.0,
+  'model.attention': 'einsum',
+  'model.remat': 'none',
+  'model.scan_layers': False,
+  'mesh.axes': 'auto',
   'model.num_key_value_heads': 0,
   'optimizer.l1': 0.0,
   'optimizer.l2': 0.0,
@@ -76,9 +81,11 @@ LATER = {
   'data.pydoc': 'installed',
   'data.identity': 'settings',
   'data.buckets': (),
+  'data.memory': 0,
   'prune.*.layout': '',
   'low_rank.layout': '',
 }
+PAIRED = ('bert', 'xlnet')  # families whose pre-training has second segments
 # Groups of such keys, and the key that is empty if the group does nothing.
 OFF = {'prox': 'penalty', 'low_rank': 'schedule', 'distill': 'teacher'}
 
@@ -121,6 +128,8 @@ def convert(value, default, key: str):
     ValueError: the value is no such value.
   """
   want = type(default)
+  if key == 'mesh.rules':  # a name, or pairs
+    want = str if isinstance(value, str) and not value.startswith(('(', '[')) else tuple
   if isinstance(value, str) and want is not str:
     try:
       value = (
@@ -198,12 +207,12 @@ def _later(config) -> dict:
 
 
 def _unread(key, config):
-  """Whether a run ignores a key of LATER: only pre-training of an encoder makes pairs."""
+  """Whether a run ignores a key of LATER."""
   if key == 'data.pydoc':
     names = config.data.corpus, config.data.task
     return text_names(*names, config.data.pydoc) == names
   return key == 'data.pairs' and bool(
-    config.data.task or config.model.get('kind', 'bert') != 'bert'
+    config.data.task or config.model.get('kind', 'bert') not in PAIRED
   )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+from jax import lax
 
 from prunejax.observe import linen
+from prunejax.pruning import placement
 from prunejax.train import gauss_newton
 
 
@@ -25,22 +27,27 @@ def make(model: nn.Module, loss_fn: Callable, residuals: Callable | None = None)
     A function (seen, batch, rng) -> {'value_fn', 'examples', 'activations'}; with `residuals` also
     'outputs', in which random sums replace many outputs of an example.
   """
+  recorded = lambda params, batch: activations(model, params, batch)
 
   def observe(seen, batch, rng):
-    loss = lambda params, batch: loss_fn(seen(params), batch, rng, deterministic=True)[0]
+    loss = lambda params, batch, rng: loss_fn(params, batch, rng, deterministic=True)[0]
     count = len(batch['input_ids'])
-    example = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i, 1), batch)
+    example = lambda batch, i: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, i, 1), batch)
+    auto = placement.on_auto_axes  # the compiler lays out what happens in the model
+    loss_of = lambda params, batch, rng, i: loss(params, example(batch, i), rng)
     extra = {
-      'value_fn': lambda params, **_: loss(params, batch),
-      'examples': (count, lambda params, i: loss(params, example(i))),
-      'activations': lambda params: activations(model, seen(params), batch),
+      'value_fn': lambda params, **_: auto(loss, seen(params), batch, rng),
+      'examples': (count, lambda params, i: auto(loss_of, seen(params), batch, rng, i)),
+      'activations': lambda params: auto(recorded, seen(params), batch),
     }
     if residuals:
-      outputs = lambda params, i: residuals(seen(params), example(i))
-      extra['outputs'] = (
-        count,
-        lambda params, i: gauss_newton.sketched(outputs(params, i), jax.random.fold_in(rng, i)),
-      )
+
+      def sketch(params, batch, rng, i):
+        return gauss_newton.sketched(
+          residuals(params, example(batch, i)), jax.random.fold_in(rng, i)
+        )
+
+      extra['outputs'] = count, lambda params, i: auto(sketch, seen(params), batch, rng, i)
     return extra
 
   return observe

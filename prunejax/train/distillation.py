@@ -35,6 +35,11 @@ def with_soft_targets(
   c = recipe.distill
   if not c.teacher:
     return data
+  if data.task and data.task.spans:
+    raise ValueError(
+      f'distill.teacher={c.teacher!r}: {recipe.data.task} asks for spans, which have no classes to'
+      ' soften'
+    )
   if data.task and not data.task.classes:
     raise ValueError(
       f'distill.teacher={c.teacher!r}: {recipe.data.task} is a regression and has no classes to'
@@ -52,10 +57,9 @@ def with_soft_targets(
     )
   if not data.task and size.vocab_size != source.size.vocab_size:
     fail(f'has {size.vocab_size} rows of word embeddings, the model {source.size.vocab_size}')
-  if recipe.data.seq_len > size.max_position_embeddings:
-    fail(
-      f'has {size.max_position_embeddings} positions, fewer than data.seq_len={recipe.data.seq_len}'
-    )
+  longest = kind.longest(size)
+  if longest is not None and recipe.data.seq_len > longest:
+    fail(f'has {longest} positions, fewer than data.seq_len={recipe.data.seq_len}')
   heads = families.heads(kind, data.task)
   outputs = len(data.task.classes) if data.task else 1
   size = families.with_dropout(families.read_only(kind, size), 0.0)

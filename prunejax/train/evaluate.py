@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 import prunejax
+from prunejax.data import squad
 from prunejax.pruning import placement
 
 
@@ -26,6 +27,15 @@ def scores(state, data, program, layout) -> dict:
   params = program.view(state['params'], masks)
   if not data.task:
     return pretraining(measure, params, data.held_out())
+  if data.task.spans:
+    held_out, logits = spans(measure, params, data.held_out(), len(data.questions[1].question))
+    answers = squad.best(data.questions[1], logits, data.questions[0])
+    fit, _ = spans(measure, params, data.train_set(), data.rows)
+    return {
+      'dev_loss': held_out,
+      **squad.score(answers, data.questions[0]),
+      'train_loss': fit,
+    }
   regression = not data.task.classes
   held_out = finetuning(measure, params, data.held_out(), data.task.metrics, regression)
   fit = finetuning(measure, params, data.train_set(), (), regression)
@@ -103,6 +113,32 @@ def pretraining(sums, params, batches):
       total[name] = (old[0] + float(value), old[1] + float(count))
   means = {name: value / max(count, 1) for name, (value, count) in total.items()}
   return {'loss': sum(mean for name, mean in means.items() if name.endswith('_loss')), **means}
+
+
+def spans(predict, params, batches, rows):
+  """Returns the mean loss over batches of windows, and the logits of all windows in their order.
+
+  Args:
+    predict: (params, batch) -> (losses [b], logits [b, length, 2]).
+    params: the parameters.
+    batches: an iterable of batches, whose 'row' numbers the windows and whose 'real' is 0 in the
+      rows that only pad the last batch. They may differ in length.
+    rows: the number of windows.
+
+  Returns:
+    (mean loss, float32 [rows, longest length, 2]); logits that no batch has are the lowest number.
+  """
+  losses, parts = [], []
+  for batch in batches:
+    real = np.asarray(batch['real']) > 0
+    loss, out = predict(params, {k: v for k, v in batch.items() if k != 'real'})
+    losses.append(np.asarray(loss)[real])
+    parts.append((np.asarray(batch['row'])[real], np.asarray(out)[real]))
+  longest = max(out.shape[1] for _, out in parts)
+  logits = np.full((rows, longest, 2), np.finfo(np.float32).min, np.float32)
+  for row, out in parts:
+    logits[row, : out.shape[1]] = out
+  return float(np.concatenate(losses).mean()), logits
 
 
 def finetuning(predict, params, batches, metrics, regression=False):

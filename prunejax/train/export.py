@@ -1,6 +1,7 @@
 """Writes the model of a run, or of a Hugging Face folder, in another form or in less space."""
 
 import copy
+import functools
 import pathlib
 import tempfile
 from typing import Any
@@ -18,10 +19,13 @@ from prunejax.compress import (
   shrink,
   sparse_file,
 )
+from prunejax.models.hf import folder as hf_directory
 from prunejax.train import console, families, saved_model, specs
 
 
-def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say):
+def export(
+  folder, out, dtype: str = 'float32', to: str = 'hf', max_shard_size=None, say=console.say
+):
   """Writes a model in another form; pruned weights are zeros.
 
   Args:
@@ -33,16 +37,22 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
       'sparse', 'deep-compression' or 'onnx', one file. The first two of these files are read back
       and compared before they are delivered. A sparse file holds the config and the vocabulary,
       so that `init` and export read it as a model.
+    max_shard_size: of a folder, bytes of weights in a file, or such as '5GB'; None for 5 GB.
     say: prints a line.
 
   Raises:
     FileNotFoundError: the folder holds neither a model nor a checkpoint.
     FileExistsError: `out` exists.
-    ValueError: a wrong form or dtype.
+    ValueError: a wrong form or dtype; a form that does not hold this model.
   """
   if to not in FORMS:
     raise ValueError(f'--to={to}{specs.suggest(to, FORMS)}: expected one of {", ".join(FORMS)}')
   write, dtypes = FORMS[to]
+  if max_shard_size is not None:
+    if to not in FOLDERS:
+      raise ValueError(f'--max-shard-size={max_shard_size}: --to={to} writes one file')
+    hf_directory.bytes_of(max_shard_size)
+    write = functools.partial(write, most=max_shard_size)
   if dtype not in dtypes:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(dtypes)} with --to={to}')
   out = files.path(out)
@@ -51,6 +61,11 @@ def export(folder, out, dtype: str = 'float32', to: str = 'hf', say=console.say)
   if to not in FOLDERS and files.exists(out):
     raise FileExistsError(f'--out={str(out)!r} is there already: nothing was written')
   model = saved_model.load(folder)
+  kind = model.size.model_type
+  if to == 'shrunk' and kind in WHOLE:
+    raise ValueError(f'--to=shrunk: the layers of a {kind!r} cannot be cut')
+  if to == 'onnx' and 'spans/kernel' in model.leaves:
+    raise ValueError('--to=onnx: the model has a span head, which this form does not hold')
   more = write(model, out, dtype)
   say(f'{model.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
@@ -73,7 +88,7 @@ def _set_inner(size, inner):
   setattr(size, families.of_size(size).names['intermediate_size'], inner)
 
 
-def _hf(model, out, dtype):
+def _hf(model, out, dtype, **how):
   size, params, more = model.size, model.params, ''
   if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
     parts = saved_model.widths(size)
@@ -88,12 +103,13 @@ def _hf(model, out, dtype):
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
     )
-  return '; '.join(filter(None, [more, _save(out, params, size, model.tokenizer, dtype)]))
+  return '; '.join(filter(None, [more, _save(out, params, size, model.tokenizer, dtype, **how)]))
 
 
-def _shrunk(model, out, dtype):
+def _shrunk(model, out, dtype, **how):
   leaves, size = shrunk(model)
-  lost = _save(out, traverse_util.unflatten_dict(leaves, sep='/'), size, model.tokenizer, dtype)
+  params = traverse_util.unflatten_dict(leaves, sep='/')
+  lost = _save(out, params, size, model.tokenizer, dtype, **how)
   now, before = (sum(map(np.size, tree.values())) for tree in (leaves, model.leaves))
   kept = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}'
   gain = ': no gain, no head and no neuron is idle' if now == before else ''
@@ -101,9 +117,9 @@ def _shrunk(model, out, dtype):
   return '; '.join(filter(None, [more, lost]))
 
 
-def _save(out, params, size, tokenizer, dtype):
+def _save(out, params, size, tokenizer, dtype, **how):
   """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''."""
-  lost = files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype))
+  lost = files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype, **how))
   weights = sum(map(np.size, jax.tree.leaves(params)))
   return lost and f'{lost:,} of {weights:,} weights were not zero and are zero as {dtype}'
 
@@ -171,6 +187,7 @@ def _arrays(model):
   return {name: np.asarray(jax.device_get(leaf), np.float32) for name, leaf in model.leaves.items()}
 
 
+WHOLE = ('roberta', 'modernbert', 'xlnet')  # families whose layers have one width
 # How each form is written, and what it can hold.
 _FLOATS = ('float32', 'bfloat16', 'float16')
 FORMS = {

@@ -1,4 +1,4 @@
-"""Model families, one row each: the encoder 'bert'; decoders 'gpt2', the Llama class, 'opt'."""
+"""Model families, one row each: encoders, decoders, and XLNet, which is between them."""
 
 import copy
 import json
@@ -9,15 +9,28 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from prunejax.data import bpe, pretraining, tokenizer_file, wordpiece
+from prunejax.data import (
+  bpe,
+  encoder_bpe,
+  masked_lm,
+  permutation_lm,
+  pretraining,
+  tasks,
+  tokenizer_file,
+  unigram,
+  wordpiece,
+)
 from prunejax.data import causal_lm as causal
-from prunejax.models import bert, gguf_file, gpt2, llama, opt
+from prunejax.models import bert, gguf_file, gpt2, llama, modernbert, opt, roberta, xlnet
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.models.hf import llama as llama_hf
+from prunejax.models.hf import modernbert as modernbert_hf
 from prunejax.models.hf import opt as opt_hf
+from prunejax.models.hf import roberta as roberta_hf
+from prunejax.models.hf import xlnet as xlnet_hf
 from prunejax.train import objectives
 from prunejax.train.model_sizes import SIZE_KEYS
 
@@ -43,6 +56,8 @@ class Family(NamedTuple):
     width: size -> width between the two maps of a feed-forward block.
     widths: size -> [(heads, width of a head, inner neurons)] of each layer.
     activation: the field of the activation.
+    longest: size -> the most tokens of an example; None for any.
+    fresh: fields of a fresh model that a config does not set.
   """
 
   module: Any
@@ -62,6 +77,8 @@ class Family(NamedTuple):
   width: Any
   widths: Any
   activation: str
+  longest: Any = lambda size: size.max_position_embeddings
+  fresh: dict = {}
 
 
 _IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')  # carried from a folder to the next
@@ -76,6 +93,10 @@ _OPT_DROPOUT = ('dropout', 'attention_dropout')
 _GPT2_SIZE = ('n_embd', 'n_layer', 'n_head', 'n_inner', 'n_positions')
 _BERT_DROPOUT = ('hidden_dropout_prob', 'attention_probs_dropout_prob')
 _GPT2_DROPOUT = ('resid_pdrop', 'embd_pdrop', 'attn_pdrop')
+_XLNET_SIZE = ('d_model', 'n_layer', 'n_head', 'd_inner')  # XLNet has no table of positions
+_MODERN_DROPOUT = ('attention_dropout', 'embedding_dropout', 'mlp_dropout', 'classifier_dropout')
+# Ids of a vocabulary of `encoder_bpe.train`.
+_MODERN_IDS = dict(zip(('bos', 'pad', 'eos', 'cls', 'sep'), (0, 1, 2, 0, 2), strict=True))
 
 FAMILIES = {
   'bert': Family(
@@ -141,6 +162,109 @@ FAMILIES = {
     width=gpt2.inner_width,
     widths=gpt2.widths,
     activation='activation_function',
+  ),
+  'roberta': Family(
+    roberta.Roberta,
+    roberta_hf,
+    roberta_hf.LAYOUT.config,
+    names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
+    fields=(
+      'vocab_size',
+      *SIZE_KEYS,
+      'type_vocab_size',
+      'hidden_act',
+      'layer_norm_eps',
+      'initializer_range',
+      'classifier_dropout',
+      'pad_token_id',
+      *_BERT_DROPOUT,
+    ),
+    dropout=_BERT_DROPOUT,
+    heads=('mlm',),
+    objective=objectives.masked,
+    examples=masked_lm,
+    recipe=lambda data: masked_lm.Recipe(data.seq_len, data.predict, data.max_predictions),
+    predictions=lambda data: data.max_predictions,
+    words=encoder_bpe,
+    padding=127,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.intermediate_size,
+    widths=bert.widths,
+    activation='hidden_act',
+    longest=roberta.longest,
+    fresh={'type_vocab_size': 1, 'layer_norm_eps': 1e-5},
+  ),
+  'modernbert': Family(
+    modernbert.ModernBert,
+    modernbert_hf,
+    modernbert_hf.LAYOUT.config,
+    names=dict(zip(SIZE_KEYS, SIZE_KEYS, strict=True)),
+    fields=(
+      'vocab_size',
+      *SIZE_KEYS,
+      'hidden_activation',
+      'initializer_range',
+      'initializer_cutoff_factor',
+      'norm_eps',
+      'norm_bias',
+      'attention_bias',
+      'mlp_bias',
+      'decoder_bias',
+      'layer_types',
+      'rope_parameters',
+      'local_attention',
+      'classifier_pooling',
+      'classifier_bias',
+      'classifier_activation',
+      *(f'{name}_token_id' for name in _MODERN_IDS),
+      *_MODERN_DROPOUT,
+    ),
+    dropout=_MODERN_DROPOUT,
+    heads=('mlm',),
+    objective=objectives.masked,
+    examples=masked_lm,
+    recipe=lambda data: masked_lm.Recipe(data.seq_len, data.predict, data.max_predictions),
+    predictions=lambda data: data.max_predictions,
+    words=encoder_bpe,
+    padding=127,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.intermediate_size,
+    widths=modernbert.widths,
+    activation='hidden_activation',
+    fresh={f'{name}_token_id': i for name, i in _MODERN_IDS.items()},
+  ),
+  'xlnet': Family(
+    xlnet.Xlnet,
+    xlnet_hf,
+    xlnet_hf.LAYOUT.config,
+    names=dict(zip(SIZE_KEYS, _XLNET_SIZE, strict=False)),
+    fields=(
+      'vocab_size',
+      *_XLNET_SIZE,
+      'ff_activation',
+      'layer_norm_eps',
+      'initializer_range',
+      'clamp_len',
+      'mem_len',
+      'reuse_len',
+      'dropout',
+      'summary_last_dropout',
+    ),
+    dropout=('dropout', 'summary_last_dropout'),
+    heads=('lm',),
+    objective=objectives.permutation,
+    examples=permutation_lm,
+    recipe=lambda data: permutation_lm.Recipe(
+      data.seq_len, data.max_predictions, memory=data.memory, matched=data.pairs == 'matched'
+    ),
+    predictions=lambda data: data.max_predictions,
+    words=unigram,
+    padding=127,
+    spelled=lambda tokenizer: {'vocab': tokenizer},
+    width=lambda size: size.d_inner,
+    widths=xlnet.widths,
+    activation='ff_activation',
+    longest=lambda size: None,
   ),
 }
 
@@ -274,7 +398,7 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
   fields = {field: sizes[key] for key, field in family.names.items()}
   if family.words is tokenizer_file:
     fields |= _fresh(family.config, sizes)
-  return convert.size_class(family.config)(vocab_size=vocab_size, **fields)
+  return convert.size_class(family.config)(vocab_size=vocab_size, **family.fresh, **fields)
 
 
 def _fresh(config, sizes):
@@ -290,11 +414,18 @@ def _fresh(config, sizes):
   return fields
 
 
-def with_dropout(size, rate: float):
-  """Returns a copy of a size with another dropout rate."""
+def with_dropout(size, rate: float, attention: float = -1.0):
+  """Returns a copy of a size with another dropout rate.
+
+  Args:
+    size: a config of transformers.
+    rate: of all dropout.
+    attention: of attention weights; -1 for `rate`.
+  """
   size = copy.deepcopy(size)
   for field in of_size(size).dropout:
-    setattr(size, field, rate)
+    is_attention = field.startswith('att')
+    setattr(size, field, attention if is_attention and attention != -1 else rate)
   return size
 
 
@@ -305,8 +436,26 @@ def read_only(family: Family, size):
 
 
 def heads(family: Family, task) -> tuple[str, ...]:
-  """Returns the heads of a run on a task, or of pre-training if `task` is empty."""
-  return ('classifier',) if task else family.heads
+  """Returns the heads of a run.
+
+  Args:
+    family: of its model.
+    task: a `tasks.Task` or the name of one; empty for pre-training.
+
+  Raises:
+    ValueError: a task of spans, for which the family has no head.
+  """
+  if not task:
+    return family.heads
+  task = tasks.get(task) if isinstance(task, str) else task
+  if not task.spans:
+    return ('classifier',)
+  if ('spans',) not in family.files.ARCHITECTURES:
+    able = [name for name, row in FAMILIES.items() if ('spans',) in row.files.ARCHITECTURES]
+    raise ValueError(
+      f'data.task={task.name!r}: the model has no span head, unlike one of {", ".join(able)}'
+    )
+  return ('spans',)
 
 
 def sizes(size) -> dict:
@@ -322,14 +471,16 @@ def fingerprint(size, tokenizer) -> str:
   return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
 
 
-def save(folder, params: dict, size, tokenizer, dtype: str = 'float32') -> int:
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
+
+  Other arguments, such as `max_shard_size`, are those of `files.save`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
   """
   vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
-  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary)
+  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary, **how)
 
 
 def texts(params: dict, size, tokenizer) -> dict[str, str]:
@@ -375,10 +526,13 @@ def in_order(classifier: dict, size, classes: Sequence[str] | None) -> dict | st
   if sorted(stored) != sorted(map(plain, classes)):
     return f'its classes are {", ".join(names[:8])}, those of the task {", ".join(classes[:8])}'
   order = [stored.index(plain(name)) for name in classes]
-  return {name: leaf[..., order] for name, leaf in classifier.items()}
+  outputs = ('kernel', 'bias')  # a classifier may have a layer before them
+  return {name: leaf[..., order] if name in outputs else leaf for name, leaf in classifier.items()}
 
 
-def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal'):
+def make(
+  size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str = 'normal', **how: Any
+):
   """Makes the Flax module of a size.
 
   Args:
@@ -387,6 +541,20 @@ def make(size: str, heads, outputs: int = 2, dtype=jnp.float32, initializer: str
     outputs: numbers that the head of a task puts out.
     dtype: of the computation.
     initializer: 'normal' or 'fan_in'.
+    **how: other attributes of the module, such as scan_layers. A family need not have one that
+      keeps its default.
+
+  Raises:
+    ValueError: the family has no such attribute.
   """
   size = parsed(size)
-  return of_size(size).module(size, heads, outputs, dtype, initializer)
+  module = of_size(size).module
+  for name, value in list(how.items()):
+    if name not in module.__dataclass_fields__:
+      if value != bert.Bert.__dataclass_fields__[name].default:
+        able = [kind for kind, f in FAMILIES.items() if name in f.module.__dataclass_fields__]
+        raise ValueError(
+          f'model.{name}={value!r}: {size.model_type} has no such choice; {", ".join(able)} have'
+        )
+      del how[name]
+  return module(size, heads, outputs, dtype, initializer, **how)

@@ -7,7 +7,7 @@ import jax
 import prunejax
 from prunejax import files
 from prunejax.pruning import who_pays
-from prunejax.train import distributed, optimizer
+from prunejax.train import distributed, layers, optimizer
 
 
 def report(run, program, params, batch) -> str:
@@ -33,6 +33,7 @@ def report(run, program, params, batch) -> str:
       )
       continue
     start = optimizer.start_of(recipe, group, run.source.pruned)
+    start |= {'stacked': layers.names(recipe.model)}
     rows = group_rows(group, params, recipe.steps, gradient, observed, program.plans, **start)
     texts.append(who_pays.format_report(rows))
     if distributed.first():
@@ -53,7 +54,7 @@ def group_rows(group, params, step, gradient, observed=dict, plans=None, **start
     observed: () -> the other extra arguments of an update, called likewise.
     plans: of a `program.Program`: runs of one program that look at their weights alone share what
       is compiled.
-    **start: what is pruned already, see `optimizer.start_of`.
+    **start: what is pruned already, see `optimizer.start_of`, and the names of stacked layers.
 
   Raises:
     ValueError: the criterion does not fit the leaves.

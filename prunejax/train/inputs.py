@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from prunejax import files
-from prunejax.data import content, corpus, finetuning, pretraining, tasks, wordpiece
+from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, tasks, wordpiece
 from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
@@ -43,6 +43,7 @@ class Data(NamedTuple):
   # {prefix of a metric: () -> iterator over other held-out batches}, such as MNLI's mismatched ones
   others: Any = None
   majority: float | None = None  # held-out accuracy of always guessing the commonest class
+  questions: Any = None  # (questions, squad.Windows) of the held-out set of a task of spans
 
 
 class Encoded(NamedTuple):
@@ -216,6 +217,8 @@ def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):
     encoding: of local text.
   """
   name = f'{corpus.key(spec, root, cache, encoding=encoding)}-{vocab_size}'
+  if words not in (wordpiece, bpe):
+    name += f'-{words.__name__.rpartition(".")[2]}'
   path = corpus.cache_dir(cache) / 'vocab' / f'{name}.{"txt" if words is wordpiece else "json"}'
   if path.exists():
     return words.load(path)
@@ -323,14 +326,24 @@ def finetuning_data(
   task, words = tasks.get(name), tokenizer.to_str()
   text = tasks.fingerprint(name, root=root, cache=cache)
 
-  def rows(split):
-    key = (words, text, name, split, seq_len, root, cache)
+  def rows(split, draw=()):
+    key = (words, text, name, split, seq_len, root, cache, draw)
     if key not in rows_of:
-      labelled = tasks.load(name, split, root=root, cache=cache)
-      own = tokenizers.Tokenizer.from_str(words)
-      rows_of[key] = finetuning.encode(labelled, own, seq_len)
+      own, labelled = (
+        tokenizers.Tokenizer.from_str(words),
+        tasks.load(name, split, root=root, cache=cache),
+      )
+      if not task.spans:
+        rows_of[key] = finetuning.encode(labelled, own, seq_len)
+      else:
+        asked = squad.subset(labelled, *draw) if draw else labelled
+        rows_of[key] = asked, squad.encode(asked, own, seq_len)
     return rows_of[key]
 
+  if task.spans:
+    how = seed, batch_size, eval_size, part, buckets
+    draw = (examples, seed) if examples else ()
+    return _span_data(task, rows('train', draw), rows('validation'), how)
   train, held = map(rows, ('train', 'validation'))
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
@@ -350,6 +363,27 @@ def finetuning_data(
     len(train['label']),
     others,
     float(np.bincount(held['label']).max() / len(held['label'])) if task.classes else None,
+  )
+
+
+def _span_data(task, train, validation, how):
+  """The batches of fine-tuning on a task of spans; both sets are (questions, `squad.Windows`)."""
+  seed, batch_size, eval_size, part, buckets = how
+  (_, train), (questions, held) = train, validation
+  own = dict(permutation=functools.lru_cache(maxsize=2)(finetuning.permutation))
+  batch = lambda step: finetuning.batch(train.arrays, seed, step, batch_size, *part, **own)
+  if buckets:
+    batch = lambda step: finetuning.bucketed(
+      train.arrays, seed, step, batch_size, buckets, *part, **own
+    )
+  return Data(
+    batch,
+    lambda: finetuning.eval_batches(held.arrays, eval_size, buckets),
+    lambda: finetuning.eval_batches(train.arrays, eval_size, buckets),
+    task,
+    len(train.arrays['label']),
+    {},
+    questions=(questions, held),
   )
 
 

@@ -23,6 +23,7 @@ from prunejax.train import (
   forecast,
   full_disk,
   inputs,
+  layers,
   metrics_log,
   optimizer,
   preemption,
@@ -110,7 +111,7 @@ def train(
       workdir.same_reads(folder, content_of(resolved))
     return done
   before = resolved.continue_from and workdir.finished(resolved.continue_from, resolved.identity)
-  mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model)
+  mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model, axes=resolved.mesh.axes)
   sharding.check_batch(mesh, resolved.batch_size)
   source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh), encoded)
   reads = content_of(resolved, source)
@@ -122,8 +123,10 @@ def train(
   abstract = program.abstract_state(resolved, functions, run.tx)
   program.check_step(resolved, functions, abstract, data.train(0))
   engine = single(run, functions, abstract, mesh, compiled.engines)
+  lies = engine.shardings['params'] if resolved.mesh.rules else None
+  say_titled = lambda line: say(f'{title}  {line}')
   loaded = program.pretrained(
-    resolved, source, functions, abstract['params'], lambda line: say(f'{title}  {line}')
+    resolved, source, functions, abstract['params'], say_titled, parts=lies is not None
   )
   if distributed.first():
     workdir.claim(folder, resolved.identity, reads)
@@ -137,7 +140,7 @@ def train(
   c, results = resolved.checkpoint, []
   saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
   with full_disk.one_error(folder) as full, workdir.held(folder, distributed.first()):
-    first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded)
+    first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded, lies)
     if before:
       first = lambda run: _continued(before, engine, program.initial_state(*parts))
       parts = resolved, functions, run.tx, loaded
@@ -166,16 +169,17 @@ def single(
   run: Run, functions: program.Program, abstract: dict, mesh: jax.sharding.Mesh, engines: dict
 ) -> Engine:
   """Makes the engine of one run. Its step is taken from the dict `engines`, or added to it."""
-  rules = tuple(run.recipe.mesh.rules)
-  shardings = sharding.shard(abstract, mesh, rules)
+  shardings = sharding.shard(abstract, mesh, run.recipe.mesh.rules)
   key = ('single', program.program_key(run.recipe, run.source), mesh)
   if key not in engines:
     engines[key] = sharding.steady(functions.step, shardings)
   step = engines[key]
 
+  where = layers.where(run.recipe.model, run.recipe.where)
+
   def sparsity(state):
     masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
-    return [prunejax.masks.sparsity(masks, run.recipe.where)['total']]
+    return [prunejax.masks.sparsity(masks, where)['total']]
 
   return Engine(
     members=1,
@@ -337,10 +341,11 @@ def finish(
   metrics = evaluate.scores(state, run.data, functions, _layout(engine))
   masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
   log.write(recipe.steps, 'eval', metrics)
-  params = jax.tree.map(placement.on_host, functions.view(state['params'], masks))
+  whole = lambda tree: layers.unstacked(recipe.model, jax.tree.map(placement.on_host, tree))
+  params, masks = whole(functions.view(state['params'], masks)), whole(masks)
   kept = {'model': params} if recipe.keep_model else {}
   if recipe.keep_latent:  # every process has a part of it
-    kept['latent'] = jax.tree.map(placement.on_host, state['params'])
+    kept['latent'] = whole(state['params'])
   digests = {}
   for name, weights in kept.items() if distributed.first() else ():
 

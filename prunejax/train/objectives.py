@@ -104,6 +104,75 @@ def pretraining(model, soft=_hard):
   return loss_fn, sums, curved
 
 
+def masked(model, soft=_hard):
+  """Makes the masked-LM objective of an encoder without pairs; see `pretraining`."""
+
+  def terms(params, batch, **how):
+    out = model.apply({'params': params}, *_inputs(batch), batch['positions'], **how)['mlm']
+    cross = optax.softmax_cross_entropy_with_integer_labels(out, batch['targets'])
+    return out, cross * batch['weights']
+
+  return _of_positions(terms, 'mlm', soft)
+
+
+def permutation(model, soft=_hard):
+  """Makes XLNet's objective: each predicted token from those that its order lets it see.
+
+  With `memory_ids` in the batch, the tokens before it are run first, and their hidden states are
+  its memories (Yang et al. 2019, section 2.4).
+
+  Args:
+    model: a Flax module.
+    soft: there is no teacher.
+
+  Returns:
+    As `pretraining`.
+
+  Raises:
+    ValueError: a teacher.
+  """
+  if soft is not _hard:
+    raise ValueError('distill.teacher: the permutation objective of an XLNet takes no teacher')
+
+  def terms(params, batch, **how):
+    given = {'permuted': batch['permuted']}
+    if 'memory_ids' in batch:
+      ids, there = batch['memory_ids'], batch['memory_valid']
+      before = model.apply({'params': params}, ids, 0 * ids, there, deterministic=True)
+      given |= {'memories': before['memories'], 'memory_valid': there}
+    out = model.apply({'params': params}, *_inputs(batch), batch['positions'], **given, **how)
+    cross = optax.softmax_cross_entropy_with_integer_labels(out['lm'], batch['targets'])
+    return out['lm'], cross * batch['weights']
+
+  return _of_positions(terms, 'lm', soft)
+
+
+def _of_positions(terms, head, soft):
+  """The functions of an objective that predicts some positions, from (logits, weighted losses)."""
+
+  def loss_fn(params, batch, rng, deterministic=False):
+    out, losses = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
+    weights = batch['weights']
+    loss = losses.sum() / jnp.maximum(weights.sum(), 1)
+    total, metrics = soft(loss, {head: out}, batch, {head: weights})
+    return total, {f'{head}_loss': loss, **metrics}
+
+  def sums(params, batch):
+    out, losses = terms(params, batch, deterministic=True)
+    right = (out.argmax(-1) == batch['targets']) * batch['weights']
+    predicted = batch['weights'].sum()
+    return {
+      f'{head}_loss': (losses.sum(), predicted),
+      f'{head}_accuracy': (right.sum(), predicted),
+    }
+
+  def curved(params, batch):
+    out, weights = terms(params, batch, deterministic=True)[0], batch['weights']
+    return gauss_newton.of_softmax(out, weights / jnp.maximum(weights.sum(), 1))
+
+  return loss_fn, sums, curved
+
+
 def causal(model, soft=_hard):
   """Makes a decoder's objective, the cross-entropy of each next token; see `pretraining`."""
 
@@ -168,6 +237,41 @@ def finetuning(model, regression=False, soft=_hard):
   return loss_fn, predict, curved
 
 
+def spans(model, soft=_hard):
+  """Makes the objective of a span head: the mean cross-entropy of the first and the last token.
+
+  Args:
+    model: a Flax module.
+    soft: there is no teacher.
+
+  Returns:
+    As `finetuning`; the outputs are the logits [b, length, 2].
+
+  Raises:
+    ValueError: a teacher.
+  """
+  if soft is not _hard:
+    raise ValueError('distill.teacher: a task of spans takes no teacher')
+
+  def terms(params, batch, **how):
+    out = model.apply({'params': params}, *_inputs(batch), **how)['spans']
+    cross = optax.softmax_cross_entropy_with_integer_labels
+    return (cross(out[..., 0], batch['label']) + cross(out[..., 1], batch['end'])) / 2, out
+
+  def loss_fn(params, batch, rng, deterministic=False):
+    loss, _ = terms(params, batch, deterministic=deterministic, rngs={'dropout': rng})
+    return loss.mean(), {}
+
+  def predict(params, batch):
+    return terms(params, batch, deterministic=True)
+
+  def curved(params, batch):
+    loss, out = terms(params, batch, deterministic=True)
+    return gauss_newton.of_softmax(jnp.moveaxis(out, 2, 1), 1 / (2 * len(loss)))
+
+  return loss_fn, predict, curved
+
+
 def flops(size, params, seq_len, predictions):
   """Returns the matmul FLOPs of one training example.
 
@@ -187,7 +291,7 @@ def flops(size, params, seq_len, predictions):
     for path, p in jax.tree_util.tree_leaves_with_path(params)
     if p.ndim == 2 and jax.tree_util.keystr(path, simple=True, separator='/').startswith('encoder')
   )
-  transform = size.hidden_size if size.model_type == 'bert' else 0
+  transform = size.hidden_size if 'bert' in size.model_type else 0
   head = predictions * (size.vocab_size + transform) * size.hidden_size
   attention = 2 * size.num_hidden_layers * seq_len**2 * size.hidden_size
   return 6 * (weights * seq_len + head + attention)

@@ -5,6 +5,7 @@ live in the optimizer state, so runs that differ only in them share one compiled
 """
 
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable, Collection
@@ -17,6 +18,7 @@ import prunejax
 from prunejax.pruning import start as masks_at_start
 from prunejax.pruning.links import fresh_moments, low_rank, proximal, rewind
 from prunejax.pruning.paths import path_name, select
+from prunejax.train import layers
 from prunejax.train.recipe import FRACTIONS, IN_THE_LOSS, Recipe
 from prunejax.train.specs import Spec
 
@@ -35,7 +37,7 @@ def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransfor
   Returns:
     A named chain. Its update takes the raw gradient as `grad=`, and what else the criteria need.
   """
-  c = recipe.optimizer
+  c, where = recipe.optimizer, functools.partial(layers.where, recipe.model)
   links = [
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
@@ -49,23 +51,23 @@ def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransfor
     ),
   ]
   if recipe.penalty and recipe.penalty.name in IN_THE_LOSS:
-    links.insert(0, ('penalty', _penalty_in_the_loss(recipe.penalty)))
+    links.insert(0, ('penalty', _penalty_in_the_loss(recipe.penalty, where)))
   elif recipe.penalty:
-    links.append(('proximal', _proximal_step(recipe.penalty, c)))
+    links.append(('proximal', _proximal_step(recipe.penalty, c, where)))
   for name, strength, penalty in (
     ('l2', c.l2, proximal.l2_penalty),
     ('l1', c.l1, proximal.l1_penalty),
   ):
     if strength:
-      links.insert(0, (name, penalty(strength, where=recipe.where)))
+      links.insert(0, (name, penalty(strength, where=where(recipe.where))))
   pruning = [
     (f'prune_{group.name}', _named(f'prune.{group.name}', _started(recipe, group, pruned)))
     for group in recipe.prune
   ]
   if recipe.hold_zeros:
-    pruning.append(('hold_zeros', prunejax.hold_zeros(recipe.hold_zeros)))
+    pruning.append(('hold_zeros', prunejax.hold_zeros(where(recipe.hold_zeros))))
   if recipe.low_rank:
-    pruning.append(('low_rank', _named('low_rank', _low_rank_link(recipe.low_rank))))
+    pruning.append(('low_rank', _named('low_rank', _low_rank_link(recipe))))
   if c.rewind:
     dense, last = optax.named_chain(*links), optax.named_chain(*pruning)
     return rewind.rewind(dense, last, when=c.rewind(), to=c.rewind_to)
@@ -134,12 +136,12 @@ def _started(recipe, group, pruned):
   """The link of a group, which knows what is pruned already at step 0."""
   start = start_of(recipe, group, pruned)
   if not (start and keeps_program(recipe, group)):
-    return _prune_link(group, start)
-  link = _prune_link(group, {})
+    return _prune_link(recipe, group, start)
+  link, where = _prune_link(recipe, group, {}), layers.where(recipe.model, group.where)
 
   def init(params):
     state = link.init(params)
-    masks = masks_at_start.from_zeros(select(params, group.where, origin='init'), 'init')
+    masks = masks_at_start.from_zeros(select(params, where, origin='init'), 'init')
     inner = state.inner_state._replace(
       prune_mask=masks, prune_sparsity=masks_at_start.sparsity(masks)
     )
@@ -148,7 +150,7 @@ def _started(recipe, group, pruned):
   return optax.GradientTransformationExtraArgs(init, link.update)
 
 
-def _prune_link(group, start):
+def _prune_link(recipe, group, start):
   """One `prune_transform` whose sparsities and seed are injected, so that they are data."""
   fractions, static = split(group.schedule)
   seed = {k: float(v) for k, v in group.criterion.arguments.items() if k == 'seed'}
@@ -166,6 +168,7 @@ def _prune_link(group, start):
       allocation=allocation,
       structure=structure,
       where=group.where,
+      stacked=layers.names(recipe.model),
       layout=group.layout,
       zero_pruned=group.zero_pruned,
       undivided=MEMBERS,
@@ -175,7 +178,8 @@ def _prune_link(group, start):
   return inject(build, fractions | seed)
 
 
-def _low_rank_link(group):
+def _low_rank_link(recipe):
+  group = recipe.low_rank
   fractions, static = split(group.schedule)
   build = lambda **numbers: low_rank.low_rank(
     group.schedule.factory(**numbers, **static),
@@ -184,21 +188,22 @@ def _low_rank_link(group):
     layout=group.layout,
     undivided=MEMBERS,
   )
-  return inject(build, fractions)
+  return layers.one_by_one(recipe.model, inject(build, fractions))
 
 
-def _penalty_in_the_loss(penalty):
-  build = lambda strength: penalty.factory(strength, where=penalty.where, **penalty.fixed)
+def _penalty_in_the_loss(penalty, where):
+  chosen = where(penalty.where)
+  build = lambda strength: penalty.factory(strength, where=chosen, **penalty.fixed)
   return inject(build, {'strength': penalty.strength})
 
 
-def _proximal_step(penalty, c):
+def _proximal_step(penalty, c, where):
   """A penalty after the optimizer's step, scaled by the learning rate of the step."""
 
   def build(strength, peak, length, ramp):
     rate = rate_shape(length, c.warmup, c.sawtooth, ramp)
     return penalty.factory(
-      strength, lambda step: peak * rate(step), where=penalty.where, **penalty.fixed
+      strength, lambda step: peak * rate(step), where=where(penalty.where), **penalty.fixed
     )
 
   numbers = {'peak': float(c.learning_rate), 'length': float(c.horizon)}

@@ -1,7 +1,10 @@
 """What a run computes, from its recipe: inputs, compiled functions, first state."""
 
+import functools
 import hashlib
+import inspect
 import json
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,15 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prunejax.models.hf import convert, folder
-from prunejax.pruning import paths
+import prunejax
+from prunejax.models.hf import convert, folder, stored, stored_masks
+from prunejax.pruning import paths, placement
+from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.train import (
   criterion_arguments,
   distillation,
   families,
   inputs,
+  layers,
   objectives,
   optimizer,
+  sharding,
 )
 from prunejax.train.recipe import DTYPES, Recipe
 from prunejax.train.step import VIEWS, make_train_step
@@ -98,12 +105,12 @@ def read_inputs(
     encoding=c.encoding,
   )
   family = families.of_size(source.size)
-  source = source._replace(size=families.with_dropout(source.size, recipe.model.dropout))
+  rate, attention_rate = recipe.model.dropout, recipe.model.attention_dropout
+  source = source._replace(size=families.with_dropout(source.size, rate, attention_rate))
   source = source._replace(pruned=_pruned_already(recipe, source))
-  if c.seq_len > source.size.max_position_embeddings:
-    raise ValueError(
-      f'data.seq_len={c.seq_len}: the model has {source.size.max_position_embeddings} positions'
-    )
+  longest = family.longest(source.size)
+  if longest is not None and c.seq_len > longest:
+    raise ValueError(f'data.seq_len={c.seq_len}: the model has {longest} positions')
   shared = dict(root=root, cache=cache, seed=recipe.seed, encoded=encoded)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
@@ -161,6 +168,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
     'outputs': _outputs(recipe.task),
     'predictions': None if recipe.data.task else recipe.data.max_predictions,
+    **({'memory': recipe.data.memory} if recipe.data.memory else {}),
     'model': recipe.model,
     'view': recipe.view,
     'mesh': recipe.mesh,
@@ -216,6 +224,8 @@ def _soft(recipe):
 
 def _outputs(task):
   """(numbers the head puts out, whether the task is a regression); None for pre-training."""
+  if task and task.spans:
+    return 2, False
   return task and (len(task.classes) if task.classes else 1, not task.classes)
 
 
@@ -263,27 +273,44 @@ def _model(recipe, source, data, models) -> Model:
   outputs, regression = _outputs(recipe.task) or (1, False)
   size = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
   dtype, initializer, soft = recipe.model.dtype, recipe.model.initializer, _soft(recipe)
-  key = (size, heads, outputs, regression, dtype, initializer, soft)
+  how = {name: getattr(recipe.model, name) for name in ('attention', 'remat', 'scan_layers')}
+  key = (size, heads, outputs, regression, dtype, initializer, soft, *how.values())
   if key not in models:
-    module = families.make(size, heads, outputs, DTYPES[dtype], initializer)
+    make = functools.partial(families.make, size, heads, outputs, DTYPES[dtype], initializer)
+    module, unrolled = make(**how), make()
     distilled = {'soft': objectives.distillation(*soft)} if soft else {}
     if heads == ('classifier',):
       loss, measure, residuals = objectives.finetuning(module, regression, **distilled)
+    elif heads == ('spans',):
+      loss, measure, residuals = objectives.spans(module, **distilled)
     else:
       loss, measure, residuals = families.of_size(module.size).objective(module, **distilled)
-    draw = jax.jit(lambda rng: _drawn(module, rng))
+    loss, measure, residuals = map(_on_auto_axes, (loss, measure, residuals))
+    # Drawn unrolled, so that a seed gives the same weights to both.
+    draw = jax.jit(lambda rng: layers.stacked(recipe.model, _drawn(unrolled, rng)))
     models[key] = Model(module, draw, loss, jax.jit(measure), residuals)
   return models[key]
+
+
+def _on_auto_axes(fn):
+  """A function of trees of arrays whose layouts the compiler chooses, on any kind of mesh."""
+
+  @functools.wraps(fn)
+  def call(*args, **how):
+    return placement.on_auto_axes(functools.partial(fn, **how), *args)
+
+  return fn and call
 
 
 def abstract_state(recipe: Recipe, program: Program, tx: optax.GradientTransformation) -> dict:
   """Returns the shapes of a state.
 
   Raises:
-    ValueError: a pruning group does not fit the leaves.
+    ValueError: a pruning group, or a rule of the mesh, does not fit the leaves.
   """
   rng = jax.random.key(recipe.seed)
   params = jax.eval_shape(program.draw, rng)
+  sharding.check_leaves(recipe.mesh.rules, params)
   return jax.eval_shape(lambda p: _state(p, tx, rng), params)
 
 
@@ -303,6 +330,7 @@ def pretrained(
   program: Program,
   shapes: dict,
   say: Callable[[str], None] = lambda line: None,
+  parts: bool = False,
 ) -> dict | None:
   """Reads the weights in the folder of `init`, if there is one.
 
@@ -315,6 +343,7 @@ def pretrained(
     program: its program.
     shapes: the shapes of its parameters.
     say: prints a line that names what is drawn anew and would have been expected in the folder.
+    parts: leave the weights in their files, for `initial_state` to read its part of them.
 
   Raises:
     ValueError: the weights are another model's.
@@ -326,14 +355,17 @@ def pretrained(
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   optional = ('pooler', *(head for head in heads if head != 'classifier'))
   files = families.of_size(source.size).files
-  loaded, size = files.load(source.folder, heads=heads, optional=optional)
+  # Families that cannot be read by parts are read whole.
+  how = {'parts': True} if parts and 'parts' in inspect.signature(files.load).parameters else {}
+  loaded, size = files.load(source.folder, heads=heads, optional=optional, **how)
   if 'classifier' in loaded:
-    fitting = families.in_order(loaded.pop('classifier'), size, recipe.task.classes)
+    classifier = jax.tree.map(stored.whole, loaded.pop('classifier'))
+    fitting = families.in_order(classifier, size, recipe.task.classes)
     if isinstance(fitting, dict):
       loaded['classifier'] = fitting
     else:
       say(f'init={recipe.init!r}: its classifier is replaced by a new one: {fitting}')
-  _, stayed = convert.transfer(loaded, shapes)
+  _, stayed = convert.transfer(loaded, layers.unstacked(recipe.model, shapes))
   absent = sorted({path.split('/')[0] for path in stayed} - {'classifier'})
   if absent:
     say(f'init={recipe.init!r} has no {", ".join(absent)}: drawn with seed={recipe.seed}')
@@ -345,13 +377,76 @@ def initial_state(
   program: Program,
   tx: optax.GradientTransformation,
   loaded: dict | None = None,
+  lies: Any = None,
 ) -> dict:
-  """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`."""
+  """Returns the state of step 0: the weights `loaded`, and what they lack drawn by `seed`.
+
+  Under `hold_zeros` the masks that the folder of `init` stores are held, where it stores some; the
+  zeros of other folders are.
+
+  Args:
+    recipe: a `recipe.Recipe`.
+    program: its program.
+    tx: its chain.
+    loaded: of `pretrained`.
+    lies: shardings of the parameters, by which each process reads its part of what is stored;
+      None: whole, on one device.
+  """
   rng = jax.random.key(recipe.seed)
   params = program.draw(rng)
   if loaded is not None:
-    params, _ = convert.transfer(loaded, params)
-  return _state(jax.tree.map(jnp.asarray, params), tx, rng)
+    params, _ = convert.transfer(loaded, layers.unstacked(recipe.model, params))
+    params = layers.stacked(recipe.model, params)
+  if lies is not None:
+    params = jax.tree.map(_part_of, params, lies)
+  state = _state(jax.tree.map(jnp.asarray, params), tx, rng)
+  if recipe.hold_zeros and loaded is not None:
+    masks = stored_masks.read(inputs.folder_of(recipe.init))
+    if masks is not None:
+      state['opt_state'] = held(state['opt_state'], masks)
+  return state
+
+
+def held(opt_state: Any, masks: dict[str, np.ndarray]) -> Any:
+  """Returns an optimizer state whose pruning links start from stored masks.
+
+  Args:
+    opt_state: of a chain.
+    masks: {path in the unrolled model: bool array, True = kept}; leaves without one keep the masks
+      that they have.
+
+  Raises:
+    ValueError: a mask of another shape than its leaf.
+  """
+
+  def mask_of(name, leaf):
+    stack = re.fullmatch(r'(.*)/layers/(.*)', name)
+    parts = [f'{stack[1]}/layer_{i}/{stack[2]}' for i in range(len(leaf))] if stack else [name]
+    if not all(part in masks for part in parts):
+      return leaf
+    mask = np.stack([masks[part] for part in parts]) if stack else masks[name]
+    if mask.shape != leaf.shape:
+      raise ValueError(f'the stored mask of {name!r} has shape {mask.shape}, the leaf {leaf.shape}')
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: mask[at])
+
+  def started(node):
+    if not isinstance(node, prunejax.PruneState):
+      return node
+    chosen = {name: mask_of(name, leaf) for name, leaf in named_leaves(node.prune_mask).items()}
+    new = node._replace(prune_mask=with_leaves(node.prune_mask, chosen))
+    if jax.tree.leaves(node.prune_before):
+      new = new._replace(prune_before=jax.tree.map(jnp.logical_not, new.prune_mask))
+    return new
+
+  is_state = lambda node: isinstance(node, prunejax.PruneState)
+  return jax.tree.map(started, opt_state, is_leaf=is_state)
+
+
+def _part_of(leaf, lies):
+  """A leaf on the devices; of a stored one each process reads its part."""
+  if stored.is_stored(leaf):
+    return jax.make_array_from_callback(leaf.shape, lies, leaf.read)
+  return sharding.place(leaf, lies)
 
 
 def _drawn(model, rng):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunejax.data import tasks
+from prunejax.models import bert, gpt2
 from prunejax.pruning import allocations, criteria, kernel_layout, schedules, structures
 from prunejax.pruning.links import proximal
 from prunejax.train import configs, model_sizes, sharding, specs
@@ -18,6 +19,7 @@ from prunejax.train.step import VIEWS
 # Arguments of schedules that are sparsities. They are data of a compiled program.
 FRACTIONS = ('sparsity', 'initial', 'start', 'final')
 IN_THE_LOSS = ('l1_penalty', 'l2_penalty')
+GATES = r'encoder/layer_\d+/ffn/gate/kernel'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -34,6 +36,10 @@ class Model(NamedTuple):
   initializer: str
   dtype: str
   num_key_value_heads: int = 0
+  attention_dropout: float = -1.0
+  attention: str = 'einsum'
+  remat: str = 'none'
+  scan_layers: bool = False
 
 
 class Data(NamedTuple):
@@ -54,6 +60,7 @@ class Data(NamedTuple):
   pydoc: str = 'installed'
   identity: str = 'settings'
   buckets: tuple = ()
+  memory: int = 0
 
 
 class Optimizer(NamedTuple):
@@ -135,7 +142,8 @@ class Mesh(NamedTuple):
 
   data: int
   model: int
-  rules: tuple
+  rules: str | tuple
+  axes: str = 'auto'
 
 
 class Population(NamedTuple):
@@ -229,9 +237,14 @@ RANGES = {
   **{f'model.{key}': _at_least(1) for key in model_sizes.SIZE_KEYS},
   'model.num_key_value_heads': _at_least(0),
   'model.dropout': (BELOW_ONE[0], 'a share in [0, 1)'),
+  'model.attention_dropout': (
+    lambda x: x == -1 or 0 <= x < 1,
+    'a share in [0, 1), or -1 for model.dropout',
+  ),
   'data.vocab_size': _at_least(1),
   'data.max_predictions': _at_least(1),
   'data.examples': _at_least(0),
+  'data.memory': _at_least(0),
   'optimizer.learning_rate': NON_NEGATIVE,
   'optimizer.warmup': (SHARE[0], 'a share of the steps in [0, 1]'),
   'optimizer.sawtooth': _at_least(0),
@@ -258,6 +271,9 @@ CHOICES = {
   'model.dtype': tuple(DTYPES),
   'model.kind': model_sizes.KINDS,
   'model.initializer': ('normal', 'fan_in'),
+  'model.attention': model_sizes.ATTENTION,
+  'model.remat': model_sizes.REMAT,
+  'mesh.axes': ('auto', 'explicit'),
   'data.pairs': ('matched', 'first'),
   'data.pydoc': ('installed', 'packaged'),
   'data.identity': ('settings', 'content'),
@@ -280,7 +296,7 @@ def resolve(config) -> Recipe:
   groups = tuple(group for group in every_group if group.schedule)
   for group in groups:
     _check_group(group, config)
-  every_leaf = '|'.join(f'(?:{group.where})' for group in config.prune.values())
+  every_leaf = '|'.join(f'(?:{_with_gates(group.where)})' for group in config.prune.values())
   sharding.check_rules(config.mesh.rules)
   parts = {
     name: kind(**config[name])
@@ -379,6 +395,15 @@ def _task(text, name):
     raise ValueError(f'data.task={text!r}: {error}') from None
 
 
+def _with_gates(where: str) -> str:
+  """The default regexes, those of BERT and GPT-2, with the one matrix that only Llama's class has.
+
+  So a config that names no leaves prunes and holds every matrix of a layer. The stored config keeps
+  its text, and with it the name of its cell.
+  """
+  return f'{where}|{GATES}' if where in (bert.PRUNABLE, gpt2.PRUNABLE) else where
+
+
 def _group(name, group) -> Group:
   """The pruning group `name` of a config. Raises ValueError naming the key."""
   key = f'prune.{name}'
@@ -394,7 +419,9 @@ def _group(name, group) -> Group:
     )
   }
   layout = _layout(f'{key}.layout', group.layout)
-  return Group(name, group.where, **parts, zero_pruned=group.zero_pruned, layout=layout)
+  return Group(
+    name, _with_gates(group.where), **parts, zero_pruned=group.zero_pruned, layout=layout
+  )
 
 
 def _check_group(group, config):
@@ -484,7 +511,7 @@ def _penalty(prox) -> Penalty | None:
   if end is not None and (isinstance(end, bool) or not isinstance(end, int)):
     raise ValueError(f'{key}={text!r}: end={end!r} must be a step, or None')
   fixed = {k: v for k, v in spec.arguments.items() if k not in ('strength', 'rate', 'where')}
-  return Penalty(spec.name, spec.factory, float(strength), fixed, prox.where)
+  return Penalty(spec.name, spec.factory, float(strength), fixed, _with_gates(prox.where))
 
 
 def _low_rank(group) -> LowRank | None:
@@ -495,11 +522,18 @@ def _low_rank(group) -> LowRank | None:
   schedule, when = (
     _spec(f'low_rank.{part}', group[part], schedules) for part in ('schedule', 'when')
   )
-  return LowRank(schedule, when, group.where, _layout('low_rank.layout', group.layout))
+  return LowRank(schedule, when, _with_gates(group.where), _layout('low_rank.layout', group.layout))
 
 
 def _check_combinations(recipe):
   """Raises ValueError for values that do not go together."""
+  model = recipe.model
+  rate = model.dropout if model.attention_dropout == -1 else model.attention_dropout
+  if model.attention == 'dot_product' and rate:
+    raise ValueError(
+      f"model.attention='dot_product' has no dropout of attention weights, and this run has {rate}:"
+      ' set model.attention_dropout=0'
+    )
   latent = [group.name for group in recipe.prune if not group.zero_pruned]
   if latent and recipe.view == 'plain':
     raise ValueError(

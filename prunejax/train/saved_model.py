@@ -12,6 +12,7 @@ from prunejax.train import (
   checkpoint,
   configs,
   families,
+  layers,
   optimizer,
   program,
   recipe,
@@ -128,7 +129,8 @@ def _checkpoint(run, folder):
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
   masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
-  params, step = functions.view(state['params'], masks), int(state['step'])
+  params = layers.unstacked(run.model, functions.view(state['params'], masks))
+  step = int(state['step'])
   return Saved(
     params,
     families.with_classes(source.size, data.task and data.task.classes),

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 import prunejax
 from prunejax import masks as masks_lib
+from prunejax.pruning import placement
 
 VIEWS = {
   'plain': lambda params, masks: params,
@@ -57,11 +59,12 @@ def make_train_step(
         jnp.add, total, gradient(params, part, jax.random.fold_in(rng, number))
       ), None
 
-    pieces = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    pieces = jax.tree.map(lambda x: _pieces(x, accumulate), batch)
+    first = jax.tree.map(lambda x: x[0], pieces)
     zero = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], pieces), rng),
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first, rng)
     )
+    zero = (zero[0], jax.tree.map(placement.like, zero[1], params))
     total, _ = jax.lax.scan(micro, zero, (jnp.arange(accumulate), pieces))
     (loss, metrics), grad = jax.tree.map(lambda x: x / accumulate, total)
 
@@ -77,3 +80,14 @@ def make_train_step(
     }, metrics
 
   return train_step
+
+
+def _pieces(x, count):
+  """[count, examples, ...]; on an Explicit mesh examples lie as in the batch."""
+  if count == 1:
+    return x[None]
+  lies, split = jax.typeof(x).sharding, lambda x: x.reshape(count, -1, *x.shape[1:])
+  if not placement.explicit_axes(lies):
+    return split(x)
+  axes = PartitionSpec(None, *lies.spec)
+  return placement.on_auto_axes(split, x, like=NamedSharding(lies.mesh, axes))

@@ -14,7 +14,7 @@ from prunejax.cli.command import VERBS
 CONFIG = '--config=configs/base.py'
 CASES = {
   '': [
-    ('', ['train,sweep,reproduce,report,predict,export,bench', 'python -m prunejax --help']),
+    ('', ['train,sweep,reproduce,report,predict,export,evaluate,prune,bench', 'prunejax --help']),
     ('trian', ['trian', 'train']),
     ('--verson', ['train,sweep']),
   ],
@@ -39,8 +39,10 @@ CASES = {
     (f'{CONFIG} --workdir={{out}} --distributed=here', ['--distributed=here', 'HOST:PORT']),
     (f'{CONFIG} --workdir={{out}} --distributed=localhost:1,2,2', ['process 2 of 2']),
     (f'{CONFIG} --workdir={{text}}', ['text.txt']),
+    (f'{CONFIG} --dry-run --topology=v9e:2x2', ['v9e:2x2', 'v5e']),
   ],
   'sweep': [
+    ('--config=configs/sparsity.py --dry-run --topology=v9e:2x2', ['v9e:2x2', 'v5e']),
     (f'{CONFIG} --workdir={{out}}', ['configs/base.py', 'no sweep()']),
     ('--workdir={out}', ['--config', 'sweep --help']),
     ('--config=configs/sparsity.py', ['sweep needs --workdir']),
@@ -55,6 +57,7 @@ CASES = {
   'reproduce': [
     ('', ['paper', 'reproduce --help']),
     ('gordon2021', ['gordon2021', "did you mean 'gordon2020'"]),
+    ('gordon2020 --dry-run --topology=v9e:2x2', ['v9e:2x2', 'v5e']),
     ('gordon2020 --preset=quik --workdir={out}', ['quik', "did you mean 'quick'"]),
     ('bytes --preset=quik --workdir={out}', ['quik', "did you mean 'quick'"]),
     ('gordon2020 --workdir={out} --config.stepz=3', ['stepz', "did you mean 'steps'"]),
@@ -100,9 +103,28 @@ CASES = {
     ('{run} --out={text} --to=sparse', ['text.txt']),
     ('{run} --out={out} --config.steps=3', ['--config.steps=3']),
   ],
+  'evaluate': [
+    ('{none}', ['--on', 'evaluate --help']),
+    ('{none} --on=text:{text}', ['{none}']),
+    ('{run} --on=glue', ["'glue'"]),
+    ('{none} --on=text:{text} --window=a', ['--window', "'a'"]),
+    ('{none} --on=text:{text} --stride=a', ['--stride', "'a'"]),
+    ('{none} --on=text:{text} --windows=a', ['--windows', "'a'"]),
+  ],
+  'prune': [
+    ('{none}', ['--out', 'prune --help']),
+    ('{none} --out={out}', ['{none}']),
+    ('{none} --out={out} --sparsity=half', ['--sparsity', "'half'"]),
+    ('{none} --out={out} --segments=a', ['--segments', "'a'"]),
+    ('{none} --out={out} --length=a', ['--length', "'a'"]),
+    ('{none} --out={out} --seed=a', ['--seed', "'a'"]),
+    ('{none} --out={out} --batch=a', ['--batch', "'a'"]),
+    ('{none} --out={out} --devices=a', ['--devices', "'a'"]),
+  ],
   'bench': [
     ('--only=selektion', ["did you mean 'selection'"]),
     ('--size=bas', ["did you mean 'base'"]),
+    ('--only=train --topology=v9e:2x2', ['v9e:2x2', 'v5e']),
     ('--times=many', ["'many'"]),
     ('--only=kill --times=0', ['--times=0', 'at least 1']),
     ('--rounds=3', ['bench RUN']),
@@ -152,7 +174,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
   line = captured.err.strip()
   assert captured.out == '' and '\n' not in line and line.startswith('prunejax: '), captured
   for word in words:
-    assert word in line, line
+    assert word.format(**names) in line, line
   assert _contents(folder) == before and not list(tmp_path.iterdir())
 
 

@@ -128,3 +128,66 @@ def test_subset_is_drawn_by_seed():
   np.testing.assert_array_equal(few['label'], finetuning.subset(arrays, 10, 0)['label'])
   assert not np.array_equal(few['label'], finetuning.subset(arrays, 10, 1)['label'])
   np.testing.assert_array_equal(finetuning.subset(arrays, 99, 0)['label'], arrays['label'])
+
+
+def _ragged(count=90, width=32):
+  rng = np.random.default_rng(0)
+  length = rng.integers(1, width + 1, count)
+  valid = np.arange(width) < length[:, None]
+  ids = np.where(valid, np.arange(count)[:, None] + 1, 0).astype(np.int32)
+  return {
+    'input_ids': ids,
+    'segment_ids': np.zeros_like(ids),
+    'valid': valid,
+    'label': np.arange(count, dtype=np.int32),
+  }
+
+
+@pytest.mark.parametrize('left', [False, True])
+def test_bucketed_batches_hold_the_rows_of_plain_ones_with_less_padding(left):
+  arrays, buckets, pool = _ragged(), (8, 16, 24), finetuning.POOL
+  if left:
+    arrays = {n: c[:, ::-1] if c.ndim == 2 else c for n, c in arrays.items()}
+  plain = [finetuning.batch(arrays, 1, step, 4) for step in range(2 * pool)]
+  cut = [finetuning.bucketed(arrays, 1, step, 4, buckets) for step in range(2 * pool)]
+  for part in range(2):
+    both = [
+      sorted(label for batch in side[part * pool : (part + 1) * pool] for label in batch['label'])
+      for side in (plain, cut)
+    ]
+    assert both[0] == both[1]
+  for batch in cut:
+    width = batch['input_ids'].shape[1]
+    longest = arrays['valid'][batch['label']].sum(1).max()
+    assert width == min(b for b in (*buckets, 32) if b >= longest)
+    for name in ('input_ids', 'valid', 'segment_ids'):
+      whole = arrays[name][batch['label']]
+      kept, lost = (whole[:, -width:], whole[:, :-width]) if left else np.split(whole, [width], 1)
+      np.testing.assert_array_equal(batch[name], kept)
+      assert not lost[:, : 32 - width].any()
+  assert sum(b['valid'].size for b in cut) < 0.8 * sum(b['valid'].size for b in plain)
+  assert [len(b['label']) for b in cut] == [4] * 2 * pool
+  order = [b['input_ids'].shape[1] for b in cut[:pool]]
+  assert order != sorted(order)  # short batches do not come first
+
+
+def test_bucketed_parts_of_processes_have_one_length():
+  arrays = _ragged()
+  for step in range(5):
+    whole = finetuning.bucketed(arrays, 1, step, 8, (8, 16))
+    parts = [finetuning.bucketed(arrays, 1, step, 8, (8, 16), i, 2) for i in range(2)]
+    for name, column in whole.items():
+      np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), column)
+  with pytest.raises(ValueError, match='processes'):
+    finetuning.bucketed(arrays, 1, 0, 9, (8,), 0, 2)
+
+
+def test_evaluation_in_buckets_yields_every_row_once():
+  arrays = _ragged(30)
+  seen = []
+  for batch in finetuning.eval_batches(arrays, 8, (8, 16)):
+    real = batch['real'] > 0
+    seen += list(batch['label'][real])
+    assert batch['valid'].shape[1] in (8, 16, 32)
+    np.testing.assert_array_equal(batch['valid'].sum(1), arrays['valid'][batch['label']].sum(1))
+  assert sorted(seen) == list(range(30)) and seen != sorted(seen)

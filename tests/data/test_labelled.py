@@ -23,7 +23,7 @@ def test_the_columns_and_classes_of_the_name_are_read(tmp_path):
 def test_a_csv_of_scores(tmp_path):
   (tmp_path / 'a.csv').write_text(CSV)
   name = "labelled('a.csv', 'a.csv', 'a.csv', ('answer',), 'y', metrics=('spearman', 'pearson'))"
-  assert tasks.get(name)[1:] == (None, ('spearman', 'pearson'), False)
+  assert tasks.get(name)[1:4] == (None, ('spearman', 'pearson'), False)
   rows = tasks.load(name, 'train', root=tmp_path)
   assert rows.a == ['I "am".\nHere.', 'Here.'] and rows.b is None
   np.testing.assert_array_equal(rows.label, np.array([2.5, -1], np.float32))

@@ -6,6 +6,7 @@ import lzma
 import pathlib
 import tomllib
 
+import numpy as np
 import pytest
 
 from prunejax.data import corpus, prose, pydoc, pydoc_tasks, tasks, wordpiece
@@ -33,13 +34,11 @@ def test_the_text_is_the_one_that_ledgers_name():
   assert {library for library, _ in table} - {'all'} == set(make.SOURCES)
 
 
-def test_its_tasks_have_the_same_examples_whatever_is_installed(monkeypatch, tmp_path):
+def test_its_tasks_have_the_same_examples_whatever_is_installed(monkeypatch):
   monkeypatch.setattr(pydoc, 'entries', lambda cache=None: pytest.fail('read the libraries'))
   pydoc_tasks._splits.cache_clear()
   counts = {
-    name: [
-      len(tasks.load(f'prose/{name}', split, cache=tmp_path).a) for split in pydoc_tasks.SPLITS
-    ]
+    name: [len(tasks.load(f'prose/{name}', split).a) for split in pydoc_tasks.SPLITS]
     for name in pydoc_tasks.TASKS
   }
   assert counts == COUNTS
@@ -48,6 +47,26 @@ def test_its_tasks_have_the_same_examples_whatever_is_installed(monkeypatch, tmp
   assert digest[:16] == DIGEST
   assert tasks.get('prose/order').name == 'prose/order'
   assert tasks.fingerprint('prose/order') == tasks.fingerprint('prose/words')
+
+
+@pytest.mark.parametrize('name', pydoc_tasks.TASKS)
+def test_its_tasks_are_balanced_and_no_example_is_in_two_splits(name):
+  task = tasks.get(f'prose/{name}')
+  parts = [tasks.load(f'prose/{name}', split) for split in pydoc_tasks.SPLITS]
+  for part in parts:
+    assert part.label.dtype == np.int32 and (part.b is not None) == task.pair
+    assert len(set(np.bincount(part.label, minlength=len(task.classes)))) == 1
+    assert max(len(text.split()) for text in part.a) <= 32
+  rows = [set(zip(part.a, part.b or part.a, strict=True)) for part in parts]
+  assert not rows[0] & rows[1] and not rows[0] & rows[2] and not rows[1] & rows[2]
+
+
+@pytest.mark.parametrize('name', ['order', 'words'])
+def test_texts_that_were_changed_are_not_in_the_prose(name):
+  documents = [d for d in prose.documents() if pydoc.split_of(d.name) == 'validation']
+  text = '\n'.join(' '.join(p.split()) for d in documents for p in d.text.split('\n'))
+  examples = tasks.load(f'prose/{name}', 'validation')
+  assert all((a in text) == bool(y) for a, y in zip(examples.a, examples.label, strict=True))
 
 
 def test_it_is_a_source_like_others(tmp_path):

@@ -128,6 +128,11 @@ CASES = {
 }
 
 
+# Reading all installed libraries takes ten seconds. `test_prose.py` has these laws for the text of
+# the package.
+whole = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory):
   folder = tmp_path_factory.mktemp('pydoc')
@@ -177,6 +182,7 @@ def test_non_sentences_are_dropped(text):
   assert not pydoc_prose.is_sentence(text)
 
 
+@whole
 def test_corpus_is_large_and_is_prose(corpus):
   text = '\n'.join(d.text for d in corpus)
   assert len(text) > 3_000_000 and text.isascii()
@@ -189,6 +195,7 @@ def test_corpus_is_large_and_is_prose(corpus):
   assert words.most_common(1)[0][0] == 'the'
 
 
+@whole
 def test_no_paragraph_twice_and_none_in_two_splits(corpus):
   paragraphs = [
     (re.sub('[^a-z]+', ' ', p.lower()).strip(), pydoc.split_of(d.name))
@@ -198,6 +205,7 @@ def test_no_paragraph_twice_and_none_in_two_splits(corpus):
   assert len({p for p, _ in paragraphs}) == len(paragraphs)
 
 
+@whole
 def test_split_is_fixed_and_about_nine_to_one(corpus):
   assert [pydoc.split_of(n) for n in ('numpy.linalg', 'os', 'jax.numpy')] == [
     'train',
@@ -209,6 +217,7 @@ def test_split_is_fixed_and_about_nine_to_one(corpus):
   assert 0.85 < counts['train'] / len(corpus) < 0.95
 
 
+@whole
 def test_documents_of_a_split(cache, corpus):
   parts = [pydoc.documents(cache, split) for split in ('train', 'validation', 'test')]
   assert sorted(sum(parts, [])) == sorted(corpus)
@@ -216,6 +225,7 @@ def test_documents_of_a_split(cache, corpus):
     pydoc.documents(cache, 'dev')
 
 
+@whole
 def test_statistics_add_up(corpus):
   table = pydoc.statistics(corpus)
   whole = table['all', 'all']
@@ -307,6 +317,7 @@ def test_environment_names_the_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('name', pydoc_tasks.TASKS)
+@whole
 def test_task_is_balanced_large_enough_and_deterministic(name, cache):
   task = tasks.get(f'pydoc/{name}')
   train, held = (tasks.load(f'pydoc/{name}', s, cache=cache) for s in ('train', 'validation'))
@@ -323,12 +334,14 @@ def test_task_is_balanced_large_enough_and_deterministic(name, cache):
 
 
 @pytest.mark.parametrize('name', pydoc_tasks.TASKS)
+@whole
 def test_no_example_is_in_two_splits(name, cache):
   parts = [tasks.load(f'pydoc/{name}', s, cache=cache) for s in pydoc_tasks.SPLITS]
   rows = [set(zip(p.a, p.b or p.a, strict=True)) for p in parts]
   assert not rows[0] & rows[1] and not rows[0] & rows[2] and not rows[1] & rows[2]
 
 
+@whole
 def test_library_texts_do_not_name_a_library(cache):
   examples = tasks.load('pydoc/library', 'validation', cache=cache)
   assert not [
@@ -336,6 +349,7 @@ def test_library_texts_do_not_name_a_library(cache):
   ]
 
 
+@whole
 def test_summary_has_both_sides_under_both_labels(cache):
   examples = tasks.load('pydoc/summary', 'validation', cache=cache)
   for side in (examples.a, examples.b):
@@ -345,6 +359,7 @@ def test_summary_has_both_sides_under_both_labels(cache):
     assert sum(abs(n - m) for n, m in counts.values()) <= 0.1 * len(side)
 
 
+@whole
 def test_order_swaps_three_pairs_of_plain_words(cache):
   own = {p for d in pydoc.documents(cache, 'validation') for p in d.text.split('\n')}
   text = '\n'.join(' '.join(p.split()) for p in own)
@@ -352,11 +367,15 @@ def test_order_swaps_three_pairs_of_plain_words(cache):
   for a, label in zip(examples.a, examples.label, strict=True):
     assert 13 <= len(a.split()) <= 16
     assert (a in text) == bool(label)
+
+
+def test_a_swap_exchanges_three_pairs():
   words = 'a b c d e f g h i j k l m n'.split()
   swapped = pydoc_tasks._swap(words, range(14), np.random.default_rng(0))
   assert sorted(swapped) == words and sum(x != y for x, y in zip(words, swapped, strict=True)) == 6
 
 
+@whole
 def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
   text = '\n'.join(
     ' '.join(p.split()) for d in pydoc.documents(cache, 'validation') for p in d.text.split('\n')
@@ -375,9 +394,13 @@ def test_words_replaces_five_plain_words_by_words_of_the_text(cache):
   assert abs(rarity[0] - rarity[1]) < 0.15, rarity
 
 
-def test_task_errors_name_the_nearest(cache, monkeypatch):
+def test_an_unknown_task_names_the_nearest():
   with pytest.raises(ValueError, match="unknown task 'pydoc/ordr': did you mean 'pydoc/order'"):
     tasks.get('pydoc/ordr')
+
+
+@whole
+def test_task_errors_name_the_nearest(cache, monkeypatch):
   with pytest.raises(ValueError, match="no split 'dev'"):
     tasks.load('pydoc/order', 'dev', cache=cache)
   with pytest.raises(ValueError, match="unknown pydoc task 'libary': did you mean 'library'"):

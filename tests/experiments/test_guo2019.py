@@ -132,6 +132,7 @@ def test_smoke_by_the_real_command(tmp_path, capsys):
   assert report.tables(rows)[0].rows and report.figures(rows)['scores'][:4] == b'\x89PNG'
 
 
+@pytest.mark.slow
 def test_a_penalised_run_logs_its_zeros_and_the_ledger_has_those_before_the_cut(tmp_path, capsys):
   words = ['reproduce', 'guo2019', '--preset=smoke', f'--workdir={tmp_path}']
   assert command.main([*words, '--config.log.every=1']) == 0

@@ -10,7 +10,7 @@ from prunejax.report import ledger
   ('paper', 'words', 'cells'),
   [
     ('hassibi1993', ('monks-3 table', 'xor', 'removes more', 'OBS, the paper'), 1),
-    (
+    pytest.param(
       'lecun1990',
       (
         'by saliency',
@@ -22,6 +22,7 @@ from prunejax.report import ledger
         "scikit-learn's digits",
       ),
       4,
+      marks=pytest.mark.slow,
     ),
   ],
 )

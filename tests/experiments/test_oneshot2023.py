@@ -1,6 +1,10 @@
 """One-shot pruning: the cells of the plan, and the verdicts on planted numbers."""
 
-from experiments.oneshot2023 import claims, oneshot, study
+import math
+
+import pytest
+
+from experiments.oneshot2023 import claims, oneshot, smollm2, smollm2_report, study
 
 
 def planted(loss_of):
@@ -32,3 +36,102 @@ def test_every_method_has_three_draws_of_calibration_at_each_place():
     mine = [c.labels for c in cells if c.labels['method'] == method]
     places = {(c['pattern'], c['sparsity']) for c in mine}
     assert len(mine) == 3 * len(places) and {c['seed'] for c in mine} == {0, 1, 2}
+
+
+def test_in_the_preset_nets_a_seed_is_a_network_for_every_method():
+  cells = study.plan(study.PRESETS['nets'], '')
+  assert {c.labels['method'] for c in cells} == set(oneshot.METHODS)
+  for cell in cells:
+    assert cell.config['net'] == cell.labels['seed'] and cell.config['born'] == 6000
+  seeds = [c.labels['seed'] for c in cells if c.labels['method'] == 'magnitude']
+  assert sorted(set(seeds)) == [0, 1, 2]
+  # Cells of the packaged network have no such settings, so they keep their names.
+  assert not any('net' in c.config for c in study.plan(study.PRESETS['quick'], ''))
+
+
+def test_magnitude_of_each_network_meets_the_method_of_the_same_network():
+  rows = [
+    {
+      'method': method,
+      'pattern': 'unstructured',
+      'sparsity': s,
+      'seed': net,
+      'metrics': {'loss': loss},
+    }
+    for s in (0.7, 0.8)
+    for net, dense in enumerate((2.0, 3.0, 4.0))
+    for method, loss in (('magnitude', dense + 1), ('fisher 1', dense + 0.5 + 0.01 * net))
+  ]
+  verdict = next(v for v in claims.claims(rows) if v.name == 'fisher')
+  # Networks differ by 1 nat, methods by 0.5: only pairs of one network show it.
+  assert verdict.verdict == 'reproduced' and 'higher by 0.490 [0.465, 0.515]' in verdict.evidence
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_once_and_read_again(tmp_path):
+  cell = next(c for c in study.plan(study.PRESETS['nets'], '') if c.labels['method'] == 'magnitude')
+  settings = {**cell.config, 'born': 3, 'batches': 1, 'calibration': 8}
+  said = []
+  first = oneshot.measure(settings, '', tmp_path, said.append)
+  [home] = (tmp_path / 'nets').iterdir()
+  assert (home / 'model').is_dir() and first['got'] == pytest.approx(0.5, abs=0.01)
+  trained = len(said)
+  assert oneshot.measure(settings, '', tmp_path, said.append) == first and len(said) == trained
+  other = oneshot.measure({**settings, 'net': 1}, '', tmp_path, said.append)
+  assert (
+    len(list((tmp_path / 'nets').iterdir())) == 2 and other['dense_loss'] != first['dense_loss']
+  )
+
+
+def planted_smollm2(loss_of, preset='smollm2-small'):
+  rows = []
+  for cell in study.plan(study.PRESETS[preset], 'data'):
+    labels = cell.labels
+    loss = loss_of(labels) + 0.001 * labels['seed']
+    metrics = {'loss': loss, 'losses': [loss] * 4, 'perplexity': math.exp(loss)}
+    seconds = {'prune_seconds': 1.0, 'evaluate_seconds': 1.0}
+    rows.append({**labels, 'metrics': {**metrics, **seconds}})
+  return rows
+
+
+def as_in_the_papers(labels):
+  """Losses in nats with the order that the papers found."""
+  method, _, more = labels['method'].partition(' + ')
+  if method == 'dense':
+    return 3.0
+  target = {'50 %': 0.3, '60 %': 0.6, '70 %': 1.5, '4:8': 0.5, '2:4': 0.8}[labels['target']]
+  factor = {'sparsegpt': 1.0, 'wanda': 1.1, 'magnitude': 10.0}[method]
+  few = 0.02 * (labels['segments'] == 4)
+  return 3.0 + target * factor * (0.5 if more else 1.0) + few
+
+
+def test_claims_on_smollm2_follow_the_losses_and_want_rows():
+  names = ('collapse', 'near', 'ahead', 'patterns', 'calibration', 'reconstruction')
+  found = {v.name: v.verdict for v in study.STUDY.claims(planted_smollm2(as_in_the_papers))}
+  assert found == dict.fromkeys(names, 'reproduced')
+  flipped = lambda labels: -as_in_the_papers(labels)
+  found = {v.name: v.verdict for v in claims.of_smollm2(planted_smollm2(flipped))}
+  assert found['collapse'] == found['ahead'] == found['patterns'] == 'not reproduced'
+  one_seed = [row for row in planted_smollm2(as_in_the_papers) if row['seed'] == 0]
+  assert {v.verdict for v in claims.of_smollm2(one_seed)} == {'undecided'}
+  dense = [row for row in one_seed if row['method'] == 'dense']
+  assert {v.evidence for v in claims.of_smollm2(dense)} == {'no rows'}
+
+
+def test_the_tables_and_the_figure_hold_every_method_and_say_the_windows():
+  rows = planted_smollm2(as_in_the_papers)
+  table = study.STUDY.tables(rows)[0]
+  assert [line[0] for line in table.rows][1:-1] == list(smollm2_report.NAMES.values())
+  assert table.rows[-1][1] == '4 windows of 2,048'
+  assert study.STUDY.figures(rows)['perplexity'].startswith(b'\x89PNG')
+  partial = [row for row in rows if row['target'] in ('dense', '50 %') and row['seed'] == 0]
+  assert study.STUDY.tables(partial) and study.STUDY.figures(partial)
+
+
+def test_the_cells_on_smollm2_are_told_apart_and_need_a_root():
+  cells = study.plan(study.PRESETS['smollm2'], 'data')
+  assert len({tuple(cell.labels.items()) for cell in cells}) == len(cells) == 51
+  assert {c.labels['windows'] for c in cells if c.labels['target'] in ('50 %', '2:4')} == {-1}
+  assert {c.labels['windows'] for c in cells if c.labels['target'] == '70 %'} == {48}
+  with pytest.raises(ValueError, match='needs --config.data.root=FOLDER'):
+    smollm2.plan(study.PRESETS['smollm2'], '')

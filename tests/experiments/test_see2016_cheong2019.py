@@ -126,3 +126,19 @@ def test_verdicts_of_cheong_compare_only_models_that_are_no_smaller():
   assert [v.verdict for v in cheong.claims(rows)] == ['reproduced'] * 3
   rows = [row for row in rows if row['method'] != 'k-means']
   assert [v.verdict for v in cheong.claims(rows)] == ['undecided'] * 3
+
+
+@pytest.mark.parametrize(
+  ('base', 'method', 'scheme', 'name'),
+  [
+    ({'reach': 0.1}, 'from scratch', 'class-blind', ('from scratch', 'class-blind')),
+    ({'reach': 0.1}, 'one shot', 'class-uniform', ('one shot', 'class-uniform')),
+    ({}, 'from scratch', 'class-blind', ('ticket', 'class-blind')),
+    ({}, 'one shot', 'class-uniform', ('one shot', 'leaf-uniform')),
+    ({}, 'one shot', 'class-blind', ('one shot', 'class-blind')),
+    ({}, 'dense', '', ('dense', '')),
+  ],
+)
+def test_rows_of_the_former_protocol_are_called_what_they_were(base, method, scheme, name):
+  row = {'method': method, 'scheme': scheme, 'settings': {'base': base}}
+  assert see.as_run(row) == name

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip('gguf')  # the extra of this name
-from gguf_files import PIECES, WIDTH, tensors, write
+from checkpoint_cases import flat
+from gguf_files import GROUPS, PIECES, WIDTH, tensors, write
 
 from prunejax.data import tokenizer_file
 from prunejax.models import gguf_file
@@ -79,6 +80,28 @@ def test_the_tokenizer_cuts_as_gpt2_and_knows_its_special_tokens(tmp_path):
   assert tokenizer.decode(tokenizer.encode('the  thé\n').ids) == 'the  thé\n'
   first = write(tmp_path / 'first.gguf', tensors(), **{'tokenizer.ggml.add_bos_token': True})
   assert tokenizer_file.load(first).encode('the').ids == [1, PIECES.index('the')]
+
+
+def test_the_commands_take_the_file_as_a_model(tmp_path, capsys):
+  from prunejax import __main__ as command
+  from prunejax.train import inputs
+
+  path = write(tmp_path / 'model.gguf', tensors(), 'Q8_0')
+  params, _ = llama_hf.load(path)
+  (tmp_path / 'a.txt').write_text('the cat and the hat that the man had. ' * 9)
+  on = [f'--on=text:{tmp_path}/a.txt', '--window=32', '--windows=2']
+  assert command.main(['evaluate', str(path), *on, f'--out={tmp_path}/a.jsonl']) == 0
+  said = capsys.readouterr().out.splitlines()[-1]
+  assert command.main(['export', str(path), f'--out={tmp_path}/folder']) == 0
+  capsys.readouterr()
+  assert command.main(['evaluate', f'{tmp_path}/folder', *on, f'--out={tmp_path}/b.jsonl']) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == said
+  for folder in (tmp_path / 'folder', inputs.folder_of(str(path))):  # `init` unpacks it
+    again, size = llama_hf.load(folder)
+    assert size.num_key_value_heads == GROUPS
+    for leaf, stored in zip(flat(again).values(), flat(params).values(), strict=True):
+      np.testing.assert_array_equal(leaf, stored)
+    assert tokenizer_file.load(folder).to_str() == tokenizer_file.load(path).to_str()
 
 
 @pytest.mark.parametrize(

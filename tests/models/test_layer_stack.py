@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import transformers
 
-from prunejax.models import bert, gpt2, layer_stack
+from prunejax.models import bert, gpt2, layer_stack, llama, opt
 
 BERT = transformers.BertConfig(
   vocab_size=50,
@@ -21,7 +21,32 @@ BERT = transformers.BertConfig(
 GPT2 = transformers.GPT2Config(
   vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0
 )
-MODELS = {'bert': (bert.Bert, BERT, 'mlm'), 'gpt2': (gpt2.Gpt2, GPT2, 'lm')}
+LLAMA = transformers.LlamaConfig(
+  vocab_size=50,
+  hidden_size=16,
+  num_hidden_layers=3,
+  num_attention_heads=4,
+  num_key_value_heads=2,
+  intermediate_size=24,
+  max_position_embeddings=16,
+  attention_dropout=0.1,
+)
+OPT = transformers.OPTConfig(
+  vocab_size=50,
+  hidden_size=16,
+  num_hidden_layers=3,
+  num_attention_heads=2,
+  ffn_dim=24,
+  word_embed_proj_dim=16,
+  max_position_embeddings=16,
+  attention_dropout=0.1,
+)
+MODELS = {
+  'bert': (bert.Bert, BERT, 'mlm'),
+  'gpt2': (gpt2.Gpt2, GPT2, 'lm'),
+  'llama': (llama.Llama, LLAMA, 'lm'),
+  'opt': (opt.Opt, OPT, 'lm'),
+}
 IDS = np.random.default_rng(0).integers(0, 50, (4, 8))
 VALID = np.arange(8)[None] < np.array([8, 5, 7, 1])[:, None]
 
@@ -86,9 +111,3 @@ def test_layers_of_a_shrunk_model_are_not_stacked():
     layer_stack.stack(params['params'])
   with pytest.raises(ValueError, match='expected layer_0, layer_1'):
     layer_stack.stack({'layer_0': {'a': 1.0}, 'layer_2': {'a': 1.0}})
-
-
-def test_a_stacked_leaf_has_the_names_of_its_layers():
-  names = ('encoder/layer_0/ffn/output/kernel', 'encoder/layer_1/ffn/output/kernel')
-  assert layer_stack.layer_names('encoder/layers/ffn/output/kernel', 2) == names
-  assert layer_stack.layer_names('encoder/layer_0/ffn/output/kernel', 2) == ()

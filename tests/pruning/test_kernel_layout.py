@@ -93,7 +93,13 @@ ALL = {'plain': ('', MATRIX), 'turned': ('out in', MATRIX)}
 ALL |= {f'leaf_{i}': layout_and_leaf for i, layout_and_leaf in enumerate(LEAVES.items())}
 
 
-@pytest.mark.parametrize('name', RECIPES)
+# One of each kind; the others are slow.
+FEW = ('wanda per output', 'sparsegpt', 'fisher of steps', 'regrow', 'n_m', 'rows', 'tied')
+
+
+@pytest.mark.parametrize(
+  'name', [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_a_kernel_of_any_layout_is_pruned_as_its_matrix(name):
   recipe = dict(RECIPES[name])
   if name == 'tied':  # each leaf has units of its own
@@ -283,8 +289,22 @@ def test_filters_of_convolutions_are_units_with_their_biases_and_followers():
   assert np.sum(alone['conv_1/kernel'], (0, 1, 2)).tolist() == [27] * 5
 
 
-@pytest.mark.parametrize('structure', ['rows', 'columns', 'n_m', 'block'])
-@pytest.mark.parametrize('how', [dict(stacked=('blocks',)), dict(layout='each in out')])
+STACKED, EACH = dict(stacked=('blocks',)), dict(layout='each in out')
+
+
+@pytest.mark.parametrize(
+  'structure, how',
+  [
+    ('rows', STACKED),
+    ('columns', EACH),
+    ('n_m', STACKED),
+    ('block', EACH),
+    pytest.param('rows', EACH, marks=pytest.mark.slow),
+    pytest.param('columns', STACKED, marks=pytest.mark.slow),
+    pytest.param('n_m', EACH, marks=pytest.mark.slow),
+    pytest.param('block', STACKED, marks=pytest.mark.slow),
+  ],
+)
 def test_units_of_a_stack_lie_in_one_layer(structure, how):
   make = RECIPES[structure]['structure']
   layers = RNG.random((3, 8, 8)).astype(np.float32)

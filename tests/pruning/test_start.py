@@ -154,7 +154,7 @@ def test_units_that_are_gone_in_part_keep_their_zeros_and_go_by_what_is_left():
   np.testing.assert_array_equal(state.prune_mask['w'], kept)
 
 
-@pytest.mark.parametrize('name', ['sparse_evolution', 'rigl'])
+@pytest.mark.parametrize('name', ['rigl', pytest.param('sparse_evolution', marks=pytest.mark.slow)])
 def test_drop_and_regrow_starts_from_the_masks_and_moves_them(name):
   params, kept = zeroed(sparsity=0.8)
   criterion = getattr(prunejax, name)

@@ -16,6 +16,8 @@ ALLOCATIONS = {
   'heads': ['uniform'],
   'ffn': ['global_threshold'],
   'tied': ['global_threshold', 'erk'],
+  'heads of a group': ['uniform'],
+  'ffn with a gate': ['global_threshold'],
 }
 
 

@@ -145,3 +145,17 @@ def test_rows_of_two_presets_do_not_mix():
   rows = [_cell(0.5, 1e-3), _cell(0.5, 1e-3, preset='mini')]
   with pytest.raises(ValueError, match='several grids.*mini.*quick'):
     ledger.one_grid(rows)
+
+
+def test_the_intraclass_correlation_is_that_of_the_analysis_of_variance():
+  # Shrout & Fleiss 1979, table 2: six targets, four judges; ICC(3, 1) is 0.71 (their table 4).
+  ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+  assert round(statistics.intraclass([ratings]), 2) == 0.71
+  # Two tables are pooled: the same table twice says the same.
+  shifted = [[v + 100 for v in group] for group in ratings]
+  assert round(statistics.intraclass([ratings, shifted]), 2) == 0.71
+  # What columns differ in does not count.
+  assert statistics.intraclass([[[1, 11], [2, 12]]]) == 1.0
+  assert statistics.intraclass([[[1, 4], [2, 3]]]) == -1.0
+  for nothing in ([], [[[1.0, 2.0]]], [[[1.0], [2.0]]], [[]]):
+    assert math.isnan(statistics.intraclass(nothing))

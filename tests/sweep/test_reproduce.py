@@ -170,7 +170,14 @@ def test_an_override_changes_the_cell():
   assert plain != changed
 
 
-@pytest.mark.parametrize('preset', presets.PRESETS)
+# Grids of hundreds of cells, whose estimates and hashes take seconds; one of each kind is left.
+LARGE = ('mini', 'equal', 'equal-born', 'minilm', 'paper')
+
+
+@pytest.mark.parametrize(
+  'preset',
+  [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in presets.PRESETS],
+)
 def test_dry_run_trains_nothing(preset, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert command.main(['reproduce', 'gordon2020', f'--preset={preset}', '--dry-run']) == 0

@@ -168,6 +168,10 @@ def test_seeds_and_sparsities_take_a_part_and_workers_share_it(tmp_path):
   assert (tmp_path / 'two' / 'report.html').exists()
   reproduce('quick', tmp_path / 'two', dry_run=True, say=said.append)
   assert '0 of 4 cells are missing' in said[-1] and 'sparsity 0.5, seed 1' in said[-1]
+  assert said[-1].endswith(str(tmp_path / 'two'))
+  reproduce('quick', tmp_path / 'run', dry_run=True, say=said.append)
+  assert '3 of 4 cells are missing' in said[-1]
+  assert said[-1].endswith('cells: 0.00 seeds 0, 1; 0.50 seed 0')
 
 
 @pytest.mark.parametrize(

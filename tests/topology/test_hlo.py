@@ -176,6 +176,26 @@ LINES = {
 }
 
 
+def test_a_collective_that_is_computed_along_with_others_counts_once():
+  gather = (
+    '%part = bf16[16,128]{{1,0}} all-gather(%param_0), replica_groups=[2,4]<=[8],'
+    ' frontend_attributes={{chain_id="0"}}'
+  )
+  part = (
+    f'%{{name}} (param_0: bf16[4,128]) -> bf16[16,128] {{{{\n  %param_0 = bf16[4,128]{{{{1,0}}}}'
+    f' parameter(0)\n  {gather}\n  ROOT %out = bf16[16,128]{{{{1,0}}}} custom-call(%part),'
+    ' custom_call_target="AsyncCollective{kind}"\n}}\n'
+  )
+  text = 'HloModule jit_f\n' + ''.join(
+    part.format(name=kind.lower(), kind=kind) for kind in ('Start', 'Done')
+  )
+  text += 'ENTRY %main (p: bf16[4,128]) -> bf16[16,128] {\n  %p = bf16[4,128]{1,0} parameter(0)\n'
+  text += '  %a = bf16[16,128]{1,0} fusion(%p), kind=kCustom, calls=%start\n'
+  text += '  ROOT %b = bf16[16,128]{1,0} fusion(%p), kind=kCustom, calls=%done\n}\n'
+  plain, _ = hlo.cost(hlo.parse(text))
+  assert plain.collectives == {'all-gather': (1.0, 16 * 128 * 2)} and not plain.opaque
+
+
 @pytest.mark.parametrize('name', LINES)
 def test_a_line_of_a_tpu_program(name):
   line, expected = LINES[name]

@@ -6,13 +6,15 @@ import tiny_runs
 
 from experiments.gordon2020 import plan, presets
 from prunejax.sweep import grid, population
-from prunejax.topology import programs
+from prunejax.topology import programs, report
 from prunejax.train import configs, optimizer, program, recipe
 
 KINDS = {
   'pretrain': {},
-  'finetune': {'data.task': 'pydoc/order'},
+  'finetune': {'data.task': 'glue/cola'},
   'gpt2': {'model.kind': 'gpt2', 'data.vocab_size': 300},
+  'xlnet': {'model.kind': 'xlnet', 'data.memory': 8},
+  'roberta': {'model.kind': 'roberta', 'data.vocab_size': 300},
   'taught': {'distill.teacher': 'nano', 'init': 'nano', 'data.seq_len': 16},
 }
 
@@ -47,14 +49,11 @@ def test_the_program_is_that_of_the_run():
   assert texts[0] == texts[1]
 
 
-def grids():
-  quick = plan.plan(presets.quick(), {})
-  return {'quick': quick, 'paper': plan.plan(presets.paper(), {})}
-
-
-@pytest.mark.parametrize('name, count', [('quick', 4), ('paper', 7)])
+@pytest.mark.parametrize(
+  'name, count', [('smoke', 4), pytest.param('paper', 7, marks=pytest.mark.slow)]
+)
 def test_a_grid_has_few_programs(name, count):
-  cells = grids()[name]
+  cells = plan.plan(presets.PRESETS[name](), {})
   requests = programs.of_cells(cells)
   assert len(requests) == count
   assert sum(map(programs.runs, requests)) == len(cells)
@@ -81,6 +80,11 @@ def test_members_are_those_that_the_grid_puts_together():
   ]
   assert len({program.program_key(run.recipe, run.source) for run in runs}) == 2
   assert len({population.stream(run) for run in runs[:4]}) == 2
+
+
+def test_measurements_have_no_programs():
+  with pytest.raises(ValueError, match='measurements'):
+    report.of_cells([grid.Cell({}, {})], 'toy', ['cpu'])
 
 
 def test_waves_last_as_long_as_their_longest_run():

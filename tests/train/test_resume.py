@@ -63,7 +63,9 @@ def test_the_mean_of_a_checkpoint_without_metrics_is_over_the_steps_that_are_lef
   assert at(differ) == [('train', 6)]
 
 
-@pytest.mark.parametrize('words', ['train 6/12', 'train 9/12'])
+@pytest.mark.parametrize(
+  'words', ['train 6/12', pytest.param('train 9/12', marks=pytest.mark.slow)]
+)
 def test_weights_go_back_to_where_they_were_after_a_kill_too(tmp_path, words):
   config = tiny_runs.config(optimizer__rewind='every(4, begin=4, until=8)', optimizer__rewind_to=2)
   run = lambda name, **how: tiny_runs.train(

@@ -134,7 +134,9 @@ def test_no_schedule_is_bit_identical_to_a_chain_without_a_pruning_link():
   assert prunejax.masks.sparsity(state['params'], bert.PRUNABLE)['total'] == 0
 
 
-@pytest.mark.parametrize('view', ['apply', 'straight_through'])
+@pytest.mark.parametrize(
+  'view', ['straight_through', pytest.param('apply', marks=pytest.mark.slow)]
+)
 def test_latent_weights_under_a_view_export_a_sparse_model(view):
   run = tiny_runs.finished(
     f'latent-{view}',

@@ -228,8 +228,14 @@ def share_of(text):
     ) from None
 
 
-def end_of(rows, *, level=0.95):
-  """The `regimes.Crossing` at which the loss of a share has risen by RISE over its dense model."""
+def end_of(rows, margin=RISE, *, level=0.95):
+  """The `regimes.Crossing` at which the loss of a share has risen by a margin over its dense model.
+
+  Args:
+    rows: of one share.
+    margin: nats.
+    level: of the interval.
+  """
   losses = {
     key: {seed: v for (_, seed), v in p.items()} for key, p in scoring.pretrain(rows).items()
   }
@@ -238,7 +244,7 @@ def end_of(rows, *, level=0.95):
     s: statistics.paired(v, losses.get((arm, 0.0), {})) for (_, s), v in losses.items() if s > 0
   }
   line = regimes.curve({s: diffs for s, diffs in rise.items() if diffs})
-  return regimes.crossing(line, RISE, level=level)
+  return regimes.crossing(line, margin, level=level)
 
 
 def _end(end):

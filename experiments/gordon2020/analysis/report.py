@@ -9,6 +9,7 @@ from experiments.gordon2020.analysis import (
   probe_tables,
   regime_figure,
   regimes,
+  replication,
   score_figures,
   table1,
   two_ledgers,
@@ -33,6 +34,7 @@ def tables_of(grid):
     shown.append(learning_rates.table(grid.standard))
   shown += [
     task_by_task(grid),
+    replication.table(grid),
     as_dense.table(grid.learned),
     regimes.table(grid.learned, paper.TABLE1, paper.REGIMES),
     beside_paper.differences(grid.comparable, paper.TABLE1),

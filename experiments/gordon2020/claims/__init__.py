@@ -1,5 +1,11 @@
 """The paper's claims as named checks over a grid; judging.py has the rules."""
 
+from experiments.gordon2020.claims.between_tasks import (
+  fewer_labels,
+  glue_tasks,
+  recovery_is_largest_with_much_data,
+  tasks_fall_at_different_rates,
+)
 from experiments.gordon2020.claims.judging import LEVEL, MARGIN, NOTHING, Grid, Verdict, grid
 from experiments.gordon2020.claims.loss import (
   deletion_explains_the_middle,
@@ -48,8 +54,13 @@ OF_MODELS = (loss_rises, *PROBES)  # these speak of no task, or of all together
 
 
 def check(data):
-  """The verdicts over all learned tasks together, in the order of CLAIMS."""
-  return [claim(data) for claim in CLAIMS]
+  """The verdicts over all learned tasks together: CLAIMS, then what sets task against task."""
+  verdicts = [claim(data) for claim in CLAIMS]
+  if len(glue_tasks(data)) > 1:
+    verdicts.append(tasks_fall_at_different_rates(data))
+  if fewer_labels(data):
+    verdicts.append(recovery_is_largest_with_much_data(data))
+  return verdicts
 
 
 def by_task(data):

@@ -22,7 +22,7 @@ def low_sparsity_is_free(data):
   broken = any(judging.side(d, -judging.MARGIN, judging.share(diffs)) < 0 for d in diffs.values())
   lowest = min(
     diffs,
-    key=lambda s: statistics.cautious(diffs[s].values(), level=judging.LEVEL).low,
+    key=lambda s: judging.estimate(diffs[s]).low,
     default=None,
   )
   return judging.verdict(

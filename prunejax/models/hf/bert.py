@@ -21,6 +21,7 @@ from prunejax.models import bert
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import as_leaf
 
 if TYPE_CHECKING:
   import transformers
@@ -45,6 +46,7 @@ MODULES = {
   'mlm': 'cls.predictions',
   'nsp': 'cls.seq_relationship',
   'classifier': 'classifier',
+  'spans': 'qa_outputs',
 }
 SIZE = 'BertConfig'  # the class of transformers that holds a size
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
@@ -62,6 +64,7 @@ ARCHITECTURES = {
   ('mlm',): 'BertForMaskedLM',
   ('nsp',): 'BertForNextSentencePrediction',
   ('classifier',): 'BertForSequenceClassification',
+  ('spans',): 'BertForQuestionAnswering',
 }
 CLASSES = (*ARCHITECTURES.values(), 'BertForPreTraining')
 HEADS = {
@@ -69,6 +72,7 @@ HEADS = {
   'cls.predictions.': 'mlm',
   'cls.seq_relationship.': 'nsp',
   'classifier.': 'classifier',
+  'qa_outputs.': 'spans',
 }
 # Numbers of the config, see `convert.check_size`.
 COUNTS = (
@@ -98,15 +102,17 @@ def load(
   heads: Sequence[str] = ('mlm', 'nsp'),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, 'transformers.BertConfig']:
   """Reads a model.
 
   Args:
     folder: holds config.json, and model.safetensors or its shards.
-    heads: those of 'mlm', 'nsp' and 'classifier' that are needed; others are not read.
+    heads: those of 'mlm', 'nsp', 'classifier' and 'spans' that are needed; others are not read.
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays [in, out], and the config.
@@ -122,7 +128,7 @@ def load(
   paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
   expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
-  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS, parts=parts)
   if 'mlm' not in heads:  # copies that are not needed may differ
     stored = {
       name: array
@@ -131,16 +137,15 @@ def load(
     }
   tensors = convert.respell(stored, folder, SPELLINGS)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
+  if heads == ('spans',):  # as in `bert.Bert`, it has no pooler
+    paths = {name: path for name, path in paths.items() if not path.startswith('pooler/')}
   for prefix, part in HEADS.items():
     if part in optional and not any(name.startswith(prefix) for name in tensors):
       paths = {name: path for name, path in paths.items() if not name.startswith(prefix)}
   expected = {name: shape for name, shape in expected.items() if name in paths}
   convert.compare(tensors, expected, folder, HEADS)
   convert.check_vocab(folder if vocab is None else vocab, size)
-  leaves = {
-    path: np.array(_transposed(path, tensors[name]), np.float32, order='C')
-    for name, path in paths.items()
-  }
+  leaves = {path: as_leaf(_transposed(path, tensors[name])) for name, path in paths.items()}
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -151,6 +156,7 @@ def save(
   *,
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
+  most: int | str = hf_folder.SHARD_BYTES,
   lowercase: bool = True,
   strip_accents: bool | None = None,
   handle_chinese_chars: bool = True,
@@ -162,12 +168,13 @@ def save(
 
   Args:
     folder: the folder; it is made if it does not exist.
-    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head or
-      the MLM head alone.
+    params: the tree of `bert.Bert`, with any heads; the pooler may be missing beside no head,
+      the MLM head alone or the span head alone.
     size: its config; the number of labels is taken from the classifier in params.
     vocab: the vocabulary to write: pieces in the order of their ids or a path, see
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    most: bytes of one file of weights, or such as '5GB', see `folder.write`.
     lowercase: whether the tokenizer lower-cases its text.
     strip_accents: whether it removes accents; None: if it lower-cases.
     handle_chinese_chars: whether it takes each Chinese character for a word.
@@ -190,7 +197,7 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  convert.write(folder, texts, tensors, size, 'vocab.txt')
+  convert.write(folder, texts, tensors, size, 'vocab.txt', most)
   return lost
 
 
@@ -218,7 +225,7 @@ def parts(
   size.dtype = dtype
   _check_size(size, 'size', heads)
   shapes = _shapes(size, heads)
-  if 'pooler' not in params and heads in ((), ('mlm',)):
+  if 'pooler' not in params and heads in ((), ('mlm',), ('spans',)):
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith('pooler/')}
   convert.compare(leaves, shapes, 'params', HEADS)
   texts = {'config.json': size.to_json_string()}

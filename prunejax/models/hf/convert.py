@@ -17,6 +17,7 @@ from flax import traverse_util
 from prunejax.models.bert import OWN
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import is_stored, whole
 
 MAX_COUNT = 2**31  # of anything that a config counts
 MAX_LAYERS = 1000
@@ -235,7 +236,7 @@ def respell(
     today = name
     for old, new in spellings:
       today = re.sub(old, new, today)
-    if today in renamed and not np.array_equal(renamed[today], array):
+    if today in renamed and not np.array_equal(whole(renamed[today]), whole(array)):
       raise CheckpointError(
         f'{where}: {spelled[today]} and {name} differ, but are one tensor in this model'
       )
@@ -308,6 +309,7 @@ def write(
   tensors: Mapping[str, np.ndarray],
   size: Any,
   vocabulary: str,
+  most: int | str = hf_folder.SHARD_BYTES,
 ) -> None:
   """Writes a model into a folder, unless it would not fit the vocabulary that is or stays there.
 
@@ -317,6 +319,7 @@ def write(
     tensors: {name: array} of model.safetensors.
     size: a config of transformers.
     vocabulary: the file of a vocabulary, if `texts` has one.
+    most: bytes of one file of weights, see `folder.write`.
 
   Raises:
     CheckpointError: the vocabulary does not fit; the folder cannot be written.
@@ -325,7 +328,7 @@ def write(
     hf_folder.check_free(folder, vocabulary)
   elif pathlib.Path(folder).is_dir():
     check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors)
+  hf_folder.write(folder, texts, tensors, most)
 
 
 def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
@@ -358,11 +361,18 @@ def transfer(params: Mapping, fresh: Mapping) -> tuple[dict, tuple[str, ...]]:
       f'cannot transfer: {listed(wrong)}; remove a head from the pre-trained tree to draw it anew'
     )
   merged = {
-    path: pretrained[path].astype(leaf.dtype) if path in pretrained else leaf
+    path: _in_dtype(pretrained[path], leaf.dtype) if path in pretrained else leaf
     for path, leaf in new.items()
   }
   stayed = tuple(path for path in new if path not in pretrained)
   return traverse_util.unflatten_dict(merged, sep='/'), stayed
+
+
+def _in_dtype(array, dtype):
+  """An array in another dtype; what is stored as float32 stays in its file."""
+  if is_stored(array):
+    return array if dtype == array.dtype else array.read().astype(dtype)
+  return array.astype(dtype)
 
 
 def tensor_name(path: str, modules: dict[str, str], leaves: dict[str, str]) -> str:

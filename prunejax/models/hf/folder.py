@@ -19,13 +19,16 @@ import safetensors
 import safetensors.numpy
 
 from prunejax.data import vocabulary
+from prunejax.models.hf import stored
+from prunejax.models.hf.stored import Stored
 
 WEIGHTS = 'model.safetensors'
 INDEX = f'{WEIGHTS}.index.json'
 CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
 SHARD_BYTES = 5 * 10**9  # of one file of weights, as transformers divides them
-SHARD = re.compile(r'model-\d{5}-of-\d{5}\.safetensors')
+SHARD = re.compile(r'model-(\d{5})-of-(\d{5})\.safetensors')
+SHARDS = r'model(-\d{5}-of-\d{5})?\.safetensors'
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
   'pytorch_model.bin': f'a pickle, which could run code; {_CONVERT}',
@@ -72,15 +75,19 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     raise CheckpointError(str(error)) from error
 
 
-def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[str, np.ndarray]:
+def read_tensors(
+  folder: str | os.PathLike, *, ignore: str = r'(?!)', parts: bool = False
+) -> dict[str, np.ndarray | Stored]:
   """Reads model.safetensors, or the shards that model.safetensors.index.json lists.
 
   Args:
     folder: the folder that holds them.
     ignore: a regular expression; tensors whose whole name matches are left out.
+    parts: leave the tensors in their files, to be read part by part. `checksums.json` is then not
+      compared with the bytes of the weights.
 
   Returns:
-    {name: array}, float32, float16 or bfloat16. All numbers are finite.
+    {name: array}, float32, float16 or bfloat16, or `stored.Stored`. All numbers are finite.
 
   Raises:
     CheckpointError: a file that is missing or damaged, that has tensors of another dtype, or
@@ -88,17 +95,17 @@ def read_tensors(folder: str | os.PathLike, *, ignore: str = r'(?!)') -> dict[st
       is not what `checksums.json` says.
   """
   folder = pathlib.Path(folder)
-  check(folder)
+  check(folder, *([SHARDS] if parts else []))
   path, index = folder / WEIGHTS, folder / INDEX
   if path.is_file():
-    return _read_file(path, ignore)
+    return _read_file(path, ignore, parts)
   if index.is_file():
-    return _read_shards(index, ignore)
+    return _read_shards(index, ignore, parts)
   others = [f'{name} is {what}' for name, what in OTHER_WEIGHTS.items() if (folder / name).exists()]
   raise CheckpointError(f'{path} is missing: ' + ('; '.join(others) or f'expected {WEIGHTS}'))
 
 
-def _read_shards(index, ignore):
+def _read_shards(index, ignore, parts):
   """The tensors of all files that an index lists."""
   shard_of = read_json(index).get('weight_map')
   valid = isinstance(shard_of, dict) and all(
@@ -109,12 +116,20 @@ def _read_shards(index, ignore):
       f'{index} lacks a weight_map of {{tensor: file}}, whose files are named {SHARD_NAME} and lie'
       ' beside it'
     )
+  shards = sorted(set(shard_of.values()))
+  counts = {int(SHARD.fullmatch(shard)[2]) for shard in shards}
+  expected = {f'{WEIGHTS[:-12]}-{i + 1:05}-of-{n:05}.safetensors' for n in counts for i in range(n)}
+  if unlisted := sorted(expected - set(shards)):
+    raise CheckpointError(
+      f'{index} lists no tensor of {listed(unlisted, 3)}: expected every shard, as in a whole'
+      ' download'
+    )
   tensors = {}
-  for shard in sorted(set(shard_of.values())):
+  for shard in shards:
     path = index.parent / shard
     if not path.is_file():
       raise CheckpointError(f'{path} is missing: {index.name} lists it')
-    arrays = _read_file(path, ignore)
+    arrays = _read_file(path, ignore, parts)
     listed_here = {
       name for name, at in shard_of.items() if at == shard and not re.fullmatch(ignore, name)
     }
@@ -127,7 +142,7 @@ def _read_shards(index, ignore):
   return tensors
 
 
-def _read_file(path, ignore):
+def _read_file(path, ignore, parts):
   """The tensors of one safetensors file."""
   arrays, unsupported = {}, []
   try:
@@ -135,18 +150,21 @@ def _read_file(path, ignore):
       for name in file.keys():  # noqa: SIM118, the file is not a mapping
         if re.fullmatch(ignore, name):
           continue
-        dtype = file.get_slice(name).get_dtype()
-        if dtype in ('F32', 'F16', 'BF16'):
-          arrays[name] = file.get_tensor(name)
-        else:
+        tensor = file.get_slice(name)
+        dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+        if dtype not in stored.DTYPES:
           unsupported.append(f'{name} ({dtype})')
+        elif parts:
+          arrays[name] = Stored(path, name, shape, 0, shape[-1] if shape else 0)
+        else:
+          arrays[name] = file.get_tensor(name)
   except (safetensors.SafetensorError, OSError) as error:
     raise CheckpointError(f'{path} is damaged or not a safetensors file: {error}') from error
   if unsupported:
     raise CheckpointError(f'{path}: expected F32, F16 or BF16, found {listed(unsupported)}')
   wrong = [
     f'{name} ({count:,} of {array.size:,})'
-    for name, array in arrays.items()
+    for name, array in (() if parts else arrays.items())
     if (count := array.size - np.count_nonzero(np.isfinite(array)))
   ]
   if wrong:
@@ -154,7 +172,7 @@ def _read_file(path, ignore):
   return arrays
 
 
-def check(folder: str | os.PathLike) -> None:
+def check(folder: str | os.PathLike, but: str = r'(?!)') -> None:
   """Compares the files of a folder with its `checksums.json`, which folders of ours have.
 
   safetensors has no checksums: it reads a flipped bit as another weight.
@@ -175,7 +193,7 @@ def check(folder: str | os.PathLike) -> None:
     file = path.with_name(name)
     if not file.is_file():
       raise CheckpointError(f'{file} is missing: {CHECKSUMS} names it')
-    if _sha256(file) != expected:
+    if not re.fullmatch(but, name) and _sha256(file) != expected:
       raise CheckpointError(
         f'{file} is not the file that was written: its sha256 differs from that in {CHECKSUMS}; '
         f'take a sound copy, or delete {CHECKSUMS} if the change is meant'
@@ -238,42 +256,36 @@ def write(
   folder: str | os.PathLike,
   texts: Mapping[str, str],
   tensors: Mapping[str, np.ndarray],
-  most: int = SHARD_BYTES,
+  most: int | str = SHARD_BYTES,
 ) -> None:
-  """Writes text files, model.safetensors or its shards, and checksums.json with sha256 sums.
+  """Writes text files, the weights, and checksums.json with the sha256 of each.
 
-  A new folder appears complete or not at all. In a folder that exists, each file is replaced as a
-  whole, after all files have been written.
+  The weights are in model.safetensors. Above `most` they are in shards, which
+  model.safetensors.index.json lists. A new folder appears complete or not at all. In a folder that
+  exists, each file is replaced as a whole, after all files have been written.
 
   Args:
     folder: the folder; it is made if it does not exist.
     texts: {file name: content}.
-    tensors: {name: array} of model.safetensors.
-    most: bytes of one file of weights. More are divided among files that
-      model.safetensors.index.json lists; a tensor is never divided.
+    tensors: {name: array}.
+    most: bytes of weights in a file, or such as '5GB'; a tensor is never divided.
 
   Raises:
-    CheckpointError: the folder cannot be written.
+    CheckpointError: the folder cannot be written, or another size.
   """
+  shards, index = _shards(tensors, bytes_of(most))
+  texts = {**texts, **index}
   folder = pathlib.Path(folder).absolute()
   staged = folder.parent / f'.{folder.name}.{uuid.uuid4().hex}.part'
   try:
     staged.mkdir(parents=True)
     for name, text in texts.items():
       (staged / name).write_text(text, encoding='utf-8', newline='\n')
-    shards = _divided(tensors, most)
-    for name, shard in shards.items():
-      arrays = {tensor: np.ascontiguousarray(tensors[tensor]) for tensor in shard}
-      safetensors.numpy.save_file(arrays, staged / name, metadata={'format': 'pt'})
-      (staged / name).chmod(0o644)  # safetensors gives no rights to others than the owner
+    for file, names in shards.items():
+      arrays = {name: np.ascontiguousarray(tensors[name]) for name in names}
+      safetensors.numpy.save_file(arrays, staged / file, metadata={'format': 'pt'})
+      (staged / file).chmod(0o644)  # safetensors gives no rights to others than the owner
     names = [*texts, *shards]
-    if WEIGHTS not in shards:
-      index = {
-        'metadata': {'total_size': sum(tensor.nbytes for tensor in tensors.values())},
-        'weight_map': {tensor: name for name, shard in shards.items() for tensor in shard},
-      }
-      (staged / INDEX).write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')
-      names.append(INDEX)
     sums = {'sha256': {name: _sha256(staged / name) for name in sorted(names)}}
     (staged / CHECKSUMS).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
     names.append(CHECKSUMS)
@@ -283,9 +295,9 @@ def write(
     if folder.exists():
       for name in names:
         os.replace(staged / name, folder / name)
-      # Weights that were there before and are not among the new files would be read in their place.
-      for stale in {WEIGHTS, INDEX} - set(names):
-        (folder / stale).unlink(missing_ok=True)
+      for path in folder.iterdir():  # the weights that were there
+        if (re.fullmatch(SHARDS, path.name) or path.name == INDEX) and path.name not in names:
+          path.unlink()
     else:
       os.rename(staged, folder)
   except (OSError, safetensors.SafetensorError) as error:
@@ -294,19 +306,37 @@ def write(
     shutil.rmtree(staged, ignore_errors=True)
 
 
-def _divided(tensors, most):
-  """{file name: names of its tensors}, in order."""
-  groups, size = [[]], 0
-  for name, tensor in tensors.items():
-    if groups[-1] and size + tensor.nbytes > most:
+def bytes_of(size: int | str) -> int:
+  """Returns a number of bytes, given as such or as '5GB', '200MB' or '1GiB'.
+
+  Raises:
+    CheckpointError: it is neither, or 0.
+  """
+  units = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30}
+  match = re.fullmatch(r'(\d+) ?([KMG]I?B)?', str(size).upper())
+  number = int(match[1]) * units[match[2] or ''] if match else 0
+  if number < 1:
+    raise CheckpointError(f"a shard of {size!r}: expected bytes, or such as '5GB'")
+  return number
+
+
+def _shards(tensors, most) -> tuple[dict[str, list[str]], dict[str, str]]:
+  """{file: names of its tensors}, and {file: text} of the index if there are several."""
+  groups: list[list[str]] = [[]]
+  room = most
+  for name, array in tensors.items():
+    if groups[-1] and array.nbytes > room:
       groups.append([])
-      size = 0
+      room = most
     groups[-1].append(name)
-    size += tensor.nbytes
+    room -= array.nbytes
   if len(groups) == 1:
-    return {WEIGHTS: groups[0]}
-  last = len(groups)
-  return {f'model-{i:05}-of-{last:05}.safetensors': group for i, group in enumerate(groups, 1)}
+    return {WEIGHTS: groups[0]}, {}
+  files = {f'model-{i:05}-of-{len(groups):05}.safetensors': g for i, g in enumerate(groups, 1)}
+  total = sum(array.nbytes for array in tensors.values())
+  weight_map = {name: file for file, names in files.items() for name in names}
+  index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+  return files, {INDEX: json.dumps(index, indent=2) + '\n'}
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

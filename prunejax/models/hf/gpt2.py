@@ -23,6 +23,7 @@ from prunejax.models import gpt2
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
+from prunejax.models.hf.stored import as_leaf, columns
 
 if TYPE_CHECKING:
   import transformers
@@ -81,6 +82,7 @@ def load(
   heads: Sequence[str] = ('lm',),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, 'transformers.GPT2Config']:
   """Reads a model.
 
@@ -90,6 +92,7 @@ def load(
     optional: those of `heads` that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -101,7 +104,7 @@ def load(
   folder, heads = pathlib.Path(folder), tuple(heads)
   size = read_size(folder, heads=heads)
   shapes = _shapes(size, gpt2.HEADS)
-  stored = hf_folder.read_tensors(folder, ignore=BUFFERS)
+  stored = hf_folder.read_tensors(folder, ignore=BUFFERS, parts=parts)
   if 'lm' not in heads:
     stored.pop('lm_head.weight', None)  # a copy that is not needed may differ
   tensors = convert.respell(stored, folder, SPELLINGS)
@@ -115,9 +118,7 @@ def load(
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
   convert.compare(tensors, expected, folder, HEADS)
   convert.check_vocab(folder if vocab is None else vocab, size)
-  leaves = {
-    path: np.array(_leaf(path, tensors[hf_name(path)]), np.float32, order='C') for path in paths
-  }
+  leaves = {path: as_leaf(_leaf(path, tensors[hf_name(path)])) for path in paths}
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -128,6 +129,7 @@ def save(
   *,
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
+  most: int | str = hf_folder.SHARD_BYTES,
   added: Sequence[Mapping[str, Any]] = (),
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
@@ -143,6 +145,7 @@ def save(
       in the order of their rank). The config then names <|endoftext|> as first, last and padding
       token. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
+    most: bytes of one file of weights, or such as '5GB', see `folder.write`.
     added: tokens that the tokenizer cuts out of a text first, see data/vocabulary.py.
 
   Returns:
@@ -153,7 +156,7 @@ def save(
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
   texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
-  convert.write(folder, texts, tensors, size, 'vocab.json')
+  convert.write(folder, texts, tensors, size, 'vocab.json', most)
   return lost
 
 
@@ -239,7 +242,8 @@ def _leaf(path, array):
   """The leaf in a tensor."""
   third = _third(path)
   if third is not None:
-    return np.split(array, len(JOINED), axis=-1)[third]
+    width = array.shape[-1] // len(JOINED)
+    return columns(array, third * width, (third + 1) * width)
   return array.T if path == 'classifier/kernel' else array
 
 

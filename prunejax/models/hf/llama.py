@@ -82,6 +82,7 @@ def load(
   heads: Sequence[str] = ('lm',),
   optional: Sequence[str] = (),
   vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, Any]:
   """Reads a model.
 
@@ -91,6 +92,7 @@ def load(
     optional: those of `heads` that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: of a folder, leaves are `stored.Stored`, as in bert.py.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -99,7 +101,7 @@ def load(
     CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
       shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
   """
-  return tables.load(TABLE, folder, heads, optional, vocab)
+  return tables.load(TABLE, folder, heads, optional, vocab, parts)
 
 
 def save(
@@ -109,7 +111,7 @@ def save(
   *,
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
-  most: int = hf_folder.SHARD_BYTES,
+  most: int | str = hf_folder.SHARD_BYTES,
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read, see `tables.save`."""
   return tables.save(TABLE, folder, params, size, tokenizer, dtype, most)

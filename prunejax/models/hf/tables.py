@@ -23,6 +23,7 @@ from prunejax.models.bert import OWN
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError
+from prunejax.models.hf.stored import as_leaf
 
 LEAVES = {'kernel': 'weight', 'bias': 'bias', 'scale': 'weight', 'embedding': 'weight'}
 HEADS = {'score.': 'classifier', 'lm_head.': 'lm'}  # {prefix of a tensor: its head}
@@ -106,8 +107,11 @@ def load(
   heads: Sequence[str],
   optional: Sequence[str],
   vocab: str | os.PathLike | Sequence[str] | None,
+  by_parts: bool = False,
 ) -> tuple[dict, Any]:
   """Reads a model, see `hf.gpt2.load`, from a folder or a GGUF file.
+
+  With `by_parts`, leaves of a folder are `stored.Stored`, which read what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -121,7 +125,7 @@ def load(
   if gguf_file.is_gguf(source):
     stored = _of_gguf(source).tensors()
   else:
-    stored = hf_folder.read_tensors(source, ignore=table.buffers)
+    stored = hf_folder.read_tensors(source, ignore=table.buffers, parts=by_parts)
     if vocab is None and source.is_dir():
       convert.check_vocab(source, size, tokenizer_file.PADDING)
   if vocab is not None:
@@ -146,7 +150,7 @@ def load(
   for path in wanted:
     tensor = tensors.pop(hf_name(table, path))  # so that only one copy of a tensor is held
     is_kernel = path.endswith('/kernel')
-    leaves[path] = np.array(tensor.T if is_kernel else tensor, np.float32, order='C')
+    leaves[path] = as_leaf(tensor.T if is_kernel else tensor)
   return traverse_util.unflatten_dict(leaves, sep='/'), size
 
 
@@ -208,7 +212,7 @@ def save(
   size: Any,
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
-  most: int = hf_folder.SHARD_BYTES,
+  most: int | str = hf_folder.SHARD_BYTES,
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read; see `parts`.
 

@@ -6,13 +6,16 @@ one device, and so do they on the input axis where each device has whole blocks.
 gradients make cross devices.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
+from prunejax.pruning import placement
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.types import Criterion
@@ -64,13 +67,13 @@ def block_fisher(
     raise ValueError(f"block_fisher: source={source!r}; expected 'examples' or 'steps'")
 
   def start(params):
-    return {name: _identity(w.shape, block, damp) for name, w in named_leaves(params).items()}
+    return {name: _identity(w, block, damp) for name, w in named_leaves(params).items()}
 
   def absorb(inverse, grad, m):
-    return {
-      name: _absorbed(inverse[name], _in_blocks(g, block), m)
-      for name, g in named_leaves(grad).items()
+    add = lambda inverse, grads: {
+      name: _absorbed(inverse[name], _in_blocks(g, block), m) for name, g in grads.items()
     }
+    return placement.on_auto_axes(add, inverse, named_leaves(grad), like=inverse)
 
   def init(params):
     return Fisher(start(params), jnp.zeros([], jnp.int32)) if source == 'steps' else Fisher({})
@@ -101,16 +104,19 @@ def block_fisher(
       diagonal = _out_of_blocks(jnp.diagonal(inverse, axis1=-2, axis2=-1), w.shape)
       return w.astype(jnp.float32) ** 2 / (2 * diagonal)
 
-    inverse = inverse_of(state, params, arguments)
-    return with_leaves(params, map_kinds(one, named_leaves(params), inverse))
+    weights, inverse = named_leaves(params), inverse_of(state, params, arguments)
+    scores = functools.partial(map_kinds, one)
+    return with_leaves(params, placement.on_auto_axes(scores, weights, inverse, like=weights))
 
   def compensate(state, params, masks, **arguments):
     def one(w, mask, inverse):
       weights, removed = _in_blocks(w, block), _in_blocks(~mask, block)
       return _out_of_blocks(_without(weights, removed, inverse) - weights, w.shape)
 
-    given = named_leaves(params), named_leaves(masks), inverse_of(state, params, arguments)
-    return with_leaves(params, map_kinds(one, *given))
+    weights = named_leaves(params)
+    given = weights, named_leaves(masks), inverse_of(state, params, arguments)
+    changes = functools.partial(map_kinds, one)
+    return with_leaves(params, placement.on_auto_axes(changes, *given, like=weights))
 
   needs = frozenset({'grad' if source == 'steps' else 'examples'})
   return Criterion(init, update, score, compensate, prepare, needs=needs, reads_axes='block_fisher')
@@ -141,11 +147,21 @@ def _out_of_blocks(array, shape):
   return lax.slice_in_dim(array, 0, length, axis=-2).reshape(shape)
 
 
-def _identity(shape, block, damp):
-  *front, length, out = shape if len(shape) > 1 else (math.prod(shape), 1)
+def _identity(w, block, damp):
+  """The inverse of each block before the first gradient. It lies on a mesh as the weights do."""
+  *front, length, out = w.shape if w.ndim > 1 else (math.prod(w.shape), 1)
   size = _size_of(length, block)
   eye = jnp.eye(size, dtype=jnp.float32) / damp
-  return jnp.broadcast_to(eye, (*front, math.ceil(length / size), out, size, size))
+  blocks = math.ceil(length / size)
+  inverse = jnp.broadcast_to(eye, (*front, blocks, out, size, size))
+  lies = jax.typeof(w).sharding
+  if w.ndim < 2 or not placement.explicit_axes(lies):
+    return inverse
+  *front_axes, in_axis, out_axis = lies.spec
+  parts = in_axis if isinstance(in_axis, tuple) else () if in_axis is None else (in_axis,)
+  whole_blocks = blocks % math.prod(lies.mesh.shape[part] for part in parts) == 0
+  spec = PartitionSpec(*front_axes, in_axis if whole_blocks else None, out_axis, None, None)
+  return jax.sharding.reshard(inverse, NamedSharding(lies.mesh, spec))
 
 
 def _absorbed(inverse, g, m):

@@ -59,7 +59,7 @@ def obd(
       if smooth:
         diagonal = hessian_diagonal.smoothed_hutchinson(given, params, key, probes, stacked)
       else:
-        diagonal = hessian_diagonal.hutchinson(given, params, key, probes)
+        diagonal = hessian_diagonal.hutchinson(given, params, key, probes, stacked)
     else:
       diagonal_of = {
         'hessian': hessian_diagonal.hessian,

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from prunejax.pruning import counts, placement
-from prunejax.pruning.criteria.weights import magnitude, random, stateless, uniform_draw
+from prunejax.pruning.criteria.weights import magnitude, random, stateless, uniform_draws
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import plain, select
@@ -51,9 +51,9 @@ def noise(seed: int = 0) -> Criterion:
   The draw depends on `seed`, the step and the leaf's path.
   """
 
-  def score(params, *, step, **_):
+  def score(params, *, step, stacked=(), **_):
     key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
-    return jax.tree_util.tree_map_with_path(lambda path, w: uniform_draw(key, path, w), params)
+    return uniform_draws(key, params, stacked)
 
   return stateless(score)
 

@@ -5,6 +5,7 @@ several places is one variable: its curvature is that of all its uses together, 
 between them, which LeCun et al. (1990, eq. 6) drop.
 """
 
+import functools
 import math
 import zlib
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from prunejax.pruning import layer_names
 from prunejax.pruning.counts import block_sum
 from prunejax.pruning.dtypes import wider
 from prunejax.pruning.paths import path_name
@@ -74,7 +76,7 @@ def fisher(examples, params):
   return _mean(count, params, lambda p, i: jax.tree.map(jnp.square, jax.grad(fn)(p, i)))
 
 
-def hutchinson(value_fn, params, key, probes: int):
+def hutchinson(value_fn, params, key, probes: int, stacked=()):
   """Computes the mean of v * H v over Rademacher vectors v (Hutchinson, 1990).
 
   The estimate has no bias, and is exact where H is diagonal. Its deviation at weight k is
@@ -86,8 +88,9 @@ def hutchinson(value_fn, params, key, probes: int):
     params: any tree.
     key: of jax.random; each leaf draws by its path.
     probes: the number of vectors.
+    stacked: the argument `stacked` of a criterion.
   """
-  return _moments(value_fn, params, key, probes)[0]
+  return _moments(value_fn, params, key, probes, stacked)[0]
 
 
 def smoothed_hutchinson(value_fn, params, key, probes: int, stacked=()):
@@ -107,7 +110,7 @@ def smoothed_hutchinson(value_fn, params, key, probes: int, stacked=()):
     probes: the number of vectors. One vector says nothing of the noise: it is not smoothed.
     stacked: paths of leaves that hold one layer in each slice of axis 0.
   """
-  mean, squares = _moments(value_fn, params, key, probes)
+  mean, squares = _moments(value_fn, params, key, probes, stacked)
   if probes < 2:
     return mean
 
@@ -125,17 +128,20 @@ def smoothed_hutchinson(value_fn, params, key, probes: int, stacked=()):
   return jax.tree_util.tree_map_with_path(one, mean, squares)
 
 
-def _moments(value_fn, params, key, probes):
+def _moments(value_fn, params, key, probes, stacked):
   """The means of v * H v and of its square over random vectors v."""
   params = wide(params)
   slope = jax.grad(value_fn)
 
-  def draw(key, path, w):
-    leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
+  def draw(key, name, w):
+    leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     return jax.random.rademacher(leaf_key, w.shape, w.dtype)
 
   def probe(totals, key):
-    v = jax.tree_util.tree_map_with_path(lambda path, w: draw(key, path, w), params)
+    drawn = functools.partial(draw, key)
+    v = jax.tree_util.tree_map_with_path(
+      lambda path, w: layer_names.by_layer(drawn, path_name(path), w, stacked), params
+    )
     product = jax.jvp(slope, (params,), (v,))[1]
     total = jax.tree.map(lambda t, x, hx: t + x * hx, totals[0], v, product)
     squares = jax.tree.map(lambda t, hx: t + hx * hx, totals[1], product)

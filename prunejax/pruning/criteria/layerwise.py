@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prunejax.pruning import lapack
+from prunejax.pruning import lapack, placement
 from prunejax.pruning.criteria import sweep
 from prunejax.pruning.leaf_kinds import map_kinds
 from prunejax.pruning.paths import named_leaves, with_leaves
@@ -128,7 +128,8 @@ def _criterion(
     return Calibration(zeros)
 
   def seen(params, activations):
-    return {name: statistics_of(x) for name, x in _inputs(label, params, activations).items()}
+    statistics = lambda inputs: {name: statistics_of(x) for name, x in inputs.items()}
+    return placement.on_auto_axes(statistics, _inputs(label, params, activations))
 
   def update(state, params, *, activations=None, **_):
     if not accumulate:
@@ -137,18 +138,22 @@ def _criterion(
 
   def prepare(state, params, *, activations=None, **_):
     statistics = state.layer_inputs if accumulate else seen(params, activations)
-    return Ready(map_kinds(ready_of, statistics))
+    return Ready(placement.on_auto_axes(lambda given: map_kinds(ready_of, given), statistics))
 
   def ready(state, params, arguments):
     return (state if isinstance(state, Ready) else prepare(state, params, **arguments)).layer_ready
 
   def score(state, params, **arguments):
-    given = ready(state, params, arguments), _kernels(label, params)
-    return with_leaves(params, map_kinds(score_of, *given))
+    kernels = _kernels(label, params)
+    given = ready(state, params, arguments), kernels
+    scores = placement.on_auto_axes(functools.partial(map_kinds, score_of), *given, like=kernels)
+    return with_leaves(params, scores)
 
   def compensate(state, params, masks, **arguments):
-    given = ready(state, params, arguments), named_leaves(params), named_leaves(masks)
-    return with_leaves(params, map_kinds(compensate_of, *given))
+    kernels = named_leaves(params)
+    given = ready(state, params, arguments), kernels, named_leaves(masks)
+    change = functools.partial(map_kinds, compensate_of)
+    return with_leaves(params, placement.on_auto_axes(change, *given, like=kernels))
 
   return Criterion(
     init,

@@ -5,6 +5,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 
+from prunejax.pruning import layer_names
 from prunejax.pruning.counts import block_sum
 from prunejax.pruning.paths import path_name
 from prunejax.pruning.placement import like
@@ -31,9 +32,9 @@ def random(seed: int = 0) -> Criterion:
     seed: an integer, which may be traced.
   """
 
-  def score(params, **_):
+  def score(params, *, stacked=(), **_):
     key = jax.random.key(seed, impl='threefry2x32')
-    return jax.tree_util.tree_map_with_path(lambda path, w: uniform_draw(key, path, w), params)
+    return uniform_draws(key, params, stacked)
 
   return stateless(score)
 
@@ -76,10 +77,22 @@ def stateless(score, **attributes) -> Criterion:
   )
 
 
-def uniform_draw(key, path, w) -> jax.Array:
-  """Draws float32 in [0, 1) from a key and the leaf's path; shaped and placed like `w`."""
-  leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
-  return like(jax.random.uniform(leaf_key, w.shape), w)
+def uniform_draws(key, params, stacked=()):
+  """Draws float32 in [0, 1) from a key and each leaf's path; shaped and placed like `params`.
+
+  Args:
+    key: of jax.random.
+    params: any tree.
+    stacked: the argument `stacked` of a criterion; a layer with a name draws by that name.
+  """
+
+  def draw(name, w):
+    leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return like(jax.random.uniform(leaf_key, w.shape), w)
+
+  return jax.tree_util.tree_map_with_path(
+    lambda path, w: layer_names.by_layer(draw, path_name(path), w, stacked), params
+  )
 
 
 def total(x) -> jax.Array:

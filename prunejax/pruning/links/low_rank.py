@@ -125,7 +125,11 @@ def low_rank(
       before = state.lowrank_ranks[name][0]
       asked = jnp.where(due, jnp.minimum(rank_for(w.shape, sparsity), before), before)
       act = jnp.where(asked >= min(w.shape), 0, jnp.where(due, 1, 2))
-      now, basis[name] = jax.lax.switch(act, _ACTS, target, asked, state.lowrank_basis[name])
+      moved = lambda *given: jax.lax.switch(given[0], _ACTS, *given[1:])
+      basis_before = state.lowrank_basis[name]
+      now, basis[name] = placement.on_auto_axes(
+        moved, act, target, asked, basis_before, like=(target, basis_before)
+      )
       change = (now - w.astype(jnp.float32)).astype(dtype)
       change = kernel_layout.from_matrix(change, layouts[name])
       landed = jnp.where(act == 0, updates[name].astype(dtype), change)

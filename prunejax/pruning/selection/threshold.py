@@ -131,15 +131,17 @@ def guess(bracket: Bracket, goal: Goal, parts, sigma=None, sigmas=SIGMAS):
   reach = column(sigmas)
   side = jnp.where(reach < 0, middle[None], 1 - middle[None])
   line = middle[None] + jnp.sign(reach) * jnp.minimum(jnp.abs(reach) * unit, column(SHARES) * side)
-  step = jnp.maximum(width >> 3, 1)
-  equal = step[None] * column(range(1, STEPS + 1)).astype(jnp.uint32)
+  # Windows side by side, which hold every key of the bracket.
+  number, half = column(range(1, STEPS + 1)).astype(jnp.uint32), width[None] // (2 * STEPS)
+  window = jnp.where(number == STEPS, high - 1 - half, low + 1 + half * (2 * number - 1))
+  equal = jnp.where(half == 0, low + number, window)
   # Where every key has one score, the line is exact.
   exact = many == width.astype(jnp.float32)
   equally = (parts | (bracket.lumps & ~exact) | (many <= FEW) | (width <= 8))[None]
   # Scores are often round numbers, so that round keys part them best.
-  keys = low + jnp.where(equally, equal, to_key(line))
+  keys = jnp.where(equally, equal, low + to_key(line))
   slack = to_key(jnp.where(exact, 0, 0.1 * unit))
-  keys = _roundest(keys, jnp.where(equally, step[None] >> 1, slack))
+  keys = _roundest(keys, jnp.where(equally, half, slack))
   # All that is left in a bracket of round numbers lies at its lower end.
   at_low = (bracket.lumps & ~exact & jnp.logical_not(parts))[None] & (column(range(STEPS)) == 0)
   return jnp.clip(jnp.where(at_low, low + 1, keys), low, high)

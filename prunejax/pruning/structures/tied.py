@@ -94,7 +94,9 @@ def ffn(size: int = 1) -> Structure:
     (r'(|.*/)ffn/(?:intermediate|gate)/(?:kernel|bias)', r'\1ffn/neurons', -1, size),
     (r'(|.*/)ffn/output/kernel', r'\1ffn/neurons', -2, size),
   ]
-  named = '.../ffn/{gate,intermediate,output}/kernel or .../ffn/{gate,intermediate}/bias'
+  named = (
+    '.../ffn/{gate,intermediate,output}/kernel, .../ffn/gate/bias or .../ffn/intermediate/bias'
+  )
   return _tied(
     f'ffn({size})', [(re.compile(row[0]), *row[1:]) for row in rows], f'{named}; {FOREIGN}'
   )

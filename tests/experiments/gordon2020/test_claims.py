@@ -47,7 +47,8 @@ def test_every_claim_has_its_name_and_rule():
   assert all(v.claim.endswith('.') and v.figures for v in found)
 
 
-@pytest.mark.parametrize('seeds, noise', [(2, 0.001), (3, 0.002), (5, 0.004)])
+# The interval over n seeds reaches 45, 5.7 and 2.1 standard deviations of a seed to either side.
+@pytest.mark.parametrize('seeds, noise', [(2, 0.00005), (3, 0.0005), (5, 0.002)])
 def test_planted_effects_are_reproduced(seeds, noise):
   assert verdicts(synthetic.make(seeds=seeds, noise=noise)) == dict.fromkeys(NAMES, 'reproduced')
 
@@ -195,9 +196,12 @@ def test_a_line_that_rises_with_loss_is_not_reproduced():
 
 def test_noise_is_undecided():
   flat = lambda arm, sparsity: {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8}
+  decided = []
   for seed in range(8):
     got = verdicts(synthetic.make(flat, seeds=2, noise=0.06, seed=seed, tasks=('a', 'b')))
-    assert set(got.values()) == {'undecided'}, (seed, got)
+    decided += [(seed, name, word) for name, word in got.items() if word != 'undecided']
+  # Of a hundred verdicts on noise one may be wrong, and here there are 72.
+  assert len(decided) <= 2, decided
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -214,7 +218,7 @@ def test_no_effect_at_all_is_rarely_called_one(name):
     return {'loss': 4.0, 'score': 0.5 if arm == 'fresh' else 0.8 + arms.get(arm, 0.0)}
 
   wrong = 0
-  for seed in range(40):
+  for seed in range(100):
     rows = synthetic.make(
       at_threshold,
       seeds=2,
@@ -224,7 +228,7 @@ def test_no_effect_at_all_is_rarely_called_one(name):
       sparsities=(0.3, 0.5, 0.7, 0.9),
     )
     wrong += getattr(claims, name)(claims.grid(rows)).verdict != 'undecided'
-  assert wrong <= 2
+  assert wrong <= 4  # one of a hundred is expected; five or more come once in 270 times
 
 
 def test_seeds_that_disagree_are_undecided_however_many_tasks():
@@ -262,7 +266,7 @@ def test_no_rows_decide_nothing():
   ],
 )
 def test_a_claim_without_its_arm_is_undecided(lacking, undecided):
-  rows = [row for row in synthetic.make() if row['arm'] != lacking]
+  rows = [row for row in synthetic.make(noise=0.0005) if row['arm'] != lacking]
   assert {name for name, v in verdicts(rows).items() if v == 'undecided'} == undecided
 
 
@@ -303,7 +307,7 @@ def test_a_task_at_the_fresh_level_is_undecided_whatever_it_shows():
 
 
 def test_chance_counts_where_fresh_does_not():
-  rows = synthetic.make()
+  rows = synthetic.make(noise=0.0005)
   assert set(verdicts(rows, dict.fromkeys(synthetic.TASKS, 0.84)).values()) == {
     'undecided',
     'reproduced',
@@ -318,7 +322,7 @@ def test_chance_counts_where_fresh_does_not():
 
 
 def test_one_dead_task_is_left_out_of_the_others():
-  alive = synthetic.make(tasks=('order', 'match'))
+  alive = synthetic.make(tasks=('order', 'match'), noise=0.0005)
   dead = synthetic.make(chance_level, tasks=('dead',))
   dead = [row for row in dead if row['stage'] == 'finetune']
   got = check(alive + dead)

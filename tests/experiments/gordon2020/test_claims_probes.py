@@ -8,7 +8,7 @@ from experiments.gordon2020 import claims, study
 from experiments.gordon2020.analysis import movement_figures
 
 NAMES = [claim.__name__ for claim in claims.PROBES]
-GRID = synthetic.make()
+GRID = synthetic.make(noise=0.0005)
 
 
 def verdicts(rows):

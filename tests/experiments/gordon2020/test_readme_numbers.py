@@ -3,33 +3,10 @@
 import json
 import re
 
-import pytest
 import redrawn
-
-from experiments.gordon2020 import claims
-from prunejax.report import ledger, verdicts
 
 HOME = redrawn.ROOT / 'experiments' / 'gordon2020'
 TEXT = (HOME / 'README.md').read_text()
-
-
-@pytest.fixture(scope='module')
-def checks():
-  """{preset: {claim: Verdict}} of the three ledgers that the table of verdicts rests on."""
-  rows = {name: ledger.read(HOME / f'results-{name}.jsonl') for name in ('mini', 'equal', 'corpus')}
-  return {
-    name: {v.name: v for v in claims.check(claims.grid(those))} for name, those in rows.items()
-  }
-
-
-@pytest.mark.parametrize('name', [claim.__name__ for claim in claims.CLAIMS])
-def test_the_verdicts_are_those_of_the_ledgers(checks, name):
-  words = lambda v: f'{v.verdict}: {verdicts.deciding(v)}'
-  line = [words(checks['mini'][name]), words(checks['equal'][name])]
-  if name == 'more_text_less_prunable':
-    line = [words(checks['corpus'][name]), '']
-  cells = ' | '.join([checks['mini'][name].claim, *line]).strip()
-  assert f'| {cells} |' in TEXT
 
 
 def test_the_counts_of_cells_are_those_of_the_ledgers():

@@ -222,14 +222,13 @@ def test_another_tokenizer_is_one_clear_error(tmp_path, name, content, message):
 
 
 def test_a_vocabulary_that_does_not_fit_is_named(tmp_path):
-  params, size = tiny_llama.write(tmp_path / 'model')
-  small = bpe.train(tiny_llama.LINES, 265)
-  (tmp_path / 'model' / 'tokenizer.json').write_text(small.to_str())
-  (tmp_path / 'model' / hf_folder.CHECKSUMS).unlink()
-  with pytest.raises(CheckpointError, match='265 pieces does not fit'):
+  params, size = tiny_llama.write(tmp_path / 'model', words=False, vocab_size=283)
+  words = tiny_llama.tokenizer()
+  (tmp_path / 'model' / 'tokenizer.json').write_text(words.to_str())
+  with pytest.raises(CheckpointError, match='280 pieces does not fit the 283 rows'):
     llama_hf.load(tmp_path / 'model')
-  with pytest.raises(CheckpointError, match='265 pieces does not fit'):
-    llama_hf.save(tmp_path / 'other', params, size, tokenizer=small)
+  with pytest.raises(CheckpointError, match='280 pieces does not fit the 283 rows'):
+    llama_hf.save(tmp_path / 'other', params, size, tokenizer=words)
   assert not (tmp_path / 'other').exists()
 
 
