@@ -329,10 +329,8 @@ def finetuning_data(
   def rows(split, draw=()):
     key = (words, text, name, split, seq_len, root, cache, draw)
     if key not in rows_of:
-      own, labelled = (
-        tokenizers.Tokenizer.from_str(words),
-        tasks.load(name, split, root=root, cache=cache),
-      )
+      own = tokenizers.Tokenizer.from_str(words)
+      labelled = tasks.load(name, split, root=root, cache=cache)
       if not task.spans:
         rows_of[key] = finetuning.encode(labelled, own, seq_len)
       else:
