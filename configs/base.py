@@ -136,14 +136,14 @@ def get_config(arg=''):
   # An `init` with zeros where a group prunes counts as pruned in any case.
   # Weights that are zero at the start stay zero, and count as pruned. Of a folder with
   # masks.safetensors, as `prune` writes one, these are the weights that the masks prune.
-  c.hold_zeros = False
+  c.hold_zeros = False  # of the weights in `init`
 
   c.mesh = config_dict.create(
     data=-1,  # devices on the batch axis, -1: all that are left
     model=1,  # devices on the tensor axis
     # fsdp, tensor, fsdp+tensor; or ((regex, (axis, ...)), ...) on leaf paths: the first match wins,
     # and a leaf without a match is replicated.
-    rules=config_dict.FieldReference((), field_type=object),
+    rules=config_dict.FieldReference((), field_type=object),  # how weights lie on the mesh
     axes='auto',  # kind of the axes of the mesh of a single run: auto, explicit
   )
   c.population = config_dict.create(

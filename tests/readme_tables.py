@@ -168,7 +168,7 @@ def misjudged(table: Table, home: pathlib.Path) -> list[str]:
       verdict = by_claim.get(plain(row[0]))
       here = row[i] if len(table.sources) > 1 else ': '.join(row[1:])
       if verdict is None or not plain(here):
-        if verdict is None or _word(verdict):
+        if plain(here) or _word(verdict):
           wrong.append(f'{row[0]}: {name} says {verdict and verdict.verdict}')
         continue
       if plain(here).partition(':')[0] != verdict.verdict:
@@ -186,18 +186,12 @@ def made(table: Table, home: pathlib.Path) -> list[tuple]:
   """
   ledgers = [drawn((home / name).resolve()) for name in table.sources]
   if table.kind == 'words':
-    lines = [
-      (checks[0].claim, *(_word(v) for v in checks))
-      for checks in zip(*(d.checks for d in ledgers), strict=True)
-    ]
+    lines = [(claim, *map(_word, found)) for claim, found in _beside(ledgers)]
     for word in ('reproduced', 'not reproduced', 'undecided'):
       lines.append((f'*{word}*', *(str(sum(_word(v) == word for v in d.checks)) for d in ledgers)))
     return lines
   if table.kind == 'verdicts' and len(ledgers) > 1:
-    return [
-      (checks[0].claim, *(_judged(v) for v in checks))
-      for checks in zip(*(d.checks for d in ledgers), strict=True)
-    ]
+    return [(claim, *map(_judged, found)) for claim, found in _beside(ledgers)]
   if table.kind == 'verdicts':
     return [(v.claim, _bold(v.verdict), _shown(v)) for v in ledgers[0].checks]
   [report] = ledgers
@@ -214,8 +208,17 @@ def made(table: Table, home: pathlib.Path) -> list[tuple]:
   return rows[: table.first] if table.first else rows
 
 
+def _beside(ledgers):
+  """[(claim, [its verdict in each ledger, None where a ledger does not judge it])]."""
+  found = [{v.claim: v for v in d.checks} for d in ledgers]
+  claims = dict.fromkeys(claim for verdicts in found for claim in verdicts)
+  return [(claim, [verdicts.get(claim) for verdicts in found]) for claim in claims]
+
+
 def _word(verdict):
   """The verdict, '' where the ledger has no rows that speak of the claim."""
+  if verdict is None:
+    return ''
   nothing = ('No rows to compare', 'not run', 'no runs', 'no rows', 'cells are missing', 'no cells')
   return '' if verdict.evidence.startswith(nothing) else verdict.verdict
 

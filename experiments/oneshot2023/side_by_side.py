@@ -96,7 +96,7 @@ def _ours(part, tokens):
     out = {'prune_seconds': time.perf_counter() - start, 'sparsity': removed / weights}
   else:
     windows = given['windows'].astype(np.int32)
-    score = perplexity.scorer(size, params)
+    score = perplexity.scorer(perplexity.running(size, params))
     losses = [float(score(window).mean()) for window in windows]
     seconds = time.perf_counter() - start
     out = {

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 import prunejax
-from prunejax import oneshot
-from prunejax.data import content, text_files
+from prunejax import files, oneshot
+from prunejax.data import content, text_files, wikitext
+from prunejax.evaluation import perplexity
 from prunejax.oneshot import calibration, decoders
 from prunejax.sweep import study
 from prunejax.train import saved_model
@@ -142,8 +143,6 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   Raises:
     FloatingPointError: a score, a weight or a loss is not finite.
   """
-  from prunejax.evaluation import perplexity
-
   size, params, _ = _model()
   start, got = time.perf_counter(), 0.0
   if settings['method'] != 'dense':
@@ -155,8 +154,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   tokens = _test_tokens(root)
   windows = perplexity.windows(len(tokens), WINDOW)
   chosen = windows if settings['windows'] < 0 else windows[: settings['windows']]
-  score = perplexity.scorer(size, jax.tree.map(np.asarray, params))
+  score = perplexity.scorer(perplexity.running(size, jax.tree.map(np.asarray, params)))
   losses = [total / count for total, count in perplexity.losses(score, tokens, chosen, WINDOW)]
+  files.remove(_progress(settings, folder))  # as large as the model
   return {
     'perplexity': math.exp(min(np.mean(losses), 700)),
     'loss': float(np.mean(losses)),
@@ -182,10 +182,15 @@ def _pruned(settings, root, folder, say):
     sparsity=sparsity,
     structure=STRUCTURES[structure](),
     recover=oneshot.reconstruct(settings['steps'], seed=settings['seed']) if more else None,
-    folder=folder / 'unfinished' / content.of(settings),
+    folder=_progress(settings, folder),
     settings=settings,
     say=say,
   )
+
+
+def _progress(settings, folder):
+  """The folder in which a pruning that was killed goes on."""
+  return files.path(folder) / 'unfinished' / content.of(settings)
 
 
 @functools.cache
@@ -197,8 +202,6 @@ def _model():
 
 @functools.cache
 def _test_tokens(root):
-  from prunejax.data import wikitext
-
   text = wikitext.text(pathlib.Path(root) / TEST)
   return np.array(_model()[2].encode(text).ids, np.int32)
 

@@ -44,17 +44,22 @@ def is_stacked(rows: Rows, path: str) -> bool:
   return any(pattern.fullmatch(path) for pattern, _ in rows)
 
 
-def layers_of(tree: Any, rows: Rows, origin: str) -> Layers:
+def layers_of(tree: Any, rows: Rows, origin: str = '') -> Layers:
   """Finds the stacked leaves of a tree.
 
+  Args:
+    tree: the parameters, or those that are pruned.
+    rows: of `parse`.
+    origin: the name of the caller, if all leaves have to be layers that can be pruned; '' for any.
+
   Raises:
-    ValueError: a leaf with less than two axes, which cannot be stacked layers.
+    ValueError: a leaf without axes; a pruned leaf with less than two.
   """
   layers = {}
   for path, leaf in named_leaves(tree).items():
-    if not is_stacked(rows, path):
+    if not (getattr(leaf, 'shape', ()) and is_stacked(rows, path)):
       continue
-    if len(leaf.shape) < 2:
+    if origin and len(leaf.shape) < 2:
       raise ValueError(
         f'{origin}: {path!r} has shape {tuple(leaf.shape)} and cannot be stacked layers'
       )

@@ -556,7 +556,7 @@ def _layers(chosen, rows) -> layer_names.Layers:
 
 def _layouts(params, rows, stacked_rows, pruned):
   """The layout of every leaf of `params`; words have to fit the leaves of the tree `pruned`."""
-  layers = layer_names.layers_of(params, stacked_rows, 'prune_transform')
+  layers = layer_names.layers_of(params, stacked_rows)
   names = layer_names.first_names(layers)
   return kernel_layout.layouts(params, rows, layers.__contains__, named_leaves(pruned), names=names)
 

@@ -124,7 +124,7 @@ def planned(
   chooses = layer_names.chooser(where, stacked_rows)
   chosen = select(params, chooses, origin='who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
-  layers = layer_names.layers_of(params, stacked_rows, 'who_pays')
+  layers = layer_names.layers_of(params, stacked_rows)
   layouts = kernel_layout.layouts(
     params,
     kernel_layout.parse(layout),

@@ -11,7 +11,7 @@ import sys
 
 from ml_collections import config_dict
 
-from prunejax.train import specs
+from prunejax.train import model_sizes, specs
 
 
 def load(path, root):
@@ -129,7 +129,7 @@ def convert(value, default, key: str):
   """
   want = type(default)
   if key == 'mesh.rules':  # a name, or pairs
-    want = str if isinstance(value, str) and not value.startswith(('(', '[')) else tuple
+    want = str if value in model_sizes.RULES else tuple
   if isinstance(value, str) and want is not str:
     try:
       value = (

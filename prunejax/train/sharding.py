@@ -17,8 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prunejax.pruning.paths import matches_end, named_leaves, path_name
+from prunejax.train.model_sizes import RULES
 
-NAMED = ('fsdp', 'tensor', 'fsdp+tensor')
+NAMED = RULES
 # (regex of the end of a path, axis that fsdp divides, axis that tensor divides), None for neither.
 DIVIDED = (
   (r'attention/(query|key|value)/kernel', 0, 1),
@@ -29,6 +30,7 @@ DIVIDED = (
   (r'ffn/output/kernel', 1, 0),
   (r'embeddings/word/embedding', 1, 0),
   (r'embeddings/(position|segment)/embedding', 1, None),
+  (r'attention/position/kernel', 0, 1),  # of XLNet
   (r'(.*/)?(kernel|embedding)', 0, None),
   (r'(.*/)?[^/]*(bias|scale|segment|mask)[^/]*', None, None),
 )

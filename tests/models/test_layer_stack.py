@@ -72,9 +72,23 @@ def loss_and_gradient(name, scan_layers, remat):
   return jax.jit(jax.value_and_grad(loss))(drawn(name))
 
 
-@pytest.mark.parametrize('remat', layer_stack.REMAT)
-@pytest.mark.parametrize('scan_layers', [False, True])
-@pytest.mark.parametrize('name', MODELS)
+# Every model scanned, and the first one in every way; the others are slow.
+WAYS = [
+  pytest.param(
+    name,
+    scan_layers,
+    remat,
+    marks=()
+    if name == next(iter(MODELS)) or (scan_layers and remat == 'none')
+    else pytest.mark.slow,
+  )
+  for name in MODELS
+  for scan_layers in (False, True)
+  for remat in layer_stack.REMAT
+]
+
+
+@pytest.mark.parametrize('name, scan_layers, remat', WAYS)
 def test_all_ways_to_run_the_layers_have_one_loss_and_one_gradient(name, scan_layers, remat):
   loss, gradient = loss_and_gradient(name, False, 'none')
   same_loss, same_gradient = loss_and_gradient(name, scan_layers, remat)

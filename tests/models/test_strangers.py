@@ -37,6 +37,12 @@ UNSAFE = {
   'yaml',
   'zipfile',
 }
+# What these files may import all the same, and why.
+TRUSTED = {
+  'dry_run.py': {'pickle'},  # to a worker that it starts itself
+  'worker.py': {'pickle'},  # from the process that started it
+  'torch_reference.py': {'torch'},  # a program in PyTorch to compare with, which unpickles nothing
+}
 
 
 class Bomb:
@@ -56,7 +62,7 @@ def test_no_source_unpickles_or_unpacks(path):
         else set()
       )
       roots |= {node.module.split('.')[0]} if isinstance(node, ast.ImportFrom) else set()
-      assert not roots & UNSAFE, f'{path.name}:{node.lineno}'
+      assert not roots & UNSAFE - TRUSTED.get(path.name, set()), f'{path.name}:{node.lineno}'
     elif isinstance(node, ast.Call):
       name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
       assert name not in ('extract', 'extractall', 'unpack_archive', 'loadtxt'), (

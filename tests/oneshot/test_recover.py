@@ -75,7 +75,9 @@ def test_training_lowers_the_loss_and_keeps_every_pruned_weight_at_zero(way, pru
   assert same == (way == 'lora')
 
 
-@pytest.mark.parametrize('criterion', ['magnitude', 'sparsegpt'])
+@pytest.mark.parametrize(
+  'criterion', [pytest.param('magnitude', marks=pytest.mark.slow), 'sparsegpt']
+)
 def test_reconstruction_moves_each_block_towards_the_dense_one_under_its_mask(criterion):
   params, segments = model_and_params()[1], tokens(8)
   prune = lambda how: oneshot.prune(

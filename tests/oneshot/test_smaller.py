@@ -58,7 +58,10 @@ def test_a_model_without_a_block_is_plain_and_loads_again(tmp_path):
   np.testing.assert_allclose(apply(again, loaded), apply(SIZE, params), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('criterion', ['magnitude', 'wanda', 'sparsegpt'])
+@pytest.mark.parametrize(
+  'criterion',
+  [*(pytest.param(name, marks=pytest.mark.slow) for name in ('magnitude', 'wanda')), 'sparsegpt'],
+)
 def test_a_narrower_model_computes_what_the_pruned_one_computes(criterion, tmp_path):
   params = jax.tree.map(np.array, model_and_params()[1])
   how = width.ffn_width(SIZE, 80)

@@ -205,7 +205,7 @@ def test_masks_never_fall_back_in_a_schedule_that_only_rises(name):
 def test_masks_fall_where_the_schedule_falls_or_is_not_known_to_rise():
   params, state = half_pruned()
   cycle = schedules.cycle(0.75, steps=2, begin=0, end=8)
-  for schedule in (cycle, lambda step: jnp.where(step < 4, 0.0, 0.75)):
+  for schedule in (cycle, lambda step: jnp.where(step < 5, 0.0, 0.75)):
     after, *_ = sparsities_after(chain_of(schedule), params, state, 2)
     assert after == [0.0, 0.0]
   assert not any(s.rises for s in (cycle, schedules.as_schedule(lambda step: 0.5)))

@@ -188,5 +188,5 @@ def test_wrong_input_is_one_line(changes, words, capsys):
 def test_a_folder_of_another_model_is_named(born, capsys, tmp_path):
   folder = shutil.copytree(born.folder / 'model', tmp_path / 'model')
   raw = json.loads((folder / 'config.json').read_text())
-  (folder / 'config.json').write_text(json.dumps({**raw, 'model_type': 'roberta'}))
-  refused(capsys, {'init': str(folder)}, 'roberta', 'bert, gpt2')
+  (folder / 'config.json').write_text(json.dumps({**raw, 'model_type': 'electra'}))
+  refused(capsys, {'init': str(folder)}, 'electra', 'bert, gpt2')

@@ -59,7 +59,7 @@ def test_a_group_without_a_schedule_prunes_nothing_and_is_checked():
 @pytest.mark.parametrize('key', recipe.RANGES)
 def test_a_number_out_of_range_is_one_error_with_its_key(key):
   config = base.get_config()
-  wrong = -1.0 if isinstance(configs.flat(config)[key], float) else -1
+  wrong = -2.0 if isinstance(configs.flat(config)[key], float) else -2  # -1 is a default of some
   with pytest.raises(ValueError) as error:
     recipe.resolve(configs.override(config, {key: wrong}))
   assert str(error.value) == f'{key}={wrong!r}: expected {recipe.RANGES[key][1]}'

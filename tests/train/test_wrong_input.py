@@ -204,7 +204,7 @@ def test_a_vocabulary_that_does_not_fit_the_model(tmp_path, capsys, nothing_comp
   [
     ({'num_hidden_layers': 2}, ['bert.encoder.layer.1']),
     ({'hidden_size': 32}, ['32', '16']),
-    ({'model_type': 'roberta'}, ['roberta']),
+    ({'model_type': 'electra'}, ['electra']),
     ({'hidden_size': 'wide'}, ['config.json']),
   ],
 )

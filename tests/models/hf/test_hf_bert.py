@@ -96,13 +96,13 @@ def test_all_faults_come_in_one_message(folder):
   def spoil(stored):
     del stored['bert.encoder.layer.1.output.dense.bias']
     stored['bert.encoder.layer.3.output.dense.bias'] = np.zeros(24, 'f')
-    stored['qa_outputs.weight'] = np.zeros((2, 24), 'f')
+    stored['pair_outputs.weight'] = np.zeros((2, 24), 'f')
     stored['bert.encoder.layer.0.intermediate.dense.weight'] = np.zeros((24, 40), 'f')
     return stored
 
   message = refusal(bert_hf.load, folder(spoil))
   assert 'missing: bert.encoder.layer.1.output.dense.bias;' in message
-  assert 'unknown: ' in message and 'qa_outputs.weight' in message
+  assert 'unknown: ' in message and 'pair_outputs.weight' in message
   assert 'bert.encoder.layer.3.output.dense.bias' in message
   assert (
     'bert.encoder.layer.0.intermediate.dense.weight: expected shape (40, 24), found (24, 40)'

@@ -210,7 +210,7 @@ def test_vocab_json_and_merges_as_opt_has_them(tmp_path):
   ('name', 'content', 'message'),
   [
     ('tokenizer.json', '{}', 'tokenizer.json'),
-    ('tokenizer.json', '{"model": {"type": "Unigram", "vocab": []}}', 'Unigram'),
+    ('tokenizer.json', '{"model": {"type": "Unigram", "vocab": []}}', 'no BPE vocabulary'),
     ('vocab.txt', '[PAD]\n[UNK]\n', 'no BPE vocabulary'),
     ('tokenizer.model', 'x', 'tokenizer.model alone cannot be read'),
   ],

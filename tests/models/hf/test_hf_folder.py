@@ -290,7 +290,7 @@ def test_numbers_that_are_not_finite_are_named_with_their_count(dtype, folder):
   ('changes', 'words'),
   [
     ({'architectures': ['BertForTokenClassification']}, 'is of a BertForTokenClassification: exp'),
-    ({'architectures': ['BertForQuestionAnswering']}, 'is of a BertForQuestionAnswering'),
+    ({'architectures': ['BertForMultipleChoice']}, 'is of a BertForMultipleChoice'),
     ({'architectures': ['GPT2DoubleHeadsModel']}, 'is of a GPT2DoubleHeadsModel: expected one of'),
     ({'architectures': 'BertModel'}, "architectures='BertModel': expected a list"),
     ({'architectures': [3]}, 'architectures=[3]: expected a list'),
