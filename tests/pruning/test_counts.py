@@ -61,7 +61,9 @@ def test_one_threshold_decides_over_more_weights_than_int32_counts():
   sizes = np.array([rows * columns for rows, columns in SHAPES.values()], np.int64)
   above = (sizes * rng.uniform(0.1, 0.3, sizes.size)).astype(np.int32)
   tied = (sizes * rng.uniform(0.2, 0.6, sizes.size)).astype(np.int32)
-  block = passes.Block(tuple(SHAPES), (), ((0, sizes.size),), sizes.astype(np.int32), 1, np.uint32(0))
+  block = passes.Block(
+    tuple(SHAPES), (), ((0, sizes.size),), sizes.astype(np.int32), 1, np.uint32(0)
+  )
 
   @jax.jit
   def decide(wanted, above, tied):
