@@ -9,9 +9,11 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -47,7 +49,6 @@ FINAL_NUMBERS = {
 }
 
 PathLike = epath.PathLike
-_copies = {}
 
 
 def path(name: PathLike) -> epath.Path:
@@ -274,6 +275,17 @@ def deliver(folder: PathLike, write_to: Callable[[PathLike], Any]) -> Any:
     return result
 
 
+class Scratch(type(pathlib.Path())):
+  """The path of a temporary folder, which is removed once nothing refers to this object."""
+
+
+def scratch() -> Scratch:
+  """Makes a temporary folder, and returns its `Scratch`."""
+  folder = Scratch(tempfile.mkdtemp(prefix='prunejax-'))
+  weakref.finalize(folder, shutil.rmtree, str(folder), ignore_errors=True)
+  return folder
+
+
 def local(folder: PathLike) -> PathLike:
   """Finds or makes a local folder with the files of `folder`.
 
@@ -281,20 +293,16 @@ def local(folder: PathLike) -> PathLike:
     folder: local or in a store.
 
   Returns:
-    `folder` itself, or a copy. The last four copies stay until the process ends.
+    `folder` itself, or the `Scratch` of a copy.
   """
   if not remote(folder):
     return folder
-  if str(folder) not in _copies:
-    while len(_copies) >= 4:
-      _copies.pop(next(iter(_copies))).cleanup()
-    scratch = tempfile.TemporaryDirectory(prefix='prunejax-')
-    for name in names(folder):
-      if not _retry('look for', folder, (epath.Path(folder) / name).is_dir):
-        content = read(epath.Path(folder) / name, most=2**40)
-        (epath.Path(scratch.name) / name).write_bytes(content)
-    _copies[str(folder)] = scratch
-  return epath.Path(_copies[str(folder)].name)
+  copy = scratch()
+  for name in names(folder):
+    if not _retry('look for', folder, (epath.Path(folder) / name).is_dir):
+      content = read(epath.Path(folder) / name, most=2**40)
+      (copy / name).write_bytes(content)
+  return copy
 
 
 def _is_part(name):

@@ -12,7 +12,7 @@ class Cells:
   """The cells of a plan by hash; a cell that two families share is there once."""
 
   def __init__(self, preset):
-    self.preset, self.found = preset, {}
+    self.preset, self.found, self._read = preset, {}, {}
 
   def add(self, config, **labels) -> str:
     """Adds a run, which starts from the cell that its `init` names; returns its hash."""
@@ -22,7 +22,7 @@ class Cells:
       else None
     )
     cell = grid.Cell(labels, config, start)
-    key = grid.key(cell)
+    key = grid.key(cell, self._read)
     # One cell may serve two families: dense fine-tuning for as many epochs is the dense arm itself.
     there = self.found.setdefault(key, cell)
     there.labels.update({k: v for k, v in labels.items() if k not in there.labels})

@@ -66,7 +66,8 @@ def reads(root: str, pydoc: str) -> dict[str, str]:
   del root
   config = pretrain.get_config('nano')
   config.data.pydoc = pydoc
-  return inputs.reads(config)
+  data = recipe.data_of(config.data)
+  return inputs.reads(data, config.init, config.distill.teacher)
 
 
 def _born(settings, folder, say):

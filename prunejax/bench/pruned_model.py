@@ -22,7 +22,7 @@ from prunejax import files
 from prunejax.bench import encoders, measure, suite, table
 from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
-from prunejax.train import console, export, program, recipe, saved_model
+from prunejax.train import console, export, program, saved_model
 
 GAIN = 0.97  # of the dense model; a smaller difference is no gain
 ROWS = 128  # held-out examples on which outputs are compared
@@ -179,8 +179,8 @@ def _outputs(model, leaves, length, forms):
 
 def _held_out(model, length):
   """(batch, its examples in words): held-out text of a pre-training run, else random pieces."""
-  if model.config is not None and not model.config.data.task:
-    _, data = program.read_inputs(recipe.resolve(model.config))
+  if model.recipe is not None and not model.recipe.data.task:
+    _, data = program.read_inputs(model.recipe)
     batches, rows = [], 0
     for batch in data.held_out():
       batches.append(batch)

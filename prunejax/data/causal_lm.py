@@ -9,7 +9,7 @@ All documents form a ring, with <|endoftext|> after each. Each epoch cuts the ri
 span several documents; attention crosses their borders, as in GPT-2.
 """
 
-import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,13 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
 
 
 def batch(
-  stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
+  stream: Stream,
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: int = 0,
+  processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = pretraining.permutation,
 ) -> dict[str, np.ndarray]:
   """Draws the examples of one step.
 
@@ -81,6 +87,7 @@ def batch(
     batch_size: examples of all processes together.
     process: index of this process.
     processes: number of processes.
+    permutation: as in `pretraining.batch`.
 
   Returns:
     dict of arrays [batch_size / processes, seq_len]: `input_ids`, `segment_ids` (all 0) and
@@ -88,9 +95,10 @@ def batch(
   """
   length, ring = stream.recipe.seq_len, int(stream.starts[-1])
   count, first = len(stream.windows), step * batch_size
-  windows = pretraining.order(count, seed, first, batch_size)
+  windows = pretraining.order(count, seed, first, batch_size, permutation)
   epochs = np.arange(first, first + batch_size) // count
-  starts = np.array([_epoch_start(ring, seed, int(epoch)) for epoch in epochs]) + windows * length
+  begin = {epoch: _epoch_start(ring, seed, epoch) for epoch in np.unique(epochs).tolist()}
+  starts = np.array([begin[epoch] for epoch in epochs.tolist()]) + windows * length
   mine = slice(process * batch_size // processes, (process + 1) * batch_size // processes)
   tokens = _read(stream, (starts[mine, None] + np.arange(length + 1)) % ring)
   return {
@@ -108,7 +116,6 @@ def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
   return {name: (tokens, dtype) for name, dtype in names.items()}
 
 
-@functools.lru_cache(maxsize=4)
 def _epoch_start(ring, seed, epoch):
   """Position in the ring at which the windows of an epoch start."""
   return int(np.random.default_rng([seed, epoch, 2]).integers(ring))

@@ -1,8 +1,7 @@
 """Labelled examples as token ids. A batch is a pure function of (seed, step)."""
 
-import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,18 +140,18 @@ def subset(arrays: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np
   return {name: column[chosen] for name, column in arrays.items()}
 
 
-@functools.lru_cache(4)
-def _permutation(count, seed, epoch):
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+  """Returns the order of the examples in an epoch, int64 [count]."""
   return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _rows(count, seed, first, size):
+def _rows(count, seed, first, size, permutation):
   """The rows at positions first to first + size - 1 of all epochs, int64 [size]."""
   position = first + np.arange(size)
   chosen = np.empty(size, np.int64)
   for epoch in np.unique(position // count):
     of_epoch = position // count == epoch
-    chosen[of_epoch] = _permutation(count, seed, int(epoch))[position[of_epoch] % count]
+    chosen[of_epoch] = permutation(count, seed, int(epoch))[position[of_epoch] % count]
   return chosen
 
 
@@ -163,6 +162,7 @@ def batch(
   batch_size: int,
   process: int = 0,
   processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
 ) -> dict[str, np.ndarray]:
   """Returns the rows of one step.
 
@@ -175,6 +175,7 @@ def batch(
     batch_size: rows of all processes together.
     process: index of this process.
     processes: number of processes.
+    permutation: the function of that name, or one that remembers its last results.
 
   Returns:
     The same columns with batch_size / processes rows.
@@ -185,7 +186,8 @@ def batch(
   if batch_size % processes:
     raise ValueError(f'batch_size={batch_size} does not divide among {processes} processes')
   rows = batch_size // processes
-  chosen = _rows(len(arrays['label']), seed, step * batch_size + process * rows, rows)
+  first = step * batch_size + process * rows
+  chosen = _rows(len(arrays['label']), seed, first, rows, permutation)
   return {name: column[chosen] for name, column in arrays.items()}
 
 
@@ -200,6 +202,7 @@ def bucketed(
   buckets: Sequence[int],
   process: int = 0,
   processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
 ) -> dict[str, np.ndarray]:
   """Returns the rows of one step, of about equal length and padded as little as `buckets` allow.
 
@@ -214,6 +217,7 @@ def bucketed(
     buckets: lengths, rising. A batch gets the first that holds its longest row, or keeps its own.
     process: index of this process.
     processes: number of processes.
+    permutation: as in `batch`.
 
   Returns:
     The columns of `batch`, those with an axis of tokens cut to one length.
@@ -225,7 +229,7 @@ def bucketed(
     raise ValueError(f'batch_size={batch_size} does not divide among {processes} processes')
   pool, place = divmod(step, POOL)
   size = POOL * batch_size
-  chosen = _rows(len(arrays['label']), seed, pool * size, size)
+  chosen = _rows(len(arrays['label']), seed, pool * size, size, permutation)
   length = arrays['valid'].sum(1)[chosen]
   batches = chosen[np.argsort(length, kind='stable')].reshape(POOL, batch_size)
   rows = batches[np.random.default_rng([seed, pool, 2]).permutation(POOL)[place]]

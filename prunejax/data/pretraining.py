@@ -10,7 +10,7 @@ at a word boundary. So segment B may start within a sentence. A random B must th
 sentence too, or the start of B would give away whether B is random.
 """
 
-import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -105,8 +105,19 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
   )
 
 
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+  """Returns the order of the windows in an epoch, int64 [count]."""
+  return np.random.default_rng([seed, epoch, 1]).permutation(count)
+
+
 def batch(
-  stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
+  stream: Stream,
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: int = 0,
+  processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
 ) -> dict[str, np.ndarray]:
   """Draws the examples of one step.
 
@@ -117,6 +128,7 @@ def batch(
     batch_size: examples of all processes together.
     process: index of this process.
     processes: number of processes.
+    permutation: the function of that name, or one that remembers its last results.
 
   Returns:
     dict of arrays, b = batch_size / processes: `input_ids` and `segment_ids` int32 and `valid` bool
@@ -124,7 +136,7 @@ def batch(
     0 at padding; `is_random` int32 [b], 1 if segment B does not follow A.
   """
   rng = np.random.default_rng([seed, step])
-  window = order(len(stream.windows), seed, step * batch_size, batch_size)
+  window = order(len(stream.windows), seed, step * batch_size, batch_size, permutation)
   *segments, is_random = _segments(stream, window, rng)
   arrays = _assemble(stream, *segments, rng)
   arrays['is_random'] = is_random.astype(np.int32)
@@ -182,7 +194,13 @@ def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
   }
 
 
-def order(count: int, seed: int, first: int, size: int) -> np.ndarray:
+def order(
+  count: int,
+  seed: int,
+  first: int,
+  size: int,
+  permutation: Callable[[int, int, int], np.ndarray] = permutation,
+) -> np.ndarray:
   """Returns the windows of examples `first` to `first + size - 1`, int64 [size].
 
   Each epoch is a new permutation of the `count` windows.
@@ -191,13 +209,8 @@ def order(count: int, seed: int, first: int, size: int) -> np.ndarray:
   windows = np.empty(size, np.int64)
   for epoch in np.unique(example // count):
     rows = example // count == epoch
-    windows[rows] = _permutation(count, seed, int(epoch))[example[rows] % count]
+    windows[rows] = permutation(count, seed, int(epoch))[example[rows] % count]
   return windows
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(count, seed, epoch):
-  return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
 def _first_length(stream, start, length, rng):

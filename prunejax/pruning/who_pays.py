@@ -1,7 +1,7 @@
 """Who pays: what a recipe would remove from each leaf, before anything is trained."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -81,19 +81,48 @@ def who_pays(
   Raises:
     ValueError: a value is out of range, or an argument that the criterion needs is missing.
   """
-  if not 0 <= sparsity < 1:
-    raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
-  if np.float32(sparsity) > np.float32(structure.cost):
-    raise ValueError(
-      f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}'
-    )
+  _check(sparsity, structure)
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
+  how = {'masks': masks, 'hold': hold, 'layout': layout, 'stacked': stacked}
+  plan = planned(params, criterion, allocation, structure, where, **how, **extra)
+  return payers(plan, params, sparsity, grad, masks)
+
+
+class Plan(NamedTuple):
+  """What `payers` computes, compiled once for any sparsity.
+
+  Attributes:
+    masks: (chosen, grad, params, first masks, sparsity) -> scores of units, masks of units, masks.
+    structure: of whole leaves.
+    chooses: which leaves are pruned, see `paths.select`.
+    layers: the stacked leaves, see `layer_names.layers_of`.
+  """
+
+  masks: Callable
+  structure: Structure
+  chooses: Any
+  layers: Mapping
+
+
+def planned(
+  params,
+  criterion: Criterion,
+  allocation: Allocation,
+  structure: Structure,
+  where='.*',
+  *,
+  masks=None,
+  hold: bool = False,
+  layout: str | Mapping[str, str] = '',
+  stacked: str = '',
+  **extra: Any,
+) -> Plan:
+  """Makes the `Plan` of a recipe. Arguments are those of `who_pays`; of params the shapes count."""
   stacked_rows = layer_names.parse(stacked)
-  chosen = select(params, layer_names.chooser(where, stacked_rows), origin='who_pays')
-  grad = aligned(grad, chosen)
-  first = start.masks_at_start(masks, chosen, 'who_pays')
+  chooses = layer_names.chooser(where, stacked_rows)
+  chosen = select(params, chooses, origin='who_pays')
   ranks_below = masks is not None and (hold or not criterion.revives)
   layers = layer_names.layers_of(params, stacked_rows)
   layouts = kernel_layout.layouts(
@@ -112,12 +141,12 @@ def who_pays(
   whole = kernel_layout.of_matrices(structure, layouts)
 
   @jax.jit
-  def plan(chosen, grad, params, first):
+  def masks_of(chosen, grad, params, first, sparsity):
     given = {
       **completed(extra, chosen, params),
       'grad': grad,
       'step': jnp.zeros([], jnp.int32),
-      'sparsity': jnp.float32(sparsity),
+      'sparsity': sparsity,
       'due': jnp.array(True),
       **({} if masks is None else {'masks': first}),
       **({'stacked': layers} if layers else {}),
@@ -141,11 +170,32 @@ def who_pays(
       masks_then = {name: mask & kept[name] for name, mask in masks_then.items()}
     return whole.pool(scores), selected.units, masks_then
 
-  unit_scores, unit_masks, masks_then = plan(chosen, grad, params, first)
-  before = sparsity_of(layer_names.split(named_leaves(first), layers))['leaves']
+  return Plan(masks_of, whole, chooses, layers)
+
+
+def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[Payer]:
+  """Returns the rows of `who_pays` by a `Plan`.
+
+  Args:
+    plan: of `planned`.
+    params: the parameters.
+    sparsity: the fraction removed, in [0, 1).
+    grad: as in `who_pays`.
+    masks: as in `who_pays`; None where the plan had None.
+
+  Raises:
+    ValueError: the sparsity is out of range.
+  """
+  _check(sparsity, plan.structure)
+  chosen = select(params, plan.chooses, origin='who_pays')
+  first = start.masks_at_start(masks, chosen, 'who_pays')
+  unit_scores, unit_masks, masks_then = plan.masks(
+    chosen, aligned(grad, chosen), params, first, jnp.float32(sparsity)
+  )
+  before = sparsity_of(layer_names.split(named_leaves(first), plan.layers))['leaves']
   members = {}
-  if whole.members is not None:
-    members = whole.members({name: mask.shape for name, mask in masks_then.items()})
+  if plan.structure.members is not None:
+    members = plan.structure.members({name: mask.shape for name, mask in masks_then.items()})
   unit_of = {name: unit for unit, (names, _) in members.items() for name in names}
   removed = sparsity_of(masks_then)
   rows = []
@@ -159,7 +209,7 @@ def who_pays(
         name,
         mask.size,
         mask.size - round(share * mask.size),
-        (1 - int(kept.sum()) / max(kept.size, 1)) * structure.cost,
+        (1 - int(kept.sum()) / max(kept.size, 1)) * plan.structure.cost,
         share,
         _cutoff(scores, kept),
         _warning(share, int(kept.sum()), int(np.isnan(scores).sum())),
@@ -173,6 +223,16 @@ def who_pays(
   before = sum(row.before for row in rows)
   rows.append(Payer('total', total, kept, float(sparsity), removed['total'], None, warning, before))
   return rows
+
+
+def _check(sparsity, structure):
+  """Raises ValueError for a sparsity that no weights, or not these units, can have."""
+  if not 0 <= sparsity < 1:
+    raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
+  if np.float32(sparsity) > np.float32(structure.cost):
+    raise ValueError(
+      f'who_pays: sparsity={sparsity} is more than this structure can remove, {structure.cost}'
+    )
 
 
 def format_report(rows: list[Payer]) -> str:

@@ -1,6 +1,5 @@
 """What a grid will take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
 
-import functools
 from typing import Any
 
 import jax
@@ -27,9 +26,9 @@ def table(cells: list[tuple[dict, Any]], title: str) -> str:
     )
   head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
   head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
-  lines, total = [title, head], [0, 0, 0.0]
+  lines, total, shapes = [title, head], [0, 0, 0.0], {}
   for (stage, arm, task), configs in groups.items():
-    parts = [estimate(config) for config in configs]
+    parts = [estimate(config, shapes) for config in configs]
     steps, flops = sum(c.steps for c in configs), sum(p['flops'] for p in parts)
     most = max(parts, key=lambda p: p['bytes'])
     lines.append(
@@ -44,16 +43,21 @@ def table(cells: list[tuple[dict, Any]], title: str) -> str:
   return '\n'.join(lines)
 
 
-def estimate(config) -> dict:
+def estimate(config, known: dict | None = None) -> dict:
   """Returns {'parameters', 'bytes', 'flops'} of one run, from shapes alone.
 
   Args:
     config: a ConfigDict with the keys of configs/base.py.
+    known: {model: shapes of its parameters} of other runs, which grows; a grid has few models.
   """
   config = recipe.resolve(config)
   size = size_of(config)
   kind = families.of_size(size)
-  shapes = _shapes(size.to_json_string(use_diff=False), families.heads(kind, config.data.task))
+  known = {} if known is None else known
+  model = size.to_json_string(use_diff=False), families.heads(kind, config.data.task)
+  if model not in known:
+    known[model] = _shapes(*model)
+  shapes = known[model]
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   predictions = 0 if config.data.task else kind.predictions(config.data)
   width = jnp.dtype(recipe.DTYPES[config.model.dtype]).itemsize
@@ -71,9 +75,8 @@ def estimate(config) -> dict:
   return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
 
 
-@functools.lru_cache(maxsize=16)
 def _shapes(size, heads):
-  """The shapes of a model's parameters; a grid has few models. size: JSON of a size."""
+  """The shapes of a model's parameters. size: JSON of a size."""
   model = families.make(size, heads)
   blank = jax.ShapeDtypeStruct((1, 8), jnp.int32)
   return jax.eval_shape(

@@ -19,7 +19,7 @@ import jax
 from prunejax import files
 from prunejax.report import ledger
 from prunejax.sweep import dependencies, identity, population, resources, workers
-from prunejax.train import configs, console, distributed, inputs, loop, program
+from prunejax.train import configs, console, distributed, inputs, loop, program, recipe
 
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
@@ -57,11 +57,15 @@ class Cell(NamedTuple):
   parent: str | None = None
 
 
-def key(cell):
+def key(cell: Cell, known: dict | None = None) -> str:
   """Returns the 12 hex digits that name a cell: the hash of its config.
 
   Keys that change no number of a run do not count: caches, log lines, checkpoints. With
   `data.identity='content'` the content that the run reads counts, in place of its path.
+
+  Args:
+    cell: a `Cell`.
+    known: as in `identity.reads`.
   """
   if isinstance(cell.config, dict):
     return ledger.cell_hash(cell.config)
@@ -69,7 +73,7 @@ def key(cell):
   ignored = ('log.', 'checkpoint.', 'population.', 'data.cache', 'data.root', 'keep_')
   named = {k: v for k, v in flat.items() if not k.startswith(ignored)}
   if named.get('data.identity') == 'content':
-    read = identity.reads(cell.config)
+    read = identity.reads(cell.config, known)
     named = {**{k: v for k, v in named.items() if k not in read}, 'reads': read}
   return ledger.cell_hash(named)
 
@@ -105,11 +109,13 @@ def run(
   """
   folder = files.path(folder)
   compiled = program.Compiled.empty() if compiled is None else compiled
+  encoded = inputs.Encoded.empty()
   say = say if distributed.first() else console.silent
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
   rows = ledger.read(folder / 'ledger.jsonl')
   done = {row['cell']: row for row in rows}
-  cells = {key(cell): cell for cell in cells}
+  known = {}  # the cells of a grid read the same text and models
+  cells = {key(cell, known): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
   if again := dependencies.without_model(cells, left, done, folder):
@@ -123,7 +129,7 @@ def run(
       files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
   dependencies.check_models(left, cells, done, folder)
-  for line in identity.check(cells, left, rows, folder):
+  for line in identity.check(cells, left, rows, folder, known):
     say(line)
   title = {k: describe(cell.labels) for k, cell in left.items()}
   begun = len(cells) - len(left)
@@ -162,7 +168,8 @@ def run(
       row['models'] = outcome.get('models', {})
       row['config'] |= effective(outcome.get('model', {}))
       # A run that ended under 0.1 does not say what it read.
-      read = dict(outcome.get('reads') or {'text': inputs.text_of(cell.config.data)})
+      data = recipe.data_of(cell.config.data)
+      read = dict(outcome.get('reads') or {'text': inputs.text_of(data)})
       row |= {'text': read.pop('text'), 'vocabulary': read.pop('vocabulary', '')}
       row['reads'] = read
     row |= {'device_seconds': round(seconds * jax.device_count(), 2), **facts}
@@ -188,6 +195,7 @@ def run(
         title=title[k],
         compiled=compiled,
         say=say,
+        encoded=encoded,
         say_table=say_table,
       )
     except FloatingPointError as error:
@@ -196,9 +204,8 @@ def run(
     settle(k, outcome, time.perf_counter() - began, members=1)
 
   def prepare(k):
-    return population.prepare(
-      k, title[k], dependencies.resolved(cells[k].config, folder), folder / 'cells' / k
-    )
+    config = dependencies.resolved(cells[k].config, folder)
+    return population.prepare(k, title[k], config, folder / 'cells' / k, encoded)
 
   with _cost(folder, one_by_one) as cost:
     for runs, how in population.groups(left, done, folder, prepare, one_by_one):
@@ -210,7 +217,13 @@ def run(
         runs = [run._replace(title=title[run.key]) for run in runs]
         most = runs[-1].recipe.steps
         say(f'{runs[0].title} and {len(runs) - 1} more as one program  {most} steps{pace.left()}')
-        how |= {'compiled': compiled, 'settle': settle, 'say': say, 'say_table': say_table}
+        how |= {
+          'compiled': compiled,
+          'encoded': encoded,
+          'settle': settle,
+          'say': say,
+          'say_table': say_table,
+        }
         population.train(runs, folder, title=f'{len(runs)} cells', **how)
       cost['cells'] += 1 if isinstance(runs, str) else len(runs)
   return [done[k] for k in cells]
@@ -238,12 +251,14 @@ def _cost(folder, one_by_one):
 def missing(cells: list[Cell], folder) -> list[Cell]:
   """Returns the cells that the ledger of `folder` does not hold."""
   done = ledger.done(ledger.read(files.path(folder) / 'ledger.jsonl'))
-  return [cell for cell in cells if key(cell) not in done]
+  known = {}
+  return [cell for cell in cells if key(cell, known) not in done]
 
 
 def share(cells: list[Cell], worker: tuple[int, int]) -> list[Cell]:
   """Returns the cells of `worker`, (index, count), in their order; see workers.py."""
-  return workers.share(cells, [key(cell) for cell in cells], worker)
+  known = {}
+  return workers.share(cells, [key(cell, known) for cell in cells], worker)
 
 
 def sweep(
@@ -293,8 +308,7 @@ def sweep_cells(config, changes: list[dict], folder, *, name: str) -> list[Cell]
   """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
-  cells, content = [], identity.of_folder(folder)
-  identity.forget()
+  cells, content, known = [], identity.of_folder(folder), {}
   for change in changes:
     one = configs.override(config.copy_and_resolve_references(), {**content, **change})
     stage = 'finetune' if one.data.task else 'pretrain'
@@ -305,7 +319,7 @@ def sweep_cells(config, changes: list[dict], folder, *, name: str) -> list[Cell]
       'seed': one.seed,
     }
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
-  if len({key(cell) for cell in cells}) < len(cells):
+  if len({key(cell, known) for cell in cells}) < len(cells):
     raise ValueError(f'sweep() of {name} yields the same cell twice')
   return cells
 

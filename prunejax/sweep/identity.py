@@ -7,13 +7,14 @@ read, and a grid does not go on with anything else.
 
 import collections
 import re
+from typing import NamedTuple
 
 from ml_collections import config_dict
 
 from prunejax import files
 from prunejax.data import content, corpus, prose, pydoc
 from prunejax.report import ledger
-from prunejax.train import configs, inputs
+from prunejax.train import configs, inputs, recipe
 
 CONTENT = {'data.identity': 'content'}
 PACKAGED = {'data.pydoc': 'packaged'}
@@ -39,39 +40,33 @@ def _by_content(settings):
   return settings.get('data.identity') == 'content' or 'reads' in settings
 
 
-def reads(config) -> dict[str, str]:
+def reads(config, known: dict | None = None) -> dict[str, str]:
   """Returns `inputs.reads`, where what does not exist is 'missing': a plan needs no data.
-
-  It is computed once for equal configs, until `forget`.
 
   Args:
     config: a ConfigDict with the keys of configs/base.py.
+    known: what is read for other configs of a grid, {what names it: digests}, which grows. None
+      looks at the files in any case.
   """
+  known = {} if known is None else known
   names = ('corpus', 'task', 'root', 'cache', 'encoding', 'vocab', 'pydoc')
   files_read = [config.data.get(name, '') for name in names]
   others = [name if not name.startswith('cell:') else '' for name in _models(config)]
   key = (*files_read, *others, bool(config.init))
-  if key not in _known:
+  if key not in known:
     try:
-      _known[key] = inputs.reads(config)
+      data = recipe.data_of(config.data)
+      known[key] = inputs.reads(data, config.init, config.distill.teacher)
     except (FileNotFoundError, ImportError):
-      _known[key] = {'text': MISSING}
-  return _known[key]
-
-
-_known: dict[tuple, dict] = {}
-
-
-def forget():
-  """Lets `reads` look at the files again. A command calls it when it plans its cells."""
-  _known.clear()
+      known[key] = {'text': MISSING}
+  return known[key]
 
 
 def _models(config):
   return config.init, config.distill.teacher
 
 
-def check(cells: dict, left, rows: list, folder) -> list[str]:
+def check(cells: dict, left, rows: list, folder, known: dict | None = None) -> list[str]:
   """Compares what the rows of a ledger have read with what the cells of a grid read now.
 
   Args:
@@ -79,6 +74,7 @@ def check(cells: dict, left, rows: list, folder) -> list[str]:
     left: keys of the cells that will run.
     rows: of the ledger.
     folder: the work directory, for the message.
+    known: as in `reads`.
 
   Returns:
     A line about rows whose text cannot be had again, where no cell that is left depends on it.
@@ -86,9 +82,9 @@ def check(cells: dict, left, rows: list, folder) -> list[str]:
   Raises:
     ValueError: a row has read something else under the same name.
   """
-  now, refused, told = {}, {}, set()
+  now, refused, told, known = {}, {}, set(), {} if known is None else known
   for cell in cells.values():
-    for name, digest in _named(configs.flat(cell.config), reads(cell.config)).items():
+    for name, digest in _named(configs.flat(cell.config), reads(cell.config, known)).items():
       now[name] = digest, cell.config.data
   for row in rows:
     config = row.get('config')
@@ -119,15 +115,16 @@ def check(cells: dict, left, rows: list, folder) -> list[str]:
   ]
 
 
-def same_text(row: dict, config) -> bool:
+def same_text(row: dict, config, known: dict | None = None) -> bool:
   """Returns whether a row read the text that a cell reads now; a row without 'text' counts as such.
 
   Args:
     row: of a ledger.
     config: of the cell, a ConfigDict.
+    known: as in `reads`.
   """
   text = row.get('text')
-  if not text or text == reads(config)['text']:
+  if not text or text == reads(config, known)['text']:
     return True
   return 'reads' not in row and text == text_01(config.data)
 
@@ -150,6 +147,16 @@ def of_ledger(rows: list) -> str:
   return f'of {len(rows)} cells {"; ".join(parts)}'
 
 
+class _Text(NamedTuple):
+  """What `inputs.text_of` reads of a `recipe.Data`."""
+
+  corpus: str
+  task: str
+  encoding: str
+  root: str = ''
+  cache: str = ''
+
+
 def _is_own(row, today):
   """True, False, or None where it cannot be told. `today` collects {data: digests}."""
   if text := row.get('reads', {}).get('pydoc'):  # a measurement
@@ -165,8 +172,10 @@ def _is_own(row, today):
   key = tuple(data.values())
   if key not in today:
     data = config_dict.ConfigDict({**data, 'root': '', 'cache': ''})
+    corpus_name, task = configs.text_names(data.corpus, data.task, data.pydoc)
+    read = _Text(corpus_name, task, data.encoding)
     try:
-      today[key] = {inputs.text_of(data), text_01(data)} - {''}
+      today[key] = {inputs.text_of(read), text_01(data)} - {''}
     except (FileNotFoundError, ValueError):
       today[key] = None  # the text lies below a data.root that the row does not name
   return None if today[key] is None else text in today[key]

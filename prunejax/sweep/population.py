@@ -1,8 +1,8 @@
 """Many runs as one program. Each has its own folder, numbers and data, and may fail alone.
 
 A member equals the run by itself. Masks are equal exactly; parameters are equal bit for bit where
-the compiler adds in the same order, else nearly. A killed wave of members is found again by
-`under_way`, and `train/loop.py` restores the states of its members; `stacking` holds them in one.
+the compiler adds in the same order, else nearly. `stacking` holds the states of a wave of members
+in one, and `train/resume.py` finds a killed wave again and restores it.
 """
 
 import collections
@@ -26,11 +26,13 @@ from prunejax.train import (
   console,
   distributed,
   full_disk,
+  inputs,
   layers,
   loop,
   optimizer,
   program,
   recipe,
+  resume,
   sharding,
   workdir,
 )
@@ -58,7 +60,9 @@ class Stacked(NamedTuple):
   streams: int  # different batches
 
 
-def prepare(key: str, title: str, config, folder) -> loop.Run:
+def prepare(
+  key: str, title: str, config, folder, encoded: inputs.Encoded | None = None
+) -> loop.Run:
   """Resolves a config and reads its inputs, before anything is compiled or written.
 
   Args:
@@ -66,14 +70,15 @@ def prepare(key: str, title: str, config, folder) -> loop.Run:
     title: starts each console line.
     config: a ConfigDict.
     folder: the folder of the cell.
+    encoded: an `inputs.Encoded` that several runs of a process share. None to encode anew.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
   """
   resolved = recipe.resolve(config)
   folder = workdir.owned(folder, resolved.identity)
-  source, data = program.read_inputs(resolved)
-  reads = loop.content_of(config, source)
+  source, data = program.read_inputs(resolved, encoded=encoded)
+  reads = loop.content_of(resolved, source)
   workdir.same_reads(folder, reads)
   return loop.Run(
     key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
@@ -98,10 +103,10 @@ def groups(
   if one_by_one:
     yield from ((k, None) for k in left)
     return
-  kinds = {k: program.program_key(recipe.resolve(cell.config)) for k, cell in left.items()}
+  recipes = {k: recipe.resolve(cell.config) for k, cell in left.items()}
+  kinds = {k: program.program_key(one) for k, one in recipes.items()}
   teachers = {
-    k: cell.config.distill.teacher.removeprefix('cell:').partition('/')[0]
-    for k, cell in left.items()
+    k: one.distill.teacher.removeprefix('cell:').partition('/')[0] for k, one in recipes.items()
   }
   stage_of = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, teachers)
   room = collections.Counter()
@@ -109,13 +114,13 @@ def groups(
     room[kind] = max(room[kind], count)
   for stage in range(max(stage_of.values(), default=-1) + 1):
     ready = [k for k in left if stage_of[k] <= stage and k not in done]
-    begun = {k: name for name, plan in under_way(folder).items() for k in plan['members']}
+    begun = {k: name for name, plan in resume.under_way(folder).items() for k in plan['members']}
     by_program = {}
     for k in ready:
-      config = left[k].config
-      alone = dependencies.failed(left[k], done) or config.population.members == 1
+      one = recipes[k]
+      alone = dependencies.failed(left[k], done) or one.population.members == 1
       # Batches of members that are padded to different lengths cannot be stacked.
-      alone = alone or config.get('continue_from') or config.data.get('buckets')
+      alone = alone or one.continue_from or one.data.buckets
       if alone or workdir.result(files.path(folder) / 'cells' / k):
         yield k, None
       else:
@@ -149,6 +154,7 @@ def train(
   resumes: str | None = None,
   room: int = 0,
   compiled: program.Compiled | None = None,
+  encoded: inputs.Encoded | None = None,
 ):
   """Trains runs of one `program_key`, in as many waves as memory asks for.
 
@@ -161,11 +167,12 @@ def train(
     say: prints a line.
     say_table: prints the table of who pays; None: `say`.
     title: starts each console line.
-    resumes: name of an interrupted wave of this folder (see `under_way`) to resume; `runs` are its
-      unfinished members.
+    resumes: name of an interrupted wave of this folder to resume, see train/resume.py; `runs` are
+      its unfinished members.
     room: the most runs of this program that will start together later on. The program gets as many
       places if empty ones cost nothing.
     compiled: the `program.Compiled` of the command.
+    encoded: the `inputs.Encoded` of the command.
 
   Raises:
     OSError: the disk is full; a later call resumes.
@@ -178,14 +185,14 @@ def train(
   functions = program.build(first.recipe, first.source, first.data, first.tx, compiled)
   alone = program.abstract_state(first.recipe, functions, first.tx)
   if resumes:
-    plans = [under_way(folder)[resumes]]
+    plans = [resume.under_way(folder)[resumes]]
     mesh = make_mesh(first.recipe, len(plans[0]['members']))
     width, streams = plans[0]['width'], plans[0]['streams']
     stacked = stack(first, functions, alone, width, streams, mesh, compiled.engines)
   else:
     stacked, plans = fitted(runs, functions, alone, room, compiled.engines)
   if (part := stacking.part_of_batch(stacked.mesh)) != (0, 1):
-    runs = [run._replace(data=program.read_inputs(run.recipe, part)[1]) for run in runs]
+    runs = [run._replace(data=program.read_inputs(run.recipe, part, encoded)[1]) for run in runs]
   by_key = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
   for number, plan in enumerate(plans):
@@ -197,11 +204,10 @@ def train(
 
 def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_table, title, cost):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
-  name = hashlib.sha256(' '.join(plan['members']).encode()).hexdigest()[:12]
-  home = files.path(folder) / 'populations' / name
+  home = resume.home_of(folder, plan['members'])
   every = [run.recipe.checkpoint.every for run in members.values() if run.recipe.checkpoint.every]
   every = min(every, default=math.ceil(max(run.recipe.steps for run in members.values()) / SAVES))
-  saves = loop.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
+  saves = resume.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
   facts = {'members': len(plan['members']), 'batching': stacked.batching}
 
   said = set()
@@ -216,7 +222,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
     loaded = program.pretrained(run.recipe, run.source, functions, shapes, say_once)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
-  with full_disk.one_error(folder), contextlib.ExitStack() as locks:
+  with full_disk.one_error(folder) as full, contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
         workdir.claim(run.folder, run.recipe.identity, run.reads)
@@ -235,6 +241,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
       say_table=say_table,
       title=title,
       cost=dict.fromkeys(members, cost),
+      full=full,
     )
   if distributed.first():
     files.remove(home)
@@ -297,19 +304,6 @@ def stream(run: loop.Run) -> str:
   words = run.source.tokenizer and run.source.tokenizer.to_str()
   read = [c.seed, c.batch_size, c.data, words, c.distill.teacher]
   return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
-
-
-def under_way(folder) -> dict:
-  """Returns {name: plan} of the waves of a grid that were begun and are not done.
-
-  A plan has 'members', the keys in order of place; 'width', the number of places; and 'streams',
-  the number of different batches.
-  """
-  plans, home = {}, files.path(folder) / 'populations'
-  for name in files.names(home):
-    with contextlib.suppress(FileNotFoundError):  # another worker's, done and removed in between
-      plans[name] = files.read_json(home / name / 'config.json')
-  return plans
 
 
 def fitted(

@@ -51,13 +51,16 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
     ValueError: `other` has no finished cell, or a model that is not that of its row.
   """
   folder, other, finished = files.path(folder), files.path(other), rows(other)
-  chosen = {grid.key(cell): cell for cell in grid.missing(cells, folder)}
+  known = {}
+  chosen = {grid.key(cell, known): cell for cell in grid.missing(cells, folder)}
   present = {
     k: cell
     for k, cell in chosen.items()
     if k in finished and _has_models(cell, other / 'cells' / k)
   }
-  chosen = {k: cell for k, cell in present.items() if identity.same_text(finished[k], cell.config)}
+  chosen = {
+    k: cell for k, cell in present.items() if identity.same_text(finished[k], cell.config, known)
+  }
   for k, cell in chosen.items():
     row = finished[k]
     for which in row.get('models', {}):

@@ -197,7 +197,6 @@ def reproduce(
 
 def cells(study: Study, preset: str, overrides=None, **part) -> list:
   """The cells of a preset, or of a part of it; the arguments are those of `reproduce`."""
-  identity.forget()
   if preset not in study.presets:
     near = specs.suggest(preset, study.presets)
     raise ValueError(

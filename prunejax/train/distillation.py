@@ -5,7 +5,6 @@ with a checkpoint, and one copy serves all members of a population. A batch is a
 its step, and the teacher runs without dropout. So a resumed run sees the same targets.
 """
 
-import functools
 import json
 
 import jax
@@ -18,13 +17,16 @@ from prunejax.train.recipe import Recipe
 PREFIX = 'teacher_'  # of the arrays of a batch
 
 
-def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) -> inputs.Data:
+def with_soft_targets(
+  recipe: Recipe, source: inputs.Source, data: inputs.Data, teachers: dict
+) -> inputs.Data:
   """Adds 'teacher_<head>', float32 logits [b, ...], to training batches if there is a teacher.
 
   Args:
     recipe: a `recipe.Recipe`.
     source: its source.
     data: its data, returned as it is if there is no teacher.
+    teachers: of an `inputs.Encoded`, to take the compiled teacher from, or to add it to.
 
   Raises:
     ValueError: the teacher has another vocabulary, other heads, another number of classes, or too
@@ -70,7 +72,10 @@ def with_soft_targets(recipe: Recipe, source: inputs.Source, data: inputs.Data) 
     params['classifier'] = families.in_order(params['classifier'], stored, data.task.classes)
     if isinstance(params['classifier'], str):
       fail(f'does not tell the classes of {recipe.data.task}: {params["classifier"]}')
-  logits = _logits(json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs)
+  key = json.dumps(size.to_dict(), sort_keys=True, default=str), heads, outputs
+  if key not in teachers:
+    teachers[key] = _logits(*key)
+  logits = teachers[key]
   params = jax.tree.map(jax.numpy.asarray, params)
 
   def train(step):
@@ -93,9 +98,8 @@ def folder_of(teacher: str):
     raise FileNotFoundError(str(error).replace('init=', 'distill.teacher=')) from None
 
 
-@functools.lru_cache(maxsize=8)
 def _logits(size, heads, outputs):
-  """(params, batch) -> {head: logits}, compiled once for each size."""
+  """(params, batch) -> {head: logits}, jitted."""
   model = families.make(size, heads, outputs)
 
   def logits(params, batch):

@@ -62,7 +62,7 @@ class Family(NamedTuple):
 
   module: Any
   files: Any
-  config: str
+  config: Any
   names: dict
   fields: tuple
   dropout: tuple

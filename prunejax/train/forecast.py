@@ -6,7 +6,7 @@ import jax
 
 import prunejax
 from prunejax import files
-from prunejax.pruning.who_pays import format_report, to_dict
+from prunejax.pruning import who_pays
 from prunejax.train import distributed, layers, optimizer
 
 
@@ -33,15 +33,17 @@ def report(run, program, params, batch) -> str:
       )
       continue
     start = optimizer.start_of(recipe, group, run.source.pruned)
-    stacked = layers.names(recipe.model)
-    rows = group_rows(group, params, recipe.steps, gradient, observed, stacked=stacked, **start)
-    texts.append(format_report(rows))
+    start |= {'stacked': layers.names(recipe.model)}
+    rows = group_rows(group, params, recipe.steps, gradient, observed, program.plans, **start)
+    texts.append(who_pays.format_report(rows))
     if distributed.first():
-      files.write(run.folder / f'who_pays_{group.name}.json', json.dumps(to_dict(rows), indent=1))
+      files.write(
+        run.folder / f'who_pays_{group.name}.json', json.dumps(who_pays.to_dict(rows), indent=1)
+      )
   return '\n'.join(texts)
 
 
-def group_rows(group, params, step, gradient, observed=dict, **start):
+def group_rows(group, params, step, gradient, observed=dict, plans=None, **start):
   """Rows of `prunejax.who_pays` for what the schedule of a group asks at `step`.
 
   Args:
@@ -50,6 +52,8 @@ def group_rows(group, params, step, gradient, observed=dict, **start):
     step: a step number.
     gradient: () -> gradient, called only if the criterion needs more than the weights.
     observed: () -> the other extra arguments of an update, called likewise.
+    plans: of a `program.Program`: runs of one program that look at their weights alone share what
+      is compiled.
     **start: what is pruned already, see `optimizer.start_of`, and the names of stacked layers.
 
   Raises:
@@ -57,6 +61,12 @@ def group_rows(group, params, step, gradient, observed=dict, **start):
   """
   criterion, asked = group.criterion(), float(group.schedule()(step))
   parts = (params, criterion, asked, group.allocation(), group.structure(), group.where)
+  if not criterion.needs and plans is not None:
+    key = group.name, repr(sorted(group.criterion.arguments.items())), repr(start)
+    if key not in plans:
+      how = criterion, *parts[3:]
+      plans[key] = who_pays.planned(params, *how, layout=group.layout, **start)
+    return who_pays.payers(plans[key], params, asked, masks=start.get('masks'))
   if not criterion.needs:
     return prunejax.who_pays(*parts, layout=group.layout, **start)
   return prunejax.who_pays(*parts, grad=gradient(), layout=group.layout, **start, **observed())

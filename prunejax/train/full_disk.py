@@ -2,12 +2,11 @@
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prunejax import files
 
@@ -17,69 +16,79 @@ WORDS = tuple(os.strerror(number) for number in NUMBERS)
 # What event loops and threads say that end with unwritten data.
 AFTER = ('Event loop is closed', 'was destroyed but it is pending', 'handle is closed')
 LOGGERS = ('absl', 'asyncio')  # Orbax and its event loops print errors that they raise as well
-_met = []  # what told of a full disk so far
 
 
 @contextlib.contextmanager
-def one_error(folder: files.PathLike) -> Iterator[None]:
+def one_error(folder: files.PathLike) -> Iterator[list]:
   """Surrounds all that writes to a folder, by this thread or by others.
 
   Args:
     folder: the work directory, for the message.
 
+  Yields:
+    A list of what has told of a full disk so far, in this thread or another.
+
   Raises:
     OSError: the disk is full, or a quota is used up.
   """
-  _silence()
-  _met.clear()
+  met = []
+  restore = _silence(met)
   try:
-    yield
+    yield met
   except (OSError, ValueError, RuntimeError) as error:
     if not is_full(error):
       raise
-    _met.append(error)
+    met.append(error)
     full = OSError(
       f'no space is left for {_file(error) or str(folder)!r} ({_words(error)}): make room, and run'
       ' the same command again, which resumes'
     )
     full.errno = errno.ENOSPC
     raise full from error
+  finally:
+    # A task that failed prints its error when it is collected, which may be later.
+    if not met:
+      restore()
 
 
-@functools.cache
-def _silence():
+def _silence(met):
   """Lets other threads and event loops print nothing of a full disk: one of them raises it.
 
-  This lasts until the process ends, since a task that failed prints its error when it is collected.
+  Appends what they would have printed to `met`; returns a function that lets them print again.
   """
+  hooks = threading.excepthook, sys.unraisablehook
 
   def quiet(before):
-    return lambda args: None if _is_noise(args.exc_value) else before(args)
+    return lambda args: None if is_noise(args.exc_value) else before(args)
+
+  def is_noise(error, message=''):
+    if is_full(error) or any(word in message for word in WORDS):
+      met.append(error or message)
+      return True
+    return any(word in f'{message} {error}' for word in AFTER)
 
   def keeps(record):
     error = record.exc_info[1] if record.exc_info else None
-    return not _is_noise(error, record.getMessage())
+    return not is_noise(error, record.getMessage())
 
-  threading.excepthook, sys.unraisablehook = map(quiet, (threading.excepthook, sys.unraisablehook))
+  def restore():
+    threading.excepthook, sys.unraisablehook = hooks
+    for name in LOGGERS:
+      logging.getLogger(name).removeFilter(keeps)
+
+  threading.excepthook, sys.unraisablehook = map(quiet, hooks)
   for name in LOGGERS:
     logging.getLogger(name).addFilter(keeps)
+  return restore
 
 
-def _is_noise(error, message=''):
-  if is_full(error) or any(word in message for word in WORDS):
-    _met.append(error or message)
-    return True
-  return any(word in f'{message} {error}' for word in AFTER)
+def check(met: Sequence):
+  """Raises OSError where another thread has met a full disk and ended without raising it here.
 
-
-def met() -> bool:
-  """Returns whether a write has failed, in this thread or another, since the last `one_error`."""
-  return bool(_met)
-
-
-def check():
-  """Raises OSError where another thread has met a full disk and ended without raising it here."""
-  if _met:
+  Args:
+    met: what `one_error` yields.
+  """
+  if met:
     raise OSError(errno.ENOSPC, WORDS[0])
 
 

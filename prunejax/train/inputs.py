@@ -14,7 +14,7 @@ from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, 
 from prunejax.models import installed
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
-from prunejax.train import configs, families, minilm, unpacked
+from prunejax.train import families, minilm, unpacked
 
 NANO = pathlib.Path(__file__).parent.parent / 'models' / 'nano'
 
@@ -46,17 +46,39 @@ class Data(NamedTuple):
   questions: Any = None  # (questions, squad.Windows) of the held-out set of a task of spans
 
 
+class Encoded(NamedTuple):
+  """What the runs of a command have encoded, so that nothing is encoded twice.
+
+  Attributes:
+    streams: {what names the text, its vocabulary and the recipe: what pre-training draws from}.
+    rows: {what names a labelled split, its vocabulary and the length: its rows}.
+    teachers: {size and heads: their logits, compiled}, see distillation.py.
+  """
+
+  streams: dict
+  rows: dict
+  teachers: dict
+
+  @classmethod
+  def empty(cls) -> 'Encoded':
+    """Returns one in which nothing is encoded yet."""
+    return cls({}, {}, {})
+
+
 # Of a Hugging Face folder: what a run reads of it.
 _MODEL_FILE = re.compile(
   r'[\w.-]*\.safetensors|(vocab|merges)\.txt|[\w.-]*(config|token|vocab|index)[\w.-]*\.json'
 )
 
 
-def reads(config) -> dict[str, str]:
+def reads(data, init: str, teacher: str, folder: pathlib.Path | None = None) -> dict[str, str]:
   """Returns what identifies the content that a run reads on this machine.
 
   Args:
-    config: a ConfigDict with the keys of configs/base.py.
+    data: a `recipe.Data`.
+    init: of its `recipe.Recipe`.
+    teacher: `distill.teacher` of its `recipe.Recipe`.
+    folder: that of `init`, where it is at hand; a copy of one in a store is not made again.
 
   Returns:
     {'text' or a key of the config: 12 hex digits}: the text or the labelled files; the files of
@@ -66,36 +88,34 @@ def reads(config) -> dict[str, str]:
   Raises:
     FileNotFoundError, ValueError: files that are missing or damaged.
   """
-  read = {'text': text_of(config.data)}
-  if config.data.task and not (config.init or config.data.vocab):
-    read['data.corpus'] = text_of(config.data, task=False)
-  for key, name in (('init', config.init), ('distill.teacher', config.distill.teacher)):
+  read = {'text': text_of(data)}
+  if data.task and not (init or data.vocab):
+    read['data.corpus'] = text_of(data._replace(task=''))
+  for key, name in (('init', init), ('distill.teacher', teacher)):
     if name and not name.startswith('cell:'):
-      read[key] = model_content(folder_of(name))
-  if config.data.vocab:
-    path = pathlib.Path(config.data.vocab)
+      at_hand = folder if key == 'init' and folder is not None else folder_of(name)
+      read[key] = model_content(at_hand)
+  if data.vocab:
+    path = pathlib.Path(data.vocab)
     read['data.vocab'] = (
       model_content(path, weights=False) if path.is_dir() else content.of(content.of_file(path))
     )
   return read
 
 
-def text_of(data, task: bool = True) -> str:
+def text_of(data) -> str:
   """Returns 12 hex digits that change with the text or the labelled files that a run reads.
 
   Args:
-    data: the group `data` of a config.
-    task: False for the corpus also where there is a task.
+    data: a `recipe.Data`.
 
   Raises:
     FileNotFoundError, ValueError: files that are missing or damaged.
   """
-  spec, name = configs.text_names(data.corpus, data.task, data.get('pydoc', 'installed'))
   root, cache = data.root or None, data.cache or None
-  encoding = data.get('encoding', 'utf-8')  # configs written before there was this key lack it
-  if name and task:
-    return tasks.fingerprint(name, root=root, cache=cache)
-  return corpus.fingerprint(spec, root, cache, encoding)
+  if data.task:
+    return tasks.fingerprint(data.task, root=root, cache=cache)
+  return corpus.fingerprint(data.corpus, root, cache, data.encoding)
 
 
 def model_content(folder, weights: bool = True) -> str:
@@ -132,7 +152,8 @@ def folder_of(init: str) -> pathlib.Path:
     init = str(carried)
   if files.is_file(files.path(init)):
     return unpacked.folder(files.path(init))
-  folder = pathlib.Path(files.local(files.path(init)))
+  folder = files.local(files.path(init))
+  folder = folder if isinstance(folder, files.Scratch) else pathlib.Path(folder)
   if not folder.is_dir():
     raise FileNotFoundError(
       f"init={init!r} is no folder: expected 'nano', a folder with config.json,"
@@ -226,6 +247,7 @@ def pretraining_data(
   part=(0, 1),
   how=pretraining,
   encoding='utf-8',
+  encoded: Encoded | None = None,
 ):
   """Returns the batches of pre-training on a corpus.
 
@@ -242,20 +264,29 @@ def pretraining_data(
     part: (index, count), the part of each training batch that is made here.
     how: the module that makes examples: data.pretraining, or data.causal_lm for a decoder.
     encoding: of local text.
+    encoded: an `Encoded` that several runs of a process share. None to encode anew.
   """
-  words = tokenizer.to_str()
-  key = corpus.key(spec, root, cache, encoding=encoding)
-  train, held = (
-    _stream(how, words, spec, split, recipe, root, cache, encoding, key)
-    for split in ('train', 'validation')
-  )
+  streams = {} if encoded is None else encoded.streams
+  words, text = tokenizer.to_str(), corpus.key(spec, root, cache, encoding=encoding)
+
+  def stream(split):
+    key = (how.__name__, words, text, spec, split, recipe, root, cache, encoding)
+    if key not in streams:
+      own = tokenizers.Tokenizer.from_str(words)  # its settings may be changed
+      part = corpus.load(spec, split, own, root=root, cache=cache, encoding=encoding)
+      streams[key] = how.stream(part, own, recipe)
+    return streams[key]
+
+  train, held = map(stream, ('train', 'validation'))
+  # An epoch has one permutation, which its batches share; a batch may lie in two epochs.
+  permutation = functools.lru_cache(maxsize=2)(pretraining.permutation)
 
   def held_out():
     # The held-out examples do not depend on the seed, so that losses of runs can be compared.
     for i in range(eval_batches):
-      yield how.batch(held, 0, i, eval_size)
+      yield how.batch(held, 0, i, eval_size, permutation=permutation)
 
-  batch = lambda step: how.batch(train, seed, step, batch_size, *part)
+  batch = lambda step: how.batch(train, seed, step, batch_size, *part, permutation=permutation)
   return Data(batch, held_out, None, None, len(train.windows), {})
 
 
@@ -272,6 +303,7 @@ def finetuning_data(
   eval_size,
   part=(0, 1),
   buckets=(),
+  encoded: Encoded | None = None,
 ):
   """Returns the batches of fine-tuning on a labelled task.
 
@@ -288,25 +320,39 @@ def finetuning_data(
     part: (index, count), the part of each training batch that is made here.
     buckets: lengths below `seq_len` that batches are padded to, see `finetuning.bucketed`; () pads
       all to `seq_len`.
+    encoded: an `Encoded` that several runs of a process share. None to encode anew.
   """
-  task = tasks.get(name)
-  words = tokenizer.to_str()
-  key = tasks.fingerprint(name, root=root, cache=cache)
+  rows_of = {} if encoded is None else encoded.rows
+  task, words = tasks.get(name), tokenizer.to_str()
+  text = tasks.fingerprint(name, root=root, cache=cache)
+
+  def rows(split, draw=()):
+    key = (words, text, name, split, seq_len, root, cache, draw)
+    if key not in rows_of:
+      own = tokenizers.Tokenizer.from_str(words)
+      labelled = tasks.load(name, split, root=root, cache=cache)
+      if not task.spans:
+        rows_of[key] = finetuning.encode(labelled, own, seq_len)
+      else:
+        asked = squad.subset(labelled, *draw) if draw else labelled
+        rows_of[key] = asked, squad.encode(asked, own, seq_len)
+    return rows_of[key]
+
   if task.spans:
     how = seed, batch_size, eval_size, part, buckets
-    return _span_data(words, task, root, cache, key, seq_len, examples, how)
-  train, held = (
-    _encoded(words, name, split, seq_len, root, cache, key) for split in ('train', 'validation')
-  )
+    draw = (examples, seed) if examples else ()
+    return _span_data(task, rows('train', draw), rows('validation'), how)
+  train, held = map(rows, ('train', 'validation'))
   others = {}
   for prefix, split in tasks.other_splits(name, root).items():
-    rows = _encoded(words, name, split, seq_len, root, cache, key)
-    others[prefix] = functools.partial(finetuning.eval_batches, rows, eval_size, buckets)
+    others[prefix] = functools.partial(finetuning.eval_batches, rows(split), eval_size, buckets)
   if examples:
     train = finetuning.subset(train, examples, seed)
-  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part)
+  # As in pretraining_data.
+  own = dict(permutation=functools.lru_cache(maxsize=2)(finetuning.permutation))
+  batch = lambda step: finetuning.batch(train, seed, step, batch_size, *part, **own)
   if buckets:
-    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part)
+    batch = lambda step: finetuning.bucketed(train, seed, step, batch_size, buckets, *part, **own)
   return Data(
     batch,
     lambda: finetuning.eval_batches(held, eval_size, buckets),
@@ -318,14 +364,16 @@ def finetuning_data(
   )
 
 
-def _span_data(words, task, root, cache, key, seq_len, examples, how):
-  """The batches of fine-tuning on a task of spans; `examples` are questions."""
+def _span_data(task, train, validation, how):
+  """The batches of fine-tuning on a task of spans; both sets are (questions, `squad.Windows`)."""
   seed, batch_size, eval_size, part, buckets = how
-  _, train = _windows(words, task.name, 'train', seq_len, root, cache, key, examples, seed)
-  questions, held = _windows(words, task.name, 'validation', seq_len, root, cache, key)
-  batch = lambda step: finetuning.batch(train.arrays, seed, step, batch_size, *part)
+  (_, train), (questions, held) = train, validation
+  own = dict(permutation=functools.lru_cache(maxsize=2)(finetuning.permutation))
+  batch = lambda step: finetuning.batch(train.arrays, seed, step, batch_size, *part, **own)
   if buckets:
-    batch = lambda step: finetuning.bucketed(train.arrays, seed, step, batch_size, buckets, *part)
+    batch = lambda step: finetuning.bucketed(
+      train.arrays, seed, step, batch_size, buckets, *part, **own
+    )
   return Data(
     batch,
     lambda: finetuning.eval_batches(held.arrays, eval_size, buckets),
@@ -335,32 +383,6 @@ def _span_data(words, task, root, cache, key, seq_len, examples, how):
     {},
     questions=(questions, held),
   )
-
-
-# The runs of a grid share their inputs, so each is made once a process. The JSON of a tokenizer
-# identifies it.
-@functools.lru_cache(maxsize=8)
-def _stream(how, words, spec, split, recipe, root, cache, encoding, key):
-  del key  # it tells one text from another under the same name
-  tokenizer = tokenizers.Tokenizer.from_str(words)
-  part = corpus.load(spec, split, tokenizer, root=root, cache=cache, encoding=encoding)
-  return how.stream(part, tokenizer, recipe)
-
-
-@functools.lru_cache(maxsize=32)
-def _encoded(words, name, split, seq_len, root, cache, key):
-  del key  # as above
-  examples = tasks.load(name, split, root=root, cache=cache)
-  return finetuning.encode(examples, tokenizers.Tokenizer.from_str(words), seq_len)
-
-
-@functools.lru_cache(maxsize=8)
-def _windows(words, name, split, seq_len, root, cache, key, examples=0, seed=0):
-  """(questions, their `squad.Windows`) of a split."""
-  del key  # as above
-  questions = tasks.load(name, split, root=root, cache=cache)
-  questions = squad.subset(questions, examples, seed) if examples else questions
-  return questions, squad.encode(questions, tokenizers.Tokenizer.from_str(words), seq_len)
 
 
 def prefetch(batch, start: int, stop: int):

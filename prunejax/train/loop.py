@@ -1,9 +1,8 @@
 """The train loop: one for a single run and for many runs in one program. A killed run resumes."""
 
 import contextlib
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +29,7 @@ from prunejax.train import (
   preemption,
   program,
   recipe,
+  resume,
   sharding,
   workdir,
 )
@@ -65,22 +65,13 @@ class Engine(NamedTuple):
   mesh: Any
 
 
-class Saves(NamedTuple):
-  """Where and when the loop saves its state."""
-
-  folder: Any  # of the checkpoints
-  every: int  # steps, 0: only when SIGTERM comes
-  keep: int  # the newest ones
-  config: Any  # JSON that stands beside the state
-  spent: Any = None  # file for the seconds that members have cost, None: not kept
-
-
 def train(
   config: config_dict.ConfigDict,
   folder,
   *,
   title: str = '',
   compiled: program.Compiled | None = None,
+  encoded: inputs.Encoded | None = None,
   say: Callable[[str], None] = console.say,
   say_table: Callable[[str], None] | None = None,
 ) -> dict:
@@ -91,6 +82,7 @@ def train(
     folder: the work directory; one that holds another config is refused.
     title: starts each console line.
     compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
+    encoded: an `inputs.Encoded` that they share. None to encode anew.
     say: prints a line.
     say_table: prints the table of who pays; None: `say`.
 
@@ -116,13 +108,13 @@ def train(
   folder = workdir.owned(folder, resolved.identity)
   if (done := workdir.result(folder)) is not None:
     with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
-      workdir.same_reads(folder, inputs.reads(config))
+      workdir.same_reads(folder, content_of(resolved))
     return done
   before = resolved.continue_from and workdir.finished(resolved.continue_from, resolved.identity)
   mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model, axes=resolved.mesh.axes)
   sharding.check_batch(mesh, resolved.batch_size)
-  source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh))
-  reads = content_of(config, source)
+  source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh), encoded)
+  reads = content_of(resolved, source)
   workdir.same_reads(folder, reads)
   run = Run(
     '', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
@@ -146,15 +138,15 @@ def train(
     results.append(outcome)
 
   c, results = resolved.checkpoint, []
-  saves = Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
-  with full_disk.one_error(folder), workdir.held(folder, distributed.first()):
+  saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
+  with full_disk.one_error(folder) as full, workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded, lies)
     if before:
       first = lambda run: _continued(before, engine, program.initial_state(*parts))
       parts = resolved, functions, run.tx, loaded
     cost = {0: time.perf_counter() - began}
     how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
-    train_members(engine, functions, {0: run}, saves, first, **how)
+    train_members(engine, functions, {0: run}, saves, first, full=full, **how)
   return results[0]
 
 
@@ -164,12 +156,13 @@ def _continued(folder, engine, fresh):
   return optimizer.with_numbers_of(jax.tree.map(placement.on_host, state), fresh)
 
 
-def content_of(config, source: inputs.Source) -> dict:
-  """Returns `inputs.reads` of a config, and the fingerprint of its vocabulary."""
-  return {
-    **inputs.reads(config),
-    'vocabulary': families.fingerprint(source.size, source.tokenizer),
-  }
+def content_of(recipe: Recipe, source: inputs.Source | None = None) -> dict:
+  """Returns `inputs.reads` of a run and, with its source, the fingerprint of its vocabulary."""
+  folder = None if source is None else source.folder
+  reads = inputs.reads(recipe.data, recipe.init, recipe.distill.teacher, folder)
+  return reads | (
+    {} if source is None else {'vocabulary': families.fingerprint(source.size, source.tokenizer)}
+  )
 
 
 def single(
@@ -207,7 +200,7 @@ def train_members(
   engine: Engine,
   functions: program.Program,
   runs: dict[int, Run],
-  saves: Saves,
+  saves: resume.Saves,
   first_state: Callable[[Run], dict],
   *,
   settle: Callable,
@@ -215,6 +208,7 @@ def train_members(
   say_table: Callable[[str], None],
   title: str,
   cost: dict[int, float],
+  full: Sequence = (),
 ):
   """Trains the members of an engine, from the newest checkpoint if there is one.
 
@@ -222,13 +216,14 @@ def train_members(
     engine: an `Engine`.
     functions: the `program.Program` of one member.
     runs: {place: Run} of those that are not done. Their folders are claimed.
-    saves: a `Saves`.
+    saves: a `resume.Saves`.
     first_state: Run -> its state of step 0, on the host or on any device.
     settle: (run, result or FloatingPointError, seconds) is called for each run when it ends.
     say: prints a line.
     say_table: prints the table of who pays.
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
+    full: what has told of a full disk so far, see `full_disk.one_error`.
 
   Raises:
     preemption.Preempted: SIGTERM came; the step it came in is saved.
@@ -241,13 +236,14 @@ def train_members(
     if saves.every or files.exists(saves.folder):
       manager = checkpoint.manager(saves.folder, saves.keep)
       closing.callback(_close_manager, manager)
-    state = _restored(engine, manager, saves, live, clock, title, say)
+    state = resume.restored(engine, manager, saves, live, clock.spent, title, say)
     if state is None:
       state = engine.start(_first_states(engine, functions, live, first_state, say, say_table))
     start = int(state['step'])
     # Read before a log takes away the rows that are written again.
-    unscored = _unscored(live, start)
-    logs = {place: _log(run, start, together, say) for place, run in live.items()}
+    due = {p: run for p, run in live.items() if _due(run.recipe.eval.every, start, run)}
+    unscored = resume.unscored(due, start)
+    logs = {place: _log(run, start, together, say, full) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
 
     def end(place, outcome):
@@ -282,7 +278,7 @@ def train_members(
     finish_ended(start)
     score(start, unscored)
     stop = max((run.recipe.steps for run in live.values()), default=start)
-    pending, history = [], _unlogged(manager, live, start)
+    pending, history = [], resume.unlogged(manager, live, start)
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
@@ -308,14 +304,12 @@ def train_members(
           end_failed(at)
           if not live:
             break
-          _write_spent(saves, clock)
-          checkpoint.save_now(manager, saves.folder, state, saves.config, _as_json(history, live))
+          resume.save(manager, saves, state, history, live, clock.spent, now=True)
           raise preemption.Preempted(
             f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
           )
         if saved and live:
-          _write_spent(saves, clock)
-          checkpoint.save(manager, state, saves.config, _as_json(history, live))
+          resume.save(manager, saves, state, history, live, clock.spent)
         score(at, scored)
         if at < stop:
           finish_ended(at)
@@ -385,54 +379,6 @@ def _zeros(params, where) -> float:
   return prunejax.masks.sparsity(params, where)['total']
 
 
-def _restored(engine, manager, saves, live, clock, title, say):
-  """The state of the newest checkpoint that can be read, or None."""
-  if manager is None:
-    return None
-  state, damaged = checkpoint.restore(manager, engine.shapes, engine.shardings)
-  for step, why in damaged:
-    say(f'{title}  checkpoint {step} cannot be read ({why}); using the one before')
-  if state is None:
-    return None
-  if saves.spent and files.exists(saves.spent):
-    spent = {int(place): seconds for place, seconds in files.read_json(saves.spent).items()}
-    clock.spent |= {place: spent[place] for place in live if place in spent}
-  steps = max(run.recipe.steps for run in live.values())
-  say(f'{title}  goes on at step {int(state["step"])} of {steps}')
-  return state
-
-
-def _unscored(live, start):
-  """The places whose evaluation at step `start` was due when the run stopped, and not made."""
-  places = [p for p, run in live.items() if start and _due(run.recipe.eval.every, start, run)]
-  made = [metrics_log.has(live[place].folder, 'eval', start) for place in places]
-  made = distributed.agreed(made) if places else []
-  return [place for place, there in zip(places, made, strict=True) if not there]
-
-
-def _unlogged(manager, live, start):
-  """{place: [{metric: values}]} of the steps before `start` that no row of a log is about yet."""
-  saved = checkpoint.unlogged(manager, start) if manager is not None and start else {}
-  columns = {place: saved.get(str(place)) for place in live}
-  return {
-    place: [{name: np.array(values, np.float32) for name, values in column.items()}]
-    if column
-    else []
-    for place, column in columns.items()
-  }
-
-
-def _as_json(history, live):
-  """What `_unlogged` reads again; a run that writes no rows needs none."""
-  return {
-    str(place): {
-      name: [float(x) for part in history[place] for x in part[name]] for name in history[place][0]
-    }
-    for place, run in live.items()
-    if run.recipe.log.every and history[place]
-  }
-
-
 def _first_states(engine, functions, live, first_state, say, say_table):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
@@ -447,7 +393,7 @@ def _first_states(engine, functions, live, first_state, say, say_table):
     yield place, state
 
 
-def _log(run, start, together, say):
+def _log(run, start, together, say, full):
   """The log of a run. Runs that train together print nothing: one line is about all of them."""
   return metrics_log.Log(
     run.folder if distributed.first() else None,
@@ -456,12 +402,8 @@ def _log(run, start, together, say):
     start=start,
     tensorboard=run.recipe.log.tensorboard,
     say=console.silent if together else say,
+    full=full,
   )
-
-
-def _write_spent(saves, clock):
-  if saves.spent and distributed.first():
-    files.write(saves.spent, json.dumps(clock.spent))
 
 
 def _layout(engine):

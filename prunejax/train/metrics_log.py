@@ -24,10 +24,14 @@ class Log:
     start: the step at which the run resumes; rows of later steps are removed.
     tensorboard: write TensorBoard files.
     say: prints a line.
+    full: what has told of a full disk so far, see `full_disk.one_error`.
   """
 
-  def __init__(self, folder, title: str, steps: int, *, start=0, tensorboard=True, say=print):
+  def __init__(
+    self, folder, title: str, steps: int, *, start=0, tensorboard=True, say=print, full=()
+  ):
     self.title, self.steps, self.say, self._pace, self._file = title, steps, say, None, None
+    self._full = full
     if folder is None:
       return
     folder = files.path(folder)
@@ -53,7 +57,9 @@ class Log:
     """
     if self._file is None:
       return
-    full_disk.check()  # the thread of TensorBoard may have died of it, and would not read on
+    full_disk.check(
+      self._full
+    )  # the thread of TensorBoard may have died of it, and would not read on
     values = {name: float(v) for name, v in values.items()}
     rate = self._pace and self._pace.rate(step)
     row = {'step': step, 'kind': kind, **values, **({'steps_per_second': rate} if rate else {})}
@@ -76,7 +82,7 @@ class Log:
     if self._file is None:
       return
     self._file.close()
-    if self._board and not full_disk.met():  # its thread may have died, and would be waited for
+    if self._board and not self._full:  # its thread may have died, and would be waited for
       self._board.close()
     self._mirror.close()
 

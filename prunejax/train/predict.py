@@ -32,14 +32,14 @@ def predict(where, out, root: str = '', say=console.say) -> list[str]:
     FileNotFoundError: there is no run or no test set.
   """
   model = saved_model.load(where)
-  name = model.config.data.task if model.config is not None else ''
+  name = model.recipe.data.task if model.recipe is not None else ''
   asks = squad.is_name(name)
   if not (name.startswith(('glue/', 'tfds/glue/')) or labelled.is_name(name) or asks):
     raise ValueError(
       f'{str(where)!r} is no run on a task of GLUE, of questions or of files of your own (its'
       f' data.task is {name!r}): expected the --workdir of a train command'
     )
-  root = root or model.config.data.root
+  root = root or model.recipe.data.root
   if asks:
     return _answers(model, name, root, files.path(out), say)
   sets = list(_own(name, root) if labelled.is_name(name) else _of_glue(name, root))
@@ -69,7 +69,7 @@ def _answers(model, name, root, out, say):
     raise FileExistsError(f'--out={str(out)!r} holds {taken[0]} already: nothing was written')
   for file, split in sets.items():
     questions = squad.read(name, split, root)
-    windows = squad.encode(questions, model.tokenizer, model.config.data.seq_len)
+    windows = squad.encode(questions, model.tokenizer, model.recipe.data.seq_len)
     logits = _applied(model, ('spans',), 2, windows.arrays)
     answers = squad.best(windows, logits, questions)
     files.write(out / file, squad.submission(answers))
@@ -100,15 +100,15 @@ def _own(name, root):
 def _outputs(model, task, examples):
   """float32 [n, outputs] of the examples, in order."""
   outputs = len(task.classes) if task.classes else 1
-  arrays = finetuning.encode(examples, model.tokenizer, model.config.data.seq_len)
+  arrays = finetuning.encode(examples, model.tokenizer, model.recipe.data.seq_len)
   return _applied(model, ('classifier',), outputs, arrays)
 
 
 def _applied(model, heads, outputs, arrays):
   """float32 [n, ...]: what a head says of the rows of `arrays`, in order."""
-  config = model.config
+  run = model.recipe
   module = families.make(
-    model.size.to_json_string(use_diff=False), heads, outputs, DTYPES[config.model.dtype]
+    model.size.to_json_string(use_diff=False), heads, outputs, DTYPES[run.model.dtype]
   )
   params = jax.tree.map(jnp.asarray, model.params)
 
@@ -118,7 +118,7 @@ def _applied(model, heads, outputs, arrays):
     return module.apply({'params': params}, *inputs)[heads[0]]
 
   parts = []
-  for batch in finetuning.eval_batches(arrays, config.eval.batch_size):
+  for batch in finetuning.eval_batches(arrays, run.eval.batch_size):
     real = batch.pop('real') > 0
     parts.append(np.asarray(apply(batch), np.float32)[real])
   return np.concatenate(parts)

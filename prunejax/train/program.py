@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 import prunejax
-from prunejax.data import tasks
 from prunejax.models.hf import convert, folder, stored, stored_masks
 from prunejax.pruning import paths, placement
 from prunejax.pruning.paths import named_leaves, with_leaves
@@ -75,20 +74,23 @@ class Program(NamedTuple):
   gradient: Callable  # (params, batch, rng) -> gradient of the loss
   view: Callable  # (params, masks) -> what the model sees
   observe: Callable  # (seen, batch, rng) -> extra arguments of `tx.update`
+  plans: dict  # {what names a group and its start: `pruning.who_pays.Plan`}, see forecast.py
 
 
 def read_inputs(
-  recipe: Recipe, part: tuple[int, int] = (0, 1)
+  recipe: Recipe, part: tuple[int, int] = (0, 1), encoded: inputs.Encoded | None = None
 ) -> tuple[inputs.Source, inputs.Data]:
   """Reads the size, vocabulary and data of a run.
 
   Args:
     recipe: a `recipe.Recipe`.
     part: (index, count), this process's part of a training batch (`sharding.part_of_batch`).
+    encoded: an `inputs.Encoded` that several runs of a process share. None to encode anew.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
   """
+  encoded = inputs.Encoded.empty() if encoded is None else encoded
   c = recipe.data
   root, cache = c.root or None, c.cache or None
   source = inputs.source(
@@ -109,7 +111,7 @@ def read_inputs(
   longest = family.longest(source.size)
   if longest is not None and c.seq_len > longest:
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {longest} positions')
-  shared = dict(root=root, cache=cache, seed=recipe.seed)
+  shared = dict(root=root, cache=cache, seed=recipe.seed, encoded=encoded)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
   if c.task:
     data = inputs.finetuning_data(
@@ -125,7 +127,7 @@ def read_inputs(
     how = dict(eval_batches=recipe.eval.batches, part=part, how=family.examples)
     how |= dict(encoding=c.encoding)
     data = inputs.pretraining_data(source.tokenizer, c.corpus, family.recipe(c), **how, **shared)
-  return source, distillation.with_soft_targets(recipe, source, data)
+  return source, distillation.with_soft_targets(recipe, source, data, encoded.teachers)
 
 
 def _pruned_already(recipe, source) -> dict:
@@ -164,7 +166,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
   """
   plain = {
     'batch': [recipe.batch_size, recipe.accumulate, recipe.data.seq_len],
-    'outputs': _outputs(recipe.data.task),
+    'outputs': _outputs(recipe.task),
     'predictions': None if recipe.data.task else recipe.data.max_predictions,
     **({'memory': recipe.data.memory} if recipe.data.memory else {}),
     'model': recipe.model,
@@ -180,6 +182,7 @@ def program_key(recipe: Recipe, source: inputs.Source | None = None) -> str:
       optimizer.split(recipe.low_rank.schedule)[1],
       _call(recipe.low_rank.when),
       recipe.low_rank.where,
+      *([recipe.low_rank.layout] if recipe.low_rank.layout else []),
     ],
     'distill': _soft(recipe),
     'size': source and source.size.to_dict(),
@@ -205,6 +208,7 @@ def _compiled_group(group):
     'schedule': [group.schedule.name, optimizer.split(group.schedule)[1]],
     'others': [_call(spec) for spec in (group.when, group.allocation, group.structure)],
     'zero_pruned': group.zero_pruned,
+    **({'layout': group.layout} if group.layout else {}),
   }
 
 
@@ -220,7 +224,6 @@ def _soft(recipe):
 
 def _outputs(task):
   """(numbers the head puts out, whether the task is a regression); None for pre-training."""
-  task = tasks.get(task) if task else None
   if task and task.spans:
     return 2, False
   return task and (len(task.classes) if task.classes else 1, not task.classes)
@@ -259,6 +262,7 @@ def build(
       jax.jit(gradient),
       view,
       observed,
+      {},
     )
   return compiled.programs[key]
 
@@ -266,7 +270,7 @@ def build(
 def _model(recipe, source, data, models) -> Model:
   """The model of a run, taken from `models` or added to it; it does not depend on the optimizer."""
   heads = families.heads(families.of_size(source.size), data.task)
-  outputs, regression = _outputs(recipe.data.task) or (1, False)
+  outputs, regression = _outputs(recipe.task) or (1, False)
   size = json.dumps(source.size.to_dict(), sort_keys=True, default=str)
   dtype, initializer, soft = recipe.model.dtype, recipe.model.initializer, _soft(recipe)
   how = {name: getattr(recipe.model, name) for name in ('attention', 'remat', 'scan_layers')}
@@ -355,9 +359,8 @@ def pretrained(
   how = {'parts': True} if parts and 'parts' in inspect.signature(files.load).parameters else {}
   loaded, size = files.load(source.folder, heads=heads, optional=optional, **how)
   if 'classifier' in loaded:
-    task = tasks.get(recipe.data.task)
     classifier = jax.tree.map(stored.whole, loaded.pop('classifier'))
-    fitting = families.in_order(classifier, size, task.classes)
+    fitting = families.in_order(classifier, size, recipe.task.classes)
     if isinstance(fitting, dict):
       loaded['classifier'] = fitting
     else:

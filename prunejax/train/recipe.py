@@ -184,6 +184,7 @@ class Recipe(NamedTuple):
   Attributes:
     hold_zeros: regex of the leaves whose zeros stay; '' for none.
     prune: the groups that have a schedule.
+    task: what `data.task` names; None for pre-training.
     where: regex of every leaf that may be pruned.
     penalty: of the group `prox`; None for none.
     low_rank: None for none.
@@ -203,6 +204,7 @@ class Recipe(NamedTuple):
   hold_zeros: str
   model: Model
   data: Data
+  task: tasks.Task | None
   optimizer: Optimizer
   prune: tuple[Group, ...]
   where: str
@@ -290,8 +292,6 @@ def resolve(config) -> Recipe:
   """
   values = configs.flat(config)
   _check_values(values)
-  if values['data.task']:
-    _check_task(values['data.task'])
   every_group = [_group(name, group) for name, group in config.prune.items()]
   groups = tuple(group for group in every_group if group.schedule)
   for group in groups:
@@ -301,7 +301,6 @@ def resolve(config) -> Recipe:
   parts = {
     name: kind(**config[name])
     for name, kind in (
-      ('data', Data),
       ('distill', Distill),
       ('mesh', Mesh),
       ('eval', Eval),
@@ -309,13 +308,13 @@ def resolve(config) -> Recipe:
       ('log', Log),
     )
   }
-  data = parts['data']
-  corpus, task = configs.text_names(data.corpus, data.task, data.pydoc)
-  parts['data'] = data._replace(corpus=corpus, task=task)
+  data = data_of(config.data)
   plain = ('seed', 'steps', 'batch_size', 'accumulate', 'init', 'pretrained', 'keep_model')
   recipe = Recipe(
     **{key: config[key] for key in (*plain, 'keep_latent', 'view')},
     **parts,
+    data=data,
+    task=_task(values['data.task'], data.task),
     hold_zeros=every_leaf if config.hold_zeros else '',
     model=Model(**{'kind': 'bert', **config.model}),
     optimizer=_optimizer(config, groups),
@@ -330,6 +329,17 @@ def resolve(config) -> Recipe:
   )
   _check_combinations(recipe)
   return recipe
+
+
+def data_of(group) -> Data:
+  """Returns the group `data` of a config, with the names of the text that its run reads.
+
+  Args:
+    group: a ConfigDict. Of a config that was written before there were all keys, some may lack.
+  """
+  data = Data(**{'encoding': 'utf-8', **group})
+  corpus, task = configs.text_names(data.corpus, data.task, data.pydoc)
+  return data._replace(corpus=corpus, task=task)
 
 
 def _check_values(values):
@@ -377,11 +387,12 @@ def _check_values(values):
     )
 
 
-def _check_task(name):
+def _task(text, name):
+  """The task of a name, or None. Raises ValueError naming the key and its text."""
   try:
-    tasks.get(name)
+    return tasks.get(name) if name else None
   except ValueError as error:
-    raise ValueError(f'data.task={name!r}: {error}') from None
+    raise ValueError(f'data.task={text!r}: {error}') from None
 
 
 def _with_gates(where: str) -> str:

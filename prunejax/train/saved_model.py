@@ -28,14 +28,14 @@ class Saved(NamedTuple):
     params: its parameters; pruned weights are zeros.
     size: its size, a config of transformers.
     tokenizer: None for a folder without one.
-    config: the ConfigDict of the run; None for a folder.
+    recipe: the `recipe.Recipe` of the run; None for a folder.
     what: what was read, in words.
   """
 
   params: Any
   size: Any
   tokenizer: Any
-  config: Any
+  recipe: Any
   what: str
 
   @property
@@ -69,10 +69,10 @@ def load(where) -> Saved:
   plain = files.read_json(folder / 'config.json')
   if 'steps' not in plain:
     return _folder(files.local(folder), None, 'the model')
-  config = configs.stored(plain)
+  run = recipe.resolve(configs.stored(plain))
   if files.exists(folder / 'model' / 'config.json'):
-    return _folder(files.local(folder / 'model'), config, 'the finished model')
-  return _checkpoint(config, folder)
+    return _folder(files.local(folder / 'model'), run, 'the finished model')
+  return _checkpoint(run, folder)
 
 
 def widths(size) -> list[tuple[int, int, int]]:
@@ -92,10 +92,10 @@ def _gguf(path):
   return Saved(params, size, kind.words.load(path), None, 'the model')
 
 
-def _folder(folder, config, what):
+def _folder(folder, run, what):
   kind = families.in_folder(folder)
   optional = ('pooler',)  # which nothing but NSP and a classifier reads
-  if config is None:
+  if run is None:
     classes = hf_directory.read_config(folder).get('architectures') or ()
     heads = next(
       (heads for heads, known in kind.files.ARCHITECTURES.items() if _among(known, classes)),
@@ -103,10 +103,10 @@ def _folder(folder, config, what):
     )
     optional += () if classes else heads
   else:
-    heads = families.heads(kind, config.data.task)
+    heads = families.heads(kind, run.data.task)
   params, size = kind.files.load(folder, heads=heads, optional=optional)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
-  return Saved(params, size, tokenizer, config, what)
+  return Saved(params, size, tokenizer, run, what)
 
 
 def _among(known, classes):
@@ -114,28 +114,27 @@ def _among(known, classes):
   return not set(classes).isdisjoint([known] if isinstance(known, str) else known)
 
 
-def _checkpoint(config, folder):
+def _checkpoint(run, folder):
   """The model of the newest checkpoint that can be read."""
   if not files.exists(folder / 'checkpoints'):
     raise FileNotFoundError(f'{str(folder)!r} holds no finished model and no checkpoint')
-  resolved = recipe.resolve(config)
-  source, data = program.read_inputs(resolved)
-  tx = optimizer.make(resolved, source.pruned)
-  functions = program.build(resolved, source, data, tx)
-  abstract = program.abstract_state(resolved, functions, tx)
+  source, data = program.read_inputs(run)
+  tx = optimizer.make(run, source.pruned)
+  functions = program.build(run, source, data, tx)
+  abstract = program.abstract_state(run, functions, tx)
   shardings = sharding.shard(abstract, sharding.make_mesh(), ())
-  manager = checkpoint.manager(folder / 'checkpoints', config.checkpoint.keep)
+  manager = checkpoint.manager(folder / 'checkpoints', run.checkpoint.keep)
   state, damaged = checkpoint.restore(manager, abstract, shardings)
   manager.close()
   if state is None:
     raise FileNotFoundError(f'no checkpoint of {str(folder)!r} can be read {damaged or ""}')
   masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
-  params = layers.unstacked(resolved.model, functions.view(state['params'], masks))
+  params = layers.unstacked(run.model, functions.view(state['params'], masks))
   step = int(state['step'])
   return Saved(
     params,
     families.with_classes(source.size, data.task and data.task.classes),
     source.tokenizer,
-    config,
-    f'the checkpoint of step {step} of {config.steps}',
+    run,
+    f'the checkpoint of step {step} of {run.steps}',
   )

@@ -4,9 +4,6 @@
 model reads a folder, so such a file is unpacked into one.
 """
 
-import pathlib
-import tempfile
-
 from flax import traverse_util
 
 from prunejax import files
@@ -22,35 +19,28 @@ TEXTS = (
   'merges.txt',
   'tokenizer.json',
 )
-_unpacked = {}
 
 
-def folder(where: files.PathLike) -> pathlib.Path:
+def folder(where: files.PathLike) -> files.Scratch:
   """Unpacks a sparse file or a GGUF file into a Hugging Face folder.
 
   Args:
     where: of the file, local or in an object store.
 
   Returns:
-    The folder. The last four stay until the process ends.
+    The folder, which is removed once nothing refers to it.
 
   Raises:
     ValueError: the file is damaged, or holds no model.
   """
-  key = (str(where), *files.version(where))
-  if key not in _unpacked:
-    scratch = tempfile.TemporaryDirectory(prefix='prunejax-')
-    inside = pathlib.Path(scratch.name) / 'model'
-    if gguf_file.is_gguf(where):
-      family = families.in_folder(where)
-      params, size = family.files.load(where)
-      families.save(inside, params, size, family.words.load(where))
-    else:
-      _unpack_sparse(where, inside)
-    while len(_unpacked) >= 4:
-      _unpacked.pop(next(iter(_unpacked))).cleanup()
-    _unpacked[key] = scratch
-  return pathlib.Path(_unpacked[key].name) / 'model'
+  inside = files.scratch()
+  if gguf_file.is_gguf(where):
+    family = families.in_folder(where)
+    params, size = family.files.load(where)
+    families.save(inside, params, size, family.words.load(where))
+  else:
+    _unpack_sparse(where, inside)
+  return inside
 
 
 def _unpack_sparse(where, inside):
@@ -63,7 +53,6 @@ def _unpack_sparse(where, inside):
     raise ValueError(
       f'{str(where)!r} holds weights without a config.json: expected what export --to=sparse writes'
     )
-  inside.mkdir()
   for name, text in texts.items():
     (inside / name).write_text(text, encoding='utf-8', newline='\n')
   size = families.in_folder(inside).files.read_size(inside)

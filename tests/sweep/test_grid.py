@@ -6,11 +6,11 @@ import shutil
 import pytest
 import tiny_runs
 
-from prunejax.data import wordpiece
+from prunejax.data import corpus, wordpiece
 from prunejax.models.hf import folder as hf_folder
 from prunejax.report import compare, ledger
-from prunejax.sweep import dependencies, estimate, grid, population
-from prunejax.train import configs, loop
+from prunejax.sweep import dependencies, estimate, grid
+from prunejax.train import configs, loop, program, resume
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -47,6 +47,18 @@ def test_each_cell_is_one_row_with_all_that_it_takes_to_trust_it(swept):
       folder / 'cells' / row['cell'] / 'checkpoints'
     ).exists()  # what is in the ledger needs none
   assert rows[0]['mask_hash'] != rows[2]['mask_hash']
+
+
+def test_cells_that_run_by_themselves_compile_and_encode_once(tmp_path, monkeypatch):
+  read, load = [], corpus.load
+  monkeypatch.setattr(corpus, 'load', lambda *a, **k: read.append(a[:2]) or load(*a, **k))
+  compiled = program.Compiled.empty()
+  changes = [{}, {'optimizer.learning_rate': 0.02}, {'seed': 1}]
+  rows, _ = sweep(tmp_path, changes, compiled=compiled)
+  assert len({row['cell'] for row in rows}) == 3
+  # Every cell took its program from here or added it; none compiled a program of its own.
+  assert 0 < len(compiled.programs) == len(compiled.engines)
+  assert len(read) == len(set(read)) == 2  # the training text and the held-out text
 
 
 def test_progress_is_told_in_cells(swept):
@@ -319,8 +331,8 @@ def test_what_a_failed_teacher_would_have_taught_fails_and_the_others_go_on(alon
 
 def test_a_wave_that_another_worker_has_just_ended_is_no_wave(tmp_path, monkeypatch):
   (tmp_path / 'populations').mkdir()
-  monkeypatch.setattr(population.files, 'names', lambda folder: ['gone'])
-  assert population.under_way(tmp_path) == {}
+  monkeypatch.setattr(resume.files, 'names', lambda folder: ['gone'])
+  assert resume.under_way(tmp_path) == {}
 
 
 def test_a_ledger_alone_makes_a_work_directory_of_its_own_grid(tmp_path):

@@ -11,7 +11,7 @@ from experiments.see2016 import study as see
 from prunejax.data import pydoc
 from prunejax.report import ledger
 from prunejax.sweep import grid, identity, study
-from prunejax.train import inputs
+from prunejax.train import inputs, recipe
 
 LABELS = {'stage': 'pretrain', 'arm': 'dense', 'task': '', 'learning_rate': 0.01, 'seed': 0}
 SILENT = lambda line: None
@@ -69,15 +69,16 @@ READ = {
 @pytest.mark.parametrize('name', READ)
 def test_a_name_of_a_new_cell_follows_content_and_not_paths(name, root, tmp_path):
   changes, file = READ[name]
-  key = lambda where, **more: grid.key(grid.Cell(LABELS, config(where, **changes, **more)))
-  new = {'data__identity': 'content'}
-  identity.forget()
+  key = lambda where, known=None, **more: grid.key(
+    grid.Cell(LABELS, config(where, **changes, **more)), known
+  )
+  new, known = {'data__identity': 'content'}, {}
   old, first = key(root), key(root, **new)
   shutil.copytree(root, tmp_path / 'elsewhere')
   assert first != old and key(tmp_path / 'elsewhere', **new) == first
+  assert key(root, known, **new) == first
   edit(root / file)
-  assert key(root, **new) == first  # one command takes its data for constant
-  identity.forget()
+  assert key(root, known, **new) == first  # one plan takes its data for constant
   assert key(root, **new) != first == key(tmp_path / 'elsewhere', **new)
   assert key(root) == old  # cells of 0.1 keep their names
 
@@ -90,16 +91,13 @@ def test_a_name_of_a_new_cell_follows_the_model_it_starts_from(which, tmp_path):
   cell = lambda where: grid.Cell(
     LABELS, config(tiny_runs.home(), init=str(where), data__identity='content')
   )
-  identity.forget()
   first = grid.key(cell(model))
   assert grid.key(cell(tmp_path / 'copy')) == first
   (tmp_path / 'copy' / 'checksums.json').unlink()  # says nothing that the files do not
-  identity.forget()
   assert grid.key(cell(tmp_path / 'copy')) == first
   content = bytearray((model / which).read_bytes())
   content[-3] ^= 1
   (model / which).write_bytes(content)
-  identity.forget()
   assert grid.key(cell(model)) != first
 
 
@@ -193,7 +191,8 @@ def test_a_reproduction_reads_the_packaged_text_unless_told_otherwise(tmp_path, 
   gordon.reproduce('smoke', tmp_path / 'a', **how)
   gordon.reproduce('smoke', tmp_path / 'b', overrides={'data.pydoc': 'installed'}, **how)
   packaged, installed = planned
-  texts = [{inputs.text_of(cell.config.data) for cell in cells} for cells in planned]
+  text_of = lambda cell: inputs.text_of(recipe.data_of(cell.config.data))
+  texts = [set(map(text_of, cells)) for cells in planned]
   assert texts[0].isdisjoint(texts[1]) and len(packaged) == len(installed)
   for cells in planned:
     assert all(cell.config.data.identity == 'content' for cell in cells)
@@ -255,13 +254,12 @@ def few_libraries(monkeypatch):
 def test_libraries_that_have_changed_are_told_of_when_nothing_is_left(few_libraries):
   cell = grid.Cell(LABELS, config('', data__corpus='pydoc', init='nano', data__task='pydoc/order'))
   row = {'cell': grid.key(cell), 'config': grid.public(cell.config), 'text': 'f' * 12}
-  identity.forget()
   check = lambda left, **more: identity.check({row['cell']: cell}, left, [{**row, **more}], 'work')
   [line] = check([], reads={})
   assert '1 of the done have read another text than is there now' in line
   with pytest.raises(ValueError, match='data.task=pydoc/order than is there now'):
     check([row['cell']], reads={})
-  today = inputs.text_of(cell.config.data)
+  today = inputs.text_of(recipe.data_of(cell.config.data))
   assert check([row['cell']], reads={}, text=today) == []
   assert check([], text=identity.text_01(cell.config.data)) == []  # the versions, as 0.1 wrote
   assert check([], text='e' * 12) != []
@@ -271,7 +269,7 @@ def test_a_ledger_says_whether_its_text_is_the_one_of_today(few_libraries):
   data = config('', data__corpus='pydoc', data__task='pydoc/order').data
   text = {}
   for data.pydoc in ('installed', 'packaged'):
-    text[data.pydoc] = inputs.text_of(data)
+    text[data.pydoc] = inputs.text_of(recipe.data_of(data))
   row = lambda text, pydoc='installed', **more: {
     'config': {'data.corpus': 'pydoc', 'data.task': 'pydoc/order', 'data.pydoc': pydoc, **more},
     'text': text,

@@ -18,8 +18,8 @@ from jax.extend.core import jaxprs_in_params
 import prunejax
 from prunejax import __main__ as command
 from prunejax.report import ledger
-from prunejax.sweep import grid, planning, population, resources, stacking
-from prunejax.train import console, preemption, program
+from prunejax.sweep import grid, planning, resources, stacking
+from prunejax.train import console, preemption, program, resume
 
 CHANGES = [
   {},
@@ -157,7 +157,7 @@ def test_runs_that_log_nothing_give_a_sign_of_life(swept, tmp_path, monkeypatch)
 def test_rows_and_what_it_took_are_written_and_nothing_is_left_under_way(swept):
   folder, rows, _, _ = swept
   assert {r['cell'] for r in ledger.read(folder / 'ledger.jsonl')} == {r['cell'] for r in rows}
-  assert population.under_way(folder) == {} and not list((folder / 'populations').iterdir())
+  assert resume.under_way(folder) == {} and not list((folder / 'populations').iterdir())
   (took,) = [json.loads(path.read_text()) for path in (folder / 'cost').iterdir()]
   assert (
     took['how'] == 'together'
@@ -185,7 +185,7 @@ def test_a_killed_population_goes_on_bit_for_bit(swept, tmp_path, words, step):
   over = {row['cell']: row for row in ledger.read(tmp_path / 'ledger.jsonl')}
   assert len(over) == (step == 9)  # the one that ended
   rows, lines = sweep(tmp_path, compiled=swept[3])
-  assert f'goes on at step {step}' in ' '.join(lines) and population.under_way(tmp_path) == {}
+  assert f'goes on at step {step}' in ' '.join(lines) and resume.under_way(tmp_path) == {}
   assert all(over.get(row['cell'], row) == row for row in rows)
   assert same_ending(tmp_path, swept)
 
@@ -197,7 +197,7 @@ def test_a_preempted_population_saves_the_step_it_is_at(swept, tmp_path):
 
   with preemption.guard(), pytest.raises(preemption.Preempted, match='step 6 of 12 is saved'):
     sweep(tmp_path, say=say, compiled=swept[3])
-  (name,) = population.under_way(tmp_path)
+  (name,) = resume.under_way(tmp_path)
   assert '6' in [path.name for path in (tmp_path / 'populations' / name / 'checkpoints').iterdir()]
   _, lines = sweep(tmp_path, compiled=swept[3])
   assert 'goes on at step 6' in ' '.join(lines)

@@ -1,6 +1,7 @@
 """Files of a work directory: whole or not at all, here and in a store that refuses now and then."""
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -27,6 +28,28 @@ def folder(request, tmp_path, monkeypatch):
   flaky_store.Store.reset(0.35)
   yield files.path(tmp_path / 'new' if request.param == 'local' else 'flaky://bucket/new')
   flaky_store.Store.reset(0.0)
+
+
+def test_a_scratch_folder_goes_with_the_last_reference_to_it():
+  folder = files.scratch()
+  (folder / 'a.txt').write_text('a')
+  where, again = str(folder), folder
+  del folder
+  gc.collect()
+  assert os.listdir(where) == ['a.txt'] and pathlib.Path(again) == pathlib.Path(where)
+  del again
+  gc.collect()
+  assert not os.path.exists(where)
+
+
+def test_a_local_copy_is_that_of_the_store_now(monkeypatch):
+  monkeypatch.setattr(files, 'PAUSE', 0.0)
+  flaky_store.Store.reset(0.0)
+  there = files.path('flaky://bucket/copied')
+  for text in ('one', 'two'):
+    files.write(there / 'a.txt', text)
+    copy = files.local(there)
+    assert (copy / 'a.txt').read_text() == text
 
 
 def test_what_is_written_is_read_and_listed(folder):

@@ -67,8 +67,8 @@ def test_a_full_disk_is_found_wherever_it_is_said(caplog):
 
 
 def test_the_log_stops_when_its_thread_met_a_full_disk(tmp_path, capfd):
-  with pytest.raises(OSError, match=str(tmp_path)), full_disk.one_error(tmp_path):
-    log = metrics_log.Log(tmp_path, 'run', 9, say=lambda line: None)
+  with pytest.raises(OSError, match=str(tmp_path)), full_disk.one_error(tmp_path) as full:
+    log = metrics_log.Log(tmp_path, 'run', 9, say=lambda line: None, full=full)
 
     def writes():
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -78,3 +78,12 @@ def test_the_log_stops_when_its_thread_met_a_full_disk(tmp_path, capfd):
     thread.join()
     log.write(1, 'train', {'loss': 1.0})
   assert capfd.readouterr().err == ''
+
+
+def test_what_others_print_is_theirs_again_afterwards():
+  hooks = threading.excepthook, sys.unraisablehook
+  filters = [list(logging.getLogger(name).filters) for name in full_disk.LOGGERS]
+  with full_disk.one_error('run') as full:
+    assert threading.excepthook is not hooks[0]
+  assert full == [] and (threading.excepthook, sys.unraisablehook) == hooks
+  assert [logging.getLogger(name).filters for name in full_disk.LOGGERS] == filters

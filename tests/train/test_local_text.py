@@ -13,6 +13,10 @@ def config(root, **changes):
   return tiny_runs.config(**keys, **{f'data.{key}': value for key, value in changes.items()})
 
 
+def text_of(config):
+  return inputs.text_of(recipe.data_of(config.data))
+
+
 def tokens(config):
   resolved = recipe.resolve(config)
   return np.array(program.read_inputs(resolved)[1].train(0)['input_ids'])
@@ -26,7 +30,7 @@ def test_a_run_reads_text_in_the_encoding_that_its_config_names(tmp_path):
     program.read_inputs(recipe.resolve(config(tmp_path)))
   latin = config(tmp_path, encoding='latin-1')
   assert tokens(latin).shape[0] == latin.batch_size
-  assert inputs.text_of(latin.data) != inputs.text_of(config(tmp_path).data)
+  assert text_of(latin) != text_of(config(tmp_path))
   with pytest.raises(ValueError, match="data.encoding='latin-x': expected a text encoding"):
     program.read_inputs(recipe.resolve(config(tmp_path, encoding='latin-x')))
 
@@ -42,18 +46,18 @@ def test_labels_that_change_within_a_process_are_read_again(tmp_path):
   tiny_runs.write_glue(tmp_path)
   run = tiny_runs.config(False, data__root=str(tmp_path), data__task='glue/cola')
   labels = lambda: program.read_inputs(recipe.resolve(run))[1].train(0)['label'].tolist()
-  first, name = labels(), inputs.text_of(run.data)
+  first, name = labels(), text_of(run)
   path = tmp_path / 'glue' / 'CoLA' / 'train.tsv'
   swapped = path.read_text().replace('\t0\t', '\tx\t').replace('\t1\t', '\t0\t')
   path.write_text(swapped.replace('\tx\t', '\t1\t'))  # of the same size
-  assert inputs.text_of(run.data) != name and labels() == [1 - label for label in first]
+  assert text_of(run) != name and labels() == [1 - label for label in first]
 
 
 def test_text_that_changes_within_a_process_is_read_again(tmp_path):
   folder = tiny_runs.write_text(tmp_path / 'text')
   run = config(tmp_path)
-  first, name = tokens(run), inputs.text_of(run.data)
+  first, name = tokens(run), text_of(run)
   for path in folder.iterdir():
     words = path.read_text()[:-1].split(' ')
     path.write_text(' '.join(reversed(words)) + '\n')  # of the same size
-  assert inputs.text_of(run.data) != name and not np.array_equal(tokens(run), first)
+  assert text_of(run) != name and not np.array_equal(tokens(run), first)

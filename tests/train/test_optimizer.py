@@ -8,9 +8,11 @@ import pytest
 import tiny_runs
 import transformers
 
+import prunejax
 from configs import base
 from prunejax.models import bert
-from prunejax.train import configs, forecast, objectives, optimizer, recipe
+from prunejax.pruning import who_pays
+from prunejax.train import configs, forecast, objectives, optimizer, program, recipe
 from prunejax.train.step import make_train_step
 
 
@@ -149,6 +151,32 @@ def test_the_step_gives_the_gradient_to_the_criterion_that_needs_it():
   (group,) = recipe.resolve(config).prune
   rows = forecast.group_rows(group, params, 5, lambda: {'w': slope})
   assert rows[-1].got == 0.5 and rows[0].cutoff == 9
+
+
+def test_runs_of_one_program_share_the_program_of_who_pays():
+  params, plans = {'w': jnp.arange(1.0, 9.0)}, {}
+  for schedule in ('constant(0.5)', 'constant(0.25)', 'cubic(0.75, end=4)'):
+    changes = {'prune.weights.where': 'w', 'prune.weights.schedule': schedule}
+    (group,) = recipe.resolve(configs.override(base.get_config(), changes)).prune
+    rows = forecast.group_rows(group, params, 5, None, plans=plans)
+    asked = float(group.schedule()(5))
+    assert rows == prunejax.who_pays(params, prunejax.magnitude(), asked)
+  (plan,) = plans.values()
+  assert plan.masks._cache_size() == 1
+  with pytest.raises(ValueError, match='outside'):
+    who_pays.payers(plan, params, 1.0)
+
+
+@pytest.mark.parametrize('group', ['prune.weights', 'low_rank'])
+def test_another_layout_is_another_program(group):
+  both = {'low_rank.schedule': 'constant(0.5)'} if group == 'low_rank' else {}
+  config = lambda layout: configs.override(
+    base.get_config(),
+    {**both, 'steps': 9, f'{group}.layout': layout}
+    | ({} if both else {'prune.weights.schedule': 'constant(0.5)'}),
+  )
+  key = lambda layout: program.program_key(recipe.resolve(config(layout)))
+  assert key('') != key('out in') != key('in out')
 
 
 def test_flops_are_six_a_weight_a_token():

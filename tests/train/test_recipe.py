@@ -20,6 +20,22 @@ def values(node):
     yield node
 
 
+def test_behind_the_recipe_nothing_reads_the_config(tmp_path, monkeypatch):
+  whole, resolve = tiny_runs.finished('pruned'), recipe.resolve
+
+  def resolved_and_emptied(config):
+    resolved = resolve(config)
+    with config.unlocked():
+      for key in list(config):
+        del config[key]
+    return resolved
+
+  monkeypatch.setattr(recipe, 'resolve', resolved_and_emptied)
+  config = tiny_runs.config()
+  result = tiny_runs.train(config, tmp_path / 'run')
+  assert not list(config) and tiny_runs.plain(result) == tiny_runs.plain(whole.result)
+
+
 def test_a_recipe_holds_no_config_and_changes_none():
   config = tiny_runs.config(optimizer__rewind='every(6, begin=6, until=6)')
   before = config.to_dict()

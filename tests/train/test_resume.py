@@ -152,8 +152,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, monkeypatch):
   honest = pretraining.batch
 
-  def poisoned(stream, seed, step, *rest):
-    batch = honest(stream, seed, step, *rest)
+  def poisoned(stream, seed, step, *rest, **how):
+    batch = honest(stream, seed, step, *rest, **how)
     return {**batch, 'weights': batch['weights'] * (np.nan if step == 6 else 1)}
 
   monkeypatch.setattr(pretraining, 'batch', poisoned)

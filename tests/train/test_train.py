@@ -11,6 +11,7 @@ import tiny_runs
 
 import prunejax
 from configs import base
+from prunejax.data import tasks
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
 from prunejax.train import (
@@ -196,7 +197,7 @@ def test_a_fine_tuned_model_goes_on_with_its_classifier():
   # For a task with another number of classes it starts afresh.
   shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   shapes['classifier'] = {'kernel': shaped(16, 3), 'bias': shaped(3)}
-  three = resolved._replace(data=resolved.data._replace(task='glue/mnli'))
+  three = resolved._replace(task=tasks.get('glue/mnli'))
   lines = []
   assert 'classifier' not in programs.pretrained(three, source, program, shapes, lines.append)
   assert len(lines) == 1 and 'it has 2 outputs, the task 3' in lines[0]

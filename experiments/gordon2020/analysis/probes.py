@@ -263,12 +263,13 @@ class Models:
 
   def __init__(self, folder, configs):
     self.folder, self.configs = folder, configs
+    self.path = functools.lru_cache(4)(self._path)
     self.weights = functools.lru_cache(4)(self._weights)
     self.masks = functools.lru_cache(32)(lambda cell: mask_overlap.from_zeros(self.weights(cell)))
     self.text = functools.lru_cache(1)(self._text)
     self.read = functools.lru_cache(1)(lambda size: hidden_states.reader(families.make(size, ())))
 
-  def path(self, cell):
+  def _path(self, cell):
     """The local folder of a cell's model."""
     return files.local(self.folder / 'cells' / cell / 'model')
 
