@@ -71,6 +71,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def train(lines: Iterable[str], vocab_size: int) -> Tokenizer:
   """Trains a cased vocabulary without accents. Words start with '▁', as in SentencePiece.
 
+  Two trainings on the same lines differ in pieces and scores: the library adds in any order. A run
+  keeps the first one in the cache, and its model folder holds it.
+
   Args:
     lines: the text to count.
     vocab_size: number of pieces, at least 64.
