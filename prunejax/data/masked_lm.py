@@ -5,6 +5,7 @@ number of processes. Windows are those of causal_lm.py: documents form a ring, w
 after each, and an example may span several of them (FULL-SENTENCES of Liu et al. 2019).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,13 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
 
 
 def batch(
-  stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
+  stream: Stream,
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: int = 0,
+  processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = pretraining.permutation,
 ) -> dict[str, np.ndarray]:
   """Draws the examples of one step.
 
@@ -99,7 +106,7 @@ def batch(
     [b, max_predictions], weight 0 at padding.
   """
   recipe, rng = stream.recipe, np.random.default_rng([seed, step, 4])
-  plain = causal_lm.batch(stream.ring, seed, step, batch_size)['input_ids']
+  plain = causal_lm.batch(stream.ring, seed, step, batch_size, permutation=permutation)['input_ids']
   first, last, blank = stream.ids
   edge = lambda token: np.full((batch_size, 1), token, np.int32)
   ids = np.concatenate([edge(first), plain, edge(last)], axis=1)

@@ -9,6 +9,7 @@ tokens says what each of them may see: a predicted token sees the text that is n
 what is predicted earlier in the order.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +118,13 @@ def shapes(recipe: Recipe, rows: int) -> dict[str, tuple]:
 
 
 def batch(
-  stream: Stream, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
+  stream: Stream,
+  seed: int,
+  step: int,
+  batch_size: int,
+  process: int = 0,
+  processes: int = 1,
+  permutation: Callable[[int, int, int], np.ndarray] = pretraining.permutation,
 ) -> dict[str, np.ndarray]:
   """Draws the examples of one step.
 
@@ -132,7 +139,7 @@ def batch(
   """
   recipe, pairs = stream.recipe, stream.pairs
   rng = np.random.default_rng([seed, step, 3])
-  window = pretraining.order(len(pairs.windows), seed, step * batch_size, batch_size)
+  window = pretraining.order(len(pairs.windows), seed, step * batch_size, batch_size, permutation)
   segments = pretraining.segments(pairs, window, rng)
   arrays = _assembled(stream, *segments)
   text = arrays['valid'] & (arrays['segment_ids'] < 2) & ~arrays.pop('separator')

@@ -191,7 +191,13 @@ def test_a_tokenizer_of_a_third_kind_is_named(folder):
   rules = {'model': {'type': 'Unigram', 'vocab': [['a', -1.5]]}}
   (folder / 'tokenizer.json').write_text(json.dumps(rules))
   for read in (wordpiece.load, bpe.load, hf_folder.read_vocab):
-    with pytest.raises(ValueError, match='a Unigram model, expected WordPiece or BPE'):
+    with pytest.raises(
+      ValueError, match='tokenizer.json.* has 1 pieces and vocab.txt .* not the same'
+    ):
+      read(folder)
+  (folder / 'vocab.txt').unlink()
+  for read in (wordpiece.load, bpe.load):
+    with pytest.raises(ValueError, match='a Unigram model, expected'):
       read(folder)
 
 
