@@ -363,7 +363,8 @@ def pretrained(
     else:
       say(f'init={recipe.init!r}: its classifier is replaced by a new one: {fitting}')
   _, stayed = convert.transfer(loaded, layers.unstacked(recipe.model, shapes))
-  absent = sorted({path.split('/')[0] for path in stayed} - {'classifier'})
+  of_task = {'classifier', 'summary'}  # an XLNet's classifier has its summary before it
+  absent = sorted({path.split('/')[0] for path in stayed} - of_task)
   if absent:
     say(f'init={recipe.init!r} has no {", ".join(absent)}: drawn with seed={recipe.seed}')
   return loaded
