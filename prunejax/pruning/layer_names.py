@@ -113,7 +113,7 @@ def split(leaves: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
   """
   if not any(layers.values()):
     return dict(leaves)
-  out = {}
+  out: dict[str, Any] = {}
   for path, leaf in leaves.items():
     names = layers.get(path, ())
     out |= {name: _layer(leaf, i) for i, name in enumerate(names)} if names else {path: leaf}
@@ -137,7 +137,7 @@ def join(leaves: Mapping[str, Any], layers: Layers, paths: Any, combine=jnp.stac
 
 def split_layouts(layouts: Layouts, layers: Layers) -> dict[str, Layout]:
   """Returns layouts in which every layer that has a name is a leaf of its own."""
-  out = {}
+  out: dict[str, Layout] = {}
   for path, layout in layouts.items():
     inner = Layout(layout.axes and layout.axes[1:], tuple(layout.shape[1:]))
     out |= dict.fromkeys(layers[path], inner) if layers.get(path) else {path: layout}

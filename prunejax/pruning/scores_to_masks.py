@@ -147,7 +147,8 @@ def _select_by_layer(
   scores, sparsity, allocation, structure, old, layers, layouts, before
 ) -> Selected:
   """`select` with the layers of stacked leaves as leaves of their own."""
-  split = lambda leaves: None if leaves is None else layer_names.split(leaves, layers)
+  split = lambda leaves: layer_names.split(leaves, layers)
+  split_if_any = lambda leaves: None if leaves is None else split(leaves)
   paths = scores.read(scores.sources)
   known = kernel_layout.layouts(paths, (), layers.__contains__) if layouts is None else layouts
   if structure.single and _compete_alone(allocation, paths, layers, known):
@@ -160,10 +161,10 @@ def _select_by_layer(
     sparsity,
     allocation,
     structure,
-    old=split(old),
+    old=split_if_any(old),
     stacked=layer_names.without_names(layers),
     layouts=layer_names.split_layouts(known, layers),
-    before=split(before),
+    before=split_if_any(before),
   )
   any_of = lambda flags: jnp.any(jnp.stack(flags))
   return Selected(

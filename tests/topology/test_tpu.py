@@ -12,27 +12,38 @@ from prunejax.sweep import estimate
 from prunejax.topology import chips
 from prunejax.train import families, objectives, recipe
 
-pytestmark = [
-  pytest.mark.tpu,
-  pytest.mark.skipif(
-    importlib.util.find_spec('libtpu') is None,
-    reason="libtpu is missing: pip install 'prunejax[tpu]'",
-  ),
-]
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None,
+  reason="libtpu is missing: pip install 'prunejax[tpu]'",
+)
 GOLDEN, CASES = tpu_cases.read(), tpu_cases.cases()
+# Cases whose figures are known; the others take an hour of two cores to compile.
+EACH = pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.tpu if name in GOLDEN else pytest.mark.tpu_long)
+    for name in CASES
+  ],
+)
 
 
 @pytest.fixture(scope='module')
-def answers():
-  """Every case, compiled once, as many at a time as the machine has cores and memory for."""
-  return tpu_cases.compiled(list(CASES), '')
+def answers(request):
+  """The chosen cases, compiled once, as many at a time as the machine has cores and memory for."""
+  chosen = {item.callspec.params['name'] for item in request.session.items if _has_name(item)}
+  return tpu_cases.compiled([name for name in CASES if name in chosen], '')
 
 
+def _has_name(item):
+  return 'name' in getattr(getattr(item, 'callspec', None), 'params', {})
+
+
+@pytest.mark.tpu
 def test_the_file_has_no_other_cases():
   assert set(GOLDEN) <= set(CASES)
 
 
-@pytest.mark.parametrize('name', CASES)
+@EACH
 def test_collectives_and_memory(name, answers):
   if name not in GOLDEN:
     pytest.skip('no figures of this case yet: python tests/tpu_cases.py')
@@ -53,7 +64,7 @@ def test_collectives_and_memory(name, answers):
       assert moved == pytest.approx(theirs[kind][1], rel=0.01)
 
 
-@pytest.mark.parametrize('name', CASES)
+@EACH
 def test_flops_are_those_of_the_model(name, answers):
   """Counted by hand: matrix products of a step, divided among the chips."""
   config = CASES[name][1]
@@ -76,7 +87,7 @@ def _width(size):
   return getattr(size, 'hidden_size', None) or size.n_embd
 
 
-@pytest.mark.parametrize('name', CASES)
+@EACH
 def test_it_fits(name, answers):
   answer = answers[name]
   assert answer['hosts'] == tpu_cases.HOSTS[answer['topology']]
@@ -92,7 +103,7 @@ def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answ
   assert collectives['all-reduce'][0] <= 4 + layers
 
 
-@pytest.mark.parametrize('name', CASES)
+@EACH
 def test_moving_masks_sends_counts_alone(name, answers):
   """No score and no weight crosses chips at a mask step that does not at the others."""
   plain, moving = (answers[name][side]['collectives'] for side in ('step', 'mask_step'))

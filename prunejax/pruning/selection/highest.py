@@ -93,7 +93,7 @@ def find(leaves, shapes, blocks, goals) -> Found:
   third = lambda step: step % 3 == 0
   brackets, steps, numbers = passes.search(leaves, blocks, goals, whole, keys, third, nan=True)
   cuts, tie_steps = ties.cuts(leaves, shapes, blocks, goals, brackets)
-  nan = {}
+  nan: dict[str, jax.Array] = {}
   for block, number in zip(blocks, numbers, strict=True):
     flags = jnp.any((number < block.sizes).reshape(len(block.names), -1), axis=1)
     nan |= {name: flags[row] for row, name in enumerate(block.names)}
