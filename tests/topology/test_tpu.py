@@ -17,14 +17,13 @@ pytestmark = pytest.mark.skipif(
   reason="libtpu is missing: pip install 'prunejax[tpu]'",
 )
 GOLDEN, CASES = tpu_cases.read(), tpu_cases.cases()
-# Cases whose figures are known; the others take an hour of two cores to compile.
-EACH = pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(name, marks=pytest.mark.tpu if name in GOLDEN else pytest.mark.tpu_long)
-    for name in CASES
-  ],
-)
+
+
+def each(part=''):
+  """Cases whose figures are known are `tpu`; the others take an hour of two cores to compile."""
+  mark = lambda name: pytest.mark.tpu if name in GOLDEN else pytest.mark.tpu_long
+  marked = [pytest.param(name, marks=mark(name)) for name in CASES if part in name]
+  return pytest.mark.parametrize('name', marked)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +42,7 @@ def test_the_file_has_no_other_cases():
   assert set(GOLDEN) <= set(CASES)
 
 
-@EACH
+@each()
 def test_collectives_and_memory(name, answers):
   if name not in GOLDEN:
     pytest.skip('no figures of this case yet: python tests/tpu_cases.py')
@@ -64,7 +63,7 @@ def test_collectives_and_memory(name, answers):
       assert moved == pytest.approx(theirs[kind][1], rel=0.01)
 
 
-@EACH
+@each()
 def test_flops_are_those_of_the_model(name, answers):
   """Counted by hand: matrix products of a step, divided among the chips."""
   config = CASES[name][1]
@@ -87,14 +86,14 @@ def _width(size):
   return getattr(size, 'hidden_size', None) or size.n_embd
 
 
-@EACH
+@each()
 def test_it_fits(name, answers):
   answer = answers[name]
   assert answer['hosts'] == tpu_cases.HOSTS[answer['topology']]
   assert answer['held'] < chips.Chip(**answer['chip']).memory
 
 
-@pytest.mark.parametrize('name', [name for name in CASES if ', data' in name])
+@each(', data')
 def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answers):
   config, collectives = CASES[name][1], answers[name]['step']['collectives']
   assert set(collectives) == {'all-reduce'}
@@ -103,7 +102,7 @@ def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answ
   assert collectives['all-reduce'][0] <= 4 + layers
 
 
-@EACH
+@each()
 def test_moving_masks_sends_counts_alone(name, answers):
   """No score and no weight crosses chips at a mask step that does not at the others."""
   plain, moving = (answers[name][side]['collectives'] for side in ('step', 'mask_step'))
