@@ -196,9 +196,10 @@ def test_a_tokenizer_of_a_third_kind_is_named(folder):
     ):
       read(folder)
   (folder / 'vocab.txt').unlink()
-  for read in (wordpiece.load, bpe.load):
-    with pytest.raises(ValueError, match='a Unigram model, expected'):
-      read(folder)
+  with pytest.raises(ValueError, match='tokenizer.json.*expected'):
+    wordpiece.load(folder)
+  with pytest.raises(ValueError, match='no BPE vocabulary'):
+    bpe.load(folder)
 
 
 def test_devices_are_no_vocabulary():
