@@ -118,9 +118,9 @@ def _cell(shape, way, sparsity, rate):
     'valid': np.ones((ROWS, LENGTH), bool),
     'label': draw(0, 2, ROWS, np.int32),
   }
-  data = inputs.Data(lambda step: batch, None, None, True, 0)
-  source = inputs.Source(shape, None, None)
   run = recipe.resolve(config)
+  data = inputs.Data(lambda step: batch, None, None, run.task, 0)
+  source = inputs.Source(shape, None, None)
   return loop.Run(f'{sparsity}-{rate}', '', run, None, source, data, optimizer.make(run))
 
 

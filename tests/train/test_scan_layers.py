@@ -76,12 +76,20 @@ def check_equal(one, other):
     assert before.keys() == after.keys()
     for key, value in before.items():
       close = isinstance(value, float) and 'second' not in key
-      assert not close or after[key] == pytest.approx(value, rel=1e-4), key
+      # A soft threshold may leave the last digit of one weight, or nothing.
+      most = 1e-3 if key == 'zeros' else None
+      assert not close or after[key] == pytest.approx(value, rel=1e-4, abs=most), key
   names = lambda run: sorted(path.name for path in run.folder.glob('who_pays_*.json'))
   assert names(one) == names(other)
   for name in names(one):  # the table is about the first weights, which are equal bit for bit
     tables = [json.loads((run.folder / name).read_text()) for run in (one, other)]
-    assert tables[0] == tables[1]
+    for before, after in zip(tables[0]['leaves'], tables[1]['leaves'], strict=True):
+      # Scores of gradients or activations are rounded as the program has them, which an inverse
+      # Fisher matrix amplifies. The masks that they give are compared bit for bit above.
+      assert after == {
+        k: pytest.approx(v, rel=1e-2) if type(v) is float else v for k, v in before.items()
+      }
+    assert {**tables[0], 'leaves': ()} == {**tables[1], 'leaves': ()}
 
 
 def check_close(one, other):
@@ -136,7 +144,7 @@ def test_members_of_a_population_scan_and_start_from_a_folder(tmp_path):
   for scan in (False, True):
     cells = [
       grid.Cell(
-        {'sparsity': sparsity},
+        {'stage': 'pretrain', 'sparsity': sparsity},
         tiny_runs.config(
           init=str(born.folder / 'model'),
           model__scan_layers=scan,
@@ -148,7 +156,7 @@ def test_members_of_a_population_scan_and_start_from_a_folder(tmp_path):
     quiet = lambda line: None
     rows = grid.run(cells, tmp_path / str(scan), experiment='test', preset='scan', say=quiet)
     tables[scan] = [(row['mask_hash'], row['sparsity']) for row in rows]
-    assert len(ledger.read(tmp_path / str(scan) / 'results.jsonl')) == 2
+    assert len(ledger.read(tmp_path / str(scan) / 'ledger.jsonl')) == 2
   assert tables[True] == tables[False] and len(set(tables[True])) == 2
 
 
