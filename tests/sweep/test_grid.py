@@ -52,12 +52,12 @@ def test_each_cell_is_one_row_with_all_that_it_takes_to_trust_it(swept):
 def test_cells_that_run_by_themselves_compile_and_encode_once(tmp_path, monkeypatch):
   read, load = [], corpus.load
   monkeypatch.setattr(corpus, 'load', lambda *a, **k: read.append(a[:2]) or load(*a, **k))
-  compiled = program.Compiled.empty()
+  compiled = program.Compiled({}, {}, {})  # not the one that the tests of a process share
   changes = [{}, {'optimizer.learning_rate': 0.02}, {'seed': 1}]
   rows, _ = sweep(tmp_path, changes, compiled=compiled)
   assert len({row['cell'] for row in rows}) == 3
   # Every cell took its program from here or added it; none compiled a program of its own.
-  assert 0 < len(compiled.programs) == len(compiled.engines)
+  assert 0 < len(compiled.programs) == len(compiled.engines) <= 3
   assert len(read) == len(set(read)) == 2  # the training text and the held-out text
 
 
