@@ -40,7 +40,7 @@ class Preset(NamedTuple):
   widths: tuple = (128, 96, 64, 32)
   sparsities: tuple = (0.5, 0.8)
   windows: tuple = ((25, 75), (0, 50), (50, 100))
-  judged: tuple = (0.8, ((25, 75), (0, 25), (0, 50), (50, 100), (75, 100)))
+  judged: tuple = (0.8, ((25, 75), (0, 50), (50, 100), (75, 100)))
   every: int = 5
   batch: int = 16
   rate: float = 2e-3
