@@ -32,12 +32,13 @@ class Examples(NamedTuple):
 
 
 @functools.cache
-def prune(where: str, ramp: int) -> Callable:
-  """Make the link of gradual magnitude pruning under one threshold a kernel.
+def prune(where: str, ramp: int, together: bool = False) -> Callable:
+  """Make the link of gradual magnitude pruning.
 
   Args:
     where: regex of the pruned kernels.
     ramp: steps over which the sparsity rises; 0 prunes at the first step and holds.
+    together: whether all kernels have one threshold; by default each kernel has its own.
 
   Returns:
     sparsity -> link.
@@ -46,7 +47,10 @@ def prune(where: str, ramp: int) -> Callable:
   def link(sparsity):
     schedule = prunejax.cubic(sparsity, end=ramp) if ramp else prunejax.constant(sparsity)
     when = prunejax.every(10) if ramp else prunejax.every(1, until=0)
-    return prunejax.prune_transform(prunejax.magnitude(), schedule, when, where=where)
+    allocation = prunejax.global_threshold() if together else prunejax.uniform()
+    return prunejax.prune_transform(
+      prunejax.magnitude(), schedule, when, allocation=allocation, where=where
+    )
 
   return link
 
