@@ -46,7 +46,8 @@ class Subject(NamedTuple):
     train, test: `Examples`.
     dense: seed -> `Model`.
     smaller: (form, bytes, seed) -> `Model` whose file has at most so many bytes, or None.
-    pruned: regex of the kernels that are pruned and whose values are shared.
+    pruned: regex of the kernels that are pruned.
+    shared: regex of the kernels whose values are shared.
     factored: regex of the kernels that get a low rank.
     together: whether one threshold prunes all kernels.
   """
@@ -56,6 +57,7 @@ class Subject(NamedTuple):
   dense: Callable
   smaller: Callable
   pruned: str
+  shared: str
   factored: str
   together: bool
 
@@ -117,7 +119,9 @@ def _images(name, root, train, test, content_read):
     low, high = 0, 10_000
     while high - low > 1:
       middle = (low + high) // 2
-      fits = size(_ones(network._replace(form=form, width=middle / 100))) <= most
+      wide = network._replace(form=form, width=middle / 100)
+      numbers = sum(rows * columns for rows, columns in convnets.shapes(wide).values())
+      fits = 4 * numbers <= most and size(_ones(wide)) <= most
       low, high = (middle, high) if fits else (low, middle)
     return make(network._replace(form=form, width=low / 100), seed) if low else None
 
@@ -126,6 +130,7 @@ def _images(name, root, train, test, content_read):
     dense=functools.partial(make, network),
     smaller=smaller,
     pruned=r'.*/kernel',
+    shared=r'.*/kernel',
     factored=r'(conv[2-9]|fc\d)/kernel',
     together=True,
   )
@@ -167,7 +172,8 @@ def _bert(train, test):
   def smaller(form, most, seed):
     leaves = {k: v for k, v in packaged.items() if not k.startswith('encoder/layer_1/')}
     for heads in (4, 3, 2, 1):
-      room = most - size(make(_narrower(leaves, heads, 0), [heads], [0], 0).params)
+      # 32 bytes are for the digits of the shapes in the head of the file.
+      room = most - 32 - size(make(_narrower(leaves, heads, 0), [heads], [0], 0).params)
       inner = room // (4 * (2 * config.hidden_size + 1))
       if inner >= HEAD_SIZE * heads:
         inner = min(inner, config.intermediate_size)
@@ -180,6 +186,7 @@ def _bert(train, test):
     dense=lambda seed: make(packaged, *everything, seed),
     smaller=smaller,
     pruned=bert.PRUNABLE,
+    shared=rf'{bert.PRUNABLE}|embeddings/(position|segment)/embedding|classifier/kernel',
     factored=bert.PRUNABLE,
     together=False,
   )

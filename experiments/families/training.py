@@ -17,7 +17,7 @@ from prunejax.sweep import study
 SOFT = (4.0, 0.7)  # temperature and weight of a teacher's soft targets
 FORMS = {'small': 'full', 'distilled': 'full', 'separable': 'separable', 'squeezed': 'squeezed'}
 BITS = (8, 7, 6, 5, 4, 3, 2)  # of a shared value; 2^bits - 1 values a kernel
-SLACK = 0.99  # of the bytes, for the fillers of a pruned file, which are not known beforehand
+SLACK = 0.99  # of the bytes of a pruned file; masks move in training, and so does its size
 
 
 def measure(settings: dict, root: str, folder, say) -> dict:
@@ -82,11 +82,11 @@ def measure(settings: dict, root: str, folder, say) -> dict:
 def fits(name: str, family: str, share: float, root: str, train: int, test: int) -> bool:
   """Say whether a family has a member for a subject at a share of the dense bytes.
 
-  The values of a kernel cannot be shared in fewer bytes than a fourteenth, since a file holds two
-  bits and an index of one bit for each weight, Huffman coded.
+  Shared values have no file below an eleventh: for each weight it holds a code of two bits and an
+  index of one, Huffman coded.
   """
   if family == 'shared':
-    return share >= 1 / 14
+    return share >= 1 / 11
   if family not in FORMS:
     return True
   if name == 'bert' and FORMS[family] != 'full':
@@ -111,21 +111,33 @@ def _fit(model, params, subject, part, seed, run, **how):
 
 def _pruned(model, half, subject, most, seed, run):
   """Gradual magnitude pruning, at the sparsity whose file has the bytes."""
-  chosen = _chosen(half, subject.pruned)
-  size = sum(leaf.size for leaf in chosen.values())
-  rest = subjects.size(half) - 4 * size
-  # A kept weight takes five bytes with its gap, or four and a bit for each weight of the kernel.
-  room = SLACK * most - rest
-  kept = max(room / 5, (room - size / 8) / 4)
+  low, high = 0, 10_000
+  while high - low > 1:  # The least sparsity at which the first half's network, cut, has the bytes.
+    middle = (low + high) // 2
+    fits = len(sparse_file.encode(_cut(half, subject, middle / 10_000))) <= SLACK * most
+    low, high = (low, middle) if fits else (middle, high)
   link = training.prune(subject.pruned, run['steps'] // 2, subject.together)
-  number = 1 - min(max(kept, 0) / size, 1)
-  params = _fit(model, half, subject, 2, seed, run, link=link, number=number)
+  params = _fit(model, half, subject, 2, seed, run, link=link, number=high / 10_000)
   return sparse_file.encode(params), None
+
+
+def _cut(flat, subject, sparsity):
+  """The parameters without the smallest weights of all kernels together, or of each kernel."""
+  chosen = _chosen(flat, subject.pruned)
+  sizes = {name: np.abs(leaf).ravel() for name, leaf in chosen.items()}
+  groups = [list(chosen)] if subject.together else [[name] for name in chosen]
+  out = dict(flat)
+  for group in groups:
+    ranked = np.sort(np.concatenate([sizes[name] for name in group]))
+    removed = round(sparsity * len(ranked))
+    least = ranked[removed] if removed < len(ranked) else np.inf
+    out |= {name: np.where(np.abs(chosen[name]) >= least, chosen[name], 0) for name in group}
+  return out
 
 
 def _shared(model, half, subject, most, seed, run):
   """k-means of each kernel, with as many bits as the bytes allow; then centroids are trained."""
-  chosen = _chosen(half, subject.pruned)
+  chosen = _chosen(half, subject.shared)
   bits = next((b for b in BITS if len(_coded(_share(half, chosen, b)[0], b)) <= most), None)
   if bits is None:
     raise ValueError(f'families: no file with shared values has {most} bytes or fewer')
