@@ -5,9 +5,9 @@ hidden states in front of the current block are held, and the statistics of that
 """
 
 import functools
-import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,12 +18,13 @@ import numpy as np
 
 import prunejax
 from prunejax import files
-from prunejax.oneshot import choose, decoder, reconstruction, resume, segments, shares
+from prunejax.oneshot import decoder, kinds, reconstruction, resume, segments, shares
 from prunejax.oneshot.decoder import Block, Decoder
 from prunejax.oneshot.shares import Owl
-from prunejax.pruning import kernel_layout, scores_to_masks
+from prunejax.oneshot.stream import Stream, count_segments, digest_of, joined, on_one_device
+from prunejax.pruning import scores_to_masks
 from prunejax.pruning.allocations import per_output, uniform
-from prunejax.pruning.paths import matches, named_leaves, with_leaves
+from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
 
@@ -43,21 +44,6 @@ class Pruned(NamedTuple):
   params: Any
   masks: Any
   rows: list[dict]
-
-
-class _Kind(NamedTuple):
-  """Compiled functions of the blocks that are alike."""
-
-  kernels: choose.Kernels  # by paths within the block
-  named: choose.Kernels  # by the whole paths of the first such block
-  layouts: Mapping[str, Any]
-  first: str  # the path of that block
-  collect: Callable
-  norms: Callable
-  prune: Callable
-  advance: Callable
-  change: Callable
-  fit: Callable | None  # a step of `reconstruct`
 
 
 def prune(
@@ -127,396 +113,243 @@ def prune(
   _check(criterion, sparsity, allocation, shares_of_blocks, structure)
   leaves = dict(named_leaves(params))
   blocks = decoder.blocks_of(model, params)
-  calibration = _joined(batches)
-  needs_hidden = bool(criterion.needs) or recover is not None or shares_of_blocks is not None
-  if calibration is None:
-    raise ValueError(
-      'prune: give calibration segments; of one, the shape is needed even by a criterion that reads'
-      ' weights alone'
-    )
+  calibration = joined(batches)
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), calibration)
-  kinds, kind_of = _kinds(
+  kinds_of_blocks = kinds.of_blocks(
     model, params, leaves, blocks, one, where, layout, criterion, structure, mesh, recover
   )
-  shapes = {
-    _full(block, local): shape
-    for block, number in zip(blocks, kind_of, strict=True)
-    for local, shape in kinds[number].kernels.shapes.items()
-  }
+  call = _Call(
+    blocks, kinds_of_blocks, criterion, float(sparsity), allocation, structure, recover, say
+  )
+  shapes = _shapes(call)
   abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
   scores_to_masks.check(abstract, allocation, structure)
-  progress, plan_folder = resume.Progress(), None
+  weights = sum(map(math.prod, shapes.values()))
+  progress, folder = resume.Progress(), None if folder is None else files.path(folder)
   if folder is not None:
-    plan_folder = files.path(folder)
     plan = {
       **(settings or {}),
       'sparsity': float(sparsity),
       'batch': batch,
       'kernels': len(shapes),
-      'weights': sum(map(math.prod, shapes.values())),
-      'calibration': _digest(calibration),
+      'weights': weights,
+      'calibration': digest_of(calibration),
     }
-    progress = resume.opened(plan_folder, plan, say)
-
-  numbers = [math.prod(shape) for shape in shapes.values()]
-  sizes = [
-    sum(math.prod(shape) for shape in kinds[number].kernels.shapes.values()) for number in kind_of
-  ]
+    progress = resume.opened(folder, plan, say)
   say(
-    f'{len(blocks)} blocks, {len(shapes)} kernels, {sum(numbers):,} weights;'
-    f' {_segments(calibration)} segments of calibration'
+    f'{len(blocks)} blocks, {len(shapes)} kernels, {weights:,} weights;'
+    f' {count_segments(calibration)} segments of calibration'
   )
-  hidden = None
-  whole_masks = None
+  flow = None
+  if criterion.needs or recover is not None or shares_of_blocks is not None:
+    flow = Stream(model, params, calibration, batch, mesh)
   if not criterion.needs:
-    whole_masks = _masks_of_weights(
-      leaves, blocks, kinds, kind_of, criterion, sparsity, allocation, structure
-    )
-  stream = _Stream(model, params, calibration, batch, mesh) if needs_hidden else None
-  if shares_of_blocks is not None:
-    sparsities = _sparsities(
-      shares_of_blocks, sparsity, leaves, blocks, kinds, kind_of, stream, sizes, plan_folder, say
-    )
+    choice = _by_weights(call, leaves)
   else:
-    sparsities = [float(sparsity)] * len(blocks)
-  kept_at = {}
-  if whole_masks is None:
-    for value in dict.fromkeys(sparsities):
-      kept_at[value] = shares.kept_units(shapes, allocation, structure, value)
-  masks_of: dict[str, np.ndarray] = {}
+    sparsities = [call.sparsity] * len(blocks)
+    if shares_of_blocks is not None:
+      sparsities = _sparsities(call, shares_of_blocks, leaves, flow, folder)
+    choice = _by_statistics(call, shapes, flow, sparsities)
+
+  masks: dict[str, np.ndarray] = {}
   out = dict(leaves) if in_place else _copied(leaves, blocks, model)
   rows: list[dict] = []
   for block, row in zip(blocks, progress.blocks, strict=False):
-    arrays = resume.read_arrays(plan_folder, row)
-    _put(out, masks_of, leaves, block, arrays, in_place)
+    _put(out, masks, leaves, block, resume.read_arrays(folder, row), in_place)
     rows.append({k: v for k, v in row.items() if k not in ('file', 'sha256')})
   done = len(rows)
   if done:
     say(f'{done} of {len(blocks)} blocks are pruned already')
-  if stream is not None and done < len(blocks):
-    start = 0
-    if progress.hidden:
-      start = progress.hidden['block']
-      hidden = stream.placed(resume.read_hidden(plan_folder, progress, stream.like(one)))
-    else:
-      hidden = stream.embedded()
-    for number in range(start, done):
-      kind = kinds[kind_of[number]]
-      hidden = stream.advanced(kind.advance, decoder.read(out, blocks[number]), hidden)
+  hidden = None
+  if flow is not None and done < len(blocks):
+    hidden = _hidden_before(call, done, flow, out, folder, progress, one)
   began = saved = time.perf_counter()
   for number in range(done, len(blocks)):
-    block, kind, clock = blocks[number], kinds[kind_of[number]], time.perf_counter()
-    weights = decoder.read(out, block)
-    matrices = _matrices(kind, weights)
-    if whole_masks is not None:
-      mask = {local: whole_masks[_full(block, local)] for local in matrices}
-      new = {local: jnp.where(mask[local], matrices[local], 0) for local in matrices}
-    else:
-      statistics = stream.summed(kind.collect, weights, hidden)
-      kept = kept_at[sparsities[number]]
-      mask, new = _chosen(kind, block, matrices, statistics, kept, criterion, structure)
-      del statistics
-    mask, new = _as_leaves(kind, mask, bool), _as_leaves(kind, new)
-    new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
-    change = None
-    pruned = {**weights, **new}
-    if recover is not None:
-      fit = reconstruction.fitted(
-        recover,
-        kind.fit,
-        weights,
-        pruned,
-        mask,
-        functools.partial(stream.segment, hidden),
-        stream.count,
-      )
-      new = {local: np.asarray(x) for local, x in fit.items()}
-      pruned = new
-    if stream is not None:
-      change = stream.change(kind.change, weights, pruned, hidden)
-      if number + 1 < len(blocks):
-        hidden = stream.advanced(kind.advance, pruned, hidden)
-    row = {
-      'block': block.prefix,
-      'weights': sizes[number],
-      'removed': sum(int(x.size - np.count_nonzero(x)) for x in mask.values()),
-      'change': change,
-      'seconds': round(time.perf_counter() - clock, 3),
-    }
-    arrays = {f'weight/{local}': x for local, x in new.items()}
-    arrays |= {f'mask/{local}': np.packbits(x, axis=None) for local, x in mask.items()}
-    _put(out, masks_of, leaves, block, arrays, in_place)
-    if plan_folder is not None:
-      progress = resume.with_block(plan_folder, progress, arrays, row)
+    block = blocks[number]
+    row, arrays, hidden = _prune_block(call, number, decoder.read(out, block), choice, flow, hidden)
+    _put(out, masks, leaves, block, arrays, in_place)
+    if folder is not None:
+      progress = resume.with_block(folder, progress, arrays, row)
       more = number + 1 < len(blocks)
-      if stream is not None and more and time.perf_counter() - saved > SAVE_EVERY:
-        progress = resume.with_hidden(plan_folder, progress, hidden)
+      if flow is not None and more and time.perf_counter() - saved > SAVE_EVERY:
+        progress = resume.with_hidden(folder, progress, hidden)
         saved = time.perf_counter()
     rows.append(row)
     say(_line(rows, len(blocks), done, began))
-  return Pruned(with_leaves(params, out), _mask_tree(params, masks_of), rows)
+  return Pruned(with_leaves(params, out), _mask_tree(params, masks), rows)
 
 
-class _Stream:
-  """The calibration on its way through the blocks: batches of hidden states on the devices."""
+class _Call(NamedTuple):
+  """What a call prunes and how, checked."""
 
-  def __init__(self, model, params, calibration, batch, mesh):
-    count = _segments(calibration)
-    devices = 1 if mesh is None else mesh.shape[segments.AXIS]
-    self.batch = max(min(batch, segments.power_of_two(count)), devices)
-    self.mesh, self.count = mesh, count
-    self._calibration, self._model, self._params = calibration, model, params
-    self.parts = list(range(0, count, self.batch))
-
-  def like(self, one):
-    """Shapes of the hidden states of one segment."""
-    return jax.eval_shape(self._model.embed, self._params, one)
-
-  def valid(self, start):
-    """Which segments of a batch are no padding."""
-    return np.arange(start, start + self.batch) < self.count
-
-  def placed(self, batches):
-    """Batches on the devices."""
-    return [segments.place(batch, self.mesh) for batch in batches]
-
-  def embedded(self):
-    """The hidden states in front of the first block."""
-    embed = jax.jit(self._model.embed)
-
-    def padded(x, start):
-      part = np.asarray(x[start : start + self.batch])
-      more = self.batch - len(part)
-      return np.concatenate([part, np.repeat(part[:1], more, 0)]) if more else part
-
-    batches = []
-    for start in self.parts:
-      part = jax.tree.map(lambda x, start=start: padded(x, start), self._calibration)
-      # One segment at a time: every segment is embedded by one program on every mesh.
-      rows = [
-        embed(self._params, jax.tree.map(lambda x, i=i: x[i : i + 1], part))
-        for i in range(self.batch)
-      ]
-      whole = jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *rows)
-      batches.append(segments.place(whole, self.mesh))
-    return batches
-
-  def advanced(self, advance, weights, hidden):
-    """The hidden states behind a block; those in front of it are given up batch by batch."""
-    weights = jax.tree.map(jnp.asarray, weights)
-    for number, start in enumerate(self.parts):
-      hidden[number] = advance(weights, hidden[number], self.valid(start))
-    return hidden
-
-  def summed(self, collect, weights, hidden):
-    """Statistics of all batches, added in their order."""
-    total, weights = None, jax.tree.map(jnp.asarray, weights)
-    for number, start in enumerate(self.parts):
-      part = collect(weights, hidden[number], self.valid(start))
-      total = part if total is None else jax.tree.map(jnp.add, total, part)
-    return total
-
-  def segment(self, hidden, i):
-    """Segment i, on one device."""
-    batch, at = hidden[i // self.batch], i % self.batch
-    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x[at : at + 1])), batch)
-
-  def change(self, change, before, after, hidden):
-    """The relative change of what a block puts out, of the first segment."""
-    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-    return float(change(as_arrays(before), as_arrays(after), self.segment(hidden, 0)))
+  blocks: list[Block]
+  kinds: list[kinds.Kind]  # of each block
+  criterion: Criterion
+  sparsity: float
+  allocation: Allocation
+  structure: Structure
+  recover: reconstruction.Reconstruction | None
+  say: Callable[[str], Any]
 
 
-def _kinds(model, params, leaves, blocks, one, where, layout, criterion, structure, mesh, recover):
-  """(kinds, the kind of each block)."""
-  kinds, kind_of, seen = [], [], {}
-  chosen = matches(where)
-  rows = kernel_layout.parse(layout)
-  hidden = jax.eval_shape(model.embed, params, one)
-  reported = {}
-  for block in blocks:
-    weights = decoder.read(leaves, block)
-    shapes = tuple((k, tuple(x.shape), str(x.dtype)) for k, x in weights.items())
-    shapes = block.run, shapes
-    if shapes not in reported:
-      reported[shapes] = _reads(block.run, weights, hidden)
-    reads = reported[shapes]
-    picked = tuple(k for k in reads if chosen(block.places[k].path, leaves[block.places[k].path]))
-    key = shapes, picked
-    if key not in seen:
-      seen[key] = len(kinds)
-      kinds.append(_kind(block, weights, picked, reads, rows, criterion, structure, mesh, recover))
-    kind_of.append(seen[key])
-  if not any(kind.kernels.shapes for kind in kinds):
-    names = [_full(blocks[0], local) for local in next(iter(reported.values()))]
-    raise ValueError(
-      f'prune: where={where!r} matches no kernel; it must match a whole path such as'
-      f' {", ".join(map(repr, names[:4])) or "(the blocks report no inputs)"}'
-    )
-  return kinds, kind_of
-
-
-def _reads(run, weights, hidden) -> dict[str, str]:
-  """{kernel that a block reports: the first that reads the same array}."""
-  reads: dict[str, str] = {}
-
-  def probe(weights, hidden):
-    out, inputs = run(decoder.nested(weights), hidden)
-    first: dict[int, str] = {}
-    for name, x in inputs.items():
-      reads[name] = first.setdefault(id(x), name)
-    return out, inputs
-
-  shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in weights.items()}
-  out, inputs = jax.eval_shape(probe, shapes, hidden)
-  same = lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype)
-  if jax.tree.structure(out) != jax.tree.structure(hidden) or not all(
-    jax.tree.leaves(jax.tree.map(same, out, hidden))
-  ):
-    raise ValueError(
-      f'the block returns hidden states {out}, but reads {hidden}: they must be alike'
-    )
-  for name in inputs:
-    if name not in weights:
-      raise ValueError(
-        f'the block reports inputs of {name!r}, which is none of its leaves {list(weights)[:6]}'
-      )
-  return {name: reads[name] for name in inputs}
-
-
-def _kind(block, weights, picked, reads, rows, criterion, structure, mesh, recover) -> _Kind:
-  full = {_full(block, k): jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in weights.items()}
-  known = kernel_layout.layouts(full, rows, pruned=[_full(block, k) for k in picked])
-  layouts, shapes = {}, {}
-  for local in picked:
-    name = _full(block, local)
-    kernel_layout.axes_of(known, name, 'prune')
-    shape = kernel_layout.matrix_shape(known[name])
-    if len(shape) != 2:
-      raise ValueError(
-        f'prune: {name!r} has shape {weights[local].shape} and is no kernel [in, out]; leave it out'
-        ' with where='
-      )
-    layouts[local], shapes[local] = known[name], shape
-  # The first of the picked kernels that reads an array stands for it.
-  first: dict[str, str] = {}
-  kernels = choose.Kernels(shapes, {k: first.setdefault(reads[k], k) for k in picked})
-  run = lambda weights, hidden: block.run(decoder.nested(weights), hidden)
-  on_inputs = lambda fn: lambda weights, hidden: fn(run(weights, hidden)[1])
-  squares = lambda x: jnp.sum(jnp.square(x.reshape(-1, x.shape[-1]).astype(jnp.float32)), 0)
-  norms = lambda inputs: {k: squares(inputs[k]) for k in dict.fromkeys(kernels.reads.values())}
-  named = choose.Kernels(
-    {_full(block, k): shape for k, shape in shapes.items()},
-    {_full(block, a): _full(block, b) for a, b in kernels.reads.items()},
-  )
-  collect = prune_block = None
-  if criterion.layerwise is not None:
-    collect = jax.jit(segments.summed(on_inputs(choose.statistics(criterion, kernels)), mesh))
-    prune_block = jax.jit(choose.masks(criterion, structure, named))
-
-  def change(before, after, hidden):
-    old, new = run(before, hidden)[0], run(after, hidden)[0]
-    square = lambda tree: sum(
-      jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
-    )
-    moved = square(jax.tree.map(jnp.subtract, new, old))
-    return jnp.sqrt(moved / square(jax.tree.map(jnp.subtract, old, hidden)))
-
-  return _Kind(
-    kernels,
-    named,
-    layouts,
-    block.prefix,
-    collect,
-    jax.jit(segments.summed(on_inputs(norms), mesh)),
-    prune_block,
-    jax.jit(segments.mapped(lambda w, h: run(w, h)[0], mesh), donate_argnums=1),
-    jax.jit(change),
-    None if recover is None else reconstruction.step(recover, block.run),
-  )
-
-
-def _matrices(kind, weights):
-  """The pruned kernels of a block as matrices [in, out]."""
+def _shapes(call) -> dict[str, tuple[int, ...]]:
+  """{whole path: shape [in, out]} of the pruned kernels."""
   return {
-    local: kernel_layout.to_matrix(jnp.asarray(weights[local]), layout)
-    for local, layout in kind.layouts.items()
+    kinds.full_path(block, local): shape
+    for block, kind in zip(call.blocks, call.kinds, strict=True)
+    for local, shape in kind.kernels.shapes.items()
   }
 
 
-def _as_leaves(kind, matrices, dtype=None):
-  """Matrices in the shapes of their leaves, on the host."""
-  return {
-    local: np.asarray(kernel_layout.from_matrix(x, kind.layouts[local]), dtype)
-    for local, x in matrices.items()
+def _weights(kind) -> int:
+  return sum(math.prod(shape) for shape in kind.kernels.shapes.values())
+
+
+def _hidden_before(call, number, flow, out, folder, progress, one):
+  """The hidden states in front of a block: from disk as far as they are there, then computed."""
+  start = 0
+  if progress.hidden:
+    start = progress.hidden['block']
+    hidden = flow.placed(resume.read_hidden(folder, progress, flow.like(one)))
+  else:
+    hidden = flow.embedded()
+  for earlier in range(start, number):
+    weights = decoder.read(out, call.blocks[earlier])
+    hidden = flow.advanced(call.kinds[earlier].advance, weights, hidden)
+  return hidden
+
+
+def _prune_block(call, number, weights, choice, flow, hidden):
+  """(row, arrays to store, hidden states behind the block) of one block.
+
+  `choice` is a function (number, matrices, weights, hidden) -> (masks, new weights), as matrices.
+  """
+  block, kind, clock = call.blocks[number], call.kinds[number], time.perf_counter()
+  mask, new = choice(number, kinds.matrices(kind, weights), weights, hidden)
+  mask, new = kinds.as_leaves(kind, mask, bool), kinds.as_leaves(kind, new)
+  new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
+  pruned = {**weights, **new}
+  if call.recover is not None:
+    segment = functools.partial(flow.segment, hidden)
+    fit = reconstruction.fitted(call.recover, kind.fit, weights, pruned, mask, segment, flow.count)
+    pruned = new = {local: np.asarray(x) for local, x in fit.items()}
+  change = None
+  if flow is not None:
+    change = flow.change(kind.change, weights, pruned, hidden)
+    if number + 1 < len(call.blocks):
+      hidden = flow.advanced(kind.advance, pruned, hidden)
+  row = {
+    'block': block.prefix,
+    'weights': _weights(kind),
+    'removed': sum(int(x.size - np.count_nonzero(x)) for x in mask.values()),
+    'change': change,
+    'seconds': round(time.perf_counter() - clock, 3),
   }
+  arrays = {f'weight/{local}': x for local, x in new.items()}
+  arrays |= {f'mask/{local}': np.packbits(x, axis=None) for local, x in mask.items()}
+  return row, arrays, hidden
 
 
-def _chosen(kind, block, matrices, statistics, kept, criterion, structure):
-  """({path in the block: mask}, {path: new weights}) of the kernels of a block, as matrices."""
-  named = lambda tree: {_full_of(kind.first, local): x for local, x in tree.items()}
-  inside = lambda tree: {name[len(kind.first) + 1 :]: x for name, x in tree.items()}
+def _by_statistics(call, shapes, flow, sparsities):
+  """Chooses the masks of a block by what goes into its kernels. See `_prune_block`."""
   kept = {
-    kind.first + name[len(block.prefix) :]: count  # units are called by the first block of a kind
-    for name, count in kept.items()
-    if name.startswith(f'{block.prefix}/')
+    value: shares.kept_units(shapes, call.allocation, call.structure, value)
+    for value in dict.fromkeys(sparsities)
   }
-  counts = choose.counts(criterion, structure, kind.named, kept)
-  mask, new, nan = jax.device_get(
-    kind.prune(_on_one_device(named(statistics)), named(matrices), counts)
-  )
-  if bool(nan):
-    raise FloatingPointError(
-      f'{block.prefix}: a score or a new weight is not finite; blocks from here on are not pruned'
+
+  def choice(number, matrices, weights, hidden):
+    kind, block = call.kinds[number], call.blocks[number]
+    statistics = flow.summed(kind.collect, weights, hidden)
+    return kinds.choose_masks(
+      kind,
+      block,
+      matrices,
+      statistics,
+      kept[sparsities[number]],
+      call.criterion,
+      call.structure,
     )
-  return inside(mask), inside(new)
+
+  return choice
 
 
-def _sparsities(owl, sparsity, leaves, blocks, kinds, kind_of, stream, sizes, folder, say):
+def _by_weights(call, leaves):
+  """Chooses all masks at once, as `prune_transform` does. See `_prune_block`."""
+  whole = {}
+  for block, kind in zip(call.blocks, call.kinds, strict=True):
+    matrices = kinds.matrices(kind, decoder.read(leaves, block))
+    whole |= {kinds.full_path(block, local): w for local, w in matrices.items()}
+  stacks = _stacks(call)
+  link = prunejax.prune_transform(
+    call.criterion,
+    prunejax.constant(call.sparsity),
+    allocation=call.allocation,
+    structure=call.structure,
+    layout={r'.*': 'in out'},
+    stacked={re.escape(path): template for path, (template, _) in stacks.items()},
+  )
+
+  @jax.jit
+  def masks_of(matrices):
+    _, state = link.update(jax.tree.map(jnp.zeros_like, matrices), link.init(matrices), matrices)
+    return prunejax.get_masks(state, matrices)
+
+  for path, (_, names) in stacks.items():
+    whole[path] = jnp.stack([whole.pop(name) for name in names])
+  masks = jax.device_get(masks_of(whole))
+  del whole
+  for path, (_, names) in stacks.items():
+    masks |= dict(zip(names, masks.pop(path), strict=True))
+
+  def choice(number, matrices, weights, hidden):
+    del weights, hidden
+    mask = {local: masks[kinds.full_path(call.blocks[number], local)] for local in matrices}
+    return mask, {local: jnp.where(mask[local], matrices[local], 0) for local in matrices}
+
+  return choice
+
+
+def _stacks(call) -> dict[str, tuple[str, list[str]]]:
+  """{path of a stack: (template, whole paths)} of the kernels of blocks that differ in number alone.
+
+  A program for stacks compiles in a fraction of the time, and chooses the same masks.
+  """
+  first, prefixes = call.kinds[0], [block.prefix for block in call.blocks]
+  if len(prefixes) < 2 or any(kind is not first for kind in call.kinds):
+    return {}
+  template = re.sub(r'0(?=\D*$)', '{}', prefixes[0])
+  if prefixes != [template.replace('{}', str(i)) for i in range(len(prefixes))]:
+    return {}
+  stacks = {}
+  for local in first.layouts:
+    names = [kinds.full_path(block, local) for block in call.blocks]
+    stacks[f'{template.replace("{}", "all")}/{local}'] = f'{template}/{local}', names
+  return stacks
+
+
+def _sparsities(call, owl, leaves, flow, folder) -> list[float]:
   """The sparsity of each block by the outliers of the dense model, kept on disk."""
   where = None if folder is None else folder / 'outliers.json'
+  sizes = [_weights(kind) for kind in call.kinds]
   if where is not None and files.exists(where):
     found = np.array(files.read_json(where)['outliers'])
   else:
     count = jax.jit(shares.outliers, static_argnums=2)
-    hidden, found = stream.embedded(), []
-    for number, block in enumerate(blocks):
-      kind, weights = kinds[kind_of[number]], decoder.read(leaves, block)
-      norms = _on_one_device(stream.summed(kind.norms, weights, hidden))
+    hidden, found = flow.embedded(), []
+    for number, (block, kind) in enumerate(zip(call.blocks, call.kinds, strict=True)):
+      weights = decoder.read(leaves, block)
+      norms = on_one_device(flow.summed(kind.norms, weights, hidden))
       outlying = 0
-      for local, w in _matrices(kind, weights).items():
+      for local, w in kinds.matrices(kind, weights).items():
         outlying += int(count(jnp.sqrt(norms[kind.kernels.reads[local]]), w, owl.outlier))
       found.append(outlying / max(sizes[number], 1))
-      if number + 1 < len(blocks):
-        hidden = stream.advanced(kind.advance, weights, hidden)
-      say(f'outliers of block {number + 1}/{len(blocks)}: {found[-1]:.5f}')
+      if number + 1 < len(call.blocks):
+        hidden = flow.advanced(kind.advance, weights, hidden)
+      call.say(f'outliers of block {number + 1}/{len(call.blocks)}: {found[-1]:.5f}')
     found = np.array(found)
     if where is not None:
       files.write(where, json.dumps({'outliers': [float(x) for x in found]}) + '\n')
-  return [float(x) for x in shares.by_outliers(owl, found, np.array(sizes, float), sparsity)]
-
-
-def _masks_of_weights(leaves, blocks, kinds, kind_of, criterion, sparsity, allocation, structure):
-  """{path: mask [in, out]} of all kernels at once, as `prune_transform` chooses them."""
-  matrices = {}
-  for block, number in zip(blocks, kind_of, strict=True):
-    weights = decoder.read(leaves, block)
-    found = _matrices(kinds[number], weights)
-    matrices |= {_full(block, local): w for local, w in found.items()}
-  link = prunejax.prune_transform(
-    criterion,
-    prunejax.constant(float(sparsity)),
-    allocation=allocation,
-    structure=structure,
-    layout='in out',
-  )
-
-  @jax.jit
-  def masks(matrices):
-    _, state = link.update(jax.tree.map(jnp.zeros_like, matrices), link.init(matrices), matrices)
-    return prunejax.get_masks(state, matrices)
-
-  return jax.device_get(masks(matrices))
+  return [float(x) for x in shares.by_outliers(owl, found, np.array(sizes, float), call.sparsity)]
 
 
 def _check(criterion, sparsity, allocation, owl, structure):
@@ -555,48 +388,6 @@ def _check(criterion, sparsity, allocation, owl, structure):
     )
 
 
-def _joined(batches):
-  """The calibration as one pytree of numpy arrays; None for none."""
-  if batches is None:
-    return None
-  if isinstance(batches, list):
-    if not batches:
-      raise ValueError('prune: the list of calibration batches is empty')
-    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *batches)
-  return jax.tree.map(np.asarray, batches)
-
-
-def _segments(calibration) -> int:
-  counts = {len(x) for x in jax.tree.leaves(calibration)}
-  if len(counts) != 1 or 0 in counts:
-    raise ValueError(
-      f'prune: the arrays of the calibration have {sorted(counts)} segments on axis 0: expected one'
-      ' number, above 0'
-    )
-  return counts.pop()
-
-
-def _digest(calibration) -> str:
-  digest = hashlib.sha256()
-  for name, x in named_leaves(calibration).items():
-    digest.update(f'{name}:{x.shape}:{x.dtype}'.encode())
-    digest.update(np.ascontiguousarray(x).tobytes())
-  return digest.hexdigest()[:16]
-
-
-def _full(block: Block, local: str) -> str:
-  return _full_of(block.prefix, local)
-
-
-def _full_of(prefix, local):
-  return f'{prefix}/{local}'
-
-
-def _on_one_device(tree):
-  """Whole arrays on one device, where one program decides for every mesh."""
-  return jax.tree.map(lambda x: jnp.asarray(np.asarray(x.addressable_data(0))), tree)
-
-
 def _copied(leaves, blocks, model):
   """The leaves, of which those that stack layers are copies that can be written."""
   out = dict(leaves)
@@ -610,7 +401,7 @@ def _copied(leaves, blocks, model):
   return out
 
 
-def _put(out, masks_of, leaves, block, arrays, in_place):
+def _put(out, masks, leaves, block, arrays, in_place):
   """Puts the stored arrays of a block into the leaves and the masks."""
   weights = {k.partition('/')[2]: x for k, x in arrays.items() if k.startswith('weight/')}
   decoder.write(out, block, weights, in_place)
@@ -621,14 +412,14 @@ def _put(out, masks_of, leaves, block, arrays, in_place):
       shape = np.shape(leaves[path]) if layer is None else np.shape(leaves[path])[1:]
       mask = np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
       if layer is None:
-        masks_of[path] = mask
+        masks[path] = mask
       else:
-        masks_of.setdefault(path, np.ones(np.shape(leaves[path]), bool))[layer] = mask
+        masks.setdefault(path, np.ones(np.shape(leaves[path]), bool))[layer] = mask
 
 
-def _mask_tree(params, masks_of):
+def _mask_tree(params, masks):
   """Masks shaped like params."""
-  whole = lambda name, x: masks_of[name] if name in masks_of else np.ones(np.shape(x), bool)
+  whole = lambda name, x: masks[name] if name in masks else np.ones(np.shape(x), bool)
   return with_leaves(params, {name: whole(name, x) for name, x in named_leaves(params).items()})
 
 

@@ -142,10 +142,15 @@ def test_counts_are_exact_and_pruned_weights_are_zero(criterion, structure):
   assert sum(row['removed'] for row in got.rows) == sum(np.sum(~mask) for mask in masks.values())
 
 
-def test_magnitude_is_that_of_prune_transform_with_any_allocation():
+@pytest.mark.parametrize(
+  'criterion', [prunejax.magnitude(), prunejax.random()], ids=['magnitude', 'random']
+)
+def test_masks_of_weights_alone_are_those_of_prune_transform(criterion):
   _, params = model_and_params()
+  round_to = lambda w: jnp.round(w * 8) / 8  # many ties, within leaves and between them
+  params = jax.tree.map(round_to, params)
   link = prunejax.prune_transform(
-    prunejax.magnitude(),
+    criterion,
     prunejax.constant(0.5),
     allocation=prunejax.global_threshold(),
     where=WHERE,
@@ -155,7 +160,7 @@ def test_magnitude_is_that_of_prune_transform_with_any_allocation():
     decoders.of_size(SIZE),
     params,
     tokens(1),
-    criterion=prunejax.magnitude(),
+    criterion=criterion,
     sparsity=0.5,
     allocation=prunejax.global_threshold(),
   )

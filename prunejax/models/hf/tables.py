@@ -66,7 +66,7 @@ class Table(NamedTuple):
   optional: tuple[str, ...]
 
 
-def read_size(table: Table, source: str | os.PathLike, heads: Sequence[str] = ()) -> Any:
+def read_size(table: Table, source: str | os.PathLike, *, heads: Sequence[str] = ()) -> Any:
   """Reads the config of a folder, or of a GGUF file.
 
   Args:
@@ -104,14 +104,22 @@ def check_size(table: Table, size: Any, where: object, heads: Sequence[str] = ()
 def load(
   table: Table,
   source: str | os.PathLike,
-  heads: Sequence[str],
-  optional: Sequence[str],
-  vocab: str | os.PathLike | Sequence[str] | None,
-  by_parts: bool = False,
+  *,
+  heads: Sequence[str] = ('lm',),
+  optional: Sequence[str] = (),
+  vocab: str | os.PathLike | Sequence[str] | None = None,
+  parts: bool = False,
 ) -> tuple[dict, Any]:
-  """Reads a model, see `hf.gpt2.load`, from a folder or a GGUF file.
+  """Reads a model.
 
-  With `by_parts`, leaves of a folder are `stored.Stored`, which read what is asked of them.
+  Args:
+    table: the family.
+    source: a folder that holds config.json, and model.safetensors or its shards; or a GGUF file.
+    heads: those of 'lm' and 'classifier' that are needed; others are not read.
+    optional: those of `heads` that params lack if the file has no tensor of them.
+    vocab: the vocabulary that the model will be used with: pieces or a path, see
+      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
+    parts: of a folder, leaves are `stored.Stored`, which read what is asked of them.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -121,11 +129,11 @@ def load(
       shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
   """
   source, heads = pathlib.Path(source), tuple(heads)
-  size = read_size(table, source, heads)
+  size = read_size(table, source, heads=heads)
   if gguf_file.is_gguf(source):
     stored = _of_gguf(source).tensors()
   else:
-    stored = hf_folder.read_tensors(source, ignore=table.buffers, parts=by_parts)
+    stored = hf_folder.read_tensors(source, ignore=table.buffers, parts=parts)
     if vocab is None and source.is_dir():
       convert.check_vocab(source, size, tokenizer_file.PADDING)
   if vocab is not None:
@@ -158,6 +166,7 @@ def parts(
   table: Table,
   params: Mapping,
   size: Any,
+  *,
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
 ) -> tuple[dict[str, str], dict[str, np.ndarray], int]:
@@ -210,6 +219,7 @@ def save(
   folder: str | os.PathLike,
   params: Mapping,
   size: Any,
+  *,
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
   most: int | str = hf_folder.SHARD_BYTES,
@@ -233,7 +243,7 @@ def save(
   Raises:
     CheckpointError: see `parts`; a folder that cannot be written.
   """
-  texts, tensors, lost = parts(table, params, size, tokenizer, dtype)
+  texts, tensors, lost = parts(table, params, size, tokenizer=tokenizer, dtype=dtype)
   if tokenizer is None and pathlib.Path(folder).is_dir():
     convert.check_vocab(folder, size, tokenizer_file.PADDING)
   hf_folder.write(folder, texts, tensors, most)
