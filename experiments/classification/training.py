@@ -1,4 +1,4 @@
-"""Train a classifier with Adam under a last link of its chain; what transfer and families share."""
+"""Train a classifier with AdamW under a last link; what transfer and families share."""
 
 import functools
 import math
@@ -70,13 +70,14 @@ def fit(
   rate: float,
   batch: int,
   seed: int,
+  decay: float = 0.0,
   link: Callable | None = None,
   number: float = 0.0,
   view: Callable | None = None,
   fixed: Any = None,
   soft: tuple = (),
 ) -> dict:
-  """Train with Adam; the rate falls from `rate` to a tenth along half a cosine.
+  """Train with AdamW; the rate falls from `rate` to a tenth along half a cosine.
 
   Calls with the same functions share one compiled program: the sparsity is data.
 
@@ -88,6 +89,7 @@ def fit(
     rate: first learning rate.
     batch: examples of a batch, or all if there are fewer.
     seed: of the order of the examples.
+    decay: decoupled weight decay (AdamW), which is multiplied by the learning rate.
     link: number -> last link of the chain.
     number: what `link` gets.
     view: (params, fixed) -> what `logits` gets; None for the parameters themselves.
@@ -100,13 +102,13 @@ def fit(
   if not steps:
     return params
   chain, step = _program(logits, link, view, soft)
-  number = jnp.float32(number)
-  state = chain(rate, number).init(params)
+  number, decay = jnp.float32(number), jnp.float32(decay)
+  state = chain(rate, decay, number).init(params)
   params = jax.tree.map(jnp.array, params)  # The step takes the memory of what it gets.
   for t, rows in enumerate(_orders(len(examples.labels), batch, steps, seed)):
     now = rate * (0.1 + 0.45 * (1 + math.cos(math.pi * t / steps)))
     part = jax.tree.map(lambda array, rows=rows: array[rows], examples)
-    params, state = step(params, state, part, jnp.float32(now), number, fixed)
+    params, state = step(params, state, part, jnp.float32(now), decay, number, fixed)
   params = jax.device_get(params)
   if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
     raise FloatingPointError('a weight is not finite')
@@ -143,11 +145,11 @@ _jitted = functools.cache(jax.jit)
 
 @functools.cache
 def _program(logits, link, view, soft):
-  """((rate, number) -> chain, compiled step)."""
+  """((rate, decay, number) -> chain, compiled step)."""
   distilled = objectives.distillation(*soft) if soft else None
 
-  def chain(rate, number):
-    return optax.chain(optax.adam(rate), *([link(number)] if link else []))
+  def chain(rate, decay, number):
+    return optax.chain(optax.adamw(rate, weight_decay=decay), *([link(number)] if link else []))
 
   def loss_of(params, examples, fixed):
     out = logits(view(params, fixed) if view else params, examples.inputs)
@@ -157,9 +159,9 @@ def _program(logits, link, view, soft):
     return distilled(loss, {'classifier': out}, {'teacher_classifier': examples.teacher})[0]
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def step(params, state, examples, rate, number, fixed):
+  def step(params, state, examples, rate, decay, number, fixed):
     grad = jax.grad(loss_of)(params, examples, fixed)
-    updates, state = chain(rate, number).update(grad, state, params, grad=grad)
+    updates, state = chain(rate, decay, number).update(grad, state, params, grad=grad)
     return optax.apply_updates(params, updates), state
 
   return chain, step

@@ -62,11 +62,11 @@ PRESETS = {
     seeds=(0,),
   ),
   'quick': Preset(
-    'some ten minutes on one CPU core; MNIST, twelve',
+    'some eleven minutes on one CPU core',
     {
       'vgg': Run(200, 32, 2e-3, (1 / 5, 1 / 10, 1 / 20), 60_000, 4000),
-      'lenet-5': Run(150, 32, 1e-3, (1 / 5, 1 / 10, 1 / 20), 60_000, 4000),
-      'bert': Run(120, 16, 1e-3, (1 / 2, 1 / 3, 1 / 6), 2000, 2000),
+      'lenet-5': Run(100, 32, 1e-3, (1 / 5, 1 / 10, 1 / 20), 60_000, 4000),
+      'bert': Run(100, 16, 1e-3, (1 / 2, 1 / 3, 1 / 6), 2000, 2000),
     },
   ),
 }

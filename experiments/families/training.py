@@ -17,7 +17,6 @@ from prunejax.sweep import study
 SOFT = (4.0, 0.7)  # temperature and weight of a teacher's soft targets
 FORMS = {'small': 'full', 'distilled': 'full', 'separable': 'separable', 'squeezed': 'squeezed'}
 BITS = (8, 7, 6, 5, 4, 3, 2)  # of a shared value; 2^bits - 1 values a kernel
-SLACK = 0.99  # of the bytes of a pruned file; masks move in training, and so does its size
 
 
 def measure(settings: dict, root: str, folder, say) -> dict:
@@ -111,13 +110,13 @@ def _fit(model, params, subject, part, seed, run, **how):
 
 def _pruned(model, half, subject, most, seed, run):
   """Gradual magnitude pruning, at the sparsity whose file has the bytes."""
-  low, high = 0, 10_000
+  low, high = 0, 1000
   while high - low > 1:  # The least sparsity at which the first half's network, cut, has the bytes.
     middle = (low + high) // 2
-    fits = len(sparse_file.encode(_cut(half, subject, middle / 10_000))) <= SLACK * most
+    fits = len(sparse_file.encode(_cut(half, subject, middle / 1000))) <= subjects.SLACK * most
     low, high = (low, middle) if fits else (middle, high)
   link = training.prune(subject.pruned, run['steps'] // 2, subject.together)
-  params = _fit(model, half, subject, 2, seed, run, link=link, number=high / 10_000)
+  params = _fit(model, half, subject, 2, seed, run, link=link, number=high / 1000)
   return sparse_file.encode(params), None
 
 
@@ -138,7 +137,8 @@ def _cut(flat, subject, sparsity):
 def _shared(model, half, subject, most, seed, run):
   """k-means of each kernel, with as many bits as the bytes allow; then centroids are trained."""
   chosen = _chosen(half, subject.shared)
-  bits = next((b for b in BITS if len(_coded(_share(half, chosen, b)[0], b)) <= most), None)
+  tried = [b for b in BITS if b <= 32 * most / subjects.size(half) + 1]
+  bits = next((b for b in tried if len(_coded(_share(half, chosen, b)[0], b)) <= most), None)
   if bits is None:
     raise ValueError(f'families: no file with shared values has {most} bytes or fewer')
   _, books, codes = _share(half, chosen, bits)
@@ -177,31 +177,44 @@ def _looked_up(params, codes):
 def _low_rank(model, half, subject, most, seed, run):
   """The factors of each kernel's nearest matrix of a rank; then the factors are trained."""
   chosen = _chosen(half, subject.factored)
-  low, high = 0, 10_000
+  # A file has a head beside the numbers; each pair of factors adds a tensor to it.
+  numbers = lambda flat: sum(leaf.size for leaf in flat.values())
+  head = subjects.size(half) - 4 * numbers(half) + 130 * len(chosen)
+  low, high = 0, 1000
   while high - low > 1:  # The least sparsity whose factors have the bytes.
     middle = (low + high) // 2
-    fits = subjects.size(_factored(half, chosen, middle / 10_000, ones=True)) <= most
+    stored = sum(
+      rank * sum(shape) if rank else np.prod(shape)
+      for shape, rank in _ranks(chosen, middle / 1000).values()
+    )
+    fits = 4 * (numbers(half) - numbers(chosen) + stored) + head <= most
     low, high = (low, middle) if fits else (middle, high)
-  params = _factored(half, chosen, high / 10_000)
+  params = _factored(half, chosen, high / 1000)
   trained = _fit(model, params, subject, 2, seed, run, view=_multiplied)
   file = sparse_file.encode(trained)
   read = _multiplied(sparse_file.read_sparse.decode(file), None)
   return file, {k: np.asarray(v) for k, v in read.items()}
 
 
-def _factored(flat, chosen, sparsity, ones=False):
+def _ranks(chosen, sparsity):
+  """{path: (shape, rank whose factors have the numbers of a pruned kernel)}; 0 for no factors."""
+  out = {}
+  for name, kernel in chosen.items():
+    kept = round((1 - sparsity) * kernel.size)
+    rank = max(1, kept // sum(kernel.shape))
+    out[name] = kernel.shape, rank if rank * sum(kernel.shape) < kernel.size else 0
+  return out
+
+
+def _factored(flat, chosen, sparsity):
   """Parameters with factors in the place of the chosen kernels; at least of rank 1."""
   out = {k: v for k, v in flat.items() if k not in chosen}
-  for name, kernel in chosen.items():
-    rank = max(1, int(low_rank.rank_for(kernel.shape, sparsity)))
-    if rank * sum(kernel.shape) >= kernel.size:
-      out[name] = kernel
-    elif ones:
-      out |= {f'{name}/left': np.ones((len(kernel), rank), np.float32)}
-      out |= {f'{name}/right': np.ones((rank, kernel.shape[1]), np.float32)}
-    else:
-      left, right = low_rank.factors(kernel, rank)
-      out |= {f'{name}/left': left, f'{name}/right': right}
+  for name, (_, rank) in _ranks(chosen, sparsity).items():
+    if not rank:
+      out[name] = chosen[name]
+      continue
+    left, right = low_rank.factors(chosen[name], rank)
+    out |= {f'{name}/left': left, f'{name}/right': right}
   return out
 
 

@@ -28,6 +28,7 @@ class Preset(NamedTuple):
     tune: steps of fine-tuning.
     batch, tune_batch: images of a batch.
     rate, tune_rate: first learning rates.
+    decay: weight decay of pre-training, multiplied by the rate; fine-tuning has none.
     test: most test images of a half.
   """
 
@@ -42,6 +43,7 @@ class Preset(NamedTuple):
   batch: int = 32
   tune_batch: int = 25
   rate: float = 2e-3
+  decay: float = 0.5
   tune_rate: float = 1e-3
   test: int = 2000
 
@@ -75,7 +77,7 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   data = halves.load(root, preset.test)
   for count in preset.images:
     halves.few(data.second, count, 0)  # Fails before anything is trained.
-  numbers = ('born', 'steps', 'ramp', 'batch', 'rate', 'test')
+  numbers = ('born', 'steps', 'ramp', 'batch', 'rate', 'decay', 'test')
   shared = {'digits': data.name, **{name: getattr(preset, name) for name in numbers}}
   tune = {name: getattr(preset, name) for name in ('tune', 'tune_batch', 'tune_rate')}
   cells = []

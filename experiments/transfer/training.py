@@ -76,7 +76,7 @@ def _tuned(settings, data, task, network, folder):
 
 def _pretrained(settings, data, network, folder, arm):
   """The network of pre-training that an arm starts from, made once for all cells."""
-  numbers = ('digits', 'born', 'batch', 'rate', 'seed', 'reads')
+  numbers = ('digits', 'born', 'batch', 'rate', 'decay', 'seed', 'reads')
   born = {'transfer': 'born', **{name: settings.get(name) for name in numbers}}
   own = born | {name: settings[name] for name in ('steps', 'ramp')}
   own |= {'transfer': arm, 'sparsity': settings['sparsity'] if arm != 'dense' else 0.0}
@@ -88,7 +88,7 @@ def _pretrained(settings, data, network, folder, arm):
 def _continued(settings, data, network, folder, born, own):
   """The network after its second part of pre-training, in which the arm prunes."""
   logits, seed, arm = training.logits_of(network), settings['seed'], own['transfer']
-  run = {'rate': settings['rate'], 'batch': settings['batch']}
+  run = {name: settings[name] for name in ('rate', 'batch', 'decay')}
 
   def first():
     params = convnets.init(jax.random.key(seed), network)
@@ -148,7 +148,7 @@ def _changed(params, change):
 def _kept(params):
   """Which weights of the kernels are not zero, flat."""
   return np.concatenate(
-    [np.ravel(parts['kernel'] != 0) for name, parts in params.items() if name != 'classifier']
+    [np.ravel(params[layer]['kernel'] != 0) for layer in sorted(params) if layer != 'classifier']
   )
 
 

@@ -6,6 +6,7 @@ import pytest
 from experiments.families import claims, study, subjects, training
 from prunejax.compress import sparse_file
 from prunejax.models import convnets
+from prunejax.pruning.links import low_rank
 from prunejax.report import ledger
 
 
@@ -57,8 +58,8 @@ def test_factors_multiply_to_the_nearest_matrix_of_their_rank():
   assert back.keys() == flat.keys()
   assert training._factored(flat, chosen, 0.999)['conv2/kernel/left'].shape[1] == 1
   assert training._factored(flat, chosen, 0.0)['conv2/kernel'] is flat['conv2/kernel']
-  sizes = training._factored(flat, chosen, 0.75, ones=True)
-  assert {k: v.shape for k, v in sizes.items()} == {k: v.shape for k, v in factored.items()}
+  ranks = {s: training._ranks(chosen, s)['conv2/kernel'][1] for s in (0.5, 0.75, 0.9)}
+  assert ranks == {s: int(low_rank.rank_for((30, 20), s)) for s in ranks}
 
 
 def test_shared_values_are_those_of_the_file():
