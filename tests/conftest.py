@@ -2,6 +2,8 @@
 
 import gc
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -76,6 +78,18 @@ def shared_programs():
     yield
 
 
+def _slow():
+  """A pattern of the node ids in slow.txt."""
+  lines = (pathlib.Path(__file__).parent / 'slow.txt').read_text().splitlines()
+  rows = [re.escape(line).replace(r'\*', '.*') for line in lines if not line.startswith('#')]
+  return re.compile(f'(?:tests/)?(?:{"|".join(rows)})')
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m leaves out
 def pytest_collection_modifyitems(items):
+  slow = _slow()
+  for item in items:
+    if slow.fullmatch(item.nodeid):
+      item.add_marker(pytest.mark.slow)
   place = {name: i for i, name in enumerate(LONG)}
   items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))

@@ -19,7 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prunejax.models import layer_stack
+from prunejax.models import decoder_heads, layer_stack
 from prunejax.models.attention import attend
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, sinusoids, widths_of
 
@@ -30,7 +30,7 @@ PRUNABLE = (
   r'|encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
 DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
-HEADS = ('lm', 'classifier')
+HEADS = decoder_heads.HEADS
 
 
 def initializers(kind: str, size: Any) -> tuple[Any, Any, Any, Any]:
@@ -77,9 +77,7 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       f'num_attention_heads={size.n_head} equal heads'
     )
   check_widths(size)
-  unknown = [head for head in heads if head not in HEADS]
-  if unknown:
-    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  decoder_heads.check(heads)
   if length > size.n_positions:
     # A lookup past the end of the table would give NaN instead of an error.
     raise ValueError(
@@ -274,15 +272,7 @@ class Gpt2(nn.Module):
     how = (self.attention, self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
-    out = {'sequence': x}
-    if 'lm' in self.heads:
-      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
-      out['lm'] = attend(hidden).astype(jnp.float32)
-    if 'classifier' in self.heads:
-      last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
-      hidden = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-      classifier = nn.Dense(
-        self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier'
-      )
-      out['classifier'] = classifier(hidden).astype(jnp.float32)
-    return out
+    classifier = lambda x: decoder_heads.head_without_bias(
+      'classifier', self.num_outputs, self.dtype, inits[0]
+    )(x)
+    return decoder_heads.run(x, valid, positions, self.heads, attend, classifier)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.models import causal_attention, layer_stack
+from prunejax.models import causal_attention, decoder_heads, layer_stack
 from prunejax.models.bert import check_widths
 
 # Seven matrices of each layer. Embeddings and the head stay whole, as in the tables of one-shot
@@ -29,7 +29,7 @@ from prunejax.models.bert import check_widths
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(gate|intermediate|output))/kernel'
 )
-HEADS = ('lm', 'classifier')
+HEADS = decoder_heads.HEADS
 DROPOUTS = {'attention': {'Dropout_0': {}}}  # of a layer, see `layer_stack.run`
 MODEL_TYPES = ('llama', 'mistral', 'qwen2', 'qwen3')
 ACTIVATIONS = {'silu': nn.silu, 'swish': nn.silu}
@@ -136,23 +136,10 @@ def rotate(x: jax.Array, frequency: np.ndarray) -> jax.Array:
 
 
 def initializers(kind: str, size: Any) -> tuple[Any, Any, Any]:
-  """Returns three initializers: kernels, kernels into the residual stream, words.
-
-  Args:
-    kind: 'normal': deviation `size.initializer_range` for all. 'fan_in': deviation 1/sqrt(fan-in),
-      for kernels into the residual stream divided by sqrt(2 * number of layers).
-    size: see `switches`.
-
-  Raises:
-    ValueError: another kind.
-  """
-  if kind == 'normal':
-    return (nn.initializers.normal(size.initializer_range),) * 3
-  if kind == 'fan_in':
-    scaled = lambda by: nn.initializers.variance_scaling(by, 'fan_in', 'truncated_normal')
-    words = nn.initializers.normal(size.hidden_size**-0.5)
-    return scaled(1.0), scaled(0.5 / size.num_hidden_layers), words
-  raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
+  """Returns three initializers, see `decoder_heads.initializers`."""
+  return decoder_heads.initializers(
+    kind, size.initializer_range, size.hidden_size, size.num_hidden_layers
+  )
 
 
 def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
@@ -197,9 +184,7 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       f'heads_per_layer has {broken[0]}: expected multiples of {group_size(size)}, the heads of a'
       ' group'
     )
-  unknown = [head for head in heads if head not in HEADS]
-  if unknown:
-    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  decoder_heads.check(heads)
   if length > size.max_position_embeddings:
     raise ValueError(
       f'a sequence of {length} tokens is longer than '
@@ -377,7 +362,7 @@ class Llama(nn.Module):
     heads: any of 'lm', 'classifier'.
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
-    initializer: 'normal' or 'fan_in', see `initializers`.
+    initializer: 'normal' or 'fan_in', see `decoder_heads.initializers`.
     scan_layers: as in `bert.Bert`.
     remat: as in `bert.Bert`.
   """
@@ -420,16 +405,7 @@ class Llama(nn.Module):
     how = (self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = RMSNorm(size.rms_norm_eps, self.dtype, name='norm')(x)
-    out = {'sequence': x}
-    dense = lambda width, name: nn.Dense(
-      width, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name=name
-    )
-    if 'lm' in self.heads:
-      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
-      tied = size.tie_word_embeddings
-      out['lm'] = (attend if tied else dense(size.vocab_size, 'lm'))(hidden).astype(jnp.float32)
-    if 'classifier' in self.heads:
-      last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
-      hidden = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-      out['classifier'] = dense(self.num_outputs, 'classifier')(hidden).astype(jnp.float32)
-    return out
+    head = lambda name, width: decoder_heads.head_without_bias(name, width, self.dtype, inits[0])
+    lm = attend if size.tie_word_embeddings else lambda x: head('lm', size.vocab_size)(x)
+    classifier = lambda x: head('classifier', self.num_outputs)(x)
+    return decoder_heads.run(x, valid, positions, self.heads, lm, classifier)

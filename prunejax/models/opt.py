@@ -15,36 +15,21 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prunejax.models import causal_attention, layer_stack
+from prunejax.models import causal_attention, decoder_heads, layer_stack
 from prunejax.models.bert import ACTIVATIONS, activation, check_widths, widths_of
 
 PRUNABLE = (
   r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 )
-HEADS = ('lm', 'classifier')
+HEADS = decoder_heads.HEADS
 DROPOUTS = {'attention': {'Dropout_0': {}, 'Dropout_1': {}}, 'ffn': {'Dropout_0': {}}}  # of a layer
 OFFSET = 2  # row of the position table that the first token takes
 EPSILON = 1e-5  # of every norm
 
 
 def initializers(kind: str, size: Any) -> tuple[Any, Any, Any]:
-  """Returns three initializers: kernels, kernels into the residual stream, embeddings.
-
-  Args:
-    kind: 'normal': deviation `size.init_std` for all. 'fan_in': deviation 1/sqrt(fan-in), for
-      kernels into the residual stream divided by sqrt(2 * number of layers).
-    size: a `transformers.OPTConfig`.
-
-  Raises:
-    ValueError: another kind.
-  """
-  if kind == 'normal':
-    return (nn.initializers.normal(size.init_std),) * 3
-  if kind == 'fan_in':
-    scaled = lambda by: nn.initializers.variance_scaling(by, 'fan_in', 'truncated_normal')
-    words = nn.initializers.normal(size.hidden_size**-0.5)
-    return scaled(1.0), scaled(0.5 / size.num_hidden_layers), words
-  raise ValueError(f'model.initializer={kind!r}: expected "normal" or "fan_in"')
+  """Returns three initializers, see `decoder_heads.initializers`."""
+  return decoder_heads.initializers(kind, size.init_std, size.hidden_size, size.num_hidden_layers)
 
 
 def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
@@ -69,9 +54,7 @@ def check(size: Any, heads: tuple[str, ...] = (), *, length: int = 1) -> None:
       f'num_attention_heads={size.num_attention_heads} equal heads'
     )
   check_widths(size)
-  unknown = [head for head in heads if head not in HEADS]
-  if unknown:
-    raise ValueError(f'heads={heads!r}: unknown {unknown}, expected any of {list(HEADS)}')
+  decoder_heads.check(heads)
   if length > size.max_position_embeddings:
     # A lookup past the end of the table would give NaN instead of an error.
     raise ValueError(
@@ -225,7 +208,7 @@ class Opt(nn.Module):
     heads: any of 'lm', 'classifier'.
     num_outputs: outputs of the classifier; 1 for regression.
     dtype: compute dtype; parameters stay float32.
-    initializer: 'normal' or 'fan_in', see `initializers`.
+    initializer: 'normal' or 'fan_in', see `decoder_heads.initializers`.
     scan_layers: as in `bert.Bert`.
     remat: as in `bert.Bert`.
   """
@@ -271,15 +254,7 @@ class Opt(nn.Module):
       x = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')(x)
     if size.word_embed_proj_dim != size.hidden_size:
       x = _project(size.word_embed_proj_dim, self.dtype, inits[0])(x)
-    out = {'sequence': x}
-    if 'lm' in self.heads:
-      hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
-      out['lm'] = attend(hidden).astype(jnp.float32)
-    if 'classifier' in self.heads:
-      last = jnp.max(jnp.where(valid, jnp.arange(length), 0), axis=1)
-      hidden = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-      classifier = nn.Dense(
-        self.num_outputs, use_bias=False, dtype=self.dtype, kernel_init=inits[0], name='classifier'
-      )
-      out['classifier'] = classifier(hidden).astype(jnp.float32)
-    return out
+    classifier = lambda x: decoder_heads.head_without_bias(
+      'classifier', self.num_outputs, self.dtype, inits[0]
+    )(x)
+    return decoder_heads.run(x, valid, positions, self.heads, attend, classifier)

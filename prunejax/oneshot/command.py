@@ -18,7 +18,7 @@ from prunejax.models.hf import stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
 from prunejax.oneshot.reconstruction import reconstruct
-from prunejax.oneshot.shares import owl
+from prunejax.oneshot.shares import can_remove, owl
 from prunejax.pruning import allocations, criteria, structures
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import console, families, saved_model, specs
@@ -102,8 +102,8 @@ def prune(
   most = made['structure'].cost
   if not 0 <= sparsity <= most or sparsity == 1:
     raise ValueError(
-      f'--sparsity={sparsity} is outside of what {structure} can remove, [0, {most}]; it is the'
-      ' fraction removed, so 50 % is 0.5'
+      f'--sparsity={sparsity} is outside of what {structure} can remove,'
+      f' {can_remove(made["structure"])}; it is the fraction removed, so 50 % is 0.5'
     )
   place = files.path(out)
   if files.exists(place):
@@ -179,7 +179,7 @@ def prune(
   params, size, masks = pruned.params, model.size, pruned.masks
   if narrowing is not None:
     (params, size), masks = width.cut(params, masks, size, narrowing), None
-  lost = _write(unfinished / 'model', params, masks, size, model.tokenizer, report, dtype)
+  lost = _write(unfinished / 'model', params, masks, size, model, report, dtype)
   os.rename(unfinished / 'model', place)
   files.remove(unfinished)
   more = f'; {lost:,} weights that were not 0 are 0 as {dtype}' if lost else ''
@@ -210,17 +210,17 @@ def _dropped(functions, model, tokens, spec, settings, calibrated, place, dtype,
   params, size = depth.drop(model.params, model.size, blocks)
   report = {**settings, 'calibration': calibrated, 'dropped': blocks}
   unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
-  _write(unfinished / 'model', params, None, size, model.tokenizer, report, dtype)
+  _write(unfinished / 'model', params, None, size, model, report, dtype)
   os.rename(unfinished / 'model', place)
   files.remove(unfinished)
   say(f'the model without blocks {", ".join(map(str, blocks))} is in {str(place)}')
   return report
 
 
-def _write(folder, params, masks, size, tokenizer, report, dtype) -> int:
+def _write(folder, params, masks, size, model, report, dtype) -> int:
   """Writes the folder; returns how many weights `dtype` has made 0."""
   files.remove(folder)
-  lost = families.save(folder, params, size, tokenizer, dtype)
+  lost = families.save(folder, params, size, model.tokenizer, dtype, carried=model.carried)
   if masks is not None:
     files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
   files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')

@@ -103,13 +103,13 @@ def _hf(model, out, dtype, **how):
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
     )
-  return '; '.join(filter(None, [more, _save(out, params, size, model.tokenizer, dtype, **how)]))
+  return '; '.join(filter(None, [more, _save(model, out, params, size, dtype, **how)]))
 
 
 def _shrunk(model, out, dtype, **how):
   leaves, size = shrunk(model)
   params = traverse_util.unflatten_dict(leaves, sep='/')
-  lost = _save(out, params, size, model.tokenizer, dtype, **how)
+  lost = _save(model, out, params, size, dtype, **how)
   now, before = (sum(map(np.size, tree.values())) for tree in (leaves, model.leaves))
   kept = f'heads {size.heads_per_layer}, inner neurons {size.intermediate_per_layer}'
   gain = ': no gain, no head and no neuron is idle' if now == before else ''
@@ -117,9 +117,11 @@ def _shrunk(model, out, dtype, **how):
   return '; '.join(filter(None, [more, lost]))
 
 
-def _save(out, params, size, tokenizer, dtype, **how):
+def _save(model, out, params, size, dtype, **how):
   """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''."""
-  lost = files.deliver(out, lambda here: families.save(here, params, size, tokenizer, dtype, **how))
+  how |= {'carried': model.carried}
+  write = lambda here: families.save(here, params, size, model.tokenizer, dtype, **how)
+  lost = files.deliver(out, write)
   weights = sum(map(np.size, jax.tree.leaves(params)))
   return lost and f'{lost:,} of {weights:,} weights were not zero and are zero as {dtype}'
 
@@ -127,7 +129,7 @@ def _save(out, params, size, tokenizer, dtype, **how):
 def _sparse(model, out, dtype):
   leaves = _arrays(model)
   texts = families.texts(model.params, model.size, model.tokenizer)
-  data = sparse_file.encode(leaves, dtype, texts=texts)
+  data = sparse_file.encode(leaves, dtype, texts={**texts, **model.carried})
   return _delivered(
     out, data, leaves, sparse_file.read_sparse.decode(data), exact=dtype == 'float32'
   )

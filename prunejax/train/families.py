@@ -474,7 +474,7 @@ def fingerprint(size, tokenizer) -> str:
 def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
 
-  Other arguments, such as `max_shard_size`, are those of `files.save`.
+  Other arguments, such as `most` and `carried`, are those of `files.save`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.

@@ -350,7 +350,7 @@ def finish(
   for name, weights in kept.items() if distributed.first() else ():
 
     def write(out, weights=weights):
-      families.save(out, weights, size, source.tokenizer)
+      families.save(out, weights, size, source.tokenizer, carried=source.carried)
       return hf_folder.digest(out)
 
     digests[name] = files.deliver(run.folder / name, write)

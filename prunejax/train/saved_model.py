@@ -1,5 +1,7 @@
 """Reads the model of a run, or of a Hugging Face folder: weights, size, vocabulary."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flax import traverse_util
@@ -7,6 +9,7 @@ from flax import traverse_util
 import prunejax
 from prunejax import files
 from prunejax.models import bert, gguf_file, installed, llama
+from prunejax.models.hf import carried_texts
 from prunejax.models.hf import folder as hf_directory
 from prunejax.train import (
   checkpoint,
@@ -30,6 +33,7 @@ class Saved(NamedTuple):
     tokenizer: None for a folder without one.
     recipe: the `recipe.Recipe` of the run; None for a folder.
     what: what was read, in words.
+    carried: what the folder says for programs that run the model, see `hf.carried_texts`.
   """
 
   params: Any
@@ -37,6 +41,7 @@ class Saved(NamedTuple):
   tokenizer: Any
   recipe: Any
   what: str
+  carried: Mapping[str, str] = MappingProxyType({})
 
   @property
   def leaves(self) -> dict:
@@ -89,7 +94,7 @@ def activation(size) -> str:
 def _gguf(path):
   kind = families.in_folder(path)
   params, size = kind.files.load(path)
-  return Saved(params, size, kind.words.load(path), None, 'the model')
+  return Saved(params, size, kind.words.load(path), None, 'the model', carried_texts.read(path))
 
 
 def _folder(folder, run, what):
@@ -106,7 +111,7 @@ def _folder(folder, run, what):
     heads = families.heads(kind, run.data.task)
   params, size = kind.files.load(folder, heads=heads, optional=optional)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
-  return Saved(params, size, tokenizer, run, what)
+  return Saved(params, size, tokenizer, run, what, carried_texts.read(folder))
 
 
 def _among(known, classes):
@@ -137,4 +142,5 @@ def _checkpoint(run, folder):
     source.tokenizer,
     run,
     f'the checkpoint of step {step} of {run.steps}',
+    source.carried,
   )

@@ -3,15 +3,9 @@
 A shrunk model (`opt.widths`) is read and written too, but other programs cannot read its tensors.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-import tokenizers
+import functools
 
 from prunejax.models import opt
-from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf import tables
 
 # {our module: theirs}; {} is the number of the layer.
@@ -70,64 +64,9 @@ TABLE = tables.Table(
   optional=(),
 )
 
-
-def load(
-  folder: str | os.PathLike,
-  *,
-  heads: Sequence[str] = ('lm',),
-  optional: Sequence[str] = (),
-  vocab: str | os.PathLike | Sequence[str] | None = None,
-  parts: bool = False,
-) -> tuple[dict, Any]:
-  """Reads a model.
-
-  Args:
-    folder: holds config.json, and model.safetensors or its shards.
-    heads: those of 'lm' and 'classifier' that are needed; others are not read.
-    optional: those of `heads` that params lack if the file has no tensor of them.
-    vocab: the vocabulary that the model will be used with: pieces or a path, see
-      `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
-    parts: of a folder, leaves are `stored.Stored`, as in bert.py.
-
-  Returns:
-    (params, size): a nested dict of float32 numpy arrays, and the config.
-
-  Raises:
-    CheckpointError: a file that is missing or damaged; another model; missing, unknown or wrongly
-      shaped tensors, all in one message; a vocabulary that does not fit the word embeddings.
-  """
-  return tables.load(TABLE, folder, heads, optional, vocab, parts)
-
-
-def save(
-  folder: str | os.PathLike,
-  params: Mapping,
-  size: Any,
-  *,
-  tokenizer: tokenizers.Tokenizer | None = None,
-  dtype: str = 'float32',
-  most: int | str = hf_folder.SHARD_BYTES,
-) -> int:
-  """Writes a folder that `load` and PyTorch's `from_pretrained` read, see `tables.save`."""
-  return tables.save(TABLE, folder, params, size, tokenizer, dtype, most)
-
-
-def parts(
-  params: Mapping,
-  size: Any,
-  *,
-  tokenizer: tokenizers.Tokenizer | None = None,
-  dtype: str = 'float32',
-) -> tuple[dict[str, str], dict[str, np.ndarray], int]:
-  """Returns what `save` writes, see `tables.parts`."""
-  return tables.parts(TABLE, params, size, tokenizer, dtype)
-
-
-def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> Any:
-  """Reads the config of a folder, see `tables.read_size`."""
-  return tables.read_size(TABLE, folder, heads)
-
-
-def hf_name(path: str) -> str:
-  """Returns the name of the tensor that holds a leaf."""
-  return tables.hf_name(TABLE, path)
+# What a family offers; each function is explained in tables.py.
+load = functools.partial(tables.load, TABLE)
+save = functools.partial(tables.save, TABLE)
+parts = functools.partial(tables.parts, TABLE)
+read_size = functools.partial(tables.read_size, TABLE)
+hf_name = functools.partial(tables.hf_name, TABLE)
