@@ -17,7 +17,7 @@ def drawn(*shape):
 def test_lenet_5_is_caffes():
   params = convnets.init(jax.random.key(0), Network('lenet-5', 28))
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 431_080
-  params = jax.tree.map(lambda leaf: drawn(*leaf.shape) / 8, params)
+  params = jax.tree.map(lambda leaf: drawn(*leaf.shape) / np.sqrt(len(leaf)), params)
   images = drawn(2, 28, 28)
   renamed = {('fc2' if name == 'classifier' else name): layer for name, layer in params.items()}
   np.testing.assert_allclose(
