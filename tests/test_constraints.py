@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PYTHONS, KINDS = ('3.11', '3.12', '3.13'), ('lowest', 'highest')
 NAMES = [f'{kind}-{python}' for kind, python in itertools.product(KINDS, PYTHONS)]
 EXTRAS = ('train', 'onnx', 'gguf', 'test')
-# Lowest versions that are not for this Python, or that another lowest version refuses.
-LATER = {('numpy', '3.13'), ('jax', '3.12'), ('jax', '3.13')}
+# From Python 3.12 on flax requires jax 0.11.1, which requires later ones of these.
+LATER = set(itertools.product(('jax', 'numpy', 'scipy'), ('3.12', '3.13')))
 
 
 def pins(name):
