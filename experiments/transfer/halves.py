@@ -9,10 +9,11 @@ from experiments.classification.training import Examples
 from prunejax.data import handwritten_digits as digits
 
 CLASSES = 5  # of each half
+TURNS = 4  # orientations of an image in pre-training
 
 
 class Half(NamedTuple):
-  """One half of the classes, with labels from 0 to 4.
+  """One half of the classes.
 
   Attributes:
     train, test: `Examples`.
@@ -28,7 +29,8 @@ class Halves(NamedTuple):
   Attributes:
     name: of the digits.
     side: pixels of an image's side.
-    first: digits 0 to 4, for pre-training.
+    first: digits 0 to 4 for pre-training, each image in four orientations, which are classes of
+      their own, as is usual for few classes (Santoro et al. 2016): labels from 0 to 19.
     second: digits 5 to 9, for fine-tuning.
   """
 
@@ -46,7 +48,7 @@ def load(root: str, test: int, content_read: str = '') -> Halves:
 
   Args:
     root: folder that holds `mnist/`, or '' for scikit-learn's digits.
-    test: most test images of a half.
+    test: most test images of a half, before they are turned.
     content_read: tells one content of the files from another, since images are kept in memory.
 
   Raises:
@@ -64,7 +66,8 @@ def load(root: str, test: int, content_read: str = '') -> Halves:
       rows = np.flatnonzero((labels >= start) & (labels < start + CLASSES))[:most]
       parts.append(Examples(images[rows], labels[rows] - start))
     halves.append(Half(*parts))
-  return Halves(data.name, train.shape[1], *halves)
+  first = Half(*map(_turned, halves[0]))
+  return Halves(data.name, train.shape[1], first, halves[1])
 
 
 def few(half: Half, count: int, seed: int) -> Half:
@@ -93,3 +96,10 @@ def small(images: np.ndarray) -> np.ndarray:
   if height < 28:
     return images
   return images.reshape(n, height // 2, 2, width // 2, 2).mean((2, 4))
+
+
+def _turned(examples):
+  """Every image in four orientations, with a label for each digit and orientation."""
+  images = [np.rot90(examples.inputs, turn, axes=(1, 2)) for turn in range(TURNS)]
+  labels = [examples.labels + CLASSES * turn for turn in range(TURNS)]
+  return Examples(np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels))
