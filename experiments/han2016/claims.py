@@ -15,6 +15,14 @@ NAMES = {'lenet-300-100': 'LeNet-300-100', 'lenet-5': 'LeNet-5'}
 
 def claims(rows: list[dict]) -> list[verdicts.Verdict]:
   """Judge every claim."""
+  own = [
+    rule(rows, net)
+    for net in NAMES
+    for bits, rule in (('fitted', _fitted), ('own', _to_the_end))
+    if select(rows, net, bits=bits)
+  ]
+  if own and all(row['bits'] in ('own', 'fitted') for row in rows):
+    return own
   by_net = [
     verdict
     for net in NAMES
@@ -25,6 +33,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
     _retraining(rows),
     *(_linear_beats(rows, other) for other in ('forgy', 'density')),
     _together(rows),
+    *own,
   ]
 
 
@@ -126,6 +135,44 @@ def _file(rows, net):
   smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
   comparisons = _no_loss(diffs), smaller
   return _judge(f'{net}_file', claim, cells, comparisons, evidence, ('curves',))
+
+
+def _to_the_end(rows, net):
+  """The paper's factor at its accuracy, with fractions and widths of the network's own."""
+  cells = select(rows, net, bits='own')
+  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
+  rates = [m['rate'] for m in cells.values()]
+  before, after, rate, _ = paper.DEEP[net]
+  evidence = (
+    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
+    f'{verdicts.shown(diffs, "+.2f")} points'
+  )
+  claim = (
+    f'{NAMES[net]} is {rate} times smaller without loss when each layer has fractions and widths '
+    f'of its own (error {before} to {after} %; within {MARGIN})'
+  )
+  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
+  comparisons = _no_loss(diffs), smaller
+  return _judge(f'{net}_to_the_end', claim, cells, comparisons, evidence, ('terms',))
+
+
+def _fitted(rows, net):
+  """As `_to_the_end`, with bits as many as the paper's bytes allow."""
+  cells = select(rows, net, bits='fitted')
+  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
+  rates = [m['rate'] for m in cells.values()]
+  before, after, rate, _ = paper.DEEP[net]
+  evidence = (
+    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
+    f'{verdicts.shown(diffs, "+.2f")} points'
+  )
+  claim = (
+    f"{NAMES[net]} is {rate} times smaller without loss when each layer spends the paper's bytes "
+    f'as it needs them (error {before} to {after} %; within {MARGIN})'
+  )
+  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
+  comparisons = _no_loss(diffs), smaller
+  return _judge(f'{net}_fitted', claim, cells, comparisons, evidence, ('terms',))
 
 
 def _huffman(rows, net):

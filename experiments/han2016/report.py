@@ -25,13 +25,28 @@ CAPTIONS = {
     'Where the bytes of the kernels are, layer by layer: codes, indices, and codebooks with code '
     'tables, with and without Huffman coding.'
   ),
+  'terms': (
+    'Bytes of the file by what they hold: the paper (from its tables), and ours with fractions and '
+    'widths of its own. The dotted line is the whole size that the paper states.'
+  ),
+}
+TERM_COLOURS = {
+  'codes': '#7b6888',
+  'indices': '#2a9d8f',
+  'codebooks, code tables': '#d1495b',
+  'biases and head': '#e9a23b',
 }
 
 
 def tables(rows: list[dict]) -> list[tabular.Table]:
   """Tabulate the stages, the layers beside the paper's, and every arm of the comparisons."""
   nets = [net for net in NAMES if select(rows, net, bits='paper')]
-  return [_stages(rows), *(_layers(rows, net) for net in nets), _arms(rows)]
+  own = [net for net in NAMES if select(rows, net, bits='fitted')]
+  terms = [_terms(rows, net) for net in dict.fromkeys([*nets, *own])]
+  if own and not nets:
+    return [_own_stages(rows), *terms, *(_own_layers(rows, net) for net in own)]
+  layers = [_layers(rows, net) for net in nets]
+  return [_stages(rows), *layers, _arms(rows), *terms, *(_own_layers(rows, net) for net in own)]
 
 
 def _show(cells, key, form='.2f', scale=100.0):
@@ -103,6 +118,154 @@ def _layers(rows, net):
   return tabular.records(f'{NAMES[net]}, layer by layer', lines, note)
 
 
+def published_terms(net: str) -> dict:
+  """Compute the bytes of the paper's file by what they hold, from its tables.
+
+  A layer's size is that of its codes and indices with fillers. The tables do not state biases,
+  codebooks and head; the last term is what the whole file has beyond the layers.
+
+  Args:
+    net: of `claims.NAMES`.
+
+  Returns:
+    {'codes', 'indices', 'rest': bytes}.
+  """
+  terms, parameters = {'codes': 0.0, 'indices': 0.0}, 0
+  for layer, (side, inputs, outputs) in lenet.LAYERS[net].items():
+    weights = max(1, side * side) * inputs * outputs
+    coded, index_coded, _, size = paper.CODED[net][layer]
+    parameters += weights + outputs
+    terms['codes'] += 4 * weights * size * coded / (coded + index_coded)
+    terms['indices'] += 4 * weights * size * index_coded / (coded + index_coded)
+  whole = 4 * parameters / paper.DEEP[net][2]
+  return terms | {'rest': whole - sum(terms.values())}
+
+
+def measured_terms(rows: list[dict], net: str, bits: str) -> dict:
+  """Average the bytes of our files by what they hold.
+
+  Args:
+    rows: of the ledger.
+    net: of `claims.NAMES`.
+    bits: 'paper', 'fitted' or 'own'.
+
+  Returns:
+    {'codes', 'indices', 'tables', 'biases', 'head': bytes}; {} where the ledger has no such cell.
+  """
+  cells = list(select(rows, net, scale=1.0, bits=bits, init='linear').values())
+  if not cells:
+    return {}
+  stored = lambda m, width: sum(
+    n * b / 8 for n, b in zip(m['layer_entries'], m[width], strict=True)
+  )
+  terms = {
+    'codes': statistics.mean([stored(m, 'layer_value_bits') for m in cells]),
+    'indices': statistics.mean([stored(m, 'layer_gap_bits') for m in cells]),
+  }
+  kernels = statistics.mean([sum(m['layer_bytes']) for m in cells])
+  terms['tables'] = kernels - sum(terms.values())
+  terms['biases'] = 4 * sum(outputs for _, _, outputs in lenet.LAYERS[net].values())
+  whole = statistics.mean([m['bytes'] for m in cells])
+  return terms | {'head': whole - kernels - terms['biases']}
+
+
+def _terms(rows, net):
+  published = published_terms(net)
+  names = {
+    'codes': 'codes of weights',
+    'indices': 'relative indices',
+    'tables': 'codebooks and code tables',
+    'biases': 'biases, float32',
+    'head': 'head of the file',
+  }
+  ours = {bits: measured_terms(rows, net, bits) for bits in ('paper', 'fitted', 'own')}
+  ours = {bits: terms for bits, terms in ours.items() if terms}
+  words = {'paper': "the paper's widths", 'fitted': "the paper's bytes", 'own': 'own widths'}
+  lines = []
+  for term, text in names.items():
+    line = {'term': text, 'paper': f'{published[term]:,.0f}' if term in published else '-'}
+    for bits, terms in ours.items():
+      line[words[bits]] = f'{terms[term]:,.0f}'
+      difference = terms[term] - published.get(term, 0)
+      line[f'{words[bits]}, minus paper'] = f'{difference:+,.0f}'
+    lines.append(line)
+  whole = sum(published.values())
+  rest = {'term': 'not stated', 'paper': f'{published["rest"]:,.0f}'}
+  total = {'term': 'whole file', 'paper': f'{whole:,.0f}'}
+  for bits, terms in ours.items():
+    rest |= {words[bits]: '-', f'{words[bits]}, minus paper': f'{-published["rest"]:+,.0f}'}
+    total[words[bits]] = f'{sum(terms.values()):,.0f}'
+    total[f'{words[bits]}, minus paper'] = f'{sum(terms.values()) - whole:+,.0f}'
+  note = (
+    "The paper's codes and indices share the size of each layer in its table as their coded bits "
+    "do. What its whole file has beyond the layers is 'not stated'."
+  )
+  return tabular.records(f'{NAMES[net]}, bytes by term', [*lines, rest, total], note)
+
+
+def _own_stages(rows):
+  lines = []
+  for net, bits in [(net, bits) for net in NAMES for bits in ('fitted', 'own')]:
+    cells = list(select(rows, net, bits=bits).values())
+    if not cells:
+      continue
+    before, after, rate, _ = paper.DEEP[net]
+    lines.append(
+      {
+        'net': NAMES[net],
+        'bits': {'fitted': "the paper's bytes", 'own': 'a tenth of a point a layer'}[bits],
+        'seeds': len(cells),
+        'dense, %': _show(cells, 'accuracy_dense'),
+        'pruned, %': _show(cells, 'accuracy_pruned'),
+        'shared, %': _show(cells, 'accuracy_shared'),
+        'centroids trained, %': _show(cells, 'accuracy'),
+        'paper, %': f'{100 - before:.2f} to {100 - after:.2f}',
+        'kept, of the weights': _show(cells, 'kept_in_all', '.3f', 1),
+        'file, bytes': _show(cells, 'bytes', ',.0f', 1),
+        'rate': _show(cells, 'rate', '.1f', 1),
+        'paper, rate': f'{rate}',
+        "bytes at the paper's widths": _show(cells, 'bytes_at_papers_widths', ',.0f', 1),
+      }
+    )
+  note = (
+    'Accuracy on the test images after each stage; the last is that of the file that was read '
+    "back. The last column is the same pruned network, shared and coded with the paper's widths."
+  )
+  return tabular.records('Fractions and widths of its own', lines, note)
+
+
+def _own_layers(rows, net):
+  cells = list(select(rows, net, bits='fitted').values())
+  every = lambda key, index, form: ', '.join(
+    dict.fromkeys(format(m[key][index], form) for m in cells)
+  )
+  lines = []
+  for index, (layer, (side, inputs, outputs)) in enumerate(lenet.LAYERS[net].items()):
+    mean = lambda key, index=index: statistics.mean([m[key][index] for m in cells])
+    weights = max(1, side * side) * inputs * outputs
+    lines.append(
+      {
+        'layer': layer,
+        'weights': f'{weights:,}',
+        'kept': every('kept', index, '.3f'),
+        'paper, kept': f'{paper.KEPT[net][layer]:g}',
+        'bits': every('layer_bits', index, 'd'),
+        'paper, bits': f'{paper.BITS[net][layer]}',
+        'coded': f'{mean("layer_value_bits"):.1f}',
+        'paper, coded': f'{paper.CODED[net][layer][0]}',
+        'index bits': every('layer_index_bits', index, 'd'),
+        'paper, index bits': f'{paper.INDEX_BITS}',
+        'index coded': f'{mean("layer_gap_bits"):.1f}',
+        'paper, index coded': f'{paper.CODED[net][layer][1]}',
+        'size': f'{mean("layer_bytes") / (4 * weights):.2%}',
+        'paper, size': f'{paper.CODED[net][layer][3]:.2%}',
+        'fillers': f'{mean("layer_entries") - mean("kept") * weights:,.0f}',
+      }
+    )
+  note = 'Where the seeds chose several widths or fractions, all are listed.'
+  return tabular.records(f'{NAMES[net]}, own fractions and widths', lines, note)
+
+
 def _arms(rows):
   arm_of = lambda row: (row['net'], row['scale'], str(row['bits']), row['init'])
   lines = []
@@ -129,6 +292,8 @@ def _arms(rows):
 
 def figures(rows: list[dict]) -> dict[str, bytes]:
   """Draw a PNG of 'curves', and of 'inits' and 'layers' where the ledger has such cells."""
+  if rows and all(row['bits'] in ('own', 'fitted') for row in rows):
+    return {'terms': _term_bars(rows)}
   pngs = {'curves': _curves(rows)}
   if any(row['init'] != 'linear' for row in rows):
     pngs['inits'] = _inits(rows)
@@ -215,4 +380,32 @@ def _layer_bytes(rows):
       axes.set_ylabel('kilobytes')
       axes.set_title(f'{NAMES[net]}: left fixed width, right Huffman')
     drawing.below(figure, *panels)
+    return drawing.png(figure)
+
+
+def _term_bars(rows):
+  nets = [net for net in NAMES if select(rows, net, bits='fitted')]
+  with drawing.canvas(5.5 * len(nets), 4.6, len(nets)) as (figure, panels):
+    for axes, net in zip(panels, nets, strict=True):
+      published = published_terms(net)
+      rest = max(published['rest'], 0)
+      bars = {'paper,\nby its tables': [published['codes'], published['indices'], 0, rest]}
+      for bits, label in (('fitted', "ours,\nthe paper's bytes"), ('own', 'ours,\nown widths')):
+        if terms := measured_terms(rows, net, bits):
+          others = terms['biases'] + terms['head']
+          bars[label] = [terms['codes'], terms['indices'], terms['tables'], others]
+      for place, parts in enumerate(bars.values()):
+        bottom = 0.0
+        for part, (name, colour) in zip(parts, TERM_COLOURS.items(), strict=True):
+          label = name if place == 1 else None
+          axes.bar(place, part / 1000, 0.5, bottom / 1000, color=colour, label=label)
+          bottom += part
+        axes.text(place, bottom / 1000, f'{bottom / 1000:.1f}', ha='center', va='bottom')
+      stated = sum(published.values()) / 1000
+      label = 'the size that the paper states'
+      axes.axhline(stated, color='#222222', ls=':', lw=1.4, label=label)
+      axes.set_xticks(range(len(bars)), list(bars))
+      axes.set_ylabel('kilobytes')
+      axes.set_title(NAMES[net])
+    drawing.below(figure, *panels, columns=3)
     return drawing.png(figure)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import prunejax
-from experiments.han2016 import paper
+from experiments.han2016 import own_widths, paper
 from prunejax.compress import deep_compression, kmeans, sparse_file
 from prunejax.data import handwritten_digits as digits
 from prunejax.models import lenet
@@ -18,6 +18,8 @@ from prunejax.sweep import study
 
 CODEBOOK_SIZE = 2**8  # One program serves every width: shorter codebooks are padded to this.
 EVALUATED = 500  # images at a time
+# Fractions and widths of the network's own: with a fixed slack, or with the paper's bytes.
+OWN = ('own', 'fitted')
 
 
 @functools.lru_cache(maxsize=2)
@@ -67,14 +69,18 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     'accuracy_dense': accuracy(dense, data),
     'bytes_dense': sum(leaf.nbytes for leaf in dense.values()),
   }
-  scale = settings['scale']
+  scale, own = settings['scale'], settings['bits'] in OWN
   fractions = {
     layer: min(1.0, fraction * scale) if scale else 1.0
     for layer, fraction in paper.KEPT[net].items()
   }
+  if own:
+    fractions = own_widths.fractions(dense, fractions, lambda flat: _train_loss(flat, data))
   pruned = study.kept(
     folder,
-    dense_settings | {k: settings[k] for k in ('scale', 'rounds', 'retrain')},
+    dense_settings
+    | {k: settings[k] for k in ('scale', 'rounds', 'retrain')}
+    | ({'fractions': 'own'} if own else {}),
     lambda: _prune(settings, data, dense, fractions),
   )
   metrics['accuracy_pruned'] = accuracy(pruned, data)
@@ -91,9 +97,16 @@ def measure(settings: dict, root: str, folder, say) -> dict:
       'accuracy': metrics['accuracy_pruned'],
       'rate': metrics['bytes_dense'] / size,
     }
-  bits = (
-    paper.BITS[net] if settings['bits'] == 'paper' else dict.fromkeys(kernels, settings['bits'])
-  )
+  if own:
+    sensitivities = own_widths.losses(pruned, kernels, lambda flat: accuracy(flat, _first(data)))
+    bits = own_widths.bits(sensitivities)
+    if settings['bits'] == 'fitted':
+      most = int(metrics['bytes_dense'] / paper.DEEP[net][2])
+      bits = own_widths.fitted_bits(pruned, kernels, sensitivities, most)
+  elif settings['bits'] == 'paper':
+    bits = paper.BITS[net]
+  else:
+    bits = dict.fromkeys(kernels, settings['bits'])
   books, codes, shared_kernels = _share(kernels, bits, settings['init'], settings['seed'])
   shared = pruned | shared_kernels
   metrics['accuracy_shared'] = accuracy(shared, data)
@@ -101,7 +114,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     shared = _train_centroids(settings, data, pruned, books, codes)
   coding = {
     'bits': {f'{layer}/kernel': width for layer, width in bits.items()},
-    'index_bits': paper.INDEX_BITS,
+    'index_bits': own_widths.index_bits(shared, bits) if own else paper.INDEX_BITS,
   }
   coded = deep_compression.encode(shared, **coding)
   fixed = deep_compression.encode(shared, entropy=False, **coding)
@@ -112,6 +125,13 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   for name in ('value_bits', 'gap_bits', 'entries', 'bytes'):
     metrics[f'layer_{name}'] = [coded_layers[layer][name] for layer in fractions]
   metrics['layer_bytes_fixed'] = [fixed_layers[layer]['bytes'] for layer in fractions]
+  if own:
+    for name in ('bits', 'index_bits'):
+      metrics[f'layer_{name}'] = [coded_layers[layer][name] for layer in fractions]
+    at_papers = {f'{layer}/kernel': width for layer, width in paper.BITS[net].items()}
+    metrics['bytes_at_papers_widths'] = len(
+      deep_compression.encode(pruned, bits=at_papers, index_bits=paper.INDEX_BITS)
+    )
   return metrics | {
     'bytes': len(coded),
     'bytes_fixed': len(fixed),
@@ -130,6 +150,26 @@ def accuracy(flat: dict, data: digits.Digits) -> float:
     classes = np.asarray(_logits(params, data.test_images[part])).argmax(-1)
     right += int((classes == data.test_labels[part]).sum())
   return right / len(data.test_labels)
+
+
+def _first(data):
+  """The first training images in the place of test images: own widths are chosen by them."""
+  return data._replace(
+    test_images=data.train_images[: own_widths.JUDGED],
+    test_labels=data.train_labels[: own_widths.JUDGED],
+  )
+
+
+def _train_loss(flat, data):
+  """Mean cross-entropy of the first training images, in nats."""
+  part, params = _first(data), nested(flat)
+  losses = []
+  for start in range(0, len(part.test_labels), EVALUATED):
+    rows = slice(start, start + EVALUATED)
+    out = _logits(params, part.test_images[rows])
+    entropy = optax.softmax_cross_entropy_with_integer_labels(out, part.test_labels[rows])
+    losses.append(np.asarray(entropy))
+  return float(np.concatenate(losses).mean())
 
 
 def cut(flat: dict, fractions: dict) -> dict:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from experiments.han2016 import claims, paper, study, training
+from experiments.han2016 import claims, own_widths, paper, study, training
+from experiments.han2016.own_widths import BITS
+from prunejax.compress import deep_compression, kmeans
 from prunejax.models import lenet
 from prunejax.report import drawing
 
@@ -151,3 +153,91 @@ def test_equal_seeds_have_bars_of_no_length():
   middle, reach = drawing.ranges([[0.1] * 3, [1.0, 3.0]])
   assert middle[0] > 0.1 and middle[1] == 2  # the mean of three 0.1 is a last bit above
   assert [bar[0] for bar in reach] == [middle[0] - 0.1, 0] and [bar[1] for bar in reach] == [1, 1]
+
+
+def test_own_fractions_are_those_of_one_loss():
+  """Two layers of 8 and 4 weights; a layer's loss is the sum of what it loses, times its weight."""
+  flat = {
+    'fc1/kernel': np.arange(1.0, 9).reshape(2, 4),
+    'fc2/kernel': np.arange(1.0, 5).reshape(2, 2),
+  }
+  price = {'fc1/kernel': 1.0, 'fc2/kernel': 100.0}
+
+  def loss(changed):
+    return sum(price[k] * float(flat[k].sum() - changed[k].sum()) for k in flat)
+
+  chosen = own_widths.fractions(flat, {'fc1': 0.5, 'fc2': 0.5}, loss)
+  kept = sum(chosen[layer] * flat[f'{layer}/kernel'].size for layer in chosen)
+  assert kept <= 6 and chosen['fc1'] < 0.5 < chosen['fc2']
+  # No lower level keeps as few weights: the cheap layer gives all it can before the dear one.
+  assert chosen['fc2'] == 1.0
+
+
+def test_own_bits_are_the_fewest_that_cost_nothing():
+  rng = np.random.default_rng(0)
+  kernels = {'fc1': rng.choice([-1.0, 1.0, 2.0], (20, 5)), 'fc2': rng.normal(size=(20, 5))}
+  flat = {f'{layer}/kernel': kernel for layer, kernel in kernels.items()}
+  error = lambda changed: sum(np.abs(changed[k] - flat[k]).mean() for k in flat)
+  losses = own_widths.losses(flat, kernels, lambda changed: 1 - error(changed) / 10)
+  shared = lambda width: kmeans.fit(kernels['fc2'], 2**width - 1)
+  lost = {w: np.abs(shared(w)[0][shared(w)[1]] - kernels['fc2'].ravel()).mean() / 10 for w in BITS}
+  assert losses['fc2'] == pytest.approx(lost, abs=1e-6)
+  assert losses['fc1'][2] == pytest.approx(0)  # three values besides zero
+  for slack in (0.001, 0.01):
+    bits = own_widths.bits(losses, slack)
+    assert bits == {'fc1': 2, 'fc2': min(w for w in BITS if lost[w] <= slack)}
+  assert own_widths.bits({'fc1': dict.fromkeys(BITS, 0.5)}) == {'fc1': 8}
+
+
+def test_fitted_bits_are_the_most_careful_that_fit():
+  rng = np.random.default_rng(0)
+  kernels = {'fc1': rng.normal(size=(40, 50)).astype(np.float32)}
+  flat, losses = {'fc1/kernel': kernels['fc1']}, {'fc1': {w: 2.0**-w / 100 for w in BITS}}
+
+  def size(width):
+    tree = {'fc1/kernel': own_widths._shared(kernels['fc1'], width)}
+    index = own_widths.index_bits(tree, {'fc1': width})
+    return len(deep_compression.encode(tree, bits=width, index_bits=index))
+
+  chosen = {
+    width: own_widths.fitted_bits(flat, kernels, losses, size(width))['fc1'] for width in (8, 5, 3)
+  }
+  for width, bits in chosen.items():
+    assert bits <= width and size(bits) <= size(width)
+  assert chosen[8] == 8 and chosen[5] > chosen[3]
+  assert own_widths.fitted_bits(flat, kernels, losses, 0)['fc1'] == 2  # what comes nearest
+
+
+def test_own_index_bits_have_the_fewest_bytes():
+  rng = np.random.default_rng(0)
+  flat = {}
+  for layer, kept in (('fc1', 0.5), ('fc2', 0.02)):
+    kernel = rng.choice(np.float32([-1, 1, 2]), (200, 50))
+    flat[f'{layer}/kernel'] = np.where(rng.random((200, 50)) < kept, kernel, np.float32(0))
+  chosen = own_widths.index_bits(flat, {'fc1': 2, 'fc2': 2})
+  size = lambda name, width: len(
+    deep_compression.encode({name: flat[name]}, bits=2, index_bits=width)
+  )
+  for name, width in chosen.items():
+    assert size(name, width) == min(size(name, w) for w in own_widths.INDEX_BITS)
+  assert chosen['fc1/kernel'] < chosen['fc2/kernel']
+
+
+@pytest.mark.parametrize(('bits', 'name'), [('own', 'to_the_end'), ('fitted', 'fitted')])
+def test_to_the_end(bits, name):
+  def rows(rate, lost=0.0, dense=0.99):
+    made = []
+    for row in ledger(rate=rate, lost=lost, dense=dense):
+      if row['bits'] == 'paper':
+        made.append({**row, 'bits': bits})
+    return made
+
+  word = lambda rows: {v.name: v.verdict for v in claims.claims(rows)}
+  good = word(rows(41.0))
+  assert good == {f'{net}_{name}': 'reproduced' for net in claims.NAMES}
+  assert set(word(rows(30.0)).values()) == {'not reproduced'}
+  assert set(word(rows(41.0, lost=1.0)).values()) == {'not reproduced'}
+  assert set(word(rows(41.0, dense=0.97)).values()) == {'undecided'}
+  both = word([*ledger(), *rows(41.0)])
+  assert both[f'lenet-5_{name}'] == both['lenet-5_file'] == 'reproduced'
+  assert f'lenet-5_{name}' not in word(ledger())
