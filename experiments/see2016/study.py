@@ -84,13 +84,15 @@ PRESETS = {
     classes=(),
   ),
   'halved': Preset(
-    'three seeds of a smaller model; only retraining at several rates; some ten minutes of a CPU '
-    'core',
-    base={'words': 1000, 'hidden': 96, 'bounds': [[18, 20]], 'steps': 900, 'warmup': 40},
+    'three seeds of a smaller model; only retraining at several rates; some five minutes of a '
+    'CPU core',
+    base={'words': 1000, 'hidden': 64, 'bounds': [[18, 20]], 'steps': 480, 'warmup': 40}
+    | {'rate': 1e-2},
     shots=(0.8,),
     classes=(),
     scratch=(),
-    steps=300,
+    steps=160,
+    rate=3e-3,
     halvings=4,
   ),
   'halved-smoke': Preset(

@@ -30,7 +30,7 @@ class Preset(NamedTuple):
 
   cost: str
   seeds: tuple = (0, 1, 2)
-  sizes: dict = {'small': 48, 'large': 96}  # noqa: RUF012 (never written to)
+  sizes: dict = {'small': 32, 'large': 64}  # noqa: RUF012 (never written to)
   arms: tuple = (
     ('small', 0.0, ''),
     ('large', 0.0, ''),
@@ -38,9 +38,9 @@ class Preset(NamedTuple):
     ('large', 0.9, 'layer'),
     ('large', 0.9, 'global'),
   )
-  steps: int = 600
-  begin: int = 120
-  end: int = 440
+  steps: int = 400
+  begin: int = 80
+  end: int = 280
   interval: int = 10
   base: dict = {}  # noqa: RUF012 (never written to)
 
@@ -55,7 +55,7 @@ BASE = {
   'test': 0,
   'batch': 64,
   'together': 8,
-  'rate': 6e-3,
+  'rate': 1e-2,
   'warmup': 40,
 }
 TINY = {'words': 200, 'bounds': [[24, 28]], 'train': 300, 'test': 20, 'batch': 8, 'together': 2}
@@ -71,7 +71,7 @@ PRESETS = {
     interval=2,
     base=TINY,
   ),
-  'quick': Preset('some ten minutes of a CPU core'),
+  'quick': Preset('some five minutes of a CPU core'),
   'long': Preset(
     'some three hours of a CPU core; not run here',
     seeds=(0, 1, 2, 3, 4),
