@@ -78,7 +78,7 @@ PRESETS = {
     ),
   ),
   'end': Preset(
-    seeds=(0, 1, 2),
+    seeds=(0, 1, 2, 3, 4),
     conv_seeds=(0, 1, 2),
     steps=(1000, 5000),
     retrain=(1000, 5000),
