@@ -40,11 +40,11 @@ def record(paper: str, same: bool = False) -> dict:
   Raises:
     SystemExit: a rule that has changed is not committed.
   """
-  from prunejax.report import rules
+  from prunejax.report import rule_dates
 
   module, path = f'experiments.{paper}.claims', file_of(paper)
-  before, entries = rules.read(path), {}
-  for pattern, code in sorted(rules.codes(module, source).items()):
+  before, entries = rule_dates.read(path), {}
+  for pattern, code in sorted(rule_dates.codes(module, source).items()):
     known = before.get(pattern)
     if known and (known['code'] == code or same):
       entries[pattern] = {**known, 'code': code}
@@ -83,11 +83,11 @@ def fixed_at(module: str, pattern: str) -> tuple[str, str]:
 
 @functools.cache
 def _codes_at(module, commit):
-  from prunejax.report import rules
+  from prunejax.report import rule_dates
 
   if not source(module, commit):
     return {}
-  return rules.codes(module, lambda name: source(name, commit))
+  return rule_dates.codes(module, lambda name: source(name, commit))
 
 
 @functools.cache

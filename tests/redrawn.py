@@ -1,7 +1,7 @@
 """The output of a committed ledger as plain data: numbers of tables, verdicts, data of figures.
 
-`python tests/redrawn.py` writes the current output to tests/reference/reports/. Run it only where
-numbers are meant to change.
+`python tests/redrawn.py PAPER/results.jsonl` writes the current output to tests/reference/reports/,
+without a ledger that of all. Run it for a new ledger, or where numbers are meant to change.
 """
 
 import importlib
@@ -153,9 +153,9 @@ def _identity(path):
   return struct.unpack('>I', path.read_bytes()[24:28])[0]
 
 
-def main(out):
+def main(out, ledgers):
   REFERENCE.mkdir(parents=True, exist_ok=True)
-  for ledger in LEDGERS:
+  for ledger in ledgers:
     found = redraw(ledger, pathlib.Path(out) / ledger.replace('/', '-'))
     del found['deciding']  # its words may change
     reference(ledger).write_text(json.dumps(found, indent=1) + '\n')
@@ -167,4 +167,4 @@ if __name__ == '__main__':
 
   sys.path.insert(0, str(ROOT))
   with tempfile.TemporaryDirectory() as folder:
-    main(folder)
+    main(folder, sys.argv[1:] or LEDGERS)

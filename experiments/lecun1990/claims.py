@@ -2,6 +2,7 @@
 
 import math
 
+from experiments.lecun1990.fourfold_claims import claims as fourfold_claims
 from prunejax.report import statistics, verdicts
 
 FACTOR = 1.5  # A predicted loss counts as right within this factor.
@@ -27,7 +28,9 @@ def value_at(metrics: dict, name: str, sparsity: float, grid: str = 'curve') -> 
 
 
 def claims(rows: list[dict]) -> list[verdicts.Verdict]:
-  """Judge every claim."""
+  """Judge every claim; a ledger of the fourfold reduction has claims of its own."""
+  if any(row.get('part') == 'fourfold' for row in rows):
+    return fourfold_claims(rows)
   return [
     _saliency_beats(rows, 'magnitude'),
     _saliency_again_beats_magnitude(rows),

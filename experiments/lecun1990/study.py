@@ -7,7 +7,7 @@ FOLDER holds `mnist/`; without it the images are scikit-learn's digits.
 
 from typing import NamedTuple
 
-from experiments.lecun1990 import claims, deletion, report
+from experiments.lecun1990 import claims, deletion, fourfold, fourfold_report, report
 from prunejax.data import handwritten_digits as digits
 from prunejax.sweep import study
 
@@ -66,10 +66,25 @@ PRESETS = {
   'long': Preset(
     'about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000
   ),
+  # The paper's opening: a network of 10,000 parameters comes down to a quarter.
+  'fourfold': fourfold.Preset('about a minute on one core'),
+  'fourfold-smoke': fourfold.Preset(
+    'seconds',
+    seeds=(0,),
+    train=40,
+    test=20,
+    wide=2,
+    hidden=3,
+    steps=3,
+    retrain=2,
+    batch=10,
+    kept=(0.5, 0.25, 0.125),
+    curvature=20,
+  ),
 }
 
 
-def plan(preset: Preset, root: str) -> list[study.Cell]:
+def plan(preset: Preset | fourfold.Preset, root: str) -> list[study.Cell]:
   """List one cell for each seed and method, then the arm 'obd again' of each seed.
 
   Args:
@@ -79,6 +94,8 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   Raises:
     ValueError, FileNotFoundError: for missing or damaged data.
   """
+  if isinstance(preset, fourfold.Preset):
+    return fourfold.plan(preset, root)
   name = digits.load(root, preset.train, preset.test).name
   numbers = {k: v for k, v in preset._asdict().items() if k not in ('cost', 'seeds', 'again')}
   cells = []
@@ -92,17 +109,28 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
   return cells
 
 
+def measure(settings: dict, root: str, folder, say) -> dict:
+  """Measure a cell of the fourfold reduction or of the other presets."""
+  one = fourfold if settings.get('part') == fourfold.PART else deletion
+  return one.measure(settings, root, folder, say)
+
+
+def _of(rows, whole, ours):
+  """`ours` where the rows are of the fourfold reduction, else `whole`."""
+  return ours if any(row.get('part') == fourfold.PART for row in rows) else whole
+
+
 STUDY = study.Study(
   name='lecun1990',
   title='Optimal Brain Damage on digits',
   source='LeCun, Denker & Solla, NIPS 2 (1990)',
   presets=PRESETS,
   plan=plan,
-  measure=deletion.measure,
+  measure=measure,
   reads=lambda root, pydoc: {'digits': digits.fingerprint(root)},
   claims=claims.claims,
-  tables=report.tables,
-  figures=report.figures,
+  tables=lambda rows: _of(rows, report, fourfold_report).tables(rows),
+  figures=lambda rows: _of(rows, report, fourfold_report).figures(rows),
   captions=report.CAPTIONS,
 )
 reproduce, write_report, redraw, compare = study.verbs(STUDY)

@@ -107,7 +107,8 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
 
 def _windows(row):
   count = len(row['metrics']['losses'])
-  return f'{count} windows of 2,048' + (' (all)' if row['windows'] < 0 else '')
+  windows = 'window' if count == 1 else 'windows'
+  return f'{count} {windows} of 2,048' + (' (all)' if row['windows'] < 0 else '')
 
 
 def _dense(rows, target):

@@ -1,4 +1,4 @@
-"""What decoders share behind and around their layers: the two heads, and how weights are drawn."""
+"""The two heads of decoders, and the initializers of their weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,8 @@ def run(
 
   Returns:
     dict with 'sequence', x itself, and the logits of each head in float32: 'lm' [batch,
-    predictions, vocabulary], 'classifier' [batch, outputs]. The classifier reads the last valid
-    token, as those of transformers do, or the first token if none is valid.
+    predictions, vocabulary], or [batch, length, vocabulary] without `positions`; 'classifier'
+    [batch, outputs]. The classifier reads the last valid token, or the first if none is valid.
   """
   out = {'sequence': x}
   if 'lm' in heads:
@@ -44,8 +44,8 @@ def run(
   return out
 
 
-def dense(name: str, width: int, dtype: Any, init: Any) -> nn.Dense:
-  """Returns a head without biases, for a call inside of a compact method."""
+def head_without_bias(name: str, width: int, dtype: Any, init: Any) -> nn.Dense:
+  """Returns the layer of a head, for a call inside of a compact method."""
   return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name=name)
 
 
@@ -61,14 +61,15 @@ def check(heads: tuple[str, ...]) -> None:
 
 
 def initializers(kind: str, deviation: float, hidden: int, depth: int) -> tuple[Any, Any, Any]:
-  """Returns three initializers: kernels, kernels into the residual stream, words.
+  """Returns initializers of kernels, of kernels into the residual stream, and of word embeddings.
 
   Args:
-    kind: 'normal': `deviation` for all. 'fan_in': deviation 1/sqrt(fan-in), for kernels into the
-      residual stream divided by sqrt(2 * depth).
-    deviation: standard deviation of the kind 'normal'.
+    kind: 'normal': all have the standard deviation `deviation`. 'fan_in': kernels have
+      1/sqrt(fan-in), divided by sqrt(2 * depth) into the residual stream; words have
+      1/sqrt(hidden).
+    deviation: of the kind 'normal'; not read by the other.
     hidden: width of the hidden states.
-    depth: number of layers.
+    depth: number of layers, at least 1.
 
   Raises:
     ValueError: another kind.

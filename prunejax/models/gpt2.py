@@ -272,7 +272,7 @@ class Gpt2(nn.Module):
     how = (self.attention, self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = nn.LayerNorm(size.layer_norm_epsilon, dtype=self.dtype, name='norm')(x)
-    classifier = lambda x: decoder_heads.dense(
+    classifier = lambda x: decoder_heads.head_without_bias(
       'classifier', self.num_outputs, self.dtype, inits[0]
     )(x)
     return decoder_heads.run(x, valid, positions, self.heads, attend, classifier)

@@ -405,7 +405,7 @@ class Llama(nn.Module):
     how = (self.scan_layers, self.remat)
     x = Encoder(size, self.dtype, inits, *how, name='encoder')(x, valid, deterministic)
     x = RMSNorm(size.rms_norm_eps, self.dtype, name='norm')(x)
-    head = lambda name, width: decoder_heads.dense(name, width, self.dtype, inits[0])
+    head = lambda name, width: decoder_heads.head_without_bias(name, width, self.dtype, inits[0])
     lm = attend if size.tie_word_embeddings else lambda x: head('lm', size.vocab_size)(x)
     classifier = lambda x: head('classifier', self.num_outputs)(x)
     return decoder_heads.run(x, valid, positions, self.heads, lm, classifier)

@@ -254,7 +254,7 @@ class Opt(nn.Module):
       x = nn.LayerNorm(EPSILON, dtype=self.dtype, name='norm')(x)
     if size.word_embed_proj_dim != size.hidden_size:
       x = _project(size.word_embed_proj_dim, self.dtype, inits[0])(x)
-    classifier = lambda x: decoder_heads.dense(
+    classifier = lambda x: decoder_heads.head_without_bias(
       'classifier', self.num_outputs, self.dtype, inits[0]
     )(x)
     return decoder_heads.run(x, valid, positions, self.heads, attend, classifier)

@@ -1,12 +1,14 @@
-"""Prunes a model without training, block by block, in the memory of one block.
+"""Prunes a model without training, block by block.
 
-Each block is calibrated on what the pruned blocks before it put out. Of the calibration, only the
-hidden states in front of the current block are held, and the statistics of that block.
+Block n is calibrated on what blocks 1 to n-1, already pruned, put out. Beside the model, memory
+holds the hidden states in front of one block and the statistics of that block. A criterion that
+reads weights alone has no calibration; it holds all kernels and chooses all masks at once.
 """
 
 import functools
 import json
 import math
+import numbers
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
 
+OUTLIERS = 'outliers.json'
 SAVE_EVERY = 60.0  # seconds between two writes of the hidden states
 
 
@@ -37,8 +40,9 @@ class Pruned(NamedTuple):
   Attributes:
     params: the parameters; pruned weights are 0.
     masks: bool, shaped like params, True = kept.
-    rows: for each block its 'block', 'weights', 'removed', 'change' (the relative change of what
-      the block puts out, of the first segment; None where no calibration was needed) and 'seconds'.
+    rows: for each block its 'block', 'weights', 'removed', 'change' and 'seconds'. The change is
+      that of what the block puts out, divided by what the dense block adds to its input, of the
+      first segment; None where no calibration was needed.
   """
 
   params: Any
@@ -75,16 +79,18 @@ def prune(
   as `prune_transform` would.
 
   Args:
-    model: the model as three functions.
+    model: a `Decoder`.
     params: its parameters, any pytree of arrays. They are not changed, unless `in_place`.
     batches: the calibration: a pytree of arrays [segments, ...] as `model.embed` takes, such as
       int32 tokens [segments, length]; or a list of such pytrees. For a criterion that reads weights
       alone, one segment of any content.
     criterion: SCORE, how much does each weight matter?
     sparsity: the fraction of the pruned kernels that is removed.
-    allocation: WHO PAYS; None is `per_output()` for `wanda` and `uniform()` otherwise. One that
-      compares scores of several kernels needs a criterion that reads weights alone.
-    shares_of_blocks: `owl()` prunes blocks with more outliers less; None: all alike.
+    allocation: WHO PAYS; None is `per_output()` for `wanda` under a structure along inputs, and
+      `uniform()` otherwise. One that compares scores of several kernels needs a criterion that
+      reads weights alone.
+    shares_of_blocks: with `owl()` blocks with more outliers lose less; None: every block loses the
+      same share. The allocation then divides a block's share among its own kernels.
     structure: TOGETHER, which weights are removed as one; default `unstructured()`.
     where: the kernels to prune, by a regex on their whole paths or a predicate of (path, leaf).
     layout: which axes of a kernel are inputs and outputs, as in `prune_transform`.
@@ -93,8 +99,10 @@ def prune(
     mesh: a mesh whose axis 'data' divides each batch; None: one device.
     recover: `reconstruct(...)`: what each block is trained by after it was pruned; None: nothing.
     folder: where progress is kept; a call that was killed goes on there. None keeps nothing.
-    settings: plain values that identify the call for `folder`, beside shapes and calibration.
-    in_place: True: leaves that are numpy arrays are written into, so the model is held once.
+    settings: JSON values that say which model is pruned and how, needed with `folder`. A folder
+      with finished blocks of other values is refused.
+    in_place: True: leaves that are numpy arrays that can be written are written into, so the model
+      is held once.
     say: prints a line.
 
   Returns:
@@ -102,9 +110,11 @@ def prune(
 
   Raises:
     ValueError: arguments that do not fit each other or the model; nothing has been computed then.
+      Also shares of `owl()` that are out of range, known when the outliers have been counted.
     FloatingPointError: a score or a new weight of a block is not finite.
   """
   structure = unstructured() if structure is None else structure
+  _check_kinds(criterion, allocation, structure)
   if allocation is None and isinstance(criterion, Criterion):
     of_one = criterion.layerwise
     within = of_one is not None and of_one.within_output and structure.inputs
@@ -127,8 +137,13 @@ def prune(
   weights = sum(map(math.prod, shapes.values()))
   progress, folder = resume.Progress(), None if folder is None else files.path(folder)
   if folder is not None:
+    if settings is None:
+      raise ValueError(
+        f'prune: folder={str(folder)!r} needs settings=, values that say which model is pruned and'
+        ' how: nothing else tells this call from another one'
+      )
     plan = {
-      **(settings or {}),
+      **settings,
       'sparsity': float(sparsity),
       'batch': batch,
       'kernels': len(shapes),
@@ -144,15 +159,16 @@ def prune(
   if criterion.needs or recover is not None or shares_of_blocks is not None:
     flow = Stream(model, params, calibration, batch, mesh)
   if not criterion.needs:
-    choice = _by_weights(call, leaves)
+    choose = _by_weights(call, leaves)
+  elif shares_of_blocks is None:
+    whole = shares.kept_units(shapes, allocation, structure, call.sparsity)
+    choose = _by_statistics(call, flow, [whole] * len(blocks))
   else:
-    sparsities = [call.sparsity] * len(blocks)
-    if shares_of_blocks is not None:
-      sparsities = _sparsities(call, shares_of_blocks, leaves, flow, folder)
-    choice = _by_statistics(call, shapes, flow, sparsities)
+    sparsities = _sparsities(call, shares_of_blocks, leaves, flow, folder)
+    choose = _by_statistics(call, flow, _kept_of_blocks(call, shapes, sparsities))
 
   masks: dict[str, np.ndarray] = {}
-  out = dict(leaves) if in_place else _copied(leaves, blocks, model)
+  out = _writable(leaves, blocks, model, in_place)
   rows: list[dict] = []
   for block, row in zip(blocks, progress.blocks, strict=False):
     _put(out, masks, leaves, block, resume.read_arrays(folder, row), in_place)
@@ -166,7 +182,7 @@ def prune(
   began = saved = time.perf_counter()
   for number in range(done, len(blocks)):
     block = blocks[number]
-    row, arrays, hidden = _prune_block(call, number, decoder.read(out, block), choice, flow, hidden)
+    row, arrays, hidden = _prune_block(call, number, decoder.read(out, block), choose, flow, hidden)
     _put(out, masks, leaves, block, arrays, in_place)
     if folder is not None:
       progress = resume.with_block(folder, progress, arrays, row)
@@ -201,7 +217,7 @@ def _shapes(call) -> dict[str, tuple[int, ...]]:
   }
 
 
-def _weights(kind) -> int:
+def _count_weights(kind) -> int:
   return sum(math.prod(shape) for shape in kind.kernels.shapes.values())
 
 
@@ -219,15 +235,19 @@ def _hidden_before(call, number, flow, out, folder, progress, one):
   return hidden
 
 
-def _prune_block(call, number, weights, choice, flow, hidden):
+def _prune_block(call, number, weights, choose, flow, hidden):
   """(row, arrays to store, hidden states behind the block) of one block.
 
-  `choice` is a function (number, matrices, weights, hidden) -> (masks, new weights), as matrices.
+  `choose` is a function (number, matrices, weights, hidden) -> (masks, new weights), as matrices.
   """
   block, kind, clock = call.blocks[number], call.kinds[number], time.perf_counter()
-  mask, new = choice(number, kinds.matrices(kind, weights), weights, hidden)
+  mask, new = choose(number, kinds.matrices(kind, weights), weights, hidden)
   mask, new = kinds.as_leaves(kind, mask, bool), kinds.as_leaves(kind, new)
   new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
+  large = [local for local, x in new.items() if not np.all(np.isfinite(x))]
+  if large:
+    dtype = weights[large[0]].dtype
+    raise FloatingPointError(f'{block.prefix}/{large[0]}: a new weight is not finite as {dtype}')
   pruned = {**weights, **new}
   if call.recover is not None:
     segment = functools.partial(flow.segment, hidden)
@@ -240,7 +260,7 @@ def _prune_block(call, number, weights, choice, flow, hidden):
       hidden = flow.advanced(kind.advance, pruned, hidden)
   row = {
     'block': block.prefix,
-    'weights': _weights(kind),
+    'weights': _count_weights(kind),
     'removed': sum(int(x.size - np.count_nonzero(x)) for x in mask.values()),
     'change': change,
     'seconds': round(time.perf_counter() - clock, 3),
@@ -250,14 +270,24 @@ def _prune_block(call, number, weights, choice, flow, hidden):
   return row, arrays, hidden
 
 
-def _by_statistics(call, shapes, flow, sparsities):
-  """Chooses the masks of a block by what goes into its kernels. See `_prune_block`."""
-  kept = {
-    value: shares.kept_units(shapes, call.allocation, call.structure, value)
-    for value in dict.fromkeys(sparsities)
-  }
+def _kept_of_blocks(call, shapes, sparsities) -> list[dict]:
+  """The units that stay in each block at a sparsity of its own, {unit name: count}."""
+  kept = []
+  for block, sparsity in zip(call.blocks, sparsities, strict=True):
+    own = {name: shape for name, shape in shapes.items() if name.startswith(f'{block.prefix}/')}
+    kept.append(shares.kept_units(own, call.allocation, call.structure, sparsity) if own else {})
+  return kept
 
-  def choice(number, matrices, weights, hidden):
+
+def _by_statistics(call, flow, kept):
+  """Chooses the masks of a block by what goes into its kernels. See `_prune_block`.
+
+  `kept` has for each block the units that stay, {unit name: count}.
+  """
+
+  def choose(number, matrices, weights, hidden):
+    if not matrices:  # `where` left this block whole
+      return {}, {}
     kind, block = call.kinds[number], call.blocks[number]
     statistics = flow.summed(kind.collect, weights, hidden)
     return kinds.choose_masks(
@@ -265,12 +295,12 @@ def _by_statistics(call, shapes, flow, sparsities):
       block,
       matrices,
       statistics,
-      kept[sparsities[number]],
+      kept[number],
       call.criterion,
       call.structure,
     )
 
-  return choice
+  return choose
 
 
 def _by_weights(call, leaves):
@@ -292,25 +322,32 @@ def _by_weights(call, leaves):
   @jax.jit
   def masks_of(matrices):
     _, state = link.update(jax.tree.map(jnp.zeros_like, matrices), link.init(matrices), matrices)
-    return prunejax.get_masks(state, matrices)
+    return prunejax.get_masks(state, matrices), state
 
   for path, (_, names) in stacks.items():
     whole[path] = jnp.stack([whole.pop(name) for name in names])
-  masks = jax.device_get(masks_of(whole))
-  del whole
+  masks, state = masks_of(whole)
+  for path, fault in prunejax.faults(state).items():
+    named = {path: whole[path]}
+    if path in stacks:
+      named = dict(zip(stacks[path][1], whole[path], strict=True))
+    bad = [name for name, w in named.items() if not np.all(np.isfinite(w))] or list(named)
+    raise FloatingPointError(f'{bad[0]}: {fault.reason}; nothing was pruned')
+  masks = jax.device_get(masks)
+  del whole, state
   for path, (_, names) in stacks.items():
     masks |= dict(zip(names, masks.pop(path), strict=True))
 
-  def choice(number, matrices, weights, hidden):
+  def choose(number, matrices, weights, hidden):
     del weights, hidden
     mask = {local: masks[kinds.full_path(call.blocks[number], local)] for local in matrices}
     return mask, {local: jnp.where(mask[local], matrices[local], 0) for local in matrices}
 
-  return choice
+  return choose
 
 
 def _stacks(call) -> dict[str, tuple[str, list[str]]]:
-  """{path of a stack: (template, whole paths)} of the kernels of blocks that differ in number alone.
+  """{path of a stack: (template, whole paths)} where blocks differ in their number alone.
 
   A program for stacks compiles in a fraction of the time, and chooses the same masks.
   """
@@ -328,51 +365,60 @@ def _stacks(call) -> dict[str, tuple[str, list[str]]]:
 
 
 def _sparsities(call, owl, leaves, flow, folder) -> list[float]:
-  """The sparsity of each block by the outliers of the dense model, kept on disk."""
-  where = None if folder is None else folder / 'outliers.json'
-  sizes = [_weights(kind) for kind in call.kinds]
-  if where is not None and files.exists(where):
-    found = np.array(files.read_json(where)['outliers'])
+  """The sparsity of each block by its outliers in the dense model; they are kept in a file."""
+  file = None if folder is None else folder / OUTLIERS
+  sizes = [_count_weights(kind) for kind in call.kinds]
+  stored = files.read_json(file) if file is not None and files.exists(file) else {}
+  if stored.get('above') == owl.outlier:
+    outlying = np.array(stored['outliers'])
   else:
-    count = jax.jit(shares.outliers, static_argnums=2)
-    hidden, found = flow.embedded(), []
+    count_outliers = jax.jit(shares.outliers, static_argnums=2)
+    hidden, outlying = flow.embedded(), []
     for number, (block, kind) in enumerate(zip(call.blocks, call.kinds, strict=True)):
       weights = decoder.read(leaves, block)
       norms = on_one_device(flow.summed(kind.norms, weights, hidden))
-      outlying = 0
+      count = 0
       for local, w in kinds.matrices(kind, weights).items():
-        outlying += int(count(jnp.sqrt(norms[kind.kernels.reads[local]]), w, owl.outlier))
-      found.append(outlying / max(sizes[number], 1))
+        norm = jnp.sqrt(norms[kind.kernels.reads[local]])
+        count += int(count_outliers(norm, w, owl.outlier))
+      outlying.append(count / max(sizes[number], 1))
       if number + 1 < len(call.blocks):
         hidden = flow.advanced(kind.advance, weights, hidden)
-      call.say(f'outliers of block {number + 1}/{len(call.blocks)}: {found[-1]:.5f}')
-    found = np.array(found)
-    if where is not None:
-      files.write(where, json.dumps({'outliers': [float(x) for x in found]}) + '\n')
-  return [float(x) for x in shares.by_outliers(owl, found, np.array(sizes, float), call.sparsity)]
+      call.say(f'outliers of block {number + 1}/{len(call.blocks)}: {outlying[-1]:.5f}')
+    outlying = np.array(outlying)
+    if file is not None:
+      plain = {'above': owl.outlier, 'outliers': [float(x) for x in outlying]}
+      files.write(file, json.dumps(plain) + '\n')
+  most = call.structure.cost
+  return shares.by_outliers(owl, outlying, np.array(sizes, float), call.sparsity, most).tolist()
 
 
-def _check(criterion, sparsity, allocation, owl, structure):
-  """Refuses what does not go together."""
+def _check_kinds(criterion, allocation, structure):
+  """Refuses a part that is none, such as a factory that was not called."""
   for name, value, kind in (
     ('criterion', criterion, Criterion),
     ('allocation', allocation, Allocation),
     ('structure', structure, Structure),
   ):
-    if not isinstance(value, kind):
+    if not (isinstance(value, kind) or (name == 'allocation' and value is None)):
       raise ValueError(f'prune: {name}={value!r} is no {kind.__name__}; is a call missing?')
+
+
+def _check(criterion, sparsity, allocation, owl, structure):
+  """Refuses what does not go together."""
   most = min(structure.cost, 1.0)
-  if isinstance(sparsity, bool) or not 0 <= sparsity <= most or sparsity == 1:
+  real = isinstance(sparsity, numbers.Real) and not isinstance(sparsity, bool)
+  if not real or not 0 <= sparsity <= most or sparsity == 1:
     raise ValueError(
-      f'sparsity={sparsity!r} is outside of what this structure can remove, [0, {most}]; it is the'
-      ' fraction removed, so 50 % is 0.5'
+      f'sparsity={sparsity!r} is outside of what this structure can remove,'
+      f' {shares.can_remove(structure)}; it is the fraction removed, so 50 % is 0.5'
     )
   more = sorted(criterion.needs - {'activations'})
   if more or (criterion.needs and criterion.layerwise is None):
     raise ValueError(
-      f'prune: this criterion needs {", ".join(more) or "activations of the whole model"}; pruning'
-      ' block by block has the activations of one block: take magnitude, deviations, random, wanda'
-      ' or sparsegpt'
+      f'prune: block by block there are only the activations of one block, and this criterion needs'
+      f' {", ".join(more) or "activations of the whole model"}: take magnitude, deviations, random,'
+      ' wanda or sparsegpt'
     )
   if criterion.needs and not allocation.by_shape:
     raise ValueError(
@@ -388,16 +434,16 @@ def _check(criterion, sparsity, allocation, owl, structure):
     )
 
 
-def _copied(leaves, blocks, model):
-  """The leaves, of which those that stack layers are copies that can be written."""
+def _writable(leaves, blocks, model, in_place):
+  """The leaves; those that stack layers can be written, as copies unless `in_place`."""
   out = dict(leaves)
-  if model.layers:
-    for place in blocks[0].places.values():
-      out[place.path] = np.array(leaves[place.path])
-  else:
-    for block in blocks:
-      for place in block.places.values():
-        out[place.path] = np.asarray(leaves[place.path])
+  for place in (place for block in blocks for place in block.places.values()):
+    leaf = out[place.path]
+    if model.layers and not (in_place and decoder.can_be_written(leaf)):
+      if leaf is leaves[place.path]:  # not a copy yet
+        out[place.path] = np.array(leaf)
+    elif not in_place:
+      out[place.path] = np.asarray(leaf)
   return out
 
 

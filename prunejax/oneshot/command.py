@@ -18,7 +18,7 @@ from prunejax.models.hf import stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
 from prunejax.oneshot.reconstruction import reconstruct
-from prunejax.oneshot.shares import owl
+from prunejax.oneshot.shares import can_remove, owl
 from prunejax.pruning import allocations, criteria, structures
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import console, families, saved_model, specs
@@ -102,8 +102,8 @@ def prune(
   most = made['structure'].cost
   if not 0 <= sparsity <= most or sparsity == 1:
     raise ValueError(
-      f'--sparsity={sparsity} is outside of what {structure} can remove, [0, {most}]; it is the'
-      ' fraction removed, so 50 % is 0.5'
+      f'--sparsity={sparsity} is outside of what {structure} can remove,'
+      f' {can_remove(made["structure"])}; it is the fraction removed, so 50 % is 0.5'
     )
   place = files.path(out)
   if files.exists(place):

@@ -65,8 +65,11 @@ def blocks_of(model: Decoder, params: Any) -> list[Block]:
     params: its parameters.
 
   Raises:
-    ValueError: a path of `model.blocks` that holds nothing, or stacked leaves of another number.
+    ValueError: no blocks; a path of `model.blocks` that holds nothing; stacked leaves of another
+      number.
   """
+  if not model.blocks:
+    raise ValueError('the model has no blocks: Decoder.blocks is empty')
   leaves = named_leaves(params)
   found = []
   for prefix in model.blocks:
@@ -110,10 +113,15 @@ def write(
     path, layer = block.places[local]
     if layer is not None:
       leaves[path][layer] = array
-    elif in_place and isinstance(leaves[path], np.ndarray):
+    elif in_place and can_be_written(leaves[path]):
       leaves[path][...] = array
     else:
       leaves[path] = np.asarray(array, leaves[path].dtype)
+
+
+def can_be_written(leaf: Any) -> bool:
+  """Whether a leaf is a numpy array that can be written into."""
+  return isinstance(leaf, np.ndarray) and leaf.flags.writeable
 
 
 def nested(flat: Mapping[str, Any]) -> dict:

@@ -1,4 +1,4 @@
-"""Blocks that are alike share their compiled functions: a kind."""
+"""A kind: the compiled functions that blocks which are alike share."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,18 +15,31 @@ from prunejax.pruning.paths import matches
 
 
 class Kind(NamedTuple):
-  """Compiled functions of the blocks that are alike."""
+  """What blocks that are alike share. All functions are compiled.
 
-  kernels: choose.Kernels  # by paths within the block
-  named: choose.Kernels  # by the whole paths of the first such block
+  Attributes:
+    kernels: those that are pruned, by paths within the block.
+    named: the same by the whole paths of the first such block, by which the program names units.
+    layouts: {path within the block: Layout}.
+    first: the path of the first such block.
+    collect: (weights, hidden, valid) -> statistics of a batch; None without a `layerwise` part.
+    norms: (weights, hidden, valid) -> {path: squares of what goes into a kernel [in]}.
+    prune: (statistics, kernels, counts) -> (masks, new kernels, NaN); None as `collect`.
+    advance: (weights, hidden, valid) -> the hidden states behind the block.
+    change: (weights, new weights, hidden) -> the relative change of what the block adds.
+    fit: a step of `reconstruct`; None without one.
+  """
+
+  kernels: choose.Kernels
+  named: choose.Kernels
   layouts: Mapping[str, Any]
-  first: str  # the path of that block
-  collect: Callable
+  first: str
+  collect: Callable | None
   norms: Callable
-  prune: Callable
+  prune: Callable | None
   advance: Callable
   change: Callable
-  fit: Callable | None  # a step of `reconstruct`
+  fit: Callable | None
 
 
 def of_blocks(
@@ -34,18 +47,20 @@ def of_blocks(
 ) -> list[Kind]:
   """Returns the kind of each block; blocks that are alike have the same one.
 
+  Other arguments are those of `block_by_block.prune`.
+
   Args:
     model: a `Decoder`.
     params: its parameters.
     leaves: {path: leaf} of the parameters.
     blocks: see `decoder.blocks_of`.
     one: shapes of the calibration of one segment.
-    where: see `block_by_block.prune`, as all that follow.
-    layout: see there.
-    criterion: see there.
-    structure: see there.
-    mesh: see there.
-    recover: see there.
+    where: which kernels are pruned.
+    layout: which axes are inputs and outputs.
+    criterion: SCORE.
+    structure: TOGETHER.
+    mesh: the mesh that divides batches.
+    recover: what trains a block.
 
   Raises:
     ValueError: no kernel is pruned; a kernel that is no matrix; a block that does not return hidden
@@ -54,23 +69,27 @@ def of_blocks(
   seen: dict[tuple, Kind] = {}
   kinds = []
   chosen = matches(where)
-  rows = kernel_layout.parse(layout)
   hidden = jax.eval_shape(model.embed, params, one)
-  reported = {}
+  reported, picked_of = {}, []
   for block in blocks:
     weights = decoder.read(leaves, block)
     shapes = tuple((k, tuple(x.shape), str(x.dtype)) for k, x in weights.items())
-    shapes = block.run, shapes
-    if shapes not in reported:
-      reported[shapes] = _reads(block.run, weights, hidden)
-    reads = reported[shapes]
+    signature = block.run, shapes
+    if signature not in reported:
+      reported[signature] = _reads(block, weights, hidden)
+    reads = reported[signature]
     picked = tuple(k for k in reads if chosen(block.places[k].path, leaves[block.places[k].path]))
-    key = shapes, picked
+    picked_of.append((signature, reads, picked))
+  known = _layouts(leaves, blocks, layout, [picked for _, _, picked in picked_of])
+  for block, (signature, reads, picked) in zip(blocks, picked_of, strict=True):
+    layouts = {local: known[full_path(block, local)] for local in picked}
+    key = signature, tuple(layouts.items())
     if key not in seen:
-      seen[key] = _kind(block, weights, picked, reads, rows, criterion, structure, mesh, recover)
+      weights = decoder.read(leaves, block)
+      seen[key] = _kind(block, weights, layouts, reads, criterion, structure, mesh, recover)
     kinds.append(seen[key])
   if not any(kind.kernels.shapes for kind in kinds):
-    names = [full_path(blocks[0], local) for local in next(iter(reported.values()))]
+    names = [blocks[0].places[local].path for local in next(iter(reported.values()))]
     raise ValueError(
       f'prune: where={where!r} matches no kernel; it must match a whole path such as'
       f' {", ".join(map(repr, names[:4])) or "(the blocks report no inputs)"}'
@@ -78,12 +97,27 @@ def of_blocks(
   return kinds
 
 
-def _reads(run, weights, hidden) -> dict[str, str]:
-  """{kernel that a block reports: the first that reads the same array}."""
+def _layouts(leaves, blocks, layout, picked_of):
+  """{whole path: Layout} of the leaves; rows match the paths that leaves have in the parameters."""
+  inside = {place.path for block in blocks for place in block.places.values()}
+  tree = {path: leaf for path, leaf in leaves.items() if path not in inside}
+  names, pruned = {}, []
+  for block, picked in zip(blocks, picked_of, strict=True):
+    for local, place in block.places.items():
+      shape = np.shape(leaves[place.path])
+      shape = shape if place.layer is None else shape[1:]
+      tree[full_path(block, local)] = jax.ShapeDtypeStruct(shape, leaves[place.path].dtype)
+      names[full_path(block, local)] = place.path
+    pruned += [full_path(block, local) for local in picked]
+  return kernel_layout.layouts(tree, kernel_layout.parse(layout), pruned=pruned, names=names)
+
+
+def _reads(block, weights, hidden) -> dict[str, str]:
+  """{kernel: the first kernel that reads the same array}, of those whose inputs a block reports."""
   reads: dict[str, str] = {}
 
   def probe(weights, hidden):
-    out, inputs = run(decoder.nested(weights), hidden)
+    out, inputs = block.run(decoder.nested(weights), hidden)
     first: dict[int, str] = {}
     for name, x in inputs.items():
       reads[name] = first.setdefault(id(x), name)
@@ -96,33 +130,32 @@ def _reads(run, weights, hidden) -> dict[str, str]:
     jax.tree.leaves(jax.tree.map(same, out, hidden))
   ):
     raise ValueError(
-      f'the block returns hidden states {out}, but reads {hidden}: they must be alike'
+      f'{block.prefix} returns hidden states {out}, but reads {hidden}: they must be alike'
     )
   for name in inputs:
     if name not in weights:
       raise ValueError(
-        f'the block reports inputs of {name!r}, which is none of its leaves {list(weights)[:6]}'
+        f'{block.prefix} reports inputs of {name!r}, which is none of its leaves'
+        f' {list(weights)[:6]}'
       )
   return {name: reads[name] for name in inputs}
 
 
-def _kind(block, weights, picked, reads, rows, criterion, structure, mesh, recover) -> Kind:
-  full = {full_path(block, k): jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in weights.items()}
-  known = kernel_layout.layouts(full, rows, pruned=[full_path(block, k) for k in picked])
-  layouts, shapes = {}, {}
-  for local in picked:
+def _kind(block, weights, layouts, reads, criterion, structure, mesh, recover) -> Kind:
+  shapes = {}
+  for local, one_layout in layouts.items():
     name = full_path(block, local)
-    kernel_layout.axes_of(known, name, 'prune')
-    shape = kernel_layout.matrix_shape(known[name])
+    kernel_layout.axes_of({name: one_layout}, name, 'prune')
+    shape = kernel_layout.matrix_shape(one_layout)
     if len(shape) != 2:
       raise ValueError(
         f'prune: {name!r} has shape {weights[local].shape} and is no kernel [in, out]; leave it out'
         ' with where='
       )
-    layouts[local], shapes[local] = known[name], shape
+    shapes[local] = shape
   # The first of the picked kernels that reads an array stands for it.
   first: dict[str, str] = {}
-  kernels = choose.Kernels(shapes, {k: first.setdefault(reads[k], k) for k in picked})
+  kernels = choose.Kernels(shapes, {k: first.setdefault(reads[k], k) for k in shapes})
   run = lambda weights, hidden: block.run(decoder.nested(weights), hidden)
   on_inputs = lambda fn: lambda weights, hidden: fn(run(weights, hidden)[1])
   squares = lambda x: jnp.sum(jnp.square(x.reshape(-1, x.shape[-1]).astype(jnp.float32)), 0)
@@ -132,7 +165,7 @@ def _kind(block, weights, picked, reads, rows, criterion, structure, mesh, recov
     {full_path(block, a): full_path(block, b) for a, b in kernels.reads.items()},
   )
   collect = prune_block = None
-  if criterion.layerwise is not None:
+  if criterion.layerwise is not None and shapes:
     collect = jax.jit(segments.summed(on_inputs(choose.statistics(criterion, kernels)), mesh))
     prune_block = jax.jit(choose.masks(criterion, structure, named))
 
@@ -142,7 +175,8 @@ def _kind(block, weights, picked, reads, rows, criterion, structure, mesh, recov
       jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
     )
     moved = square(jax.tree.map(jnp.subtract, new, old))
-    return jnp.sqrt(moved / square(jax.tree.map(jnp.subtract, old, hidden)))
+    added = square(jax.tree.map(jnp.subtract, old, hidden))
+    return jnp.where(moved == 0, 0.0, jnp.sqrt(moved / added))
 
   return Kind(
     kernels,
@@ -195,7 +229,7 @@ def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
   named = lambda tree: {_full_of(kind.first, local): x for local, x in tree.items()}
   inside = lambda tree: {name[len(kind.first) + 1 :]: x for name, x in tree.items()}
   kept = {
-    kind.first + name[len(block.prefix) :]: count  # units are called by the first block of a kind
+    kind.first + name[len(block.prefix) :]: count  # the program names units by the first block
     for name, count in kept.items()
     if name.startswith(f'{block.prefix}/')
   }
@@ -205,7 +239,8 @@ def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
   )
   if bool(nan):
     raise FloatingPointError(
-      f'{block.prefix}: a score or a new weight is not finite; blocks from here on are not pruned'
+      f'{block.prefix}: a score or a new weight is not finite; this block and all after it are not'
+      ' pruned'
     )
   return inside(mask), inside(new)
 

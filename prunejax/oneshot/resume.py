@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -18,6 +19,7 @@ from prunejax import files
 
 PROGRESS = 'progress.json'
 PLAN = 'plan.json'
+BITS = '|bfloat16'  # behind the name of an array that is stored as uint16: numpy lacks the dtype
 
 
 class Progress(NamedTuple):
@@ -44,7 +46,7 @@ def opened(folder: Any, plan: Mapping[str, Any], say) -> Progress:
     The progress. Blocks from the first damaged file on are left out.
 
   Raises:
-    ValueError: the folder holds the progress of another plan.
+    ValueError: the folder holds finished blocks of another plan.
   """
   plan = json.loads(json.dumps(dict(plan)))
   if not files.exists(folder / PLAN):
@@ -53,6 +55,9 @@ def opened(folder: Any, plan: Mapping[str, Any], say) -> Progress:
     files.write(folder / PLAN, json.dumps(plan, indent=1) + '\n')
     return Progress()
   stored = files.read_json(folder / PLAN)
+  if stored != plan and not files.exists(folder / PROGRESS):  # no block of it is finished
+    files.remove(folder)
+    return opened(folder, plan, say)
   if stored != plan:
     other = sorted(k for k in stored.keys() | plan.keys() if stored.get(k) != plan.get(k))
     raise ValueError(
@@ -123,7 +128,9 @@ def with_hidden(folder: Any, progress: Progress, batches: list) -> Progress:
 
 def read_arrays(folder: Any, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Returns the arrays of a file that `Progress` names."""
-  return safetensors.numpy.load(files.read(folder / row['file'], most=2**40))
+  stored = safetensors.numpy.load(files.read(folder / row['file'], most=2**40))
+  of = lambda key, array: array.view(ml_dtypes.bfloat16) if key.endswith(BITS) else array
+  return {key.removesuffix(BITS): of(key, array) for key, array in stored.items()}
 
 
 def read_hidden(folder: Any, progress: Progress, like: Any) -> list:
@@ -138,7 +145,11 @@ def read_hidden(folder: Any, progress: Progress, like: Any) -> list:
 
 def _stored(folder, name, arrays):
   """Writes arrays; returns the row that names the file."""
-  plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+  plain = {}
+  for key, array in arrays.items():
+    array = np.ascontiguousarray(array)
+    is_bits = array.dtype == ml_dtypes.bfloat16
+    plain[key + BITS * is_bits] = array.view(np.uint16) if is_bits else array
   data = safetensors.numpy.save(plain)
   files.write(folder / name, data)
   return {'file': name, 'sha256': hashlib.sha256(data).hexdigest()}

@@ -39,7 +39,14 @@ def owl(outlier: float = 5.0, spread: float = 0.08) -> Owl:
   return Owl(float(outlier), float(spread))
 
 
-def by_outliers(shares: Owl, found: np.ndarray, weights: np.ndarray, sparsity: float) -> np.ndarray:
+def can_remove(structure: Structure) -> str:
+  """Returns the sparsities that a structure can reach, as an interval in words."""
+  return f'[0, {structure.cost:g}]' if structure.cost < 1 else '[0, 1)'
+
+
+def by_outliers(
+  shares: Owl, found: np.ndarray, weights: np.ndarray, sparsity: float, most: float = 1.0
+) -> np.ndarray:
   """Returns the sparsity of each block.
 
   Args:
@@ -47,18 +54,19 @@ def by_outliers(shares: Owl, found: np.ndarray, weights: np.ndarray, sparsity: f
     found: D of each block.
     weights: the number of weights that are pruned in each block; means are weighted by them.
     sparsity: S, of all blocks together.
+    most: what the structure can remove of a block.
 
   Raises:
-    ValueError: a block's sparsity would be outside of [0, 1].
+    ValueError: a block's sparsity would be outside of [0, most].
   """
   width = found.max() - found.min()
   mean = lambda x: float(np.average(x, weights=weights))
   moved = 2 * shares.spread * (found / width if width else np.zeros_like(found))
   sparsities = sparsity - (moved - mean(moved))
-  if sparsities.min() < 0 or sparsities.max() > 1:
+  if sparsities.min() < 0 or sparsities.max() > most:
     raise ValueError(
       f'owl: with spread={shares.spread} blocks have sparsities from {sparsities.min():.3f} to'
-      f' {sparsities.max():.3f}: take a smaller spread'
+      f' {sparsities.max():.3f}, outside of [0, {most:g}]: take a smaller spread'
     )
   return sparsities
 

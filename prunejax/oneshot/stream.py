@@ -1,4 +1,4 @@
-"""The calibration on its way through the blocks."""
+"""Moves the calibration through the blocks, a batch of hidden states at a time."""
 
 import hashlib
 from typing import Any
@@ -12,12 +12,12 @@ from prunejax.pruning.paths import named_leaves
 
 
 def on_one_device(tree: Any) -> Any:
-  """Puts whole arrays on one device, where one program decides for every mesh."""
+  """Copies replicated arrays to one device, so that one program decides for every mesh."""
   return jax.tree.map(lambda x: jnp.asarray(np.asarray(x.addressable_data(0))), tree)
 
 
 class Stream:
-  """The calibration on its way through the blocks: batches of hidden states on the devices.
+  """Batches of hidden states on the devices.
 
   Attributes:
     batch: segments of a batch.
@@ -39,7 +39,7 @@ class Stream:
     return jax.eval_shape(self._model.embed, self._params, one)
 
   def valid(self, start):
-    """Which segments of a batch are no padding."""
+    """True for the segments of a batch, False for its padding."""
     return np.arange(start, start + self.batch) < self.count
 
   def placed(self, batches):
@@ -88,7 +88,7 @@ class Stream:
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x[at : at + 1])), batch)
 
   def change(self, change, before, after, hidden):
-    """The relative change of what a block puts out, of the first segment."""
+    """The change of what a block puts out, relative to what it adds, of the first segment."""
     as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
     return float(change(as_arrays(before), as_arrays(after), self.segment(hidden, 0)))
 
@@ -97,18 +97,24 @@ def joined(batches: Any) -> Any:
   """Returns the calibration as one pytree of numpy arrays [segments, ...].
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none; batches or arrays that do not fit each other.
   """
   if batches is None:
     raise ValueError(
-      'prune: give calibration segments; of one, the shape is needed even by a criterion that reads'
-      ' weights alone'
+      'prune: give calibration segments; a criterion that reads weights alone needs one too, for'
+      ' its shape'
     )
   if isinstance(batches, list):
     if not batches:
       raise ValueError('prune: the list of calibration batches is empty')
-    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *batches)
-  return jax.tree.map(np.asarray, batches)
+    try:
+      whole = jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *batches)
+    except ValueError as error:
+      raise ValueError(f'prune: the calibration batches are not alike: {error}') from None
+  else:
+    whole = jax.tree.map(np.asarray, batches)
+  count_segments(whole)
+  return whole
 
 
 def count_segments(calibration: Any) -> int:
@@ -117,11 +123,11 @@ def count_segments(calibration: Any) -> int:
   Raises:
     ValueError: arrays that differ in it, or have none.
   """
-  counts = {len(x) for x in jax.tree.leaves(calibration)}
+  counts = {len(x) if np.ndim(x) else 0 for x in jax.tree.leaves(calibration)}
   if len(counts) != 1 or 0 in counts:
     raise ValueError(
-      f'prune: the arrays of the calibration have {sorted(counts)} segments on axis 0: expected one'
-      ' number, above 0'
+      f'prune: the arrays of the calibration have {sorted(counts)} segments on axis 0: expected the'
+      ' same number of all, at least 1'
     )
   return counts.pop()
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from prunejax import files
 from prunejax.report import compare as comparing
-from prunejax.report import cost, document, ledger, rules, tables
+from prunejax.report import cost, document, ledger, rule_dates, tables
 from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
@@ -368,8 +368,8 @@ def redraw(study: Study, path, out, *, work=None, say=console.say) -> dict:
     checks, shown = study.claims(quantities), list(study.tables(quantities))
     figures = study.figures(quantities)
   printed = shown[:1]
-  if fixed := rules.of_ledger(study.claims, checks, rows):
-    checks, shown = rules.noted(checks, fixed), [*shown, rules.table(fixed, rows)]
+  if fixed := rule_dates.of_ledger(study.claims, checks, rows):
+    checks, shown = rule_dates.noted(checks, fixed), [*shown, rule_dates.table(fixed, rows)]
   failed = [
     {'cell': describe(labels_of(row)), 'why': row['failed']} for row in every if row.get('failed')
   ]

@@ -4,7 +4,7 @@ import copy
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ from prunejax.data import (
 from prunejax.data import causal_lm as causal
 from prunejax.models import bert, gguf_file, gpt2, llama, modernbert, opt, roberta, xlnet
 from prunejax.models.hf import bert as bert_hf
-from prunejax.models.hf import carried as carried_texts
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_directory
 from prunejax.models.hf import gpt2 as gpt2_hf
@@ -472,28 +471,16 @@ def fingerprint(size, tokenizer) -> str:
   return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
 
 
-def save(
-  folder,
-  params: dict,
-  size,
-  tokenizer,
-  dtype: str = 'float32',
-  *,
-  carried: Mapping[str, str] | None = None,
-  **how: Any,
-) -> int:
+def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:
   """Writes a Hugging Face folder of a model and its vocabulary; `tokenizer` None for none.
 
-  `carried` is what `hf.carried.read` found in the folder that the model comes from. Other
-  arguments, such as `most`, are those of `files.save`.
+  Other arguments, such as `most` and `carried`, are those of `files.save`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
   """
   vocabulary = {} if tokenizer is None else of_size(size).spelled(tokenizer)
-  lost = of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary, **how)
-  carried_texts.write(folder, carried or {})
-  return lost
+  return of_size(size).files.save(folder, params, size, dtype=dtype, **vocabulary, **how)
 
 
 def texts(params: dict, size, tokenizer) -> dict[str, str]:

@@ -12,7 +12,7 @@ import tokenizers
 from prunejax import files
 from prunejax.data import bpe, content, corpus, finetuning, pretraining, squad, tasks, wordpiece
 from prunejax.models import installed
-from prunejax.models.hf import convert
+from prunejax.models.hf import carried_texts, convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.train import families, minilm, unpacked
 
@@ -23,13 +23,14 @@ class Source(NamedTuple):
   """Where a model comes from: its size, its vocabulary, and a folder, None for a fresh model.
 
   `pruned` is {pruning group: the share of its weights that are 0 in the folder}, of the groups that
-  start from a pruned checkpoint.
+  start from a pruned checkpoint. `carried` are texts of the folder, see `hf.carried_texts`.
   """
 
   size: Any
   tokenizer: Any
   folder: pathlib.Path | None
   pruned: Any = types.MappingProxyType({})
+  carried: Any = types.MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -202,7 +203,8 @@ def source(
       tokenizer = trained(corpus_spec, vocab_size, root, cache, family.words, encoding)
     size = families.fresh_size(family, fresh_size, tokenizer.get_vocab_size())
   convert.check_vocab(vocab or folder or sorted(tokenizer.get_vocab()), size, family.padding)
-  return Source(families.read_only(family, size), tokenizer, folder)
+  carried = carried_texts.read(folder) if folder else {}
+  return Source(families.read_only(family, size), tokenizer, folder, carried=carried)
 
 
 def trained(spec, vocab_size, root, cache, words=wordpiece, encoding='utf-8'):

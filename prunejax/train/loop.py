@@ -11,7 +11,6 @@ from ml_collections import config_dict
 
 import prunejax
 from prunejax import files
-from prunejax.models.hf import carried
 from prunejax.models.hf import folder as hf_folder
 from prunejax.pruning import paths, placement
 from prunejax.train import (
@@ -348,11 +347,10 @@ def finish(
   if recipe.keep_latent:  # every process has a part of it
     kept['latent'] = whole(state['params'])
   digests = {}
-  run_texts = carried.read(source.folder) if source.folder else {}
   for name, weights in kept.items() if distributed.first() else ():
 
     def write(out, weights=weights):
-      families.save(out, weights, size, source.tokenizer, carried=run_texts)
+      families.save(out, weights, size, source.tokenizer, carried=source.carried)
       return hf_folder.digest(out)
 
     digests[name] = files.deliver(run.folder / name, write)

@@ -9,7 +9,7 @@ from flax import traverse_util
 import prunejax
 from prunejax import files
 from prunejax.models import bert, gguf_file, installed, llama
-from prunejax.models.hf import carried
+from prunejax.models.hf import carried_texts
 from prunejax.models.hf import folder as hf_directory
 from prunejax.train import (
   checkpoint,
@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     tokenizer: None for a folder without one.
     recipe: the `recipe.Recipe` of the run; None for a folder.
     what: what was read, in words.
-    carried: what the folder says for programs that run the model, see `hf.carried`.
+    carried: what the folder says for programs that run the model, see `hf.carried_texts`.
   """
 
   params: Any
@@ -94,7 +94,7 @@ def activation(size) -> str:
 def _gguf(path):
   kind = families.in_folder(path)
   params, size = kind.files.load(path)
-  return Saved(params, size, kind.words.load(path), None, 'the model', carried.read(path))
+  return Saved(params, size, kind.words.load(path), None, 'the model', carried_texts.read(path))
 
 
 def _folder(folder, run, what):
@@ -111,7 +111,7 @@ def _folder(folder, run, what):
     heads = families.heads(kind, run.data.task)
   params, size = kind.files.load(folder, heads=heads, optional=optional)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
-  return Saved(params, size, tokenizer, run, what, carried.read(folder))
+  return Saved(params, size, tokenizer, run, what, carried_texts.read(folder))
 
 
 def _among(known, classes):
@@ -142,5 +142,5 @@ def _checkpoint(run, folder):
     source.tokenizer,
     run,
     f'the checkpoint of step {step} of {run.steps}',
-    carried.read(source.folder) if source.folder else {},
+    source.carried,
   )

@@ -4,12 +4,15 @@
 model reads a folder, so such a file is unpacked into one.
 """
 
+import re
+
 from flax import traverse_util
 
 from prunejax import files
 from prunejax.compress import read_sparse, sparse_file
 from prunejax.models import gguf_file
-from prunejax.models.hf import carried
+from prunejax.models.hf import carried_texts
+from prunejax.models.hf import folder as hf_folder
 from prunejax.train import families
 
 TEXTS = (
@@ -38,7 +41,7 @@ def folder(where: files.PathLike) -> files.Scratch:
   if gguf_file.is_gguf(where):
     family = families.in_folder(where)
     params, size = family.files.load(where)
-    families.save(inside, params, size, family.words.load(where), carried=carried.read(where))
+    families.save(inside, params, size, family.words.load(where), carried=carried_texts.read(where))
   else:
     _unpack_sparse(where, inside)
   return inside
@@ -50,11 +53,13 @@ def _unpack_sparse(where, inside):
     texts, leaves = sparse_file.read_texts(data), read_sparse.decode(data)
   except ValueError as error:
     raise ValueError(f'{str(where)!r}: {error}; expected a folder, or a sparse file') from None
-  unknown = {name for name in texts.keys() - set(TEXTS) if not carried.is_name(name)}
+  carried = {n: text for n, text in texts.items() if re.fullmatch(hf_folder.CARRIED, n)}
+  unknown = texts.keys() - set(TEXTS) - carried.keys()
   if 'config.json' not in texts or unknown:
     raise ValueError(
       f'{str(where)!r} holds weights without a config.json: expected what export --to=sparse writes'
     )
-  carried.write(inside, texts)
+  carried_texts.write(inside, texts)
   size = families.in_folder(inside).files.read_size(inside)
-  families.save(inside, traverse_util.unflatten_dict(leaves, sep='/'), size, None)
+  params = traverse_util.unflatten_dict(leaves, sep='/')
+  families.save(inside, params, size, None, carried=carried)

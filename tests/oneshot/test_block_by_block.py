@@ -14,7 +14,7 @@ from tiny_decoder import SIZE, model_and_params, tokens
 import prunejax
 from prunejax import oneshot
 from prunejax.observe import linen
-from prunejax.oneshot import decoders, resume
+from prunejax.oneshot import decoders, resume, shares
 
 WHERE = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 KERNELS = 6
@@ -181,6 +181,7 @@ def test_a_killed_pruning_goes_on_at_its_block_with_the_same_bits(tmp_path, monk
     criterion=prunejax.sparsegpt(),
     sparsity=0.6,
     folder=folder,
+    settings={'criterion': 'sparsegpt()'},
     say=say,
   )
   whole = prune(None, lambda line: None)
@@ -218,6 +219,7 @@ def test_a_killed_pruning_goes_on_at_its_block_with_the_same_bits(tmp_path, monk
       criterion=prunejax.sparsegpt(),
       sparsity=0.7,
       folder=tmp_path / 'state',
+      settings={'criterion': 'sparsegpt()'},
     )
 
 
@@ -318,7 +320,12 @@ WRONG = {
   'criterion': ({'criterion': prunejax.movement()}, 'this criterion needs grad'),
   'where': ({'where': 'embeddings/.*'}, "where='embeddings/.*' matches no kernel"),
   'batch': ({'batch': 6}, 'batch=6: expected a power of two'),
-  'kind': ({'criterion': prunejax.wanda}, 'is a call missing'),
+  'kind': ({'criterion': prunejax.wanda}, 'criterion=.*is a call missing'),
+  'kind of structure': ({'structure': prunejax.n_m}, 'structure=.*is a call missing'),
+  'everything': ({'sparsity': 1}, r'sparsity=1 is outside of .* \[0, 1\)'),
+  'text': ({'sparsity': '0.5'}, "sparsity='0.5' is outside of"),
+  'folder': ({'folder': 'runs/x'}, "folder='runs/x' needs settings="),
+  'layout': ({'layout': {r'encoder/layer_9/.*': 'in out'}}, 'matches none of the leaves'),
 }
 
 
@@ -330,6 +337,130 @@ def test_wrong_arguments_are_refused_before_anything_is_computed(name):
   with pytest.raises(ValueError, match=message):
     oneshot.prune(decoders.of_size(SIZE), model_and_params()[1], tokens(2), **given)
   assert not lines
+
+
+def test_shares_of_blocks_stay_within_what_a_structure_can_remove():
+  outliers, sizes = np.array([0.0, 0.1, 0.2]), np.ones(3)
+  of = lambda most: shares.by_outliers(oneshot.owl(5.0, 0.1), outliers, sizes, 0.5, most)
+  np.testing.assert_allclose(of(1.0), [0.6, 0.5, 0.4])
+  with pytest.raises(ValueError, match=r'from 0.400 to 0.600, outside of \[0, 0.5\]'):
+    of(0.5)
+
+
+def test_erk_divides_the_share_of_a_block_among_its_kernels():
+  got = oneshot.prune(
+    decoders.of_size(SIZE),
+    model_and_params()[1],
+    tokens(2),
+    criterion=prunejax.wanda(),
+    sparsity=0.5,
+    allocation=prunejax.erk(),
+    shares_of_blocks=oneshot.owl(2.0, 0.1),
+  )
+  removed, weights = ([row[key] for row in got.rows] for key in ('removed', 'weights'))
+  assert abs(sum(removed) - sum(weights) / 2) <= KERNELS * len(got.rows)
+  assert len(set(removed)) > 1
+
+
+def test_segments_that_do_not_fit_are_refused_before_anything_is_computed():
+  prune = lambda batches: oneshot.prune(
+    decoders.of_size(SIZE), model_and_params()[1], batches, criterion=prunejax.wanda(), sparsity=0.5
+  )
+  for batches, message in (
+    (None, 'give calibration segments'),
+    ([], 'is empty'),
+    ([tokens(2), tokens(2)[:, :4]], 'are not alike'),
+    ((tokens(2), tokens(3)), r'have \[2, 3\] segments'),
+    (np.int32(3), r'have \[0\] segments'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      prune(batches)
+
+
+@pytest.mark.parametrize('criterion', [prunejax.wanda(), prunejax.sparsegpt()])
+def test_a_block_that_is_left_whole_stays_as_it_was(criterion):
+  _, params = model_and_params()
+  where = r'encoder/layer_1/.*'
+  got = oneshot.prune(
+    decoders.of_size(SIZE), params, tokens(2), criterion=criterion, sparsity=0.5, where=where
+  )
+  assert [bool(row['removed']) for row in got.rows] == [False, True, False]
+  before, after = flat(params), flat(got.params)
+  for path, leaf in before.items():
+    changed = path.startswith('encoder/layer_1/') and path.endswith('/kernel')
+    assert (after[path] == leaf).all() != changed, path
+
+
+def test_a_score_that_is_nan_is_an_error_of_a_criterion_of_weights_too():
+  params = jax.tree.map(np.array, model_and_params()[1])
+  params['encoder']['layer_1']['ffn']['output']['kernel'][0, 0] = np.nan
+  with pytest.raises(FloatingPointError, match='encoder/layer_1/ffn/output/kernel'):
+    oneshot.prune(
+      decoders.of_size(SIZE), params, tokens(1), criterion=prunejax.magnitude(), sparsity=0.5
+    )
+
+
+def test_blocks_may_have_different_layouts():
+  _, params = model_and_params()
+  path = 'encoder/layer_1/ffn/output/kernel'
+  plain = oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(1),
+    criterion=prunejax.magnitude(),
+    sparsity=0.5,
+    allocation=prunejax.per_output(),
+  )
+  turned = oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(1),
+    criterion=prunejax.magnitude(),
+    sparsity=0.5,
+    allocation=prunejax.per_output(),
+    layout={path: 'out in'},
+  )
+  for name, mask in flat(plain.masks).items():
+    axis = 1 if name == path else 0
+    assert (flat(turned.masks)[name] == mask).all() == (name != path)
+    if name.endswith('/kernel') and not mask.all():
+      removed = np.sum(~flat(turned.masks)[name], axis=axis)
+      assert (removed == removed[0]).all(), name
+
+
+def test_arrays_of_half_precision_are_kept(tmp_path):
+  rng = np.random.default_rng(0)
+  arrays = {
+    'a': jnp.asarray(rng.normal(size=(3, 5)), jnp.bfloat16),
+    'b': np.arange(4, dtype=np.uint8),
+  }
+  progress = resume.opened(tmp_path, {}, print)
+  progress = resume.with_block(tmp_path, progress, arrays, {'block': 'x'})
+  read = resume.read_arrays(tmp_path, progress.blocks[0])
+  assert read.keys() == arrays.keys() and read['a'].dtype == jnp.bfloat16
+  assert all((np.asarray(read[name]) == np.asarray(arrays[name])).all() for name in arrays)
+
+
+def test_a_plan_of_which_nothing_is_finished_gives_way(tmp_path):
+  where = tmp_path / 'state'
+  resume.opened(where, {'shares': 'owl(5, 0.4)'}, print)
+  (where / 'outliers.json').write_text('{}')
+  assert resume.opened(where, {'shares': 'owl(5, 0.1)'}, print) == resume.Progress()
+  assert sorted(path.name for path in where.iterdir()) == ['plan.json']
+
+
+def test_read_only_arrays_are_copied_even_in_place():
+  params = jax.tree.map(np.array, model_and_params()[1])
+  jax.tree.map(lambda x: x.setflags(write=False), params)
+  got = oneshot.prune(
+    decoders.of_size(SIZE),
+    params,
+    tokens(1),
+    criterion=prunejax.magnitude(),
+    sparsity=0.5,
+    in_place=True,
+  )
+  assert sum(row['removed'] for row in got.rows) == sum(row['weights'] for row in got.rows) // 2
 
 
 def test_progress_of_a_plan_is_named_by_checksums(tmp_path):

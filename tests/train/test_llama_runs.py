@@ -12,7 +12,7 @@ from checkpoint_cases import flat
 import prunejax
 from prunejax import __main__ as command
 from prunejax.models import llama, opt
-from prunejax.models.hf import carried
+from prunejax.models.hf import carried_texts
 from prunejax.models.hf import llama as llama_hf
 from prunejax.models.hf import opt as opt_hf
 from prunejax.train import configs, families, saved_model
@@ -59,7 +59,7 @@ def test_stopped_it_goes_on_bit_for_bit(tmp_path):
 def test_fine_tuned_it_stays_pruned_and_is_exported(born, tmp_path):
   run, files, module = born
   init = shutil.copytree(run.folder / 'model', tmp_path / 'init')
-  carried.write(init, {carried.TEMPLATE: '{{ messages }}'})
+  carried_texts.write(init, {carried_texts.TEMPLATE: '{{ messages }}'})
   task = {'data__task': 'glue/cola', 'hold_zeros': True, 'init': str(init)}
   config = tiny_runs.config(False, **task, prune__weights__schedule='')
   tiny_runs.train(config, tmp_path / 'tuned', say=lambda line: None)
@@ -74,7 +74,7 @@ def test_fine_tuned_it_stays_pruned_and_is_exported(born, tmp_path):
     argv = ['export', str(tmp_path / 'tuned'), f'--out={tmp_path / name}', f'--to={form}']
     assert command.main(argv) == 0
     again = saved_model.load(tmp_path / name)
-    assert again.carried == {carried.TEMPLATE: '{{ messages }}'}
+    assert again.carried == {carried_texts.TEMPLATE: '{{ messages }}'}
     assert again.tokenizer.to_str() == saved_model.load(tmp_path / 'tuned').tokenizer.to_str()
     for path, leaf in flat(again.params).items():
       np.testing.assert_array_equal(leaf, after[path])

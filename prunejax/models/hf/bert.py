@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,6 +158,7 @@ def save(
   vocab: str | os.PathLike | Sequence[str] | None = None,
   dtype: str = 'float32',
   most: int | str = hf_folder.SHARD_BYTES,
+  carried: Mapping[str, str] = MappingProxyType({}),
   lowercase: bool = True,
   strip_accents: bool | None = None,
   handle_chinese_chars: bool = True,
@@ -175,6 +177,7 @@ def save(
       `folder.read_vocab`. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
     most: bytes of one file of weights, or such as '5GB', see `folder.write`.
+    carried: texts to write beside the model, see `carried_texts.read`.
     lowercase: whether the tokenizer lower-cases its text.
     strip_accents: whether it removes accents; None: if it lower-cases.
     handle_chinese_chars: whether it takes each Chinese character for a word.
@@ -197,7 +200,7 @@ def save(
     handle_chinese_chars=handle_chinese_chars,
     added=added,
   )
-  convert.write(folder, texts, tensors, size, 'vocab.txt', most)
+  convert.write(folder, {**texts, **carried}, tensors, size, 'vocab.txt', most)
   return lost
 
 

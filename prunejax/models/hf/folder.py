@@ -28,6 +28,11 @@ CHECKSUMS = 'checksums.json'
 SHARD_NAME = 'model-00001-of-00002.safetensors'
 SHARD_BYTES = 5 * 10**9  # of one file of weights, as transformers divides them
 SHARD = re.compile(r'model-(\d{5})-of-(\d{5})\.safetensors')
+GENERATION = 'generation_config.json'
+TEMPLATE = 'chat_template.jinja'
+MORE_TEMPLATES = 'additional_chat_templates'  # the folder of named templates, as in transformers
+# What is carried from the folder that a model comes from, see carried_texts.py.
+CARRIED = rf'{GENERATION}|{re.escape(TEMPLATE)}|{MORE_TEMPLATES}/[^/\\\0]+\.jinja'
 SHARDS = r'model(-\d{5}-of-\d{5})?\.safetensors'
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
@@ -185,12 +190,12 @@ def check(folder: str | os.PathLike, but: str = r'(?!)') -> None:
     return
   try:
     sums = dict(read_json(path)['sha256'])
-    if any(pathlib.PurePath(name).name != name for name in sums):
+    if any(not _is_file_name(name) for name in sums):
       raise ValueError('a name is no file of this folder')
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise CheckpointError(f'{path} is damaged: {error!r}') from None
   for name, expected in sums.items():
-    file = path.with_name(name)
+    file = path.parent / name
     if not file.is_file():
       raise CheckpointError(f'{file} is missing: {CHECKSUMS} names it')
     if not re.fullmatch(but, name) and _sha256(file) != expected:
@@ -198,6 +203,10 @@ def check(folder: str | os.PathLike, but: str = r'(?!)') -> None:
         f'{file} is not the file that was written: its sha256 differs from that in {CHECKSUMS}; '
         f'take a sound copy, or delete {CHECKSUMS} if the change is meant'
       )
+
+
+def _is_file_name(name):
+  return pathlib.PurePath(name).name == name or bool(re.fullmatch(CARRIED, name))
 
 
 def digest(folder: str | os.PathLike) -> str:
@@ -266,7 +275,7 @@ def write(
 
   Args:
     folder: the folder; it is made if it does not exist.
-    texts: {file name: content}.
+    texts: {path in the folder: content}.
     tensors: {name: array}.
     most: bytes of weights in a file, or such as '5GB'; a tensor is never divided.
 
@@ -280,7 +289,8 @@ def write(
   try:
     staged.mkdir(parents=True)
     for name, text in texts.items():
-      (staged / name).write_text(text, encoding='utf-8', newline='\n')
+      (staged / name).parent.mkdir(exist_ok=True)
+      (staged / name).write_bytes(text.encode('utf-8'))
     for file, names in shards.items():
       arrays = {name: np.ascontiguousarray(tensors[name]) for name in names}
       safetensors.numpy.save_file(arrays, staged / file, metadata={'format': 'pt'})
@@ -294,16 +304,23 @@ def write(
         os.fsync(file.fileno())
     if folder.exists():
       for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
         os.replace(staged / name, folder / name)
-      for path in folder.iterdir():  # the weights that were there
-        if (re.fullmatch(SHARDS, path.name) or path.name == INDEX) and path.name not in names:
-          path.unlink()
+      for name in _replaceable(folder).difference(names):  # of the model that was there
+        (folder / name).unlink()
     else:
       os.rename(staged, folder)
   except (OSError, safetensors.SafetensorError) as error:
     raise CheckpointError(f'{folder} cannot be written: {error}') from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def _replaceable(folder) -> set[str]:
+  """Paths in a folder of weights and of texts that belong to them."""
+  files = [*folder.iterdir(), *(folder / MORE_TEMPLATES).glob('*.jinja')]
+  names = {path.relative_to(folder).as_posix() for path in files if path.is_file()}
+  return {n for n in names if re.fullmatch(f'{SHARDS}|{re.escape(INDEX)}|{CARRIED}', n)}
 
 
 def bytes_of(size: int | str) -> int:

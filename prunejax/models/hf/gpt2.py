@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,6 +131,7 @@ def save(
   vocab: tuple[Sequence[str], Sequence[tuple[str, str]]] | None = None,
   dtype: str = 'float32',
   most: int | str = hf_folder.SHARD_BYTES,
+  carried: Mapping[str, str] = MappingProxyType({}),
   added: Sequence[Mapping[str, Any]] = (),
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
@@ -146,6 +148,7 @@ def save(
       token. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
     most: bytes of one file of weights, or such as '5GB', see `folder.write`.
+    carried: texts to write beside the model, see `carried_texts.read`.
     added: tokens that the tokenizer cuts out of a text first, see data/vocabulary.py.
 
   Returns:
@@ -156,7 +159,7 @@ def save(
       large for `dtype`; a vocabulary that does not fit; a folder that cannot be written.
   """
   texts, tensors, lost = parts(params, size, vocab=vocab, dtype=dtype, added=added)
-  convert.write(folder, texts, tensors, size, 'vocab.json', most)
+  convert.write(folder, {**texts, **carried}, tensors, size, 'vocab.json', most)
   return lost
 
 

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -140,6 +141,7 @@ def save(
   vocab: Any = None,
   dtype: str = 'float32',
   most: int | str = hf_folder.SHARD_BYTES,
+  carried: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read.
 
@@ -153,6 +155,7 @@ def save(
     vocab: the vocabulary to write, as `layout.tokenizer` takes it. None writes no vocabulary.
     dtype: 'float32', 'bfloat16' or 'float16', of the file.
     most: bytes of one file of weights, see `folder.write`.
+    carried: texts to write beside the model, see `carried_texts.read`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
@@ -164,7 +167,7 @@ def save(
   texts, tensors, lost = parts(layout, params, size, vocab=vocab, dtype=dtype)
   if vocab is None and pathlib.Path(folder).is_dir():
     convert.check_vocab(folder, size)
-  hf_folder.write(folder, texts, tensors, most)
+  hf_folder.write(folder, {**texts, **carried}, tensors, most)
   return lost
 
 

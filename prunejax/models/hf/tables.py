@@ -1,7 +1,7 @@
 """Reads and writes decoders whose leaves are the tensors of a Hugging Face folder, one to one.
 
 A family is a `Table`: the names of its tensors and what its config may say. Kernels are transposed,
-since PyTorch's are [out, in]. No number is scaled: the kernel of a query is the stored one.
+since PyTorch's are [out, in]. No number is scaled, that of a query's kernel neither.
 """
 
 import copy
@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ class Table(NamedTuple):
     module: the Flax class.
     configs: {model_type: name of the config class of transformers}.
     classes: {model_type: {heads: class of transformers}}, the bare model under ().
-    check: (size, heads), raises ValueError for a size that the module computes wrongly.
+    check: (size, heads), raises ValueError for a size that the module would compute wrongly.
     widths: see `bert.widths`.
     modules: {our module: theirs}; {} is the number of the layer.
     spellings: see `convert.respell`.
@@ -79,7 +80,7 @@ def read_size(table: Table, source: str | os.PathLike, *, heads: Sequence[str] =
   """
   path = pathlib.Path(source)
   if gguf_file.is_gguf(path):
-    size = _of_gguf(path).size
+    size = _of_gguf(path, lambda file: file.size)
     check_size(table, size, path, heads)
     return size
   path = path / 'config.json'
@@ -116,10 +117,11 @@ def load(
     table: the family.
     source: a folder that holds config.json, and model.safetensors or its shards; or a GGUF file.
     heads: those of 'lm' and 'classifier' that are needed; others are not read.
-    optional: those of `heads` that params lack if the file has no tensor of them.
+    optional: those of `heads` that the file may lack; params then lack them too.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
-    parts: of a folder, leaves are `stored.Stored`, which read what is asked of them.
+    parts: of a folder, leaves are `stored.Stored`, which read what is asked of them, in the place
+      of arrays.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -131,7 +133,7 @@ def load(
   source, heads = pathlib.Path(source), tuple(heads)
   size = read_size(table, source, heads=heads)
   if gguf_file.is_gguf(source):
-    stored = _of_gguf(source).tensors()
+    stored = _of_gguf(source, lambda file: file.tensors())
   else:
     stored = hf_folder.read_tensors(source, ignore=table.buffers, parts=parts)
     if vocab is None and source.is_dir():
@@ -139,7 +141,7 @@ def load(
   if vocab is not None:
     convert.check_vocab(vocab, size, tokenizer_file.PADDING)
   if 'lm' not in heads:
-    stored.pop(HEAD, None)  # a copy that is not needed may differ
+    stored.pop(HEAD, None)  # nobody reads this copy, so it may differ from the word table
   tied = ((r'^lm_head\.weight$', table.words),) if size.tie_word_embeddings else ()
   tensors = convert.respell(stored, source, (*table.spellings, *tied))
   stored.clear()
@@ -170,7 +172,7 @@ def parts(
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
 ) -> tuple[dict[str, str], dict[str, np.ndarray], int]:
-  """Returns what a folder holds.
+  """Returns what a folder holds. Beside a classifier the head 'lm' is left out, as by transformers.
 
   Args:
     table: the family.
@@ -197,12 +199,13 @@ def parts(
   size.architectures = [table.classes[size.model_type][heads]]
   size.dtype = dtype
   check_size(table, size, 'size', heads)
-  convert.compare(leaves, shapes(table, size, heads), 'params', HEADS)
+  prefixes = {f'{head}/': head for head in HEADS.values()}
+  convert.compare(leaves, shapes(table, size, heads), 'params', prefixes)
   texts = {}
   if tokenizer is not None:
     convert.check_vocab(tokenizer_file.pieces(tokenizer), size, tokenizer_file.PADDING)
     if size.pad_token_id is None and heads == ('classifier',):
-      # transformers looks for the last token that is no padding.
+      # transformers finds the last token of a text by pad_token_id, so it needs one.
       size.pad_token_id = tokenizer.token_to_id(tokenizer_file.end(tokenizer))
     texts = tokenizer_file.texts(tokenizer, size)
   texts['config.json'] = size.to_json_string()
@@ -223,6 +226,7 @@ def save(
   tokenizer: tokenizers.Tokenizer | None = None,
   dtype: str = 'float32',
   most: int | str = hf_folder.SHARD_BYTES,
+  carried: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
   """Writes a folder that `load` and PyTorch's `from_pretrained` read; see `parts`.
 
@@ -236,6 +240,7 @@ def save(
     tokenizer: see `parts`.
     dtype: see `parts`.
     most: bytes of one file of weights; more are divided among several.
+    carried: texts to write beside the model, see `carried_texts.read`.
 
   Returns:
     The number of weights that are not 0 and are 0 as `dtype`.
@@ -246,7 +251,7 @@ def save(
   texts, tensors, lost = parts(table, params, size, tokenizer=tokenizer, dtype=dtype)
   if tokenizer is None and pathlib.Path(folder).is_dir():
     convert.check_vocab(folder, size, tokenizer_file.PADDING)
-  hf_folder.write(folder, texts, tensors, most)
+  hf_folder.write(folder, {**texts, **carried}, tensors, most)
   return lost
 
 
@@ -281,8 +286,8 @@ def _turned(path, shape):
   return shape[::-1] if path.endswith('/kernel') else shape
 
 
-def _of_gguf(path):
+def _of_gguf(path, read):
   try:
-    return gguf_file.read(path)
+    return read(gguf_file.read(path))
   except gguf_file.GgufError as error:
     raise CheckpointError(str(error)) from error

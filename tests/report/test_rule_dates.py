@@ -7,7 +7,7 @@ import re
 import claim_rules
 import pytest
 
-from prunejax.report import rules
+from prunejax.report import rule_dates
 from prunejax.report.verdicts import Verdict
 
 CLAIMS = '''
@@ -58,13 +58,13 @@ def codes(claims=CLAIMS, helper=HELPER, verdicts=VERDICTS):
     'experiments.other.helper': helper,
     'prunejax.report.verdicts': verdicts,
   }
-  return rules.codes('experiments.p.claims', texts.get)
+  return rule_dates.codes('experiments.p.claims', texts.get)
 
 
 def test_every_claim_is_found_by_the_pattern_of_its_name():
   assert set(codes()) == {'leads', 'beats_.+?', 'low'}
-  assert rules.matching(codes(), 'beats_b') == codes()['beats_.+?']
-  assert rules.matching(codes(), 'nothing') is None
+  assert rule_dates.matching(codes(), 'beats_b') == codes()['beats_.+?']
+  assert rule_dates.matching(codes(), 'nothing') is None
 
 
 @pytest.mark.parametrize(
@@ -115,48 +115,50 @@ TIMES = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (3, 5, 
     ({'code': 'a', 'fixed': '2026-01-02T00:00:00+00:00'}, 'a', TIMES, 'before its first row'),
     ({'code': 'a', 'fixed': '2026-01-06T00:00:00+00:00'}, 'a', TIMES, 'after 2 of 3 rows'),
     ({'code': 'a', 'fixed': '2026-01-06T00:00:00'}, 'a', TIMES, 'after 2 of 3 rows'),
-    ({'code': 'a', 'fixed': '2026-01-02T00:00:00+00:00'}, 'b', TIMES, rules.CHANGED),
-    ({}, 'a', TIMES, rules.NOT_RECORDED),
+    ({'code': 'a', 'fixed': '2026-01-02T00:00:00+00:00'}, 'b', TIMES, rule_dates.CHANGED),
+    ({}, 'a', TIMES, rule_dates.NOT_RECORDED),
     ({'code': 'a', 'fixed': '2026-01-02T00:00:00+00:00'}, 'a', [], 'the rows have no times'),
   ],
 )
 def test_standing(entry, code, times, word):
-  assert rules.standing(entry, code, times) == word
+  assert rule_dates.standing(entry, code, times) == word
 
 
 def test_a_report_says_by_itself_which_rule_came_after_its_rows(tmp_path, monkeypatch):
-  path = tmp_path / rules.NAME
-  monkeypatch.setattr(rules, 'path_of', lambda claims: path)
-  monkeypatch.setattr(rules, 'codes', lambda module, load: {'early': 'a', 'late': 'b', 'new': 'c'})
+  path = tmp_path / rule_dates.NAME
+  monkeypatch.setattr(rule_dates, 'path_of', lambda claims: path)
+  monkeypatch.setattr(
+    rule_dates, 'codes', lambda module, load: {'early': 'a', 'late': 'b', 'new': 'c'}
+  )
   dates = {'early': '2026-01-01T00:00:00+00:00', 'late': '2026-01-04T00:00:00+00:00'}
   checks = [Verdict(name, '', 'undecided', 'Evidence.') for name in ('early', 'late', 'new')]
   rows = [{'time': time.isoformat()} for time in TIMES]
-  assert rules.of_ledger(rules.read, checks, rows) == []
+  assert rule_dates.of_ledger(rule_dates.read, checks, rows) == []
   record = {n: {'code': c, 'fixed': dates[n], 'commit': 'abc'} for n, c in zip(dates, 'ab')}  # noqa: B905
   path.write_text(json.dumps(record))
-  fixed = rules.of_ledger(rules.read, checks, rows)
+  fixed = rule_dates.of_ledger(rule_dates.read, checks, rows)
   assert [f.word for f in fixed] == [
     'before its first row',
     'after 1 of 3 rows',
-    rules.NOT_RECORDED,
+    rule_dates.NOT_RECORDED,
   ]
-  assert [check.evidence for check in rules.noted(checks, fixed)] == [
+  assert [check.evidence for check in rule_dates.noted(checks, fixed)] == [
     'Evidence.',
     'Evidence. The rule was fixed after 1 of 3 rows.',
-    f'Evidence. The rule: {rules.NOT_RECORDED}.',
+    f'Evidence. The rule: {rule_dates.NOT_RECORDED}.',
   ]
-  table = rules.table(fixed, rows)
+  table = rule_dates.table(fixed, rows)
   assert table.rows[1] == ('late', dates['late'], 'abc', 'after 1 of 3 rows')
   assert '2026-01-03 00:00 to 2026-01-07 00:00' in table.note
 
 
 @pytest.mark.parametrize('paper', claim_rules.papers())
 def test_every_rule_is_recorded_as_it_is(paper):
-  recorded = rules.read(claim_rules.file_of(paper))
-  now = rules.codes(f'experiments.{paper}.claims', claim_rules.source)
+  recorded = rule_dates.read(claim_rules.file_of(paper))
+  now = rule_dates.codes(f'experiments.{paper}.claims', claim_rules.source)
   assert now, paper
   assert {name: entry['code'] for name, entry in recorded.items()} == now, (
     'a rule has changed: commit it, then run python tests/claim_rules.py'
   )
   for entry in recorded.values():
-    assert re.fullmatch('[0-9a-f]{7,}', entry['commit']) and rules.moment(entry['fixed'])
+    assert re.fullmatch('[0-9a-f]{7,}', entry['commit']) and rule_dates.moment(entry['fixed'])

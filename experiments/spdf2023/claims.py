@@ -1,0 +1,125 @@
+"""Judge the findings of SPDF (Thangarasa et al., 2023) on the ledger.
+
+Only the abstract and summaries could be read.
+"""
+
+from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, shown
+
+LITTLE = 0.05  # A rise of the loss, in nats, that counts as little.
+HIGH = 0.75  # The sparsity of the paper's claim.
+MIDDLE = 0.5
+
+
+def losses(rows: list[dict], stage: str, arm: str, sparsity: float) -> dict:
+  """Collect the held-out losses of an arm, {(task, seed): nats}.
+
+  Args:
+    rows: of the ledger.
+    stage: 'pretrain' or 'finetune'.
+    arm: of fine-tuning 'dense', 'sparse' or 'fresh'; of pre-training either of the first two.
+    sparsity: of pre-training.
+  """
+  found = {}
+  for row in rows:
+    if (row['stage'], row['arm'], row['sparsity']) == (stage, arm, sparsity):
+      metrics = row['metrics']
+      found[row['task'], row['seed']] = metrics.get('dev_loss', metrics.get('loss'))
+  return found
+
+
+def by_seed(first: dict, second: dict) -> list[float]:
+  """Subtract two collections of `losses` and average over tasks: one number a seed."""
+  seeds = {}
+  for task, seed in sorted(first.keys() & second.keys()):
+    seeds.setdefault(seed, []).append(first[task, seed] - second[task, seed])
+  return [sum(gaps) / len(gaps) for gaps in seeds.values()]
+
+
+def rises(rows: list[dict], sparsity: float) -> list[float]:
+  """List the rise of the loss after dense fine-tuning by sparse pre-training, one a seed."""
+  dense = losses(rows, 'finetune', 'dense', 0.0)
+  return by_seed(losses(rows, 'finetune', 'dense', sparsity), dense)
+
+
+def pretraining_rises(rows: list[dict], sparsity: float) -> list[float]:
+  """List the rise of the pre-training loss by sparse pre-training, one a seed."""
+  dense = losses(rows, 'pretrain', 'dense', 0.0)
+  return by_seed(losses(rows, 'pretrain', 'sparse', sparsity), dense)
+
+
+def claims(rows: list[dict]) -> list[Verdict]:
+  """Judge every claim, within a seed."""
+  return [
+    _costs_little(rows),
+    _grows(rows),
+    _dense_beats_sparse(rows),
+    _recovers(rows),
+    _fresh(rows),
+  ]
+
+
+def _verdict(name, claim, comparison, evidence, figure='losses'):
+  return Verdict(
+    name,
+    claim,
+    all_hold([comparison]),
+    evidence if comparison.values else 'cells are missing',
+    (figure,),
+    decided_by([comparison]),
+  )
+
+
+def _costs_little(rows):
+  rise = rises(rows, HIGH)
+  return _verdict(
+    'costs_little',
+    f'Pre-trained {HIGH:.0%} sparse and fine-tuned dense, a model loses little on the task (a rise '
+    f'below {LITTLE:g} nats)',
+    Comparison('nats', rise, LITTLE, above=False),
+    f'rise of the loss after dense fine-tuning: {shown(rise, "+.3f")} nats',
+  )
+
+
+def _grows(rows):
+  high, middle = rises(rows, HIGH), rises(rows, MIDDLE)
+  more = [a - b for a, b in zip(high, middle, strict=False)]
+  return _verdict(
+    'cost_grows_with_sparsity',
+    f'The cost grows with the sparsity: {HIGH:.0%} costs more than {MIDDLE:.0%}',
+    Comparison('nats', more),
+    f'rise at {HIGH:g} {shown(high, "+.3f")}, at {MIDDLE:g} {shown(middle, "+.3f")} nats',
+  )
+
+
+def _dense_beats_sparse(rows):
+  gain = by_seed(losses(rows, 'finetune', 'sparse', HIGH), losses(rows, 'finetune', 'dense', HIGH))
+  return _verdict(
+    'dense_beats_sparse',
+    f'Of a model pre-trained {HIGH:.0%} sparse, dense fine-tuning beats sparse fine-tuning',
+    Comparison('nats', gain),
+    f'loss of sparse minus dense fine-tuning: {shown(gain, "+.3f")} nats',
+  )
+
+
+def _recovers(rows):
+  before, after = pretraining_rises(rows, HIGH), rises(rows, HIGH)
+  left = [b - a / 2 for a, b in zip(before, after, strict=False)]
+  return _verdict(
+    'fine_tuning_recovers',
+    'Dense fine-tuning recovers most of what sparse pre-training cost (the rise on the task is '
+    'below half of the rise in pre-training)',
+    Comparison('nats beyond half of the rise in pre-training', left, above=False),
+    f'rise at {HIGH:g} in pre-training {shown(before, "+.3f")}, on the task '
+    f'{shown(after, "+.3f")} nats',
+  )
+
+
+def _fresh(rows):
+  gain = by_seed(losses(rows, 'finetune', 'fresh', 0.0), losses(rows, 'finetune', 'dense', HIGH))
+  return _verdict(
+    'better_than_no_pretraining',
+    f'Pre-training {HIGH:.0%} sparse is better than none (not in the paper: it says that the task '
+    'needs pre-training at all)',
+    Comparison('nats', gain),
+    f'loss of new weights minus sparse pre-trained ones: {shown(gain, "+.3f")} nats',
+  )
