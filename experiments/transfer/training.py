@@ -36,7 +36,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   """
   del say
   data = halves.load(root, settings['test'], str(settings.get('reads')))
-  network = convnets.Network('vgg', data.side, halves.CLASSES * halves.TURNS)
+  network = convnets.Network('vgg', data.side, halves.CLASSES)
   logits = training.logits_of(network)
   if settings['stage'] == 'pretrain':
     params = _pretrained(settings, data, network, folder, settings['arm'])
@@ -54,7 +54,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
 def _tuned(settings, data, task, network, folder):
   """(fine-tuned parameters, metrics that only this arm has)."""
   arm, logits, seed = settings['arm'], training.logits_of(network), settings['seed']
-  fresh = convnets.init(jax.random.key(seed + 3000), network._replace(classes=halves.CLASSES))
+  fresh = convnets.init(jax.random.key(seed + 3000), network)
   if arm == 'fresh':
     params = fresh
   else:
