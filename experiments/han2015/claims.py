@@ -72,6 +72,7 @@ def claims(rows: list[dict]) -> list[Verdict]:
     _l2_after(rows),
     _l1_then_l2(rows),
     _iterative(rows),
+    _iterative_longer(rows),
     _chance(rows),
     _adjusted(rows),
     _scanned(rows),
@@ -178,6 +179,21 @@ def _iterative(rows):
     'iterative_beats_one_shot',
     'Pruning and retraining in turn beats one cut, retrained for as many steps (section 3.4; at '
     f'most {FEW:g} of the weights kept)',
+    [Comparison('points, iterative over one shot', lead, form='+.2f')],
+    f'iterative minus one shot, mean over {", ".join(map(str, levels))} kept: '
+    f'{shown(lead, "+.2f")} points',
+  )
+
+
+def _iterative_longer(rows):
+  """The same with rounds as long as the retraining of one cut, and one cut retrained as long."""
+  levels = _levels(rows, 'iterative, longer')
+  cells = [_default(rows, arm) for arm in ('iterative, longer', 'one shot, longer')]
+  lead = differences(*(each(some, 'retrained', levels) for some in cells))
+  return _verdict(
+    'iterative_beats_one_shot_longer',
+    'Pruning and retraining in turn, each round as long as the retraining of one cut elsewhere, '
+    'beats one cut that is retrained for as many steps in all',
     [Comparison('points, iterative over one shot', lead, form='+.2f')],
     f'iterative minus one shot, mean over {", ".join(map(str, levels))} kept: '
     f'{shown(lead, "+.2f")} points',

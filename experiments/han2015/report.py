@@ -15,6 +15,8 @@ ARMS = {  # arm: (label, colour)
   'l1 then l2': ('L1, retrained with L2', '#b7950b'),
   'iterative': ('L2, iterative', '#2a9d8f'),
   'by chance': ('L2, by chance', '#7b6888'),
+  'iterative, longer': ('L2, iterative, five times longer', '#145a4c'),
+  'one shot, longer': ('L2, one shot, five times longer', '#0d3a5c'),
 }
 LAYER_COLOURS = ('#d1495b', '#b7950b', '#1b6ca8', '#2a9d8f')
 CAPTIONS = {

@@ -126,6 +126,10 @@ def plan(preset: Preset, root: str) -> list[study.Cell]:
       add(seed, 'l1 then l2', 'l1', strength, then=l2)
     add(seed, 'iterative', 'l2', l2, rounds=preset.rounds)
     add(seed, 'by chance', 'l2', l2)
+    # As in the paper a round is as long as the retraining of one cut; and one cut for as long.
+    longer = {'levels': preset.levels[-2:], 'retrain': preset.rounds * preset.retrain[mnist]}
+    add(seed, 'iterative, longer', 'l2', l2, rounds=preset.rounds, **longer)
+    add(seed, 'one shot, longer', 'l2', l2, **longer)
     add(seed, 'threshold', 'l2', l2, rounds=preset.rounds, qualities=preset.qualities)
     add(seed, 'dropout', 'l2', l2, dropout=preset.dropout)
     scan = {'removed': preset.removed, 'tolerances': preset.tolerances}

@@ -12,6 +12,7 @@ FRACTIONS = tuple(2 ** (-step / 2) for step in range(13))  # from 1 to 1/64
 BITS = (2, 3, 4, 5, 6, 7, 8)
 INDEX_BITS = (3, 4, 5, 6, 7, 8)
 SLACK = 0.001  # of the accuracy on training images, that one layer with shared values may lose
+SLACKS = (0.0, 0.0001, 0.0002, 0.0004, 0.0006, 0.001, 0.002, 0.004)  # the most careful first
 
 
 def fractions(flat: dict, papers: dict, loss) -> dict:
@@ -47,8 +48,8 @@ def fractions(flat: dict, papers: dict, loss) -> dict:
   return dict(papers)
 
 
-def bits(flat: dict, kernels: dict, accuracy) -> dict:
-  """Choose the fewest bits of a code for each layer, by the layer's sensitivity to sharing.
+def losses(flat: dict, kernels: dict, accuracy) -> dict:
+  """Measure each layer's sensitivity to sharing.
 
   Args:
     flat: {path: array} of the pruned network.
@@ -56,19 +57,52 @@ def bits(flat: dict, kernels: dict, accuracy) -> dict:
     accuracy: {path: array} -> accuracy on training images.
 
   Returns:
-    {layer: bits}: the fewest at which the network, with values shared in this layer alone, loses at
-    most `SLACK`; the most bits where it always loses more.
+    {layer: {bits: the accuracy that the network loses when the values of this layer are shared}}.
   """
-  before, chosen = accuracy(flat), {}
-  for layer, kernel in kernels.items():
-    chosen[layer] = BITS[-1]
-    for width in BITS:
-      shared = kernel.copy()
-      centroids, codes = kmeans.fit(kernel[kernel != 0], 2**width - 1, 'linear')
-      shared[kernel != 0] = centroids[codes]
-      if accuracy({**flat, f'{layer}/kernel': shared}) >= before - SLACK:
-        chosen[layer] = width
-        break
+  before = accuracy(flat)
+  return {
+    layer: {
+      width: before - accuracy({**flat, f'{layer}/kernel': _shared(kernel, width)})
+      for width in BITS
+    }
+    for layer, kernel in kernels.items()
+  }
+
+
+def bits(sensitivities: dict, slack: float = SLACK) -> dict:
+  """Choose the fewest bits of a code for each layer: {layer: bits}.
+
+  Args:
+    sensitivities: of `losses`.
+    slack: the accuracy that a layer may lose; the most bits are chosen where it always loses more.
+  """
+  return {
+    layer: next((width for width in BITS if lost[width] <= slack), BITS[-1])
+    for layer, lost in sensitivities.items()
+  }
+
+
+def fitted_bits(flat: dict, kernels: dict, sensitivities: dict, most: int) -> dict:
+  """Choose the bits of each layer as carefully as a number of bytes allows: {layer: bits}.
+
+  Args:
+    flat: {path: array} of the pruned network.
+    kernels: {layer: its kernel}.
+    sensitivities: of `losses`.
+    most: bytes that the file may have.
+
+  Returns:
+    `bits` for the least of `SLACKS` whose file has at most so many bytes; for the largest where
+    none has.
+  """
+  for slack in SLACKS:
+    chosen = bits(sensitivities, slack)
+    shared = {f'{layer}/kernel': _shared(kernels[layer], width) for layer, width in chosen.items()}
+    coding = {f'{layer}/kernel': width for layer, width in chosen.items()}
+    tree = {**flat, **shared}
+    file = deep_compression.encode(tree, bits=coding, index_bits=index_bits(tree, chosen))
+    if len(file) <= most:
+      break
   return chosen
 
 
@@ -100,3 +134,11 @@ def _cut_one(flat, layer, fraction):
   removed = kernel.size - round(fraction * kernel.size)
   kernel.ravel()[np.argsort(np.abs(kernel).ravel(), kind='stable')[:removed]] = 0
   return {**flat, f'{layer}/kernel': kernel}
+
+
+def _shared(kernel, width):
+  """The kernel with its kept values shared by k-means, with codes of `width` bits."""
+  out = kernel.copy()
+  centroids, codes = kmeans.fit(kernel[kernel != 0], 2**width - 1, 'linear')
+  out[kernel != 0] = centroids[codes]
+  return out

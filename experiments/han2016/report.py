@@ -41,7 +41,7 @@ TERM_COLOURS = {
 def tables(rows: list[dict]) -> list[tabular.Table]:
   """Tabulate the stages, the layers beside the paper's, and every arm of the comparisons."""
   nets = [net for net in NAMES if select(rows, net, bits='paper')]
-  own = [net for net in NAMES if select(rows, net, bits='own')]
+  own = [net for net in NAMES if select(rows, net, bits='fitted')]
   terms = [_terms(rows, net) for net in dict.fromkeys([*nets, *own])]
   if own and not nets:
     return [_own_stages(rows), *terms, *(_own_layers(rows, net) for net in own)]
@@ -147,7 +147,7 @@ def measured_terms(rows: list[dict], net: str, bits: str) -> dict:
   Args:
     rows: of the ledger.
     net: of `claims.NAMES`.
-    bits: 'paper' or 'own'.
+    bits: 'paper', 'fitted' or 'own'.
 
   Returns:
     {'codes', 'indices', 'tables', 'biases', 'head': bytes}; {} where the ledger has no such cell.
@@ -178,9 +178,9 @@ def _terms(rows, net):
     'biases': 'biases, float32',
     'head': 'head of the file',
   }
-  ours = {bits: measured_terms(rows, net, bits) for bits in ('paper', 'own')}
+  ours = {bits: measured_terms(rows, net, bits) for bits in ('paper', 'fitted', 'own')}
   ours = {bits: terms for bits, terms in ours.items() if terms}
-  words = {'paper': "the paper's widths", 'own': 'own widths'}
+  words = {'paper': "the paper's widths", 'fitted': "the paper's bytes", 'own': 'own widths'}
   lines = []
   for term, text in names.items():
     line = {'term': text, 'paper': f'{published[term]:,.0f}' if term in published else '-'}
@@ -205,14 +205,15 @@ def _terms(rows, net):
 
 def _own_stages(rows):
   lines = []
-  for net, name in NAMES.items():
-    cells = list(select(rows, net, bits='own').values())
+  for net, bits in [(net, bits) for net in NAMES for bits in ('fitted', 'own')]:
+    cells = list(select(rows, net, bits=bits).values())
     if not cells:
       continue
     before, after, rate, _ = paper.DEEP[net]
     lines.append(
       {
-        'net': name,
+        'net': NAMES[net],
+        'bits': {'fitted': "the paper's bytes", 'own': 'a tenth of a point a layer'}[bits],
         'seeds': len(cells),
         'dense, %': _show(cells, 'accuracy_dense'),
         'pruned, %': _show(cells, 'accuracy_pruned'),
@@ -234,7 +235,7 @@ def _own_stages(rows):
 
 
 def _own_layers(rows, net):
-  cells = list(select(rows, net, bits='own').values())
+  cells = list(select(rows, net, bits='fitted').values())
   every = lambda key, index, form: ', '.join(
     dict.fromkeys(format(m[key][index], form) for m in cells)
   )
@@ -291,7 +292,7 @@ def _arms(rows):
 
 def figures(rows: list[dict]) -> dict[str, bytes]:
   """Draw a PNG of 'curves', and of 'inits' and 'layers' where the ledger has such cells."""
-  if rows and all(row['bits'] == 'own' for row in rows):
+  if rows and all(row['bits'] in ('own', 'fitted') for row in rows):
     return {'terms': _term_bars(rows)}
   pngs = {'curves': _curves(rows)}
   if any(row['init'] != 'linear' for row in rows):
@@ -383,28 +384,27 @@ def _layer_bytes(rows):
 
 
 def _term_bars(rows):
-  nets = [net for net in NAMES if select(rows, net, bits='own')]
-  with drawing.canvas(5 * len(nets), 4.4, len(nets)) as (figure, panels):
+  nets = [net for net in NAMES if select(rows, net, bits='fitted')]
+  with drawing.canvas(max(8.5, 5.5 * len(nets)), 4.6, len(nets)) as (figure, panels):
     for axes, net in zip(panels, nets, strict=True):
-      published, own = published_terms(net), measured_terms(rows, net, 'own')
-      at_papers = statistics.mean(
-        [m['bytes_at_papers_widths'] for m in select(rows, net, bits='own').values()]
-      )
-      bars = [
-        ('paper', [published['codes'], published['indices'], 0, published['rest']]),
-        ('ours', [own['codes'], own['indices'], own['tables'], own['biases'] + own['head']]),
-      ]
-      for place, (_, parts) in enumerate(bars):
+      published = published_terms(net)
+      rest = max(published['rest'], 0)
+      bars = {'paper,\nby its tables': [published['codes'], published['indices'], 0, rest]}
+      for bits, label in (('fitted', "ours,\nthe paper's bytes"), ('own', 'ours,\nown widths')):
+        if terms := measured_terms(rows, net, bits):
+          others = terms['biases'] + terms['head']
+          bars[label] = [terms['codes'], terms['indices'], terms['tables'], others]
+      for place, parts in enumerate(bars.values()):
         bottom = 0.0
         for part, (name, colour) in zip(parts, TERM_COLOURS.items(), strict=True):
-          label = name if place else None
+          label = name if place == 1 else None
           axes.bar(place, part / 1000, 0.5, bottom / 1000, color=colour, label=label)
           bottom += part
         axes.text(place, bottom / 1000, f'{bottom / 1000:.1f}', ha='center', va='bottom')
-      axes.bar(2, at_papers / 1000, 0.5, color='#bbbbbb', label='not divided')
-      axes.text(2, at_papers / 1000, f'{at_papers / 1000:.1f}', ha='center', va='bottom')
-      axes.axhline(sum(published.values()) / 1000, color='#222222', ls=':', lw=1.4)
-      axes.set_xticks(range(3), ['paper', 'ours,\nown widths', "ours,\npaper's widths"])
+      stated = sum(published.values()) / 1000
+      label = 'the size that the paper states'
+      axes.axhline(stated, color='#222222', ls=':', lw=1.4, label=label)
+      axes.set_xticks(range(len(bars)), list(bars))
       axes.set_ylabel('kilobytes')
       axes.set_title(NAMES[net])
     drawing.below(figure, *panels, columns=3)

@@ -18,6 +18,8 @@ from prunejax.sweep import study
 
 CODEBOOK_SIZE = 2**8  # One program serves every width: shorter codebooks are padded to this.
 EVALUATED = 500  # images at a time
+# Fractions and widths of the network's own: with a fixed slack, or with the paper's bytes.
+OWN = ('own', 'fitted')
 
 
 @functools.lru_cache(maxsize=2)
@@ -67,7 +69,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     'accuracy_dense': accuracy(dense, data),
     'bytes_dense': sum(leaf.nbytes for leaf in dense.values()),
   }
-  scale, own = settings['scale'], settings['bits'] == 'own'
+  scale, own = settings['scale'], settings['bits'] in OWN
   fractions = {
     layer: min(1.0, fraction * scale) if scale else 1.0
     for layer, fraction in paper.KEPT[net].items()
@@ -96,7 +98,11 @@ def measure(settings: dict, root: str, folder, say) -> dict:
       'rate': metrics['bytes_dense'] / size,
     }
   if own:
-    bits = own_widths.bits(pruned, kernels, lambda flat: accuracy(flat, _first(data)))
+    sensitivities = own_widths.losses(pruned, kernels, lambda flat: accuracy(flat, _first(data)))
+    bits = own_widths.bits(sensitivities)
+    if settings['bits'] == 'fitted':
+      most = int(metrics['bytes_dense'] / paper.DEEP[net][2])
+      bits = own_widths.fitted_bits(pruned, kernels, sensitivities, most)
   elif settings['bits'] == 'paper':
     bits = paper.BITS[net]
   else:

@@ -32,16 +32,16 @@ class Preset(NamedTuple):
   """
 
   cost: str
-  seeds: tuple = (0, 1, 2, 3, 4)
+  seeds: tuple = (0, 1, 2)
   train: int = 1400
   test: int = 360
   wide: int = 30
   hidden: int = 110
   steps: int = 1500
-  retrain: int = 300
+  retrain: int = 200
   rate: float = 0.005
   batch: int = 100
-  kept: tuple = (0.8, 0.64, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.125, 0.1)
+  kept: tuple = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
   curvature: int = 400
 
 

@@ -67,7 +67,7 @@ PRESETS = {
     'about five minutes on one core', seeds=(0, 1, 2, 3, 4), steps=10_000, retrain=1000
   ),
   # The paper's opening: a network of 10,000 parameters comes down to a quarter.
-  'fourfold': fourfold.Preset('about three minutes on one core'),
+  'fourfold': fourfold.Preset('about a minute on one core'),
   'fourfold-smoke': fourfold.Preset(
     'seconds',
     seeds=(0,),

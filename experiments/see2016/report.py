@@ -19,7 +19,8 @@ CAPTIONS = {
   'schemes': (
     'BLEU against sparsity, one line a scheme. Small dots are seeds. Stars: pruned and retrained. '
     'Crosses: the same sparse network from new weights. Diamonds: from the first weights of the '
-    'dense model.'
+    'dense model. Plus signs: retrained at half of the rate of training, halved again and again; '
+    'triangles: at the rate of training.'
   ),
   'classes': 'BLEU lost when one class alone is pruned, without retraining. Dots are seeds.',
 }
@@ -51,7 +52,10 @@ def figures(rows: list[dict]) -> dict[str, bytes]:
   bleu = by_cell(rows)
   means = {key: float(np.mean(list(by_seed.values()))) for key, by_seed in bleu.items()}
   title = ', '.join(sorted({row['data'] for row in rows}))
-  return {'schemes': _schemes(bleu, means, title), 'classes': _classes(bleu, means, title)}
+  pngs = {'schemes': _schemes(bleu, means, title)}
+  if any(row['method'] == 'halved' for row in rows):
+    return pngs
+  return pngs | {'classes': _classes(bleu, means, title)}
 
 
 def _schemes(bleu, means, title):
@@ -76,6 +80,8 @@ def _schemes(bleu, means, title):
         )
     for method, mark, colour in (
       ('retrained', '*', '#1b6ca8'),
+      ('halved', 'P', '#2e8b57'),
+      ('full rate', 'v', '#d1495b'),
       ('from scratch', 'X', '#8d6a9f'),
       ('ticket', 'D', '#b7950b'),
     ):

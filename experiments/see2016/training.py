@@ -29,6 +29,9 @@ SCHEMES = {
   'class-uniform': lambda: prunejax.class_uniform(list(_MATRICES.values())),
   'class-distribution': lambda: prunejax.class_distribution(list(_MATRICES.values())),
 }
+# Ways to retrain: at a small rate that falls linearly; at half of the rate of training, halved
+# every few steps; and at the rate of training.
+RETRAINED = ('retrained', 'halved', 'full rate')
 NEW = 1000  # Added to the seed of a dense model for the weights of a network from scratch.
 
 
@@ -51,7 +54,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   data, model = task.load_for(base, root), _model(base)
   initial = draw(model, base['seed'], base['reach'])
 
-  def fit(params, steps, rate):
+  def fit(params, steps, rate, halve=0):
     return training.fit(
       _trainer(model),
       params,
@@ -62,6 +65,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
       batch=base['batch'],
       together=base['together'],
       seed=base['seed'],
+      halve=halve,
       say=say,
     )
 
@@ -87,8 +91,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
     params = masks.apply(first, masks.from_zeros(params, seq2seq.PRUNABLE))
     state, metrics['train_loss'] = fit(params, base['steps'] + settings['steps'], base['rate'])
     params = state.params
-  elif method == 'retrained':
-    state, metrics['train_loss'] = fit(params, settings['steps'], settings['rate'])
+  elif method in RETRAINED:
+    halve = settings.get('halve', 0)
+    state, metrics['train_loss'] = fit(params, settings['steps'], settings['rate'], halve)
     params = state.params
   metrics |= decoding.score(model, params, data)
   metrics |= {

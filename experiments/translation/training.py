@@ -145,6 +145,7 @@ def fit(
   seed: int,
   together: int = 8,
   last: float = 0.1,
+  halve: int = 0,
   fixed: dict | None = None,
   say: Callable | None = None,
 ) -> tuple[State, float]:
@@ -161,6 +162,8 @@ def fit(
     seed: of the order of the pairs and of the dropout.
     together: steps in one call of the compiled program.
     last: final learning rate as a fraction of `rate`.
+    halve: steps after which the rate is halved, again and again, in place of the linear fall; 0 for
+      the linear fall.
     fixed: see `State`.
     say: prints a line of progress, or None.
 
@@ -179,11 +182,10 @@ def fit(
   while done < steps:
     for group in corpus.epoch(buckets, batch, together, rng):
       step = done + 1 + np.arange(together)
-      rates = (
-        rate
-        * np.minimum(step / max(warmup, 1), 1)
-        * np.maximum(1 - (1 - last) * step / steps, last)
-      )
+      fall = np.maximum(1 - (1 - last) * step / steps, last)
+      if halve:
+        fall = 0.5 ** ((step - 1) // halve)
+      rates = rate * np.minimum(step / max(warmup, 1), 1) * fall
       state, loss = trainer.run(state, group, jnp.asarray(rates, jnp.float32))
       losses.append(loss)
       done += together

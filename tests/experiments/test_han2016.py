@@ -178,11 +178,34 @@ def test_own_bits_are_the_fewest_that_cost_nothing():
   kernels = {'fc1': rng.choice([-1.0, 1.0, 2.0], (20, 5)), 'fc2': rng.normal(size=(20, 5))}
   flat = {f'{layer}/kernel': kernel for layer, kernel in kernels.items()}
   error = lambda changed: sum(np.abs(changed[k] - flat[k]).mean() for k in flat)
-  bits = own_widths.bits(flat, kernels, lambda changed: 1 - error(changed) / 10)
-  assert bits['fc1'] == 2  # three values besides zero
+  losses = own_widths.losses(flat, kernels, lambda changed: 1 - error(changed) / 10)
   shared = lambda width: kmeans.fit(kernels['fc2'], 2**width - 1)
   lost = {w: np.abs(shared(w)[0][shared(w)[1]] - kernels['fc2'].ravel()).mean() / 10 for w in BITS}
-  assert bits['fc2'] == min(w for w in BITS if lost[w] <= own_widths.SLACK)
+  assert losses['fc2'] == pytest.approx(lost, abs=1e-6)
+  assert losses['fc1'][2] == pytest.approx(0)  # three values besides zero
+  for slack in (0.001, 0.01):
+    bits = own_widths.bits(losses, slack)
+    assert bits == {'fc1': 2, 'fc2': min(w for w in BITS if lost[w] <= slack)}
+  assert own_widths.bits({'fc1': dict.fromkeys(BITS, 0.5)}) == {'fc1': 8}
+
+
+def test_fitted_bits_are_the_most_careful_that_fit():
+  rng = np.random.default_rng(0)
+  kernels = {'fc1': rng.normal(size=(40, 50)).astype(np.float32)}
+  flat, losses = {'fc1/kernel': kernels['fc1']}, {'fc1': {w: 2.0**-w / 100 for w in BITS}}
+
+  def size(width):
+    tree = {'fc1/kernel': own_widths._shared(kernels['fc1'], width)}
+    index = own_widths.index_bits(tree, {'fc1': width})
+    return len(deep_compression.encode(tree, bits=width, index_bits=index))
+
+  chosen = {
+    width: own_widths.fitted_bits(flat, kernels, losses, size(width))['fc1'] for width in (8, 5, 3)
+  }
+  for width, bits in chosen.items():
+    assert bits <= width and size(bits) <= size(width)
+  assert chosen[8] == 8 and chosen[5] > chosen[3]
+  assert own_widths.fitted_bits(flat, kernels, losses, 0)['fc1'] == 2  # what comes nearest
 
 
 def test_own_index_bits_have_the_fewest_bytes():
@@ -200,20 +223,21 @@ def test_own_index_bits_have_the_fewest_bytes():
   assert chosen['fc1/kernel'] < chosen['fc2/kernel']
 
 
-def test_to_the_end():
+@pytest.mark.parametrize(('bits', 'name'), [('own', 'to_the_end'), ('fitted', 'fitted')])
+def test_to_the_end(bits, name):
   def rows(rate, lost=0.0, dense=0.99):
-    made = []
+    own = []
     for row in ledger(rate=rate, lost=lost, dense=dense):
       if row['bits'] == 'paper':
-        made.append({**row, 'bits': 'own'})
-    return made
+        own.append({**row, 'bits': bits})
+    return own
 
   word = lambda rows: {v.name: v.verdict for v in claims.claims(rows)}
   good = word(rows(41.0))
-  assert good == {f'{net}_to_the_end': 'reproduced' for net in claims.NAMES}
+  assert good == {f'{net}_{name}': 'reproduced' for net in claims.NAMES}
   assert set(word(rows(30.0)).values()) == {'not reproduced'}
   assert set(word(rows(41.0, lost=1.0)).values()) == {'not reproduced'}
   assert set(word(rows(41.0, dense=0.97)).values()) == {'undecided'}
   both = word([*ledger(), *rows(41.0)])
-  assert both['lenet-5_to_the_end'] == both['lenet-5_file'] == 'reproduced'
-  assert 'lenet-5_to_the_end' not in word(ledger())
+  assert both[f'lenet-5_{name}'] == both['lenet-5_file'] == 'reproduced'
+  assert f'lenet-5_{name}' not in word(ledger())

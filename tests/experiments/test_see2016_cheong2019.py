@@ -7,7 +7,10 @@ import pytest
 from experiments.cheong2019 import claims as cheong
 from experiments.cheong2019 import shared_weights
 from experiments.see2016 import claims as see
+from experiments.see2016 import study as see_study
 from experiments.see2016 import training as see_training
+from experiments.translation import corpus
+from experiments.translation import training as translation
 from prunejax.__main__ import main
 from prunejax.compress import kmeans
 from prunejax.report import ledger
@@ -111,6 +114,49 @@ def test_verdicts_of_see_follow_the_numbers_and_one_seed_decides_nothing():
       row['metrics']['bleu'] -= 12
   said = {v.name: v.verdict for v in see.claims(rows)}
   assert said['80 % with retraining'] == said['from scratch'] == 'not reproduced'
+
+
+def test_verdicts_on_retraining_at_halved_rates():
+  def rows(halved, full_rate):
+    table = {
+      ('dense', '', 0.0): (20, 21, 22),
+      ('one shot', 'class-blind', 0.8): (4, 5, 6),
+      ('retrained', '', 0.0): (22, 23, 24),
+      ('retrained', 'class-blind', 0.8): (15, 16, 17),
+      ('halved', 'class-blind', 0.8): tuple(halved + s for s in (0, 1.1, 2)),
+      ('full rate', 'class-blind', 0.8): tuple(full_rate + s for s in range(3)),
+    }
+    return rows_of(('method', 'scheme', 'sparsity'), table)
+
+  words = lambda rows: [v.verdict for v in see.claims(rows)]
+  assert words(rows(20.1, 18)) == ['reproduced'] * 3
+  assert words(rows(8, 18)) == ['not reproduced'] * 3
+  assert words([row for row in rows(20.1, 18) if row['seed'] == 0]) == ['undecided'] * 3
+
+
+def test_the_preset_of_halved_rates_adds_cells_and_changes_none():
+  halved = see_study.plan(see_study.PRESETS['halved-smoke'], '')
+  methods = [cell.labels['method'] for cell in halved]
+  shots = ['one shot'] * len(see_training.SCHEMES)
+  assert methods == ['dense', *shots, 'retrained', 'retrained', 'halved', 'full rate']
+  by_method = {cell.labels['method']: cell.config for cell in halved}
+  rate = by_method['dense']['base']['rate']
+  assert by_method['halved']['rate'] == rate / 2 and by_method['halved']['halve'] == 2
+  assert by_method['full rate']['rate'] == rate and 'halve' not in by_method['full rate']
+
+
+def test_rates_are_halved_again_and_again():
+  rates = []
+  state = translation.State({}, (), None, {})
+  run = lambda state, group, now: (rates.extend(np.asarray(now)), (state, jnp.float32(1.0)))[1]
+  trainer = translation.Trainer(lambda *_: state, run)
+  bucket = corpus.Batch(np.ones((16, 3), np.int32), np.ones((16, 3), np.int32))
+  how = dict(rate=1.0, warmup=2, batch=2, seed=0, together=2)
+  translation.fit(trainer, {}, [bucket], steps=8, halve=3, **how)
+  np.testing.assert_allclose(rates, [0.5, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25])
+  rates.clear()
+  translation.fit(trainer, {}, [bucket], steps=4, **how)
+  np.testing.assert_allclose(rates, [0.5 * 0.775, 0.55, 0.325, 0.1], rtol=1e-6)
 
 
 def test_verdicts_of_cheong_compare_only_models_that_are_no_smaller():

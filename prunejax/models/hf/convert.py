@@ -73,6 +73,11 @@ def read_size(
   for key, value in required.items():
     if raw.get(key, value) != value:
       raise CheckpointError(f'{path} has {key}={raw[key]!r:.200}: expected {value!r}')
+  kinds, depth = raw.get('layer_types'), raw.get('num_hidden_layers')
+  if isinstance(kinds, list) and isinstance(depth, int) and len(kinds) != depth:
+    raise CheckpointError(
+      f'{path} has {len(kinds)} layer_types: expected one for each of the num_hidden_layers={depth}'
+    )
   try:
     return size_class(config).from_dict(raw)
   except Exception as error:  # its validators raise exceptions of their own, without a common base

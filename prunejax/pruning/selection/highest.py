@@ -6,6 +6,7 @@ over all scores finds the threshold, and once more over positions where scores t
 decide, so the result is exact, and the same on every mesh. Nothing is sorted, gathered or copied.
 """
 
+import collections
 import math
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from prunejax.pruning.leaf_kinds import kinds
 from prunejax.pruning.selection import passes, sample, threshold, ties
 from prunejax.pruning.selection.keys import TOP, ZERO, order_key, spare_bits
 from prunejax.pruning.selection.passes import Block, Leaf, Scores
+
+FEW_CELLS = 128  # of a leaf; their counts are so small that devices may exchange them
 
 
 class Selected(NamedTuple):
@@ -149,7 +152,9 @@ def _check(shapes):
 def _blocks(shapes, wanted, devices):
   """Returns the blocks of all leaves that have scores, and their goals.
 
-  All leaves that compete as a whole are one block. Leaves cut in cells are one block a kind.
+  All leaves that compete as a whole are one block. So are leaves cut in the same few cells, such as
+  their layers; leaves cut in many are one block a kind, because their cells may be divided among
+  devices. The search is in the program once a block.
   """
   place = {name: i for i, name in enumerate(shapes)}
   whole, cells = [], {}
@@ -178,7 +183,12 @@ def _blocks(shapes, wanted, devices):
     limbs = zip(*(count for names, count in whole for _ in names), strict=True)
     names = [name for group, _ in whole for name in group]
     add(names, tuple(zip(ends[:-1], ends[1:], strict=True)), Wide(*map(jnp.stack, limbs)))
-  for names in kinds({name: shapes[name] for name in cells}, cells):
+  few = {name: count for name, count in cells.items() if count.size <= FEW_CELLS}
+  many = {name: count for name, count in cells.items() if name not in few}
+  alike = collections.defaultdict(list)
+  for name, count in few.items():
+    alike[count.shape].append(name)
+  for names in (*alike.values(), *kinds({name: shapes[name] for name in many}, many)):
     count = jnp.stack([cells[name] for name in names])
     add(names, tuple((i, i + 1) for i in range(len(names))), Wide(jnp.zeros_like(count), count))
   return blocks, goals
