@@ -10,6 +10,9 @@
 #
 #   for i in 0 1 2 3; do NAME=sweep-$i ... launch/xpk_tpu.sh sweep --config=configs/sparsity.py --worker=$i --workers=4; done
 #
+# INPUTS=gs://my-bucket/inputs copies text and weights to the folder `inputs` of every host, which
+# keys such as --config.data.root=inputs then name.
+#
 # A host that is preempted tells the others. All save the same step and end with status 75, and the
 # job starts again. The command below is run by `exec`, so that the signal reaches it and not a shell.
 set -euo pipefail
@@ -21,9 +24,12 @@ set -euo pipefail
 : "${1:?which command? such as: train --config=configs/pretrain.py}"
 
 arguments=$(printf '%q ' "$@" --distributed "--workdir=$WORKDIR")
+if [ -n "${INPUTS:-}" ]; then
+  fetch="python -c 'import fsspec, sys; fsspec.url_to_fs(sys.argv[1])[0].get(sys.argv[1], sys.argv[2], recursive=True)' $(printf '%q' "${INPUTS%/}/") inputs/ && "
+fi
 xpk workload create \
   --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" --workload="$NAME" \
   --tpu-type="${TPU:-v5litepod-16}" --num-slices="${SLICES:-1}" \
   --base-docker-image="${IMAGE:-python:3.12}" --script-dir="${SOURCE:-.}" \
   --max-restarts="${RESTARTS:-100}" --restart-on-exit-codes=75 --termination-grace-period-seconds=120 \
-  --command="python -m pip install -q -U 'jax[tpu]' '.[train,gcs]' && exec python -m prunejax $arguments"
+  --command="python -m pip install -q '.[train,tpu,gcs]' && ${fetch:-}exec python -m prunejax $arguments"

@@ -35,7 +35,8 @@ def commands():
   for path, line in lines:
     start = line.find('-m prunejax ')
     if start >= 0:
-      words = line[start + len('-m prunejax ') :].rstrip('"')
+      words = line[start + len('-m prunejax ') :].replace('$i', '0')
+      words = re.split(r' (?:&&?|\d?>) ', words)[0].rstrip('"')
       found.append(pytest.param(words, id=f'{path.name}: {words.strip()[:60]}'))
   return found
 

@@ -75,11 +75,11 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
 
 def select(rows: list[dict], net: str, family: str) -> dict:
   """Pick the cells of a network and family: {share of the dense bytes: {seed: metrics}}."""
-  found = {}
+  by_share = {}
   for row in rows:
     if row['net'] == net and row['family'] == family:
-      found.setdefault(row['share'], {})[row['seed']] = row['metrics']
-  return dict(sorted(found.items(), reverse=True))
+      by_share.setdefault(row['share'], {})[row['seed']] = row['metrics']
+  return dict(sorted(by_share.items(), reverse=True))
 
 
 def differences(rows: list[dict], net: str, ahead: str, behind: str) -> dict:

@@ -26,6 +26,7 @@ class Run(NamedTuple):
     steps: of each of the two halves.
     batch: examples of a batch.
     rate: first learning rate of each half.
+    decay: weight decay, multiplied by the rate.
     shares: bytes of a file, as shares of the dense file's.
     train, test: most examples of each set.
   """
@@ -33,6 +34,7 @@ class Run(NamedTuple):
   steps: int
   batch: int
   rate: float
+  decay: float
   shares: tuple
   train: int
   test: int
@@ -56,17 +58,17 @@ PRESETS = {
   'smoke': Preset(
     'a minute',
     {
-      'vgg': Run(4, 8, 2e-3, (1 / 5,), 60, 40),
-      'bert': Run(4, 4, 1e-3, (1 / 3,), 60, 40),
+      'vgg': Run(4, 8, 2e-3, 0.5, (1 / 10,), 60, 40),
+      'bert': Run(4, 4, 1e-3, 0.01, (1 / 3,), 60, 40),
     },
     seeds=(0,),
   ),
   'quick': Preset(
-    'some eleven minutes on one CPU core',
+    'some ten minutes on one CPU core',
     {
-      'vgg': Run(200, 32, 2e-3, (1 / 5, 1 / 10, 1 / 20), 60_000, 4000),
-      'lenet-5': Run(100, 32, 1e-3, (1 / 5, 1 / 10, 1 / 20), 60_000, 4000),
-      'bert': Run(100, 16, 1e-3, (1 / 2, 1 / 3, 1 / 6), 2000, 2000),
+      'vgg': Run(300, 32, 2e-3, 1.0, (1 / 10, 1 / 20), 60_000, 2000),
+      'lenet-5': Run(200, 32, 1e-3, 1.0, (1 / 10, 1 / 20), 60_000, 2000),
+      'bert': Run(80, 16, 1e-3, 0.01, (1 / 3, 1 / 6), 2000, 1000),
     },
   ),
 }

@@ -43,7 +43,7 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   model = subject.dense(seed)
   dense_bytes = subjects.size(model.params)
   most = int(dense_bytes * settings['share'])
-  run = {'rate': settings['rate'], 'batch': settings['batch'], 'steps': settings['steps']}
+  run = {name: settings[name] for name in ('rate', 'decay', 'batch', 'steps')}
   half = _kept(settings, folder, 'half', lambda: _fit(model, model.params, subject, 1, seed, run))
   whole = lambda: _kept(settings, folder, 'whole', lambda: _fit(model, half, subject, 2, seed, run))
   logits = model.logits
@@ -97,7 +97,7 @@ def fits(name: str, family: str, share: float, root: str, train: int, test: int)
 
 def _kept(settings, folder, part, make):
   """A dense network of the cell's subject, made once for all cells."""
-  names = ('net', 'data', 'seed', 'steps', 'batch', 'rate', 'train', 'reads')
+  names = ('net', 'data', 'seed', 'steps', 'batch', 'rate', 'decay', 'train', 'reads')
   return study.kept(
     folder, {'families': part, **{name: settings.get(name) for name in names}}, make
   )

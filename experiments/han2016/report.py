@@ -385,7 +385,7 @@ def _layer_bytes(rows):
 
 def _term_bars(rows):
   nets = [net for net in NAMES if select(rows, net, bits='fitted')]
-  with drawing.canvas(5.5 * len(nets), 4.6, len(nets)) as (figure, panels):
+  with drawing.canvas(max(8.5, 5.5 * len(nets)), 4.6, len(nets)) as (figure, panels):
     for axes, net in zip(panels, nets, strict=True):
       published = published_terms(net)
       rest = max(published['rest'], 0)

@@ -9,6 +9,8 @@ from experiments.classification.training import Examples
 from prunejax.data import handwritten_digits as digits
 
 CLASSES = 5  # of each half
+ROOM = 4  # pixels by which the canvas of an image is larger
+NOISE = 0.5  # most of the noise that is added to a pixel
 
 
 class Half(NamedTuple):
@@ -42,7 +44,9 @@ class Halves(NamedTuple):
 def load(root: str, test: int, content_read: str = '') -> Halves:
   """Read the digits and divide them by class.
 
-  MNIST is reduced to 14 x 14 pixels, each the mean of four.
+  MNIST is reduced to 14 x 14 pixels, each the mean of four. Every image is then put at a random
+  place of a larger canvas, and noise is added. A network that was never pre-trained learns as much
+  from a few images in one place and without noise as one that was.
 
   Args:
     root: folder that holds `mnist/`, or '' for scikit-learn's digits.
@@ -53,7 +57,10 @@ def load(root: str, test: int, content_read: str = '') -> Halves:
     FileNotFoundError, ValueError: for missing or damaged files.
   """
   data = digits.load(root)
-  train, held_out = small(data.train_images), small(data.test_images)
+  train, held_out = (
+    _placed(small(images), seed)
+    for seed, images in enumerate((data.train_images, data.test_images))
+  )
   halves = []
   for start in (0, CLASSES):
     parts = []
@@ -93,3 +100,15 @@ def small(images: np.ndarray) -> np.ndarray:
   if height < 28:
     return images
   return images.reshape(n, height // 2, 2, width // 2, 2).mean((2, 4))
+
+
+def _placed(images, seed):
+  """Every image at a random place of a canvas `ROOM` pixels larger, under uniform noise."""
+  rng = np.random.default_rng(seed)
+  n, side, _ = images.shape
+  out = NOISE * rng.random((n, side + ROOM, side + ROOM), np.float32)
+  places = rng.integers(0, (ROOM + 1) ** 2, n)
+  for place in range((ROOM + 1) ** 2):
+    rows, (down, right) = places == place, divmod(place, ROOM + 1)
+    out[rows, down : down + side, right : right + side] += images[rows]
+  return out

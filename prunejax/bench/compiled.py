@@ -207,7 +207,7 @@ def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
       100 * answer['temporaries'] / read,
       '% of the scores',
       '< 10' if answer['chips'] == 1 else '',
-      'temporaries of the compiled update, with what is fetched ahead into the core',
+      'temporaries of the compiled update in main memory, with the holes between them',
     )
     yield row(
       f'{request.title}, bytes',

@@ -95,7 +95,7 @@ def shapes(network: Network) -> dict:
       f'{", ".join(NETWORKS)}; forms: {", ".join(FORMS)}'
     )
   wide = lambda outputs: max(1, round(outputs * network.width))
-  found, channels, side, count = {}, 1, network.side, {'conv': 0, 'fc': 0}
+  kernels, channels, side, count = {}, 1, network.side, {'conv': 0, 'fc': 0}
   full = network.form == 'full'
   for layer in NETWORKS[network.name]:
     if layer == POOL:
@@ -106,25 +106,25 @@ def shapes(network: Network) -> dict:
       if count['conv'] == 1:
         outputs = outputs if full else min(outputs, layer.outputs)
       if full or count['conv'] == 1:
-        found[name] = (area * channels, outputs)
+        kernels[name] = (area * channels, outputs)
       elif network.form == 'separable':
-        found[f'{name}_depthwise'] = (area, channels)
-        found[f'{name}_pointwise'] = (channels, outputs)
+        kernels[f'{name}_depthwise'] = (area, channels)
+        kernels[f'{name}_pointwise'] = (channels, outputs)
       else:
         squeezed, half = max(1, outputs // 8), outputs // 2
-        found[f'{name}_squeeze'] = (channels, squeezed)
-        found[f'{name}_small'] = (squeezed, outputs - half)
-        found[f'{name}_large'] = (area * squeezed, half)
+        kernels[f'{name}_squeeze'] = (channels, squeezed)
+        kernels[f'{name}_small'] = (squeezed, outputs - half)
+        kernels[f'{name}_large'] = (area * squeezed, half)
       channels = outputs
       side -= (layer.side - 1) * (layer.padding == 'VALID')
     elif full:
       count['fc'] += 1
-      found[f'fc{count["fc"]}'] = (side * side * channels, wide(layer.outputs))
+      kernels[f'fc{count["fc"]}'] = (side * side * channels, wide(layer.outputs))
       side, channels = 1, wide(layer.outputs)
     if side < 1:
       raise ValueError(f'convnets: images of {network.side} pixels are too small for {network}')
-  found['classifier'] = (channels * (side * side if full else 1), network.classes)
-  return found
+  kernels['classifier'] = (channels * (side * side if full else 1), network.classes)
+  return kernels
 
 
 def init(rng: jax.Array, network: Network) -> dict:

@@ -10,8 +10,9 @@ from prunejax.train import recipe
 GIB = 2**30
 UNKNOWN = (
   'What a compiler does not know: the time to read and copy batches, to start and to save,'
-  ' evaluation and compiling itself, stalls, and real clocks. Temporaries include what is fetched'
-  ' ahead into the core, where it has such memory (128 MiB on a TPU).'
+  ' evaluation and compiling itself, stalls, and real clocks. Temporaries are those in main memory;'
+  ' the holes between them count twice. A TPU core has 128 MiB of its own, where a small program may'
+  ' keep all of its temporaries.'
 )
 HOW = (
   'The time of a step is a lower bound: the longest of FLOPs at the peak rate, bytes of main memory'

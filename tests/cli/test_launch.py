@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import tiny_runs
@@ -121,8 +122,43 @@ def test_a_workload_of_xpk_runs_the_command_on_every_host(tmp_path, argv):
   assert shlex.split(runs)[: len(argv)] == argv  # quoted through two shells
 
 
+def test_a_workload_of_xpk_copies_inputs_before_it_starts(tmp_path):
+  inputs = tmp_path / 'bucket of mine' / 'inputs'
+  (inputs / 'wikipedia').mkdir(parents=True)
+  (inputs / 'wikipedia' / 'a.txt').write_text('text')
+  argv = ['sweep', '--config=configs/sparsity.py', '--config.data.root=inputs']
+  done, [call] = run('xpk_tpu.sh', argv, tmp_path, **PLACE, INPUTS=f'file://{inputs}')
+  assert done.returncode == 0
+  [asked] = [word.removeprefix('--command=') for word in call if word.startswith('--command=')]
+  install, copy, starts = asked.split(' && ')
+  assert install.startswith('python -m pip install ') and starts.startswith('exec python -m')
+  path = f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}'
+  for _ in range(2):  # a workload that starts again finds the folder
+    subprocess.run(['bash', '-c', copy], cwd=tmp_path, env={**os.environ, 'PATH': path}, check=True)
+  copied = {str(p.relative_to(tmp_path)) for p in (tmp_path / 'inputs').rglob('*')}
+  assert copied == {'inputs/wikipedia', 'inputs/wikipedia/a.txt'}
+
+
+FLAGS = """base-docker-image cluster command max-restarts num-slices project restart-on-exit-codes
+script-dir spot termination-grace-period-seconds tpu-type workload zone""".split()
+
+
 @pytest.mark.parametrize(
-  'file', [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'docs' / 'cluster.md']
+  'file', [LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'docs' / 'cloud-tpu.md'], ids=lambda p: p.name
+)
+def test_flags_of_xpk_are_those_of_its_manual(file):
+  """FLAGS are those of `cluster` and `workload` of xpk 1.16 that the commands use."""
+  text = file.read_text().replace('\\\n', ' ')
+  calls = re.findall(r'^ *xpk (?:workload|cluster) \w+(.*)', text, re.MULTILINE)
+  assert calls
+  for call in calls:
+    flags = re.findall(r'(?<=\s)--([\w-]+)', call.split('--command')[0])
+    assert set(flags) <= set(FLAGS) and {'cluster', 'project', 'zone'} <= set(flags), call
+
+
+@pytest.mark.parametrize(
+  'file',
+  [LAUNCH / 'slurm_array.sh', LAUNCH / 'xpk_tpu.sh', tiny_runs.ROOT / 'docs' / 'cloud-tpu.md'],
 )
 def test_commands_in_comments_can_be_parsed(file):
   text = file.read_text().replace('\\\n', ' ').replace('#     ', ' ')

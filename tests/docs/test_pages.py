@@ -24,6 +24,14 @@ def front_matter(text):
   return dict(line.split(': ', 1) for line in match.group(1).splitlines()) if match else {}
 
 
+def installed(package):
+  """True if a package, or a module whose name has dots, is there."""
+  try:
+    return importlib.util.find_spec(package) is not None
+  except ModuleNotFoundError:
+    return False
+
+
 def programs():
   found = []
   for path in sorted(DOCS.rglob('*.md')):
@@ -39,7 +47,7 @@ def programs():
 @pytest.mark.parametrize('path, needs', programs())
 def test_program_runs_and_prints_what_it_says(path, needs, capsys, tmp_path, monkeypatch):
   for package in needs:
-    if importlib.util.find_spec(package) is None:
+    if not installed(package):
       pytest.skip(f'{path.name} needs {package}, which is not installed')
   monkeypatch.chdir(tmp_path)
   text = path.read_text()

@@ -226,11 +226,11 @@ def test_own_index_bits_have_the_fewest_bytes():
 @pytest.mark.parametrize(('bits', 'name'), [('own', 'to_the_end'), ('fitted', 'fitted')])
 def test_to_the_end(bits, name):
   def rows(rate, lost=0.0, dense=0.99):
-    made = []
+    own = []
     for row in ledger(rate=rate, lost=lost, dense=dense):
       if row['bits'] == 'paper':
-        made.append({**row, 'bits': bits})
-    return made
+        own.append({**row, 'bits': bits})
+    return own
 
   word = lambda rows: {v.name: v.verdict for v in claims.claims(rows)}
   good = word(rows(41.0))

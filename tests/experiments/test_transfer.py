@@ -11,12 +11,30 @@ from prunejax.report import ledger
 
 def test_halves_have_their_digits():
   data, every = halves.load('', 40), digits.load()
-  assert data.name == "scikit-learn's digits" and data.side == 8
+  assert data.name == "scikit-learn's digits" and data.side == 12
   for half, start in ((data.first, 0), (data.second, 5)):
     of_half = (every.train_labels >= start) & (every.train_labels < start + 5)
-    np.testing.assert_array_equal(half.train.inputs, every.train_images[of_half])
     np.testing.assert_array_equal(half.train.labels + start, every.train_labels[of_half])
+    assert half.train.inputs.shape == (of_half.sum(), 12, 12)
     assert len(half.test.labels) == 40 and set(half.test.labels) <= set(range(5))
+
+
+def test_an_image_lies_somewhere_on_its_canvas_under_noise():
+  images = np.random.default_rng(0).random((300, 6, 6)).astype(np.float32)
+  placed = halves._placed(images, 1)
+  side, seen = 6 + halves.ROOM, set()
+  for image, canvas in zip(images, placed, strict=True):
+    for down, right in np.ndindex(halves.ROOM + 1, halves.ROOM + 1):
+      rest = canvas.copy()
+      rest[down : down + 6, right : right + 6] -= image
+      if rest.min() >= -1e-6 and rest.max() <= halves.NOISE + 1e-6:
+        seen.add((down, right))
+        break
+    else:
+      raise AssertionError('an image is nowhere on its canvas')
+  assert placed.shape == (300, side, side) and placed.dtype == np.float32
+  assert len(seen) == (halves.ROOM + 1) ** 2
+  np.testing.assert_array_equal(placed, halves._placed(images, 1))
 
 
 def test_few_images_are_as_many_of_each_class():

@@ -22,6 +22,7 @@ SHAPES = {
   'vector': (7,),
   'scalar': (),
   'layers': (3, 4, 5),
+  'more layers': (3, 7, 2),
   'shared/1': (3, 3),
   'columns/0': (6, 9),
   'columns/1': (6, 9),
@@ -29,7 +30,7 @@ SHAPES = {
   'shared/2': (20,),
 }
 SHARED = ('shared/0', 'shared/1', 'shared/2')
-CELLS = {'layers': (3, 1, 1), 'columns/0': (1, 9), 'columns/1': (9,)}
+CELLS = {'layers': (3, 1, 1), 'more layers': (3, 1, 1), 'columns/0': (1, 9), 'columns/1': (9,)}
 KEYS = [(name,) for name in SHAPES if name not in SHARED] + [SHARED]
 
 
@@ -345,6 +346,20 @@ def test_stacked_leaves_are_cut_slice_by_slice_as_layers_of_their_own(allocation
   alone = select(apart)
   np.testing.assert_array_equal(together['w'], np.stack([alone[f'w_{i}'] for i in range(3)]))
   np.testing.assert_array_equal(together['b'], alone['b'])
+
+
+def test_leaves_with_the_same_layers_are_searched_together():
+  """A program that is compiled has the search once, however many kernels a layer has."""
+
+  def loops(count):
+    names = 'key output query value'.split()[:count]
+    scores = {
+      name: jax.ShapeDtypeStruct((4, 128, 64 * i), jnp.float32) for i, name in enumerate(names, 1)
+    }
+    select = lambda scores: prunejax.select_masks(scores, 0.5, stacked=names)
+    return str(jax.make_jaxpr(select)(scores)).count(' while[')
+
+  assert loops(1) == loops(4) >= 3  # over a sample, over scores, over ties
 
 
 @pytest.mark.parametrize('allocation', [prunejax.uniform, prunejax.global_threshold])
