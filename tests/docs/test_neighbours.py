@@ -95,7 +95,7 @@ import input_pipeline, train
 def text(builder, split):  # the trainer's own reader wants the real data set
   words = [''.join(chr(97 + (i * 7 + j * j) % 26) for j in range(3 + i % 4)) for i in range(200)]
   rng = np.random.default_rng(0)
-  rows = [' '.join(rng.choice(words, 12)) for _ in range(1024)]
+  rows = [' '.join(rng.choice(words, 4)) for _ in range(1024)]
   return tf.data.Dataset.from_tensor_slices({'inputs': rows, 'targets': rows})
 
 input_pipeline.get_raw_dataset = text
@@ -114,7 +114,8 @@ train.checkpoints.save_checkpoint_multiprocess = saved
 def run(folder, steps):
   config = default.get_config()
   config.update(max_corpus_chars=3000, vocab_size=40, per_device_batch_size=2, num_eval_steps=1)
-  config.update(num_predict_steps=1, num_layers=1, qkv_dim=32, emb_dim=32, mlp_dim=64, num_heads=2)
+  config.update(eval_per_device_batch_size=2, num_predict_steps=1)
+  config.update(num_layers=1, qkv_dim=32, emb_dim=32, mlp_dim=64, num_heads=2)
   config.update(max_target_length=32, max_eval_target_length=32, max_predict_length=32)
   config.update(num_train_steps=steps, checkpoint_every_steps=100, eval_every_steps=100)
   train.train_and_evaluate(config, folder)
