@@ -39,7 +39,8 @@ class Dense(NamedTuple):
 
 POOL = 'pool'  # Max pooling over 2 x 2.
 NETWORKS = {
-  # Caffe's LeNet-5: 431,080 parameters on images of 28 x 28 with 10 classes.
+  # LeNet-5 in Caffe's sizes, 431,080 parameters on images of 28 x 28 with 10 classes. Caffe's has
+  # no ReLU after a convolution, see lenet.py.
   'lenet-5': (
     Convolution(20, 5, 'VALID'),
     POOL,
