@@ -96,7 +96,8 @@ def test_smoke_resumes_and_reports(tmp_path):
     if row['arm'] in ('pruned', 'random', 'after'):
       assert row['metrics']['sparsity'] == pytest.approx(0.5, abs=1e-3), row['arm']
     elif row['stage'] == 'finetune':
-      assert row['metrics']['sparsity'] < 0.01, row['arm']
+      # Of deleted weights those whose input is always 0 have no gradient and stay 0.
+      assert row['metrics']['sparsity'] < (0.4 if row['arm'] == 'deleted' else 0.01), row['arm']
   lines = (tmp_path / 'w' / 'ledger.jsonl').read_text().splitlines()
   (tmp_path / 'w' / 'ledger.jsonl').write_text('\n'.join(lines[:-2]) + '\n')
   study.reproduce('smoke', tmp_path / 'w', say=said.append)
