@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from prunejax.pruning.precision import refuse_half
 
@@ -289,11 +290,13 @@ def moves(origin: str, schedule: Schedule, when: When) -> Callable[[jax.Array], 
 
 def _arrives(schedule, step):
   """True at a step at which the sparsity has just reached the value that it keeps."""
-  now = schedule(step)
+  steps = [step - 1, step, step + 1, jnp.maximum(step, _FAR)]
+  # One loop computes all values. Of copies of a formula a compiler may round each in its own way.
+  value = lambda step: jnp.asarray(schedule(step))
+  before, now, after, far = lax.map(value, jnp.stack(steps))
   # A curve that flattens out stands still for a few steps wherever float32 cannot follow it. Such
-  # a value is not the last one. The far step is no constant: XLA would round its value otherwise.
-  rests = (now == schedule(step + 1)) & (now == schedule(jnp.maximum(step, _FAR)))
-  return (now != schedule(step - 1)) & rests
+  # a value is not the last one.
+  return (now != before) & (now == after) & (now == far)
 
 
 def _unwrapped(function):

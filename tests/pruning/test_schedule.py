@@ -1,6 +1,10 @@
 """Schedules and step predicates."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import cases
 import jax
@@ -210,3 +214,34 @@ def test_masks_fall_where_the_schedule_falls_or_is_not_known_to_rise():
     assert after == [0.0, 0.0]
   assert not any(s.rises for s in (cycle, schedules.as_schedule(lambda step: 0.5)))
   assert not prunejax.constant(jnp.float32(0.5)).rises, 'a number of run time may change'
+
+
+AS_USERS_COMPILE = """
+import jax, jax.numpy as jnp, optax
+from prunejax.pruning import schedules
+
+WHEN = schedules.every(5)
+for name, schedule in (
+  ('linear', optax.linear_schedule(0.0, 0.8, 7)),
+  ('late', optax.linear_schedule(0.1, 0.7, 995, 3)),
+  ('polynomial', optax.polynomial_schedule(0.0, 0.9, 3, 13)),
+  ('joined', optax.join_schedules([optax.linear_schedule(0.0, 0.3, 4),
+                                   optax.linear_schedule(0.3, 0.6, 9)], [10])),
+):
+  move = jax.jit(schedules.moves('test', schedules.as_schedule(schedule), WHEN))
+  print(name, [i for i in (*range(40), *range(990, 1010)) if i % 5 and bool(move(jnp.int32(i)))])
+"""
+
+
+def test_the_target_is_reached_in_a_program_that_is_compiled_as_users_compile():
+  """The tests compile without most optimizations, which round copies of a formula differently."""
+  flags = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  done = subprocess.run(
+    [sys.executable, '-c', AS_USERS_COMPILE],
+    capture_output=True,
+    text=True,
+    env={**flags, 'JAX_PLATFORMS': 'cpu'},
+    cwd=pathlib.Path(__file__).parents[2],
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert done.stdout.splitlines() == ['linear [7]', 'late [998]', 'polynomial [13]', 'joined [19]']
