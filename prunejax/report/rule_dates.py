@@ -318,7 +318,22 @@ def _follow(parts, home, load, sources, seen):
 
 def _text(node):
   """A node as text, without positions, docstrings, types of arguments and prose."""
-  return ast.dump(_Plain().visit(ast.parse(ast.unparse(node))))
+  return _dumped(_Plain().visit(ast.parse(ast.unparse(node))))
+
+
+def _dumped(node):
+  """What `ast.dump` writes on Python 3.11: later versions omit empty lists and have new fields."""
+  if isinstance(node, list):
+    return f'[{", ".join(map(_dumped, node))}]'
+  if not isinstance(node, ast.AST):
+    return repr(node)
+  kind, shown = type(node), []
+  for name in node._fields:
+    value = getattr(node, name, None)
+    is_default = value is None and getattr(kind, name, ...) is None
+    if not is_default and name != 'type_params':  # of Python 3.12
+      shown.append(f'{name}={_dumped(value)}')
+  return f'{kind.__name__}({", ".join(shown)})'
 
 
 class _Plain(ast.NodeTransformer):
