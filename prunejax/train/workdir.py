@@ -34,9 +34,17 @@ def owned(folder, config: dict):
     config: a plain dict, `configs.identity`.
 
   Raises:
-    ValueError: the folder belongs to another config, or holds other files.
+    ValueError: the folder belongs to another config, holds other files, or cannot be one.
   """
   folder = files.path(folder)
+  for place in (folder, *folder.parents):
+    if files.is_file(place):
+      raise ValueError(
+        f'the work directory {str(folder)!r} cannot be made, since {str(place)!r} is a file: take'
+        ' another --workdir'
+      )
+    if files.exists(place):
+      break
   path = folder / 'config.json'
   own = _plain(config)
   if files.exists(path):

@@ -38,7 +38,8 @@ CASES = {
     (f'{CONFIG} --workdir={{out}} extra', ["'extra'"]),
     (f'{CONFIG} --workdir={{out}} --distributed=here', ['--distributed=here', 'HOST:PORT']),
     (f'{CONFIG} --workdir={{out}} --distributed=localhost:1,2,2', ['process 2 of 2']),
-    (f'{CONFIG} --workdir={{text}}', ['text.txt']),
+    (f'{CONFIG} --workdir={{text}}', ['text.txt', 'is a file']),
+    (f'{CONFIG} --workdir={{text}}/run', ['text.txt', 'is a file']),
     (f'{CONFIG} --dry-run --topology=v9e:2x2', ['v9e:2x2', 'v5e']),
   ],
   'sweep': [
