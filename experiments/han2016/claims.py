@@ -76,6 +76,17 @@ def _no_loss(diffs):
   return verdicts.Comparison('points', diffs, -MARGIN, form='+.2f')
 
 
+def _smaller(cells, rate):
+  """(evidence, comparisons): the file is `rate` times smaller than the dense one, without loss."""
+  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
+  rates = [m['rate'] for m in cells.values()]
+  evidence = (
+    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
+    f'{verdicts.shown(diffs, "+.2f")} points'
+  )
+  return evidence, (_no_loss(diffs), verdicts.Comparison('times smaller', rates, rate, form='.1f'))
+
+
 def _judge(name, claim, cells, comparisons, evidence, figures):
   """The verdict; undecided where the dense networks err by more than `READY` above the paper's."""
   net = name.split('_')[0]
@@ -121,57 +132,36 @@ def _pruned_without_loss(rows, net):
 
 def _file(rows, net):
   cells = select(rows, net, scale=1.0, bits='paper')
-  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
-  rates = [m['rate'] for m in cells.values()]
   before, after, rate, _ = paper.DEEP[net]
-  evidence = (
-    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
-    f'{verdicts.shown(diffs, "+.2f")} points'
-  )
   claim = (
     f'{NAMES[net]} is {rate} times smaller without loss (error {before} to {after} %; within '
     f'{MARGIN})'
   )
-  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
-  comparisons = _no_loss(diffs), smaller
+  evidence, comparisons = _smaller(cells, rate)
   return _judge(f'{net}_file', claim, cells, comparisons, evidence, ('curves',))
 
 
 def _to_the_end(rows, net):
   """The paper's factor at its accuracy, with fractions and widths of the network's own."""
   cells = select(rows, net, bits='own')
-  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
-  rates = [m['rate'] for m in cells.values()]
   before, after, rate, _ = paper.DEEP[net]
-  evidence = (
-    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
-    f'{verdicts.shown(diffs, "+.2f")} points'
-  )
   claim = (
     f'{NAMES[net]} is {rate} times smaller without loss when each layer has fractions and widths '
     f'of its own (error {before} to {after} %; within {MARGIN})'
   )
-  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
-  comparisons = _no_loss(diffs), smaller
+  evidence, comparisons = _smaller(cells, rate)
   return _judge(f'{net}_to_the_end', claim, cells, comparisons, evidence, ('terms',))
 
 
 def _fitted(rows, net):
   """As `_to_the_end`, with bits as many as the paper's bytes allow."""
   cells = select(rows, net, bits='fitted')
-  diffs = [points(m) - points(m, 'accuracy_dense') for m in cells.values()]
-  rates = [m['rate'] for m in cells.values()]
   before, after, rate, _ = paper.DEEP[net]
-  evidence = (
-    f'rate of the file {verdicts.shown(rates, ".1f")}; accuracy minus dense '
-    f'{verdicts.shown(diffs, "+.2f")} points'
-  )
   claim = (
     f"{NAMES[net]} is {rate} times smaller without loss when each layer spends the paper's bytes "
     f'as it needs them (error {before} to {after} %; within {MARGIN})'
   )
-  smaller = verdicts.Comparison('times smaller', rates, rate, form='.1f')
-  comparisons = _no_loss(diffs), smaller
+  evidence, comparisons = _smaller(cells, rate)
   return _judge(f'{net}_fitted', claim, cells, comparisons, evidence, ('terms',))
 
 

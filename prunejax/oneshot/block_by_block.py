@@ -124,9 +124,11 @@ def prune(
   leaves = dict(named_leaves(params))
   blocks = decoder.blocks_of(model, params)
   calibration = joined(batches)
-  one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), calibration)
+  one_segment = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), calibration
+  )
   kinds_of_blocks = kinds.of_blocks(
-    model, params, leaves, blocks, one, where, layout, criterion, structure, mesh, recover
+    model, params, leaves, blocks, one_segment, where, layout, criterion, structure, mesh, recover
   )
   call = _Call(
     blocks, kinds_of_blocks, criterion, float(sparsity), allocation, structure, recover, say
@@ -155,17 +157,17 @@ def prune(
     f'{len(blocks)} blocks, {len(shapes)} kernels, {weights:,} weights;'
     f' {count_segments(calibration)} segments of calibration'
   )
-  flow = None
+  stream = None
   if criterion.needs or recover is not None or shares_of_blocks is not None:
-    flow = Stream(model, params, calibration, batch, mesh)
+    stream = Stream(model, params, calibration, batch, mesh)
   if not criterion.needs:
     choose = _by_weights(call, leaves)
   elif shares_of_blocks is None:
     whole = shares.kept_units(shapes, allocation, structure, call.sparsity)
-    choose = _by_statistics(call, flow, [whole] * len(blocks))
+    choose = _by_statistics(call, stream, [whole] * len(blocks))
   else:
-    sparsities = _sparsities(call, shares_of_blocks, leaves, flow, folder)
-    choose = _by_statistics(call, flow, _kept_of_blocks(call, shapes, sparsities))
+    sparsities = _sparsities(call, shares_of_blocks, leaves, stream, folder)
+    choose = _by_statistics(call, stream, _kept_of_blocks(call, shapes, sparsities))
 
   masks: dict[str, np.ndarray] = {}
   out = _writable(leaves, blocks, model, in_place)
@@ -177,17 +179,19 @@ def prune(
   if done:
     say(f'{done} of {len(blocks)} blocks are pruned already')
   hidden = None
-  if flow is not None and done < len(blocks):
-    hidden = _hidden_before(call, done, flow, out, folder, progress, one)
+  if stream is not None and done < len(blocks):
+    hidden = _hidden_before(call, done, stream, out, folder, progress, one_segment)
   began = saved = time.perf_counter()
   for number in range(done, len(blocks)):
     block = blocks[number]
-    row, arrays, hidden = _prune_block(call, number, decoder.read(out, block), choose, flow, hidden)
+    row, arrays, hidden = _prune_block(
+      call, number, decoder.read(out, block), choose, stream, hidden
+    )
     _put(out, masks, leaves, block, arrays, in_place)
     if folder is not None:
       progress = resume.with_block(folder, progress, arrays, row)
       more = number + 1 < len(blocks)
-      if flow is not None and more and time.perf_counter() - saved > SAVE_EVERY:
+      if stream is not None and more and time.perf_counter() - saved > SAVE_EVERY:
         progress = resume.with_hidden(folder, progress, hidden)
         saved = time.perf_counter()
     rows.append(row)
@@ -221,21 +225,21 @@ def _count_weights(kind) -> int:
   return sum(math.prod(shape) for shape in kind.kernels.shapes.values())
 
 
-def _hidden_before(call, number, flow, out, folder, progress, one):
+def _hidden_before(call, number, stream, out, folder, progress, one_segment):
   """The hidden states in front of a block: from disk as far as they are there, then computed."""
   start = 0
   if progress.hidden:
     start = progress.hidden['block']
-    hidden = flow.placed(resume.read_hidden(folder, progress, flow.like(one)))
+    hidden = stream.placed(resume.read_hidden(folder, progress, stream.like(one_segment)))
   else:
-    hidden = flow.embedded()
+    hidden = stream.embedded()
   for earlier in range(start, number):
     weights = decoder.read(out, call.blocks[earlier])
-    hidden = flow.advanced(call.kinds[earlier].advance, weights, hidden)
+    hidden = stream.advanced(call.kinds[earlier].advance, weights, hidden)
   return hidden
 
 
-def _prune_block(call, number, weights, choose, flow, hidden):
+def _prune_block(call, number, weights, choose, stream, hidden):
   """(row, arrays to store, hidden states behind the block) of one block.
 
   `choose` is a function (number, matrices, weights, hidden) -> (masks, new weights), as matrices.
@@ -250,14 +254,16 @@ def _prune_block(call, number, weights, choose, flow, hidden):
     raise FloatingPointError(f'{block.prefix}/{large[0]}: a new weight is not finite as {dtype}')
   pruned = {**weights, **new}
   if call.recover is not None:
-    segment = functools.partial(flow.segment, hidden)
-    fit = reconstruction.fitted(call.recover, kind.fit, weights, pruned, mask, segment, flow.count)
+    segment = functools.partial(stream.segment, hidden)
+    fit = reconstruction.fitted(
+      call.recover, kind.fit, weights, pruned, mask, segment, stream.count
+    )
     pruned = new = {local: np.asarray(x) for local, x in fit.items()}
   change = None
-  if flow is not None:
-    change = flow.change(kind.change, weights, pruned, hidden)
+  if stream is not None:
+    change = stream.change(kind.change, weights, pruned, hidden)
     if number + 1 < len(call.blocks):
-      hidden = flow.advanced(kind.advance, pruned, hidden)
+      hidden = stream.advanced(kind.advance, pruned, hidden)
   row = {
     'block': block.prefix,
     'weights': _count_weights(kind),
@@ -279,7 +285,7 @@ def _kept_of_blocks(call, shapes, sparsities) -> list[dict]:
   return kept
 
 
-def _by_statistics(call, flow, kept):
+def _by_statistics(call, stream, kept):
   """Chooses the masks of a block by what goes into its kernels. See `_prune_block`.
 
   `kept` has for each block the units that stay, {unit name: count}.
@@ -289,7 +295,7 @@ def _by_statistics(call, flow, kept):
     if not matrices:  # `where` left this block whole
       return {}, {}
     kind, block = call.kinds[number], call.blocks[number]
-    statistics = flow.summed(kind.collect, weights, hidden)
+    statistics = stream.summed(kind.collect, weights, hidden)
     return kinds.choose_masks(
       kind,
       block,
@@ -364,7 +370,7 @@ def _stacks(call) -> dict[str, tuple[str, list[str]]]:
   return stacks
 
 
-def _sparsities(call, owl, leaves, flow, folder) -> list[float]:
+def _sparsities(call, owl, leaves, stream, folder) -> list[float]:
   """The sparsity of each block by its outliers in the dense model; they are kept in a file."""
   file = None if folder is None else folder / OUTLIERS
   sizes = [_count_weights(kind) for kind in call.kinds]
@@ -373,17 +379,17 @@ def _sparsities(call, owl, leaves, flow, folder) -> list[float]:
     outlying = np.array(stored['outliers'])
   else:
     count_outliers = jax.jit(shares.outliers, static_argnums=2)
-    hidden, outlying = flow.embedded(), []
+    hidden, outlying = stream.embedded(), []
     for number, (block, kind) in enumerate(zip(call.blocks, call.kinds, strict=True)):
       weights = decoder.read(leaves, block)
-      norms = on_one_device(flow.summed(kind.norms, weights, hidden))
+      norms = on_one_device(stream.summed(kind.norms, weights, hidden))
       count = 0
       for local, w in kinds.matrices(kind, weights).items():
         norm = jnp.sqrt(norms[kind.kernels.reads[local]])
         count += int(count_outliers(norm, w, owl.outlier))
       outlying.append(count / max(sizes[number], 1))
       if number + 1 < len(call.blocks):
-        hidden = flow.advanced(kind.advance, weights, hidden)
+        hidden = stream.advanced(kind.advance, weights, hidden)
       call.say(f'outliers of block {number + 1}/{len(call.blocks)}: {outlying[-1]:.5f}')
     outlying = np.array(outlying)
     if file is not None:

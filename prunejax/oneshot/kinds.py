@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 def of_blocks(
-  model, params, leaves, blocks, one, where, layout, criterion, structure, mesh, recover
+  model, params, leaves, blocks, one_segment, where, layout, criterion, structure, mesh, recover
 ) -> list[Kind]:
   """Returns the kind of each block; blocks that are alike have the same one.
 
@@ -54,7 +54,7 @@ def of_blocks(
     params: its parameters.
     leaves: {path: leaf} of the parameters.
     blocks: see `decoder.blocks_of`.
-    one: shapes of the calibration of one segment.
+    one_segment: shapes of the calibration, of one segment.
     where: which kernels are pruned.
     layout: which axes are inputs and outputs.
     criterion: SCORE.
@@ -69,7 +69,7 @@ def of_blocks(
   seen: dict[tuple, Kind] = {}
   kinds = []
   chosen = matches(where)
-  hidden = jax.eval_shape(model.embed, params, one)
+  hidden = jax.eval_shape(model.embed, params, one_segment)
   reported, picked_of = {}, []
   for block in blocks:
     weights = decoder.read(leaves, block)

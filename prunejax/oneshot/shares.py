@@ -45,13 +45,13 @@ def can_remove(structure: Structure) -> str:
 
 
 def by_outliers(
-  shares: Owl, found: np.ndarray, weights: np.ndarray, sparsity: float, most: float = 1.0
+  shares: Owl, outlying: np.ndarray, weights: np.ndarray, sparsity: float, most: float = 1.0
 ) -> np.ndarray:
   """Returns the sparsity of each block.
 
   Args:
     shares: what `owl` made.
-    found: D of each block.
+    outlying: D of each block.
     weights: the number of weights that are pruned in each block; means are weighted by them.
     sparsity: S, of all blocks together.
     most: what the structure can remove of a block.
@@ -59,9 +59,9 @@ def by_outliers(
   Raises:
     ValueError: a block's sparsity would be outside of [0, most].
   """
-  width = found.max() - found.min()
+  width = outlying.max() - outlying.min()
   mean = lambda x: float(np.average(x, weights=weights))
-  moved = 2 * shares.spread * (found / width if width else np.zeros_like(found))
+  moved = 2 * shares.spread * (outlying / width if width else np.zeros_like(outlying))
   sparsities = sparsity - (moved - mean(moved))
   if sparsities.min() < 0 or sparsities.max() > most:
     raise ValueError(

@@ -64,11 +64,8 @@ def _templates(stored: Any, where: pathlib.Path) -> dict[str, str]:
   if isinstance(stored, str):
     return {TEMPLATE: stored}
   texts = {}
-  for row in stored or ():
-    try:
-      name, text = row['name'], row['template']
-    except (TypeError, KeyError, IndexError):
-      name = text = None
+  for row in stored if isinstance(stored, list) else [] if stored is None else [stored]:
+    name, text = map(row.get, ('name', 'template')) if isinstance(row, dict) else (None, None)
     file = TEMPLATE if name == 'default' else f'{MORE_TEMPLATES}/{name}.jinja'
     if not (isinstance(name, str) and isinstance(text, str) and re.fullmatch(CARRIED, file)):
       raise CheckpointError(

@@ -63,6 +63,8 @@ def test_what_a_folder_says_is_read_as_files_of_their_own(row, tmp_path):
     ('tokenizer_config.json', b'{', 'tokenizer_config.json is damaged'),
     ('tokenizer_config.json', b'[]', 'expected a JSON object'),
     (carried_texts.TEMPLATE, b'\xff', 'chat_template.jinja is not UTF-8'),
+    ('tokenizer_config.json', b'{"chat_template": 3}', 'has the chat template 3'),
+    ('tokenizer_config.json', b'{"chat_template": {"a": 1}}', 'expected a text, or rows'),
     *(
       (
         'chat_template.json',
