@@ -234,9 +234,8 @@ def test_a_work_directory_of_another_config(capsys, nothing_compiled):
 def test_a_work_directory_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('in the way')
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    refused(
-      capsys, tiny_runs.argv('train', folder), str(folder), 'cannot write to the work directory'
-    )
+    words = [str(folder), 'cannot be made', f'{str(tmp_path / "file")!r} is a file']
+    refused(capsys, tiny_runs.argv('train', folder), *words)
   assert (tmp_path / 'file').read_text() == 'in the way'
 
 
