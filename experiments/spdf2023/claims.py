@@ -3,7 +3,15 @@
 Only the abstract and summaries could be read.
 """
 
-from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, shown
+from prunejax.report.verdicts import (
+  UNDECIDED,
+  Comparison,
+  Verdict,
+  all_hold,
+  decided_by,
+  shown,
+  supports,
+)
 
 LITTLE = 0.05  # A rise of the loss, in nats, that counts as little.
 HIGH = 0.75  # The sparsity of the paper's claim.
@@ -104,7 +112,8 @@ def _dense_beats_sparse(rows):
 def _recovers(rows):
   before, after = pretraining_rises(rows, HIGH), rises(rows, HIGH)
   left = [b - a / 2 for a, b in zip(before, after, strict=False)]
-  return _verdict(
+  cost = Comparison('nats, the rise in pre-training', before)
+  verdict = _verdict(
     'fine_tuning_recovers',
     'Dense fine-tuning recovers most of what sparse pre-training cost (the rise on the task is '
     'below half of the rise in pre-training)',
@@ -112,6 +121,10 @@ def _recovers(rows):
     f'rise at {HIGH:g} in pre-training {shown(before, "+.3f")}, on the task '
     f'{shown(after, "+.3f")} nats',
   )
+  if supports(cost) > 0:
+    return verdict
+  # Where sparse pre-training costs nothing there is nothing to recover.
+  return verdict._replace(verdict=UNDECIDED, decided_by=decided_by([cost]))
 
 
 def _fresh(rows):

@@ -64,6 +64,7 @@ PRESETS = {
     held_out=1,
   ),
   'quick': Preset('some five minutes of a CPU core'),
+  'medium': Preset('some fifteen minutes of a CPU core', steps=2000, tuned=300),
   'long': Preset(
     'some three hours of a CPU core; not run here', seeds=(0, 1, 2, 3, 4), steps=6000, tuned=1500
   ),

@@ -72,6 +72,14 @@ PRESETS = {
     base=TINY,
   ),
   'quick': Preset('some five minutes of a CPU core'),
+  'medium': Preset(
+    'some fifteen minutes of a CPU core',
+    sizes={'small': 64, 'large': 128},
+    steps=1500,
+    begin=300,
+    end=1100,
+    base={'words': 2000, 'dropout': 0.2, 'rate': 3e-3, 'warmup': 80},
+  ),
   'long': Preset(
     'some three hours of a CPU core; not run here',
     seeds=(0, 1, 2, 3, 4),
