@@ -124,7 +124,7 @@ def _recovers(rows):
   if supports(cost) > 0:
     return verdict
   # Where sparse pre-training costs nothing there is nothing to recover.
-  return verdict._replace(verdict=UNDECIDED, decided_by=decided_by([cost]))
+  return verdict._replace(verdict=UNDECIDED, number=decided_by([cost]))
 
 
 def _fresh(rows):

@@ -157,6 +157,11 @@ def test_verdicts_of_spdf():
   assert word(spdf_rows(-1)) == ['not reproduced'] * 5
   assert word(spdf_rows(seeds=1)) == ['undecided'] * 5
   assert word([]) == ['undecided'] * 5
+  free = spdf_rows()
+  for row in free:
+    if row['stage'] == 'pretrain' and row['sparsity']:
+      row['metrics'] = {'loss': 0.0}
+  assert word(free)[3] == 'undecided'  # nothing was lost, so nothing can be recovered
   for some in (spdf_rows(), spdf_rows()[:1], spdf_rows()[-1:]):
     assert spdf_report.tables(some) and spdf_report.figures(some)
 
