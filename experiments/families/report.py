@@ -1,7 +1,5 @@
 """The tables and the figure of the report, from the ledger."""
 
-import matplotlib.ticker
-
 from experiments.families.claims import select
 from experiments.families.subjects import NAMES
 from prunejax.report import drawing, statistics, verdicts
@@ -89,7 +87,7 @@ def figures(rows: list[dict]) -> dict[str, bytes]:
       dense = [100 * m['accuracy'] for m in select(rows, net, 'dense')[1.0].values()]
       axes.axhline(statistics.mean(dense), color='#222222', ls=':', lw=1.4, label='dense')
       axes.set_xscale('log', base=2)
-      axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+      axes.xaxis.set_major_formatter('{x:g}')
       axes.set_xlabel('kilobytes of the file')
       axes.set_ylabel('test accuracy, %')
       axes.set_title(NAMES[net])

@@ -1,7 +1,5 @@
 """The tables and figures of the report, from the ledger."""
 
-import matplotlib.ticker
-
 from experiments.han2016 import paper
 from experiments.han2016.claims import NAMES, points, select, sizes
 from prunejax.models import lenet
@@ -321,8 +319,8 @@ def _curves(rows):
     dense = 100 * statistics.mean([m['accuracy_dense'] for m in cells])
     axes.axhline(dense, color='#555555', ls=':', lw=1.4, label='dense')
     axes.set_xscale('log')
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('')
     axes.set_xticks([1, 2, 3, 5, 10, 20, 50])
     axes.set_xlabel('bytes of the file, % of dense float32')
     axes.set_ylabel('test accuracy, %')

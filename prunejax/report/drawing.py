@@ -5,15 +5,6 @@ import io
 
 from prunejax.report import statistics
 
-try:
-  import matplotlib
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-  raise ModuleNotFoundError(
-    "figures need matplotlib: python -m pip install 'prunejax[train]'", name='matplotlib'
-  ) from error
-
 STYLE = {
   'font.family': 'DejaVu Sans',
   'font.size': 11,
@@ -40,7 +31,20 @@ STYLE = {
 
 @contextlib.contextmanager
 def canvas(width: float, height: float, columns: int):
-  """(figure, its row of axes) of a size in inches; all that is drawn within has the style."""
+  """(figure, its row of axes) of a size in inches; all that is drawn within has the style.
+
+  Raises:
+    ModuleNotFoundError: where matplotlib is missing. It is imported here, since a command that
+      refuses its input draws nothing.
+  """
+  try:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      "figures need matplotlib: python -m pip install 'prunejax[train]'", name='matplotlib'
+    ) from error
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(width, height), facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)

@@ -97,6 +97,12 @@ def test_wrong_input_is_refused_in_less_than_two_seconds(what):
   assert seconds_of(2, *REFUSED[what]) < 2
 
 
+@pytest.mark.parametrize('what', ['a preset', 'a preset of a small paper', 'a work directory'])
+def test_what_is_refused_does_not_load_what_draws(what):
+  done = run('-c', PROGRAM.format(argv=list(REFUSED[what]), heavy=('matplotlib',)))
+  assert done.stdout.splitlines()[-1] == '[]' and done.stderr.startswith('prunejax: '), done
+
+
 def test_the_version_is_printed(capsys):
   with pytest.raises(SystemExit) as end:
     command.main(['--version'])

@@ -1,6 +1,5 @@
 """Figures of masks and features from probe rows: 2b, 3, heads, and overlap against chance."""
 
-import matplotlib
 import numpy as np
 
 from experiments.gordon2020.analysis import arms, probe_rows, scoring
@@ -57,6 +56,8 @@ def figure2b(rows):
       for s, layers in zip(row['metrics']['sparsity'], row['metrics']['cosine'], strict=True):
         if row['arm'] == 'pruned':
           by_level.setdefault(s, []).append(layers)
+    import matplotlib  # where something is drawn: see `drawing.canvas`
+
     shades = matplotlib.colormaps['viridis'](np.linspace(0.9, 0.05, max(len(by_level), 1)))
     for shade, s in zip(shades, sorted(by_level), strict=False):
       layers = probe_rows.mean_lists(by_level[s])
