@@ -125,6 +125,7 @@ def _draw(panels):
         level = np.mean(list(dense.values()))
         axes.axhline(level, color=COLOURS['dense'], linestyle='--', linewidth=1.4, label='dense')
       axes.set_title(title)
+      axes.set_xticks(sorted({s for _, s in values if s}))
       axes.set_xlabel('sparsity (fraction of weights removed)')
     drawing.below(figure, *all_axes, columns=4 if len(panels) > 1 else 1)
     return drawing.png(figure)
