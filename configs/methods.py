@@ -51,6 +51,8 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3, stop=None):
   phase, cycles, rounds, stair = steps // 10, steps // 10, steps // 5, 8 * steps // 100
   if stop:  # phases of equal length, the last of which ends there
     phase, cycles, rounds, stair = stop // 5, stop // 7, stop // 4, stop // 9
+  # Adam moves a score by one rate a step at most; in fewer steps it must still reach the cut-off.
+  score_rate = '2e-2' if stop is None else f'{2e-2 * steps / stop:g}'
   return {
     'dense': {},
     'magnitude': _group(
@@ -113,7 +115,7 @@ def methods(sparsity=SPARSITY, steps=STEPS, rate=1e-3, stop=None):
     | LATENT,
     # The schedule is of the cut-off; the penalty decides how sparse that is.
     'soft_movement': _group(
-      criterion='soft_movement(1e-3, learning_rate=2e-2)',
+      criterion=f'soft_movement(1e-3, learning_rate={score_rate})',
       schedule=f'cubic(0.3, end={end})',
       when=always,
       allocation='above(1.0, relative=True)',
