@@ -22,7 +22,7 @@ from prunejax.report import cost, document, ledger, rule_dates, tables
 from prunejax.sweep import dependencies, estimate, grid, identity
 from prunejax.sweep import reuse as reusing
 from prunejax.sweep.grid import Cell, key
-from prunejax.train import console, distributed, recipe, specs
+from prunejax.train import configs, console, distributed, recipe, specs
 
 __all__ = [
   'Cell',
@@ -230,9 +230,34 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
     planned = _chosen(study, preset, planned, part)
     if by_content and (reads := study.reads(root, pydoc)):
       planned = [cell._replace(config={**cell.config, 'reads': reads}) for cell in planned]
+  if study.measure is None:
+    _refuse_dropped(study, planned, overrides)
   if len({key(cell) for cell in planned}) < len(planned):
-    raise ValueError(f'{study.name} {preset}: two cells have the same settings')
+    given = ''.join(f' --config.{name}={value}' for name, value in overrides.items())
+    raise ValueError(
+      f'{study.name} {preset}: two cells have the same settings' + (given and f' with{given}')
+    )
   return planned
+
+
+def _refuse_dropped(study, planned, overrides):
+  """Refuses an override that no stage takes, because its cells set the key for themselves.
+
+  A stage takes it if the key has its value in all cells of the stage, but for those that start from
+  another cell: `init` then names that one.
+  """
+  for name, value in overrides.items():
+    takes = {}
+    for cell in planned:
+      own = functools.reduce(lambda node, part: node[part], name.split('.'), cell.config)
+      held = own == configs.convert(value, own, name) or str(own).startswith('cell:')
+      stage = cell.labels.get('stage')
+      takes[stage] = held and takes.get(stage, True)
+    if takes and not any(takes.values()):
+      flag = '; use --seeds instead' if name == 'seed' else ''
+      raise ValueError(
+        f'--config.{name}={value}: each cell of {study.name} sets this key itself{flag}'
+      )
 
 
 def run(

@@ -1,5 +1,6 @@
 """Studies: each cell once, killed and gone on with, reported from the ledger alone."""
 
+import importlib
 import json
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import safetensors.numpy
 
 from prunejax.report import drawing, ledger, tables, verdicts
 from prunejax.sweep import study
+from prunejax.train import configs
 
 
 class Size(NamedTuple):
@@ -272,3 +274,37 @@ def test_two_ledgers_stand_side_by_side_or_as_the_study_says(tmp_path):
   written = study.compare(own, *both, tmp_path / 'own', say=lambda line: None)
   assert set(written) == {'report.html', 'report.md', 'tables.md', 'tables.txt'}
   assert '**B minus A**' in written['report.md'].read_text()
+
+
+TRAINED = ('gordon2020', 'guo2019', 'journey2025', 'league', 'spdf2023')
+SET_BY_CELLS = {'seed': 7, 'steps': 9, 'prune.weights.schedule': 'cubic(0.3, end=4)'}
+
+
+@pytest.mark.parametrize('name', SET_BY_CELLS)
+@pytest.mark.parametrize('paper', TRAINED)
+def test_a_key_that_cells_set_is_refused_or_holds_in_every_cell_of_a_stage(paper, name):
+  declared = importlib.import_module(f'experiments.{paper}.study').STUDY
+  overrides = {name: SET_BY_CELLS[name]}
+  try:
+    planned = study.cells(declared, 'smoke', overrides)
+  except ValueError as error:
+    assert f'--config.{name}={SET_BY_CELLS[name]}' in str(error)
+    return
+  of = {}
+  for cell in planned:
+    value = configs.flat(cell.config)[name]
+    of.setdefault(cell.labels['stage'], set()).add(value)
+  assert {SET_BY_CELLS[name]} in of.values()
+
+
+@pytest.mark.parametrize('paper', TRAINED)
+def test_a_key_that_no_cell_sets_holds_in_all(paper):
+  declared = importlib.import_module(f'experiments.{paper}.study').STUDY
+  planned = study.cells(declared, 'smoke', {'optimizer.weight_decay': '0.125'})
+  assert {configs.flat(cell.config)['optimizer.weight_decay'] for cell in planned} == {0.125}
+
+
+def test_an_override_of_the_seed_names_the_flag():
+  declared = importlib.import_module('experiments.journey2025.study').STUDY
+  with pytest.raises(ValueError, match='--config.seed=3: each cell of journey2025.*use --seeds'):
+    study.cells(declared, 'smoke', {'seed': '3'})
