@@ -21,6 +21,7 @@ from prunejax.report import ledger
 from prunejax.sweep import dependencies, identity, population, resources, workers
 from prunejax.train import configs, console, distributed, inputs, loop, program, recipe
 
+POLL = 30  # seconds between two looks for a model that another worker makes
 PACKAGES = ('prunejax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # The columns of a row that were measured; the others say which cell of which grid it is.
 MEASURED = (
@@ -84,6 +85,7 @@ def run(
   *,
   experiment: str,
   preset: str,
+  awaited: set[str] = frozenset(),
   one_by_one: bool = False,
   compiled: program.Compiled | None = None,
   say: Callable[[str], None] = console.say,
@@ -99,6 +101,8 @@ def run(
     folder: the work directory.
     experiment: its name, for the rows.
     preset: its name, for the rows.
+    awaited: names 'cell:<key>' of models that another worker makes; nothing runs before they are
+      there.
     one_by_one: every cell runs by itself, in order.
     compiled: a `program.Compiled` of earlier commands of this process; None for a new one.
     say: prints a line.
@@ -111,6 +115,7 @@ def run(
   compiled = program.Compiled.empty() if compiled is None else compiled
   encoded = inputs.Encoded.empty()
   say = say if distributed.first() else console.silent
+  _wait_for(awaited, folder, say)
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
   rows = ledger.read(folder / 'ledger.jsonl')
   done = {row['cell']: row for row in rows}
@@ -229,6 +234,25 @@ def run(
   return [done[k] for k in cells]
 
 
+def _wait_for(awaited, folder, say):
+  """Returns when each model 'cell:<key>' of `awaited` is there, or its cell has failed."""
+  said = set()
+  while left := {name for name in awaited if not _made(name, folder)}:
+    for name in sorted(left - said):
+      key = name.removeprefix('cell:').partition('/')[0]
+      say(f'waiting for cell {key}, which worker 0 runs: this share starts from it')
+    said |= left
+    time.sleep(POLL)
+
+
+def _made(name, folder):
+  """Whether the model 'cell:<key>' is there, or its cell has failed and will leave none."""
+  key = name.removeprefix('cell:').partition('/')[0]
+  row = next((row for row in ledger.read(folder / 'ledger.jsonl') if row['cell'] == key), None)
+  model = dependencies.model_folder(name, folder) / 'config.json'
+  return row is not None and bool(row.get('failed') or files.exists(model))
+
+
 @contextlib.contextmanager
 def _cost(folder, one_by_one):
   """Writes what the runs of a command took to a file of `folder`/cost; the report adds them up."""
@@ -261,6 +285,14 @@ def share(cells: list[Cell], worker: tuple[int, int]) -> list[Cell]:
   return workers.share(cells, [key(cell, known) for cell in cells], worker)
 
 
+def awaited(cells: list[Cell], worker: tuple[int, int]) -> set[str]:
+  """Returns the models 'cell:<key>' that `worker` reads and worker 0 makes; see workers.py."""
+  if not worker[0]:
+    return set()
+  known = {}
+  return workers.awaited(cells, [key(cell, known) for cell in cells], worker)
+
+
 def sweep(
   config,
   changes: list[dict],
@@ -291,6 +323,7 @@ def sweep(
   own_cells = share(cells, worker)
   folder = claim(folder, {'sweep': name})
   how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
+  how['awaited'] = awaited(cells, worker)
   return run(own_cells, folder, experiment='sweep', preset=name, **how)
 
 

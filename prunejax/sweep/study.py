@@ -179,7 +179,8 @@ def reproduce(
   if study.measure is None:
     if reuse and distributed.first():
       reusing.take(mine, folder, reuse, **names, say=say)
-    grid.run(mine, folder, **names, one_by_one=one_by_one, say=say)
+    awaited = grid.awaited(every, worker)
+    grid.run(mine, folder, **names, awaited=awaited, one_by_one=one_by_one, say=say)
   else:
     root = overrides.get('data.root', '')
     reads = study.reads(root, overrides.get('data.pydoc', 'installed'))

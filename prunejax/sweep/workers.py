@@ -1,7 +1,8 @@
 """Several workers on one grid: which cells each runs. Every worker computes the same division.
 
 A cell that reads the model of another one has to wait for it. So all cells that depend on each
-other, a family, go to one worker, and no worker waits.
+other, a family, go to one worker. Only a model that most of the grid starts from is waited for:
+worker 0 makes it, and never waits itself.
 """
 
 import os
@@ -72,7 +73,8 @@ def _number(environ, name, default=0):
 def share(cells: list, keys: list[str], worker: tuple[int, int]) -> list:
   """Returns the cells of a worker, in their order.
 
-  Families go, the one with most steps first, to the worker that has fewest steps so far.
+  Families go, the one with most steps first, to the worker that has fewest steps so far. A cell of
+  `trunk` binds no family: worker 0 runs it, and what starts from it may be another's.
 
   Args:
     cells: all cells of the grid, `grid.Cell`s.
@@ -82,14 +84,64 @@ def share(cells: list, keys: list[str], worker: tuple[int, int]) -> list:
   index, count = worker
   if count == 1:
     return list(cells)
-  load, chosen = [0] * count, []
+  shared = trunk(cells, keys)
+  load, chosen = [0] * count, [i for i, key in enumerate(keys) if key in shared and index == 0]
   steps = lambda family: sum(cells[i].config.steps for i in family)
-  links = [{cell.parent, *(key for key, _ in dependencies.reads(cell))} for cell in cells]
-  for family in sorted(families(links, keys), key=steps, reverse=True):
+  free = [i for i, key in enumerate(keys) if key not in shared]
+  found = families([_links(cells[i]) - shared for i in free], [keys[i] for i in free])
+  for family in sorted(([free[i] for i in part] for part in found), key=steps, reverse=True):
     least = load.index(min(load))
     load[least] += steps(family)
     chosen += family if least == index else []
   return [cells[i] for i in sorted(chosen)]
+
+
+def awaited(cells: list, keys: list[str], worker: tuple[int, int]) -> set[str]:
+  """Returns the names 'cell:<key>' of models that this worker reads and worker 0 makes.
+
+  Args:
+    cells: all cells of the grid, `grid.Cell`s.
+    keys: their keys.
+    worker: (index, count).
+  """
+  if not worker[0]:
+    return set()
+  shared = trunk(cells, keys)
+  own = share(cells, keys, worker)
+  return {name for cell in own for key, name in dependencies.reads(cell) if key in shared}
+
+
+def trunk(cells: list, keys: list[str]) -> set[str]:
+  """Returns the keys of the cells that most of the grid starts from, directly or not.
+
+  These are the cells from which more than half of all steps descend, if what descends from them
+  falls apart without them: a model that is trained first, for all arms and seeds to start from.
+
+  Args:
+    cells: all cells of the grid, `grid.Cell`s, each after those that it reads.
+    keys: their keys.
+  """
+  where = {key: i for i, key in enumerate(keys)}
+  links = [_links(cell) for cell in cells]
+  after = [0] * len(cells)  # steps of the cells that descend from each
+  for i, cell in enumerate(cells):
+    asked, above = [where[key] for key in links[i] if key in where], set()
+    while asked:
+      if (j := asked.pop()) not in above:
+        above.add(j)
+        asked += [where[key] for key in links[j] if key in where]
+    for j in above:
+      after[j] += cell.config.steps
+  half = sum(cell.config.steps for cell in cells) / 2
+  shared = {key for key, steps in zip(keys, after, strict=True) if steps > half}
+  free = [i for i, key in enumerate(keys) if key not in shared]
+  apart = families([links[i] - shared for i in free], [keys[i] for i in free])
+  return shared if len(apart) > len(families(links, keys)) else set()
+
+
+def _links(cell):
+  """The keys of the cells that a cell starts from or learns from."""
+  return {cell.parent, *(key for key, _ in dependencies.reads(cell))}
 
 
 def families(links: list[set], keys: list[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Several workers on one sweep: each cell is run once, by somebody, and nobody waits."""
+"""Several workers on one sweep: each cell is run once, by somebody, after what it starts from."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import tiny_runs
 
-from experiments.gordon2020 import presets
+from experiments.gordon2020 import plan, presets
 from experiments.gordon2020 import study as gordon
 from experiments.gordon2020.analysis import probes
 from prunejax import __main__ as command
@@ -63,10 +63,50 @@ def test_every_cell_is_one_workers_with_all_it_starts_from(seed, count):
   assert sorted(itertools.chain(*shares)) == sorted(cells) and sum(map(len, shares)) == len(cells)
   for share in shares:
     assert share == [cell for cell in cells if cell in share]  # in the grid's order
+  trunk = workers.trunk(cells, keys)
+  for index, share in enumerate(shares):
     names = [keys[cells.index(cell)] for cell in share]
-    assert all(
-      key in names[:i] for i, cell in enumerate(share) for key, _ in dependencies.reads(cell)
-    )
+    awaited = workers.awaited(cells, keys, (index, count))
+    for i, cell in enumerate(share):
+      for key, name in dependencies.reads(cell):
+        assert key in names[:i] or name in awaited and index and key in trunk
+    assert count == 1 or trunk <= set(names) or index
+    assert not awaited or index
+
+
+@pytest.mark.parametrize('count', (2, 3, 5))
+def test_a_model_that_most_of_a_grid_starts_from_does_not_leave_workers_idle(count):
+  cells = plan.plan(presets.minilm_glue(), {})
+  shares = [grid.share(cells, (i, count)) for i in range(count)]
+  first = shares[0].pop(0)
+  assert first.labels['stage'] == 'born' and sum(map(len, shares)) == len(cells) - 1
+  loads = [sum(cell.config.steps for cell in share) for share in shares]
+  assert max(loads) < 1.2 * sum(loads) / count
+  waits = [grid.awaited(cells, (i, count)) for i in range(count)]
+  assert waits == [set()] + (count - 1) * [{f'cell:{grid.key(first)}'}]
+
+
+@pytest.mark.parametrize('failed', (False, True))
+def test_a_share_begins_when_what_it_starts_from_is_there(failed, tmp_path, monkeypatch):
+  said, slept = [], []
+
+  def sleep(seconds):
+    slept.append(seconds)
+    if len(slept) == 2:  # the row comes after the model
+      model = tmp_path / 'cells' / 'abc' / 'model' / 'config.json'
+      model.parent.mkdir(parents=True)
+      if not failed:
+        model.write_text('{}')
+    if len(slept) == 3:
+      row = {'cell': 'abc', 'time': '', **({'failed': 'not finite'} if failed else {})}
+      ledger.append(tmp_path / 'ledger.jsonl', row)
+
+  monkeypatch.setattr(grid.time, 'sleep', sleep)
+  how = {'experiment': 'e', 'preset': 'p', 'awaited': {'cell:abc'}, 'say': said.append}
+  assert grid.run([], tmp_path, **how) == []
+  assert slept == 3 * [grid.POLL]
+  assert said[0] == 'waiting for cell abc, which worker 0 runs: this share starts from it'
+  assert len(said) == 2  # and how many cells there are
 
 
 def test_the_steps_are_spread():
@@ -218,7 +258,7 @@ def test_workers_that_start_together_share_one_cache(tmp_path, monkeypatch):
 
 
 def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
-  plan = gordon.cells('smoke', {**identity.CONTENT, **identity.PACKAGED})
+  whole = gordon.cells('smoke', {**identity.CONTENT, **identity.PACKAGED})
   ran, lines = [], []
 
   def runs(cells, folder, **_):
@@ -233,8 +273,8 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
   written = [
     gordon.reproduce('smoke', tmp_path / 'w', worker=(i, 3), say=lines.append) for i in (2, 0, 1)
   ]
-  assert measured == [len(plan)], 'models are measured once, by the last one, for all'
+  assert measured == [len(whole)], 'models are measured once, by the last one, for all'
   assert written == [None, None, 'the report'] and sorted(ran) == sorted(
-    grid.key(cell) for cell in plan
+    grid.key(cell) for cell in whole
   )
   assert len(lines) == 2 and 'cells are left to other workers' in lines[0]
