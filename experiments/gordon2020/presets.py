@@ -252,7 +252,7 @@ def _born_small(family, cost):
 
 def xlnet() -> Preset:
   """The protocol of `decoder` for a small XLNet, with its permutation objective."""
-  return _born_small(xlnet_configs, 'not measured: an hour of a CPU core or more')
+  return _born_small(xlnet_configs, 'a quarter of an hour of a CPU core')
 
 
 def xlnet_smoke() -> Preset:
