@@ -109,6 +109,7 @@ def run(
 
   Raises:
     ValueError: a model that a cell starts from is damaged, or is not that of its row.
+    FileNotFoundError, ImportError: a cell that is left reads what is not there.
     preemption.Preempted: SIGTERM came, and what runs is saved.
   """
   folder = files.path(folder)
@@ -134,6 +135,7 @@ def run(
       files.remove(folder / 'cells' / k)  # a result without its model would count as done
     distributed.together('again')
   dependencies.check_models(left, cells, done, folder)
+  identity.check_there(left.values(), known)
   for line in identity.check(cells, left, rows, folder, known):
     say(line)
   title = {k: describe(cell.labels) for k, cell in left.items()}

@@ -62,6 +62,21 @@ def reads(config, known: dict | None = None) -> dict[str, str]:
   return known[key]
 
 
+def check_there(cells, known: dict | None = None):
+  """Reads what is missing, so that the first cell is not run where a later one cannot be.
+
+  Args:
+    cells: `grid.Cell`s.
+    known: as in `reads`.
+
+  Raises:
+    FileNotFoundError, ImportError: what a cell reads is not there; as its run would raise.
+  """
+  for cell in cells:
+    if reads(cell.config, known).get('text') == MISSING:
+      inputs.reads(recipe.data_of(cell.config.data), cell.config.init, cell.config.distill.teacher)
+
+
 def _models(config):
   return config.init, config.distill.teacher
 

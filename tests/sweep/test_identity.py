@@ -291,3 +291,12 @@ def test_models_are_hashed_by_what_is_read_of_them(tmp_path):
   assert inputs.model_content(model) == first == inputs.model_content(inputs.NANO)
   (model / 'vocab.txt').write_text('another\n')
   assert inputs.model_content(model) != first
+
+
+def test_nothing_runs_where_a_later_cell_reads_what_is_missing(root, tmp_path):
+  changes = [{}, {'data.corpus': 'nowhere'}]
+  how = {'compiled': tiny_runs.COMPILED, 'say': SILENT}
+  with pytest.raises(FileNotFoundError, match='no text folder .*nowhere'):
+    grid.sweep(config(root), changes, tmp_path / 'grid', name='tiny', **how)
+  assert not ledger.read(tmp_path / 'grid' / 'ledger.jsonl')
+  assert not (tmp_path / 'grid' / 'cells').exists()
