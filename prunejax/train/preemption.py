@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 import threading
 
 import jax
 from jax.experimental import multihost_utils
 
 RESTART = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes
+SOON = 0.05  # seconds until a dropped Preempted is raised again
 
 _asked = itertools.count(1)
 
@@ -24,7 +26,7 @@ class Preempted(BaseException):
 @contextlib.contextmanager
 def guard():
   """Surrounds a command: SIGTERM raises Preempted in the main thread at once; a second kills it."""
-  with _handler(_raise):
+  with _handler(_raise), _raised_again():
     yield
 
 
@@ -67,6 +69,35 @@ def _handler(act):
   finally:
     # None: a handler that Python did not install, and cannot put back.
     signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def _raised_again():
+  """Raises Preempted once more where Python dropped it.
+
+  A signal may come while a `__del__` or a callback of the garbage collector runs; JAX has one. What
+  is raised there only reaches `sys.unraisablehook`. The hook is a part of that callback, so it sets
+  an alarm that raises after it.
+  """
+  if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'setitimer'):
+    yield
+    return
+  report = sys.unraisablehook
+
+  def hook(dropped):
+    if issubclass(dropped.exc_type, Preempted):
+      signal.setitimer(signal.ITIMER_REAL, SOON)
+    else:
+      report(dropped)
+
+  before = signal.signal(signal.SIGALRM, lambda number, frame: _raise())
+  sys.unraisablehook = hook
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+    sys.unraisablehook = report
 
 
 def _raise():

@@ -1,11 +1,13 @@
 """SIGTERM: the step is saved, the status says "start me again", and the run ends unchanged."""
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import tiny_runs
@@ -141,6 +143,36 @@ def test_a_second_notice_is_not_caught_and_a_late_one_is_passed_on():
   with preemption.guard():
     with pytest.raises(preemption.Preempted):
       term()
+
+
+class Dropped:
+  """Gets the signal where Python drops what is raised."""
+
+  def __del__(self):
+    term()
+    time.sleep(0)  # the handler runs here
+
+
+def in_a_callback_of_the_collector():
+  def act(phase, info):
+    gc.callbacks.remove(act)
+    term()
+    time.sleep(0)
+
+  gc.callbacks.append(act)
+  gc.collect()
+
+
+@pytest.mark.parametrize('drop', (Dropped, in_a_callback_of_the_collector))
+def test_a_notice_that_python_drops_is_raised_again(drop):
+  hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+  with preemption.guard():
+    drop()  # nothing is raised here
+    with pytest.raises(preemption.Preempted):
+      for _ in range(1000):
+        time.sleep(0.01)
+  assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, alarm)
+  assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_in_another_thread_nothing_is_installed():
