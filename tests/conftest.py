@@ -17,6 +17,8 @@ os.environ.setdefault('PJRT_NPROC', '16')
 # in the last bit. Tests that compare bits have the mark `exact`.
 EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
+# Share of the memory maps that a process may have; programs that many files share are few of them.
+MANY_MAPS = 0.2
 # Files that take longest run first, so that no worker starts one at the end: those of whole runs,
 # which are slow, and those that compile most.
 LONG = (
@@ -76,6 +78,18 @@ def shared_programs():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(tiny_runs.program.Compiled, 'empty', lambda: tiny_runs.COMPILED)
     yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def room_for_programs():
+  """Forgets compiled programs after a file that leaves many, so that later files can compile."""
+  yield
+  memory_maps = sys.modules.get('prunejax.train.memory_maps')
+  if memory_maps is not None and memory_maps.share() > MANY_MAPS:
+    for programs in sys.modules['tiny_runs'].COMPILED if 'tiny_runs' in sys.modules else ():
+      programs.clear()
+    sys.modules['jax'].clear_caches()
+    gc.collect()
 
 
 def _slow():

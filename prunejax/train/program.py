@@ -23,6 +23,7 @@ from prunejax.train import (
   families,
   inputs,
   layers,
+  memory_maps,
   objectives,
   optimizer,
   sharding,
@@ -52,6 +53,16 @@ class Compiled(NamedTuple):
   def empty(cls) -> 'Compiled':
     """Returns one in which nothing is compiled yet."""
     return cls({}, {}, {})
+
+  def make_room(self) -> None:
+    """Forgets all programs if the process can hold few more; see memory_maps.py.
+
+    A program that is needed again is compiled again. Those of a run that goes on stay with it.
+    """
+    if memory_maps.crowded():
+      for programs in self:
+        programs.clear()
+      jax.clear_caches()
 
 
 class Model(NamedTuple):
@@ -248,6 +259,7 @@ def build(
   compiled = Compiled.empty() if compiled is None else compiled
   key = program_key(recipe, source)
   if key not in compiled.programs:
+    compiled.make_room()
     model = _model(recipe, source, data, compiled.models)
     view = VIEWS[recipe.view]
     residuals = None if _soft(recipe) else model.residuals
