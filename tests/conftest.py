@@ -15,7 +15,11 @@ os.environ.setdefault('PJRT_NPROC', '16')
 # The suite compiles thousands of programs and runs each for a few steps, so quick compiling matters
 # more than quick code. Without fusion emitters, two programs that compute the same value may differ
 # in the last bit. Tests that compare bits have the mark `exact`.
-EXACT = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+# One object file a program compiles faster on few cores and takes fewer memory maps.
+EXACT = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  ' --xla_cpu_parallel_codegen_split_count=1'
+)
 QUICK = (f'{EXACT} --xla_cpu_use_fusion_emitters=false', EXACT)
 # Share of the memory maps that a process may have; programs that many files share are few of them.
 MANY_MAPS = 0.2
