@@ -19,6 +19,14 @@ FILE = pathlib.Path(__file__).parent / 'reference' / 'tpu_programs.json'
 # Sets of rules by name, see configs/base.py; 'data' has none.
 RULES = {'data': (), 'fsdp': 'fsdp', 'tensor': 'tensor', 'fsdp+tensor': 'fsdp+tensor'}
 SLICES = ('v5e:2x2', 'v5e:4x4', 'v5p:2x2x2')
+# Compiled by `pytest -m tpu`: every slice, and each set of rules but `tensor` alone.
+# The others take most of an hour of two cores: `pytest -m tpu_long`.
+QUICK = (
+  'packaged on v5e:2x2, data',
+  'packaged on v5e:4x4, fsdp+tensor',
+  'packaged on v5p:2x2x2, fsdp',
+  'bert-base on v5e:4x4, data',
+)
 HOSTS = {'v5e:2x2': 1, 'v5e:4x4': 4, 'v5p:2x2x2': 2}
 
 
