@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunejax.models.activation_layout import by_example
 from prunejax.models.hf.stored import Layers, is_stored
 
 STACKED = 'layers'  # the module that holds all layers of a model that scans
@@ -115,13 +116,15 @@ def run(
   # A lifted transform would derive other keys from the same seed.
   drawn = lambda name: _keys(parent.scope.rewound().push(name), dropouts) if keyed else {}
   keys = [drawn(f'layer_{i}') for i in range(len(settings))]
+  laid_out = lambda layer, x, keys: by_example(call(layer, x, keys))
+  x = by_example(x)
   rerun = lambda fn, **kwargs: fn if policy is None else nn.remat(fn, policy=policy, **kwargs)
   if not scan:
     for i, setting in enumerate(settings):
-      x = rerun(lambda layer, x, i=i: call(layer, x, keys[i]))(make(setting, f'layer_{i}'), x)
+      x = rerun(lambda layer, x, i=i: laid_out(layer, x, keys[i]))(make(setting, f'layer_{i}'), x)
     return x
   check_alike(settings)
-  body = rerun(call, prevent_cse=False)  # a scan keeps XLA from merging the two computations
+  body = rerun(laid_out, prevent_cse=False)  # a scan keeps XLA from merging the two computations
   scanned = nn.scan(
     lambda layer, x, keys: (body(layer, x, keys), None),
     variable_axes={'params': 0, 'activations': 0, 'intermediates': 0},

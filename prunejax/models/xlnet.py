@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prunejax.models.activation_layout import by_example
 from prunejax.models.bert import ACTIVATIONS, activation
 
 # Gordon et al. 2020 name no matrices of XLNet. These are the six of each layer that BERT has too,
@@ -213,12 +214,13 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, streams, places, memories, hidden_from, differs, table, deterministic):
-    inputs = []
+    inputs, streams = [], by_example(streams)
     for i in range(self.size.n_layer):
       inputs.append(streams[0])
       layer = Layer(self.size, self.dtype, self.kernel_init, name=f'layer_{i}')
       memory = None if memories is None else memories[i].astype(self.dtype)
       streams = layer(streams, places, memory, hidden_from, differs, table, deterministic)
+      streams = by_example(streams)
     return streams, inputs
 
 

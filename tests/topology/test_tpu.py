@@ -4,7 +4,9 @@ What is expected is in tests/reference/tpu_programs.json, which `tpu_cases.py` w
 """
 
 import importlib.util
+import math
 
+import jax
 import pytest
 import tpu_cases
 
@@ -98,6 +100,18 @@ def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answ
   # A scan may add the gradients of each layer by themselves.
   layers = config.model.num_hidden_layers if config.model.scan_layers else 0
   assert collectives['all-reduce'][0] <= 4 + layers
+
+
+@each(', fsdp')
+def test_fully_sharded_training_moves_weights_and_not_activations(name, answers):
+  if 'tensor' in name:  # layers that are divided by inputs add up their outputs
+    pytest.skip('a tensor axis moves activations')
+  config, collectives = CASES[name][1], answers[name]['step']['collectives']
+  size = estimate.size_of(recipe.resolve(config))
+  heads = families.heads(families.of_size(size), '')
+  shapes = estimate._shapes(size.to_json_string(use_diff=False), heads)
+  weights = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  assert sum(moved for _, moved in collectives.values()) < 3 * weights
 
 
 @each()
