@@ -394,11 +394,18 @@ def fresh_size(family: Family, sizes: dict, vocab_size: int):
     family: its family.
     sizes: {key of SIZE_KEYS: number}, as the group `model` of a config has.
     vocab_size: pieces of its vocabulary.
+
+  Raises:
+    ValueError: transformers does not accept the sizes.
   """
   fields = {field: sizes[key] for key, field in family.names.items()}
   if family.words is tokenizer_file:
     fields |= _fresh(family.config, sizes)
-  return convert.size_class(family.config)(vocab_size=vocab_size, **family.fresh, **fields)
+  try:
+    return convert.size_class(family.config)(vocab_size=vocab_size, **family.fresh, **fields)
+  except Exception as error:  # its validators raise exceptions of their own, without a common base
+    why = ' '.join(str(error).split())[:300]
+    raise ValueError(f'model: {family.config} does not accept {fields}: {why}') from error
 
 
 def _fresh(config, sizes):

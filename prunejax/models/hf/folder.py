@@ -53,7 +53,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
 
   Raises:
     CheckpointError: the file is missing or not a JSON object; its model_type is not a string, or
-      its architectures no list of strings.
+      its architectures no list of strings; a number is NaN or infinite, which JSON does not have.
   """
   path = pathlib.Path(folder) / 'config.json'
   if not path.is_file():
@@ -65,6 +65,11 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
   if classes is not None and not named:
     raise CheckpointError(f'{path} has architectures={classes!r:.200}: expected a list of names')
+  for key, value in config.items():
+    try:
+      json.dumps(value, allow_nan=False)
+    except ValueError:
+      raise CheckpointError(f'{path} has {key}={value!r:.200}: expected a finite number') from None
   return config
 
 

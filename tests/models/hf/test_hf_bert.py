@@ -154,6 +154,10 @@ def test_long_lists_are_cut_short(folder):
       {'layer_norm_eps': float('nan')},
       ('config.json', 'layer_norm_eps=nan', 'expected a finite number'),
     ),
+    (  # a key that our model does not read, and one inside another
+      {'task_specific_params': {'a': [0.5, float('-inf')]}},
+      ('config.json', "task_specific_params={'a': [0.5, -inf]}", 'expected a finite number'),
+    ),
     (
       {'layer_norm_eps': -1e-12},
       ('config.json', 'layer_norm_eps=-1e-12', 'expected a finite number'),
