@@ -1,5 +1,6 @@
 """Settings that must precede the import of jax, and the order of the test files."""
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -94,6 +95,8 @@ def room_for_programs():
       programs.clear()
     sys.modules['jax'].clear_caches()
     gc.collect()
+    # glibc keeps what compilers gave back, some gigabytes.
+    getattr(ctypes.CDLL(None), 'malloc_trim', lambda _: 0)(0)
 
 
 def _slow():
