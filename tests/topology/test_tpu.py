@@ -97,9 +97,9 @@ def test_it_fits(name, answers):
 def test_data_parallel_training_adds_gradients_and_moves_nothing_else(name, answers):
   config, collectives = CASES[name][1], answers[name]['step']['collectives']
   assert set(collectives) == {'all-reduce'}
-  # A scan may add the gradients of each layer by themselves.
+  # A scan adds the gradients of each layer by themselves: kernels in bfloat16, vectors in float32.
   layers = config.model.num_hidden_layers if config.model.scan_layers else 0
-  assert collectives['all-reduce'][0] <= 4 + layers
+  assert collectives['all-reduce'][0] <= 4 + 2 * layers
 
 
 @each(', fsdp')
