@@ -30,17 +30,19 @@ QUICK = (
 HOSTS = {'v5e:2x2': 1, 'v5e:4x4': 4, 'v5p:2x2x2': 2}
 
 
-def _config(model):
+def _config(model, topology):
   if model == 'packaged':
     return configs.override(pretrain.get_config('nano'), {'steps': 1000, 'batch_size': 64})
   config = pretrain.get_config('base') if model == 'bert-base' else gpt2.get_config('base')
   size = {} if model == 'bert-base' else {'data.vocab_size': 50257}
   fresh = {'init': '', 'model.dtype': 'bfloat16', 'model.scan_layers': True}
-  return configs.override(config, {**fresh, **size, 'batch_size': 256, 'data.seq_len': 128})
+  # GPT-2's vocabulary is odd, so that no axis divides its logits: 256 do not fit four chips of v5e.
+  batch = 128 if topology == 'v5e:2x2' else 256
+  return configs.override(config, {**fresh, **size, 'batch_size': batch, 'data.seq_len': 128})
 
 
 def _case(model, topology, rules):
-  config = _config(model)
+  config = _config(model, topology)
   config.prune.weights.schedule = 'cubic(0.9, end=500)'
   configs.override(config, {'mesh.rules': RULES[rules]})
   config.mesh.model = 2 if 'tensor' in rules else 1
@@ -49,10 +51,8 @@ def _case(model, topology, rules):
 
 def cases():
   """{name: (topology, config)}."""
-  every = {f'packaged on {on}, {how}': ('packaged', on, how) for on in SLICES for how in RULES}
-  for model in ('bert-base', 'gpt2'):
-    every |= {f'{model} on v5e:4x4, {how}': (model, 'v5e:4x4', how) for how in RULES}
-    every |= {f'{model} on {on}, data': (model, on, 'data') for on in ('v5e:2x2', 'v5p:2x2x2')}
+  models = ('packaged', 'bert-base', 'gpt2')
+  every = {f'{m} on {on}, {how}': (m, on, how) for m in models for on in SLICES for how in RULES}
   return {name: _case(*parts) for name, parts in every.items()}
 
 
