@@ -21,8 +21,8 @@ from prunejax.pruning.selection import threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
-# Scores of all leaves from which skipping is worth a second copy of the pass in the program. It
-# takes as long to compile as the first, and fewer scores are read in some tens of microseconds.
+# Scores of all leaves from which it is worth to compile more than the search: a second copy of the
+# pass, which skips leaves, and a sample to begin with. Fewer are read in some tens of microseconds.
 MANY = 2**20
 
 

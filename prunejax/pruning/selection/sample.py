@@ -26,10 +26,11 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   """Returns the keys that the first pass counts at, uint32 [STEPS, leaves, *cells].
 
   The first of them is 1, the lowest key that is not NaN's. The second value is how many passes over
-  the sample it took to find them.
+  the sample it took to find them; 0 for so few scores that the search begins without a sample.
   """
   steps = {name: steps_of(shapes[name].shape, block.devices, block.cells) for name in block.names}
-  if all(math.prod(step) == 1 for step in steps.values()):
+  few = sum(math.prod(score.shape) for score in shapes.values()) < passes.MANY
+  if few or all(math.prod(step) == 1 for step in steps.values()):
     return threshold.guess(whole, goal, True).at[0].set(1), jnp.int32(0)
   turns = [row - begin for begin, end in block.groups for row in range(begin, end)]
   sample = {
