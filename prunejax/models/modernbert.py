@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from prunejax.models.activation_layout import by_example
 from prunejax.models.bert import ACTIVATIONS, activation
 
 # The six matrices of a layer that BERT has too, the gate of the feed-forward block, and the word
@@ -218,9 +219,10 @@ class Encoder(_Part):
 
   @nn.compact
   def __call__(self, x, valid, deterministic):
+    x = by_example(x)
     for i in range(self.size.num_hidden_layers):
       layer = Layer(self.size, self.dtype, self.inits, i, name=f'layer_{i}')
-      x = layer(x, valid, deterministic)
+      x = by_example(layer(x, valid, deterministic))
     return x
 
 
