@@ -120,13 +120,15 @@ def _call(layer, state, arguments):
 
 
 @torch.no_grad()
-def perplexity(model, windows: torch.Tensor) -> float:
-  """The exponential of the mean cross-entropy of the windows."""
-  losses = []
+def perplexity(model, windows: torch.Tensor) -> tuple[float, list[float]]:
+  """The exponential of the mean cross-entropy of the windows, and the seconds of each."""
+  losses, seconds = [], []
   for window in windows:
+    start = time.perf_counter()
     logits = model(window[None], use_cache=False).logits[0, :-1]
     losses.append(torch.nn.functional.cross_entropy(logits, window[1:]).item())
-  return math.exp(sum(losses) / len(losses))
+    seconds.append(time.perf_counter() - start)
+  return math.exp(sum(losses) / len(losses)), seconds
 
 
 def main():
@@ -151,8 +153,9 @@ def main():
     out['sparsity'] = zeros / weights
   if args.part in ('evaluate', 'both'):
     start = time.perf_counter()
-    out['perplexity'] = perplexity(model, tokens['windows'])
+    out['perplexity'], seconds = perplexity(model, tokens['windows'])
     out['evaluate_seconds'] = time.perf_counter() - start
+    out['window_seconds'] = float(np.median(seconds[1:]))
     out['tokens_per_second'] = tokens['windows'].numel() / out['evaluate_seconds']
   out['peak_gib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   print(json.dumps(out))

@@ -14,7 +14,7 @@ import numpy as np
 
 from prunejax.models import parts as model_parts
 
-ROWS = 256  # positions whose logits are held at once
+ROWS = 128  # positions whose logits are held at once
 
 
 class Window(NamedTuple):

@@ -77,6 +77,22 @@ def test_attention_in_chunks_is_attention(window, chunk, padded):
   assert np.isfinite(got).all()
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_attention_sums_its_weights_alike_on_every_platform(dtype):
+  rng = np.random.default_rng(1)
+  weights = jnp.asarray(rng.uniform(size=(2, 3, 2, 5, 7)), jnp.float32)
+  value = jnp.asarray(rng.normal(size=(2, 3, 7, 4)), dtype)
+  with jax.default_matmul_precision('highest'):
+    apart = causal_attention._product_and_sums(weights, value)
+    at_once = causal_attention._product_with_sums(weights, value)
+  want = np.einsum('bgerk,bgkd->bgerd', np.float64(weights), np.float64(value))
+  for product, total in (apart, at_once):
+    assert product.dtype == total.dtype == jnp.float32
+    atol = 1e-6 if dtype == 'float32' else 0.03  # weights, or the product, rounded to 8 bits
+    np.testing.assert_allclose(product, want, rtol=0, atol=atol)
+    np.testing.assert_allclose(total[..., 0], np.float64(weights).sum(-1), rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize('case', [case for case in CASES if not case.endswith('classifier')])
 def test_the_parts_of_a_decoder_are_the_decoder(case):
   params, size, stored, *_ = read(case)
