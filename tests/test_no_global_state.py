@@ -12,7 +12,8 @@ PACKAGE = pathlib.Path(prunejax.__file__).parent
 # depends on, and the result is data.
 REMEMBERED = {
   ('data/content.py', '_of_file'): 'digest of a file, by its inode and the time of its last change',
-  ('models/hf/folder.py', '_sha256_of'): 'the same',
+  ('data/gguf_metadata.py', '_parsed'): 'a mapped file, which is only read, by the same',
+  ('models/hf/folder.py', '_sha256_of'): 'digest of a file, by the same',
   ('models/hf/convert.py', '_one_layer_shapes'): 'shapes of a model, by its size',
   ('models/hf/tables.py', '_one_layer'): 'the same',
   ('models/hf/named.py', '_traced'): 'the same',

@@ -67,7 +67,22 @@ def main():
         print(json.dumps(rows[-1]), flush=True)
   sizes = {k: getattr(args, k) for k in ('segments', 'length', 'windows', 'threads')}
   if args.out:
-    pathlib.Path(args.out).write_text(json.dumps({**sizes, 'rows': rows}, indent=1) + '\n')
+    found = {**sizes, 'rows': rows, 'ours over PyTorch': _ratios(rows)}
+    pathlib.Path(args.out).write_text(json.dumps(found, indent=1) + '\n')
+
+
+def _ratios(rows) -> dict:
+  """{part: {what was measured: ours divided by that of PyTorch}}."""
+  measured = {(row['program'], row['part']): row for row in rows}
+  return {
+    part: {
+      key: round(value / measured['PyTorch', part][key], 3)
+      for key, value in row.items()
+      if key not in ('program', 'part', 'sparsity')
+    }
+    for (program, part), row in measured.items()
+    if program == 'prunejax'
+  }
 
 
 def _ours(part, tokens):

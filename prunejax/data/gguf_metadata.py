@@ -3,6 +3,7 @@
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md says what the keys mean.
 """
 
+import functools
 import mmap
 import os
 import pathlib
@@ -31,7 +32,7 @@ def is_gguf(path: str | os.PathLike) -> bool:
 
 
 def opened(path: str | os.PathLike) -> Any:
-  """Maps a file into memory.
+  """Maps a file into memory. A file that did not change is parsed once, which takes seconds.
 
   Args:
     path: the file.
@@ -45,11 +46,25 @@ def opened(path: str | os.PathLike) -> Any:
   import gguf  # only these files need the extra
 
   try:
-    _check(path)
-    return gguf.GGUFReader(os.fspath(path))
+    status = os.stat(path)
+    # The time of the last change of a file cannot be set, so what it identifies is the content.
+    return _parsed(
+      gguf.GGUFReader,
+      os.fspath(path),
+      status.st_size,
+      status.st_mtime_ns,
+      status.st_ctime_ns,
+      status.st_ino,
+    )
   except Exception as error:  # it indexes past the end of a short file, and more
     why = ' '.join(str(error).split())[:200]
     raise GgufError(f'{str(path)!r} is damaged or no GGUF file: {why or repr(error)}') from error
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(reader, path, *status):
+  _check(path)
+  return reader(path)
 
 
 def value(reader: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:

@@ -1,9 +1,11 @@
 """GGUF files, written here with the package `gguf`, against the same model as a folder."""
 
+import jax
 import numpy as np
 import pytest
 
 pytest.importorskip('gguf')  # the extra of this name
+import gguf
 from checkpoint_cases import flat
 from gguf_files import GROUPS, PIECES, WIDTH, tensors, write
 
@@ -80,6 +82,25 @@ def test_the_tokenizer_cuts_as_gpt2_and_knows_its_special_tokens(tmp_path):
   assert tokenizer.decode(tokenizer.encode('the  thé\n').ids) == 'the  thé\n'
   first = write(tmp_path / 'first.gguf', tensors(), **{'tokenizer.ggml.add_bos_token': True})
   assert tokenizer_file.load(first).encode('the').ids == [1, PIECES.index('the')]
+
+
+def test_a_file_is_parsed_once_until_it_changes(tmp_path, monkeypatch):
+  parsed, reader = [], gguf.GGUFReader
+
+  def counted(path):
+    parsed.append(path)
+    return reader(path)
+
+  monkeypatch.setattr(gguf, 'GGUFReader', counted)
+  path = write(tmp_path / 'model.gguf', tensors())
+  before, _ = llama_hf.load(path)
+  tokenizer_file.load(path)
+  assert len(parsed) == 1
+  write(tmp_path / 'new.gguf', {k: x + 1 for k, x in tensors().items()}).replace(path)
+  after, _ = llama_hf.load(path)
+  assert len(parsed) == 2
+  changed = jax.tree.map(lambda x, y: bool(np.any(x != y)), before, after)
+  assert all(jax.tree.leaves(changed))
 
 
 def test_the_commands_take_the_file_as_a_model(tmp_path, capsys):
