@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import prunejax
 from prunejax.bench import sizes
 from prunejax.pruning import counts, leaf_kinds, selection
-from prunejax.pruning.selection import highest, passes, sample
+from prunejax.pruning.selection import highest, keys, passes, sample
 
 VALUES = (0.0, -0.0, 1.0, -1.0, 1.5, 2.0, -3.25, 1e-3, 6e-8, 1e-30, 3e4, np.inf, -np.inf, np.nan)
 # Leaves cut as a whole, slice by slice, column by column; three that share a threshold; empty ones.
@@ -191,23 +191,24 @@ def test_members_of_a_population_select_as_they_would_alone(sampled):
 
 def found(scores, wanted, old=None):
   """What `select` finds, the number of passes among it."""
-  scores = selection.plain(scores)
-  shapes = jax.eval_shape(scores.read, scores.sources)
-  blocks, goals = highest._blocks(shapes, wanted, 1)
-  return highest.find(highest._keys(scores, old, blocks), shapes, blocks, goals)
+  widened = lambda scores: jax.tree.map(lambda x: x.astype(jnp.float32), scores)
+  scores = selection.Scores(widened, scores)
+  shapes, leaves = jax.eval_shape(scores.read, scores.sources), passes.readers(scores)
+  blocks, goals = highest._blocks(shapes, leaves, wanted, 1)
+  return highest.find(highest._keys(leaves, old, blocks), shapes, blocks, goals)
 
 
 SIZE = {f'layer_{i}/{name}': shape for i in range(3) for name, shape in (('w', (256, 192)),)}
 SIZE['up'] = (256, 768)
 # Passes over all scores and over ties, the most that the sparsities below may take: of float32
-# scores, and of scores rounded to bfloat16.
+# scores, of scores rounded to bfloat16, and of float32 scores that are read from bfloat16 weights.
 MOST = {
-  'gaussian': ((4, 0), (5, 3)),
-  '80 % zeros': ((4, 3), (5, 3)),
-  'constant': ((1, 1), (1, 1)),
-  'nine values': ((3, 3), (3, 3)),
-  'log-uniform': ((6, 0), (9, 2)),
-  'in order': ((7, 1), (5, 7)),
+  'gaussian': ((4, 0), (5, 3), (3, 3)),
+  '80 % zeros': ((4, 3), (5, 3), (3, 3)),
+  'constant': ((1, 1), (1, 1), (1, 1)),
+  'nine values': ((3, 3), (3, 3), (3, 3)),
+  'log-uniform': ((6, 0), (9, 2), (5, 2)),
+  'in order': ((7, 1), (5, 7), (3, 7)),
 }
 
 
@@ -227,11 +228,45 @@ def test_passes_over_the_scores_are_few(kind, count_passes, monkeypatch):
   monkeypatch.setattr(passes, 'MANY', 0)  # as for large models
   weights = {name: jnp.abs(w) for name, w in sizes.weights(SIZE, kind).items()}
   rounded = {name: w.astype(jnp.bfloat16).astype(w.dtype) for name, w in weights.items()}
-  for scores, (over_scores, over_ties) in zip((weights, rounded), MOST[kind], strict=True):
+  half = {name: w.astype(jnp.bfloat16) for name, w in weights.items()}
+  for scores, (over_scores, over_ties) in zip((weights, rounded, half), MOST[kind], strict=True):
     for share in (0.5, 0.1):
       for number in count_passes(scores, share):
         assert int(number['scores']) <= over_scores, (share, number)
         assert int(number['ties']) <= over_ties, (share, number)
+
+
+ONE = jnp.float32(1)
+# {name: (scores of weights, the spare bits that follow from bfloat16, float16 and float32 weights)}
+READ = {
+  'magnitude': (lambda w: jnp.abs(w.astype(jnp.float32)), (16, 13, 0)),
+  'stored': (lambda w: -w, (16, 13, 0)),
+  'a view': (lambda w: w.reshape(2, -1)[1:].T.astype(jnp.float32), (16, 13, 0)),
+  'masked': (lambda w: jnp.where(w > 0, w.astype(jnp.float32), 0.0), (16, 13, 0)),
+  'the largest of two': (lambda w: jnp.maximum(w, w[::-1]).astype(jnp.float32), (16, 13, 0)),
+  'beside a coarse number': (lambda w: jnp.maximum(w.astype(jnp.float32), 1.5), (16, 13, 0)),
+  'beside a fine number': (lambda w: jnp.maximum(w.astype(jnp.float32), 0.1), (0, 0, 0)),
+  'beside a fine array': (lambda w: jnp.where(w > 0, w.astype(jnp.float32), 0.1 * ONE), (0, 0, 0)),
+  'squared': (lambda w: w.astype(jnp.float32) ** 2, (0, 0, 0)),
+  'scaled': (lambda w: w.astype(jnp.float32) * 0.3, (0, 0, 0)),
+  'rounded': (lambda w: (w * w).astype(jnp.float32), (0, 0, 0)),
+  'integers': (lambda w: (w > 0).astype(jnp.int32).astype(jnp.float32), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize('name', READ)
+def test_bits_that_no_score_needs_are_known_and_left_out_of_the_search(name):
+  read, spare = READ[name]
+  for dtype, bits in zip((jnp.bfloat16, jnp.float16, jnp.float32), spare, strict=True):
+    every = jnp.arange(2**16, dtype=jnp.uint16)
+    half = dtype if jnp.finfo(dtype).bits == 16 else jnp.bfloat16
+    weights = jax.lax.bitcast_convert_type(every, half).astype(dtype)
+    weights = jnp.where(jnp.isnan(weights), 0, weights)
+    scores = selection.Scores(lambda tree: jax.tree.map(read, tree), {'a': weights})
+    (leaf,) = passes.readers(scores).values()
+    assert leaf.spare == bits
+    key = np.asarray(keys.order_key(leaf.read(leaf.arrays)))
+    assert len(np.unique(key)) == len(np.unique(key >> bits))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from prunejax.pruning import counts, placement
 from prunejax.pruning.counts import Wide
 from prunejax.pruning.leaf_kinds import kinds
 from prunejax.pruning.selection import passes, sample, threshold, ties
-from prunejax.pruning.selection.keys import TOP, ZERO, order_key, spare_bits
+from prunejax.pruning.selection.keys import TOP, ZERO, order_key
 from prunejax.pruning.selection.passes import Block, Leaf, Scores
 
 FEW_CELLS = 128  # of a leaf; their counts are so small that devices may exchange them
@@ -72,11 +72,12 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
   """
   shapes = jax.eval_shape(scores.read, scores.sources)
   _check(shapes)
-  blocks, goals = _blocks(shapes, wanted, placement.devices(scores.sources))
+  leaves = passes.readers(scores)
+  blocks, goals = _blocks(shapes, leaves, wanted, placement.devices(scores.sources))
   masks = {name: jnp.ones(score.shape, bool) for name, score in shapes.items()}
   nan = {name: jnp.zeros((), bool) for name in shapes}
   if blocks:
-    leaves = _keys(scores, old, blocks)
+    leaves = _keys(leaves, old, blocks)
     found = find(leaves, shapes, blocks, goals)
     masks |= _masks(leaves, shapes, blocks, found)
     nan |= found.nan
@@ -118,7 +119,7 @@ def _masks(leaves, shapes, blocks, found):
   return masks
 
 
-def _keys(scores, old, blocks):
+def _keys(leaves, old, blocks):
   """Returns how to read each leaf's keys. With masks so far, pruned zeros have the key of -0.0."""
 
   def keys(read, spare):
@@ -135,7 +136,7 @@ def _keys(scores, old, blocks):
   arrays = lambda name, leaf: leaf.arrays if old is None else (leaf.arrays, old[name])
   return {
     name: Leaf(keys(leaf.read, spare[name]), arrays(name, leaf))
-    for name, leaf in passes.readers(scores).items()
+    for name, leaf in leaves.items()
     if name in spare
   }
 
@@ -149,7 +150,7 @@ def _check(shapes):
       raise ValueError(f'the scores of {name!r} are float64; cast them to float32 to rank them')
 
 
-def _blocks(shapes, wanted, devices):
+def _blocks(shapes, leaves, wanted, devices):
   """Returns the blocks of all leaves that have scores, and their goals.
 
   All leaves that compete as a whole are one block. So are leaves cut in the same few cells, such as
@@ -174,7 +175,7 @@ def _blocks(shapes, wanted, devices):
     each = wanted.lo.shape[1:]
     size = lambda name: math.prod(shapes[name].shape) // math.prod(each)
     sizes = np.stack([np.full(each, size(name), np.int32) for name in names])
-    spare = np.uint32(min(spare_bits(shapes[name].dtype) for name in names))
+    spare = np.uint32(min(leaves[name].spare for name in names))
     blocks.append(Block(tuple(names), each, groups, sizes, devices, spare))
     goals.append(passes.goal_of(blocks[-1], counts.carried(wanted.hi, wanted.lo)))
 

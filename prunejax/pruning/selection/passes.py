@@ -17,6 +17,7 @@ from jax.interpreters import partial_eval
 
 from prunejax.pruning import counts
 from prunejax.pruning.counts import Wide
+from prunejax.pruning.selection import keys as order_keys
 from prunejax.pruning.selection import threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
@@ -38,10 +39,14 @@ class Scores(NamedTuple):
 
 
 class Leaf(NamedTuple):
-  """How one leaf is read: `read(arrays)` gives its scores, or its keys."""
+  """How one leaf is read: `read(arrays)` gives its scores, or its keys.
+
+  `spare` is how many of a key's lowest bits its scores do not need.
+  """
 
   read: Callable
   arrays: Any
+  spare: int = 0
 
 
 class Block(NamedTuple):
@@ -70,7 +75,8 @@ def readers(scores: Scores) -> dict[str, Leaf]:
     jaxpr, used = partial_eval.dce_jaxpr(program.jaxpr, [other == name for other in names])
     call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, program.consts))
     arrays = [source for source, needed in zip(sources, used, strict=True) if needed]
-    leaves[name] = Leaf(lambda arrays, call=call: call(*arrays)[0], arrays)
+    (spare,) = order_keys.spare_bits_of(jaxpr)
+    leaves[name] = Leaf(lambda arrays, call=call: call(*arrays)[0], arrays, spare)
   return leaves
 
 
