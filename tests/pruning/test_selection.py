@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import prunejax
 from prunejax.bench import sizes
 from prunejax.pruning import counts, leaf_kinds, selection
-from prunejax.pruning.selection import highest, keys, passes, sample
+from prunejax.pruning.selection import highest, keys, passes, sample, ties
 
 VALUES = (0.0, -0.0, 1.0, -1.0, 1.5, 2.0, -3.25, 1e-3, 6e-8, 1e-30, 3e4, np.inf, -np.inf, np.nan)
 # Leaves cut as a whole, slice by slice, column by column; three that share a threshold; empty ones.
@@ -36,8 +36,9 @@ KEYS = [(name,) for name in SHAPES if name not in SHARED] + [SHARED]
 
 @pytest.fixture
 def sampled(monkeypatch):
-  """Small groups are guided by a sample, and skipped when they are done, as large ones are."""
+  """Small groups are guided by a sample and by rows, and skipped when done, as large ones are."""
   monkeypatch.setattr(passes, 'MANY', 0)
+  monkeypatch.setattr(ties, 'FEWEST_COLUMNS', 1)
   monkeypatch.setattr(sample, 'FEWEST', 4)
   monkeypatch.setattr(sample, 'LARGEST_STEP', 8)
 
@@ -203,13 +204,28 @@ SIZE['up'] = (256, 768)
 # Passes over all scores and over ties, the most that the sparsities below may take: of float32
 # scores, of scores rounded to bfloat16, and of float32 scores that are read from bfloat16 weights.
 MOST = {
-  'gaussian': ((4, 0), (5, 3), (3, 3)),
-  '80 % zeros': ((4, 3), (5, 3), (3, 3)),
+  'gaussian': ((4, 0), (5, 3), (2, 3)),
+  '80 % zeros': ((4, 2), (5, 2), (2, 2)),
   'constant': ((1, 1), (1, 1), (1, 1)),
-  'nine values': ((3, 3), (3, 3), (3, 3)),
-  'log-uniform': ((6, 0), (9, 2), (5, 2)),
-  'in order': ((7, 1), (5, 7), (3, 7)),
+  'nine values': ((3, 2), (3, 2), (3, 2)),
+  'log-uniform': ((6, 0), (9, 0), (4, 0)),
+  'in order': ((7, 1), (5, 7), (4, 7)),
 }
+
+
+@pytest.mark.parametrize('cells', [(), (4, 1, 1)])
+@pytest.mark.parametrize('values', [2, 5, 400])
+def test_ties_are_cut_within_a_row_at_every_count(cells, values, sampled):
+  rng = np.random.default_rng(values)
+  score = np.float32(rng.integers(0, values, (4, 5, 6)))
+  score[1, :, :2] = 0  # rows with ties at their ends alone, and with none
+  score[2, 1] = values
+  of = lambda scores, n: selection.select(selection.plain(scores), {('a',): n}).masks
+  cut, scores = jax.jit(of), {'a': jnp.asarray(score)}
+  for count in range(score.size // int(np.prod(cells)) + 1):
+    number = np.full(cells, count, np.int32)
+    expected = select_by_sort({'a': score}, {('a',): number})
+    np.testing.assert_array_equal(cut(scores, number)['a'], expected['a'], err_msg=str(count))
 
 
 @pytest.fixture(scope='module')
@@ -291,7 +307,8 @@ def test_any_distribution_ends_within_a_bound():
     pytest.param(True, True, marks=pytest.mark.slow),
   ],
 )
-def test_no_sort_and_no_copy_of_the_scores(shared, has_masks):
+def test_no_sort_and_no_copy_of_the_scores(shared, has_masks, monkeypatch):
+  monkeypatch.setattr(passes, 'MANY', 0)  # as for large models
   params = {f'layer_{i}/w': jax.ShapeDtypeStruct((512, 256), jnp.float32) for i in range(4)}
   old = {name: jax.ShapeDtypeStruct((512, 256), bool) for name in params} if has_masks else None
   groups = [tuple(params)] if shared else [(name,) for name in params]

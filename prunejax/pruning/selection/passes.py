@@ -17,8 +17,7 @@ from jax.interpreters import partial_eval
 
 from prunejax.pruning import counts
 from prunejax.pruning.counts import Wide
-from prunejax.pruning.selection import keys as order_keys
-from prunejax.pruning.selection import threshold
+from prunejax.pruning.selection import spare_bits, threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
@@ -75,7 +74,7 @@ def readers(scores: Scores) -> dict[str, Leaf]:
     jaxpr, used = partial_eval.dce_jaxpr(program.jaxpr, [other == name for other in names])
     call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, program.consts))
     arrays = [source for source, needed in zip(sources, used, strict=True) if needed]
-    (spare,) = order_keys.spare_bits_of(jaxpr)
+    (spare,) = spare_bits.of_outputs(jaxpr)
     leaves[name] = Leaf(lambda arrays, call=call: call(*arrays)[0], arrays, spare)
   return leaves
 
