@@ -63,8 +63,8 @@ def run(
     The results, as in the file.
 
   Raises:
-    ValueError: an unknown bench or size; a file with the results of another machine; at the end,
-      when a bench failed.
+    ValueError: an unknown bench or size; a file with results of another machine, size or versions;
+      at the end, when a bench failed.
   """
   only = names.check(only, size, tuple(BENCHES))
   machine = measure.machine()
@@ -114,14 +114,21 @@ def _saved_results(out, fresh):
   if not out.exists():
     return fresh
   saved = table.read(out)
-  different = [key for key in ('machine', 'size') if saved[key] != fresh[key]]
-  if different:
-    machine = saved['machine']
+  before, now = _conditions(saved), _conditions(fresh)
+  if different := [key for key in now if before.get(key) != now[key]]:
+    values = ', '.join(f'{key} {before.get(key)} and not {now[key]}' for key in different)
     raise ValueError(
-      f'{str(out)!r} holds the results of another {different[0]} ({machine["kind"]}, size'
-      f' {saved["size"]}, jax {machine["versions"]["jax"]}): name another --out, or delete the file'
+      f'{str(out)!r} holds results of other conditions ({values}): name another --out, or delete'
+      ' the file'
     )
   return saved
+
+
+def _conditions(results) -> dict:
+  """What rows of one file have in common. Each bench says at which commit of ours it ran."""
+  machine = dict(results['machine'])
+  versions = {k: v for k, v in machine.pop('versions').items() if k != 'prunejax'}
+  return {**machine, **versions, 'size': results['size']}
 
 
 def _save(out, results, part, began):

@@ -154,7 +154,16 @@ def test_the_whole_command(fakes, tmp_path, capsys):
     'kill',
   ]
   line = output_of(capsys, ['bench', '--size=small', '--only=kill', f'--out={out}'], 2)
-  assert 'x.json' in line and 'another size' in line
+  assert 'x.json' in line and '(size base and not small)' in line
+  # Each bench has its commit, so a file outlives a version of this package, but of no other one.
+  saved = json.loads(out.read_text())
+  saved['machine']['versions']['prunejax'] = '0.0.1'
+  out.write_text(json.dumps(saved))
+  assert 'hours: 1 h' in output_of(capsys, ['bench', '--only=kill', f'--out={out}'])
+  saved['machine']['versions']['jax'] = '0.0.1'
+  out.write_text(json.dumps(saved))
+  line = output_of(capsys, ['bench', '--only=kill', f'--out={out}'], 2)
+  assert '(jax 0.0.1 and not' in line
 
   results['machine']['kind'] = 'gpu-x1'
   results['benches'].pop('broken')
