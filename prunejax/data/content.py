@@ -15,9 +15,14 @@ DIGITS = 12
 def of_file(path: str | os.PathLike) -> str:
   """Returns 32 hex digits of the bytes of a file. A file that did not change is read once."""
   path = pathlib.Path(path)
-  status = path.stat()
+  return _of_file(path, *state_of(path))
+
+
+def state_of(path: str | os.PathLike) -> tuple[int, ...]:
+  """Returns numbers that differ if a file changed, by which what was read may be remembered."""
+  status = os.stat(path)
   # The time of the last change of a file cannot be set, so what it identifies is the content.
-  return _of_file(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+  return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @functools.lru_cache(maxsize=2**16)

@@ -10,6 +10,8 @@ import pathlib
 import struct
 from typing import Any
 
+from prunejax.data import content as file_content
+
 MAGIC = b'GGUF'
 VERSIONS = (2, 3)
 # Bytes of a value by the number of its type; a string and an array say their own length.
@@ -46,16 +48,7 @@ def opened(path: str | os.PathLike) -> Any:
   import gguf  # only these files need the extra
 
   try:
-    status = os.stat(path)
-    # The time of the last change of a file cannot be set, so what it identifies is the content.
-    return _parsed(
-      gguf.GGUFReader,
-      os.fspath(path),
-      status.st_size,
-      status.st_mtime_ns,
-      status.st_ctime_ns,
-      status.st_ino,
-    )
+    return _parsed(gguf.GGUFReader, os.fspath(path), *file_content.state_of(path))
   except Exception as error:  # it indexes past the end of a short file, and more
     why = ' '.join(str(error).split())[:200]
     raise GgufError(f'{str(path)!r} is damaged or no GGUF file: {why or repr(error)}') from error

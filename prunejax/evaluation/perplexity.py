@@ -14,7 +14,9 @@ import numpy as np
 
 from prunejax.models import parts as model_parts
 
-ROWS = 128  # positions whose logits are held at once
+# Positions whose logits are held at once. An array of more than 32 MB would go back to the system
+# after every use, and come anew page by page.
+ROWS = 128
 
 
 class Window(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prunejax.data import vocabulary
+from prunejax.data import content, vocabulary
 from prunejax.models.hf import stored
 from prunejax.models.hf.stored import Stored
 
@@ -221,9 +221,7 @@ def digest(folder: str | os.PathLike) -> str:
 
 
 def _sha256(path):
-  status = path.stat()
-  # The time of the last change of a file cannot be set, so what it identifies is the content.
-  return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+  return _sha256_of(path, *content.state_of(path))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-# Operations whose results are among the numbers that they are given, or these with another sign.
+# Operations whose results are among the numbers that they are given, or these with another sign. A
+# conversion may round, which adds no bits.
 EXACT = frozenset(
   {
     *('abs', 'neg', 'copy', 'convert_element_type', 'select_n', 'max', 'min', 'clamp'),
@@ -23,7 +24,7 @@ def of_outputs(jaxpr) -> list[int]:
   """Returns for each output how many of its key's lowest bits no number needs.
 
   The magnitudes of bfloat16 weights are float32 numbers of which 16 bits are 0. Bits of inputs are
-  followed through operations that move or compare numbers and round none.
+  followed through operations that move, compare or convert numbers.
 
   Args:
     jaxpr: a `Jaxpr` with floating-point outputs.

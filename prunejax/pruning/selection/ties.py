@@ -32,7 +32,7 @@ def cuts(leaves, shapes, blocks, goals, brackets):
     goals: how many scores stay.
     brackets: the ended search; thresholds are at `low`.
   """
-  tied_leaves, alone, aims, begin, missing = {}, [], [], [], []
+  tied_leaves, alone, aims, begin = {}, [], [], []
   for block, goal, bracket in zip(blocks, goals, brackets, strict=True):
     for row, name in enumerate(block.names):
       arrays = leaves[name].arrays, _as_cells(bracket.low[row], shapes[name]), jnp.uint32(1)
@@ -47,16 +47,15 @@ def cuts(leaves, shapes, blocks, goals, brackets):
     alone.append(block._replace(groups=tuple((i, i + 1) for i in range(len(block.names)))))
     aims.append(passes.goal_of(alone[-1], counts.widen(needed)))
     begin.append(threshold.start(jnp.ones_like(size), size + 1, tied))
-    missing.append(needed)
   parts = lambda step: step % 3 == 2
   with jax.named_scope(SCOPE):
-    begin = _in_rows(leaves, shapes, blocks, aims, begin, missing, brackets)
+    begin = _in_rows(leaves, shapes, blocks, aims, begin, brackets)
     keys = [threshold.guess(*pair, False) for pair in zip(begin, aims, strict=True)]
     ended, steps, _ = passes.search(tied_leaves, alone, aims, begin, keys, parts)
   return [bracket.low for bracket in ended], steps
 
 
-def _in_rows(leaves, shapes, blocks, aims, begin, missing, brackets):
+def _in_rows(leaves, shapes, blocks, aims, begin, brackets):
   """Narrows brackets of places to a part of a row, in one pass over leaves on one device.
 
   Args:
@@ -65,7 +64,6 @@ def _in_rows(leaves, shapes, blocks, aims, begin, missing, brackets):
     blocks: see there.
     aims: how many ties stay.
     begin: the brackets of all places.
-    missing: the same numbers as in `aims`, int32 [leaves, *cells].
     brackets: the ended search for thresholds.
 
   Returns:
@@ -79,17 +77,17 @@ def _in_rows(leaves, shapes, blocks, aims, begin, missing, brackets):
   left = sum(jnp.sum(jnp.where(flag, np.float32(block.sizes), 0)) for flag, block in pairs)
   arrays = {name: leaf.arrays for name, leaf in leaves.items()}
 
-  def of_leaf(block, row, bracket, number, whole):
+  def of_leaf(block, row, bracket, aim, whole):
     name = block.names[row]
     if not _are_of_rows(block.cells) or min(shapes[name].shape[-1:], default=0) < FEWEST_COLUMNS:
       return jax.tree.map(lambda x: x[row], whole)
     tied = leaves[name].read(arrays[name]) == _as_cells(bracket.low[row], shapes[name])
-    cut = _cut_in_row(tied, number[row].reshape(-1))
+    cut = _cut_in_row(tied, counts.narrow(aim.wanted)[row].reshape(-1))
     return jax.tree.map(lambda x: x.reshape(block.cells), cut)
 
   def narrow():
     narrowed = []
-    for block, flag, *rest in zip(blocks, asked, brackets, missing, begin, strict=True):
+    for block, flag, *rest in zip(blocks, asked, brackets, aims, begin, strict=True):
       rows = [of_leaf(block, row, *rest) for row in range(len(block.names))]
       found = jax.tree.map(lambda *x: jnp.stack(x), *rows)
       choose = lambda new, old, flag=flag: jnp.where(flag, new, old)
