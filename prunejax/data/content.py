@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -47,5 +48,15 @@ def of(value) -> str:
 
 def of_arrays(arrays: Iterable[np.ndarray]) -> str:
   """Returns 12 hex digits of the shapes, types and numbers of arrays."""
-  parts = [np.ascontiguousarray(array) for array in arrays]
-  return of([[str(x.dtype), x.shape, hashlib.sha256(x.tobytes()).hexdigest()] for x in parts])
+  return of_pieces((x.dtype, np.shape(x), [x]) for x in map(np.asarray, arrays))
+
+
+def of_pieces(arrays: Iterable[tuple[Any, tuple[int, ...], Iterable[np.ndarray]]]) -> str:
+  """Returns the digits of `of_arrays` for arrays (dtype, shape, pieces along the first axis)."""
+  parts = []
+  for dtype, shape, pieces in arrays:
+    digest = hashlib.sha256()
+    for piece in pieces:
+      digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8))
+    parts.append([str(dtype), shape or (1,), digest.hexdigest()])
+  return of(parts)

@@ -60,6 +60,11 @@ def _parsed(reader, path, *status):
   return reader(path)
 
 
+def forget() -> None:
+  """Gives up what `opened` keeps of a file: more than 100 MB for a vocabulary of 50,000 pieces."""
+  _parsed.cache_clear()
+
+
 def value(reader: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
   """Returns the value of a key.
 

@@ -4,7 +4,9 @@ llama.cpp stores the rows of queries and keys of its architecture 'llama' in ano
 neighbours are rotated together. Here they are put back into the order of transformers.
 """
 
+import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -16,7 +18,7 @@ import tokenizers
 from prunejax.data import gguf_metadata, gguf_tokenizer
 from prunejax.data.gguf_metadata import GgufError, is_gguf, value
 from prunejax.models import llama
-from prunejax.models.hf import convert
+from prunejax.models.hf import convert, stored
 
 __all__ = ['ARCHITECTURES', 'Gguf', 'GgufError', 'TYPES', 'is_gguf', 'read']
 
@@ -59,12 +61,13 @@ class Gguf(NamedTuple):
 
   Attributes:
     size: the model's config.
-    tensors: () -> {name in transformers: float32 array}; nothing is dequantised before the call.
+    tensors: (parts=False) -> {name in transformers: float32 array}; with `parts` a `Quantised` in
+      the place of each array, so that nothing is dequantised before it is read.
     tokenizer: () -> its tokenizer.
   """
 
   size: Any
-  tensors: Callable[[], dict[str, np.ndarray]]
+  tensors: Callable[..., dict[str, Any]]
   tokenizer: Callable[[], tokenizers.Tokenizer]
 
 
@@ -81,7 +84,7 @@ def read(path: str | os.PathLike) -> Gguf:
   reader = gguf_metadata.opened(path)
   try:
     _check_types(reader)
-    size = _size(reader)
+    size = _size(reader, path)
     names = _names(reader)
   except (ValueError, TypeError, OverflowError) as error:
     raise GgufError(f'{str(path)!r}: {error}') from error
@@ -104,7 +107,7 @@ def _check_types(reader):
     )
 
 
-def _size(reader):
+def _size(reader, path):
   """The config of the model, of a class of transformers."""
   architecture = value(reader, 'general.architecture', str)
   if architecture not in ARCHITECTURES:
@@ -161,7 +164,7 @@ def _size(reader):
     raise GgufError(f'{architecture}.attention.sliding_window={window}: expected none')
   size = convert.size_class(config)(**fields, rope_parameters=dict(rope))
   if FACTORS in tensors:
-    size.rope_parameters = _scaled(tensors[FACTORS], size, rope)
+    size.rope_parameters = _scaled(_dequantised(tensors[FACTORS], path), size, rope)
   return size
 
 
@@ -169,9 +172,8 @@ def _bias_of(name):
   return f'blk.0.{name}.bias'
 
 
-def _scaled(tensor, size, rope):
+def _scaled(factors, size, rope):
   """The rotary positions of Llama 3.1, from the factors in the file."""
-  factors = _dequantised(tensor)
   plain = llama.frequencies(size)
   rope = {**rope, **LLAMA3, 'rope_type': 'llama3', 'factor': float(factors.max())}
   size.rope_parameters = rope
@@ -207,31 +209,77 @@ def _names(reader):
   return names
 
 
-def _dequantised(tensor):
+def _dequantised(tensor, path, rows=slice(None)):
+  """Rows of a tensor. They are read and not mapped, so that what was read is not held."""
   import gguf
 
-  return np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
+  packed = tensor.data
+  start, stop, _ = rows.indices(len(packed))
+  shape = (max(stop - start, 0), *packed.shape[1:])
+  offset = int(tensor.data_offset) + start * packed.strides[0]
+  data = np.fromfile(path, packed.dtype, math.prod(shape), offset=offset).reshape(shape)
+  return np.asarray(gguf.quants.dequantize(data, tensor.tensor_type), np.float32)
 
 
-def _tensors(path, reader, names, size):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantised(stored.Leaf):
+  """A tensor of a GGUF file, dequantised whenever it is read.
+
+  Attributes:
+    path: the file.
+    tensor: of the open file.
+    heads: of queries or keys whose rows are to be put in order; 0 for rows that stay as they are.
+    transposed: the leaf is the transpose.
+  """
+
+  path: pathlib.Path
+  tensor: Any
+  heads: int
+  transposed: bool = False
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of the leaf."""
+    shape = tuple(map(int, self.tensor.shape))  # a GGUF file has the last axis first
+    return shape if self.transposed else shape[::-1]
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype in which parts are returned."""
+    return np.dtype(np.float32)
+
+  @property
+  def T(self) -> 'Quantised':  # noqa: N802, as numpy calls it
+    """The transpose."""
+    return dataclasses.replace(self, transposed=not self.transposed)
+
+  def read(self, index: tuple = ()) -> np.ndarray:
+    """Reads a part, see `stored.Leaf.read`. Rows that are not asked for are not dequantised."""
+    name, some = self.tensor.name, bool(index) and not (self.transposed or self.heads)
+    try:
+      array = _dequantised(self.tensor, self.path, index[0] if some else slice(None))
+      array = _in_order(array, self.heads) if self.heads else array
+    except (ValueError, IndexError, OSError) as error:
+      raise stored.Damaged(f'{str(self.path)!r}: the tensor {name!r} is damaged: {error}') from None
+    if not np.isfinite(array).all():
+      raise stored.Damaged(f'{str(self.path)!r}: {name} holds NaN or infinite numbers')
+    rest = (slice(None), *index[1:]) if some else index
+    return np.ascontiguousarray((array.T if self.transposed else array)[rest])
+
+
+def _tensors(path, reader, names, size, parts=False):
   permuted = size.model_type in ('llama', 'mistral')
   heads = {'q_proj': size.num_attention_heads, 'k_proj': size.num_key_value_heads}
-  arrays = {}
+  tensors = {}
   for tensor in reader.tensors:
-    if tensor.name not in names:
-      continue
-    name = names[tensor.name]
-    try:
-      array = _dequantised(tensor)
-      module = name.split('.')[-2]
-      if permuted and module in heads:
-        array = _in_order(array, heads[module])
-    except (ValueError, IndexError) as error:
-      raise GgufError(f'{str(path)!r}: the tensor {tensor.name!r} is damaged: {error}') from error
-    if not np.isfinite(array).all():
-      raise GgufError(f'{str(path)!r}: {tensor.name} holds NaN or infinite numbers')
-    arrays[name] = array
-  return arrays
+    if tensor.name in names:
+      name = names[tensor.name]
+      ordered = heads.get(name.split('.')[-2], 0) if permuted else 0
+      tensors[name] = Quantised(path, tensor, ordered)
+  try:
+    return tensors if parts else {name: leaf.read() for name, leaf in tensors.items()}
+  except stored.Damaged as error:
+    raise GgufError(str(error)) from error
 
 
 def _in_order(array, heads):

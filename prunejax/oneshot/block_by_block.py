@@ -1,14 +1,17 @@
 """Prunes a model without training, block by block.
 
 Block n is calibrated on what blocks 1 to n-1, already pruned, put out. Beside the model, memory
-holds the hidden states in front of one block and the statistics of that block. A criterion that
-reads weights alone has no calibration; it holds all kernels and chooses all masks at once.
+holds the hidden states in front of one block and the statistics of that block. A model that is in
+files is read, and written, one block at a time, so that of the model only this block is held. A
+criterion that reads weights alone has no calibration; it holds all kernels and chooses all masks at
+once.
 """
 
 import functools
 import json
 import math
 import numbers
+import pathlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ import numpy as np
 
 import prunejax
 from prunejax import files
+from prunejax.models.hf import stored
 from prunejax.oneshot import decoder, kinds, reconstruction, resume, segments, shares
 from prunejax.oneshot.decoder import Block, Decoder
 from prunejax.oneshot.shares import Owl
@@ -80,7 +84,9 @@ def prune(
 
   Args:
     model: a `Decoder`.
-    params: its parameters, any pytree of arrays. They are not changed, unless `in_place`.
+    params: its parameters, any pytree of arrays. They are not changed, unless `in_place`. Leaves in
+      files, see `saved_model.load(..., parts=True)`, are read one block at a time; with a local
+      `folder` the leaves of pruned blocks are returned as leaves in its files.
     batches: the calibration: a pytree of arrays [segments, ...] as `model.embed` takes, such as
       int32 tokens [segments, length]; or a list of such pytrees. For a criterion that reads weights
       alone, one segment of any content.
@@ -169,27 +175,30 @@ def prune(
     sparsities = _sparsities(call, shares_of_blocks, leaves, stream, folder)
     choose = _by_statistics(call, stream, _kept_of_blocks(call, shapes, sparsities))
 
-  masks: dict[str, np.ndarray] = {}
+  masks: dict[str, Any] = {}
   out = _writable(leaves, blocks, model, in_place)
   rows: list[dict] = []
   for block, row in zip(blocks, progress.blocks, strict=False):
-    _put(out, masks, leaves, block, resume.read_arrays(folder, row), in_place)
+    if not _put_files(out, masks, leaves, block, folder, row):
+      _put(out, masks, leaves, block, resume.read_arrays(folder, row), in_place)
     rows.append({k: v for k, v in row.items() if k not in ('file', 'sha256')})
   done = len(rows)
   if done:
     say(f'{done} of {len(blocks)} blocks are pruned already')
   hidden = None
   if stream is not None and done < len(blocks):
-    hidden = _hidden_before(call, done, stream, out, folder, progress, one_segment)
+    hidden = _hidden_before(call, done, stream, out, folder, progress)
   began = saved = time.perf_counter()
   for number in range(done, len(blocks)):
     block = blocks[number]
     row, arrays, hidden = _prune_block(
       call, number, decoder.read(out, block), choose, stream, hidden
     )
-    _put(out, masks, leaves, block, arrays, in_place)
     if folder is not None:
       progress = resume.with_block(folder, progress, arrays, row)
+    if folder is None or not _put_files(out, masks, leaves, block, folder, progress.blocks[-1]):
+      _put(out, masks, leaves, block, arrays, in_place)
+    if folder is not None:
       more = number + 1 < len(blocks)
       if stream is not None and more and time.perf_counter() - saved > SAVE_EVERY:
         progress = resume.with_hidden(folder, progress, hidden)
@@ -225,12 +234,12 @@ def _count_weights(kind) -> int:
   return sum(math.prod(shape) for shape in kind.kernels.shapes.values())
 
 
-def _hidden_before(call, number, stream, out, folder, progress, one_segment):
+def _hidden_before(call, number, stream, out, folder, progress):
   """The hidden states in front of a block: from disk as far as they are there, then computed."""
   start = 0
   if progress.hidden:
     start = progress.hidden['block']
-    hidden = stream.placed(resume.read_hidden(folder, progress, stream.like(one_segment)))
+    hidden = stream.placed(resume.read_hidden(folder, progress, stream.like))
   else:
     hidden = stream.embedded()
   for earlier in range(start, number):
@@ -374,9 +383,9 @@ def _sparsities(call, owl, leaves, stream, folder) -> list[float]:
   """The sparsity of each block by its outliers in the dense model; they are kept in a file."""
   file = None if folder is None else folder / OUTLIERS
   sizes = [_count_weights(kind) for kind in call.kinds]
-  stored = files.read_json(file) if file is not None and files.exists(file) else {}
-  if stored.get('above') == owl.outlier:
-    outlying = np.array(stored['outliers'])
+  known = files.read_json(file) if file is not None and files.exists(file) else {}
+  if known.get('above') == owl.outlier:
+    outlying = np.array(known['outliers'])
   else:
     count_outliers = jax.jit(shares.outliers, static_argnums=2)
     hidden, outlying = stream.embedded(), []
@@ -447,8 +456,8 @@ def _writable(leaves, blocks, model, in_place):
     leaf = out[place.path]
     if model.layers and not (in_place and decoder.can_be_written(leaf)):
       if leaf is leaves[place.path]:  # not a copy yet
-        out[place.path] = np.array(leaf)
-    elif not in_place:
+        out[place.path] = np.array(stored.whole(leaf))
+    elif not in_place and not stored.is_stored(leaf):
       out[place.path] = np.asarray(leaf)
   return out
 
@@ -469,10 +478,31 @@ def _put(out, masks, leaves, block, arrays, in_place):
         masks.setdefault(path, np.ones(np.shape(leaves[path]), bool))[layer] = mask
 
 
+def _put_files(out, masks, leaves, block, folder, row):
+  """Puts the file of a finished block into the leaves and the masks, if its leaves are in files.
+
+  Returns whether they are.
+  """
+  old = {local: leaves[place.path] for local, place in block.places.items()}
+  alone = all(place.layer is None for place in block.places.values())
+  if not alone or files.remote(folder) or not all(map(stored.is_stored, old.values())):
+    return False
+  file = pathlib.Path(folder) / row['file']
+  for key in resume.names(file):
+    kind, _, local = key.partition('/')
+    shape, path = old[local].shape, block.places[local].path
+    if kind == 'weight':
+      out[path] = stored.Stored(file, key, shape, 0, shape[-1] if shape else 0)
+    else:
+      masks[path] = stored.Bits(file, key, shape)
+  return True
+
+
 def _mask_tree(params, masks):
-  """Masks shaped like params."""
-  whole = lambda name, x: masks[name] if name in masks else np.ones(np.shape(x), bool)
-  return with_leaves(params, {name: whole(name, x) for name, x in named_leaves(params).items()})
+  """Masks shaped like params. Those that keep every weight are read-only and take no memory."""
+  every = lambda x: np.broadcast_to(np.True_, np.shape(x))
+  named = named_leaves(params)
+  return with_leaves(params, {name: masks.get(name, every(x)) for name, x in named.items()})
 
 
 def _line(rows, total, done, began):

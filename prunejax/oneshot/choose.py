@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -58,7 +59,7 @@ def slab_rows(criterion: Criterion, structure: Structure) -> int:
 
 
 def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Callable:
-  """Makes the function that prunes a block.
+  """Makes the function that prunes a block. What it computes is compiled.
 
   Args:
     criterion: SCORE.
@@ -73,6 +74,7 @@ def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Calla
     return _in_sweep(criterion, structure, kernels)
   of_one = criterion.layerwise
 
+  @jax.jit
   def prune(statistics, weights, kept):
     weights = {name: w.astype(jnp.float32) for name, w in weights.items()}
     ready = {name: of_one.ready(value) for name, value in statistics.items()}
@@ -95,26 +97,26 @@ def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Calla
 
 def _in_sweep(criterion, structure, kernels):
   of_one, rows = criterion.layerwise, slab_rows(criterion, structure)
+  ready_of = jax.jit(of_one.ready)
+
+  # A program for each shape: to compile one for all of them takes twice the memory.
+  @jax.jit
+  def swept(ready, weights, kept):
+    one = lambda part: of_one.sweep(part[0], part[1].astype(jnp.float32), part[2], structure, rows)
+    masks, new = lax.map(one, tuple(map(jnp.stack, (ready, weights, kept))))
+    return masks, new, ~jnp.all(jnp.isfinite(new))
 
   def prune(statistics, weights, kept):
-    ready = {name: of_one.ready(value) for name, value in statistics.items()}
-    masks, new = {}, {}
-    # Kernels of one shape share a program, and run one after the other.
+    ready = {name: ready_of(value) for name, value in statistics.items()}
+    masks, new, nan = {}, {}, False
     for names in _alike(kernels.shapes):
-      stack = lambda arrays: jnp.stack([jnp.asarray(array) for array in arrays])
-      one = lambda part: of_one.sweep(
-        part[0], part[1].astype(jnp.float32), part[2], structure, rows
-      )
-      parts = (
-        stack(ready[kernels.reads[name]] for name in names),
-        stack(weights[name] for name in names),
-        stack(kept[name] for name in names),
-      )
-      for name, mask, w in zip(names, *lax.map(one, parts), strict=True):
+      of_each = lambda given, names=names: [given[name] for name in names]
+      reads = [ready[kernels.reads[name]] for name in names]
+      *found, wrong = swept(reads, of_each(weights), of_each(kept))
+      nan = nan | wrong
+      for name, mask, w in zip(names, *found, strict=True):
         masks[name], new[name] = mask, w
-    order = list(weights)
-    nan = jnp.stack([~jnp.all(jnp.isfinite(w)) for w in new.values()])
-    return {n: masks[n] for n in order}, {n: new[n] for n in order}, jnp.any(nan)
+    return {n: masks[n] for n in weights}, {n: new[n] for n in weights}, nan
 
   return prune
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 import prunejax
 from prunejax import files
 from prunejax.data import content, text_files
-from prunejax.models.hf import stored_masks
+from prunejax.models.hf import stored, stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
 from prunejax.oneshot.reconstruction import reconstruct
@@ -117,7 +117,7 @@ def prune(
   if calibration:
     text_files.files(calibration)  # refuses a folder that is not there before the model is read
   mesh = _mesh(devices)
-  model = saved_model.load(where)
+  model = saved_model.load(where, parts=not smaller)
   functions = decoders.of_size(model.size)
   positions = model.size.max_position_embeddings
   if length is not None and length > positions:
@@ -136,7 +136,9 @@ def prune(
     tokens = _tokens(documents, model, segments, length, seed)
   settings = {
     'version': prunejax.__version__,
-    'model': content.of_arrays(leaf for _, leaf in sorted(model.leaves.items())),
+    'model': content.of_pieces(
+      (x.dtype, x.shape, stored.pieces(x)) for _, x in sorted(model.leaves.items())
+    ),
     'criterion': criterion,
     'structure': structure,
     'allocation': allocation,

@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.extend
+import jax.numpy as jnp
 import numpy as np
 
+from prunejax.models.hf import stored
 from prunejax.pruning.paths import named_leaves
 
 
@@ -93,9 +96,57 @@ def blocks_of(model: Decoder, params: Any) -> list[Block]:
 
 
 def read(leaves: Mapping[str, Any], block: Block) -> dict[str, Any]:
-  """Returns the leaves of a block, {path within the block: array}."""
-  at = lambda place: leaves[place.path] if place.layer is None else leaves[place.path][place.layer]
+  """Returns the leaves of a block, {path within the block: array}; those in files are read."""
+
+  def at(path, layer):
+    leaf = leaves[path]
+    if layer is None:
+      return stored.whole(leaf)
+    return leaf.read((slice(layer, layer + 1),))[0] if stored.is_stored(leaf) else leaf[layer]
+
+  return {local: at(*place) for local, place in block.places.items()}
+
+
+def shapes(leaves: Mapping[str, Any], block: Block) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of the leaves of a block, {path within the block: shape}."""
+  at = lambda place: abstract(leaves[place.path], skip=0 if place.layer is None else 1)
   return {local: at(place) for local, place in block.places.items()}
+
+
+def abstract(leaf: Any, skip: int = 0) -> jax.ShapeDtypeStruct:
+  """Returns the shape of a leaf without its first `skip` axes."""
+  dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
+  return jax.ShapeDtypeStruct(np.shape(leaf)[skip:], jax.dtypes.canonicalize_dtype(dtype))
+
+
+def embedding(model: Decoder, params: Any, batch: Any) -> tuple[Callable, list[Any]]:
+  """Returns `model.embed` as a function of the leaves that it reads.
+
+  Args:
+    model: its functions.
+    params: its parameters, of which some may be in files.
+    batch: shapes of a batch.
+
+  Returns:
+    The compiled function (leaves, batch) -> hidden, and the leaves of params to give it.
+  """
+  leaves, treedef = jax.tree.flatten(params)
+  shapes = [abstract(leaf) for leaf in leaves]
+  embed = lambda leaves, batch: model.embed(treedef.unflatten(leaves), batch)
+  jaxpr = jax.make_jaxpr(embed)(shapes, batch).jaxpr
+  needed = {x for x in jaxpr.outvars if isinstance(x, jax.extend.core.Var)}
+  for eqn in reversed(jaxpr.eqns):
+    if eqn.effects or needed.intersection(eqn.outvars):
+      needed.update(x for x in eqn.invars if isinstance(x, jax.extend.core.Var))
+  read = [i for i, x in enumerate(jaxpr.invars[: len(leaves)]) if x in needed]
+
+  def of_read(some, batch):
+    filled = [jnp.zeros(x.shape, x.dtype) for x in shapes]
+    for i, leaf in zip(read, some, strict=True):
+      filled[i] = leaf
+    return embed(filled, batch)
+
+  return jax.jit(of_read), [leaves[i] for i in read]
 
 
 def write(

@@ -69,14 +69,13 @@ def of_blocks(
   seen: dict[tuple, Kind] = {}
   kinds = []
   chosen = matches(where)
-  hidden = jax.eval_shape(model.embed, params, one_segment)
+  hidden = jax.eval_shape(model.embed, jax.tree.map(decoder.abstract, params), one_segment)
   reported, picked_of = {}, []
   for block in blocks:
-    weights = decoder.read(leaves, block)
-    shapes = tuple((k, tuple(x.shape), str(x.dtype)) for k, x in weights.items())
-    signature = block.run, shapes
+    shapes = decoder.shapes(leaves, block)
+    signature = block.run, tuple((k, x.shape, str(x.dtype)) for k, x in shapes.items())
     if signature not in reported:
-      reported[signature] = _reads(block, weights, hidden)
+      reported[signature] = _reads(block, shapes, hidden)
     reads = reported[signature]
     picked = tuple(k for k in reads if chosen(block.places[k].path, leaves[block.places[k].path]))
     picked_of.append((signature, reads, picked))
@@ -85,7 +84,7 @@ def of_blocks(
     layouts = {local: known[full_path(block, local)] for local in picked}
     key = signature, tuple(layouts.items())
     if key not in seen:
-      weights = decoder.read(leaves, block)
+      weights = decoder.shapes(leaves, block)
       seen[key] = _kind(block, weights, layouts, reads, criterion, structure, mesh, recover)
     kinds.append(seen[key])
   if not any(kind.kernels.shapes for kind in kinds):
@@ -123,8 +122,7 @@ def _reads(block, weights, hidden) -> dict[str, str]:
       reads[name] = first.setdefault(id(x), name)
     return out, inputs
 
-  shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in weights.items()}
-  out, inputs = jax.eval_shape(probe, shapes, hidden)
+  out, inputs = jax.eval_shape(probe, weights, hidden)
   same = lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype)
   if jax.tree.structure(out) != jax.tree.structure(hidden) or not all(
     jax.tree.leaves(jax.tree.map(same, out, hidden))
@@ -167,7 +165,7 @@ def _kind(block, weights, layouts, reads, criterion, structure, mesh, recover) -
   collect = prune_block = None
   if criterion.layerwise is not None and shapes:
     collect = jax.jit(segments.summed(on_inputs(choose.statistics(criterion, kernels)), mesh))
-    prune_block = jax.jit(choose.masks(criterion, structure, named))
+    prune_block = choose.masks(criterion, structure, named)
 
   def change(before, after, hidden):
     old, new = run(before, hidden)[0], run(after, hidden)[0]

@@ -133,6 +133,12 @@ def read_arrays(folder: Any, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return {key.removesuffix(BITS): of(key, array) for key, array in stored.items()}
 
 
+def names(file: Any) -> list[str]:
+  """Returns the names of the arrays in a local file that `Progress` names."""
+  with safetensors.safe_open(file, framework='np') as opened:
+    return list(opened.keys())
+
+
 def read_hidden(folder: Any, progress: Progress, like: Any) -> list:
   """Returns the stored hidden states, a pytree shaped like `like` for each batch."""
   treedef = jax.tree.structure(like)

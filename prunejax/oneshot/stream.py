@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunejax.oneshot import segments
+from prunejax.models.hf import stored
+from prunejax.oneshot import decoder, segments
 from prunejax.pruning.paths import named_leaves
 
 
@@ -31,12 +32,12 @@ class Stream:
     devices = 1 if mesh is None else mesh.shape[segments.AXIS]
     self.batch = max(min(batch, segments.power_of_two(count)), devices)
     self.mesh, self.count = mesh, count
-    self._calibration, self._model, self._params = calibration, model, params
+    self._calibration = calibration
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), calibration)
+    self._embed, self._outer = decoder.embedding(model, params, one)
+    # The shapes of the hidden states of one segment.
+    self.like = jax.eval_shape(self._embed, [*map(decoder.abstract, self._outer)], one)
     self.parts = list(range(0, count, self.batch))
-
-  def like(self, one):
-    """Shapes of the hidden states of one segment."""
-    return jax.eval_shape(self._model.embed, self._params, one)
 
   def valid(self, start):
     """True for the segments of a batch, False for its padding."""
@@ -48,7 +49,7 @@ class Stream:
 
   def embedded(self):
     """The hidden states in front of the first block."""
-    embed = jax.jit(self._model.embed)
+    outer = [jnp.asarray(stored.whole(leaf)) for leaf in self._outer]  # held here and no longer
 
     def padded(x, start):
       part = np.asarray(x[start : start + self.batch])
@@ -60,7 +61,7 @@ class Stream:
       part = jax.tree.map(lambda x, start=start: padded(x, start), self._calibration)
       # One segment at a time: every segment is embedded by one program on every mesh.
       rows = [
-        embed(self._params, jax.tree.map(lambda x, i=i: x[i : i + 1], part))
+        self._embed(outer, jax.tree.map(lambda x, i=i: x[i : i + 1], part))
         for i in range(self.batch)
       ]
       whole = jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *rows)

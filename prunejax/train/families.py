@@ -1,6 +1,7 @@
 """Model families, one row each: encoders, decoders, and XLNet, which is between them."""
 
 import copy
+import inspect
 import json
 import pathlib
 import re
@@ -476,6 +477,19 @@ def sizes(size) -> dict:
 def fingerprint(size, tokenizer) -> str:
   """Returns 16 hex digits that change with a vocabulary; '' where there is none."""
   return of_size(size).words.fingerprint(tokenizer) if tokenizer else ''
+
+
+def load(family: Family, folder, *, parts: bool, **how: Any) -> tuple[dict, Any]:
+  """Reads a Hugging Face folder: `files.load` of its family, whose other arguments it takes.
+
+  Args:
+    family: the family.
+    folder: the folder.
+    parts: leave the weights in their files; families that cannot do so are read whole.
+    **how: other arguments of `files.load`.
+  """
+  able = parts and 'parts' in inspect.signature(family.files.load).parameters
+  return family.files.load(folder, **how, **({'parts': True} if able else {}))
 
 
 def save(folder, params: dict, size, tokenizer, dtype: str = 'float32', **how: Any) -> int:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable
@@ -366,10 +365,8 @@ def pretrained(
   tuned = any(str(name).endswith('ForSequenceClassification') for name in classes)
   heads = tuple(h for h in program.model.heads if h != 'classifier' or tuned)
   optional = ('pooler', *(head for head in heads if head != 'classifier'))
-  files = families.of_size(source.size).files
-  # Families that cannot be read by parts are read whole.
-  how = {'parts': True} if parts and 'parts' in inspect.signature(files.load).parameters else {}
-  loaded, size = files.load(source.folder, heads=heads, optional=optional, **how)
+  family = families.of_size(source.size)
+  loaded, size = families.load(family, source.folder, parts=parts, heads=heads, optional=optional)
   if 'classifier' in loaded:
     classifier = jax.tree.map(stored.whole, loaded.pop('classifier'))
     fitting = families.in_order(classifier, size, recipe.task.classes)

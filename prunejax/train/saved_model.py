@@ -8,6 +8,7 @@ from flax import traverse_util
 
 import prunejax
 from prunejax import files
+from prunejax.data import gguf_metadata
 from prunejax.models import bert, gguf_file, installed, llama
 from prunejax.models.hf import carried_texts
 from prunejax.models.hf import folder as hf_directory
@@ -49,12 +50,14 @@ class Saved(NamedTuple):
     return traverse_util.flatten_dict(self.params, sep='/')
 
 
-def load(where) -> Saved:
+def load(where, parts: bool = False) -> Saved:
   """Reads the model of a work directory or of a Hugging Face folder.
 
   Args:
     where: the folder; a sparse file or a GGUF file; or the name of an installed package that
       carries a folder or a GGUF file. Of a run that is not finished the newest checkpoint is read.
+    parts: leave the weights in their files, as `stored.Leaf`s, where that can be done: in a local
+      folder or a GGUF file, of a family that is read so.
 
   Raises:
     FileNotFoundError: there is no model.
@@ -64,7 +67,7 @@ def load(where) -> Saved:
     folder = files.path(carried)
   if files.is_file(folder):
     if gguf_file.is_gguf(folder):
-      return _gguf(folder)
+      return _gguf(folder, parts)
     return _folder(unpacked.folder(folder), None, 'the model')
   if not files.exists(folder / 'config.json'):
     raise FileNotFoundError(
@@ -73,10 +76,10 @@ def load(where) -> Saved:
     )
   plain = files.read_json(folder / 'config.json')
   if 'steps' not in plain:
-    return _folder(files.local(folder), None, 'the model')
+    return _folder(files.local(folder), None, 'the model', parts)
   run = recipe.resolve(configs.stored(plain))
   if files.exists(folder / 'model' / 'config.json'):
-    return _folder(files.local(folder / 'model'), run, 'the finished model')
+    return _folder(files.local(folder / 'model'), run, 'the finished model', parts)
   return _checkpoint(run, folder)
 
 
@@ -91,13 +94,15 @@ def activation(size) -> str:
   return name if size.model_type in llama.MODEL_TYPES else bert.activation(name)
 
 
-def _gguf(path):
+def _gguf(path, parts):
   kind = families.in_folder(path)
-  params, size = kind.files.load(path)
-  return Saved(params, size, kind.words.load(path), None, 'the model', carried_texts.read(path))
+  params, size = kind.files.load(path, parts=parts)
+  tokenizer, carried = kind.words.load(path), carried_texts.read(path)
+  gguf_metadata.forget()
+  return Saved(params, size, tokenizer, None, 'the model', carried)
 
 
-def _folder(folder, run, what):
+def _folder(folder, run, what, parts=False):
   kind = families.in_folder(folder)
   optional = ('pooler',)  # which nothing but NSP and a classifier reads
   if run is None:
@@ -109,7 +114,11 @@ def _folder(folder, run, what):
     optional += () if classes else heads
   else:
     heads = families.heads(kind, run.data.task)
-  params, size = kind.files.load(folder, heads=heads, optional=optional)
+  # A copy of a folder in a store is removed once it was read.
+  parts = parts and not isinstance(folder, files.Scratch)
+  params, size = families.load(kind, folder, parts=parts, heads=heads, optional=optional)
+  if parts:
+    hf_directory.check(folder)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
   return Saved(params, size, tokenizer, run, what, carried_texts.read(folder))
 

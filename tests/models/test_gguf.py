@@ -12,6 +12,7 @@ from gguf_files import GROUPS, PIECES, WIDTH, tensors, write
 from prunejax.data import tokenizer_file
 from prunejax.models import gguf_file
 from prunejax.models.hf import llama as llama_hf
+from prunejax.models.hf import stored
 from prunejax.models.hf.folder import CheckpointError
 
 
@@ -181,3 +182,21 @@ def test_a_damaged_file_is_one_clear_error(tmp_path):
       tokenizer_file.load(tmp_path / 'short.gguf')
     except ValueError as error:
       assert 'short.gguf' in str(error)
+
+
+@pytest.mark.parametrize('kind', ['F16', 'Q8_0', 'Q4_1'])
+def test_tensors_that_stay_in_the_file_are_those_that_are_read_at_once(tmp_path, kind, monkeypatch):
+  path = write(tmp_path / 'model.gguf', tensors(), kind)
+  whole, in_file = (flat(llama_hf.load(path, parts=parts)[0]) for parts in (False, True))
+  monkeypatch.setattr(stored, 'PIECE', 100)
+  assert whole.keys() == in_file.keys()
+  for name, leaf in in_file.items():
+    array = whole[name]
+    assert (leaf.shape, leaf.dtype) == (array.shape, array.dtype)
+    np.testing.assert_array_equal(stored.whole(leaf), array)
+    np.testing.assert_array_equal(leaf.read((slice(1, 3),)), array[1:3])
+    np.testing.assert_array_equal(np.concatenate(list(stored.pieces(leaf))), array)
+  path.write_bytes(path.read_bytes()[:-200])
+  with pytest.raises(stored.Damaged, match=r'model.gguf.*the tensor .* is damaged'):
+    for leaf in in_file.values():
+      leaf.read()

@@ -113,7 +113,7 @@ def load(
     optional: those of `heads`, or 'pooler', that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
-    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
+    parts: leaves stay in their files, as `stored.Leaf`s, in the place of arrays.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays [in, out], and the config.

@@ -17,7 +17,7 @@ from flax import traverse_util
 from prunejax.models.bert import OWN
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
-from prunejax.models.hf.stored import is_stored, whole
+from prunejax.models.hf.stored import Cast, is_stored, pieces, whole
 
 MAX_COUNT = 2**31  # of anything that a config counts
 MAX_LAYERS = 1000
@@ -283,35 +283,36 @@ def compare(
     raise CheckpointError(f'{where} does not hold the model of its config: ' + '; '.join(faults))
 
 
-def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, np.ndarray], int]:
-  """Returns leaves as numpy arrays of another dtype.
+def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, Any], int]:
+  """Returns leaves in another dtype.
 
   Args:
-    leaves: {path: array}.
+    leaves: {path: array or `stored.Leaf`}.
     dtype: a key of `FLOATS`.
 
   Returns:
-    {path: array}, and the number of weights that are not 0 and have become 0.
+    {path: numpy array, or a `stored.Leaf` where a leaf is one}, and the number of weights that are
+    not 0 and have become 0.
 
   Raises:
     CheckpointError: finite weights that would become infinite.
   """
   converted, lost = {}, 0
   for path, leaf in leaves.items():
-    leaf = np.asarray(jax.device_get(leaf))
-    with np.errstate(over='ignore', under='ignore'):
-      narrow = leaf.astype(FLOATS[dtype])
-    if np.isinf(narrow.astype(np.float32)).any() and np.isfinite(leaf.astype(np.float64)).all():
-      raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
-    converted[path] = narrow
-    lost += int(np.count_nonzero(leaf) - np.count_nonzero(narrow))
+    for piece in pieces(leaf if is_stored(leaf) else jax.device_get(leaf)):
+      with np.errstate(over='ignore', under='ignore'):
+        narrow = piece.astype(FLOATS[dtype])
+      if not np.isfinite(narrow.astype(np.float32, copy=False)).all() and np.isfinite(piece).all():
+        raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
+      lost += int(np.count_nonzero(piece) - np.count_nonzero(narrow))
+    converted[path] = Cast(leaf, np.dtype(FLOATS[dtype])) if is_stored(leaf) else narrow
   return converted, lost
 
 
 def write(
   folder: str | os.PathLike,
   texts: Mapping[str, str],
-  tensors: Mapping[str, np.ndarray],
+  tensors: Mapping[str, Any],
   size: Any,
   vocabulary: str,
   most: int | str = hf_folder.SHARD_BYTES,
@@ -321,7 +322,7 @@ def write(
   Args:
     folder: the folder; it is made if it does not exist.
     texts: {file name: content}.
-    tensors: {name: array} of model.safetensors.
+    tensors: {name: array or `stored.Leaf`} of model.safetensors.
     size: a config of transformers.
     vocabulary: the file of a vocabulary, if `texts` has one.
     most: bytes of one file of weights, see `folder.write`.

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from prunejax.data import content, vocabulary
-from prunejax.models.hf import stored
+from prunejax.models.hf import safetensors_file, stored
 from prunejax.models.hf.stored import Stored
 
 WEIGHTS = 'model.safetensors'
@@ -267,7 +266,7 @@ def with_added(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def write(
   folder: str | os.PathLike,
   texts: Mapping[str, str],
-  tensors: Mapping[str, np.ndarray],
+  tensors: Mapping[str, np.ndarray | stored.Leaf],
   most: int | str = SHARD_BYTES,
 ) -> None:
   """Writes text files, the weights, and checksums.json with the sha256 of each.
@@ -279,7 +278,7 @@ def write(
   Args:
     folder: the folder; it is made if it does not exist.
     texts: {path in the folder: content}.
-    tensors: {name: array}.
+    tensors: {name: array or `stored.Leaf`}; a leaf is read when its turn comes.
     most: bytes of weights in a file, or such as '5GB'; a tensor is never divided.
 
   Raises:
@@ -295,9 +294,8 @@ def write(
       (staged / name).parent.mkdir(exist_ok=True)
       (staged / name).write_bytes(text.encode('utf-8'))
     for file, names in shards.items():
-      arrays = {name: np.ascontiguousarray(tensors[name]) for name in names}
-      safetensors.numpy.save_file(arrays, staged / file, metadata={'format': 'pt'})
-      (staged / file).chmod(0o644)  # safetensors gives no rights to others than the owner
+      of_file = {name: tensors[name] for name in names}
+      safetensors_file.write(staged / file, of_file, {'format': 'pt'})
     names = [*texts, *shards]
     sums = {'sha256': {name: _sha256(staged / name) for name in sorted(names)}}
     (staged / CHECKSUMS).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
@@ -313,7 +311,7 @@ def write(
         (folder / name).unlink()
     else:
       os.rename(staged, folder)
-  except (OSError, safetensors.SafetensorError) as error:
+  except (OSError, stored.Damaged) as error:
     raise CheckpointError(f'{folder} cannot be written: {error}') from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)

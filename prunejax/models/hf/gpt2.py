@@ -24,7 +24,7 @@ from prunejax.models import gpt2
 from prunejax.models.hf import convert
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError, listed
-from prunejax.models.hf.stored import as_leaf, columns
+from prunejax.models.hf.stored import as_leaf, columns, whole
 
 if TYPE_CHECKING:
   import transformers
@@ -93,7 +93,7 @@ def load(
     optional: those of `heads` that params lack if the file has no tensor of them.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
-    parts: leaves are `stored.Stored`, which read from the files what is asked of them.
+    parts: leaves stay in their files, as `stored.Leaf`s, in the place of arrays.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -195,8 +195,13 @@ def parts(
   for path in sorted(converted, key=lambda path: _third(path) or 0):
     leaf = converted[path]
     thirds[hf_name(path)].append(leaf.T if path == 'classifier/kernel' else leaf)
-  tensors = {name: np.concatenate(arrays, axis=-1) for name, arrays in thirds.items()}
+  tensors = {name: _joined(arrays) for name, arrays in thirds.items()}
   return texts, tensors, lost
+
+
+def _joined(arrays):
+  """One leaf, or the three that a tensor holds."""
+  return arrays[0] if len(arrays) == 1 else np.concatenate([*map(whole, arrays)], axis=-1)
 
 
 def read_size(folder: str | os.PathLike, *, heads: Sequence[str] = ()) -> 'transformers.GPT2Config':

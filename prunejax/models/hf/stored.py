@@ -1,24 +1,61 @@
-"""Tensors in safetensors files that are read part by part, when they are indexed.
+"""Leaves that stay in a file and are read when they are needed, as a whole or in part.
 
-A process that holds a part of a model reads the bytes of that part and no others.
+A process that holds a part of a model reads the bytes of that part and no others, and a program
+that goes through a model leaf by leaf never holds all of it.
 """
 
+import abc
+import contextlib
 import dataclasses
+import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import safetensors
 
 DTYPES = ('F32', 'F16', 'BF16')
+PIECE = 2**25  # bytes of a large leaf that are read at a time
 
 
 class Damaged(ValueError):
   """A file that cannot be read, or numbers in it that are not finite."""
 
 
-@dataclasses.dataclass(frozen=True)  # no NamedTuple, which JAX would take for a tree
-class Stored:
+class Leaf(abc.ABC):  # its kinds are no NamedTuples, which JAX would take for trees
+  """A leaf that is read when it is needed. It has a `shape` and a `dtype`, as arrays have."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  @abc.abstractmethod
+  def read(self, index: tuple = ()) -> np.ndarray:
+    """Reads a part.
+
+    Args:
+      index: slices of the first axes of the leaf, without steps.
+
+    Returns:
+      An array of `dtype`. All numbers are finite.
+
+    Raises:
+      Damaged: the file cannot be read, or a number is not finite.
+    """
+
+  @property
+  def ndim(self) -> int:
+    """The number of axes."""
+    return len(self.shape)
+
+  @property
+  def nbytes(self) -> int:
+    """The bytes of the leaf as an array."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored(Leaf):
   """A leaf of a model in a file: a tensor [rows, columns] or [n], or some of its columns.
 
   Attributes:
@@ -58,33 +95,19 @@ class Stored:
     return dataclasses.replace(self, first=self.first + start, last=self.first + stop)
 
   def read(self, index: tuple = ()) -> np.ndarray:
-    """Reads a part.
-
-    Args:
-      index: slices of the first axes of the leaf, without steps.
-
-    Returns:
-      float32. All numbers are finite.
-
-    Raises:
-      Damaged: the file cannot be read, or a number is not finite.
-    """
+    """Reads a part as float32, see `Leaf.read`."""
     shape = self.shape
     whole = [slice(0, length) for length in shape]
     given = [part.indices(length)[:2] for part, length in zip(index, shape, strict=False)]
-    if any(start >= stop for start, stop in given):  # which safetensors does not cut
-      return np.zeros(
-        tuple(max(stop - start, 0) for start, stop in given) + shape[len(given) :], np.float32
-      )
+    lengths = (*(max(stop - start, 0) for start, stop in given), *shape[len(given) :])
+    if 0 in lengths:  # which safetensors does not cut
+      return np.zeros(lengths, np.float32)
     asked = [slice(*part) for part in given] + whole[len(given) :]
     asked = asked[::-1] if self.transposed else asked
     if asked:
       asked[-1] = slice(asked[-1].start + self.first, asked[-1].stop + self.first)
-    try:
-      with safetensors.safe_open(self.file, framework='np') as file:
-        part = file.get_slice(self.name)[tuple(asked)] if asked else file.get_tensor(self.name)
-    except (safetensors.SafetensorError, OSError) as error:
-      raise Damaged(f'{self.file} is damaged or not a safetensors file: {error}') from error
+    with _opened(self.file) as file:
+      part = file.get_slice(self.name)[tuple(asked)] if asked else file.get_tensor(self.name)
     part = np.asarray(part, np.float32)
     if not np.isfinite(part).all():
       raise Damaged(f'{self.file} holds NaN or infinite numbers in {self.name}')
@@ -92,7 +115,7 @@ class Stored:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layers:
+class Layers(Leaf):
   """Leaves of equal layers as one leaf [layers, ...]; see `models/layer_stack.py`."""
 
   layers: tuple[Any, ...]
@@ -108,19 +131,108 @@ class Layers:
     return self.layers[0].dtype
 
   def read(self, index: tuple = ()) -> np.ndarray:
-    """Reads a part, as `Stored.read`."""
+    """Reads a part, see `Leaf.read`."""
     first, *rest = index or (slice(None),)
-    return np.stack([layer.read(tuple(rest)) for layer in self.layers[first]])
+    layers = self.layers[first]
+    # Of no layer the shape is still that of a part of one.
+    parts = [layer.read(tuple(rest)) for layer in layers or self.layers[:1]]
+    return np.stack(parts)[: len(layers)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits(Leaf):
+  """A mask in a file, eight weights to a byte, in order.
+
+  Attributes:
+    file: the safetensors file.
+    name: of the tensor of bytes in it.
+    shape: of the mask.
+  """
+
+  file: pathlib.Path
+  name: str
+  shape: tuple[int, ...]
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype in which parts are returned."""
+    return np.dtype(bool)
+
+  def read(self, index: tuple = ()) -> np.ndarray:
+    """Reads a part, see `Leaf.read`."""
+    with _opened(self.file) as file:
+      packed = file.get_tensor(self.name)
+    bits = np.unpackbits(packed, count=math.prod(self.shape))
+    return bits.astype(bool).reshape(self.shape)[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast(Leaf):
+  """Another leaf in another dtype.
+
+  Attributes:
+    leaf: the other leaf.
+    dtype: the dtype.
+    transposed: it is the transpose of the leaf.
+  """
+
+  leaf: Leaf
+  dtype: np.dtype
+  transposed: bool = False
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of the leaf."""
+    return self.leaf.shape[::-1] if self.transposed else self.leaf.shape
+
+  @property
+  def T(self) -> 'Cast':  # noqa: N802, as numpy calls it
+    """The transpose."""
+    return dataclasses.replace(self, transposed=not self.transposed)
+
+  def read(self, index: tuple = ()) -> np.ndarray:
+    """Reads a part, see `Leaf.read`; a number that is too large for the dtype becomes infinite."""
+    if self.transposed:  # of which only the last axes are cut
+      rest = (slice(None),) * (len(self.shape) - len(index))
+      index = (*index, *rest)[::-1] if index else ()
+    with np.errstate(over='ignore', under='ignore'):
+      array = self.leaf.read(index).astype(self.dtype, copy=False)
+    return array.T if self.transposed else array
+
+
+@contextlib.contextmanager
+def _opened(file):
+  try:
+    with safetensors.safe_open(file, framework='np') as opened:
+      yield opened
+  except (safetensors.SafetensorError, OSError) as error:
+    raise Damaged(f'{file} is damaged or not a safetensors file: {error}') from error
 
 
 def is_stored(leaf: Any) -> bool:
-  """Returns True for a leaf that is read when it is indexed."""
-  return isinstance(leaf, Stored | Layers)
+  """Returns True for a leaf that is read when it is needed."""
+  return isinstance(leaf, Leaf)
 
 
 def whole(leaf: Any) -> Any:
   """Returns a leaf as an array."""
-  return leaf.read() if is_stored(leaf) else leaf
+  if not is_stored(leaf) or leaf.nbytes <= PIECE:
+    return leaf.read() if is_stored(leaf) else leaf
+  array, start = np.empty(leaf.shape, leaf.dtype), 0
+  for piece in pieces(leaf):
+    array[start : start + len(piece)] = piece
+    start += len(piece)
+  return array
+
+
+def pieces(leaf: Any) -> Iterator[np.ndarray]:
+  """Reads a leaf, or goes through an array, in pieces along its first axis of at most `PIECE`."""
+  if not is_stored(leaf) or leaf.nbytes <= PIECE:
+    yield np.asarray(whole(leaf))
+    return
+  step = max(PIECE // (leaf.nbytes // leaf.shape[0]), 1)
+  for start in range(0, leaf.shape[0], step):
+    yield leaf.read((slice(start, start + step),))
 
 
 def columns(array: Any, start: int, stop: int) -> Any:

@@ -16,21 +16,22 @@ import safetensors
 import safetensors.numpy
 
 from prunejax.models.hf.folder import CheckpointError
+from prunejax.models.hf.stored import Leaf, whole
 
 NAME = 'masks.safetensors'
 
 
-def encode(masks: Mapping[str, np.ndarray]) -> bytes:
+def encode(masks: Mapping[str, np.ndarray | Leaf]) -> bytes:
   """Returns the content of the file.
 
   Args:
-    masks: {path: bool array}; those that keep every weight are left out.
+    masks: {path: bool array or `stored.Leaf`}; those that keep every weight are left out.
   """
-  packed = {
-    f'{path} {"x".join(map(str, np.shape(mask)))}': np.packbits(np.asarray(mask, bool))
-    for path, mask in masks.items()
-    if not np.all(mask)
-  }
+  packed = {}
+  for path, mask in masks.items():
+    mask = np.asarray(whole(mask), bool)
+    if not np.all(mask):
+      packed[f'{path} {"x".join(map(str, mask.shape))}'] = np.packbits(mask)
   return safetensors.numpy.save(packed)
 
 

@@ -120,8 +120,7 @@ def load(
     optional: those of `heads` that the file may lack; params then lack them too.
     vocab: the vocabulary that the model will be used with: pieces or a path, see
       `folder.read_vocab`. None checks the vocabulary in the folder, if there is one.
-    parts: of a folder, leaves are `stored.Stored`, which read what is asked of them, in the place
-      of arrays.
+    parts: leaves stay in their files, as `stored.Leaf`s, in the place of arrays.
 
   Returns:
     (params, size): a nested dict of float32 numpy arrays, and the config.
@@ -133,7 +132,7 @@ def load(
   source, heads = pathlib.Path(source), tuple(heads)
   size = read_size(table, source, heads=heads)
   if gguf_file.is_gguf(source):
-    stored = _of_gguf(source, lambda file: file.tensors())
+    stored = _of_gguf(source, lambda file: file.tensors(parts=parts))
   else:
     stored = hf_folder.read_tensors(source, ignore=table.buffers, parts=parts)
     if vocab is None and source.is_dir():

@@ -13,6 +13,7 @@ from checkpoint_cases import REFERENCE, assert_same_bits, refusal
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf import gpt2 as gpt2_hf
+from prunejax.models.hf import stored
 
 
 @pytest.fixture
@@ -132,16 +133,17 @@ def test_written_files_replace_their_namesakes_only(folder):
   assert [path.name for path in folder.parent.iterdir()] == ['bert']
 
 
-@pytest.mark.parametrize('full', [OSError(28, 'No space left on device'), 'serializer'])
-def test_a_failed_write_leaves_what_was_there(full, folder, monkeypatch):
+@pytest.mark.parametrize(
+  'error', [OSError(28, 'No space left on device'), stored.Damaged('a.gguf: w is damaged')]
+)
+def test_a_failed_write_leaves_what_was_there(error, folder, monkeypatch):
   before = contents(folder)
-  error = hf_folder.safetensors.SafetensorError('IoError') if full == 'serializer' else full
 
-  def fail(tensors, path, metadata):
+  def fail(path, tensors, metadata):
     path.write_bytes(b'half')
     raise error
 
-  monkeypatch.setattr(safetensors.numpy, 'save_file', fail)
+  monkeypatch.setattr(hf_folder.safetensors_file, 'write', fail)
   for target in (folder, folder.parent / 'new'):
     message = refusal(hf_folder.write, target, {'config.json': '{}'}, {'w': np.ones(2, 'f')})
     assert f'{target} cannot be written: {error}' in message
