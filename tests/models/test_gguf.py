@@ -121,8 +121,8 @@ def test_the_commands_take_the_file_as_a_model(tmp_path, capsys):
   for folder in (tmp_path / 'folder', inputs.folder_of(str(path))):  # `init` unpacks it
     again, size = llama_hf.load(folder)
     assert size.num_key_value_heads == GROUPS
-    for leaf, stored in zip(flat(again).values(), flat(params).values(), strict=True):
-      np.testing.assert_array_equal(leaf, stored)
+    for leaf, array in zip(flat(again).values(), flat(params).values(), strict=True):
+      np.testing.assert_array_equal(leaf, array)
     assert tokenizer_file.load(folder).to_str() == tokenizer_file.load(path).to_str()
 
 
