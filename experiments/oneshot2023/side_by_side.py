@@ -31,14 +31,14 @@ def main():
   parser.add_argument('--windows', type=int, default=8)
   parser.add_argument('--parts', default='prune,evaluate')
   parser.add_argument('--threads', type=int, default=0)
-  parser.add_argument('--ours', nargs=2, metavar=('PART', 'TOKENS'))
+  parser.add_argument('--ours', nargs=3, metavar=('PART', 'MODEL', 'TOKENS'))
   args = parser.parse_args()
   if args.ours:
     return _ours(*args.ours)
   from experiments.oneshot2023 import smollm2
   from prunejax.models import installed
 
-  model = installed.find(smollm2.MODEL)
+  model = str(installed.find(smollm2.MODEL))
   rows = []
   with tempfile.TemporaryDirectory() as scratch:
     tokens = pathlib.Path(scratch) / 'tokens.npz'
@@ -51,11 +51,11 @@ def main():
     threads = [f'--threads={args.threads}'] if args.threads else []
     for part in args.parts.split(','):
       commands = {
-        'prunejax': [sys.executable, '-m', __spec__.name, '--ours', part, str(tokens)],
+        'prunejax': [sys.executable, '-m', __spec__.name, '--ours', part, model, str(tokens)],
         'PyTorch': [
           args.torch,
           str(REFERENCE),
-          str(model),
+          model,
           str(tokens),
           f'--part={part}',
           *threads,
@@ -85,33 +85,34 @@ def _ratios(rows) -> dict:
   }
 
 
-def _ours(part, tokens):
+def _ours(part, where, tokens):
   """One part of our side; the last line is JSON."""
   import prunejax
-  from experiments.oneshot2023 import smollm2
   from prunejax import oneshot
   from prunejax.evaluation import perplexity
   from prunejax.oneshot import decoders
+  from prunejax.train import saved_model
 
   given = dict(np.load(tokens))
-  size, params, _ = smollm2._model()
-  smollm2._model.cache_clear()
+  # As the command does, pruning leaves the model in its file and writes each block when it is done.
+  model = saved_model.load(where, parts=part == 'prune')
   out, start = {}, time.perf_counter()
   if part == 'prune':
     pruned = oneshot.prune(
-      decoders.of_size(size),
-      params,
+      decoders.of_size(model.size),
+      model.params,
       given['segments'].astype(np.int32),
       criterion=prunejax.sparsegpt(),
       sparsity=0.5,
-      in_place=True,
+      folder=pathlib.Path(tokens).with_name('state'),
+      settings={'model': where},
       say=lambda line: print(line, flush=True),
     )
     removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
     out = {'prune_seconds': time.perf_counter() - start, 'sparsity': removed / weights}
   else:
     windows = given['windows'].astype(np.int32)
-    score = perplexity.scorer(perplexity.running(size, params))
+    score = perplexity.scorer(perplexity.running(model.size, model.params))
     losses, ends = [], [start]
     for window in windows:
       losses.append(float(score(window).mean()))

@@ -24,7 +24,7 @@ import numpy as np
 import prunejax
 from prunejax import files
 from prunejax.models.hf import stored
-from prunejax.oneshot import decoder, kinds, reconstruction, resume, segments, shares
+from prunejax.oneshot import decoder, freed, kinds, reconstruction, resume, segments, shares
 from prunejax.oneshot.decoder import Block, Decoder
 from prunejax.oneshot.shares import Owl
 from prunejax.oneshot.stream import Stream, count_segments, digest_of, joined, on_one_device
@@ -187,7 +187,9 @@ def prune(
     say(f'{done} of {len(blocks)} blocks are pruned already')
   hidden = None
   if stream is not None and done < len(blocks):
+    freed.give_back()
     hidden = _hidden_before(call, done, stream, out, folder, progress)
+    freed.give_back()
   began = saved = time.perf_counter()
   for number in range(done, len(blocks)):
     block = blocks[number]
@@ -204,6 +206,7 @@ def prune(
         progress = resume.with_hidden(folder, progress, hidden)
         saved = time.perf_counter()
     rows.append(row)
+    freed.give_back()
     say(_line(rows, len(blocks), done, began))
   return Pruned(with_leaves(params, out), _mask_tree(params, masks), rows)
 
@@ -270,9 +273,11 @@ def _prune_block(call, number, weights, choose, stream, hidden):
     pruned = new = {local: np.asarray(x) for local, x in fit.items()}
   change = None
   if stream is not None:
-    change = stream.change(kind.change, weights, pruned, hidden)
-    if number + 1 < len(call.blocks):
-      hidden = stream.advanced(kind.advance, pruned, hidden)
+    first = stream.segment(hidden, 0)
+    # Behind the last block only the first segment is asked for.
+    last = number + 1 == len(call.blocks)
+    hidden = stream.advanced(kind.advance, pruned, hidden, batches=1 if last else None)
+    change = stream.change(kind.change, weights, first, hidden)
   row = {
     'block': block.prefix,
     'weights': _count_weights(kind),

@@ -26,7 +26,8 @@ class Kind(NamedTuple):
     norms: (weights, hidden, valid) -> {path: squares of what goes into a kernel [in]}.
     prune: (statistics, kernels, counts) -> (masks, new kernels, NaN); None as `collect`.
     advance: (weights, hidden, valid) -> the hidden states behind the block.
-    change: (weights, new weights, hidden) -> the relative change of what the block adds.
+    change: (weights, hidden, hidden behind the pruned block) -> the relative change of what the
+      block adds.
     fit: a step of `reconstruct`; None without one.
   """
 
@@ -167,8 +168,8 @@ def _kind(block, weights, layouts, reads, criterion, structure, mesh, recover) -
     collect = jax.jit(segments.summed(on_inputs(choose.statistics(criterion, kernels)), mesh))
     prune_block = choose.masks(criterion, structure, named)
 
-  def change(before, after, hidden):
-    old, new = run(before, hidden)[0], run(after, hidden)[0]
+  def change(weights, hidden, new):
+    old = run(weights, hidden)[0]
     square = lambda tree: sum(
       jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
     )

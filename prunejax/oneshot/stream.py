@@ -68,10 +68,13 @@ class Stream:
       batches.append(segments.place(whole, self.mesh))
     return batches
 
-  def advanced(self, advance, weights, hidden):
-    """The hidden states behind a block; those in front of it are given up batch by batch."""
+  def advanced(self, advance, weights, hidden, batches=None):
+    """The hidden states behind a block; those in front of it are given up batch by batch.
+
+    `batches`: how many batches go on; None for all.
+    """
     weights = jax.tree.map(jnp.asarray, weights)
-    for number, start in enumerate(self.parts):
+    for number, start in enumerate(self.parts[:batches]):
       hidden[number] = advance(weights, hidden[number], self.valid(start))
     return hidden
 
@@ -88,10 +91,13 @@ class Stream:
     batch, at = hidden[i // self.batch], i % self.batch
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x[at : at + 1])), batch)
 
-  def change(self, change, before, after, hidden):
-    """The change of what a block puts out, relative to what it adds, of the first segment."""
-    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-    return float(change(as_arrays(before), as_arrays(after), self.segment(hidden, 0)))
+  def change(self, change, weights, first, hidden):
+    """The change of what a block puts out, relative to what it adds, of the first segment.
+
+    `first` is that segment in front of the block, and `hidden` are the states behind it.
+    """
+    weights = jax.tree.map(jnp.asarray, weights)
+    return float(change(weights, first, self.segment(hidden, 0)))
 
 
 def joined(batches: Any) -> Any:
