@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import pathlib
-import resource
+import re
 import time
 
 import numpy as np
@@ -157,8 +157,14 @@ def main():
     out['evaluate_seconds'] = time.perf_counter() - start
     out['window_seconds'] = float(np.median(seconds[1:]))
     out['tokens_per_second'] = tokens['windows'].numel() / out['evaluate_seconds']
-  out['peak_gib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  out['peak_gib'] = peak_gib()
   print(json.dumps(out))
+
+
+def peak_gib() -> float:
+  """The most memory that this program has held. `ru_maxrss` would count what its parent held."""
+  status = pathlib.Path('/proc/self/status').read_text()
+  return int(re.search(r'VmHWM:\s*(\d+) kB', status)[1]) / 2**20
 
 
 def len_of(weight) -> int:
