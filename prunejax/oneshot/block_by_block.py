@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import prunejax
-from prunejax import files
+from prunejax import files, freed
 from prunejax.models.hf import stored
-from prunejax.oneshot import decoder, freed, kinds, reconstruction, resume, segments, shares
+from prunejax.oneshot import decoder, kinds, reconstruction, resume, segments, shares
 from prunejax.oneshot.decoder import Block, Decoder
 from prunejax.oneshot.shares import Owl
 from prunejax.oneshot.stream import Stream, count_segments, digest_of, joined, on_one_device

@@ -271,6 +271,7 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
   return loop.Engine(
     members=len(plan['members']),
     step=step,
+    compile=lambda state, batch: None,  # it is compiled, see `stack`
     batch=read,
     start=start,
     member=stacked.take,

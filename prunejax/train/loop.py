@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import config_dict
 
 import prunejax
-from prunejax import files
+from prunejax import files, freed
 from prunejax.models.hf import folder as hf_folder
 from prunejax.pruning import paths, placement
 from prunejax.train import (
@@ -54,6 +54,7 @@ class Engine(NamedTuple):
 
   members: int  # number of members, those that have ended included
   step: Callable  # (state, batch, places that train) -> (state, {metric: [] or [places]})
+  compile: Callable  # (state, batch) -> None; compiles the step
   batch: Callable  # step number -> batch, numpy, this process's part
   start: Callable  # iterable of (place, its first state) -> state
   member: Callable  # (state, place) -> the state of one
@@ -181,9 +182,11 @@ def single(
     masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
     return [prunejax.masks.sparsity(masks, where)['total']]
 
+  put = lambda batch: sharding.put_batch(batch, mesh)
   return Engine(
     members=1,
-    step=lambda state, batch, places: step(state, sharding.put_batch(batch, mesh)),
+    step=lambda state, batch, places: step(state, put(batch)),
+    compile=lambda state, batch: step.lower(state, put(batch)).compile(),
     batch=run.data.train,
     start=lambda first_states: next(first_states)[1],
     member=lambda state, place: state,
@@ -239,6 +242,7 @@ def train_members(
     state = resume.restored(engine, manager, saves, live, clock.spent, title, say)
     if state is None:
       state = engine.start(_first_states(engine, functions, live, first_state, say, say_table))
+    freed.give_back()
     start = int(state['step'])
     # Read before a log takes away the rows that are written again.
     due = {p: run for p, run in live.items() if _due(run.recipe.eval.every, start, run)}
@@ -282,6 +286,10 @@ def train_members(
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
+        if at == start + 1:
+          # Apart from its first call, whose arrays would come on top of what the compiler took.
+          engine.compile(state, batch)
+          freed.give_back()
         state, metrics = engine.step(state, batch, live)
         pending.append(metrics)
         if at == start + 1:

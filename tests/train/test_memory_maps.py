@@ -67,3 +67,16 @@ def test_runs_that_forget_each_other_end_as_they_would(tmp_path, monkeypatch):
   assert [len(programs) for programs in compiled] == [1, 1, 1]
   for one, other in zip(roomy, crowded, strict=True):
     assert one['mask_hash'] == other['mask_hash'] and one['metrics'] == other['metrics']
+
+
+def test_a_step_is_compiled_once_and_apart_from_its_first_call(tmp_path):
+  """Its arrays would come on top of the memory that the compiler took."""
+  counted = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **how: counted.append((event.split('/')[-1], how.get('fun_name')))
+  )
+  compiled = program.Compiled({}, {}, {})
+  compiles = lambda: counted.count(('backend_compile_duration', 'jit(train_step)'))
+  for name, seed in (('first', 0), ('second', 1)):
+    loop.train(tiny_runs.config(seed=seed), tmp_path / name, compiled=compiled, say=lambda _: None)
+    assert compiles() == 1, counted
