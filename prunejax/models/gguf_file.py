@@ -226,13 +226,13 @@ class Quantised(stored.Leaf):
   """A tensor of a GGUF file, dequantised whenever it is read.
 
   Attributes:
-    path: the file.
+    file: its path.
     tensor: of the open file.
     heads: of queries or keys whose rows are to be put in order; 0 for rows that stay as they are.
     transposed: the leaf is the transpose.
   """
 
-  path: pathlib.Path
+  file: pathlib.Path
   tensor: Any
   heads: int
   transposed: bool = False
@@ -257,12 +257,12 @@ class Quantised(stored.Leaf):
     """Reads a part, see `stored.Leaf.read`. Rows that are not asked for are not dequantised."""
     name, some = self.tensor.name, bool(index) and not (self.transposed or self.heads)
     try:
-      array = _dequantised(self.tensor, self.path, index[0] if some else slice(None))
+      array = _dequantised(self.tensor, self.file, index[0] if some else slice(None))
       array = _in_order(array, self.heads) if self.heads else array
     except (ValueError, IndexError, OSError) as error:
-      raise stored.Damaged(f'{str(self.path)!r}: the tensor {name!r} is damaged: {error}') from None
+      raise stored.Damaged(f'{str(self.file)!r}: the tensor {name!r} is damaged: {error}') from None
     if not np.isfinite(array).all():
-      raise stored.Damaged(f'{str(self.path)!r}: {name} holds NaN or infinite numbers')
+      raise stored.Damaged(f'{str(self.file)!r}: {name} holds NaN or infinite numbers')
     rest = (slice(None), *index[1:]) if some else index
     return np.ascontiguousarray((array.T if self.transposed else array)[rest])
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 import prunejax
 from prunejax import files
 from prunejax.data import content, text_files
+from prunejax.models import gguf_file
 from prunejax.models.hf import stored, stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
@@ -152,7 +153,7 @@ def prune(
   if drops:
     return _dropped(functions, model, tokens, smaller_by, settings, calibrated, place, dtype, say)
   unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
-  began = time.perf_counter()
+  began, states = time.perf_counter(), _states(model)
   pruned = block_by_block.prune(
     functions,
     model.params,
@@ -167,6 +168,10 @@ def prune(
     in_place=True,
     say=say,
   )
+  if _states(model) != states:
+    raise ValueError(
+      f'{where!r} was changed while it was pruned: remove {str(unfinished)!r} and prune it again'
+    )
   seconds = time.perf_counter() - began
   removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
   report = {
@@ -227,6 +232,14 @@ def _write(folder, params, masks, size, model, report, dtype) -> int:
     files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
   files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')
   return lost
+
+
+def _states(model):
+  """What tells two states of the files of a model apart, of weights that stay in them."""
+  kept = {
+    x.file for x in model.leaves.values() if isinstance(x, stored.Stored | gguf_file.Quantised)
+  }
+  return {file: content.state_of(file) for file in kept}
 
 
 def _tokens(documents, model, segments, length, seed):

@@ -1,9 +1,11 @@
 """The command `prune`: a folder in, a text, a folder out; wrong input is one line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import transformers
 
 from prunejax.cli import command as cli
@@ -141,6 +143,45 @@ def test_wrong_input_is_one_line_and_nothing_is_written(name, there, tmp_path, c
   error = capsys.readouterr().err
   assert message in error and len(error.splitlines()) == 1
   assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+  ('checksums', 'message'), [(True, 'checksums.json'), (False, 'holds NaN or infinite numbers in')]
+)
+def test_weights_that_are_damaged_are_one_line_and_nothing_is_written(
+  checksums, message, there, tmp_path, capsys
+):
+  shutil.copytree(there / 'model', tmp_path / 'model')
+  weights = tmp_path / 'model' / 'model.safetensors'
+  tensors = safetensors.numpy.load_file(weights)
+  tensors['transformer.h.1.mlp.c_fc.weight'][3, 4] = np.nan
+  safetensors.numpy.save_file(tensors, weights)
+  if not checksums:
+    (tmp_path / 'model' / 'checksums.json').unlink()
+  given = [
+    '--criterion=sparsegpt()',
+    f'--calibration={there / "text"}',
+    '--segments=4',
+    '--length=16',
+  ]
+  assert cli.main(['prune', str(tmp_path / 'model'), f'--out={tmp_path / "out"}', *given]) == 2
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1
+  assert [path.name for path in tmp_path.iterdir()] == ['model']
+
+
+def test_a_model_that_changes_while_it_is_pruned_is_refused(there, tmp_path):
+  shutil.copytree(there / 'model', tmp_path / 'model')
+
+  def change(line):
+    if line.startswith('block 1/'):
+      weights = tmp_path / 'model' / 'model.safetensors'
+      weights.write_bytes(weights.read_bytes())
+
+  given = dict(calibration=str(there / 'text'), segments=4, length=16)
+  with pytest.raises(ValueError, match=r'model. was changed while it was pruned: remove .*unfinis'):
+    command.prune(str(tmp_path / 'model'), str(tmp_path / 'out'), say=change, **given)
+  assert not (tmp_path / 'out').exists()
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused():
