@@ -206,7 +206,8 @@ def prune(
         progress = resume.with_hidden(folder, progress, hidden)
         saved = time.perf_counter()
     rows.append(row)
-    freed.give_back()
+    if number == done:  # later blocks compile nothing, and need again what they free
+      freed.give_back()
     say(_line(rows, len(blocks), done, began))
   return Pruned(with_leaves(params, out), _mask_tree(params, masks), rows)
 
