@@ -104,7 +104,7 @@ def _in_sweep(criterion, structure, kernels):
   def swept(ready, weights, kept):
     one = lambda part: of_one.sweep(part[0], part[1].astype(jnp.float32), part[2], structure, rows)
     masks, new = lax.map(one, tuple(map(jnp.stack, (ready, weights, kept))))
-    return masks, new, ~jnp.all(jnp.isfinite(new))
+    return list(masks), list(new), ~jnp.all(jnp.isfinite(new))
 
   def prune(statistics, weights, kept):
     ready = {name: ready_of(value) for name, value in statistics.items()}
