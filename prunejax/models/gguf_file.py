@@ -249,13 +249,18 @@ class Quantised(stored.Leaf):
     return np.dtype(np.float32)
 
   @property
+  def by_rows(self) -> bool:
+    """Whether rows are blocks of the file, which are dequantised alone."""
+    return not (self.transposed or self.heads)
+
+  @property
   def T(self) -> 'Quantised':  # noqa: N802, as numpy calls it
     """The transpose."""
     return dataclasses.replace(self, transposed=not self.transposed)
 
   def read(self, index: tuple = ()) -> np.ndarray:
     """Reads a part, see `stored.Leaf.read`. Rows that are not asked for are not dequantised."""
-    name, some = self.tensor.name, bool(index) and not (self.transposed or self.heads)
+    name, some = self.tensor.name, bool(index) and self.by_rows
     try:
       array = _dequantised(self.tensor, self.file, index[0] if some else slice(None))
       array = _in_order(array, self.heads) if self.heads else array

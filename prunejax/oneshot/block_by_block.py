@@ -2,9 +2,9 @@
 
 Block n is calibrated on what blocks 1 to n-1, already pruned, put out. Beside the model, memory
 holds the hidden states in front of one block and the statistics of that block. A model that is in
-files is read, and written, one block at a time, so that of the model only this block is held. A
-criterion that reads weights alone has no calibration; it holds all kernels and chooses all masks at
-once.
+local files is read one block at a time, and with a local `folder` written so too: of the model only
+this block is held. A criterion that reads weights alone has no calibration; it holds all kernels
+and chooses all masks at once.
 """
 
 import functools
@@ -43,7 +43,8 @@ class Pruned(NamedTuple):
 
   Attributes:
     params: the parameters; pruned weights are 0.
-    masks: bool, shaped like params, True = kept.
+    masks: bool, shaped like params, True = kept. Masks of leaves in files are in files too, or
+      read-only where they keep every weight; numpy and JAX read them as arrays.
     rows: for each block its 'block', 'weights', 'removed', 'change' and 'seconds'. The change is
       that of what the block puts out, divided by what the dense block adds to its input, of the
       first segment; None where no calibration was needed.
@@ -494,7 +495,10 @@ def _put_files(out, masks, leaves, block, folder, row):
   if not alone or files.remote(folder) or not all(map(stored.is_stored, old.values())):
     return False
   file = pathlib.Path(folder) / row['file']
-  for key in resume.names(file):
+  names = resume.names(file)
+  if any(name.endswith(resume.BITS) for name in names):
+    return False
+  for key in names:
     kind, _, local = key.partition('/')
     shape, path = old[local].shape, block.places[local].path
     if kind == 'weight':
@@ -505,10 +509,14 @@ def _put_files(out, masks, leaves, block, folder, row):
 
 
 def _mask_tree(params, masks):
-  """Masks shaped like params. Those that keep every weight are read-only and take no memory."""
-  every = lambda x: np.broadcast_to(np.True_, np.shape(x))
+  """Masks shaped like params; those of leaves in files that keep every weight take no memory."""
+
+  def whole(leaf):
+    every = np.broadcast_to(np.True_, np.shape(leaf))
+    return every if stored.is_stored(leaf) else every.copy()
+
   named = named_leaves(params)
-  return with_leaves(params, {name: masks.get(name, every(x)) for name, x in named.items()})
+  return with_leaves(params, {n: masks[n] if n in masks else whole(x) for n, x in named.items()})
 
 
 def _line(rows, total, done, began):

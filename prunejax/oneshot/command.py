@@ -135,11 +135,10 @@ def prune(
     raise ValueError(f'{where!r} has no vocabulary: a calibration text cannot be read')
   else:
     tokens = _tokens(documents, model, segments, length, seed)
+  states = _states(model)
   settings = {
     'version': prunejax.__version__,
-    'model': content.of_pieces(
-      (x.dtype, x.shape, stored.pieces(x)) for _, x in sorted(model.leaves.items())
-    ),
+    'model': _content_of(model),
     'criterion': criterion,
     'structure': structure,
     'allocation': allocation,
@@ -153,7 +152,7 @@ def prune(
   if drops:
     return _dropped(functions, model, tokens, smaller_by, settings, calibrated, place, dtype, say)
   unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
-  began, states = time.perf_counter(), _states(model)
+  began = time.perf_counter()
   pruned = block_by_block.prune(
     functions,
     model.params,
@@ -168,10 +167,6 @@ def prune(
     in_place=True,
     say=say,
   )
-  if _states(model) != states:
-    raise ValueError(
-      f'{where!r} was changed while it was pruned: remove {str(unfinished)!r} and prune it again'
-    )
   seconds = time.perf_counter() - began
   removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
   report = {
@@ -187,6 +182,10 @@ def prune(
   if narrowing is not None:
     (params, size), masks = width.cut(params, masks, size, narrowing), None
   lost = _write(unfinished / 'model', params, masks, size, model, report, dtype)
+  if _states(model) != states and _content_of(model) != settings['model']:
+    raise ValueError(
+      f'{where!r} was changed while it was pruned: remove {str(unfinished)!r} and prune it again'
+    )
   os.rename(unfinished / 'model', place)
   files.remove(unfinished)
   more = f'; {lost:,} weights that were not 0 are 0 as {dtype}' if lost else ''
@@ -232,6 +231,12 @@ def _write(folder, params, masks, size, model, report, dtype) -> int:
     files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
   files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')
   return lost
+
+
+def _content_of(model):
+  """What identifies the weights of a model."""
+  leaves = (leaf for _, leaf in sorted(model.leaves.items()))
+  return content.of_pieces((x.dtype, x.shape, stored.pieces(x)) for x in leaves)
 
 
 def _states(model):

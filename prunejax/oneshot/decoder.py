@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.extend
-import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jax_core
+from jax.interpreters import partial_eval
 
 from prunejax.models.hf import stored
 from prunejax.pruning.paths import named_leaves
@@ -115,8 +115,11 @@ def shapes(leaves: Mapping[str, Any], block: Block) -> dict[str, jax.ShapeDtypeS
 
 def abstract(leaf: Any, skip: int = 0) -> jax.ShapeDtypeStruct:
   """Returns the shape of a leaf without its first `skip` axes."""
-  dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
-  return jax.ShapeDtypeStruct(np.shape(leaf)[skip:], jax.dtypes.canonicalize_dtype(dtype))
+  if not stored.is_stored(leaf):
+    leaf = jax.eval_shape(lambda x: x, leaf)
+  return jax.ShapeDtypeStruct(
+    leaf.shape[skip:], leaf.dtype, weak_type=getattr(leaf, 'weak_type', False)
+  )
 
 
 def embedding(model: Decoder, params: Any, batch: Any) -> tuple[Callable, list[Any]]:
@@ -125,7 +128,7 @@ def embedding(model: Decoder, params: Any, batch: Any) -> tuple[Callable, list[A
   Args:
     model: its functions.
     params: its parameters, of which some may be in files.
-    batch: shapes of a batch.
+    batch: shapes of a batch, the only ones that the function then takes.
 
   Returns:
     The compiled function (leaves, batch) -> hidden, and the leaves of params to give it.
@@ -133,20 +136,16 @@ def embedding(model: Decoder, params: Any, batch: Any) -> tuple[Callable, list[A
   leaves, treedef = jax.tree.flatten(params)
   shapes = [abstract(leaf) for leaf in leaves]
   embed = lambda leaves, batch: model.embed(treedef.unflatten(leaves), batch)
-  jaxpr = jax.make_jaxpr(embed)(shapes, batch).jaxpr
-  needed = {x for x in jaxpr.outvars if isinstance(x, jax.extend.core.Var)}
-  for eqn in reversed(jaxpr.eqns):
-    if eqn.effects or needed.intersection(eqn.outvars):
-      needed.update(x for x in eqn.invars if isinstance(x, jax.extend.core.Var))
-  read = [i for i, x in enumerate(jaxpr.invars[: len(leaves)]) if x in needed]
+  program, out = jax.make_jaxpr(embed, return_shape=True)(shapes, batch)
+  jaxpr, used = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
+  call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, program.consts))
+  of_leaves, of_batch = used[: len(leaves)], used[len(leaves) :]
 
   def of_read(some, batch):
-    filled = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-    for i, leaf in zip(read, some, strict=True):
-      filled[i] = leaf
-    return embed(filled, batch)
+    given = [x for x, needed in zip(jax.tree.leaves(batch), of_batch, strict=True) if needed]
+    return jax.tree.unflatten(jax.tree.structure(out), call(*some, *given))
 
-  return jax.jit(of_read), [leaves[i] for i in read]
+  return jax.jit(of_read), [x for x, needed in zip(leaves, of_leaves, strict=True) if needed]
 
 
 def write(

@@ -15,7 +15,7 @@ from prunejax.pruning.paths import matches
 
 
 class Kind(NamedTuple):
-  """What blocks that are alike share. All functions are compiled.
+  """What blocks that are alike share. What they compute is compiled.
 
   Attributes:
     kernels: those that are pruned, by paths within the block.
@@ -208,7 +208,7 @@ def as_leaves(kind: Kind, matrices: Mapping[str, Any], dtype: Any = None) -> dic
 
 
 def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
-  """Chooses the masks of a block and its new weights, in one compiled program.
+  """Chooses the masks of a block and its new weights.
 
   Args:
     kind: the kind of the block.

@@ -189,13 +189,24 @@ def test_tensors_that_stay_in_the_file_are_those_that_are_read_at_once(tmp_path,
   path = write(tmp_path / 'model.gguf', tensors(), kind)
   whole, in_file = (flat(llama_hf.load(path, parts=parts)[0]) for parts in (False, True))
   monkeypatch.setattr(stored, 'PIECE', 100)
+  dequantised, read = gguf_file._dequantised, []
+
+  def counted(*given):
+    read.append(dequantised(*given))
+    return read[-1]
+
+  monkeypatch.setattr(gguf_file, '_dequantised', counted)
   assert whole.keys() == in_file.keys()
   for name, leaf in in_file.items():
     array = whole[name]
     assert (leaf.shape, leaf.dtype) == (array.shape, array.dtype)
     np.testing.assert_array_equal(stored.whole(leaf), array)
     np.testing.assert_array_equal(leaf.read((slice(1, 3),)), array[1:3])
+    read.clear()
     np.testing.assert_array_equal(np.concatenate(list(stored.pieces(leaf))), array)
+    assert sum(part.size for part in read) == array.size, name  # once, whole or in parts
+    assert (len(read) > 1) == (array.nbytes > 100 and leaf.by_rows), name
+  assert not all(leaf.by_rows for leaf in in_file.values())
   path.write_bytes(path.read_bytes()[:-200])
   with pytest.raises(stored.Damaged, match=r'model.gguf.*the tensor .* is damaged'):
     for leaf in in_file.values():

@@ -14,6 +14,7 @@ from prunejax.models.hf import gpt2 as gpt2_hf
 from prunejax.models.hf import stored_masks
 from prunejax.oneshot import command
 from prunejax.pruning.paths import named_leaves
+from prunejax.train import families
 
 WORDS = 'the quick brown fox jumps over the lazy dog while a small decoder reads every line of it'
 
@@ -170,18 +171,42 @@ def test_weights_that_are_damaged_are_one_line_and_nothing_is_written(
   assert [path.name for path in tmp_path.iterdir()] == ['model']
 
 
-def test_a_model_that_changes_while_it_is_pruned_is_refused(there, tmp_path):
+@pytest.mark.parametrize('how', ['another weight', 'the same weights', 'while it is written'])
+def test_a_model_that_changes_while_it_is_pruned_is_refused(how, there, tmp_path, monkeypatch):
   shutil.copytree(there / 'model', tmp_path / 'model')
+  weights, save = tmp_path / 'model' / 'model.safetensors', families.save
 
-  def change(line):
-    if line.startswith('block 1/'):
-      weights = tmp_path / 'model' / 'model.safetensors'
-      weights.write_bytes(weights.read_bytes())
+  def change():
+    tensors = safetensors.numpy.load_file(weights)
+    tensors['transformer.wte.weight'][0] += how != 'the same weights'
+    safetensors.numpy.save_file(tensors, weights)
 
-  given = dict(calibration=str(there / 'text'), segments=4, length=16)
-  with pytest.raises(ValueError, match=r'model. was changed while it was pruned: remove .*unfinis'):
-    command.prune(str(tmp_path / 'model'), str(tmp_path / 'out'), say=change, **given)
-  assert not (tmp_path / 'out').exists()
+  def say(line):
+    if line.startswith('block 1/') and how != 'while it is written':
+      change()
+
+  def save_later(*given, **more):
+    if how == 'while it is written':
+      change()
+    return save(*given, **more)
+
+  monkeypatch.setattr(families, 'save', save_later)
+  prune = lambda: command.prune(
+    str(tmp_path / 'model'),
+    str(tmp_path / 'out'),
+    say=say,
+    calibration=str(there / 'text'),
+    segments=4,
+    length=16,
+  )
+  if how == 'the same weights':
+    prune()
+  else:
+    with pytest.raises(
+      ValueError, match=r'model. was changed while it was pruned: remove .*unfini'
+    ):
+      prune()
+  assert (tmp_path / 'out').exists() == (how == 'the same weights')
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused():

@@ -76,6 +76,8 @@ def test_a_model_in_files_is_pruned_as_one_in_memory(name, folder, tmp_path):
     got = prune(in_files, where, **HOW[name])
     alike(got.params, whole.params)
     alike(got.masks, whole.masks)
+    assert prunejax.masks.sparsity(got.masks) == prunejax.masks.sparsity(whole.masks)
+    assert prunejax.mask_hash(got.masks) == prunejax.mask_hash(whole.masks)
     drop = lambda row: {key: value for key, value in row.items() if key != 'seconds'}
     assert [*map(drop, got.rows)] == [*map(drop, whole.rows)]
   again = prune(in_files, tmp_path / 'state', **HOW[name])  # nothing is left to do
@@ -108,12 +110,34 @@ def test_one_block_of_a_model_in_files_is_in_memory_at_a_time(folder, tmp_path, 
   assert 0 < max(held) <= 2 * max(leaf.nbytes for leaf in jax.tree.leaves(got.params))
 
 
+def test_leaves_of_half_width_in_files_keep_their_dtype(folder, tmp_path):
+  half = lambda leaf: stored.Cast(leaf, np.dtype(jnp.bfloat16))
+  params = jax.tree.map(half, llama_hf.load(folder, parts=True)[0])
+  whole, got = prune(jax.tree.map(stored.whole, params)), prune(params, tmp_path / 'state')
+  assert {x.dtype for x in jax.tree.leaves(got.params)} == {np.dtype(jnp.bfloat16)}
+  alike(got.params, whole.params)
+  alike(got.masks, whole.masks)
+
+
+def test_a_predicate_sees_the_shape_of_a_leaf_in_a_file(folder):
+  large = lambda path, leaf: leaf.size > 32 * 32 and leaf.ndim == 2 and leaf.dtype == np.float32
+  in_memory, in_files = (llama_hf.load(folder, parts=parts)[0] for parts in (False, True))
+  alike(prune(in_files, where=large).masks, prune(in_memory, where=large).masks)
+
+
 def test_an_embedding_is_given_the_leaves_that_it_reads_and_no_others():
-  params = {'words': np.ones((5, 3)), 'scale': np.ones(3), 'block': {'w': np.ones((3, 3))}}
+  params = {
+    'words': np.ones((5, 3)),
+    'scale': np.ones(3),
+    'block': {'w': np.ones((3, 3))},
+    'key': jax.random.key(0),
+    'rate': 0.5,
+  }
   batch = jax.ShapeDtypeStruct((1, 4), jnp.int32)
 
   def cast_all(params, ids):
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    some = {name: params[name] for name in ('words', 'scale', 'block')}
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), some)
     return params['words'][ids] * params['scale']
 
   cases = {
@@ -121,7 +145,9 @@ def test_an_embedding_is_given_the_leaves_that_it_reads_and_no_others():
     'all are cast': (cast_all, ['scale', 'words']),
     'of a block': (lambda p, ids: p['words'][ids] @ p['block']['w'], ['block/w', 'words']),
     'none': (lambda p, ids: jnp.ones((*ids.shape, 3)), []),
-    'a constant is returned': (lambda p, ids: p['scale'], ['scale']),
+    'a leaf is returned': (lambda p, ids: p['scale'], ['scale']),
+    'jitted': (jax.jit(cast_all), ['scale', 'words']),
+    'no ids': (lambda p, ids: p['words'][:4], ['words']),
   }
   ids = jnp.array([[0, 1, 2, 4]])
   names = {id(leaf): name for name, leaf in named_leaves(params).items()}

@@ -69,14 +69,26 @@ def test_runs_that_forget_each_other_end_as_they_would(tmp_path, monkeypatch):
     assert one['mask_hash'] == other['mask_hash'] and one['metrics'] == other['metrics']
 
 
-def test_a_step_is_compiled_once_and_apart_from_its_first_call(tmp_path):
-  """Its arrays would come on top of the memory that the compiler took."""
-  counted = []
+def test_a_step_is_compiled_once_and_before_its_first_call(tmp_path, monkeypatch):
+  """The arrays of the call would come on top of the memory that the compiler took."""
+  compiled, counted, seen = program.Compiled({}, {}, {}), [], []
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **how: counted.append((event.split('/')[-1], how.get('fun_name')))
   )
-  compiled = program.Compiled({}, {}, {})
   compiles = lambda: counted.count(('backend_compile_duration', 'jit(train_step)'))
-  for name, seed in (('first', 0), ('second', 1)):
-    loop.train(tiny_runs.config(seed=seed), tmp_path / name, compiled=compiled, say=lambda _: None)
-    assert compiles() == 1, counted
+  single = loop.single
+
+  def watched(*given):
+    engine = single(*given)
+
+    def step(*given):
+      seen.append(('before a call', compiles()))
+      return engine.step(*given)
+
+    return engine._replace(step=step)
+
+  monkeypatch.setattr(loop, 'single', watched)
+  for seed in (0, 1):
+    config = tiny_runs.config(seed=seed)
+    loop.train(config, tmp_path / str(seed), compiled=compiled, say=lambda _: None)
+  assert compiles() == 1 and set(seen) == {('before a call', 1)}

@@ -299,6 +299,9 @@ def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, Any], int]:
   """
   converted, lost = {}, 0
   for path, leaf in leaves.items():
+    if is_stored(leaf) and leaf.dtype == FLOATS[dtype]:
+      converted[path] = leaf
+      continue
     for piece in pieces(leaf if is_stored(leaf) else jax.device_get(leaf)):
       with np.errstate(over='ignore', under='ignore'):
         narrow = piece.astype(FLOATS[dtype])

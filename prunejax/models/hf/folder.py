@@ -282,8 +282,12 @@ def write(
     most: bytes of weights in a file, or such as '5GB'; a tensor is never divided.
 
   Raises:
-    CheckpointError: the folder cannot be written, or another size.
+    CheckpointError: the folder cannot be written, weights of another dtype, or another size.
   """
+  wrong = [f'{n} ({x.dtype})' for n, x in tensors.items() if x.dtype not in safetensors_file.NAMES]
+  if wrong:
+    known = ', '.join(map(str, safetensors_file.NAMES))
+    raise CheckpointError(f'{folder}: expected weights of {known}, got {listed(wrong)}')
   shards, index = _shards(tensors, bytes_of(most))
   texts = {**texts, **index}
   folder = pathlib.Path(folder).absolute()

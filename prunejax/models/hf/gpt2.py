@@ -174,8 +174,8 @@ def parts(
   """Returns what `save` writes, whose arguments it takes.
 
   Returns:
-    {file name: text}, {name: array} of model.safetensors, and the number of weights that `dtype`
-    makes 0.
+    {file name: text}, {name: array or `stored.Leaf`} of model.safetensors, and the number of
+    weights that `dtype` makes 0.
   """
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')

@@ -16,10 +16,11 @@ import numpy as np
 
 from prunejax.models.hf.stored import Leaf, pieces
 
+# Their names in the file, in the order in which the library writes tensors.
 NAMES = {
   np.dtype(np.float32): 'F32',
-  np.dtype(np.float16): 'F16',
   np.dtype(jax.dtypes.bfloat16): 'BF16',
+  np.dtype(np.float16): 'F16',
 }
 ALIGNED = 8  # bytes by which the length of the header divides
 
@@ -40,8 +41,8 @@ def write(
     OSError: the file cannot be written.
     stored.Damaged: a leaf cannot be read.
   """
-  # The library's order: wide types first, then by name.
-  order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+  ranks = {dtype: rank for rank, dtype in enumerate(NAMES)}
+  order = sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
   header: dict[str, Any] = {'__metadata__': dict(metadata)} if metadata else {}
   end = 0
   for name in order:

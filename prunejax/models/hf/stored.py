@@ -28,6 +28,8 @@ class Leaf(abc.ABC):  # its kinds are no NamedTuples, which JAX would take for t
 
   shape: tuple[int, ...]
   dtype: np.dtype
+  # Whether rows of the leaf can be read without all others.
+  by_rows: bool = True
 
   @abc.abstractmethod
   def read(self, index: tuple = ()) -> np.ndarray:
@@ -49,9 +51,20 @@ class Leaf(abc.ABC):  # its kinds are no NamedTuples, which JAX would take for t
     return len(self.shape)
 
   @property
+  def size(self) -> int:
+    """The number of entries."""
+    return math.prod(self.shape)
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    """Reads the leaf where numpy or JAX asks for an array."""
+    if copy is False:
+      raise ValueError('a leaf in a file is copied when it is read')
+    return np.asarray(self.read(), dtype)
+
+  @property
   def nbytes(self) -> int:
     """The bytes of the leaf as an array."""
-    return math.prod(self.shape) * self.dtype.itemsize
+    return self.size * self.dtype.itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +165,7 @@ class Bits(Leaf):
   file: pathlib.Path
   name: str
   shape: tuple[int, ...]
+  by_rows = False
 
   @property
   def dtype(self) -> np.dtype:
@@ -173,31 +187,30 @@ class Cast(Leaf):
   Attributes:
     leaf: the other leaf.
     dtype: the dtype.
-    transposed: it is the transpose of the leaf.
   """
 
-  leaf: Leaf
+  leaf: Any
   dtype: np.dtype
-  transposed: bool = False
 
   @property
   def shape(self) -> tuple[int, ...]:
     """The shape of the leaf."""
-    return self.leaf.shape[::-1] if self.transposed else self.leaf.shape
+    return self.leaf.shape
+
+  @property
+  def by_rows(self) -> bool:
+    """As that of the other leaf."""
+    return self.leaf.by_rows
 
   @property
   def T(self) -> 'Cast':  # noqa: N802, as numpy calls it
     """The transpose."""
-    return dataclasses.replace(self, transposed=not self.transposed)
+    return dataclasses.replace(self, leaf=self.leaf.T)
 
   def read(self, index: tuple = ()) -> np.ndarray:
     """Reads a part, see `Leaf.read`; a number that is too large for the dtype becomes infinite."""
-    if self.transposed:  # of which only the last axes are cut
-      rest = (slice(None),) * (len(self.shape) - len(index))
-      index = (*index, *rest)[::-1] if index else ()
     with np.errstate(over='ignore', under='ignore'):
-      array = self.leaf.read(index).astype(self.dtype, copy=False)
-    return array.T if self.transposed else array
+      return self.leaf.read(index).astype(self.dtype, copy=False)
 
 
 @contextlib.contextmanager
@@ -216,7 +229,7 @@ def is_stored(leaf: Any) -> bool:
 
 def whole(leaf: Any) -> Any:
   """Returns a leaf as an array."""
-  if not is_stored(leaf) or leaf.nbytes <= PIECE:
+  if not is_stored(leaf) or not _in_pieces(leaf):
     return leaf.read() if is_stored(leaf) else leaf
   array, start = np.empty(leaf.shape, leaf.dtype), 0
   for piece in pieces(leaf):
@@ -226,13 +239,17 @@ def whole(leaf: Any) -> Any:
 
 
 def pieces(leaf: Any) -> Iterator[np.ndarray]:
-  """Reads a leaf, or goes through an array, in pieces along its first axis of at most `PIECE`."""
-  if not is_stored(leaf) or leaf.nbytes <= PIECE:
+  """Reads a large leaf in pieces along its first axis, and any other leaf or array at once."""
+  if not is_stored(leaf) or not _in_pieces(leaf):
     yield np.asarray(whole(leaf))
     return
   step = max(PIECE // (leaf.nbytes // leaf.shape[0]), 1)
   for start in range(0, leaf.shape[0], step):
     yield leaf.read((slice(start, start + step),))
+
+
+def _in_pieces(leaf):
+  return leaf.by_rows and leaf.nbytes > PIECE
 
 
 def columns(array: Any, start: int, stop: int) -> Any:

@@ -181,7 +181,8 @@ def parts(
     dtype: 'float32', 'bfloat16' or 'float16'.
 
   Returns:
-    {file name: text}, {name: array} of the weights, and the number of weights that `dtype` makes 0.
+    {file name: text}, {name: array or `stored.Leaf`} of the weights, and the number of weights that
+    `dtype` makes 0.
 
   Raises:
     CheckpointError: leaves that are missing, unknown or wrongly shaped for `size`; weights too

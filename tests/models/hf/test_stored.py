@@ -1,5 +1,6 @@
 """Leaves that stay in files, and the file that is written from them: against arrays in memory."""
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 from prunejax.data import content
 from prunejax.models.hf import convert, safetensors_file, stored, stored_masks
+from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError
 
 RNG = np.random.default_rng(0)
@@ -69,14 +71,18 @@ def test_a_leaf_is_the_array_whole_in_part_and_piece_by_piece(kind, most, file, 
   monkeypatch.setattr(stored, 'PIECE', most)
   leaf, array = leaves(file)[kind]
   assert (leaf.shape, leaf.dtype, leaf.ndim) == (array.shape, array.dtype, array.ndim)
-  assert leaf.nbytes == array.nbytes
+  assert (leaf.nbytes, leaf.size) == (array.nbytes, array.size)
   assert_array_equal(stored.whole(leaf), array)
+  assert_array_equal(np.asarray(leaf), array)
+  assert_array_equal(jnp.asarray(leaf), array)
+  with pytest.raises(ValueError, match='copied when it is read'):
+    np.asarray(leaf, copy=False)
   for index in INDICES:
     assert_array_equal(leaf.read(index), array[index])
   pieces = list(stored.pieces(leaf))
   assert_array_equal(np.concatenate(pieces), array)
-  assert (len(pieces) > 1) == (array.nbytes > most)
-  assert all(piece.nbytes <= max(most, array[:1].nbytes) for piece in pieces)
+  assert (len(pieces) > 1) == (array.nbytes > most and kind != 'bits')
+  assert kind == 'bits' or all(x.nbytes <= max(most, array[:1].nbytes) for x in pieces)
   as_pieces = content.of_pieces([(leaf.dtype, leaf.shape, stored.pieces(leaf))])
   assert as_pieces == content.of_arrays([array])
 
@@ -97,8 +103,9 @@ def test_a_file_has_the_bytes_that_the_library_writes(dtype, in_file, file, tmp_
   assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_types_of_two_widths_are_in_the_order_of_the_library(tmp_path):
-  mixed = {'z': np.ones(3, 'f'), 'a': np.ones(3, np.float16), 'm': np.ones((2, 2), 'f')}
+def test_types_are_in_the_order_of_the_library(tmp_path):
+  half = np.ones(3, ml_dtypes.bfloat16)
+  mixed = {'z': np.ones(3, 'f'), 'a': np.ones(3, np.float16), 'm': np.ones((2, 2), 'f'), 'b': half}
   safetensors_file.write(tmp_path / 'ours', mixed, {})
   safetensors.numpy.save_file(mixed, tmp_path / 'theirs')
   assert (tmp_path / 'ours').read_bytes() == (tmp_path / 'theirs').read_bytes()
@@ -115,6 +122,15 @@ def test_weights_that_a_narrow_type_cannot_hold_are_counted_or_refused(file, mon
         convert.cast({'b': leaf}, 'float16')
     else:
       assert convert.cast({'b': leaf}, 'float16')[1] == 84
+
+
+def test_another_type_is_refused_before_anything_is_written(tmp_path):
+  given = {'w': np.ones(3, 'f'), 'ids': np.arange(3)}
+  with pytest.raises(
+    CheckpointError, match=r'out: expected weights of float32, .* got ids \(int64'
+  ):
+    hf_folder.write(tmp_path / 'out', {}, given)
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_is_named_when_it_is_read(file):
