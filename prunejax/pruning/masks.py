@@ -72,12 +72,12 @@ def sparsity(masks, where='.*') -> dict:
       f'masks.sparsity: where={where!r} matches no mask and no floating-point leaf; it must match a'
       f' whole path such as {shown}'
     )
-  return _fractions(
-    {
-      name: (int(_count(~jnp.asarray(leaf, bool))), jnp.size(leaf)) for name, leaf in leaves.items()
-    },
-    'removed',
-  )
+
+  def removed(leaf):
+    kept = jnp.asarray(leaf, bool)
+    return int(_count(~kept)), kept.size
+
+  return _fractions({name: removed(leaf) for name, leaf in leaves.items()}, 'removed')
 
 
 def overlap(a, b) -> dict:
