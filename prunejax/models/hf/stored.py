@@ -229,8 +229,10 @@ def is_stored(leaf: Any) -> bool:
 
 def whole(leaf: Any) -> Any:
   """Returns a leaf as an array."""
-  if not is_stored(leaf) or not _in_pieces(leaf):
-    return leaf.read() if is_stored(leaf) else leaf
+  if not is_stored(leaf):
+    return leaf
+  if not _in_pieces(leaf):
+    return leaf.read()
   array, start = np.empty(leaf.shape, leaf.dtype), 0
   for piece in pieces(leaf):
     array[start : start + len(piece)] = piece
