@@ -238,6 +238,11 @@ class Quantised(stored.Leaf):
   transposed: bool = False
 
   @property
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+    return frozenset([self.file])
+
+  @property
   def shape(self) -> tuple[int, ...]:
     """The shape of the leaf."""
     shape = tuple(map(int, self.tensor.shape))  # a GGUF file has the last axis first

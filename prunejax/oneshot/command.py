@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 import prunejax
 from prunejax import files
 from prunejax.data import content, text_files
-from prunejax.models import gguf_file
 from prunejax.models.hf import stored, stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, width
 from prunejax.oneshot import calibration as calibrating
@@ -241,10 +240,8 @@ def _content_of(model):
 
 def _states(model):
   """What tells two states of the files of a model apart, of weights that stay in them."""
-  kept = {
-    x.file for x in model.leaves.values() if isinstance(x, stored.Stored | gguf_file.Quantised)
-  }
-  return {file: content.state_of(file) for file in kept}
+  kept = (leaf.files for leaf in model.leaves.values() if stored.is_stored(leaf))
+  return {file: content.state_of(file) for file in frozenset().union(*kept)}
 
 
 def _tokens(documents, model, segments, length, seed):

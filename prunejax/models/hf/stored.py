@@ -46,6 +46,11 @@ class Leaf(abc.ABC):  # its kinds are no NamedTuples, which JAX would take for t
     """
 
   @property
+  @abc.abstractmethod
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+
+  @property
   def ndim(self) -> int:
     """The number of axes."""
     return len(self.shape)
@@ -86,6 +91,11 @@ class Stored(Leaf):
   first: int
   last: int
   transposed: bool = False
+
+  @property
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+    return frozenset([self.file])
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -134,6 +144,11 @@ class Layers(Leaf):
   layers: tuple[Any, ...]
 
   @property
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+    return frozenset().union(*(layer.files for layer in self.layers))
+
+  @property
   def shape(self) -> tuple[int, ...]:
     """The shape of the leaf."""
     return (len(self.layers), *self.layers[0].shape)
@@ -168,6 +183,11 @@ class Bits(Leaf):
   by_rows = False
 
   @property
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+    return frozenset([self.file])
+
+  @property
   def dtype(self) -> np.dtype:
     """The dtype in which parts are returned."""
     return np.dtype(bool)
@@ -191,6 +211,11 @@ class Cast(Leaf):
 
   leaf: Any
   dtype: np.dtype
+
+  @property
+  def files(self) -> frozenset[pathlib.Path]:
+    """The files that it is read from."""
+    return self.leaf.files
 
   @property
   def shape(self) -> tuple[int, ...]:

@@ -72,6 +72,7 @@ def test_a_leaf_is_the_array_whole_in_part_and_piece_by_piece(kind, most, file, 
   leaf, array = leaves(file)[kind]
   assert (leaf.shape, leaf.dtype, leaf.ndim) == (array.shape, array.dtype, array.ndim)
   assert (leaf.nbytes, leaf.size) == (array.nbytes, array.size)
+  assert [path.parent for path in leaf.files] == [file.parent]
   assert_array_equal(stored.whole(leaf), array)
   assert_array_equal(np.asarray(leaf), array)
   assert_array_equal(jnp.asarray(leaf), array)
