@@ -201,6 +201,7 @@ def prune(
       progress = resume.with_block(folder, progress, arrays, row)
     if folder is None or not _put_files(out, masks, leaves, block, folder, progress.blocks[-1]):
       _put(out, masks, leaves, block, arrays, in_place)
+    del arrays  # before the next block is read
     if folder is not None:
       more = number + 1 < len(blocks)
       if stream is not None and more and time.perf_counter() - saved > SAVE_EVERY:
