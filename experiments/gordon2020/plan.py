@@ -44,7 +44,7 @@ def plan(
     overrides: {dotted key: value} for every run.
     from_scratch: train the small model first, instead of starting from the packaged one.
     names: tasks instead of the preset's; 'pydoc/order@250' has 250 labelled examples. A task that
-      the preset lacks gets the steps of its longest task.
+      the preset lacks gets the steps of its longest task and the preset's `rates`.
     sparsities, seeds, rates: instead of the preset's; rates are learning rates of fine-tuning.
     scale: a factor for every number of steps.
     families: families of arms instead of the preset's, see FAMILIES.
@@ -135,7 +135,7 @@ def _of_seed(cells, seed):
           # A model under a random mask has as many steps to recover.
           models['random', s] = cells.pretrain('random', s, seed, start, **drawn(s, seed))
       for task in p.tasks:
-        for rate in p.rates:
+        for rate in p.rates_of.get(task, p.rates):
           _of_task(cells, seed, task, rate, models, start)
     for family in ('controls', 'switches', 'epochs'):
       if family in p.families:
@@ -210,6 +210,7 @@ def _part(p, names, sparsities, seeds, scale, families, rates):
     scale=scale or 1,
     families=tuple(families or p.families),
     rates=tuple(rates or p.rates),
+    rates_of={} if rates else p.rates_of,
   )
 
 

@@ -39,9 +39,18 @@ def test_each_seed_prunes_in_a_run_of_its_own_and_arms_train_equally_long(cells)
   for arm, levels in (('pruned', 6), ('deleted', 6), ('after', 4), ('random', 1), ('fresh', 1)):
     assert count['finetune', arm] == 3 * len(TASKS) * levels, arm
   tuned = [cell for cell in cells if cell.labels['stage'] == 'finetune']
-  steps = {cell.labels['arm']: {cell.config.steps} for cell in tuned}
-  assert steps.pop('after') == steps.pop('before') == {32}  # the two halves of one training
-  assert all(numbers == {63} for numbers in steps.values())
+  steps = collections.defaultdict(set)
+  for cell in tuned:
+    half = cell.labels['arm'] in ('before', 'after')  # the two halves of one training
+    steps[cell.labels['task'], half].add((cell.config.steps, cell.labels['learning_rate']))
+  for task in TASKS[:2]:
+    assert steps[task, False] == {(63, 2e-4)} and steps[task, True] == {(32, 2e-4)}
+  assert steps['glue/mrpc', False] == {(126, 1e-4)} and steps['glue/mrpc', True] == {(63, 1e-4)}
+
+
+def test_rates_that_are_asked_for_are_those_of_every_task():
+  tuned = [cell for cell in plan(presets.minilm_glue(), {}, rates=[3e-4]) if cell.labels['task']]
+  assert {cell.config.optimizer.learning_rate for cell in tuned} == {3e-4}
 
 
 def test_stage_0_starts_from_minilm_or_from_a_folder_that_is_named(cells):
