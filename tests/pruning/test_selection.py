@@ -501,3 +501,18 @@ def test_leaves_are_of_one_kind_if_only_numbers_tell_them_apart():
   assert (
     list(doubled) == list(arrays) and doubled['l_1/a'].sum() == 0 and doubled['l_2/a'].sum() == 6
   )
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_few_scores_are_searched_as_one_table_however_many_leaves_there_are(shared):
+  def loops(count):
+    names = [f'layer_{i}/w' for i in range(count)]
+    scores = {name: jax.ShapeDtypeStruct((8, 3 + i), jnp.float32) for i, name in enumerate(names)}
+    groups = [tuple(names)] if shared else [(name,) for name in names]
+    select = lambda scores: selection.select(
+      selection.plain(scores), {names: jnp.int32(9) for names in groups}
+    )
+    program = jax.make_jaxpr(select)(scores)
+    return [len(e.params['body_jaxpr'].eqns) for e in program.eqns if e.primitive.name == 'while']
+
+  assert loops(3) == loops(9) and len(loops(9)) == 2  # over scores, over ties

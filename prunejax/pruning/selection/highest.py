@@ -4,6 +4,7 @@ A score read as an unsigned integer keeps its order, so the k-th highest score i
 how many scores lie at or above a key. A search over a sample says where to ask. The same search
 over all scores finds the threshold, and once more over positions where scores tie at it. Counts
 decide, so the result is exact, and the same on every mesh. Nothing is sorted, gathered or copied.
+Few scores on one device are copied together instead, see `few.py`.
 """
 
 import collections
@@ -18,8 +19,8 @@ from jax import lax
 from prunejax.pruning import counts, placement
 from prunejax.pruning.counts import Wide
 from prunejax.pruning.leaf_kinds import kinds
-from prunejax.pruning.selection import passes, sample, threshold, ties
-from prunejax.pruning.selection.keys import TOP, ZERO, order_key
+from prunejax.pruning.selection import few, passes, sample, threshold, ties
+from prunejax.pruning.selection.keys import TOP, ranked_key
 from prunejax.pruning.selection.passes import Block, Leaf, Scores
 
 FEW_CELLS = 128  # of a leaf; their counts are so small that devices may exchange them
@@ -72,10 +73,14 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
   """
   shapes = jax.eval_shape(scores.read, scores.sources)
   _check(shapes)
-  leaves = passes.readers(scores)
-  blocks, goals = _blocks(shapes, leaves, wanted, placement.devices(scores.sources))
+  devices = placement.devices(scores.sources)
   masks = {name: jnp.ones(score.shape, bool) for name, score in shapes.items()}
   nan = {name: jnp.zeros((), bool) for name in shapes}
+  if devices == 1 and sum(math.prod(score.shape) for score in shapes.values()) < passes.MANY:
+    few_masks, few_nan = few.select(scores.read(scores.sources), wanted, old)
+    return Selected(masks | few_masks, nan | few_nan)
+  leaves = passes.readers(scores)
+  blocks, goals = _blocks(shapes, leaves, wanted, devices)
   if blocks:
     leaves = _keys(leaves, old, blocks)
     found = find(leaves, shapes, blocks, goals)
@@ -120,22 +125,14 @@ def _masks(leaves, shapes, blocks, found):
 
 
 def _keys(leaves, old, blocks):
-  """Returns how to read each leaf's keys. With masks so far, pruned zeros have the key of -0.0."""
+  """Returns how to read each leaf's keys."""
 
   def keys(read, spare):
-    def read_keys(arrays):
-      if old is None:
-        return order_key(read(arrays)) >> spare
-      score = read(arrays[0])
-      zero = (ZERO >> spare) - 1 + arrays[1].astype(jnp.uint32)
-      return jnp.where(score == 0, zero, order_key(score) >> spare)
-
-    return read_keys
+    return lambda arrays: ranked_key(read(arrays[0]), arrays[1]) >> spare
 
   spare = {name: block.spare for block in blocks for name in block.names}
-  arrays = lambda name, leaf: leaf.arrays if old is None else (leaf.arrays, old[name])
   return {
-    name: Leaf(keys(leaf.read, spare[name]), arrays(name, leaf))
+    name: Leaf(keys(leaf.read, spare[name]), (leaf.arrays, None if old is None else old[name]))
     for name, leaf in leaves.items()
     if name in spare
   }
@@ -184,10 +181,10 @@ def _blocks(shapes, leaves, wanted, devices):
     limbs = zip(*(count for names, count in whole for _ in names), strict=True)
     names = [name for group, _ in whole for name in group]
     add(names, tuple(zip(ends[:-1], ends[1:], strict=True)), Wide(*map(jnp.stack, limbs)))
-  few = {name: count for name, count in cells.items() if count.size <= FEW_CELLS}
-  many = {name: count for name, count in cells.items() if name not in few}
+  small = {name: count for name, count in cells.items() if count.size <= FEW_CELLS}
+  many = {name: count for name, count in cells.items() if name not in small}
   alike = collections.defaultdict(list)
-  for name, count in few.items():
+  for name, count in small.items():
     alike[count.shape].append(name)
   for names in (*alike.values(), *kinds({name: shapes[name] for name in many}, many)):
     count = jnp.stack([cells[name] for name in names])

@@ -25,3 +25,12 @@ def order_key(scores) -> jax.Array:
   bits = lax.bitcast_convert_type(scores, jnp.int32)
   key = lax.bitcast_convert_type(bits ^ ((bits >> 31) | np.int32(-(2**31))), jnp.uint32)
   return jnp.where(scores != scores, np.uint32(0), key)
+
+
+def ranked_key(scores, old=None) -> jax.Array:
+  """Returns `order_key` of scores; with masks so far, pruned zeros have the key of -0.0.
+
+  Kept zeros have the key of 0.0 then, whatever their sign.
+  """
+  key = order_key(scores)
+  return key if old is None else jnp.where(scores == 0, ZERO - 1 + old.astype(jnp.uint32), key)

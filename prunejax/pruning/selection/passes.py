@@ -21,8 +21,8 @@ from prunejax.pruning.selection import spare_bits, threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
-# Scores of all leaves from which it is worth to compile more than the search: a second copy of the
-# pass, which skips leaves, and a sample to begin with. Fewer are read in some tens of microseconds.
+# Scores of all leaves from which a search that compiles longer is worth it. Fewer are read in some
+# tens of microseconds: on one device they are ranked in few.py, on several without a sample.
 MANY = 2**20
 
 
@@ -159,8 +159,7 @@ def _read(leaves, blocks, goals, brackets, keys, everything):
     return found
 
   sizes = [np.float32(block.sizes) for block in blocks]
-  is_small = sum(np.sum(size) for size in sizes) < MANY
-  if is_small or blocks[0].devices > 1 or jax.default_backend() != 'cpu':
+  if blocks[0].devices > 1 or jax.default_backend() != 'cpu':
     return read(skips=False)
   # A CPU takes the leaves of conditionals one after the other, and others side by side.
   left = sum(jnp.sum(jnp.where(reads, n, 0)) for reads, n in zip(needed, sizes, strict=True))

@@ -70,7 +70,7 @@ def _in_rows(leaves, shapes, blocks, aims, begin, brackets):
     The brackets; they are as before where few scores are in leaves whose ties are not settled.
   """
   size = sum(float(np.sum(block.sizes, dtype=np.float64)) for block in blocks)
-  if size < passes.MANY or blocks[0].devices > 1:
+  if blocks[0].devices > 1:
     return begin
   asked = [~threshold.done(*pair) for pair in zip(begin, aims, strict=True)]
   pairs = zip(asked, blocks, strict=True)
