@@ -164,7 +164,10 @@ def test_leaves_of_two_precisions_share_a_threshold():
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-def test_members_of_a_population_select_as_they_would_alone(sampled):
+@pytest.mark.parametrize('size', ['few', 'sampled'])
+def test_members_of_a_population_select_as_they_would_alone(size, request):
+  if size == 'sampled':
+    request.getfixturevalue(size)
   rng = np.random.default_rng(0)
   keys = [('a/0',), ('layers',), ('columns/0',), ('shared/0', 'shared/1')]  # one of each kind
   names = [name for key in keys for name in key]

@@ -153,7 +153,7 @@ def tables_of(scores: dict, wanted: dict, old: dict | None) -> list[Table]:
       cells = (1,) * (len(shape) - count.ndim) + count.shape
       alike[shape, cells].append((names, count))
   tables = [_table(scores, old, whole, (1,))] if whole else []
-  return tables + [_table(scores, old, *group, cells) for (_, cells), *group in alike.items()]
+  return tables + [_table(scores, old, group, cells) for (_, cells), group in alike.items()]
 
 
 def _table(scores, old, groups, cells):
