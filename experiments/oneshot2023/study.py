@@ -88,7 +88,7 @@ PRESETS = {
     windows=dict.fromkeys(('dense', *smollm2.TARGETS), 4),
     recovered=('50 %',),
     steps=50,
-    cost='some four hours of two CPU cores',
+    cost='two and a half hours of two CPU cores',
   ),
 }
 
