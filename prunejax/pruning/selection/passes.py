@@ -23,7 +23,7 @@ from prunejax.pruning.selection.threshold import STEPS, Goal
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
 # Scores of all leaves from which a search that compiles longer is worth it. Fewer are read in some
 # tens of microseconds: on one device they are ranked in few.py, on several without a sample.
-MANY = 2**19
+MANY = 2**20
 
 
 class Scores(NamedTuple):
