@@ -98,6 +98,20 @@ def _varying(array) -> frozenset:
   return getattr(kind, 'vma', None) or kind.manual_axis_type.varying
 
 
+def varying_as(tree, like):
+  """Marks arrays as varying along every manual axis along which an array of `like` does.
+
+  The carry of a loop must have one type, so what it starts with has to vary as what it reads.
+  """
+  axes = frozenset().union(*map(_varying, jax.tree.leaves(like)))
+
+  def marked(x):
+    more = tuple(axes - _varying(x))
+    return jax.lax.pcast(x, more, to='varying') if more else x
+
+  return jax.tree.map(marked, tree)
+
+
 def devices(tree) -> int:
   """The number of devices of the mesh on which arrays lie; 1 where there is no mesh."""
   meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]

@@ -3,6 +3,7 @@
 The masks live in the optimizer state, and a pruned weight p gets the update -p.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -173,15 +174,18 @@ def prune_transform(
     }
     memory = criterion.update(state.prune_criterion, chosen, **arguments, masks=state.prune_mask)
 
+    # Two branches give one type, also where each device of a manual axis has its own weights.
+    varying = functools.partial(placement.varying_as, like=(chosen, state.prune_mask))
+
     def some_alive(old_masks):
       pairs = zip(jax.tree.leaves(chosen), jax.tree.leaves(old_masks), strict=True)
-      return jnp.array([_some_alive(p, mask) for p, mask in pairs], bool)
+      return varying(jnp.array([_some_alive(p, mask) for p, mask in pairs], bool))
 
     alive = jnp.zeros(len(jax.tree.leaves(chosen)), bool)
     if zero_pruned:
       # Before the first update nothing has brought the weights under the first masks to 0. The
       # check has a branch of its own, or XLA would copy the masks at every step.
-      none_alive = alive
+      none_alive = varying(alive)
       with jax.named_scope(schedules.MASK_STEP):
         alive = jax.lax.cond(
           due & (step > 0), some_alive, lambda old_masks: none_alive, state.prune_mask
@@ -221,7 +225,7 @@ def prune_transform(
         nan = [flag | ~ok for flag, ok in zip(nan, finite, strict=True)]
       rounded = [_loses_order(p) for p in jax.tree.leaves(chosen)]
       found = _faults(nan, invalid, alive, rounded)
-      return new_masks, found, changes, before
+      return varying((new_masks, found, changes, before))
 
     def stayed(old_masks, before):
       old = jax.tree.leaves(old_masks)
@@ -229,7 +233,7 @@ def prune_transform(
       if criterion.compensate is not None:
         changes = [jnp.zeros_like(p) for p in jax.tree.leaves(chosen)]
       fine = jnp.full(len(old), faults.FINE, jnp.int32)
-      return old, fine, changes, jax.tree.leaves(before)
+      return varying((old, fine, changes, jax.tree.leaves(before)))
 
     # `updates` are no operand of the cond: XLA would store them at every step.
     with jax.named_scope(schedules.MASK_STEP):

@@ -14,7 +14,8 @@ from prunejax.topology import trips
 # Scopes that the core gives to what runs at mask steps only, and to the search among equal scores.
 MASK_STEP, TIES = 'mask_step', 'ties'
 # Rounds of a loop whose length depends on the data: the search for a threshold, which takes five to
-# seven reads of weights that are distributed as BERT's are (experiments/bench/README.md).
+# seven reads of weights that are distributed as BERT's are (experiments/bench/README.md). Among
+# fewer than a million weights on one chip it takes up to eleven, of a table that is small.
 ROUNDS = 6
 COLLECTIVES = (
   'all-reduce',

@@ -11,6 +11,7 @@ from toy import grads_of, make_params, prune, train
 
 import prunejax
 from prunejax.pruning.links import low_rank
+from prunejax.pruning.selection import passes
 from prunejax.train import finite
 
 PARAMS = make_params()
@@ -303,10 +304,18 @@ def test_leaves_that_a_manual_axis_may_divide_are_refused(name, how):
     traced(spec, check_vma, **how)
 
 
-def test_leaves_that_are_known_or_said_to_be_whole_are_ranked():
-  assert traced(WHOLE, True, **GLOBAL) == (8, 2)
-  assert traced(WHOLE, False, undivided='d', **GLOBAL) == (8, 2)
-  assert traced(SPLIT, False, undivided=('d',), **GLOBAL) == (8, 2)
+@pytest.mark.parametrize('many', [0, 2**20])
+@pytest.mark.parametrize('how', [{}, GLOBAL], ids=['uniform', 'global'])
+def test_leaves_that_are_known_or_said_to_be_whole_are_ranked(how, many, monkeypatch):
+  monkeypatch.setattr(passes, 'MANY', many)
+  assert traced(WHOLE, True, **how) == (8, 2)
+  assert traced(WHOLE, False, undivided='d', **how) == (8, 2)
+  for known in (False, True):  # a model of its own on each device
+    assert traced(SPLIT, known, undivided=('d',), **how) == (8, 2)
+    mesh = jax.sharding.AbstractMesh((1,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+    select = lambda w: prunejax.select_masks({'w': w}, 0.5, undivided='d', **how)['w']
+    inside = jax.shard_map(select, mesh=mesh, in_specs=(SPLIT,), out_specs=SPLIT, check_vma=known)
+    assert jax.eval_shape(inside, jax.ShapeDtypeStruct((8, 2), jnp.float32)).shape == (8, 2)
 
 
 def test_select_masks_and_low_rank_refuse_them_too():

@@ -142,12 +142,15 @@ def test_a_sample_only_guides(sampled, problem):
 sampled_masks = jax.jit(lambda *args: masks.__wrapped__(*args))
 
 
-def test_a_count_may_be_wide_or_a_plain_number(sampled):
+@pytest.mark.parametrize('size', ['few', 'sampled'])
+def test_a_count_may_be_wide_or_a_plain_number_of_any_size(size, request):
+  if size == 'sampled':
+    request.getfixturevalue(size)
   scores = {'a': jnp.arange(12.0).reshape(3, 4), 'b': jnp.arange(5.0)}
-  for count in (counts.wide(6), 6):
+  for count, stay in ((counts.wide(6), 6), (6, 6), (-3, 0), (counts.wide(2**40 + 3), 17), (99, 17)):
     of = lambda scores, count=count: selection.select(selection.plain(scores), {('b', 'a'): count})
     got = jax.jit(of)(scores).masks
-    expected = select_by_sort(jax.tree.map(np.asarray, scores), {('a', 'b'): 6})
+    expected = select_by_sort(jax.tree.map(np.asarray, scores), {('a', 'b'): stay})
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
@@ -519,3 +522,9 @@ def test_few_scores_are_searched_as_one_table_however_many_leaves_there_are(shar
     return [len(e.params['body_jaxpr'].eqns) for e in program.eqns if e.primitive.name == 'while']
 
   assert loops(3) == loops(9) and len(loops(9)) == 2  # over scores, over ties
+
+
+def test_leaves_that_share_a_threshold_have_one_count():
+  scores = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 3))}
+  with pytest.raises(ValueError, match=r"'a', 'b'.*one count is needed, not \(3,\)"):
+    selection.select(selection.plain(scores), {('a', 'b'): jnp.ones(3, jnp.int32)})

@@ -1,8 +1,9 @@
 """Selection among few scores on one device, by a program that compiles quickly.
 
-The search of `highest.py` is in a program once a leaf. A small model has as many leaves as a large
-one, and compiling would take longer than many of its runs. Its scores cost nothing to copy: all
-leaves that compete as a whole are laid into one table, and those that are cut alike into another.
+The search of `highest.py` reads each leaf by an operation of its own. A small model has as many
+leaves as a large one, and compiling would take longer than many of its runs. Its scores cost little
+to copy: all leaves that compete as a whole are laid into one table, and those that are cut alike
+into another.
 The threshold is then found three bits at a time, and so is the place of the last score that stays
 among those that tie.
 """
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import counts
+from prunejax.pruning import counts, placement
 from prunejax.pruning.counts import Wide
 from prunejax.pruning.selection import passes, ties
 from prunejax.pruning.selection.keys import TOP, ranked_key
@@ -33,8 +34,8 @@ class Table(NamedTuple):
     keys: uint32 [rows, *axes]. NaN is 1; where a leaf does not fill its last row, keys are 0.
     wanted: int32 [groups, *cells], how many keys stay; a cell has length 1 along the axes on which
       keys compete.
-    sizes: int [groups, *cells], how many keys there are.
-    group: int [rows], the group of each row.
+    sizes: int [groups, *cells], how many keys there are, without those that fill rows.
+    group: int [rows], the group of each row. Where there are as many groups, each has one row.
     rows: {name of a leaf: its first row and the row behind its last}.
   """
 
@@ -57,10 +58,11 @@ def select(scores: dict, wanted: dict, old: dict | None = None) -> tuple[dict, d
     {name: mask} and {name: bool scalar, some score is NaN}, of the leaves in `wanted` that hold
     scores.
   """
-  tables = tables_of(scores, wanted, old)
+  tables = _tables(scores, wanted, old)
   if not tables:
     return {}, {}
-  keys, goals = [table.keys for table in tables], [table.wanted for table in tables]
+  keys = [table.keys for table in tables]
+  goals = placement.varying_as([table.wanted for table in tables], keys)
   every = [jnp.asarray(table.sizes, jnp.int32) for table in tables]
   levels, reached = _highest(tables, keys, goals, every, TOP + np.uint32(1))
   ones = [level[None] + np.uint32(1) for level in levels]
@@ -69,7 +71,8 @@ def select(scores: dict, wanted: dict, old: dict | None = None) -> tuple[dict, d
   at = [key == _of_rows(*pair) for key, *pair in zip(keys, tables, levels, strict=True)]
   tied = [jnp.where(tie, ties.place_of(tie.shape), np.uint32(0)) for tie in at]
   most = np.uint32(max(key.size for key in keys))
-  cuts, _ = _highest(tables, tied, less(goals, above), less(reached, above), most)
+  with jax.named_scope(ties.SCOPE):
+    cuts, _ = _highest(tables, tied, less(goals, above), less(reached, above), most)
   masks, nan = {}, {}
   for table, level, tie, cut in zip(tables, levels, tied, cuts, strict=True):
     late = tie < _of_rows(table, cut)
@@ -83,19 +86,19 @@ def select(scores: dict, wanted: dict, old: dict | None = None) -> tuple[dict, d
   return masks, nan
 
 
-def _highest(tables, keys, wanted, every, most):
-  """The highest key that at least the wanted number of keys reach, in each group.
+def _highest(tables, keys, wanted, at_zero, most):
+  """A key that the wanted number of keys reach, in each group; else the highest that more reach.
 
   Args:
     tables: list of Table.
     keys: for each table, uint32 like its keys.
     wanted: for each table, int32 [groups, *cells].
-    every: the number of keys, likewise.
+    at_zero: how many keys reach 0, likewise; keys that fill rows or do not tie are left out.
     most: the highest key that there can be.
 
   Returns:
     For each table uint32 [groups, *cells], most + 1 at most, and int32, how many keys reach it. The
-    search ends early where all of these are the wanted numbers.
+    search ends early where all groups have the wanted number.
   """
   last = most + np.uint32(1)
 
@@ -118,8 +121,9 @@ def _highest(tables, keys, wanted, every, most):
     return (shift > -BITS) & jnp.any(jnp.stack(is_open))
 
   zero = [jnp.zeros(goal.shape, jnp.uint32) for goal in wanted]
-  start = jnp.int32(int(most).bit_length() - BITS), zero, every
-  return lax.while_loop(searching, one_pass, start)[1:]
+  start = placement.varying_as((zero, at_zero), keys)
+  shift = jnp.int32(int(most).bit_length() - BITS)
+  return lax.while_loop(searching, one_pass, (shift, *start))[1:]
 
 
 def _count(table, keys, asked):
@@ -139,13 +143,16 @@ def _of_rows(table, values, axis=0):
   return jnp.take(values, table.group, axis=axis)
 
 
-def tables_of(scores: dict, wanted: dict, old: dict | None) -> list[Table]:
+def _tables(scores: dict, wanted: dict, old: dict | None) -> list[Table]:
   """Lays leaves into tables; the arguments are those of `select`."""
   place = {name: i for i, name in enumerate(scores)}
   whole, alike = [], collections.defaultdict(list)
   for names, count in wanted.items():
     names = tuple(sorted((n for n in names if scores[n].size), key=place.__getitem__))
-    count = counts.narrow(count) if isinstance(count, Wide) else jnp.asarray(count, jnp.int32)
+    size = sum(scores[name].size for name in names)
+    count = count if isinstance(count, Wide) else counts.widen(jnp.asarray(count, jnp.int32))
+    # A search for more than there are would never end early.
+    count = counts.clipped(count, np.int32(size // max(count.lo.size, 1)))
     if names and count.size == 1:
       whole.append((names, count))
     elif names:

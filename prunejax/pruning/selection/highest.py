@@ -3,8 +3,8 @@
 A score read as an unsigned integer keeps its order, so the k-th highest score is found by asking
 how many scores lie at or above a key. A search over a sample says where to ask. The same search
 over all scores finds the threshold, and once more over positions where scores tie at it. Counts
-decide, so the result is exact, and the same on every mesh. Nothing is sorted, gathered or copied.
-Few scores on one device are copied together instead, see `few.py`.
+decide, so the result is exact, and the same on every mesh. Of many scores nothing is sorted,
+gathered or copied; few scores on one device are laid into tables, see `few.py`.
 """
 
 import collections
@@ -69,10 +69,11 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
     The masks, and for each leaf whether some score is NaN.
 
   Raises:
-    ValueError: for float64 scores, and for a leaf too large to be counted in int32.
+    ValueError: for float64 scores, for a leaf too large to be counted in int32, and for several
+      counts of leaves that share a threshold.
   """
   shapes = jax.eval_shape(scores.read, scores.sources)
-  _check(shapes)
+  _check(shapes, wanted)
   devices = placement.devices(scores.sources)
   masks = {name: jnp.ones(score.shape, bool) for name, score in shapes.items()}
   nan = {name: jnp.zeros((), bool) for name in shapes}
@@ -92,10 +93,13 @@ def select(scores: Scores, wanted: dict, old: dict | None = None) -> Selected:
 def find(leaves, shapes, blocks, goals) -> Found:
   """Returns where every group of every block is cut."""
   whole, keys, turns = [], [], []
+  arrays = [leaf.arrays for leaf in leaves.values()]
+  goals = [goal._replace(wanted=placement.varying_as(goal.wanted, arrays)) for goal in goals]
   for block, goal in zip(blocks, goals, strict=True):
     low = jnp.zeros(block.sizes.shape, jnp.uint32)
     above_all = jnp.full_like(low, (TOP >> block.spare) + 1)
-    whole.append(threshold.start(low, above_all, jnp.asarray(block.sizes)))
+    start = threshold.start(low, above_all, jnp.asarray(block.sizes))
+    whole.append(placement.varying_as(start, arrays))
     first, turn = sample.first_keys(leaves, shapes, block, goal, whole[-1])
     keys.append(first)
     turns.append(turn)
@@ -138,7 +142,11 @@ def _keys(leaves, old, blocks):
   }
 
 
-def _check(shapes):
+def _check(shapes, wanted):
+  for names, count in wanted.items():
+    shape = jnp.shape(count.lo if isinstance(count, Wide) else count)
+    if len(names) > 1 and math.prod(shape) != 1:
+      raise ValueError(f'the leaves {names} share a threshold: one count is needed, not {shape}')
   for name, score in shapes.items():
     size = math.prod(score.shape)
     if size > counts.LARGEST_LEAF:

@@ -21,8 +21,9 @@ from prunejax.pruning.selection import spare_bits, threshold
 from prunejax.pruning.selection.threshold import STEPS, Goal
 
 FEW_LEFT = 0.5  # share of the scores; below it, a pass on a CPU skips the leaves that are done
-# Scores of all leaves from which a search that compiles longer is worth it. Fewer are read in some
-# tens of microseconds: on one device they are ranked in few.py, on several without a sample.
+# Scores of all leaves from which a search that compiles for seconds more is worth it. A pass over
+# fewer takes a fraction of a millisecond: few.py selects among them on one device, and on several
+# the search begins without a sample.
 MANY = 2**20
 
 
@@ -128,7 +129,7 @@ def search(leaves, blocks, goals, brackets, keys, parts, nan=False):
     flags = [jnp.all(threshold.done(*pair)) for pair in zip(carried[1], goals, strict=True)]
     return ~jnp.all(jnp.stack(flags)) | (nan & (carried[0] == 0))
 
-  none = [jnp.zeros(bracket.low.shape, jnp.int32) for bracket in brackets]
+  none = [jnp.zeros_like(bracket.at_low) for bracket in brackets]
   begin = jnp.int32(0), brackets, keys, none
   step, brackets, _, first = lax.while_loop(unsettled, one_pass, begin)
   return list(map(threshold.ended, brackets, goals)), step, first

@@ -26,7 +26,7 @@ def first_keys(leaves, shapes, block: passes.Block, goal: Goal, whole: Bracket):
   """Returns the keys that the first pass counts at, uint32 [STEPS, leaves, *cells].
 
   The first of them is 1, the lowest key that is not NaN's. The second value is how many passes over
-  the sample it took to find them; 0 for so few scores that the search begins without a sample.
+  the sample it took to find them; 0 for so few scores, on several devices, that there is no sample.
   """
   steps = {name: steps_of(shapes[name].shape, block.devices, block.cells) for name in block.names}
   few = sum(math.prod(score.shape) for score in shapes.values()) < passes.MANY

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunejax.pruning import counts
+from prunejax.pruning import counts, placement
 from prunejax.pruning.selection import passes, threshold
 from prunejax.pruning.selection.threshold import Bracket
 
@@ -46,7 +46,7 @@ def cuts(leaves, shapes, blocks, goals, brackets):
     needed = jnp.where(threshold.settled(bracket, goal), tied, served)
     alone.append(block._replace(groups=tuple((i, i + 1) for i in range(len(block.names)))))
     aims.append(passes.goal_of(alone[-1], counts.widen(needed)))
-    begin.append(threshold.start(jnp.ones_like(size), size + 1, tied))
+    begin.append(placement.varying_as(threshold.start(jnp.ones_like(size), size + 1, tied), tied))
   parts = lambda step: step % 3 == 2
   with jax.named_scope(SCOPE):
     begin = _in_rows(leaves, shapes, blocks, aims, begin, brackets)
