@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from prunejax.pruning import placement
+
 # A sparsity is read to seven decimals: float32(0.9) is 0.89999998, and 0.9 of 100,000,000 weights
 # must still be 90,000,000.
 DECIMALS = 10**7
@@ -87,7 +89,7 @@ def multiply_divide(count: Wide, factor, divisor, plus=0) -> tuple[Wide, jax.Arr
   """
   factor, divisor = jnp.asarray(factor, jnp.int32), jnp.asarray(divisor, jnp.int32)
   shape = jnp.broadcast_shapes(count.hi.shape, factor.shape, divisor.shape)
-  zero = jnp.zeros(shape, jnp.int32)
+  zero = placement.varying_as(jnp.zeros(shape, jnp.int32), (count, factor, divisor))
 
   def round_of(i, carry):
     quotient, rest = carry

@@ -318,6 +318,47 @@ def test_leaves_that_are_known_or_said_to_be_whole_are_ranked(how, many, monkeyp
     assert jax.eval_shape(inside, jax.ShapeDtypeStruct((8, 2), jnp.float32)).shape == (8, 2)
 
 
+LINKS = {
+  **{
+    name: lambda name=name: prunejax.prune_transform(
+      getattr(prunejax, name)(), prunejax.linear(0.5, end=3), undivided='d'
+    )
+    for name in (
+      'block_fisher magnitude movement obd obs platon random rigl snip sparse_evolution'
+      ' sparsegpt taylor wanda'
+    ).split()
+  },
+  'sparsegpt, 2:4': lambda: prunejax.prune_transform(
+    prunejax.sparsegpt(), prunejax.linear(0.5, end=3), structure=prunejax.n_m(2, 4), undivided='d'
+  ),
+  'low_rank': lambda: low_rank.low_rank(prunejax.linear(0.5, end=3), undivided='d'),
+}
+
+
+@pytest.mark.parametrize('name', LINKS)
+def test_each_device_may_prune_a_model_of_its_own_where_jax_checks_what_varies(name):
+  """Loops and branches start with what varies as their results do."""
+  loss = lambda p, i=0: sum(jnp.sum(jnp.tanh(w) ** 2) * (jnp.float32(i) + 1) for w in p.values())
+
+  def update(params):
+    link, params = LINKS[name](), jax.tree.map(lambda x: x[0], params)
+    state, zeros = link.init(params), jax.tree.map(jnp.zeros_like, params)
+    more = {
+      'grad': jax.grad(loss)(params),
+      'value_fn': loss,
+      'examples': (3, loss),
+      'activations': lambda params: {name: jnp.tanh(w) for name, w in params.items()},
+    }
+    for _ in range(2):  # the second state is one that an update returned
+      updates, state = optax.with_extra_args_support(link).update(zeros, state, params, **more)
+    return jax.tree.map(lambda x: x[None], updates)
+
+  mesh = jax.sharding.AbstractMesh((4,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  inside = jax.shard_map(update, mesh=mesh, in_specs=(SPLIT,), out_specs=SPLIT)
+  params = {name: jax.ShapeDtypeStruct((4, 8, 8), jnp.float32) for name in 'ab'}
+  assert {x.shape for x in jax.eval_shape(inside, params).values()} == {(4, 8, 8)}
+
+
 def test_select_masks_and_low_rank_refuse_them_too():
   mesh = jax.sharding.AbstractMesh((4,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   tx = low_rank.low_rank(prunejax.constant(0.5))

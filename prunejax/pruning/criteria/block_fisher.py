@@ -67,7 +67,8 @@ def block_fisher(
     raise ValueError(f"block_fisher: source={source!r}; expected 'examples' or 'steps'")
 
   def start(params):
-    return {name: _identity(w, block, damp) for name, w in named_leaves(params).items()}
+    identity = {name: _identity(w, block, damp) for name, w in named_leaves(params).items()}
+    return placement.varying_as(identity, params)
 
   def absorb(inverse, grad, m):
     add = lambda inverse, grads: {

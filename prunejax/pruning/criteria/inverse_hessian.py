@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from prunejax.pruning import lapack
+from prunejax.pruning import lapack, placement
 from prunejax.pruning.criteria.hessian_diagonal import wide
 
 
@@ -47,7 +47,8 @@ def inverse_hessian(x, count: int, alpha: float, alive=True):
     product = inv @ row
     return inv - jnp.outer(product, product) / (count + row @ product), None
 
-  return jax.lax.scan(add, jnp.eye(x.shape[1], dtype=x.dtype) / alpha, x)[0]
+  start = placement.varying_as(jnp.eye(x.shape[1], dtype=x.dtype) / alpha, x)
+  return jax.lax.scan(add, start, x)[0]
 
 
 def saliency(inverse, weights):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prunejax.pruning import scores_to_masks, selection
+from prunejax.pruning import placement, scores_to_masks, selection
 from prunejax.pruning.types import Allocation, Structure
 
 CHUNK = 16  # inputs that are swept one by one before the rest of their block is brought up to date
@@ -42,7 +42,8 @@ def swept(w: jax.Array, mask: jax.Array, upper: jax.Array, block: int) -> jax.Ar
       error = jnp.where(gone[i], slab[i] / pivot, 0)
       return slab - jnp.outer(square[i], error), errors.at[i].set(error)
 
-    first = lax.dynamic_slice_in_dim(w, start, size), jnp.zeros((size, outputs), jnp.float32)
+    slab = lax.dynamic_slice_in_dim(w, start, size)
+    first = slab, jnp.zeros_like(slab)
     _, errors = lax.fori_loop(0, size, one, first)
     # Rows of U are 0 before their own input, so inputs already swept stay as they are.
     return w - jnp.matmul(rows.T, errors, precision=lax.Precision.HIGHEST), None
@@ -119,11 +120,11 @@ def chosen(
         error = jnp.where(gone[i], left[i] / _positive(corner[i, i]), 0)
         return left - jnp.outer(corner[i], error), lost.at[i].set(error)
 
-      _, lost = lax.fori_loop(0, chunk, one, (left, jnp.zeros((chunk, outputs), jnp.float32)))
+      _, lost = lax.fori_loop(0, chunk, one, (left, jnp.zeros_like(left)))
       slab = slab - jnp.matmul(factors.T, lost, precision=lax.Precision.HIGHEST)
       return (slab, mask, lax.dynamic_update_slice_in_dim(errors, lost, at, 0)), None
 
-    first = slab, mask, jnp.zeros((size, outputs), jnp.float32)
+    first = slab, placement.varying_as(mask, slab), jnp.zeros_like(slab)
     (_, mask, errors), _ = lax.scan(one_chunk, first, jnp.arange(0, size, chunk))
     # Rows of U are 0 before their own input, so inputs already swept stay as they are.
     return w - jnp.matmul(in_block.T, errors, precision=lax.Precision.HIGHEST), mask

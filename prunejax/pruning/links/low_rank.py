@@ -193,7 +193,7 @@ def _power_step(kernel, rank, basis):
 
 
 _ACTS = (
-  lambda kernel, rank, basis: (kernel, basis),
+  lambda kernel, rank, basis: (kernel, placement.varying_as(basis, kernel)),
   lambda kernel, rank, basis: truncated(kernel, rank),
   _power_step,
 )

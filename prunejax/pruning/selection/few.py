@@ -3,9 +3,8 @@
 The search of `highest.py` reads each leaf by an operation of its own. A small model has as many
 leaves as a large one, and compiling would take longer than many of its runs. Its scores cost little
 to copy: all leaves that compete as a whole are laid into one table, and those that are cut alike
-into another.
-The threshold is then found three bits at a time, and so is the place of the last score that stays
-among those that tie.
+into another. The threshold is then found three bits at a time, and so is the place of the last
+score that stays among those that tie.
 """
 
 import collections
