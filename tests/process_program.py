@@ -22,7 +22,7 @@ import prunejax
 from prunejax import __main__ as command
 from prunejax.pruning import placement
 from prunejax.pruning.paths import path_name
-from prunejax.train import distributed, loop, preemption, sharding
+from prunejax.train import distributed, loop, preemption, recipe, sharding
 
 RULES = (
   ('.*/kernel|layer_0|half', ('data', None)),
@@ -131,13 +131,13 @@ def main(index, port, home, folder):
 
   honest, preemption.notice = preemption.notice, after_four
   try:
-    loop.train(config, folder / 'moved')
+    loop.train(recipe.resolve(config), folder / 'moved')
     told('stopped', saved=False)
   except preemption.Preempted as notice:
     told('stopped', saved='step 4 of 12 is saved' in str(notice))
   preemption.notice = honest
   sys.stdin.readline()  # the parent continues the run alone for a while
-  result = loop.train(config, folder / 'moved')
+  result = loop.train(recipe.resolve(config), folder / 'moved')
   told('ended', hash=result['mask_hash'], sparsity=result['sparsity'])
   told(
     'written',

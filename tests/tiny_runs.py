@@ -90,8 +90,8 @@ COMPILED = program.Compiled.empty()  # programs that the runs of this process sh
 
 
 def train(config, folder, **how):
-  """`loop.train`, with the programs that other tests have compiled."""
-  return loop.train(config, folder, **{'compiled': COMPILED, **how})
+  """`loop.train` of a config, with the programs that other tests have compiled."""
+  return loop.train(recipe.resolve(config), folder, **{'compiled': COMPILED, **how})
 
 
 class Run(NamedTuple):

@@ -13,7 +13,7 @@ import sys
 
 from configs import gpt2, pretrain
 from prunejax.topology import dry_run, programs
-from prunejax.train import configs
+from prunejax.train import configs, recipe
 
 FILE = pathlib.Path(__file__).parent / 'reference' / 'tpu_programs.json'
 # Sets of rules by name, see configs/base.py; 'data' has none.
@@ -62,7 +62,7 @@ def compiled(names, cache, say=print):
   for topology in SLICES:
     chosen = [name for name in names if every[name][0] == topology]
     if chosen:
-      requests = [programs.of_run(every[name][1], name) for name in chosen]
+      requests = [programs.of_run(recipe.resolve(every[name][1]), name) for name in chosen]
       found = dry_run.compile_all(requests, topology, cache=cache, say=say)
       answers |= dict(zip(chosen, found, strict=True))
   return answers

@@ -37,9 +37,9 @@ def measure(settings: dict, root: str, folder, say) -> dict:
   init = settings['model']
   if settings['sparsity']:
     init = str(_pruned(settings, root, folder, say))
-  config = config_of(settings, root, init)
+  run = recipe.resolve(config_of(settings, root, init))
   home = files.path(folder) / 'runs' / content.of(settings)
-  result = loop.train(config, home, title=settings['arm'], say=say)
+  result = loop.train(run, home, title=settings['arm'], say=say)
   metrics = result['metrics']
   return {
     'score': metrics[TASKS[settings['task']]],

@@ -78,7 +78,7 @@ def _born(settings, folder, say):
   config.data.pydoc = settings.get('pydoc', 'installed')
   config.log.update(every=200, tensorboard=False, who_pays=False)
   home = files.path(folder) / 'nets' / f'{ledger.cell_hash(dict(configs.counted(config)))}'
-  loop.train(config, home, title=f'network {settings["net"]}', say=say)
+  loop.train(recipe.resolve(config), home, title=f'network {settings["net"]}', say=say)
   return str(home / 'model')
 
 

@@ -24,6 +24,7 @@ from prunejax.topology import chips, dry_run, programs
 from prunejax.topology import report as dry_report
 from prunejax.topology import table as dry_table
 from prunejax.train import configs, console, objectives
+from prunejax.train.recipe import resolve
 
 NAMES = ('train', 'selection', 'population')
 MEMBERS = [(s / 10, rate) for s in range(10) for rate in (2e-5, 3e-5, 4e-5, 5e-5)]
@@ -116,7 +117,7 @@ def _machine(name, answer):
 def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
   """Rows on the train step of `bench --only=train`."""
   dtype, rows = ('float32', 4) if topology == 'cpu' else ('bfloat16', 256)
-  config = lambda sparsity: train_step.config_of(
+  of = lambda sparsity: train_step.recipe_of(
     size,
     model__dtype=dtype,
     batch_size=rows,
@@ -125,8 +126,8 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
     prune__weights__when='every(10)',
   )
   requests = [
-    programs.of_run(config(0.9), 'pruned')._replace(vocabulary=sizes.SIZES[size][-1]),
-    programs.of_run(config(''), 'dense')._replace(vocabulary=sizes.SIZES[size][-1]),
+    programs.of_run(of(0.9), 'pruned')._replace(vocabulary=sizes.SIZES[size][-1]),
+    programs.of_run(of(''), 'dense')._replace(vocabulary=sizes.SIZES[size][-1]),
   ]
   answers = dry_run.compile_all(requests, topology, say=say)
   yield from _refused(requests, answers)
@@ -241,13 +242,13 @@ def _together(model, requests, answers):
   row = lambda *cells: (many, measure.row(f'{model}: {cells[0]}', *cells[1:]))
   per = lambda name: _total(many['step'][name]) / members / _total(alone['step'][name])
   mesh = ' x '.join(f'{name} {n}' for name, n in many['mesh'].items())
-  config, against = requests[0].config, 'x one run on the same chips'
+  recipe, against = requests[0].recipe, 'x one run on the same chips'
   yield row(
     'members of one program',
     members,
     '',
     '',
-    f'in {many["places"]} places on {mesh}; batch {config.batch_size} x {config.data.seq_len}',
+    f'in {many["places"]} places on {mesh}; batch {recipe.batch_size} x {recipe.data.seq_len}',
   )
   for name, key in (('FLOPs', 'flops'), ('bytes', 'bytes')):
     detail = f'{_total(many["step"][key]) * chips_of / 1e9:.4g} G in all a step of all members'
@@ -303,7 +304,7 @@ def _members(model, count):
   }
   configs.override(config, changes)
   if count == 1:
-    return programs.of_run(config, f'{model}, one run')
+    return programs.of_run(resolve(config), f'{model}, one run')
   cells = []
   for sparsity, rate in MEMBERS:
     one = config.copy_and_resolve_references()

@@ -13,7 +13,7 @@ import numpy as np
 
 from prunejax.bench import measure, train_step
 from prunejax.data import wordpiece
-from prunejax.train import inputs, loop, optimizer, recipe
+from prunejax.train import inputs, loop, optimizer
 from prunejax.train import program as programs
 
 DOCUMENTS = {'tiny': 40, 'small': 400, 'base': 4000, 'large': 4000}
@@ -71,8 +71,8 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
 def _fed(batch, rows, steps, made, folder):
   """Rows of the packaged model's step: examples it uses, time it waits, its rate in a whole run."""
   same = batch(0)
-  config = _nano(folder, rows, steps)
-  step, _ = train_step.stepping(*_built(config), same)
+  run = _nano(folder, rows, steps)
+  step, _ = train_step.stepping(*_built(run), same)
   rounds = max(steps // 2, 3)
   times = measure.interleaved({'step': lambda: step(same)}, rounds, seconds=15)['step']
   used = rows / times.median
@@ -91,7 +91,7 @@ def _fed(batch, rows, steps, made, folder):
       metrics = step(same)
     jax.block_until_ready(metrics)
     alone = steps / (time.perf_counter() - began)
-    pairs.append((alone, _whole_run(config, pathlib.Path(folder) / f'run-{turn}')))
+    pairs.append((alone, _whole_run(run, pathlib.Path(folder) / f'run-{turn}')))
   alone, whole = np.median(pairs, axis=0)
   yield measure.row(
     'a whole run, packaged model',
@@ -103,9 +103,9 @@ def _fed(batch, rows, steps, made, folder):
   )
 
 
-def _whole_run(config, folder):
+def _whole_run(run, folder):
   """Steps a second of `loop.train` after its first step, from its own log."""
-  loop.train(config, folder, say=lambda line: None)
+  loop.train(run, folder, say=lambda line: None)
   rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   return [
     row['steps_per_second'] for row in rows if row['kind'] == 'train' and 'steps_per_second' in row
@@ -165,8 +165,8 @@ def _seconds(batch, steps):
 
 
 def _nano(folder, rows, steps):
-  """The config of the packaged model on the text of `write`."""
-  return train_step.config_of(
+  """The recipe of the packaged model on the text of `write`."""
+  return train_step.recipe_of(
     'tiny',
     init='nano',
     model__dropout=0.0,
@@ -186,9 +186,8 @@ def _nano(folder, rows, steps):
   )
 
 
-def _built(config):
-  """(recipe, tx, program) of a config."""
-  run = recipe.resolve(config)
+def _built(run):
+  """(recipe, tx, program), as `train_step.stepping` takes them."""
   tx = optimizer.make(run)
   source, data = programs.read_inputs(run)
   return run, tx, programs.build(run, source, data, tx)

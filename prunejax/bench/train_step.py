@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from ml_collections import config_dict
 
 from prunejax.bench import measure, sizes
 from prunejax.models import bert
@@ -142,15 +141,15 @@ def blank_batch(
   }
 
 
-def config_of(size: str, **changes) -> config_dict.ConfigDict:
-  """Loads configs/base.py at a size.
+def recipe_of(size: str, **changes) -> recipe.Recipe:
+  """Resolves configs/base.py at a size.
 
   Args:
     size: a name of `sizes.SIZES`.
     **changes: config keys; `a__b=value` sets the key a.b.
 
   Returns:
-    The config.
+    The recipe.
   """
   layers, hidden, heads, intermediate, _ = sizes.SIZES[size]
   config, _ = configs.load('configs/base.py', ROOT)
@@ -162,9 +161,8 @@ def config_of(size: str, **changes) -> config_dict.ConfigDict:
     'data.seq_len': LENGTH,
     'data.max_predictions': PREDICTIONS,
   }
-  return configs.override(
-    config, fixed | {key.replace('__', '.'): value for key, value in changes.items()}
-  )
+  changes = {key.replace('__', '.'): value for key, value in changes.items()}
+  return recipe.resolve(configs.override(config, fixed | changes))
 
 
 def ours(
@@ -183,13 +181,13 @@ def ours(
     rows: examples a batch.
     sparsity: masks move at the first step only; None for no pruning.
     compiled: what several calls share; None to compile anew.
-    **changes: config keys, see `config_of`.
+    **changes: config keys, see `recipe_of`.
 
   Returns:
     The recipe, the optimizer, and the program.
   """
   schedule = '' if sparsity is None else f'constant({sparsity})'
-  config = config_of(
+  run = recipe_of(
     size,
     model__dtype=dtype,
     batch_size=rows,
@@ -197,7 +195,6 @@ def ours(
     prune__weights__when='every(1000000)',
     **changes,
   )
-  run = recipe.resolve(config)
   tx = optimizer.make(run)
   source = inputs.Source(sizes.bert(size), None, None)
   data = inputs.Data(None, None, None, None, 0)

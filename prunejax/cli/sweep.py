@@ -65,4 +65,4 @@ def _plan(args, cells):
 
     how = {'one_by_one': args.one_by_one, 'out': args.out or '', 'command': options.said()}
     return report.of_cells(cells, title, args.topology, **how)
-  return estimate.table([(cell.labels, cell.config) for cell in cells], title)
+  return estimate.table(grid.planned(cells), title)

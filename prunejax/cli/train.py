@@ -35,26 +35,27 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   # A wrong value is refused before Flax, transformers and Orbax are imported.
   from prunejax.train import recipe
 
-  recipe.resolve(config)
-  options.check_init(config.init)
+  resolved = recipe.resolve(config)
+  options.check_init(resolved.init)
   if args.dry_run:
-    print(_plan(args, config))
+    print(_plan(args, resolved))
     return
   from prunejax.train import distributed, loop
 
-  result = loop.train(config, workdir, title=pathlib.Path(args.config.split(':')[0]).stem)
+  result = loop.train(resolved, workdir, title=pathlib.Path(args.config.split(':')[0]).stem)
   if distributed.first():
     print({name: round(value, 4) for name, value in result['metrics'].items()})
 
 
-def _plan(args, config):
+def _plan(args, resolved):
   """What one run takes, as text."""
   title = f'train {args.config}'
   if args.topology:
     from prunejax.topology import report
 
-    return report.of_run(config, title, args.topology, out=args.out or '', command=options.said())
+    return report.of_run(resolved, title, args.topology, out=args.out or '', command=options.said())
   from prunejax.sweep import estimate
 
-  labels = {'stage': 'finetune' if config.data.task else 'pretrain', 'task': config.data.task}
-  return estimate.table([(labels, config)], title)
+  task = resolved.data.task
+  labels = {'stage': 'finetune' if task else 'pretrain', 'task': task}
+  return estimate.table([(labels, resolved)], title)

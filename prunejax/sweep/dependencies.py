@@ -5,6 +5,8 @@ A cell reads the model that it starts from (`init`) and that of its teacher (`di
 
 from prunejax import files
 from prunejax.models.hf import folder as hf_folder
+from prunejax.train import recipe
+from prunejax.train.recipe import Recipe
 
 
 def reads(cell) -> list[tuple[str, str]]:
@@ -14,11 +16,21 @@ def reads(cell) -> list[tuple[str, str]]:
     cell: a `grid.Cell`.
   """
   names = (cell.config.init, cell.config.distill.teacher)
-  return [
-    (name.removeprefix('cell:').partition('/')[0], name)
-    for name in names
-    if name.startswith('cell:')
-  ]
+  return [(key, name) for name in names if (key := _key_of(name))]
+
+
+def _key_of(name):
+  """The key in 'cell:<key>' and what follows it; '' for a name of another kind."""
+  return name.removeprefix('cell:').partition('/')[0] if name.startswith('cell:') else ''
+
+
+def teacher(cell) -> str:
+  """Returns the key of the cell whose model teaches `cell`; '' for none.
+
+  Args:
+    cell: a `grid.Cell`.
+  """
+  return _key_of(cell.config.distill.teacher)
 
 
 def with_read(chosen, cells: dict) -> list:
@@ -109,17 +121,25 @@ def failed(cell, done: dict) -> str | None:
   return next((k for k in needed if done.get(k, {}).get('failed')), None)
 
 
-def resolved(config, folder):
-  """Returns the config with each 'cell:<key>' replaced by the folder of that cell's model."""
+def resolved(config, folder) -> Recipe:
+  """Returns the recipe of a cell, each 'cell:<key>' replaced by the folder of that cell's model.
+
+  Args:
+    config: of the cell, a ConfigDict.
+    folder: the work directory of the grid.
+
+  Raises:
+    ValueError: a value that no run can have.
+  """
   taught = config.distill.teacher.startswith('cell:')
   if not (config.init.startswith('cell:') or taught):
-    return config
+    return recipe.resolve(config)
   config = config.copy_and_resolve_references()
   if config.init.startswith('cell:'):
     config.init = str(model_folder(config.init, folder))
   if taught:
     config.distill.teacher = str(model_folder(config.distill.teacher, folder))
-  return config
+  return recipe.resolve(config)
 
 
 def model_folder(name: str, folder):

@@ -1,41 +1,39 @@
 """What a grid will take, before any of it runs: cells, steps, parameters, memory, FLOPs."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from prunejax import files
 from prunejax.models.hf import convert
-from prunejax.train import families, inputs, objectives, recipe, unpacked
+from prunejax.train import families, inputs, objectives, unpacked
+from prunejax.train.recipe import DTYPES, Recipe
 
 GIB = 2**30
 
 
-def table(cells: list[tuple[dict, Any]], title: str) -> str:
+def table(cells: list[tuple[dict, Recipe]], title: str) -> str:
   """Returns a text table with one line for each stage, arm and task, and the sums.
 
   Args:
-    cells: pairs (labels, config).
+    cells: pairs (labels, recipe).
     title: the first line.
   """
   groups = {}
-  for labels, config in cells:
-    groups.setdefault((labels['stage'], labels.get('arm', ''), labels.get('task', '')), []).append(
-      config
-    )
+  for labels, recipe in cells:
+    group = labels['stage'], labels.get('arm', ''), labels.get('task', '')
+    groups.setdefault(group, []).append(recipe)
   head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
   head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
   lines, total, shapes = [title, head], [0, 0, 0.0], {}
-  for (stage, arm, task), configs in groups.items():
-    parts = [estimate(config, shapes) for config in configs]
-    steps, flops = sum(c.steps for c in configs), sum(p['flops'] for p in parts)
+  for (stage, arm, task), recipes in groups.items():
+    parts = [estimate(recipe, shapes) for recipe in recipes]
+    steps, flops = sum(recipe.steps for recipe in recipes), sum(p['flops'] for p in parts)
     most = max(parts, key=lambda p: p['bytes'])
     lines.append(
-      f'{stage:<10}{arm:<10}{task:<18}{len(configs):>6}{steps:>12,}{most["parameters"]:>14,}'
+      f'{stage:<10}{arm:<10}{task:<18}{len(recipes):>6}{steps:>12,}{most["parameters"]:>14,}'
       f'{most["bytes"] / GIB:>12.2f}{flops:>11.2e}'
     )
-    total = [total[0] + len(configs), total[1] + steps, total[2] + flops]
+    total = [total[0] + len(recipes), total[1] + steps, total[2] + flops]
   lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
   lines.append(
     'memory, estimated: weights, gradient, two moments, masks, activations of one micro-batch'
@@ -43,25 +41,24 @@ def table(cells: list[tuple[dict, Any]], title: str) -> str:
   return '\n'.join(lines)
 
 
-def estimate(config, known: dict | None = None) -> dict:
+def estimate(recipe: Recipe, known: dict | None = None) -> dict:
   """Returns {'parameters', 'bytes', 'flops'} of one run, from shapes alone.
 
   Args:
-    config: a ConfigDict with the keys of configs/base.py.
+    recipe: of the run.
     known: {model: shapes of its parameters} of other runs, which grows; a grid has few models.
   """
-  config = recipe.resolve(config)
-  size = size_of(config)
+  size = size_of(recipe)
   kind = families.of_size(size)
   known = {} if known is None else known
-  model = size.to_json_string(use_diff=False), families.heads(kind, config.data.task)
+  model = size.to_json_string(use_diff=False), families.heads(kind, recipe.data.task)
   if model not in known:
     known[model] = _shapes(*model)
   shapes = known[model]
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  predictions = 0 if config.data.task else kind.predictions(config.data)
-  width = jnp.dtype(recipe.DTYPES[config.model.dtype]).itemsize
-  rows, length = config.batch_size // config.accumulate, config.data.seq_len
+  predictions = 0 if recipe.data.task else kind.predictions(recipe.data)
+  width = jnp.dtype(DTYPES[recipe.model.dtype]).itemsize
+  rows, length = recipe.batch_size // recipe.accumulate, recipe.data.seq_len
   # A layer keeps about 12 arrays as wide as hidden_size, 2 as wide as its feed-forward block, and
   # two score matrices for each head.
   kept = (
@@ -71,7 +68,7 @@ def estimate(config, known: dict | None = None) -> dict:
   activations = rows * (
     size.num_hidden_layers * kept * width + 2 * predictions * size.vocab_size * 4
   )
-  flops = objectives.flops(size, shapes, length, predictions) * config.batch_size * config.steps
+  flops = objectives.flops(size, shapes, length, predictions) * recipe.batch_size * recipe.steps
   return {'parameters': parameters, 'bytes': parameters * 17 + activations, 'flops': float(flops)}
 
 
@@ -84,7 +81,7 @@ def _shapes(size, heads):
   )
 
 
-def size_of(config: recipe.Recipe):
+def size_of(recipe: Recipe):
   """Returns the size of a run's model.
 
   A folder of `init` that does not exist (yet) counts as the packaged model if the config has its
@@ -92,17 +89,17 @@ def size_of(config: recipe.Recipe):
   will train.
 
   Args:
-    config: a `recipe.Recipe`.
+    recipe: of the run.
   """
-  kind = families.FAMILIES[config.model.kind]
+  kind = families.FAMILIES[recipe.model.kind]
   if kind is families.FAMILIES['bert'] and (
-    config.init.startswith('cell:') or config.init == 'nano'
+    recipe.init.startswith('cell:') or recipe.init == 'nano'
   ):
-    small = config.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
+    small = recipe.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:
     folder = (
-      files.path(config.init) if config.init and not config.init.startswith('cell:') else None
+      files.path(recipe.init) if recipe.init and not recipe.init.startswith('cell:') else None
     )
   if folder is not None and files.is_file(folder):
     folder = unpacked.folder(folder)
@@ -110,10 +107,10 @@ def size_of(config: recipe.Recipe):
     folder = files.local(folder)
     return families.in_folder(folder).files.read_size(folder)
   trains_vocabulary = kind is not families.FAMILIES['bert'] and (
-    not config.init or config.init.startswith('cell:')
+    not recipe.init or recipe.init.startswith('cell:')
   )
   return families.fresh_size(
     kind,
-    config.model._asdict(),
-    config.data.vocab_size if trains_vocabulary else convert.size_class(kind.config)().vocab_size,
+    recipe.model._asdict(),
+    recipe.data.vocab_size if trains_vocabulary else convert.size_class(kind.config)().vocab_size,
   )

@@ -138,6 +138,7 @@ def run(
   identity.check_there(left.values(), known)
   for line in identity.check(cells, left, rows, folder, known):
     say(line)
+  recipes = {k: dependencies.resolved(cell.config, folder) for k, cell in left.items()}
   title = {k: describe(cell.labels) for k, cell in left.items()}
   begun = len(cells) - len(left)
   pace, tables = _Pace(left), []
@@ -191,13 +192,13 @@ def run(
 
   def alone(k):
     number([k])
-    say(f'{title[k]}  {cells[k].config.steps} steps{pace.left()}')
+    say(f'{title[k]}  {recipes[k].steps} steps{pace.left()}')
     began = time.perf_counter()
     try:
       if broken := dependencies.failed(cells[k], done):
         raise FloatingPointError(f'the cell it starts from or is taught by, {broken}, failed')
       outcome = loop.train(
-        dependencies.resolved(cells[k].config, folder),
+        recipes[k],
         folder / 'cells' / k,
         title=title[k],
         compiled=compiled,
@@ -211,11 +212,10 @@ def run(
     settle(k, outcome, time.perf_counter() - began, members=1)
 
   def prepare(k):
-    config = dependencies.resolved(cells[k].config, folder)
-    return population.prepare(k, title[k], config, folder / 'cells' / k, encoded)
+    return population.prepare(k, title[k], recipes[k], folder / 'cells' / k, encoded)
 
   with _cost(folder, one_by_one) as cost:
-    for runs, how in population.groups(left, done, folder, prepare, one_by_one):
+    for runs, how in population.groups(left, recipes, done, folder, prepare, one_by_one):
       if isinstance(runs, str):
         alone(runs)
       else:
@@ -279,6 +279,11 @@ def missing(cells: list[Cell], folder) -> list[Cell]:
   done = ledger.done(ledger.read(files.path(folder) / 'ledger.jsonl'))
   known = {}
   return [cell for cell in cells if key(cell, known) not in done]
+
+
+def planned(cells: list[Cell]) -> list[tuple[dict, recipe.Recipe]]:
+  """Returns pairs (labels, recipe) of cells that have not run, as `estimate.table` takes them."""
+  return [(cell.labels, recipe.resolve(cell.config)) for cell in cells]
 
 
 def share(cells: list[Cell], worker: tuple[int, int]) -> list[Cell]:

@@ -31,11 +31,11 @@ from prunejax.train import (
   loop,
   optimizer,
   program,
-  recipe,
   resume,
   sharding,
   workdir,
 )
+from prunejax.train.recipe import Recipe
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
@@ -61,37 +61,41 @@ class Stacked(NamedTuple):
 
 
 def prepare(
-  key: str, title: str, config, folder, encoded: inputs.Encoded | None = None
+  key: str, title: str, recipe: Recipe, folder, encoded: inputs.Encoded | None = None
 ) -> loop.Run:
-  """Resolves a config and reads its inputs, before anything is compiled or written.
+  """Reads the inputs of a run, before anything is compiled or written.
 
   Args:
     key: the hash of the cell.
     title: starts each console line.
-    config: a ConfigDict.
+    recipe: of the run.
     folder: the folder of the cell.
     encoded: an `inputs.Encoded` that several runs of a process share. None to encode anew.
 
   Raises:
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
   """
-  resolved = recipe.resolve(config)
-  folder = workdir.owned(folder, resolved.identity)
-  source, data = program.read_inputs(resolved, encoded=encoded)
-  reads = loop.content_of(resolved, source)
+  folder = workdir.owned(folder, recipe.identity)
+  source, data = program.read_inputs(recipe, encoded=encoded)
+  reads = loop.content_of(recipe, source)
   workdir.same_reads(folder, reads)
-  return loop.Run(
-    key, title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
-  )
+  tx = optimizer.make(recipe, source.pruned)
+  return loop.Run(key, title, recipe, folder, source, data, tx, reads)
 
 
 def groups(
-  left: dict, done: dict, folder, prepare: Callable[[str], loop.Run], one_by_one: bool = False
+  left: dict,
+  recipes: dict[str, Recipe],
+  done: dict,
+  folder,
+  prepare: Callable[[str], loop.Run],
+  one_by_one: bool = False,
 ) -> Iterator[tuple]:
   """Yields what runs next, stage by stage.
 
   Args:
     left: {key: `grid.Cell`} in order.
+    recipes: {key: recipe of the cell}.
     done: {key: ledger row}, which grows while what is yielded runs.
     folder: the work directory of the grid.
     prepare: key -> what `prepare` of this file returns.
@@ -103,11 +107,8 @@ def groups(
   if one_by_one:
     yield from ((k, None) for k in left)
     return
-  recipes = {k: recipe.resolve(cell.config) for k, cell in left.items()}
-  kinds = {k: program.program_key(one) for k, one in recipes.items()}
-  teachers = {
-    k: one.distill.teacher.removeprefix('cell:').partition('/')[0] for k, one in recipes.items()
-  }
+  kinds = {k: program.program_key(recipes[k]) for k in left}
+  teachers = {k: dependencies.teacher(cell) for k, cell in left.items()}
   stage_of = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, teachers)
   room = collections.Counter()
   for (kind, _), count in collections.Counter((kinds[k], stage_of[k]) for k in left).items():
@@ -134,7 +135,7 @@ def groups(
       )
 
 
-def batching(recipe: recipe.Recipe) -> str:
+def batching(recipe: Recipe) -> str:
   """Returns 'map' or 'vmap': what population.batching asks for.
 
   On a CPU 'auto' means 'map', which is no slower there and nearer to a run by itself.
@@ -463,7 +464,7 @@ def _batch(run):
   }
 
 
-def make_mesh(recipe: recipe.Recipe, count: int, devices: Sequence | None = None):
+def make_mesh(recipe: Recipe, count: int, devices: Sequence | None = None):
   """Makes the mesh of `count` runs of one program; `devices` None for all of this machine.
 
   Raises:

@@ -172,6 +172,9 @@ def _at_once(step):
 
 
 def _in_turn(step):
+  # Traced once, though its shapes are asked for before the loop; the program is the same.
+  step = jax.jit(step, inline=True)
+
   def group(state, batches, rows):
     order = jnp.argsort(rows < 0)  # places whose members still train come first
     # At least one member is stepped, because a step moves the counters.

@@ -594,7 +594,7 @@ def _plan(study, preset, cells, workdir):
   title = f'{study.name} {preset}'
   price = getattr(_preset(study, preset), 'cost', '')
   if study.measure is None:
-    text = estimate.table([(cell.labels, cell.config) for cell in cells], title=f'{title}: {price}')
+    text = estimate.table(grid.planned(cells), title=f'{title}: {price}')
   else:
     lines = [describe(cell.labels) for cell in cells]
     text = '\n'.join([f'{title}: {len(cells)} cells; {price}', *lines])

@@ -14,9 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from prunejax.data import finetuning, tasks
 from prunejax.pruning import schedules
-from prunejax.sweep import estimate, grid, planning, population
-from prunejax.train import families, inputs, loop, optimizer, program, recipe, sharding
+from prunejax.sweep import dependencies, estimate, grid, planning, population
+from prunejax.train import families, inputs, loop, optimizer, program, sharding
 from prunejax.train.distillation import PREFIX
+from prunejax.train.recipe import Recipe, resolve
 
 COMPILES = {'cpu': 'map'}  # population.batching='auto' by platform; 'vmap' elsewhere
 
@@ -26,7 +27,7 @@ class Request(NamedTuple):
 
   Attributes:
     title: names the program in a table.
-    config: a ConfigDict of one of its runs.
+    recipe: of one of its runs.
     pruned: the pruning groups that start from a pruned model, see `inputs.Source`.
     streams: the batches that each run of the largest group reads, as text; runs that share data
       have equal ones. One entry: a run by itself.
@@ -36,7 +37,7 @@ class Request(NamedTuple):
   """
 
   title: str
-  config: Any
+  recipe: Recipe
   pruned: tuple[str, ...]
   streams: tuple[str, ...]
   steps: tuple[tuple[int, ...], ...]
@@ -53,12 +54,10 @@ def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
       one program, as `population.groups` puts them together.
   """
   by_key = {grid.key(cell): cell for cell in cells}
-  recipes = {k: recipe.resolve(cell.config) for k, cell in by_key.items()}
+  recipes = {k: resolve(cell.config) for k, cell in by_key.items()}
   pruned = {k: _pruned_groups(cell, recipes[k], by_key, recipes) for k, cell in by_key.items()}
   keys = {k: program.program_key(one, _source(one, pruned[k])) for k, one in recipes.items()}
-  teachers = {
-    k: one.distill.teacher.removeprefix('cell:').partition('/')[0] for k, one in recipes.items()
-  }
+  teachers = {k: dependencies.teacher(cell) for k, cell in by_key.items()}
   stage_of = planning.stages({k: cell.parent for k, cell in by_key.items()}, keys, teachers)
   together = collections.defaultdict(lambda: collections.defaultdict(list))
   for k in by_key:
@@ -73,7 +72,7 @@ def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
     requests.append(
       Request(
         _title([by_key[k] for group in groups for k in group]),
-        by_key[first].config,
+        recipes[first],
         pruned[first],
         tuple(_stream(recipes[k]) for k in largest),
         tuple(tuple(recipes[k].steps for k in group) for group in groups),
@@ -83,15 +82,14 @@ def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
   return requests
 
 
-def of_run(config, title: str) -> Request:
+def of_run(one: Recipe, title: str) -> Request:
   """Returns the program of one run.
 
   Args:
-    config: a ConfigDict.
+    one: its recipe.
     title: names it.
   """
-  one = recipe.resolve(config)
-  return Request(title, config, (), ('',), ((one.steps,),), due(one))
+  return Request(title, one, (), ('',), ((one.steps,),), due(one))
 
 
 def runs(request: Request) -> int:
@@ -111,7 +109,7 @@ def steps(request: Request, width: int) -> int:
   )
 
 
-def due(one: recipe.Recipe) -> float:
+def due(one: Recipe) -> float:
   """Returns the share of the steps of a run at which the masks of some group move."""
   moves = np.zeros(one.steps, bool)
   for group in one.prune:
@@ -154,7 +152,7 @@ def step(request: Request, devices: list) -> Step:
   Raises:
     ValueError: the mesh does not fit the devices, or a pruning group does not fit the model.
   """
-  one = recipe.resolve(request.config)
+  one = request.recipe
   count = len(request.streams)
   if count > 1 and one.population.batching == 'auto':
     how = COMPILES.get(devices[0].platform, 'vmap')
@@ -203,7 +201,7 @@ def _lower_alone(one, functions, alone, data, mesh):
   ).lower(jax.tree.map(placed, alone, shardings), batch)
 
 
-def tokens(one: recipe.Recipe) -> int:
+def tokens(one: Recipe) -> int:
   """Returns the tokens of one batch of one run."""
   return one.batch_size * one.data.seq_len
 

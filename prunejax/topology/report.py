@@ -11,6 +11,7 @@ from prunejax.report import tables
 from prunejax.sweep import grid
 from prunejax.topology import dry_run, programs, slices, table
 from prunejax.train import console
+from prunejax.train.recipe import Recipe
 
 
 def of_cells(
@@ -49,10 +50,10 @@ def of_cells(
   )
 
 
-def of_run(config, title: str, topologies: Sequence[str], **options) -> str:
+def of_run(recipe: Recipe, title: str, topologies: Sequence[str], **options) -> str:
   """Compiles the program of one run; the other arguments are those of `of_cells`."""
   plan_on_cpu(topologies)
-  return of_requests([programs.of_run(config, title)], title, topologies, **options)
+  return of_requests([programs.of_run(recipe, title)], title, topologies, **options)
 
 
 def plan_on_cpu(topologies: Sequence[str]):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from prunejax.report import tables
 from prunejax.topology import chips, hlo, programs
-from prunejax.train import recipe
 
 GIB = 2**30
 UNKNOWN = (
@@ -60,7 +59,7 @@ def figures(request: programs.Request, answer: dict) -> dict:
   moving = max(seconds(answer['mask_step'], chip)[0], plain)
   mean = plain + request.due * (moving - plain)
   members = min(answer['places'], len(request.streams))
-  tokens = programs.tokens(recipe.resolve(request.config))
+  tokens = programs.tokens(request.recipe)
   steps = programs.steps(request, members)
   return {
     'step': plain,

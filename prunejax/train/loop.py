@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import config_dict
 
 import prunejax
 from prunejax import files, freed
@@ -28,7 +27,6 @@ from prunejax.train import (
   optimizer,
   preemption,
   program,
-  recipe,
   resume,
   sharding,
   workdir,
@@ -67,7 +65,7 @@ class Engine(NamedTuple):
 
 
 def train(
-  config: config_dict.ConfigDict,
+  recipe: Recipe,
   folder,
   *,
   title: str = '',
@@ -79,7 +77,7 @@ def train(
   """Trains one run and returns its result.
 
   Args:
-    config: a ConfigDict with the keys of configs/base.py.
+    recipe: what `recipe.resolve` made of a config.
     folder: the work directory; one that holds another config is refused.
     title: starts each console line.
     compiled: a `program.Compiled` that several runs of a process share. None to compile anew.
@@ -105,32 +103,29 @@ def train(
   say = say if distributed.first() else console.silent
   say_table = say_table if say_table and distributed.first() else say
   # Wrong input is refused here, before anything is compiled or written.
-  resolved = recipe.resolve(config)
-  folder = workdir.owned(folder, resolved.identity)
+  folder = workdir.owned(folder, recipe.identity)
   if (done := workdir.result(folder)) is not None:
     with contextlib.suppress(FileNotFoundError):  # a finished run needs no data
-      workdir.same_reads(folder, content_of(resolved))
+      workdir.same_reads(folder, content_of(recipe))
     return done
-  before = resolved.continue_from and workdir.finished(resolved.continue_from, resolved.identity)
-  mesh = sharding.make_mesh(resolved.mesh.data, resolved.mesh.model, axes=resolved.mesh.axes)
-  sharding.check_batch(mesh, resolved.batch_size)
-  source, data = program.read_inputs(resolved, sharding.part_of_batch(mesh), encoded)
-  reads = content_of(resolved, source)
+  before = recipe.continue_from and workdir.finished(recipe.continue_from, recipe.identity)
+  mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model, axes=recipe.mesh.axes)
+  sharding.check_batch(mesh, recipe.batch_size)
+  source, data = program.read_inputs(recipe, sharding.part_of_batch(mesh), encoded)
+  reads = content_of(recipe, source)
   workdir.same_reads(folder, reads)
-  run = Run(
-    '', title, resolved, folder, source, data, optimizer.make(resolved, source.pruned), reads
-  )
-  functions = program.build(resolved, source, data, run.tx, compiled)
-  abstract = program.abstract_state(resolved, functions, run.tx)
-  program.check_step(resolved, functions, abstract, data.train(0))
+  run = Run('', title, recipe, folder, source, data, optimizer.make(recipe, source.pruned), reads)
+  functions = program.build(recipe, source, data, run.tx, compiled)
+  abstract = program.abstract_state(recipe, functions, run.tx)
+  program.check_step(recipe, functions, abstract, data.train(0))
   engine = single(run, functions, abstract, mesh, compiled.engines)
-  lies = engine.shardings['params'] if resolved.mesh.rules else None
+  lies = engine.shardings['params'] if recipe.mesh.rules else None
   say_titled = lambda line: say(f'{title}  {line}')
   loaded = program.pretrained(
-    resolved, source, functions, abstract['params'], say_titled, parts=lies is not None
+    recipe, source, functions, abstract['params'], say_titled, parts=lies is not None
   )
   if distributed.first():
-    workdir.claim(folder, resolved.identity, reads)
+    workdir.claim(folder, recipe.identity, reads)
   distributed.together('claimed')
 
   def settle(run, outcome, seconds):
@@ -138,13 +133,13 @@ def train(
       raise outcome
     results.append(outcome)
 
-  c, results = resolved.checkpoint, []
-  saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, resolved.saved)
+  c, results = recipe.checkpoint, []
+  saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, recipe.saved)
   with full_disk.one_error(folder) as full, workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded, lies)
     if before:
       first = lambda run: _continued(before, engine, program.initial_state(*parts))
-      parts = resolved, functions, run.tx, loaded
+      parts = recipe, functions, run.tx, loaded
     cost = {0: time.perf_counter() - began}
     how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
     train_members(engine, functions, {0: run}, saves, first, full=full, **how)

@@ -19,6 +19,7 @@ from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.train import (
   criterion_arguments,
   distillation,
+  evaluate,
   families,
   inputs,
   layers,
@@ -296,6 +297,8 @@ def _model(recipe, source, data, models) -> Model:
       loss, measure, residuals = objectives.spans(module, **distilled)
     else:
       loss, measure, residuals = families.of_size(module.size).objective(module, **distilled)
+    if heads in (('classifier',), ('spans',)):
+      measure = evaluate.in_parts(measure)
     loss, measure, residuals = map(_on_auto_axes, (loss, measure, residuals))
     # Drawn unrolled, so that a seed gives the same weights to both.
     draw = jax.jit(lambda rng: layers.stacked(recipe.model, _drawn(unrolled, rng)))

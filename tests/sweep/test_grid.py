@@ -10,7 +10,7 @@ from prunejax.data import corpus, wordpiece
 from prunejax.models.hf import folder as hf_folder
 from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid
-from prunejax.train import configs, loop, program, resume
+from prunejax.train import configs, loop, program, recipe, resume
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -255,8 +255,8 @@ def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
 
 
 def test_what_a_grid_would_cost(swept):
-  config = tiny_runs.config(model__hidden_size=128, steps=100)
-  text = estimate.table([(LABELS, config), (LABELS, config)], 'two cells')
+  run = recipe.resolve(tiny_runs.config(model__hidden_size=128, steps=100))
+  text = estimate.table([(LABELS, run), (LABELS, run)], 'two cells')
   row = text.splitlines()[2].split()
   assert row[:4] == ['pretrain', 'pruned', '2', '200']
   measured = swept[1][0]['bytes'] // 4
@@ -264,15 +264,14 @@ def test_what_a_grid_would_cost(swept):
     (swept[0] / 'cells' / swept[1][0]['cell'] / 'model' / 'config.json').read_text()
   )
   folder = swept[0] / 'cells' / swept[1][0]['cell'] / 'model'
-  counted = estimate.estimate(tiny_runs.config(init=str(folder)))
+  cost = lambda **changes: estimate.estimate(recipe.resolve(tiny_runs.config(**changes)))
+  counted = cost(init=str(folder))
   assert (
     counted['parameters'] == measured
     and counted['bytes'] > 17 * measured
     and size['vocab_size'] < 120
   )
-  assert (
-    estimate.estimate(tiny_runs.config(init=str(folder), steps=24))['flops'] == 2 * counted['flops']
-  )
+  assert cost(init=str(folder), steps=24)['flops'] == 2 * counted['flops']
 
 
 def test_overrides_of_a_sweep_leave_its_config_alone():

@@ -12,15 +12,15 @@ import tiny_runs
 
 from prunejax.report import tables
 from prunejax.topology import chips, dry_run, own, programs, report, slices, table, worker
-from prunejax.train import configs
+from prunejax.train import configs, recipe
 
 CHIP = chips.Chip('toy', ('toy',), 100.0, 50.0, 2**30, 10.0, 4.0, 'made up')
 COST = {'flops': {'bf16': 200.0, 'f32': 50.0}, 'bytes': 20.0, 'sent': 2.0, 'collectives': {}}
 
 
 def request(count=1, due=0.5, steps=((10,),)):
-  config = tiny_runs.config()
-  return programs.Request('toy', config, (), ('a',) * count, steps, due)
+  run = recipe.resolve(tiny_runs.config())
+  return programs.Request('toy', run, (), ('a',) * count, steps, due)
 
 
 def answer(**changes):
@@ -89,7 +89,7 @@ def quick_chip(monkeypatch):
 
 
 def test_an_answer_is_kept_by_the_text_of_its_program(tmp_path, quick_chip, monkeypatch):
-  asked = programs.of_run(tiny_runs.config(), 'tiny')
+  asked = programs.of_run(recipe.resolve(tiny_runs.config()), 'tiny')
   first = worker.respond('cpu', asked, str(tmp_path))
   assert first['reason'] == '' and first['chips'] == 1 and first['places'] == 1
   assert first['arguments'] > 0 and first['held'] >= first['arguments']
@@ -98,22 +98,23 @@ def test_an_answer_is_kept_by_the_text_of_its_program(tmp_path, quick_chip, monk
   assert again.pop('cached') and again['step'] == first['step']
   # Numbers are data of the program: another rate is no other program, another batch is.
   other = configs.override(tiny_runs.config(), {'optimizer.learning_rate': 0.5})
-  assert worker.respond('cpu', programs.of_run(other, ''), str(tmp_path))['cached']
+  assert worker.respond('cpu', programs.of_run(recipe.resolve(other), ''), str(tmp_path))['cached']
 
 
 @pytest.mark.slow
 def test_members_are_compiled_as_the_grid_does(tmp_path, quick_chip):
   config = tiny_runs.config()
-  many = programs.Request('', config, (), ('a', 'a', 'b'), ((12, 12, 12),), 0.5)
+  many = programs.Request('', recipe.resolve(config), (), ('a', 'a', 'b'), ((12, 12, 12),), 0.5)
   found = worker.respond('cpu', many, str(tmp_path))
   assert found['reason'] == '' and found['places'] == 3 and found['mesh']['members'] == 1
   tight = configs.override(config, {'population.memory': found['held'] * 0.8 / 2**30})
-  found = worker.respond('cpu', many._replace(config=tight), str(tmp_path))
+  found = worker.respond('cpu', many._replace(recipe=recipe.resolve(tight)), str(tmp_path))
   assert found['places'] < 3 and found['widths'][-1] == 3
 
 
 def test_a_mesh_that_does_not_fit_is_the_reason(tmp_path, quick_chip):
-  asked = programs.of_run(configs.override(tiny_runs.config(), {'mesh.model': 7}), '')
+  asked = recipe.resolve(configs.override(tiny_runs.config(), {'mesh.model': 7}))
+  asked = programs.of_run(asked, '')
   found = worker.respond('cpu', asked, str(tmp_path))
   assert 'mesh.model=7' in found['reason'] and found['wrong_input']
 

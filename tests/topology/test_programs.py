@@ -75,8 +75,8 @@ def test_members_are_those_that_the_grid_puts_together():
   (four, one) = programs.of_cells(cells)
   assert (programs.runs(four), len(set(four.streams)), programs.runs(one)) == (4, 2, 1)
   runs = [
-    population.prepare(grid.key(cell), '', cell.config, tiny_runs.home() / f'members{i}')
-    for i, cell in enumerate(cells)
+    population.prepare(grid.key(cell), '', one, tiny_runs.home() / f'members{i}')
+    for i, (cell, one) in enumerate((c, recipe.resolve(c.config)) for c in cells)
   ]
   assert len({program.program_key(run.recipe, run.source) for run in runs}) == 2
   assert len({population.stream(run) for run in runs[:4]}) == 2
@@ -113,4 +113,4 @@ def test_a_pruned_parent_is_told_to_its_children():
 
 def test_a_mesh_that_does_not_fit_is_refused():
   with pytest.raises(ValueError, match=r'mesh.data=3 x mesh.model=1'):
-    programs.step(programs.of_run(tiny(**{'mesh.data': 3}), ''), jax.devices()[:1])
+    programs.step(programs.of_run(recipe.resolve(tiny(**{'mesh.data': 3})), ''), jax.devices()[:1])

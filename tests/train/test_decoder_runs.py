@@ -140,7 +140,7 @@ def test_dry_cost_counts_a_decoder():
     vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_inner=32, n_positions=16
   )
   shapes = gpt2_hf._shapes(size, ('lm',))
-  told = estimate.estimate(config)
+  told = estimate.estimate(recipe.resolve(config))
   assert told['parameters'] == sum(int(np.prod(s)) for s in shapes.values())
   kernels = (
     4 * 16 * 16 + 2 * 16 * 32

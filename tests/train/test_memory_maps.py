@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 import tiny_runs
 
-from prunejax.train import loop, memory_maps, program
+from prunejax.train import loop, memory_maps, program, recipe
 
 
 def maps():
@@ -54,7 +54,7 @@ def test_forgotten_programs_give_their_maps_back(monkeypatch):
 
 def test_runs_that_forget_each_other_end_as_they_would(tmp_path, monkeypatch):
   train = lambda name, width, compiled: loop.train(
-    tiny_runs.config(model__hidden_size=width),
+    recipe.resolve(tiny_runs.config(model__hidden_size=width)),
     tmp_path / f'{name}-{width}',
     compiled=compiled,
     say=lambda _: None,
@@ -89,6 +89,6 @@ def test_a_step_is_compiled_once_and_before_its_first_call(tmp_path, monkeypatch
 
   monkeypatch.setattr(loop, 'single', watched)
   for seed in (0, 1):
-    config = tiny_runs.config(seed=seed)
-    loop.train(config, tmp_path / str(seed), compiled=compiled, say=lambda _: None)
+    run = recipe.resolve(tiny_runs.config(seed=seed))
+    loop.train(run, tmp_path / str(seed), compiled=compiled, say=lambda _: None)
   assert compiles() == 1 and set(seen) == {('before a call', 1)}

@@ -3,12 +3,30 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunejax.train import evaluate
+
+
+@pytest.mark.parametrize(
+  'count, length, rows', [(256, 32, 32), (60, 32, 30), (8, 1024, 1), (31, 32, 31), (37, 32, 37)]
+)
+def test_a_batch_is_predicted_in_parts_that_a_cache_holds(count, length, rows):
+  seen = []
+
+  def predict(params, batch):
+    seen.append(batch['input_ids'].shape)
+    return batch['input_ids'].sum(1) * params, batch['input_ids'][:, :2]
+
+  ids = np.random.default_rng(0).integers(0, 9, (count, length))
+  sums, first = evaluate.in_parts(predict)(3, {'input_ids': ids})
+  whole = rows == count or jax.device_count() > 1
+  assert set(seen) == {(count if whole else rows, length)}
+  assert (np.asarray(sums) == 3 * ids.sum(1)).all() and (np.asarray(first) == ids[:, :2]).all()
 
 
 def pairs(values):

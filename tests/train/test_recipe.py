@@ -5,6 +5,7 @@ import tiny_runs
 from ml_collections import config_dict
 
 from configs import base
+from prunejax.cli import command
 from prunejax.train import configs, recipe
 
 
@@ -34,6 +35,21 @@ def test_behind_the_recipe_nothing_reads_the_config(tmp_path, monkeypatch):
   config = tiny_runs.config()
   result = tiny_runs.train(config, tmp_path / 'run')
   assert not list(config) and tiny_runs.plain(result) == tiny_runs.plain(whole.result)
+
+
+def test_the_train_command_resolves_its_config_once(tmp_path, monkeypatch):
+  resolve, seen = recipe.resolve, []
+
+  def counted(config):
+    seen.append(config)
+    return resolve(config)
+
+  monkeypatch.setattr(recipe, 'resolve', counted)
+  (tmp_path / 'tiny.py').write_text(
+    'import tiny_runs\nget_config = lambda arg="": tiny_runs.config()\n'
+  )
+  argv = ['train', f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/run']
+  assert command.main(argv) == 0 and len(seen) == 1
 
 
 def test_a_recipe_holds_no_config_and_changes_none():
