@@ -39,7 +39,10 @@ from prunejax.train.recipe import Recipe
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
-SAVES = 8  # checkpoints of members that keep none themselves: killed, they lose an eighth
+# Members that keep no checkpoints themselves are saved so many times, but not sooner than so many
+# seconds after the last time: killed, they lose an eighth or half a minute, whichever is longer.
+SAVES = 8
+APART = 30.0
 
 
 class Stacked(NamedTuple):
@@ -207,8 +210,10 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   home = resume.home_of(folder, plan['members'])
   every = [run.recipe.checkpoint.every for run in members.values() if run.recipe.checkpoint.every]
+  # Several processes save together, and their clocks differ.
+  apart = 0.0 if every or jax.process_count() > 1 else APART
   every = min(every, default=math.ceil(max(run.recipe.steps for run in members.values()) / SAVES))
-  saves = resume.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json')
+  saves = resume.Saves(home / 'checkpoints', every, 2, plan, home / 'spent.json', apart)
   facts = {'members': len(plan['members']), 'batching': stacked.batching}
 
   said = set()

@@ -278,6 +278,7 @@ def train_members(
     score(start, unscored)
     stop = max((run.recipe.steps for run in live.values()), default=start)
     pending, history = [], resume.unlogged(manager, live, start)
+    last_save = time.monotonic()
     batches = inputs.prefetch(engine.batch, start, stop)
     with preemption.notice() as asked_to_stop:
       for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
@@ -295,7 +296,8 @@ def train_members(
         logged = [p for p, run in live.items() if _due(run.recipe.log.every, at, run)]
         scored = [p for p, run in live.items() if _due(run.recipe.eval.every, at, run)]
         ends = any(run.recipe.steps == at for run in live.values())
-        saved = bool(saves.every) and (at % saves.every == 0 or ends)
+        soon = time.monotonic() < last_save + saves.apart
+        saved = bool(saves.every) and (at % saves.every == 0 and not soon or ends)
         if logged or scored or ends or saved:
           end_failed(at)
           logged = [place for place in logged if place in live]
@@ -313,6 +315,7 @@ def train_members(
           )
         if saved and live:
           resume.save(manager, saves, state, history, live, clock.spent)
+          last_save = time.monotonic()
         score(at, scored)
         if at < stop:
           finish_ended(at)

@@ -35,6 +35,7 @@ class Saves(NamedTuple):
   keep: int  # how many of the newest ones
   config: Any  # JSON that stands beside the state
   spent: Any = None  # file for the seconds that members have cost, None: not kept
+  apart: float = 0.0  # seconds: a save that is due sooner after the last one is left out
 
 
 def home_of(folder, members: Sequence[str]):

@@ -18,7 +18,7 @@ from jax.extend.core import jaxprs_in_params
 import prunejax
 from prunejax import __main__ as command
 from prunejax.report import ledger
-from prunejax.sweep import grid, planning, resources, stacking
+from prunejax.sweep import grid, planning, population, resources, stacking
 from prunejax.train import console, preemption, program, resume
 
 CHANGES = [
@@ -188,6 +188,21 @@ def test_a_killed_population_goes_on_bit_for_bit(swept, tmp_path, words, step):
   assert f'goes on at step {step}' in ' '.join(lines) and resume.under_way(tmp_path) == {}
   assert all(over.get(row['cell'], row) == row for row in rows)
   assert same_ending(tmp_path, swept)
+
+
+@pytest.mark.parametrize('apart, steps', [(0.0, [2, 4, 6, 8, 10, 12]), (1e6, [12])])
+def test_members_without_checkpoints_are_not_saved_too_often(tmp_path, monkeypatch, apart, steps):
+  """An eighth of 12 steps is 2; the state at the end is kept until the members are evaluated."""
+  monkeypatch.setattr(population, 'APART', apart)
+  save, saved = resume.save, []
+
+  def counted(manager, saves, state, *given, **how):
+    saved.append(int(state['step']))
+    return save(manager, saves, state, *given, **how)
+
+  monkeypatch.setattr(resume, 'save', counted)
+  sweep(tmp_path, CHANGES[:2], config={'checkpoint__every': 0})
+  assert saved == steps
 
 
 def test_a_preempted_population_saves_the_step_it_is_at(swept, tmp_path):

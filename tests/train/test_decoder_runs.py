@@ -128,7 +128,8 @@ def test_features_of_every_layer(born):
   params, _ = gpt2_hf.load(born.folder / 'model')
   batches = hidden_states.text(data.held_out(), 100)
   read = hidden_states.reader(gpt2.Gpt2(source.size, ()))
-  mean, _, tokens = hidden_states.compare(read, params, params, batches)
+  states = [read(params, batch) for batch in batches]
+  mean, _, tokens = hidden_states.compare(read, params, states, batches)
   assert len(mean) == 2 and np.allclose(mean, 1, atol=1e-5) and tokens >= 100
 
 

@@ -81,21 +81,22 @@ def plain(batch):
   }
 
 
-def compare(read, ours, theirs, batches):
-  """The cosine between the hidden states of two parameter trees (Figure 2b).
+def compare(read, params, others, batches):
+  """The cosine between the hidden states of a model and those of another (Figure 2b).
 
   Args:
     read: a `reader`.
-    ours, theirs: parameter trees.
+    params: the parameter tree of the model.
+    others: what `read` gives for the other model, for each batch.
     batches: dicts of 'input_ids', 'segment_ids' and 'valid'.
 
   Returns:
     (mean, standard deviation, number) over tokens; the first two float64 [layers + 1].
   """
   total = None
-  for batch in batches:
-    a, b = (np.asarray(read(params, batch)) for params in (ours, theirs))
-    total = likeness.add(total, likeness.likeness(a, b, batch['valid']))
+  for batch, other in zip(batches, others, strict=True):
+    states = np.asarray(read(params, batch))
+    total = likeness.add(total, likeness.likeness(states, other, batch['valid']))
   return *likeness.summary(total), total.tokens
 
 

@@ -9,6 +9,7 @@ import itertools
 import time
 from typing import NamedTuple
 
+import numpy as np
 from flax import traverse_util
 
 from experiments.gordon2020.analysis import hidden_states, mask_overlap, measures
@@ -312,9 +313,10 @@ class Models:
 
 
 def _features(models, dense, others):
-  read, batches, theirs = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
+  read, batches, params = models.read(models.sized(dense)), models.text(dense), models.tree(dense)
+  states = [np.asarray(read(params, batch)) for batch in batches]
   likenesses = {
-    float(s): hidden_states.compare(read, models.tree(cell), theirs, batches)
+    float(s): hidden_states.compare(read, models.tree(cell), states, batches)
     for s, cell in others.items()
   }
   out = {
