@@ -161,7 +161,7 @@ def get_config(arg=''):
     batch_size=64,  # examples at a time
   )
   c.checkpoint = config_dict.create(
-    every=1000,  # steps between checkpoints, 0: only on SIGTERM
+    every=1000,  # steps between checkpoints; 0: on SIGTERM, and now and then in a population
     keep=2,  # newest ones
   )
   c.log = config_dict.create(

@@ -1,8 +1,9 @@
 """When the rule of each claim was fixed, and whether its code has changed since.
 
-The rule of a claim is the code that decides its verdict: in the function that makes the `Verdict`,
-the statements that its word depends on, and all functions and constants of the project that these
-use. Words, evidence and layout are no part of it. `codes` hashes that code from the sources alone.
+The rule of a claim is the code that decides the word of its verdict: those statements of the
+function that makes the `Verdict` which this word depends on, and every function and constant of
+the project that they use. Claim texts, evidence and layout are no part of it. `codes` hashes that
+code from the sources alone.
 
 `rules.json` beside the claims of a paper holds, by the claim's name, the hash of its rule, the
 commit that fixed it and the date of that commit. `python tests/claim_rules.py` writes it. A report

@@ -1,6 +1,6 @@
 """The words of a verdict (reproduced, not reproduced, undecided) and the tests they rest on.
 
-The rule of each claim is in `experiments/PAPER/claims.py`.
+The rule of each claim is in `experiments/PAPER/claims.py`, or in a folder `claims/` there.
 """
 
 import math

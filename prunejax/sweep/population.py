@@ -39,10 +39,10 @@ from prunejax.train.recipe import Recipe
 
 GIB = 2**30
 SHARE = 0.8  # of the memory that is free; evaluation and the next member's weights need the rest
-# Members that keep no checkpoints themselves are saved so many times, but not sooner than so many
-# seconds after the last time: killed, they lose an eighth or half a minute, whichever is longer.
+# When members whose checkpoint.every is 0 are saved: after each eighth of their steps. An eighth
+# that ends less than half a minute after the last save is passed over.
 SAVES = 8
-APART = 30.0
+APART = 30.0  # seconds
 
 
 class Stacked(NamedTuple):
@@ -173,8 +173,8 @@ def train(
     title: starts each console line.
     resumes: name of an interrupted wave of this folder to resume, see train/resume.py; `runs` are
       its unfinished members.
-    room: the most runs of this program that will start together later on. The program gets as many
-      places if empty ones cost nothing.
+    room: the most runs of this program that will start together later on. Where an empty place
+      costs no time, the program gets a place for each of them.
     compiled: the `program.Compiled` of the command.
     encoded: the `inputs.Encoded` of the command.
 

@@ -35,9 +35,9 @@ def take(cells: list, folder, other, *, experiment: str, preset: str, say=consol
   """Copies the rows and models of cells that `folder` lacks and `other` has; returns their number.
 
   Two cells are the same if their hashes are: a hash covers every number of a config and of the
-  configs it starts from. In grids of version 0.1 it does not cover the text. So a cell that read
-  another text (the row's 'text') is left out. The copied row has this grid's labels, and 'reused'
-  names the experiment and preset whose run it was.
+  configs it starts from. Version 0.1 left the text out of it. So the texts that two cells read (the
+  row's 'text') must be equal too. The copied row has this grid's labels, and 'reused' names the
+  experiment and preset whose run it was.
 
   Args:
     cells: the cells of this grid, `grid.Cell`s.

@@ -244,8 +244,8 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
 def _refuse_dropped(study, planned, overrides):
   """Refuses an override that no stage takes, because its cells set the key for themselves.
 
-  A stage takes it if the key has its value in all cells of the stage, but for those that start from
-  another cell: `init` then names that one.
+  A stage takes an override if all its cells have that value. A cell that starts from another cell
+  is not asked about `init`, which names the other one.
   """
   for name, value in overrides.items():
     takes = {}

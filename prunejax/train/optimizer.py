@@ -27,7 +27,10 @@ NO_DECAY = r'(.*/)?(bias|scale)'  # biases and LayerNorm
 
 
 def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransformationExtraArgs:
-  """Makes the chain of a run: penalties, clip, AdamW, learning rate, then the links that prune.
+  """Makes the chain of a run.
+
+  In order: penalties that are part of the loss, clip, Adam, weight decay, warm-up and fall of the
+  learning rate, its peak, a proximal penalty, and the links that prune.
 
   Args:
     recipe: a `recipe.Recipe`.
@@ -42,7 +45,7 @@ def make(recipe: Recipe, pruned: Collection[str] = ()) -> optax.GradientTransfor
     ('clip', optax.clip_by_global_norm(c.clip)),
     ('adam', optax.scale_by_adam(c.b1, c.b2, c.eps)),
     ('decay', optax.add_decayed_weights(c.weight_decay, mask=_decays)),
-    ('shape', _shape_link(c)),
+    ('shape', _shape_link(c)),  # the share of the peak that a step has
     (
       'rate',
       optax.inject_hyperparams(optax.scale, hyperparam_dtype=jnp.float32)(
@@ -266,7 +269,7 @@ def rate_shape(steps, warmup: float, sawtooth: int = 0, ramp=None) -> Callable:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-  """Returns the learning rate of a step, for the log."""
+  """Returns the learning rate of a step for the log; the links 'shape' and 'rate' apply it."""
   c, shown = recipe.optimizer, step
   for back in c.rounds:
     shown = step - back - 2 + c.rewind_to if step >= back + 2 else shown

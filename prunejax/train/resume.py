@@ -9,7 +9,8 @@ member is at which place, and its checkpoints. When the grid is started again,
 2. `restored` reads the newest checkpoint of the run, or of the wave, that can be read, and the
    seconds that each member has cost;
 3. `unscored` names the evaluations that were due at that step and were not made;
-4. `unlogged` returns the metrics of steps that no row of a log is about yet.
+4. `unlogged` returns the metrics of the steps after the last row of a log, which the next row will
+   average.
 
 `train.loop.train_members` does 2 to 4 for a single run and for a wave alike. `save` writes what
 they read. `sweep.grid` skips the cells that its ledger holds.
@@ -35,7 +36,9 @@ class Saves(NamedTuple):
   keep: int  # how many of the newest ones
   config: Any  # JSON that stands beside the state
   spent: Any = None  # file for the seconds that members have cost, None: not kept
-  apart: float = 0.0  # seconds: a save that is due sooner after the last one is left out
+  apart: float = (
+    0.0  # least seconds from one save to the next; the state at the end is always saved
+  )
 
 
 def home_of(folder, members: Sequence[str]):
@@ -70,7 +73,7 @@ def restored(engine, manager, saves: Saves, live: dict, spent: dict, title: str,
     manager: of the checkpoints; None where there are none.
     saves: a `Saves`.
     live: {place: `loop.Run`} of those that are not done.
-    spent: {place: seconds that a member has cost}, which is changed to what it had cost by then.
+    spent: {place: seconds that a member has cost}. It is set to the seconds at the checkpoint.
     title: starts each console line.
     say: prints a line.
   """
