@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   resolved = recipe.resolve(config)
   options.check_init(resolved.init)
   if args.dry_run:
-    print(_plan(args, resolved))
+    print(_plan(args, resolved, config.data.task))
     return
   from prunejax.train import distributed, loop
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     print({name: round(value, 4) for name, value in result['metrics'].items()})
 
 
-def _plan(args, resolved):
+def _plan(args, resolved, task):
   """What one run takes, as text."""
   title = f'train {args.config}'
   if args.topology:
@@ -56,6 +56,5 @@ def _plan(args, resolved):
     return report.of_run(resolved, title, args.topology, out=args.out or '', command=options.said())
   from prunejax.sweep import estimate
 
-  task = resolved.data.task
   labels = {'stage': 'finetune' if task else 'pretrain', 'task': task}
   return estimate.table([(labels, resolved)], title)

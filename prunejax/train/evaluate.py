@@ -15,8 +15,10 @@ TOKENS = 1024  # of a part
 def in_parts(predict: Callable) -> Callable:
   """Makes `predict` take a batch in parts of at most `TOKENS` tokens where there is one CPU device.
 
+  The results are those of the whole batch but for rounding, which depends on the rows of a call.
   The arrays of a large batch are mapped and given back at each call, and fit no cache: parts of 32
-  rows of 32 tokens take two thirds of the time of 256 rows. Accelerators want large batches.
+  rows of 32 tokens take two thirds of the time of 256 rows. Accelerators want large batches. A row
+  that is longer than a part is one of its own.
 
   Args:
     predict: (params, batch) -> a tree of arrays with a row for each row of the batch.

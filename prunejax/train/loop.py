@@ -92,12 +92,18 @@ def train(
     `folder`/result.json holds the same, `folder`/model the final weights.
 
   Raises:
+    TypeError: `recipe` is no recipe.
     ValueError, FileNotFoundError: wrong input; the message names the key or file.
     FloatingPointError: a loss that is not finite.
     OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came, and the step it came in is saved (also when
       `checkpoint.every` is 0).
   """
+  if not isinstance(recipe, Recipe):
+    raise TypeError(
+      f'recipe: expected a Recipe, which prunejax.train.recipe.resolve(config) makes of a config;'
+      f' got a {type(recipe).__name__}'
+    )
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
   say = say if distributed.first() else console.silent

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -161,3 +162,10 @@ def test_as_a_process_an_error_is_one_line_on_stderr(tmp_path):
     done.stderr
   )
   assert '/nowhere/text' in done.stderr
+
+
+def test_a_dry_run_names_the_task_as_its_config_does(capsys):
+  argv = ['train', '--config=configs/finetune.py:nano', '--dry-run']
+  argv += ['--config.data.task=pydoc/order', '--config.data.pydoc=packaged']
+  assert command.main(argv) == 0
+  assert re.search(r'^finetune +pydoc/order ', capsys.readouterr().out, re.MULTILINE)

@@ -6,7 +6,7 @@ from ml_collections import config_dict
 
 from configs import base
 from prunejax.cli import command
-from prunejax.train import configs, recipe
+from prunejax.train import configs, loop, recipe
 
 
 def values(node):
@@ -35,6 +35,12 @@ def test_behind_the_recipe_nothing_reads_the_config(tmp_path, monkeypatch):
   config = tiny_runs.config()
   result = tiny_runs.train(config, tmp_path / 'run')
   assert not list(config) and tiny_runs.plain(result) == tiny_runs.plain(whole.result)
+
+
+def test_a_config_in_the_place_of_a_recipe_is_refused(tmp_path):
+  with pytest.raises(TypeError, match=r'recipe\.resolve\(config\).*got a ConfigDict'):
+    loop.train(tiny_runs.config(), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_the_train_command_resolves_its_config_once(tmp_path, monkeypatch):
