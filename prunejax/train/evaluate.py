@@ -28,7 +28,7 @@ def in_parts(predict: Callable) -> Callable:
     count, length = batch['input_ids'].shape
     most = max(TOKENS // length, 1)
     rows = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
-    # Parts far below the most, of a batch of a prime number of rows, would take longer than it.
+    # A prime number of rows has only parts of one row, which would take longer than the batch.
     alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
     if rows == count or 2 * rows < most or not alone:
       return predict(params, batch)

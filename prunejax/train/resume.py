@@ -36,9 +36,7 @@ class Saves(NamedTuple):
   keep: int  # how many of the newest ones
   config: Any  # JSON that stands beside the state
   spent: Any = None  # file for the seconds that members have cost, None: not kept
-  apart: float = (
-    0.0  # least seconds from one save to the next; the state at the end is always saved
-  )
+  apart: float = 0.0  # least seconds from one save to the next, but for that at the end
 
 
 def home_of(folder, members: Sequence[str]):
