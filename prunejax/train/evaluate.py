@@ -12,6 +12,11 @@ from prunejax.pruning import placement
 TOKENS = 1024  # of a part
 
 
+def on_one_cpu() -> bool:
+  """Returns whether JAX computes on a single CPU device."""
+  return jax.default_backend() == 'cpu' and jax.device_count() == 1
+
+
 def in_parts(predict: Callable) -> Callable:
   """Makes `predict` take a batch in parts of at most `TOKENS` tokens where there is one CPU device.
 
@@ -29,8 +34,7 @@ def in_parts(predict: Callable) -> Callable:
     most = max(TOKENS // length, 1)
     rows = max(n for n in range(1, min(most, count) + 1) if count % n == 0)
     # A prime number of rows has only parts of one row, which would take longer than the batch.
-    alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
-    if rows == count or 2 * rows < most or not alone:
+    if rows == count or 2 * rows < most or not on_one_cpu():
       return predict(params, batch)
     split = lambda x: x.reshape(-1, rows, *x.shape[1:])
     join = lambda x: x.reshape(-1, *x.shape[2:])

@@ -1,8 +1,9 @@
 """The train loop: one for a single run and for many runs in one program. A killed run resumes."""
 
+import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -262,22 +263,20 @@ def train_members(
       pending.clear()
 
     def finish_ended(at):
-      for place, run in [(p, run) for p, run in live.items() if run.recipe.steps <= at]:
-        clock.charge(live)
+      ended = {place: run for place, run in live.items() if run.recipe.steps <= at}
+      clock.charge(live)
+      for place, scores in _scores(engine, functions, state, ended):
         logs[place].say = say
         seconds = lambda place=place: clock.charge([place])
-        end(
-          place, finish(run, engine, functions, engine.member(state, place), logs[place], seconds)
-        )
+        member = engine.member(state, place)
+        end(place, finish(ended[place], engine, functions, member, scores, logs[place], seconds))
 
     def score(at, places):
-      for place in places:
-        if place in live and at < live[place].recipe.steps:
-          values = evaluate.scores(
-            engine.member(state, place), live[place].data, functions, _layout(engine)
-          )
-          logs[place].write(at, 'eval', values)
-          clock.charge([place])
+      due = {place: live[place] for place in places if place in live}
+      due = {place: run for place, run in due.items() if at < run.recipe.steps}
+      for place, scores in _scores(engine, functions, state, due):
+        logs[place].write(at, 'eval', scores)
+        clock.charge([place])
 
     clock.charge(live)
     finish_ended(start)
@@ -335,24 +334,25 @@ def finish(
   engine: Engine,
   functions: program.Program,
   state: dict,
+  scores: dict,
   log: metrics_log.Log,
   seconds: Callable[[], float],
 ) -> dict:
-  """Scores a trained state, writes its model and its result.json, and returns the result.
+  """Writes the model of a trained state and its result.json, and returns the result.
 
   Args:
     run: its Run.
     engine: as in `train_members`.
     functions: as in `train_members`.
     state: the state of the run.
+    scores: its held-out scores.
     log: its `metrics_log.Log`.
     seconds: () -> the seconds that the run has cost so far.
   """
   recipe, source = run.recipe, run.source
   size = families.with_classes(source.size, run.data.task and run.data.task.classes)
-  metrics = evaluate.scores(state, run.data, functions, _layout(engine))
   masks = prunejax.get_masks(state['opt_state'], state['params'], unpruned=True)
-  log.write(recipe.steps, 'eval', metrics)
+  log.write(recipe.steps, 'eval', scores)
   whole = lambda tree: layers.unstacked(recipe.model, jax.tree.map(placement.on_host, tree))
   params, masks = whole(functions.view(state['params'], masks)), whole(masks)
   kept = {'model': params} if recipe.keep_model else {}
@@ -367,7 +367,7 @@ def finish(
 
     digests[name] = files.deliver(run.folder / name, write)
   result = {
-    'metrics': metrics,
+    'metrics': scores,
     'sparsity': _zeros(params, recipe.where),
     'mask_hash': prunejax.mask_hash(masks),
     'bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
@@ -416,6 +416,24 @@ def _log(run, start, together, say, full):
     say=console.silent if together else say,
     full=full,
   )
+
+
+def _scores(engine, functions, state, runs: dict[int, Run]) -> Iterator[tuple[int, dict]]:
+  """Yields (place, held-out scores) of members, in their order.
+
+  One CPU device scores two at a time, since the operations of a small model leave cores idle.
+  Several devices do not: they must compute in one order on every process.
+  """
+
+  def score(place):
+    member = engine.member(state, place)
+    return place, evaluate.scores(member, runs[place].data, functions, _layout(engine))
+
+  if not evaluate.on_one_cpu():
+    yield from map(score, runs)
+    return
+  with concurrent.futures.ThreadPoolExecutor(2) as threads:
+    yield from threads.map(score, runs)
 
 
 def _layout(engine):
