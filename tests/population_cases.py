@@ -34,8 +34,9 @@ class Toy(NamedTuple):
   stacked: Any  # the step of all
   compiled: Any
   state: Any
-  batches: Any  # [2, b, ...]
+  batches: Any  # [turn, 2, b, ...]
   rows: Any
+  steps: Any  # 1
 
 
 def slow():
@@ -87,7 +88,7 @@ def members_of(count, width, when, criterion):
 
 
 @functools.cache
-def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.magnitude):
+def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.magnitude, turn=2):
   step, jitted, alone, batches = members_of(members, width, when, criterion)
   mesh = stacking.make_mesh(
     *mesh, count=members, batch_size=8, devices=jax.devices()[: np.prod(mesh)]
@@ -99,8 +100,11 @@ def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.
     state = put(state, one, i)
   args = (
     jax.device_put(state, shardings),
-    stacking.put_batches(batches, mesh),
+    stacking.put_batches(
+      {name: np.stack([x * (1 + n) for n in range(turn)]) for name, x in batches.items()}, mesh
+    ),
     jnp.arange(members) % 2,
+    jnp.int32(1),
   )
   stacked = stacking.make_step(step, batching, mesh)
   compiled = jax.jit(stacked, out_shardings=(shardings, None)).lower(*args).compile()
@@ -108,15 +112,20 @@ def toy(members, batching, width=24, when=2, mesh=(1, 1, 1), criterion=prunejax.
 
 
 def run(toy, steps):
-  state = toy.state
-  for _ in range(steps):
-    state, metrics = jax.block_until_ready(toy.compiled(state, toy.batches, toy.rows))
-  return state, metrics
+  """(state, metrics of the last step) after whole turns and, where they do not divide, a part."""
+  state, turn = toy.state, len(toy.batches['x'])
+  for at in range(0, steps, turn):
+    taken = min(turn, steps - at)
+    state, metrics = jax.block_until_ready(
+      toy.compiled(state, toy.batches, toy.rows, jnp.int32(taken))
+    )
+  return state, jax.tree.map(lambda x: x[taken - 1], metrics)
 
 
 def run_alone(toy, state, i, steps):
-  batch = {name: np.asarray(x)[i % 2] for name, x in toy.batches.items()}
-  for _ in range(steps):
+  turn = len(toy.batches['x'])
+  for at in range(steps):
+    batch = {name: np.asarray(x)[at % turn, i % 2] for name, x in toy.batches.items()}
     state, metrics = toy.jitted(state, batch)
   return state, metrics
 
@@ -126,7 +135,7 @@ def times(toy, rounds):
   state, taken = toy.state, ([], [])
   for number in range(2 * rounds + 6):
     began = time.perf_counter()
-    state, _ = jax.block_until_ready(toy.compiled(state, toy.batches, toy.rows))
+    state, _ = jax.block_until_ready(toy.compiled(state, toy.batches, toy.rows, toy.steps))
     if number >= 6:  # compiled, and past the end of the schedule
       taken[number % 2].append(time.perf_counter() - began)
   return taken

@@ -3,6 +3,7 @@
 The grid is fine-tuning at ten sparsities and four learning rates.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -41,18 +42,18 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
   chosen = population.batching(_cell(shape, 'auto', *cells[0]).recipe)
   ways = (chosen,) if size == 'tiny' else stacking.BATCHING
-  calls, masked, waves, held = {}, {}, {}, {}
+  calls, single, masked, waves, held, turns = {}, {}, {}, {}, {}, {}
   for way in ways:
     say(f'  compiling {len(cells)} members, {way}')
-    calls[way], masked[way], engine, members = _together(
-      [_cell(shape, way, *cell) for cell in cells]
-    )
-    held[way] = resources.held(engine.step)
+    stepped, engine, members = _together([_cell(shape, way, *cell) for cell in cells])
+    calls[way] = functools.partial(stepped, engine.turn)
+    single[way], masked[way] = (functools.partial(stepped, 1, first) for first in (False, True))
+    held[way], turns[way] = resources.held(engine.step), engine.turn
     waves[way] = len(cells) / members
   say('  compiling one run')
   calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
   times = measure.interleaved(calls, rounds=5, seconds=120)
-  rate = lambda way: len(cells) / waves.get(way, 1) / times[way].median
+  rate = lambda way: turns.get(way, 1) * len(cells) / waves.get(way, 1) / times[way].median
   what = f'{len(cells)} members of batch {ROWS} x {LENGTH}'
   words = {
     'vmap': 'one program, all at once',
@@ -66,10 +67,10 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
       rate(way),
       "members' steps/s",
       '',
-      f'{what}{in_waves}: {times[way]} for a step of each',
+      f'{what}{in_waves}: {times[way]} for {_times(turns.get(way, 1))} of each',
     )
   for way in ways:
-    gain = measure.ratio(times['alone'], times[way]) / waves[way]
+    gain = turns[way] * measure.ratio(times['alone'], times[way]) / waves[way]
     default = 'the default here' if way == chosen else 'not the default here'
     yield measure.row(
       f'{words[way]}, against one after the other',
@@ -80,7 +81,7 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
       where=way == chosen,
     )
   for way in ways:
-    both = measure.interleaved({'on': masked[way], 'off': calls[way]}, rounds=5, seconds=40)
+    both = measure.interleaved({'on': masked[way], 'off': single[way]}, rounds=5, seconds=40)
     yield measure.row(
       f'{words[way]}: a step that moves masks',
       measure.ratio(both['on'], both['off']),
@@ -125,7 +126,7 @@ def _cell(shape, way, sparsity, rate):
 
 
 def _together(runs):
-  """(step of all members of a wave, the same with a mask update, engine, members a wave)."""
+  """((steps, whether masks move first) -> metrics of a wave, engine, members a wave)."""
   first, number = runs[0], itertools.count()
   program = programs.build(first.recipe, first.source, first.data, first.tx)
   alone = programs.abstract_state(first.recipe, program, first.tx)
@@ -135,18 +136,22 @@ def _together(runs):
     state = engine.put(state, programs.initial_state(run.recipe, program, run.tx), i)
   current, rows = [state], np.zeros(engine.width, np.int32)
 
-  def step(first=False):
+  def stepped(steps, first=False):
     state = current[0]
     if first:  # the step counter is common to all members
       state = jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, state)
-    batch = {name: array[None] for name, array in runs[0].data.train(next(number)).items()}
-    current[0], metrics = engine.step(
-      state, stacking.put_batches(batch, engine.mesh), sharding.place(rows, engine.everywhere)
-    )
+    read = [runs[0].data.train(next(number)) for _ in range(engine.turn)]
+    batch = {name: np.stack([one[name] for one in read])[:, None] for name in read[0]}
+    places = sharding.place((rows, np.int32(steps)), engine.everywhere)
+    current[0], metrics = engine.step(state, stacking.put_batches(batch, engine.mesh), *places)
     return metrics
 
-  step(first=True)  # the masks move here; later steps are between mask updates
-  return step, lambda: step(first=True), engine, len(plans[0]['members'])
+  stepped(1, first=True)  # the masks move here; later steps are between mask updates
+  return stepped, engine, len(plans[0]['members'])
+
+
+def _times(steps):
+  return 'a step' if steps == 1 else f'{steps} steps'
 
 
 def _alone(run, count):

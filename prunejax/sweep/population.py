@@ -43,12 +43,16 @@ SHARE = 0.8  # of the memory that is free; evaluation and the next member's weig
 # that ends less than half a minute after the last save is passed over.
 SAVES = 8
 APART = 30.0  # seconds
+# Members in turn with small states take a few steps a turn: the second step finds the state in the
+# cache of a core, and a turn is copied out of the stack and back once.
+TURN = 4  # steps
+SMALL = 2**24  # bytes
 
 
 class Stacked(NamedTuple):
   """The compiled program of a stacked state, and how members are moved into it and out of it."""
 
-  step: Callable  # (state, batches, row of each place) -> (state, metrics)
+  step: Callable  # (state, batches, row of each place, steps) -> (state, metrics [turn, places])
   blank: Callable  # () -> a state of zeros
   put: Callable  # (state, state of one, place) -> state
   take: Callable  # (state, place) -> state of one
@@ -61,6 +65,7 @@ class Stacked(NamedTuple):
   batching: str
   width: int  # places
   streams: int  # different batches
+  turn: int  # the most steps of a call
 
 
 def prepare(
@@ -258,10 +263,14 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
   """A stacked program as the train loop steps it, for the members {place: Run} of a plan."""
   read, row_of = _batches(members, plan['streams'])
 
-  def step(state, batch, places):
+  def step(state, batches, places):
     rows = [row_of[place] if place in places else -1 for place in range(stacked.width)]
-    rows = sharding.place(np.array(rows, np.int32), stacked.everywhere)
-    return stacked.step(state, stacking.put_batches(batch, stacked.mesh), rows)
+    rows, steps = sharding.place(
+      (np.array(rows, np.int32), np.int32(len(batches))), stacked.everywhere
+    )
+    batches = [*batches, *batches[-1:] * (stacked.turn - len(batches))]
+    joined = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    return stacked.step(state, stacking.put_batches(joined, stacked.mesh), rows, steps)
 
   def start(first_states):
     state = stacked.blank()
@@ -276,6 +285,7 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
 
   return loop.Engine(
     members=len(plan['members']),
+    turn=stacked.turn,
     step=step,
     compile=lambda state, batch: None,  # it is compiled, see `stack`
     batch=read,
@@ -373,6 +383,11 @@ def _tried(build, *args):
     return refused
 
 
+def turn(recipe: Recipe, alone: dict) -> int:
+  """Returns the most steps that a member takes at a time; `alone` are the shapes of its state."""
+  return TURN if batching(recipe) == 'map' and state_bytes(alone) <= SMALL else 1
+
+
 def state_bytes(alone: dict) -> int:
   """Returns the bytes of a state, from its shapes."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(alone))
@@ -429,6 +444,7 @@ def stack(
     batching=how,
     width=width,
     streams=streams,
+    turn=turn(run.recipe, alone),
   )
   return engines[key]
 
@@ -441,22 +457,24 @@ def lower(
   streams: int,
   mesh: jax.sharding.Mesh,
 ) -> jax.stages.Lowered:
-  """Returns the step of `width` places before it is compiled; the arguments are those of `stack`.
+  """Returns a turn of `width` places before it is compiled; the arguments are those of `stack`.
 
   The devices of the mesh need not be here.
   """
   rules = run.recipe.mesh.rules
   shapes, shardings = stacking.abstract(alone, width), stacking.shard(alone, mesh, rules)
   everywhere, examples = (
-    NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, 'data'))
+    NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, None, 'data'))
   )
   placed = lambda shape, dtype, where: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-  batches = {k: placed((streams, *x.shape), x.dtype, examples) for k, x in _batch(run).items()}
+  read = (turn(run.recipe, alone), streams)
+  batches = {k: placed((*read, *x.shape), x.dtype, examples) for k, x in _batch(run).items()}
   many = stacking.make_step(functions.step.__wrapped__, batching(run.recipe), mesh)
   return jax.jit(many, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
     jax.tree.map(lambda x, where: placed(x.shape, x.dtype, where), shapes, shardings),
     batches,
     placed((width,), jnp.int32, everywhere),
+    placed((), jnp.int32, everywhere),
   )
 
 

@@ -104,29 +104,31 @@ def put_batches(batches: dict, mesh: Mesh) -> dict:
   """Lays batches out on the devices: examples over the data axis, all batches on every group.
 
   Args:
-    batches: {name: [distinct batches, b, ...]}, the rows of this process.
+    batches: {name: [steps, distinct batches, b, ...]}, the rows of this process.
     mesh: a mesh of `make_mesh`.
   """
-  placed = NamedSharding(mesh, PartitionSpec(None, 'data'))
+  placed = NamedSharding(mesh, PartitionSpec(None, None, 'data'))
   return {
     name: jax.make_array_from_process_local_data(placed, array) for name, array in batches.items()
   }
 
 
 def make_step(step: Callable, batching: str, mesh: Mesh) -> Callable:
-  """Makes the step of many members from the step of one.
+  """Makes a turn of many members, which is a few steps of each, from the step of one.
 
   Args:
     step: (state, batch) -> (state, metrics) of one member, unchanged.
-    batching: 'vmap' steps all members of a device in one batched step; 'map' steps one after the
-      other inside the program.
+    batching: 'vmap' steps all members of a device in one batched step; 'map' gives them their turns
+      one after the other inside the program.
     mesh: a mesh of `make_mesh`. Each group of devices steps its own members and exchanges nothing
       with the others.
 
   Returns:
-    A function (state, batches, rows) -> (state, metrics of shape [members]). `batches` is {name:
-    [distinct batches, b, ...]}, `rows` int32 [members] the batch of each member. Members that read
-    the same data share one row. A negative row marks a place whose member does not train.
+    A function (state, batches, rows, steps) -> (state, metrics of shape [turn, members]). `batches`
+    is {name: [turn, distinct batches, b, ...]}, `rows` int32 [members] the batch of each member.
+    Members that read the same data share one row. A negative row marks a place whose member does
+    not train. `steps` int32 [] is how many steps of the turn are taken, at least 1; metrics of the
+    others are 0.
 
   Raises:
     ValueError: `batching` is neither.
@@ -139,7 +141,7 @@ def make_step(step: Callable, batching: str, mesh: Mesh) -> Callable:
   if mesh.shape['members'] == 1:
     return group
 
-  def stacked_step(state, batches, rows):
+  def stacked_step(state, batches, rows, steps):
     spread = jax.tree.map(
       lambda x: PartitionSpec() if is_common(x) else PartitionSpec('members'), state
     )
@@ -147,11 +149,11 @@ def make_step(step: Callable, batching: str, mesh: Mesh) -> Callable:
     return jax.shard_map(
       group,
       mesh=mesh,
-      in_specs=(spread, PartitionSpec(), each),
-      out_specs=(spread, each),
+      in_specs=(spread, PartitionSpec(), each, PartitionSpec()),
+      out_specs=(spread, PartitionSpec(None, 'members')),
       axis_names={'members'},
       check_vma=False,
-    )(state, batches, rows)
+    )(state, batches, rows, steps)
 
   return stacked_step
 
@@ -161,12 +163,38 @@ def _pick(batches, row):
   return jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else x[row], batches)
 
 
+def _turn(step, state, batches, steps):
+  """Takes the first `steps` steps of a turn: (state, metrics of shape [turn, ...])."""
+  batch = lambda nth: jax.tree.map(lambda x: x[nth], batches)
+
+  def one(nth, carried):
+    state, metrics = carried
+    state, new = step(state, batch(nth))
+    return state, jax.tree.map(lambda all_steps, x: _set(all_steps, x, nth), metrics, new)
+
+  # The number of rounds is data, so XLA cannot unroll one and compile that step in another way.
+  return jax.lax.fori_loop(0, steps, one, (state, _blank(step, state, batches)))
+
+
+def _blank(step, state, batches, places=()):
+  """Zeros for the metrics of a turn."""
+  first = jax.tree.map(lambda x: x[0], batches)
+  shapes = jax.eval_shape(step, state, first)[1]
+  turn = len(jax.tree.leaves(batches)[0])
+  return jax.tree.map(lambda x: jnp.zeros((turn, *places, *x.shape), x.dtype), shapes)
+
+
 def _at_once(step):
-  def group(state, batches, rows):
+  def group(state, batches, rows, steps):
     axes = jax.tree.map(lambda x: None if is_common(x) else 0, state)
-    one = lambda member, row: step(member, _pick(batches, row))
+    one = lambda member, row, batch: step(member, _pick(batch, row))
     # jax checks an output axis of None: no counter may come to depend on a member.
-    return jax.vmap(one, in_axes=(axes, 0), out_axes=(axes, 0))(state, rows)
+    many = jax.vmap(one, in_axes=(axes, 0, None), out_axes=(axes, 0))
+    if len(jax.tree.leaves(batches)[0]) > 1:
+      return _turn(lambda state, batch: many(state, rows, batch), state, batches, steps)
+    # A loop of one round would make an accelerator wait for its host.
+    state, metrics = many(state, rows, jax.tree.map(lambda x: x[0], batches))
+    return state, jax.tree.map(lambda x: x[None], metrics)
 
   return group
 
@@ -175,7 +203,7 @@ def _in_turn(step):
   # Traced once, though its shapes are asked for before the loop; the program is the same.
   step = jax.jit(step, inline=True)
 
-  def group(state, batches, rows):
+  def group(state, batches, rows, steps):
     order = jnp.argsort(rows < 0)  # places whose members still train come first
     # At least one member is stepped, because a step moves the counters.
     count = jnp.maximum(jnp.sum(rows >= 0, dtype=jnp.int32), 1)
@@ -183,30 +211,20 @@ def _in_turn(step):
     def one(nth, carried):
       stacked, _, metrics = carried
       i = order[nth]
-      # The condition is always true, and data. A cond takes and returns a member in a buffer of its
-      # own. Without it XLA fuses reading the stack with writing it, and copies the whole stack for
-      # each member to be safe.
-      skip = lambda member, batch: (
-        member,
-        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
-      )
-      member, new_metrics = jax.lax.cond(
-        nth < count, step, skip, take(stacked, i), _pick(batches, rows[i])
-      )
-      # Counters move after the last member: until then each member must read this step's.
+      stepped = lambda member, batch: step(member, _pick(batch, rows[i]))
+      # The loop of a turn takes and returns a member in a buffer of its own. Without one XLA fuses
+      # reading the stack with writing it, and copies the whole stack for each member to be safe.
+      member, new_metrics = _turn(stepped, take(stacked, i), batches, steps)
+      # Counters move after the last member: until then each member must read this turn's.
       stacked = jax.tree.map(
         lambda old, new: old if is_common(new) else _set(old, new, i), stacked, member
       )
-      return (
-        stacked,
-        _counters(member),
-        jax.tree.map(lambda old, new: _set(old, new, i), metrics, new_metrics),
-      )
+      place = lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new, i, 1)
+      return stacked, _counters(member), jax.tree.map(place, metrics, new_metrics)
 
-    shapes = jax.eval_shape(lambda s, b: step(take(s, 0), _pick(b, 0))[1], state, batches)
-    blank = jax.tree.map(lambda x: jnp.zeros((len(rows), *x.shape), x.dtype), shapes)
-    # A loop that carries the stack updates it in place; `lax.map` would hold it twice. The length
-    # of the loop is data, so XLA cannot unroll one round and compile that member in another way.
+    first = lambda member, batch: step(member, _pick(batch, 0))
+    blank = _blank(first, take(state, 0), batches, (len(rows),))
+    # A loop that carries the stack updates it in place; `lax.map` would hold it twice.
     state, counters, metrics = jax.lax.fori_loop(0, count, one, (state, _counters(state), blank))
     counters = iter(counters)
     return jax.tree.map(lambda x: next(counters) if is_common(x) else x, state), metrics

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -52,7 +54,8 @@ class Engine(NamedTuple):
   """How the loop steps the state of its members and reads it. A single run is at place 0."""
 
   members: int  # number of members, those that have ended included
-  step: Callable  # (state, batch, places that train) -> (state, {metric: [] or [places]})
+  turn: int  # the most steps of a call
+  step: Callable  # (state, batches, places that train) -> (state, {metric: [] or [turn, places]})
   compile: Callable  # (state, batch) -> None; compiles the step
   batch: Callable  # step number -> batch, numpy, this process's part
   start: Callable  # iterable of (place, its first state) -> state
@@ -187,7 +190,8 @@ def single(
   put = lambda batch: sharding.put_batch(batch, mesh)
   return Engine(
     members=1,
-    step=lambda state, batch, places: step(state, put(batch)),
+    turn=1,
+    step=lambda state, batches, places: step(state, put(batches[0])),
     compile=lambda state, batch: step.lower(state, put(batch)).compile(),
     batch=run.data.train,
     start=lambda first_states: next(first_states)[1],
@@ -284,15 +288,18 @@ def train_members(
     stop = max((run.recipe.steps for run in live.values()), default=start)
     pending, history = [], resume.unlogged(manager, live, start)
     last_save = time.monotonic()
-    batches = inputs.prefetch(engine.batch, start, stop)
+    batches, at = inputs.prefetch(engine.batch, start, stop), start
     with preemption.notice() as asked_to_stop:
-      for at, batch in zip(range(start + 1, stop + 1), batches, strict=True):
+      while at < stop and live:
+        # Nothing is due between two steps of a call. The first step is by itself: see below.
+        steps = 1 if at == start else _steps(at, stop, engine.turn, saves, live)
+        read, at = list(itertools.islice(batches, steps)), at + steps
         if at == start + 1:
           # Apart from its first call, whose arrays would come on top of what the compiler took.
-          engine.compile(state, batch)
+          engine.compile(state, read[0])
           freed.give_back()
-        state, metrics = engine.step(state, batch, live)
-        pending.append(metrics)
+        state, metrics = engine.step(state, read, live)
+        pending.append((steps, metrics))
         if at == start + 1:
           jax.block_until_ready(metrics)
           progress.start(at, stop)
@@ -309,7 +316,7 @@ def train_members(
         if logged:
           progress.wrote(at, _write(engine, state, live, logged, logs, history, at), live)
         else:
-          progress.alive(at, metrics, live)
+          progress.alive(at, functools.partial(_taken, engine, steps, metrics['loss']), live)
         if asked_to_stop():
           end_failed(at)
           if not live:
@@ -324,8 +331,6 @@ def train_members(
         score(at, scored)
         if at < stop:
           finish_ended(at)
-        if not live:
-          break
     finish_ended(stop)  # SIGTERM ends this at once: the state is saved
 
 
@@ -445,13 +450,36 @@ def _due(every, at, run):
   return bool(every) and (at % every == 0 or at == run.recipe.steps)
 
 
+def _steps(at, stop, most, saves, live) -> int:
+  """How many steps follow step `at` until something is due: a row, a score, a save, an end."""
+  for step in range(at + 1, min(at + most, stop)):
+    if saves.every and step % saves.every == 0:
+      return step - at
+    for run in live.values():
+      c = run.recipe
+      if c.steps == step or _due(c.log.every, step, run) or _due(c.eval.every, step, run):
+        return step - at
+  return min(most, stop - at)
+
+
+def _taken(engine, steps, values):
+  """A metric of a call, [steps, places], without the steps of the turn that were not taken."""
+  return np.reshape(values, (engine.turn, -1))[:steps]
+
+
 def _failures(pending, live, history, at, opt_state, engine):
   """[(place, error)] of members that are not finite. Appends the metrics of the others."""
   if not pending:
     return []
-  fetched = jax.device_get(pending)
+  fetched = jax.device_get([metrics for _, metrics in pending])
   table = {
-    name: np.stack([np.atleast_1d(metrics[name]) for metrics in fetched]) for name in pending[0]
+    name: np.concatenate(
+      [
+        _taken(engine, steps, metrics[name])
+        for (steps, _), metrics in zip(pending, fetched, strict=True)
+      ]
+    )
+    for name in fetched[0]
   }
   failed = []
   for place in live:
@@ -513,10 +541,10 @@ class _Progress:
     """The clock of the rate starts here, after the first step has compiled."""
     self._pace = console.Pace(at, stop)
 
-  def alive(self, at, metrics, live):
-    """Prints a line if there has been none for a while."""
+  def alive(self, at, losses, live):
+    """Prints a line if there has been none for a while; `losses` returns those of steps."""
     if self._silence.over():
-      losses = np.atleast_1d(np.asarray(metrics['loss']))
+      losses = losses()[-1]
       self._line(at, {place: {'loss': losses[place]} for place in live}, live)
 
   def wrote(self, at, rows, live):

@@ -268,13 +268,11 @@ def toy(request):
 
 
 def test_masks_are_searched_inside_a_conditional_only(toy):
-  batching, toy = toy
+  _, toy = toy
   assert ' conditional(' in toy.compiled.as_text()
   counted = lambda f, *args, conds=0: inside(jax.make_jaxpr(f)(*args).jaxpr, KEY, conds)
-  # A member in turn is stepped in a cond of its own, which is always true.
-  around = int(batching == 'map')
-  assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around) == 0
-  assert counted(toy.stacked, toy.state, toy.batches, toy.rows, conds=around + 1) > 0
+  given = (toy.state, toy.batches, toy.rows, toy.steps)
+  assert counted(toy.stacked, *given) == 0 and counted(toy.stacked, *given, conds=1) > 0
   assert (
     counted(lambda w: prunejax.select_masks({'up': jnp.abs(w)}, 0.5), toy.alone[0]['params']['up'])
     > 0
@@ -317,7 +315,8 @@ def test_a_counter_that_depends_on_a_member_is_refused(toy):
 
   mesh = stacking.make_mesh(1, count=3, batch_size=8)
   with pytest.raises(ValueError, match='out_axes'):
-    jax.eval_shape(stacking.make_step(odd, 'vmap', mesh), toy.state, toy.batches, toy.rows)
+    given = (toy.state, toy.batches, toy.rows, toy.steps)
+    jax.eval_shape(stacking.make_step(odd, 'vmap', mesh), *given)
 
 
 # What goes together, and how much of it.
