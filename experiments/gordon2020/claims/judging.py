@@ -230,15 +230,21 @@ def interval(values, scale=100, form=''):
 
 def at(diffs, s, unit, scale=100):
   """The number that decides a claim as text, at one sparsity: '-1.7 [-4.7, +1.4] points at 0.4'."""
-  return f'{interval(diffs[s], scale)} {unit} at {s:g}' if diffs.get(s) else ''
+  return f'{_decides(diffs[s], scale)} {unit} at {s:g}' if diffs.get(s) else ''
 
 
 def average(diffs, unit, scale=100):
   """The number that decides a claim as text, averaged over sparsities."""
   if len(diffs) < 2:
     return at(diffs, next(iter(diffs), None), unit, scale)
-  number = interval(over_sparsities(diffs), scale)
+  number = _decides(over_sparsities(diffs), scale)
   return f'{number} {unit} over {min(diffs):g} to {max(diffs):g}'
+
+
+def _decides(values, scale):
+  """`interval`, or the number of a single seed, which says so."""
+  number = interval(values, scale)
+  return number if number.endswith(']') else f'{number}, one seed,'
 
 
 def weakest_line(lines, task, unit, form='+.1f'):

@@ -411,3 +411,10 @@ def test_the_papers_slopes_follow_from_its_table(task):
   line = statistics.fit([x['loss'] for x in lines], [x['tasks'][task][0] for x in lines])
   assert line.slope == pytest.approx(paper.SLOPES[task], abs=0.006)
   assert line.r < -0.98 and math.isfinite(line.low)
+
+
+def test_a_number_of_one_seed_says_so():
+  found = {v.name: v for v in check(synthetic.make(seeds=1))}
+  for name in ('low_sparsity_is_free', 'magnitude_beats_random', 'loss_rises'):
+    assert ', one seed, ' in found[name].number and '[' not in found[name].number
+    assert found[name].verdict == 'undecided'
