@@ -22,6 +22,7 @@ import prunejax
 from prunejax import __main__ as command
 from prunejax.pruning import placement
 from prunejax.pruning.paths import path_name
+from prunejax.sweep import grid
 from prunejax.train import distributed, loop, preemption, recipe, sharding
 
 RULES = (
@@ -121,6 +122,8 @@ def main(index, port, home, folder):
   status = command.main([*argv, f'--distributed=localhost:{port},{index},2'])
   told('command', status=status, processes=jax.process_count(), devices=jax.device_count())
   masks_of_one_device()
+  together = grid.sweep(tiny_runs.config(), [{}, {'seed': 1}], folder / 'grid', name='x')
+  told('population', members=[row['members'] for row in together], hash=together[0]['mask_hash'])
 
   config = tiny_runs.config(mesh__rules=RULES, checkpoint__every=0)
   asked = iter(range(1, 100))

@@ -142,8 +142,8 @@ def _together(runs):
       state = jax.tree.map(lambda x: x * 0 if stacking.is_common(x) else x, state)
     read = [runs[0].data.train(next(number)) for _ in range(engine.turn)]
     batch = {name: np.stack([one[name] for one in read])[:, None] for name in read[0]}
-    places = sharding.place((rows, np.int32(steps)), engine.everywhere)
-    current[0], metrics = engine.step(state, stacking.put_batches(batch, engine.mesh), *places)
+    taken = [sharding.place(x, engine.everywhere) for x in (rows, np.int32(steps))]
+    current[0], metrics = engine.step(state, stacking.put_batches(batch, engine.mesh), *taken)
     return metrics
 
   stepped(1, first=True)  # the masks move here; later steps are between mask updates

@@ -25,6 +25,7 @@ from prunejax.sweep import dependencies, planning, resources, stacking
 from prunejax.train import (
   console,
   distributed,
+  evaluate,
   full_disk,
   inputs,
   layers,
@@ -43,8 +44,8 @@ SHARE = 0.8  # of the memory that is free; evaluation and the next member's weig
 # that ends less than half a minute after the last save is passed over.
 SAVES = 8
 APART = 30.0  # seconds
-# Members in turn with small states take a few steps a turn: the second step finds the state in the
-# cache of a core, and a turn is copied out of the stack and back once.
+# Members in turn with small states take up to so many steps a turn. The second step finds the state
+# in the cache of a core, and the state is copied out of the stack and back once a turn.
 TURN = 4  # steps
 SMALL = 2**24  # bytes
 
@@ -265,9 +266,8 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
 
   def step(state, batches, places):
     rows = [row_of[place] if place in places else -1 for place in range(stacked.width)]
-    rows, steps = sharding.place(
-      (np.array(rows, np.int32), np.int32(len(batches))), stacked.everywhere
-    )
+    rows = sharding.place(np.array(rows, np.int32), stacked.everywhere)
+    steps = sharding.place(np.int32(len(batches)), stacked.everywhere)
     batches = [*batches, *batches[-1:] * (stacked.turn - len(batches))]
     joined = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     return stacked.step(state, stacking.put_batches(joined, stacked.mesh), rows, steps)
@@ -286,6 +286,9 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
   return loop.Engine(
     members=len(plan['members']),
     turn=stacked.turn,
+    # The operations of a small model leave cores idle, and two of them take little memory. Several
+    # devices must compute in one order on every process.
+    scored=2 if stacked.turn > 1 and evaluate.on_one_cpu() else 1,
     step=step,
     compile=lambda state, batch: None,  # it is compiled, see `stack`
     batch=read,

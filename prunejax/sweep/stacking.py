@@ -16,6 +16,8 @@ from prunejax.pruning import paths
 from prunejax.train import sharding
 
 BATCHING = ('map', 'vmap')
+# Scopes of the loops over members and over the steps of a turn, whose lengths are data.
+MEMBERS, STEPS = 'members_in_turn', 'steps_of_a_turn'
 
 
 def is_common(leaf) -> bool:
@@ -172,8 +174,10 @@ def _turn(step, state, batches, steps):
     state, new = step(state, batch(nth))
     return state, jax.tree.map(lambda all_steps, x: _set(all_steps, x, nth), metrics, new)
 
+  blank = _blank(step, state, batches)
   # The number of rounds is data, so XLA cannot unroll one and compile that step in another way.
-  return jax.lax.fori_loop(0, steps, one, (state, _blank(step, state, batches)))
+  with jax.named_scope(STEPS):
+    return jax.lax.fori_loop(0, steps, one, (state, blank))
 
 
 def _blank(step, state, batches, places=()):
@@ -225,7 +229,9 @@ def _in_turn(step):
     first = lambda member, batch: step(member, _pick(batch, 0))
     blank = _blank(first, take(state, 0), batches, (len(rows),))
     # A loop that carries the stack updates it in place; `lax.map` would hold it twice.
-    state, counters, metrics = jax.lax.fori_loop(0, count, one, (state, _counters(state), blank))
+    with jax.named_scope(MEMBERS):
+      carried = jax.lax.fori_loop(0, count, one, (state, _counters(state), blank))
+    state, counters, metrics = carried
     counters = iter(counters)
     return jax.tree.map(lambda x: next(counters) if is_common(x) else x, state), metrics
 

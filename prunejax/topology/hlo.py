@@ -90,11 +90,13 @@ class Instruction(NamedTuple):
 class Module(NamedTuple):
   """A program: {name of a computation: {name of an instruction: Instruction}}, and where it starts.
 
-  Instructions are in order.
+  Instructions are in order. `rounds` says how often loops run whose length is data: {named scope
+  that the loop alone stands in: rounds}.
   """
 
   computations: dict[str, dict[str, Instruction]]
   entry: str
+  rounds: Mapping[str, int] = {}
 
 
 class Cost(NamedTuple):

@@ -14,6 +14,9 @@ def count(module, home: str, loop) -> int | None:
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
   if known:
     return int(known[1])
+  scope = re.search(r'op_name="(?:[^"]*/)?([^/"]+)/while"', loop.attributes)
+  if scope and scope[1] in module.rounds:
+    return module.rounds[scope[1]]
   name = re.search(r'\bcondition=%([\w.\-]+)', loop.attributes)[1]
   condition = module.computations[name]
   comparison = _comparison(module, condition)

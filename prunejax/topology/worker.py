@@ -11,6 +11,7 @@ import json
 import pickle
 import sys
 import time
+from collections.abc import Mapping
 
 from prunejax.topology import slices
 
@@ -48,7 +49,7 @@ def respond(
     'wrong_input' where the config is the reason; in both
     'chip', 'chips', 'hosts', 'devices' and 'seconds'.
   """
-  from prunejax.sweep import planning, population
+  from prunejax.sweep import planning, population, stacking
 
   began = time.perf_counter()
   on = slices.find(topology, peaks)
@@ -59,7 +60,8 @@ def respond(
     step = importlib.import_module(builder).step(request, on.devices)
 
     def build(places):
-      tried[places] = _compiled(step.lower(places), topology, cache, on)
+      rounds = {stacking.MEMBERS: places // step.unit, stacking.STEPS: 1}
+      tried[places] = _compiled(step.lower(places), topology, cache, on, rounds)
       return places
 
     held = lambda places: tried[places]['held']
@@ -77,7 +79,7 @@ def respond(
   return answer
 
 
-def _compiled(lowered, topology, cache, on):
+def _compiled(lowered, topology, cache, on, rounds):
   """The analysis of a program, from the cache if one of this text is there."""
   import jax
   import jaxlib
@@ -109,18 +111,19 @@ def _compiled(lowered, topology, cache, on):
       'held': min(held, 1e18),
     }
   else:
-    answer = {'reason': '', **analysis(compiled)}
+    answer = {'reason': '', **analysis(compiled, rounds)}
   answer |= {'program': digest, 'compile_seconds': round(time.perf_counter() - began, 1)}
   if path is not None:
     files.write(path, json.dumps(answer))
   return answer
 
 
-def analysis(compiled) -> dict:
+def analysis(compiled, rounds: Mapping[str, int] = {}) -> dict:
   """Returns what a compiled program says of itself, as plain JSON values of one chip.
 
   Args:
     compiled: a `jax.stages.Compiled`.
+    rounds: as in `hlo.Module`.
 
   Returns:
     'arguments', 'outputs', 'shared' (outputs in the place of arguments), 'temporaries' and 'code'
@@ -130,7 +133,7 @@ def analysis(compiled) -> dict:
   from prunejax.topology import hlo
 
   memory = compiled.memory_analysis()
-  plain, moving = hlo.cost(hlo.parse(compiled.as_text()))
+  plain, moving = hlo.cost(hlo.parse(compiled.as_text())._replace(rounds=rounds))
   as_dict = lambda cost: {
     **cost._asdict(),
     'collectives': {kind: list(value) for kind, value in cost.collectives.items()},

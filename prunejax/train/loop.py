@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -55,6 +56,7 @@ class Engine(NamedTuple):
 
   members: int  # number of members, those that have ended included
   turn: int  # the most steps of a call
+  scored: int  # members that are scored at a time
   step: Callable  # (state, batches, places that train) -> (state, {metric: [] or [turn, places]})
   compile: Callable  # (state, batch) -> None; compiles the step
   batch: Callable  # step number -> batch, numpy, this process's part
@@ -191,6 +193,7 @@ def single(
   return Engine(
     members=1,
     turn=1,
+    scored=1,
     step=lambda state, batches, places: step(state, put(batches[0])),
     compile=lambda state, batch: step.lower(state, put(batch)).compile(),
     batch=run.data.train,
@@ -235,7 +238,7 @@ def train_members(
     full: what has told of a full disk so far, see `full_disk.one_error`.
 
   Raises:
-    preemption.Preempted: SIGTERM came; the step it came in is saved.
+    preemption.Preempted: SIGTERM came; the last step of the call it came in is saved.
   """
   live, together = dict(runs), engine.members > 1
   clock = _Clock(cost)
@@ -269,7 +272,7 @@ def train_members(
     def finish_ended(at):
       ended = {place: run for place, run in live.items() if run.recipe.steps <= at}
       clock.charge(live)
-      for place, scores in _scores(engine, functions, state, ended):
+      for place, scores in _scores(engine, functions, state, ended, clock.charge):
         logs[place].say = say
         seconds = lambda place=place: clock.charge([place])
         member = engine.member(state, place)
@@ -278,7 +281,7 @@ def train_members(
     def score(at, places):
       due = {place: live[place] for place in places if place in live}
       due = {place: run for place, run in due.items() if at < run.recipe.steps}
-      for place, scores in _scores(engine, functions, state, due):
+      for place, scores in _scores(engine, functions, state, due, clock.charge):
         logs[place].write(at, 'eval', scores)
         clock.charge([place])
 
@@ -423,27 +426,36 @@ def _log(run, start, together, say, full):
   )
 
 
-def _scores(engine, functions, state, runs: dict[int, Run]) -> Iterator[tuple[int, dict]]:
+def _scores(
+  engine, functions, state, runs: dict[int, Run], charge: Callable
+) -> Iterator[tuple[int, dict]]:
   """Yields (place, held-out scores) of members, in their order.
 
-  One CPU device scores two at a time, since the operations of a small model leave cores idle.
-  Several devices do not: they must compute in one order on every process.
+  Those that are scored at a time share the seconds, which `charge` is told.
   """
+  places, stopped = list(runs), threading.Event()
+
+  def laid_out(batch):  # every process has all of it
+    if stopped.is_set():
+      raise concurrent.futures.CancelledError
+    return sharding.put_whole(batch, engine.mesh)
 
   def score(place):
-    member = engine.member(state, place)
-    return place, evaluate.scores(member, runs[place].data, functions, _layout(engine))
+    return evaluate.scores(engine.member(state, place), runs[place].data, functions, laid_out)
 
-  if not evaluate.on_one_cpu():
-    yield from map(score, runs)
-    return
-  with concurrent.futures.ThreadPoolExecutor(2) as threads:
-    yield from threads.map(score, runs)
-
-
-def _layout(engine):
-  """Batch -> batch on the devices, for evaluation: every process has all of it."""
-  return lambda batch: sharding.put_whole(batch, engine.mesh)
+  for first in range(0, len(places), engine.scored):
+    some = places[first : first + engine.scored]
+    if len(some) == 1:
+      yield some[0], score(some[0])
+      continue
+    with concurrent.futures.ThreadPoolExecutor(len(some)) as threads:
+      try:
+        scores = list(threads.map(score, some))
+      except BaseException:  # SIGTERM and Ctrl-C wait for a batch, not for all
+        stopped.set()
+        raise
+    charge(some)
+    yield from zip(some, scores, strict=True)
 
 
 def _due(every, at, run):
@@ -464,7 +476,7 @@ def _steps(at, stop, most, saves, live) -> int:
 
 def _taken(engine, steps, values):
   """A metric of a call, [steps, places], without the steps of the turn that were not taken."""
-  return np.reshape(values, (engine.turn, -1))[:steps]
+  return np.asarray(values).reshape(engine.turn, -1)[:steps]
 
 
 def _failures(pending, live, history, at, opt_state, engine):
@@ -542,7 +554,7 @@ class _Progress:
     self._pace = console.Pace(at, stop)
 
   def alive(self, at, losses, live):
-    """Prints a line if there has been none for a while; `losses` returns those of steps."""
+    """Prints a line if there has been none for a while; losses() are the last, [steps, places]."""
     if self._silence.over():
       losses = losses()[-1]
       self._line(at, {place: {'loss': losses[place]} for place in live}, live)

@@ -38,8 +38,8 @@ def notice():
   interrupt from the keyboard, ends the process at once.
 
   Yields:
-    A function () -> bool, to be called once after each step. Of several processes all get True at
-    the same call, whichever of them got the signal.
+    A function () -> bool, to be called once after each call of the step. Of several processes all
+    get True at the same call, whichever of them got the signal.
   """
   if jax.process_count() > 1:
     # JAX's own service handles the signal there. It counts calls, and a count may never go back.

@@ -6,7 +6,7 @@ import tiny_runs
 
 from experiments.gordon2020 import plan, presets
 from prunejax.sweep import grid, population
-from prunejax.topology import programs, report
+from prunejax.topology import programs, report, worker
 from prunejax.train import configs, optimizer, program, recipe
 
 KINDS = {
@@ -21,6 +21,15 @@ KINDS = {
 
 def tiny(**changes):
   return configs.override(tiny_runs.config(), changes)
+
+
+def test_members_in_turn_cost_what_they_would_alone():
+  cells = [grid.Cell({}, tiny_runs.config(seed=seed)) for seed in range(3)]
+  (together,) = programs.of_cells(cells)
+  requests = (programs.of_run(recipe.resolve(tiny_runs.config()), ''), together)
+  alone, turns = (worker.respond('cpu', request, '')['step'] for request in requests)
+  assert sum(turns['flops'].values()) == 3 * sum(alone['flops'].values())
+  assert turns['guessed'] == 0 and 3 < turns['bytes'] / alone['bytes'] < 4.5
 
 
 @pytest.mark.parametrize('name', KINDS)

@@ -109,6 +109,11 @@ def test_the_command_trains_over_two_processes_and_one_writes(told):
   assert set(tiny_runs.weights(folder / 'whole')) == set(tiny_runs.weights(whole.folder))
 
 
+def test_a_population_trains_over_two_processes(told):
+  want = {'members': [2, 2], 'hash': tiny_runs.finished('pruned').result['mask_hash']}
+  assert [h['population'] for h in told[1]] == [want] * 2
+
+
 SPLIT = [f'masks/uniform/{name}' for name in ('half', 'layer_0', 'layer_1')]
 
 
