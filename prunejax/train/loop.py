@@ -334,7 +334,14 @@ def train_members(
         score(at, scored)
         if at < stop:
           finish_ended(at)
-    finish_ended(stop)  # SIGTERM ends this at once: the state is saved
+    try:
+      finish_ended(stop)
+    except preemption.Preempted:
+      # SIGTERM ends this at once. Where checkpoint.every is 0 the last step is not saved yet.
+      resume.save(manager, saves, state, history, live, clock.spent, now=True)
+      raise preemption.Preempted(
+        f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
+      ) from None
 
 
 def finish(

@@ -68,6 +68,17 @@ def test_a_preempted_run_saves_its_step_and_goes_on_from_there(tmp_path, every, 
   )
 
 
+@pytest.mark.parametrize('every', [0, 5])
+def test_a_run_that_is_told_to_stop_in_its_last_evaluation_trains_no_step_again(tmp_path, every):
+  config, whole = tiny_runs.config(checkpoint__every=every), tiny_runs.finished('pruned')
+  with preemption.guard(), pytest.raises(preemption.Preempted, match='step 12 of 12 is saved in'):
+    tiny_runs.train(config, tmp_path, say=at_line('eval 12/12'))
+  lines = []
+  result = tiny_runs.train(config, tmp_path, say=lines.append)
+  assert 'goes on at step 12 of 12' in lines[0] and not any('  train ' in line for line in lines)
+  assert tiny_runs.plain(result) == tiny_runs.plain(whole.result)
+
+
 def test_an_evaluation_that_is_due_when_the_run_is_told_to_stop_is_made(tmp_path):
   config = lambda: tiny_runs.config(eval__every=3, checkpoint__every=5)
   tiny_runs.train(config(), tmp_path / 'whole', say=lambda line: None)
