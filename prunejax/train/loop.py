@@ -337,6 +337,8 @@ def train_members(
     try:
       finish_ended(stop)
     except preemption.Preempted:
+      if not live:
+        raise
       # SIGTERM ends this at once. Where checkpoint.every is 0 the last step is not saved yet.
       resume.save(manager, saves, state, history, live, clock.spent, now=True)
       raise preemption.Preempted(
