@@ -97,7 +97,8 @@ def _raised_again():
   finally:
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
-    sys.unraisablehook = report
+    if sys.unraisablehook is hook:  # not where `full_disk` put a hook over it that is to stay
+      sys.unraisablehook = report
 
 
 def _raise():

@@ -10,7 +10,7 @@ import threading
 import pytest
 import tiny_runs
 
-from prunejax.train import full_disk, metrics_log
+from prunejax.train import full_disk, metrics_log, preemption
 
 # A limit on the size of files acts as a full disk does: the write that passes it fails.
 LIMITED = """
@@ -64,6 +64,21 @@ def test_a_full_disk_is_found_wherever_it_is_said(caplog):
     logging.getLogger('absl').error('failed', exc_info=inner)
   logging.getLogger('absl').error('something else')
   assert [record.message for record in caplog.records] == ['something else']
+
+
+@pytest.mark.parametrize('late, heard', [('Event loop is closed', 0), ('a wrong value', 1)])
+def test_what_orbax_says_after_a_command_has_ended_is_not_heard(monkeypatch, late, heard):
+  said = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda args: said.append(str(args.exc_value)))
+  with pytest.raises(OSError, match='no space'), preemption.guard(), full_disk.one_error('run'):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  class Late:
+    def __del__(self):
+      raise RuntimeError(late)
+
+  Late()
+  assert said == [late] * heard
 
 
 def test_the_log_stops_when_its_thread_met_a_full_disk(tmp_path, capfd):
