@@ -254,8 +254,7 @@ def train_members(
     freed.give_back()
     start = int(state['step'])
     # Read before a log takes away the rows that are written again.
-    due = {p: run for p, run in live.items() if _due(run.recipe.eval.every, start, run)}
-    unscored = resume.unscored(due, start)
+    unscored = resume.unscored({p: live[p] for p in _due(start, live, saves).score}, start)
     logs = {place: _log(run, start, together, say, full) for place, run in live.items()}
     closing.callback(lambda: [log.close() for log in logs.values()])
 
@@ -308,14 +307,12 @@ def train_members(
           progress.start(at, stop)
           for log in logs.values():
             log.start(at)
-        logged = [p for p, run in live.items() if _due(run.recipe.log.every, at, run)]
-        scored = [p for p, run in live.items() if _due(run.recipe.eval.every, at, run)]
-        ends = any(run.recipe.steps == at for run in live.values())
+        due = _due(at, live, saves)
         soon = time.monotonic() < last_save + saves.apart
-        saved = bool(saves.every) and (at % saves.every == 0 and not soon or ends)
-        if logged or scored or ends or saved:
+        saved = bool(saves.every) and (due.save and not soon or due.end)
+        if due.log or due.score or due.end or saved:
           end_failed(at)
-          logged = [place for place in logged if place in live]
+        logged = [place for place in due.log if place in live]
         if logged:
           progress.wrote(at, _write(engine, state, live, logged, logs, history, at), live)
         else:
@@ -331,7 +328,7 @@ def train_members(
         if saved and live:
           resume.save(manager, saves, state, history, live, clock.spent)
           last_save = time.monotonic()
-        score(at, scored)
+        score(at, due.score)
         if at < stop:
           finish_ended(at)
     try:
@@ -467,20 +464,30 @@ def _scores(
     yield from zip(some, scores, strict=True)
 
 
-def _due(every, at, run):
-  return bool(every) and (at % every == 0 or at == run.recipe.steps)
+class _Due(NamedTuple):
+  """What a step is followed by."""
+
+  log: list[int]  # places whose row is due
+  score: list[int]  # places that are scored
+  end: bool  # a member takes its last step
+  save: bool
+
+
+def _due(at, live, saves) -> _Due:
+  """What is due after step `at`."""
+  every = lambda count, run: bool(count) and (at % count == 0 or at == run.recipe.steps)
+  return _Due(
+    [place for place, run in live.items() if every(run.recipe.log.every, run)],
+    [place for place, run in live.items() if every(run.recipe.eval.every, run)],
+    any(run.recipe.steps == at for run in live.values()),
+    bool(saves.every) and at % saves.every == 0,
+  )
 
 
 def _steps(at, stop, most, saves, live) -> int:
   """How many steps follow step `at` until something is due: a row, a score, a save, an end."""
-  for step in range(at + 1, min(at + most, stop)):
-    if saves.every and step % saves.every == 0:
-      return step - at
-    for run in live.values():
-      c = run.recipe
-      if c.steps == step or _due(c.log.every, step, run) or _due(c.eval.every, step, run):
-        return step - at
-  return min(most, stop - at)
+  last = min(at + most, stop)
+  return next((step for step in range(at + 1, last) if any(_due(step, live, saves))), last) - at
 
 
 def _taken(engine, steps, values):
