@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser):
     ' lm-eval/TASK,TASK (tasks of the harness; extra lm-eval)',
   )
   parser.add_argument(
-    '--window', type=int, metavar='N', help='tokens of a window (2048), or of an example (128)'
+    '--window',
+    type=int,
+    metavar='N',
+    help='tokens of a window (default: 2048), or of an example (those of the RUN, or 128); at most'
+    ' the positions of the model',
   )
   parser.add_argument(
     '--stride', type=int, metavar='N', help='tokens from one window to the next (default: a window)'

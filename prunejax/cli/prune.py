@@ -22,13 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument('--out', required=True, metavar='FOLDER', help='the folder to write')
   parser.add_argument(
-    '--criterion', default='sparsegpt()', metavar='SPEC', help='how much a weight matters'
+    '--criterion',
+    default='',
+    metavar='SPEC',
+    help='how much a weight matters (default: sparsegpt())',
   )
   parser.add_argument(
-    '--sparsity', type=float, default=0.5, metavar='S', help='the fraction removed (default: 0.5)'
+    '--sparsity', type=float, metavar='S', help='the fraction removed (default: 0.5)'
   )
   parser.add_argument(
-    '--structure', default='unstructured()', metavar='SPEC', help='such as n_m(2, 4)'
+    '--structure', default='', metavar='SPEC', help='such as n_m(2, 4); default: unstructured()'
   )
   parser.add_argument(
     '--allocation',
@@ -40,10 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser):
     '--shares', default='', metavar='SPEC', help='owl() prunes blocks with many outliers less'
   )
   parser.add_argument(
-    '--where', dest='kernels', default='.*', metavar='REGEX', help='paths of kernels to prune'
+    '--where', dest='kernels', default='', metavar='REGEX', help='paths of kernels (default: all)'
   )
   parser.add_argument(
     '--calibration', default='', metavar='TEXT', help='a folder or file of text; not for magnitude'
+  )
+  parser.add_argument(
+    '--encoding', default='utf-8', metavar='NAME', help='of the text (default: utf-8)'
   )
   parser.add_argument(
     '--segments', type=int, default=128, metavar='N', help='segments of the text (default: 128)'
@@ -94,6 +100,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     shares=args.shares,
     kernels=args.kernels,
     calibration=args.calibration,
+    encoding=args.encoding,
     segments=args.segments,
     length=args.length,
     seed=args.seed,

@@ -75,6 +75,11 @@ def _redraw_folder(source, out):
   ):  # the folder of a report, which holds a copy of its ledger
     _redraw_ledger(source, out or source)
     return
+  if 'sweep' in compare.owner_of(source):
+    from prunejax.sweep import summary
+
+    summary.write(source, out)
+    return
   study = papers.load(compare.experiment_of(source))
   if out:
     study.redraw(compare.find(source), out, work=source)

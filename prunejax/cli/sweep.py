@@ -45,14 +45,15 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   if args.dry_run:
     print(_plan(args, grid.sweep_cells(config, changes, workdir, name=module.__name__)))
     return
-  grid.sweep(
-    config,
-    changes,
-    workdir,
-    name=module.__name__,
-    worker=options.worker(args),
-    one_by_one=args.one_by_one,
-  )
+  name = module.__name__
+  how = {'worker': options.worker(args), 'one_by_one': args.one_by_one}
+  grid.sweep(config, changes, workdir, name=name, **how)
+  from prunejax.sweep import summary
+  from prunejax.train import distributed
+
+  cells = grid.sweep_cells(config, changes, workdir, name=name)
+  if distributed.first() and not grid.missing(cells, workdir):  # the last worker to end
+    summary.write(workdir)
 
 
 def _plan(args, cells):

@@ -204,8 +204,8 @@ def path_of(root: str | os.PathLike, task: str, split: str, *, file: bool = True
   folder = next((f for f in folders if f.is_dir()), None)
   if folder is None:
     raise FileNotFoundError(
-      f'GLUE task {task!r}: neither {folders[0]} nor {folders[1]} is a folder '
-      f'(looked below root {str(root)!r})'
+      f'GLUE task {task!r}: neither {folders[0]} nor {folders[1]} is a folder'
+      f' (data.root={str(root)!r})'
     )
   if not file:
     return folder

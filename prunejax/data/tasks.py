@@ -135,5 +135,6 @@ def fingerprint(
 
 def _without_root(name):
   return (
-    f'task {name!r} reads local files: name the folder that holds glue/ (--config.data.root=FOLDER)'
+    f'task {name!r} reads local files: name the folder that holds glue/'
+    ' (--config.data.root=FOLDER, of evaluate --data=FOLDER)'
   )

@@ -217,7 +217,7 @@ def _lines(stream, name, encoding):
       position = size + error.start - (len(error.object) - len(chunk))
       raise ValueError(
         f'{name}: byte {position} is not text in {encoding.removesuffix("-sig")}; '
-        'set data.encoding to the encoding of the text'
+        'name the encoding of the text: --config.data.encoding=, of prune --encoding='
       ) from None
     size += len(chunk)
     if size > MAX_BYTES:

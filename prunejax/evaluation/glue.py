@@ -9,11 +9,11 @@ from prunejax.data import finetuning, tasks
 from prunejax.train import console, families, objectives, saved_model
 from prunejax.train import evaluate as scores
 
-BATCH = 64
+BATCH, LENGTH = 64, 128
 
 
 def evaluate(
-  where: str, name: str, root: str, length: int, dtype: Any, say=console.say
+  where: str, name: str, root: str, length: int | None, dtype: Any, say=console.say
 ) -> dict[str, float]:
   """Scores a model that has a classifier.
 
@@ -21,7 +21,8 @@ def evaluate(
     where: see `run.evaluate`.
     name: of the task, see `tasks.get`.
     root: the folder that holds glue/; '' for a task that needs none.
-    length: tokens of an example; a longer one is cut.
+    length: tokens of an example; a longer one is cut. None for those of the run, or else for 128,
+      or the positions of the model if it has fewer.
     dtype: of the computation.
     say: prints a line.
 
@@ -43,10 +44,11 @@ def evaluate(
     raise ValueError(
       f'{str(where)!r} has no {lacks}: expected a model that was fine-tuned on {name}'
     )
-  if length > model.size.max_position_embeddings:
-    raise ValueError(
-      f'--window={length}: the model has {model.size.max_position_embeddings} positions'
-    )
+  positions = families.of_size(model.size).longest(model.size)
+  if length is None:
+    length = model.recipe.data.seq_len if model.recipe else min(LENGTH, positions or LENGTH)
+  if positions is not None and length > positions:
+    raise ValueError(f'--window={length}: the model has {positions} positions')
   classifier = families.in_order(model.params['classifier'], model.size, task.classes)
   if isinstance(classifier, str):
     raise ValueError(f'{str(where)!r} has no classifier for {name}: {classifier}')

@@ -26,6 +26,11 @@ class On(NamedTuple):
   name: str
 
 
+def _check_stride(stride, window):
+  if stride is not None and not 1 <= stride <= window:
+    raise ValueError(f'--stride={stride}: expected a number from 1 to the window of {window}')
+
+
 def parsed(on: str) -> On:
   """Parses 'wikitext:FILE', 'text:FOLDER', 'glue/sst2' or 'lm-eval/arc_easy,piqa'.
 
@@ -61,7 +66,8 @@ def evaluate(
     where: a Hugging Face folder, a GGUF file, an installed package that carries one of them, a work
       directory, or a sparse file.
     on: see `parsed`.
-    window: tokens of a window, None for 2,048; with a task tokens of an example, None for 128.
+    window: tokens of a window, None for 2,048, or the positions of the model if it has fewer; with
+      a task tokens of an example, None for those of the run, or else for 128 at most.
     stride: tokens from one window to the next, None for `window`.
     most: how many windows are read, from the first; None for all.
     out: a file of JSON lines that holds what was measured, one window a line; '' keeps it in the
@@ -91,9 +97,10 @@ def evaluate(
       from prunejax.evaluation import harness  # needs the extra lm-eval
 
       return harness.evaluate(where, what.name.split(','), data, window, dtype, say)
-    return glue.evaluate(where, what.name, data, window or 128, DTYPES[dtype], say)
-  window = WINDOW if window is None else window
-  perplexity.windows(window, window, stride)  # a wrong number is refused before anything is read
+    return glue.evaluate(where, what.name, data, window, DTYPES[dtype], say)
+  if window is not None and window < 2:
+    raise ValueError(f'--window={window}: expected at least 2 tokens')
+  _check_stride(stride, window or WINDOW)
   text = _text(what)
   model = saved_model.load(where)
   kind = model.size.model_type
@@ -108,10 +115,11 @@ def evaluate(
     )
   if 'classifier' in model.params:
     raise ValueError(f'{str(where)!r} has a classifier and no head: expected --on=glue/TASK')
-  if window > model.size.max_position_embeddings:
-    raise ValueError(
-      f'--window={window}: the model has {model.size.max_position_embeddings} positions'
-    )
+  positions = model.size.max_position_embeddings
+  if window is not None and window > positions:
+    raise ValueError(f'--window={window}: the model has {positions} positions')
+  window = min(WINDOW, positions) if window is None else window
+  _check_stride(stride, window)
   tokens = np.array(model.tokenizer.encode(text).ids, np.int32)
   windows = perplexity.windows(len(tokens), window, stride)
   chosen = windows[:most]

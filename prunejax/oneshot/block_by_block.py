@@ -23,6 +23,7 @@ import numpy as np
 
 import prunejax
 from prunejax import files, freed
+from prunejax.data import content
 from prunejax.models.hf import stored
 from prunejax.oneshot import decoder, kinds, reconstruction, resume, segments, shares
 from prunejax.oneshot.decoder import Block, Decoder
@@ -69,6 +70,7 @@ def prune(
   layout: str | Mapping[str, str] = '',
   batch: int = 8,
   mesh: Any = None,
+  masks: Any = None,
   recover: reconstruction.Reconstruction | None = None,
   folder: Any = None,
   settings: Mapping[str, Any] | None = None,
@@ -104,6 +106,8 @@ def prune(
     batch: segments of a batch, a power of two. Sums over the calibration are taken in an order that
       depends on it, and not on the mesh.
     mesh: a mesh whose axis 'data' divides each batch; None: one device.
+    masks: of an earlier pruning, bool, shaped like params, True = kept; leaves may be missing. What
+      they prune stays pruned, and counts towards the sparsity.
     recover: `reconstruct(...)`: what each block is trained by after it was pruned; None: nothing.
     folder: where progress is kept; a call that was killed goes on there. None keeps nothing.
     settings: JSON values that say which model is pruned and how, needed with `folder`. A folder
@@ -126,9 +130,12 @@ def prune(
     of_one = criterion.layerwise
     within = of_one is not None and of_one.within_output and structure.inputs
     allocation = per_output() if within else uniform()
+  if recover is not None and not isinstance(recover, reconstruction.Reconstruction):
+    raise ValueError(f'prune: recover={recover!r}: expected what reconstruct(...) returns, or None')
   segments.check_mesh(mesh, batch)
   _check(criterion, sparsity, allocation, shares_of_blocks, structure)
   leaves = dict(named_leaves(params))
+  before = _checked_masks(masks, leaves)
   blocks = decoder.blocks_of(model, params)
   calibration = joined(batches)
   one_segment = jax.tree.map(
@@ -138,7 +145,7 @@ def prune(
     model, params, leaves, blocks, one_segment, where, layout, criterion, structure, mesh, recover
   )
   call = _Call(
-    blocks, kinds_of_blocks, criterion, float(sparsity), allocation, structure, recover, say
+    blocks, kinds_of_blocks, criterion, float(sparsity), allocation, structure, before, recover, say
   )
   shapes = _shapes(call)
   abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
@@ -159,6 +166,9 @@ def prune(
       'weights': weights,
       'calibration': digest_of(calibration),
     }
+    if before:
+      pieces = ((bool, mask.shape, [stored.whole(mask)]) for _, mask in sorted(before.items()))
+      plan['masks'] = content.of_pieces(pieces)
     progress = resume.opened(folder, plan, say)
   say(
     f'{len(blocks)} blocks, {len(shapes)} kernels, {weights:,} weights;'
@@ -176,12 +186,12 @@ def prune(
     sparsities = _sparsities(call, shares_of_blocks, leaves, stream, folder)
     choose = _by_statistics(call, stream, _kept_of_blocks(call, shapes, sparsities))
 
-  masks: dict[str, Any] = {}
+  found = {path: _own(mask) for path, mask in before.items()}
   out = _writable(leaves, blocks, model, in_place)
   rows: list[dict] = []
   for block, row in zip(blocks, progress.blocks, strict=False):
-    if not _put_files(out, masks, leaves, block, folder, row):
-      _put(out, masks, leaves, block, resume.read_arrays(folder, row), in_place)
+    if not _put_files(out, found, leaves, block, folder, row):
+      _put(out, found, leaves, block, resume.read_arrays(folder, row), in_place)
     rows.append({k: v for k, v in row.items() if k not in ('file', 'sha256')})
   done = len(rows)
   if done:
@@ -199,8 +209,8 @@ def prune(
     )
     if folder is not None:
       progress = resume.with_block(folder, progress, arrays, row)
-    if folder is None or not _put_files(out, masks, leaves, block, folder, progress.blocks[-1]):
-      _put(out, masks, leaves, block, arrays, in_place)
+    if folder is None or not _put_files(out, found, leaves, block, folder, progress.blocks[-1]):
+      _put(out, found, leaves, block, arrays, in_place)
     del arrays  # before the next block is read
     if folder is not None:
       more = number + 1 < len(blocks)
@@ -211,7 +221,7 @@ def prune(
     if number == done:  # later blocks compile nothing, and need again what they free
       freed.give_back()
     say(_line(rows, len(blocks), done, began))
-  return Pruned(with_leaves(params, out), _mask_tree(params, masks), rows)
+  return Pruned(with_leaves(params, out), mask_tree(params, found), rows)
 
 
 class _Call(NamedTuple):
@@ -223,6 +233,7 @@ class _Call(NamedTuple):
   sparsity: float
   allocation: Allocation
   structure: Structure
+  before: Mapping[str, Any]  # {path: mask} of an earlier pruning
   recover: reconstruction.Reconstruction | None
   say: Callable[[str], Any]
 
@@ -262,6 +273,9 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   block, kind, clock = call.blocks[number], call.kinds[number], time.perf_counter()
   mask, new = choose(number, kinds.matrices(kind, weights), weights, hidden)
   mask, new = kinds.as_leaves(kind, mask, bool), kinds.as_leaves(kind, new)
+  for local, before in _before(call, block, mask).items():
+    mask[local] = mask[local] & before
+    new[local] = np.where(before, new[local], 0)
   new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
   large = [local for local, x in new.items() if not np.all(np.isfinite(x))]
   if large:
@@ -291,6 +305,32 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   arrays = {f'weight/{local}': x for local, x in new.items()}
   arrays |= {f'mask/{local}': np.packbits(x, axis=None) for local, x in mask.items()}
   return row, arrays, hidden
+
+
+def _before(call, block, kernels):
+  """{path in the block: mask of an earlier pruning}, of the kernels that have one."""
+  places = {local: block.places[local] for local in kernels}
+  there = {local: place for local, place in places.items() if place.path in call.before}
+  read = lambda path, layer: stored.whole(call.before[path])[... if layer is None else layer]
+  return {local: np.asarray(read(*place), bool) for local, place in there.items()}
+
+
+def _checked_masks(masks, leaves) -> dict[str, Any]:
+  """{path: mask} of an earlier pruning. Raises ValueError."""
+  named = {} if masks is None else named_leaves(masks)
+  for path, mask in named.items():
+    shape = np.shape(leaves[path]) if path in leaves else None
+    if np.shape(mask) != shape or mask.dtype != bool:
+      raise ValueError(
+        f'prune: masks has {path!r}, {mask.dtype} {np.shape(mask)}: expected masks shaped like'
+        f' params, bool {"of its leaves" if shape is None else shape}'
+      )
+  return dict(named)
+
+
+def _own(mask):
+  """A mask that can be written into, or one in a file."""
+  return mask if stored.is_stored(mask) else np.array(mask)
 
 
 def _kept_of_blocks(call, shapes, sparsities) -> list[dict]:
@@ -451,6 +491,11 @@ def _check(criterion, sparsity, allocation, owl, structure):
     )
   if owl is not None and not isinstance(owl, Owl):
     raise ValueError(f'prune: shares_of_blocks={owl!r}: expected what owl(...) returns, or None')
+  if owl is not None and owl.spread and not 0 < sparsity < most:
+    raise ValueError(
+      f'prune: owl(spread={owl.spread}) prunes some blocks more than sparsity={sparsity} and others'
+      f' less, and the structure can remove {shares.can_remove(structure)}: take another sparsity'
+    )
   if owl is not None and not criterion.needs:
     raise ValueError(
       'prune: owl() needs a criterion that is applied block by block, wanda or sparsegpt'
@@ -483,7 +528,11 @@ def _put(out, masks, leaves, block, arrays, in_place):
       if layer is None:
         masks[path] = mask
       else:
-        masks.setdefault(path, np.ones(np.shape(leaves[path]), bool))[layer] = mask
+        whole = masks.get(path)
+        if not isinstance(whole, np.ndarray):
+          whole = np.ones(np.shape(leaves[path]), bool) if whole is None else stored.whole(whole)
+        masks[path] = whole
+        whole[layer] = mask
 
 
 def _put_files(out, masks, leaves, block, folder, row):
@@ -509,8 +558,11 @@ def _put_files(out, masks, leaves, block, folder, row):
   return True
 
 
-def _mask_tree(params, masks):
-  """Masks shaped like params; those of leaves in files that keep every weight take no memory."""
+def mask_tree(params: Any, masks: Mapping[str, Any]) -> Any:
+  """Returns masks shaped like params, of which those in `masks`, by path, prune.
+
+  The others keep every weight; those of leaves in files take no memory.
+  """
 
   def whole(leaf):
     every = np.broadcast_to(np.True_, np.shape(leaf))

@@ -1,30 +1,32 @@
 """The command `prune`: a model in, a calibration text, a pruned model out."""
 
+import contextlib
 import functools
 import json
 import os
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 
 import prunejax
 from prunejax import files
 from prunejax.data import content, text_files
 from prunejax.models.hf import stored, stored_masks
-from prunejax.oneshot import block_by_block, decoders, depth, width
+from prunejax.oneshot import block_by_block, decoders, depth, resume, width
 from prunejax.oneshot import calibration as calibrating
 from prunejax.oneshot.reconstruction import reconstruct
 from prunejax.oneshot.shares import can_remove, owl
-from prunejax.pruning import allocations, criteria, structures
+from prunejax.pruning import allocations, criteria, paths, structures
 from prunejax.pruning.paths import named_leaves
 from prunejax.train import console, families, saved_model, specs
 
 LENGTH = 2048
-REPORT = 'pruning.json'
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -32,13 +34,14 @@ def prune(
   where: str,
   out: str,
   *,
-  criterion: str = 'sparsegpt()',
-  sparsity: float = 0.5,
-  structure: str = 'unstructured()',
+  criterion: str = '',
+  sparsity: float | None = None,
+  structure: str = '',
   allocation: str = '',
   shares: str = '',
-  kernels: str = '.*',
+  kernels: str = '',
   calibration: str = '',
+  encoding: str = 'utf-8',
   segments: int = 128,
   length: int | None = None,
   seed: int = 0,
@@ -57,13 +60,14 @@ def prune(
   Args:
     where: what `saved_model.load` reads.
     out: the folder to write.
-    criterion: a spec string.
-    sparsity: the fraction of the kernels that is removed.
-    structure: a spec string.
+    criterion: a spec string; '' for 'sparsegpt()'.
+    sparsity: the fraction of the kernels that is removed; None for 0.5.
+    structure: a spec string; '' for 'unstructured()'.
     allocation: a spec string; '' for the default of the criterion.
     shares: '' or 'owl()'.
-    kernels: a regex of the kernels to prune.
+    kernels: a regex of the kernels to prune; '' for all.
     calibration: a folder or file of text; '' for a criterion that needs none.
+    encoding: of the text.
     segments: number of segments.
     length: tokens of a segment; None for 2,048, or the positions of the model if it has fewer.
     seed: of the draw of segments.
@@ -71,8 +75,9 @@ def prune(
     devices: devices that share a batch; None for one without a mesh.
     recover: '' or 'reconstruct(...)'.
     smaller: '', or 'drop_blocks(count, by=...)', 'ffn_width(neurons)' or 'kv_groups(groups)': the
-      folder then holds a smaller plain model, without masks. `sparsity`, `structure`, `kernels` and
-      `allocation` follow from it; blocks are dropped without a criterion.
+      folder then holds a smaller plain model. What it decides itself must not be given: `sparsity`,
+      `structure`, `allocation`, `shares` and `kernels`, and with `drop_blocks` also `criterion` and
+      `recover`.
     dtype: of the weights in the file.
     say: prints a line.
 
@@ -84,6 +89,20 @@ def prune(
       is there already.
     FloatingPointError: a score or a new weight is not finite.
   """
+  smaller_by = specs.parse(smaller, SMALLER, '--smaller') if smaller else None
+  drops = smaller_by is not None and smaller_by.name == 'drop_blocks'
+  if smaller_by is not None:
+    decided = {
+      'sparsity': sparsity,
+      'structure': structure,
+      'allocation': allocation,
+      'shares': shares,
+      'where': kernels,
+      **({'criterion': criterion, 'recover': recover} if drops else {}),
+    }
+    _refuse_decided(smaller, decided)
+  criterion, structure = criterion or 'sparsegpt()', structure or 'unstructured()'
+  sparsity, kernels = 0.5 if sparsity is None else sparsity, kernels or '.*'
   given = {
     'criterion': specs.parse(criterion, criteria, '--criterion'),
     'structure': specs.parse(structure, structures, '--structure'),
@@ -91,29 +110,47 @@ def prune(
     'shares_of_blocks': _spec(shares, owl, '--shares'),
     'recover': _spec(recover, reconstruct, '--recover'),
   }
-  smaller_by = specs.parse(smaller, SMALLER, '--smaller') if smaller else None
-  drops = smaller_by is not None and smaller_by.name == 'drop_blocks'
   made = {key: spec and spec() for key, spec in given.items()}
+  make_smaller = smaller_by and smaller_by()
   if dtype not in DTYPES:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')
-  for name, value in (('segments', segments), ('length', length)):
-    if value is not None and value < 1:
-      raise ValueError(f'--{name}={value}: expected at least 1')
+  for name, value, least in (
+    ('segments', segments, 1),
+    ('length', length, 2 if drops else 1),  # a perplexity needs a token to foresee
+    ('seed', seed, 0),
+    ('batch', batch, 1),
+  ):
+    if value is not None and value < least:
+      raise ValueError(f'--{name}={value}: expected at least {least}')
+  if batch & (batch - 1):
+    raise ValueError(f'--batch={batch}: expected a power of two, as 8 is')
+  paths.compiled(kernels, '--where')
   most = made['structure'].cost
   if not 0 <= sparsity <= most or sparsity == 1:
     raise ValueError(
       f'--sparsity={sparsity} is outside of what {structure} can remove,'
       f' {can_remove(made["structure"])}; it is the fraction removed, so 50 % is 0.5'
     )
+  if not out:
+    raise ValueError('--out= is empty: expected the folder to write')
   place = files.path(out)
   if files.exists(place):
     raise FileExistsError(f'--out={out!r} is there already: nothing was written')
   needs = made['criterion'].needs or made['recover'] or made['shares_of_blocks']
   reads_text = bool(needs) or drops
   if reads_text and not calibration:
-    what = f'--smaller={smaller}' if drops else f'--criterion={criterion}'
+    what = next(
+      f'--{name}={value}'
+      for name, value, reads in (
+        ('smaller', smaller, drops),
+        ('criterion', criterion, made['criterion'].needs),
+        ('recover', recover, made['recover']),
+        ('shares', shares, made['shares_of_blocks']),
+      )
+      if reads
+    )
     raise ValueError(f'{what} reads activations: give --calibration=TEXT')
-  documents = text_files.documents(calibration) if calibration else iter(())
+  documents = text_files.documents(calibration, encoding=encoding) if calibration else iter(())
   if calibration:
     text_files.files(calibration)  # refuses a folder that is not there before the model is read
   mesh = _mesh(devices)
@@ -125,7 +162,7 @@ def prune(
   length = min(LENGTH, positions) if length is None else length
   narrowing = None
   if smaller_by is not None and not drops:
-    narrowing = smaller_by()(model.size)
+    narrowing = make_smaller(model.size)
     made |= {'structure': narrowing.structure, 'allocation': allocations.uniform()}
     sparsity, kernels = narrowing.sparsity, narrowing.where
   if not reads_text:
@@ -135,37 +172,49 @@ def prune(
   else:
     tokens = _tokens(documents, model, segments, length, seed)
   states = _states(model)
-  settings = {
-    'version': prunejax.__version__,
-    'model': _content_of(model),
-    'criterion': criterion,
-    'structure': structure,
-    'allocation': allocation,
-    'shares': shares,
-    'where': kernels,
-    'recover': recover,
-    'smaller': smaller,
-  }
+  settings = {'version': prunejax.__version__, 'model': _content_of(model), 'smaller': smaller}
+  if not drops:
+    settings |= {
+      'criterion': criterion,
+      'structure': structure,
+      'allocation': allocation,
+      'shares': shares,
+      'where': kernels,
+      'recover': recover,
+    }
   calibrated = {'segments': len(tokens), 'length': tokens.shape[1], 'seed': seed}
   calibrated = calibrated if reads_text else None
-  if drops:
-    return _dropped(functions, model, tokens, smaller_by, settings, calibrated, place, dtype, say)
   unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
+  if drops:
+    resume.opened(unfinished / 'state', settings | calibrated, say)  # or refuses another command's
+    with _nothing_left(unfinished):
+      blocks = make_smaller(functions, model.params, tokens, say=say)
+    params, size = depth.drop(model.params, model.size, blocks)
+    masks = model.masks and depth.drop(_nested(model.masks), model.size, blocks)[0]
+    report = {**settings, 'calibration': calibrated, 'dropped': blocks}
+    _write(unfinished / 'model', params, masks, size, model, report, dtype)
+    os.rename(unfinished / 'model', place)
+    files.remove(unfinished)
+    say(f'the model without blocks {", ".join(map(str, blocks))} is in {out}')
+    return report
   began = time.perf_counter()
-  pruned = block_by_block.prune(
-    functions,
-    model.params,
-    tokens,
-    **made,
-    sparsity=sparsity,
-    where=kernels,
-    batch=batch,
-    mesh=mesh,
-    folder=unfinished / 'state',
-    settings=settings,
-    in_place=True,
-    say=say,
-  )
+  with _nothing_left(unfinished):
+    pruned = block_by_block.prune(
+      functions,
+      model.params,
+      tokens,
+      **made,
+      sparsity=sparsity,
+      where=kernels,
+      batch=batch,
+      mesh=mesh,
+      # Whole units are cut out: what is pruned of the others already does not count.
+      masks=None if narrowing else model.masks and _nested(model.masks),
+      folder=unfinished / 'state',
+      settings=settings,
+      in_place=True,
+      say=say,
+    )
   seconds = time.perf_counter() - began
   removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
   report = {
@@ -179,7 +228,13 @@ def prune(
   }
   params, size, masks = pruned.params, model.size, pruned.masks
   if narrowing is not None:
-    (params, size), masks = width.cut(params, masks, size, narrowing), None
+    units = masks
+    params, size = width.cut(params, units, model.size, narrowing)
+    masks = None
+    if model.masks:
+      kept = block_by_block.mask_tree(model.params, model.masks)
+      masks, _ = width.cut(kept, units, model.size, narrowing)
+      params = jax.tree.map(lambda x, mask: np.where(mask, x, 0), params, masks)
   lost = _write(unfinished / 'model', params, masks, size, model, report, dtype)
   if _states(model) != states and _content_of(model) != settings['model']:
     raise ValueError(
@@ -192,11 +247,13 @@ def prune(
   return report
 
 
-def drop_blocks(count: int, by: str = 'angle') -> tuple[int, str]:
+def drop_blocks(count: int, by: str = 'angle') -> Callable:
   """Drops whole blocks: by 'angle', see `depth.by_angle`, or by 'perplexity'."""
   if by not in ('angle', 'perplexity'):
     raise ValueError(f"drop_blocks: by={by!r}: expected 'angle' or 'perplexity'")
-  return count, by
+  return functools.partial(
+    {'angle': depth.by_angle, 'perplexity': depth.by_perplexity}[by], count=count
+  )
 
 
 SMALLER = types.SimpleNamespace(
@@ -207,19 +264,26 @@ SMALLER = types.SimpleNamespace(
 )
 
 
-def _dropped(functions, model, tokens, spec, settings, calibrated, place, dtype, say):
-  """Drops blocks and writes the model that is left."""
-  count, by = spec()
-  choose = {'angle': depth.by_angle, 'perplexity': depth.by_perplexity}[by]
-  blocks = choose(functions, model.params, tokens, count, say)
-  params, size = depth.drop(model.params, model.size, blocks)
-  report = {**settings, 'calibration': calibrated, 'dropped': blocks}
-  unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
-  _write(unfinished / 'model', params, None, size, model, report, dtype)
-  os.rename(unfinished / 'model', place)
-  files.remove(unfinished)
-  say(f'the model without blocks {", ".join(map(str, blocks))} is in {str(place)}')
-  return report
+def _refuse_decided(smaller, decided):
+  """Refuses options that say what `smaller` decides itself."""
+  for name, value in decided.items():
+    if value not in ('', None):
+      raise ValueError(f'--{name}={value} has no meaning with --smaller={smaller}: leave it out')
+
+
+@contextlib.contextmanager
+def _nothing_left(unfinished):
+  """Surrounds a pruning: one that fails before its first block leaves no folder."""
+  try:
+    yield
+  except Exception:
+    if not files.exists(unfinished / 'state' / resume.PROGRESS):
+      files.remove(unfinished)
+    raise
+
+
+def _nested(masks):
+  return traverse_util.unflatten_dict(dict(masks), sep='/')
 
 
 def _write(folder, params, masks, size, model, report, dtype) -> int:
@@ -228,7 +292,7 @@ def _write(folder, params, masks, size, model, report, dtype) -> int:
   lost = families.save(folder, params, size, model.tokenizer, dtype, carried=model.carried)
   if masks is not None:
     files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
-  files.write(folder / REPORT, json.dumps(report, indent=1) + '\n')
+  files.write(folder / stored_masks.RECORD, json.dumps(report, indent=1) + '\n')
   return lost
 
 

@@ -88,9 +88,12 @@ def by_perplexity(
     Numbers of blocks, in order.
 
   Raises:
-    ValueError: a count out of range.
+    ValueError: a count out of range; segments of one token.
+    FloatingPointError: no block can be dropped with a finite loss.
   """
   blocks = _checked(model, params, count)
+  if np.shape(batches)[1] < 2:
+    raise ValueError('segments of one token have no next token: expected at least two')
   leaves, runs = named_leaves(params), _compiled(blocks)
   embed = jax.jit(model.embed)
   head = jax.jit(lambda params, hidden, batch: next_token_loss(model.head(params, hidden), batch))
@@ -108,6 +111,8 @@ def by_perplexity(
         losses[i] += float(head(params, without, part)) / len(parts)
         hidden = runs[blocks[i].run](decoder.read(leaves, blocks[i]), hidden)
     best = min(left, key=losses.get)
+    if not np.isfinite(losses[best]):
+      raise FloatingPointError(f'the loss without block {best} is {losses[best]}')
     dropped.append(best)
     say(f'without block {best}: perplexity {np.exp(min(losses[best], 700)):.2f}')
   return sorted(dropped)

@@ -77,7 +77,7 @@ def of_blocks(
     signature = block.run, tuple((k, x.shape, str(x.dtype)) for k, x in shapes.items())
     if signature not in reported:
       reported[signature] = _reads(block, shapes, hidden)
-    reads = reported[signature]
+    reads, _ = reported[signature]
     picked = tuple(k for k in reads if chosen(block.places[k].path, leaves[block.places[k].path]))
     picked_of.append((signature, reads, picked))
   known = _layouts(leaves, blocks, layout, [picked for _, _, picked in picked_of])
@@ -86,10 +86,12 @@ def of_blocks(
     key = signature, tuple(layouts.items())
     if key not in seen:
       weights = decoder.shapes(leaves, block)
+      _, widths = reported[signature]
+      _check_widths(block, layouts, widths)
       seen[key] = _kind(block, weights, layouts, reads, criterion, structure, mesh, recover)
     kinds.append(seen[key])
   if not any(kind.kernels.shapes for kind in kinds):
-    names = [blocks[0].places[local].path for local in next(iter(reported.values()))]
+    names = [blocks[0].places[local].path for local in next(iter(reported.values()))[0]]
     raise ValueError(
       f'prune: where={where!r} matches no kernel; it must match a whole path such as'
       f' {", ".join(map(repr, names[:4])) or "(the blocks report no inputs)"}'
@@ -112,12 +114,34 @@ def _layouts(leaves, blocks, layout, picked_of):
   return kernel_layout.layouts(tree, kernel_layout.parse(layout), pruned=pruned, names=names)
 
 
-def _reads(block, weights, hidden) -> dict[str, str]:
-  """{kernel: the first kernel that reads the same array}, of those whose inputs a block reports."""
+def _check_widths(block, layouts, widths):
+  """Refuses an input that is no input of its kernel."""
+  for local, layout in layouts.items():
+    rows = kernel_layout.matrix_shape(layout)[0]
+    if layout.axes is not None and widths[local] != rows:
+      raise ValueError(
+        f'{block.prefix} reports an input of {local!r} of width {widths[local]}, and the kernel has'
+        f' {rows} inputs; if its axes are others, say so with layout='
+      )
+
+
+def _reads(block, weights, hidden) -> tuple[dict[str, str], dict[str, int]]:
+  """What is known of the kernels whose inputs a block reports.
+
+  {kernel: the first kernel that reads the same array}, and {kernel: the width of its input}.
+  """
   reads: dict[str, str] = {}
 
   def probe(weights, hidden):
-    out, inputs = block.run(decoder.nested(weights), hidden)
+    returned = block.run(decoder.nested(weights), hidden)
+    if not (
+      isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
+    ):
+      raise ValueError(
+        f'{block.prefix} returns {jax.tree.map(jnp.shape, returned)!r}: expected (hidden, inputs),'
+        ' inputs a dict {path of a kernel: what goes into it}'
+      )
+    out, inputs = returned
     first: dict[int, str] = {}
     for name, x in inputs.items():
       reads[name] = first.setdefault(id(x), name)
@@ -137,7 +161,7 @@ def _reads(block, weights, hidden) -> dict[str, str]:
         f'{block.prefix} reports inputs of {name!r}, which is none of its leaves'
         f' {list(weights)[:6]}'
       )
-  return {name: reads[name] for name in inputs}
+  return {name: reads[name] for name in inputs}, {name: x.shape[-1] for name, x in inputs.items()}
 
 
 def _kind(block, weights, layouts, reads, criterion, structure, mesh, recover) -> Kind:

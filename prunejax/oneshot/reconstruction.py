@@ -32,7 +32,8 @@ def reconstruct(
 
   The loss is the mean squared difference between what the pruned and the dense block put out on the
   same hidden states, those behind the pruned blocks before it. All leaves of the block are trained.
-  A weight that the mask prunes stays exactly 0, so the sparsity does not change.
+  A weight that the mask prunes stays exactly 0, so the sparsity does not change. Leaves in float16
+  and bfloat16 are trained in float32, and rounded at the end; integers are not trained.
 
   Args:
     steps: of Adam.
@@ -43,13 +44,15 @@ def reconstruct(
     seed: of the order of segments.
 
   Raises:
-    ValueError: a number that is not positive.
+    ValueError: a number out of range.
   """
   counts = {'steps': steps, 'segments': segments, 'length': length}
   for name, value in counts.items():
     whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
     if not whole and not (name == 'length' and value is None):
       raise ValueError(f'reconstruct: {name}={value!r} must be a positive integer')
+  if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    raise ValueError(f'reconstruct: seed={seed!r} must be an integer of at least 0')
   if not learning_rate > 0:
     raise ValueError(f'reconstruct: learning_rate={learning_rate!r} must be above 0')
   return Reconstruction(steps, float(learning_rate), segments, length, seed)
@@ -69,7 +72,7 @@ def step(how: Reconstruction, run: Callable) -> Callable:
   out = lambda flat, hidden: run(decoder.nested(flat), hidden)[0]
 
   def loss_of(trained, dense, hidden):
-    target, got = out(dense, hidden), out(trained, hidden)
+    target, got = out(dense, hidden), out({**dense, **_rounded(trained, dense)}, hidden)
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(target), strict=True)
     return sum(jnp.mean(jnp.square((a - b).astype(jnp.float32))) for a, b in pairs)
 
@@ -113,7 +116,9 @@ def fitted(
     FloatingPointError: the loss is not finite.
   """
   as_arrays = lambda tree: {name: jnp.asarray(x) for name, x in tree.items()}
-  trained, dense, masks = as_arrays(pruned), as_arrays(dense), as_arrays(masks)
+  pruned, dense, masks = as_arrays(pruned), as_arrays(dense), as_arrays(masks)
+  floats = {name: x for name, x in pruned.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+  trained = {name: x.astype(jnp.promote_types(x.dtype, jnp.float32)) for name, x in floats.items()}
   moments = _optimizer(how).init(trained)
   rng, queue = np.random.default_rng(how.seed), []
   loss = jnp.float32(0)
@@ -130,7 +135,12 @@ def fitted(
       f'reconstruct: the loss of a block became {float(loss)}; take a smaller learning_rate than'
       f' {how.learning_rate}'
     )
-  return trained
+  return pruned | _rounded(trained, pruned)
+
+
+def _rounded(trained, like):
+  """Trained leaves in the dtypes of the model."""
+  return {name: x.astype(like[name].dtype) for name, x in trained.items()}
 
 
 def _optimizer(how):

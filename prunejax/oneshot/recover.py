@@ -4,7 +4,7 @@ A weight is held because its mask says so, never because it is 0: a survivor may
 that rounding made 0 is no pruned weight.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +14,12 @@ import optax
 
 from prunejax.oneshot import decoder
 from prunejax.oneshot.decoder import Decoder
+from prunejax.pruning import kernel_layout
 from prunejax.pruning.paths import named_leaves, with_leaves
 
 
 class Adapters(NamedTuple):
-  """Low-rank changes of kernels [in, out]: {path: [in, rank]} and {path: [rank, out]}."""
+  """Low-rank changes of kernels [.., in, out]: {path: [.., in, rank]}, {path: [.., rank, out]}."""
 
   down: dict[str, jax.Array]
   up: dict[str, jax.Array]
@@ -78,6 +79,9 @@ def finetune(
 ) -> Any:
   """Trains all weights that the masks keep; the others stay exactly 0.
 
+  Weights in float16 and bfloat16 are trained in float32, and rounded at the end; integers are not
+  trained.
+
   With a teacher the loss is `weight` T^2 KL(teacher at T || model at T) + (1 - `weight`) loss
   (Hinton et al., 2015). The dense parameters are the usual teacher.
 
@@ -98,23 +102,35 @@ def finetune(
     The trained parameters.
 
   Raises:
-    ValueError: masks that are not shaped like params; a pruned weight that is not 0.
+    ValueError: masks that are not bool and shaped like params; a pruned weight that is not 0.
     FloatingPointError: the loss is not finite.
   """
   params = _start(params, masks)
-  masks = jax.tree.map(jnp.asarray, masks)
+  is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+  # None stands for a leaf that is not trained.
+  masks = jax.tree.map(lambda x, mask: jnp.asarray(mask) if is_float(x) else None, params, masks)
+  wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else None
+  rounded = lambda trained, params: jax.tree.map(
+    lambda new, old: old if new is None else new.astype(old.dtype),
+    trained,
+    params,
+    is_leaf=lambda x: x is None,
+  )
   tx = optax.adam(learning_rate) if tx is None else tx
   objective = _objective(model, loss, teacher, temperature, weight)
 
   @jax.jit
-  def step(params, state, batch):
-    value, grad = jax.value_and_grad(objective)(params, batch)
-    updates, state = tx.update(grad, state, params)
+  def step(both, state, batch):
+    trained, params = both
+    of_trained = lambda trained: objective(rounded(trained, params), batch)
+    value, grad = jax.value_and_grad(of_trained)(trained)
+    updates, state = tx.update(grad, state, trained)
     held = jax.tree.map(lambda mask, u: jnp.where(mask, u, 0), masks, updates)
-    return optax.apply_updates(params, held), state, value
+    return (optax.apply_updates(trained, held), params), state, value
 
-  trained = _trained(step, params, tx.init(params), batches, say)
-  return jax.tree.map(np.asarray, trained)
+  trained = jax.tree.map(wide, params)
+  trained, params = _trained(step, (trained, params), tx.init(trained), batches, say)
+  return jax.tree.map(np.asarray, rounded(trained, params))
 
 
 def lora(
@@ -124,6 +140,7 @@ def lora(
   batches: Iterable[Any],
   *,
   rank: int = 8,
+  layout: str | Mapping[str, str] = '',
   scale: float = 2.0,
   seed: int = 0,
   tx: optax.GradientTransformation | None = None,
@@ -137,7 +154,8 @@ def lora(
   """Trains low-rank changes of the pruned kernels (LoRA; Hu et al., 2022) and merges them.
 
   A kernel is mask * (W + `scale` down up), in training as after the merge. So the merged model is
-  the trained one, and pruned weights are 0. Kernels that no mask prunes do not change.
+  the trained one, and pruned weights are 0. Kernels that no mask prunes do not change, and leaves
+  with one axis do not. Of stacked layers each has a change of its own.
 
   Args:
     model: the model as three functions.
@@ -145,6 +163,7 @@ def lora(
     masks: as in `finetune`.
     batches: as in `finetune`.
     rank: of the changes.
+    layout: which axes of a kernel are inputs and outputs, as in `oneshot.prune`.
     scale: alpha / rank of the paper.
     seed: of the first values of `down`; those of `up` are 0.
     tx: an optimizer of the changes; None for Adam.
@@ -159,26 +178,30 @@ def lora(
     The merged parameters.
 
   Raises:
-    ValueError: as `finetune`; a rank below 1; no pruned kernel of two axes.
+    ValueError: as `finetune`; a rank below 1; no pruned kernel, or one whose layout is not known.
     FloatingPointError: the loss is not finite.
   """
   if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
     raise ValueError(f'lora: rank={rank!r} must be a positive integer')
   params, named = _start(params, masks), named_leaves(masks)
-  chosen = [name for name, mask in named.items() if mask.ndim == 2 and not mask.all()]
+  chosen = [n for n, mask in named.items() if np.ndim(mask) > 1 and not np.asarray(mask).all()]
   if not chosen:
-    raise ValueError('lora: the masks prune no kernel with two axes')
+    raise ValueError('lora: the masks prune no kernel')
   masks = {name: jnp.asarray(named[name]) for name in chosen}
-  leaves, down, up = named_leaves(params), {}, {}
+  stacked = lambda name: bool(model.layers) and name.startswith(f'{model.blocks[0]}/')
+  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout), stacked, chosen)
+  down, up = {}, {}
   for key, name in zip(jax.random.split(jax.random.key(seed), len(chosen)), chosen, strict=True):
-    inputs, outputs = leaves[name].shape
-    down[name] = jax.random.normal(key, (inputs, rank)) * inputs**-0.5
-    up[name] = jnp.zeros((rank, outputs))
+    kernel_layout.axes_of(layouts, name, 'lora')
+    *more, inputs, outputs = kernel_layout.matrix_shape(layouts[name])
+    down[name] = jax.random.normal(key, (*more, inputs, rank)) * inputs**-0.5
+    up[name] = jnp.zeros((*more, rank, outputs))
 
   def merged(adapters, params):
     leaves = dict(named_leaves(params))
     for name, mask in masks.items():
       change = scale * adapters.down[name] @ adapters.up[name]
+      change = kernel_layout.from_matrix(change, layouts[name])
       leaves[name] = jnp.where(mask, leaves[name] + change.astype(leaves[name].dtype), 0)
     return with_leaves(params, leaves)
 
@@ -226,6 +249,10 @@ def _start(params, masks):
     np.shape(leaves[name]) != np.shape(mask) for name, mask in named.items()
   ):
     raise ValueError('masks must be shaped like params, as oneshot.prune returns them')
+  wrong = {name: mask.dtype for name, mask in named.items() if mask.dtype != bool}
+  if wrong:
+    name, dtype = next(iter(wrong.items()))
+    raise ValueError(f'the mask of {name!r} is {dtype}: expected bool, True = kept')
   for name, mask in named.items():
     if not np.asarray(mask).all() and np.asarray(leaves[name])[~np.asarray(mask)].any():
       raise ValueError(f'{name!r} has weights that its mask prunes and that are not 0')

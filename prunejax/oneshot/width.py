@@ -74,6 +74,14 @@ def kv_groups(size: Any, groups: int) -> Narrowing:
     )
   _check('kv_groups', 'groups', groups, total)
   width, each = _head_width(size), size.num_attention_heads // total
+  # Heads have a width of their own, and still transformers refuses the config of another number.
+  loads = [n for n in range(1, total) if size.hidden_size % (n * each) == 0]
+  if groups not in loads:
+    raise ValueError(
+      f'kv_groups: groups={groups} leaves {groups * each} heads, which do not divide'
+      f' hidden_size={size.hidden_size}, so transformers refuses the config: expected'
+      f' {" or ".join(map(str, loads)) or "another model"}'
+    )
   unit = r'\1attention/groups'
   table = {
     r'(.*/)attention/query/kernel': (unit, -1, each * width),

@@ -128,10 +128,21 @@ def unpack(packed, like, axis: int = -1):
     packed: what `pack` returned.
     like: a tree of arrays with the shapes of the masks.
     axis: the axis of `pack`.
+
+  Raises:
+    ValueError: packed masks of other shapes, as far as the number of bytes tells.
   """
 
   def opened(bits, leaf):
     shape = jnp.shape(leaf)
+    expected = list(shape)
+    if shape:
+      expected[axis] = -(-shape[axis] // 8)
+    if jnp.shape(bits) != tuple(expected):
+      raise ValueError(
+        f'masks.unpack: packed masks of shape {jnp.shape(bits)} are not those of a leaf {shape}'
+        f' along axis {axis}: expected {tuple(expected)}'
+      )
     if not shape:
       return bits.astype(bool)
     return jnp.unpackbits(bits, axis=axis, count=shape[axis]).astype(bool)

@@ -58,7 +58,9 @@ def get_masks(opt_state, params, *, unpruned: bool = False):
       that of another model. Or the state is None, has no pruning link, or its types were lost, so
       that masks in it cannot be told from other arrays.
   """
-  _check_types(opt_state, params)
+  if opt_state is None:
+    raise ValueError('get_masks(opt_state, params): opt_state is None')
+  _check_types(opt_state, {jnp.shape(leaf) for leaf in jax.tree.leaves(params)})
   if not (unpruned or prune_states(opt_state)):
     raise ValueError(
       'get_masks(opt_state, params): opt_state has no state of a pruning link; give the state of'
@@ -87,16 +89,13 @@ def get_masks(opt_state, params, *, unpruned: bool = False):
   return jax.tree_util.tree_map_with_path(mask_of, params)
 
 
-def _check_types(opt_state, params):
-  """Refuses a state in which pruning links may hide: None, or masks outside of any `PruneState`."""
-  if opt_state is None:
-    raise ValueError('get_masks(opt_state, params): opt_state is None')
+def _check_types(opt_state, shapes=None):
+  """Refuses a state with masks outside of any `PruneState`, of these shapes; None: of any."""
   if prune_states(opt_state):
     return
-  shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(params)}
   for name, leaf in named_leaves(opt_state).items():
     is_bool = isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype == np.dtype(bool)
-    is_mask = is_bool and leaf.ndim and leaf.shape in shapes
+    is_mask = is_bool and leaf.ndim and (shapes is None or leaf.shape in shapes)
     if is_mask or 'prune_mask' in name.split('/'):
       raise ValueError(
         f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost,'
@@ -131,7 +130,11 @@ def faults(opt_state, member: int | None = None) -> dict[str, Fault]:
 
   Returns:
     {path: (step, reason)}: the first such step, counted from 1, and the reason in words.
+
+  Raises:
+    ValueError: the types of the state were lost, so that nothing in it can be told.
   """
+  _check_types(opt_state)
   first: dict[str, Fault] = {}
   for state in prune_states(opt_state):
     codes = on_host(state.prune_nan)
@@ -169,6 +172,7 @@ def check_pruned(params, opt_state) -> None:
       error names the first such leaf. Or moving masks spoiled a leaf, see `faults`. Or the state
       has no pruning link.
   """
+  _check_types(opt_state)
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
     raise ValueError(

@@ -56,8 +56,8 @@ def prune_transform(
 
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
-  have sparsity `schedule(t)`, or what they had before if the schedule only rises and asks for less.
-  At every step each pruned weight p gets the update -p, so that `optax.apply_updates` lands on
+  have sparsity `schedule(t)`. Where a schedule that only rises asks for less than they have, they
+  keep the sparsity that they have. At every step each pruned weight p gets the update -p, so that `optax.apply_updates` lands on
   exactly 0.0.
 
   What spoils a mask makes the updates of its leaf NaN, so that no mask rests on it unseen, and
@@ -117,6 +117,9 @@ def prune_transform(
   given_criterion = criterion
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
   _check_product(criterion, schedule, structure, zero_pruned)
+  for name, value in (('zero_pruned', zero_pruned), ('hold', hold)):
+    if not isinstance(value, bool):
+      raise ValueError(f'prune_transform: {name}={value!r}: expected True or False')
   if hold and masks is None:
     raise ValueError("prune_transform: hold=True holds what masks= prunes; give masks='zeros', say")
   ranks_below = masks is not None and (hold or not criterion.revives)
@@ -147,7 +150,8 @@ def prune_transform(
   def traced_update(updates, state, params, extra):
     layouts = _layouts(params, layout_rows, stacked_rows, getattr(state, 'prune_mask', {}))
     criterion = kernel_layout.on_matrices(given_criterion, layouts)
-    _check_state(state, params, criterion, where, origin, ranks_below)
+    _check_state(state, params, where, origin, State)
+    _check_recipe(state, params, criterion, where, origin, ranks_below)
     treedef = jax.tree.structure(params)
     weights = jax.tree.leaves(params)
     placement.check_undivided((weights, state.prune_mask), undivided, origin)
@@ -301,6 +305,7 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
     del extra
     if params is None:
       raise ValueError('hold_zeros: tx.update needs params')
+    _check_state(state, params, where, 'hold_zeros', None)
     treedef = jax.tree.structure(params)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     landed = [
@@ -450,8 +455,11 @@ def _is_concrete(leaf) -> bool:
   return isinstance(leaf, (jax.Array, np.ndarray)) and not isinstance(leaf, jax.core.Tracer)
 
 
-def _check_state(state, params, criterion, where, origin, ranks_below):
-  """Refuses the state of another link: other leaves, another criterion, or types that were lost."""
+def _check_state(state, params, where, origin, kind):
+  """Refuses the state of another link: its types were lost, other leaves, another kind of link.
+
+  `kind` is the class of the state of a `prune_transform`, None for `hold_zeros`.
+  """
   if not isinstance(state, PruneState):
     raise ValueError(
       f'{origin}: the state is a {type(state).__name__}, not a PruneState; its types were lost, as'
@@ -469,6 +477,29 @@ def _check_state(state, params, criterion, where, origin, ranks_below):
         f'{origin}: the state has {has} for {name!r}, unlike where={where!r}; it was made by a link'
         ' with another where=, or for another model'
       )
+  shapes = {name: jnp.shape(leaf) for name, leaf in named_leaves(params).items()}
+  for name, mask in named_leaves(state.prune_mask).items():
+    if jnp.shape(mask) != shapes[name] or mask.dtype != bool:
+      raise ValueError(
+        f'{origin}: the state has a mask {mask.dtype} {jnp.shape(mask)} for {name!r}: expected bool'
+        f' {shapes[name]}; it was made for another model, or its dtypes were lost'
+      )
+  made_by = None if given and isinstance(state.prune_nan, tuple) else type(state)
+  if given and made_by != kind:
+    say = lambda kind: 'hold_zeros' if kind is None else _LINKS[kind]
+    raise ValueError(f'{origin}: the state was made by {say(made_by)}, and this is {say(kind)}')
+
+
+_LINKS = {
+  PruneState: 'prune_transform(zero_pruned=True)',
+  LatentPruneState: 'prune_transform(zero_pruned=False)',
+}
+
+
+def _check_recipe(state, params, criterion, where, origin, ranks_below):
+  """Refuses the state of a `prune_transform` of another recipe."""
+  chosen = _chosen_again(params, where, origin, state.prune_mask)
+  given = named_leaves(state.prune_mask)
   if isinstance(state.prune_before, tuple) == ranks_below and given:
     was = 'without' if ranks_below else 'with'
     raise ValueError(f'{origin}: the state was made by a link {was} masks=, unlike this one')

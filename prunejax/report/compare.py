@@ -45,16 +45,27 @@ def experiment_of(folder) -> str:
     FileNotFoundError: `folder` holds no grid.
     ValueError: the grid is a sweep.
   """
+  owner = owner_of(folder)
+  if not isinstance(owner.get('paper'), str):
+    words = ', '.join(f'{k} {v}' for k, v in owner.items())
+    raise ValueError(
+      f'{str(folder)!r} belongs to {words[:200]}; expected the work directory of a paper'
+    )
+  return owner['paper']
+
+
+def owner_of(folder) -> dict:
+  """Returns what a work directory belongs to: {'sweep': name}, or {'paper': name, ...}.
+
+  Raises:
+    FileNotFoundError: `folder` holds no grid.
+  """
   path = files.path(folder) / 'grid.json'
   if not files.exists(path):
     raise FileNotFoundError(
-      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce command'
+      f'{str(folder)!r} holds no grid: expected the --workdir of a reproduce or sweep command'
     )
-  owner = files.read_json(path)
-  if not isinstance(owner.get('paper'), str):
-    words = ', '.join(f'{k} {v}' for k, v in owner.items())
-    raise ValueError(f'{str(folder)!r} belongs to {words[:200]}; only a paper has a report')
-  return owner['paper']
+  return files.read_json(path)
 
 
 def verdict_table(first, second) -> tables.Table:

@@ -92,9 +92,9 @@ def size_of(recipe: Recipe):
     recipe: of the run.
   """
   kind = families.FAMILIES[recipe.model.kind]
-  if kind is families.FAMILIES['bert'] and (
-    recipe.init.startswith('cell:') or recipe.init == 'nano'
-  ):
+  if recipe.init == 'nano':
+    folder = inputs.NANO
+  elif kind is families.FAMILIES['bert'] and recipe.init.startswith('cell:'):
     small = recipe.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
     folder = inputs.NANO if small else None
   else:

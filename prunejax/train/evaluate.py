@@ -108,7 +108,7 @@ def matthews(guess, label) -> float:
   labels, guesses, n = table.sum(1), table.sum(0), table.sum()
   covariance = float(np.trace(table) * n - labels @ guesses)
   spread = np.sqrt(float(n * n - guesses @ guesses)) * np.sqrt(float(n * n - labels @ labels))
-  return covariance / spread if spread else 0.0
+  return float(covariance / spread) if spread else 0.0
 
 
 def pearson(guess, label) -> float:

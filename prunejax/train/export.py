@@ -4,6 +4,7 @@ import copy
 import functools
 import pathlib
 import tempfile
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from prunejax.compress import (
   sparse_file,
 )
 from prunejax.models.hf import folder as hf_directory
+from prunejax.models.hf import stored_masks
 from prunejax.train import console, families, saved_model, specs
 
 
@@ -67,6 +69,8 @@ def export(
   if to == 'onnx' and 'spans/kernel' in model.leaves:
     raise ValueError('--to=onnx: the model has a span head, which this form does not hold')
   more = write(model, out, dtype)
+  if model.masks and (to != 'hf' or _has_idle(model.size)):
+    more = '; '.join(filter(None, [more, f'{stored_masks.NAME} is left out']))
   say(f'{model.what} of {folder} is in {out} as {dtype}' + (f'; {more}' if more else ''))
 
 
@@ -90,7 +94,7 @@ def _set_inner(size, inner):
 
 def _hf(model, out, dtype, **how):
   size, params, more = model.size, model.params, ''
-  if getattr(size, 'heads_per_layer', None) or getattr(size, 'intermediate_per_layer', None):
+  if _has_idle(size):
     parts = saved_model.widths(size)
     inner = max(*(part[2] for part in parts), 1)
     leaves = shrink.pad(
@@ -103,7 +107,17 @@ def _hf(model, out, dtype, **how):
       f'its layers are padded with zeros to {size.num_attention_heads} heads and {inner} inner'
       ' neurons'
     )
+  elif model.masks is not None:
+    how['beside'] = {
+      stored_masks.NAME: stored_masks.encode(model.masks),
+      stored_masks.RECORD: model.record.encode(),
+    }
   return '; '.join(filter(None, [more, _save(model, out, params, size, dtype, **how)]))
+
+
+def _has_idle(size):
+  """Whether heads or inner neurons were cut out of the layers of a model."""
+  return any(getattr(size, f'{name}_per_layer', None) for name in ('heads', 'intermediate'))
 
 
 def _shrunk(model, out, dtype, **how):
@@ -117,10 +131,20 @@ def _shrunk(model, out, dtype, **how):
   return '; '.join(filter(None, [more, lost]))
 
 
-def _save(model, out, params, size, dtype, **how):
-  """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''."""
+def _save(model, out, params, size, dtype, beside=MappingProxyType({}), **how):
+  """Writes a folder. Returns in words how many weights `dtype` has made zero, or ''.
+
+  `beside` has more of its files, {name: content}; one without content is left out.
+  """
   how |= {'carried': model.carried}
-  write = lambda here: families.save(here, params, size, model.tokenizer, dtype, **how)
+
+  def write(here):
+    lost = families.save(here, params, size, model.tokenizer, dtype, **how)
+    for name, data in beside.items():
+      if data:
+        files.write(here / name, data)
+    return lost
+
   lost = files.deliver(out, write)
   weights = sum(map(np.size, jax.tree.leaves(params)))
   return lost and f'{lost:,} of {weights:,} weights were not zero and are zero as {dtype}'

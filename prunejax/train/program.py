@@ -124,6 +124,7 @@ def read_inputs(
     raise ValueError(f'data.seq_len={c.seq_len}: the model has {longest} positions')
   shared = dict(root=root, cache=cache, seed=recipe.seed, encoded=encoded)
   shared |= dict(batch_size=recipe.batch_size, eval_size=recipe.eval.batch_size)
+  families.heads(family, c.task)  # refuses a task for which the family has no head
   if c.task:
     data = inputs.finetuning_data(
       source.tokenizer,
@@ -425,8 +426,8 @@ def held(opt_state: Any, masks: dict[str, np.ndarray]) -> Any:
 
   Args:
     opt_state: of a chain.
-    masks: {path in the unrolled model: bool array, True = kept}; leaves without one keep the masks
-      that they have.
+    masks: {path in the unrolled model: bool array, True = kept}, of all leaves that are pruned: one
+      without a mask is held nowhere.
 
   Raises:
     ValueError: a mask of another shape than its leaf.
@@ -435,11 +436,14 @@ def held(opt_state: Any, masks: dict[str, np.ndarray]) -> Any:
   def mask_of(name, leaf):
     stack = re.fullmatch(r'(.*)/layers/(.*)', name)
     parts = [f'{stack[1]}/layer_{i}/{stack[2]}' for i in range(len(leaf))] if stack else [name]
-    if not all(part in masks for part in parts):
-      return leaf
-    mask = np.stack([masks[part] for part in parts]) if stack else masks[name]
-    if mask.shape != leaf.shape:
-      raise ValueError(f'the stored mask of {name!r} has shape {mask.shape}, the leaf {leaf.shape}')
+    whole = np.ones(leaf.shape[1:] if stack else leaf.shape, bool)
+    found = [masks.get(part, whole) for part in parts]
+    if wrong := [
+      part for part, mask in zip(parts, found, strict=True) if mask.shape != whole.shape
+    ]:
+      shape = masks[wrong[0]].shape
+      raise ValueError(f'the stored mask of {wrong[0]!r} has shape {shape}, the leaf {whole.shape}')
+    mask = np.stack(found) if stack else found[0]
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: mask[at])
 
   def started(node):

@@ -10,7 +10,7 @@ import prunejax
 from prunejax import files
 from prunejax.data import gguf_metadata
 from prunejax.models import bert, gguf_file, installed, llama
-from prunejax.models.hf import carried_texts
+from prunejax.models.hf import carried_texts, stored, stored_masks
 from prunejax.models.hf import folder as hf_directory
 from prunejax.train import (
   checkpoint,
@@ -35,6 +35,9 @@ class Saved(NamedTuple):
     recipe: the `recipe.Recipe` of the run; None for a folder.
     what: what was read, in words.
     carried: what the folder says for programs that run the model, see `hf.carried_texts`.
+    masks: {path: bool array or `stored.Leaf`, True = kept}, those that the folder stores; None for
+      one that stores none.
+    record: the text of its pruning.json, '' without one.
   """
 
   params: Any
@@ -43,6 +46,8 @@ class Saved(NamedTuple):
   recipe: Any
   what: str
   carried: Mapping[str, str] = MappingProxyType({})
+  masks: Mapping[str, Any] | None = None
+  record: str = ''
 
   @property
   def leaves(self) -> dict:
@@ -115,12 +120,31 @@ def _folder(folder, run, what, parts=False):
   else:
     heads = families.heads(kind, run.data.task)
   # A copy of a folder in a store is removed once it was read.
-  parts = parts and not isinstance(folder, files.Scratch)
+  scratch = isinstance(folder, files.Scratch)
+  parts = parts and not scratch
   params, size = families.load(kind, folder, parts=parts, heads=heads, optional=optional)
   if parts:
     hf_directory.check(folder)
   tokenizer = None if hf_directory.read_vocab(folder) is None else kind.words.load(folder)
-  return Saved(params, size, tokenizer, run, what, carried_texts.read(folder))
+  masks = stored_masks.leaves(folder)
+  if masks is not None:
+    _check_masks(masks, params, folder)
+    masks = {path: stored.whole(mask) for path, mask in masks.items()} if scratch else masks
+  record = files.path(folder) / stored_masks.RECORD
+  record = files.read(record).decode() if files.exists(record) else ''
+  return Saved(params, size, tokenizer, run, what, carried_texts.read(folder), masks, record)
+
+
+def _check_masks(masks, params, folder):
+  """Raises ValueError where stored masks are not those of the model beside them."""
+  leaves = traverse_util.flatten_dict(params, sep='/')
+  for path, mask in masks.items():
+    there = leaves[path].shape if path in leaves else None
+    if mask.shape != there:
+      raise ValueError(
+        f'{files.path(folder) / stored_masks.NAME} has a mask {mask.shape} of {path!r}, which is'
+        f' {there or "no leaf"} in the model'
+      )
 
 
 def _among(known, classes):

@@ -4,6 +4,9 @@ import ast
 import difflib
 import inspect
 import math
+import numbers
+import types
+import typing
 from typing import Any, NamedTuple
 
 MOST = 4096  # characters of a spec string, or of another literal
@@ -30,7 +33,7 @@ def parse(text: str, module, key: str) -> Spec:
 
   Raises:
     ValueError: no call of literals, an unknown name (the nearest is suggested), or arguments that
-      do not fit.
+      do not fit, in number or in type.
   """
   try:
     node = _parsed(text)
@@ -58,12 +61,45 @@ def parse(text: str, module, key: str) -> Spec:
     raise ValueError(
       f'{key}={text!r}: {error}; expected {node.func.id}{_plain_signature(factory)}'
     ) from error
+  hints = typing.get_type_hints(factory)
+  for name, value in bound.arguments.items():
+    if inspect.signature(factory).parameters[name].kind in _VARIABLE:
+      continue
+    if wanted := _misfit(value, hints.get(name, Any)):
+      raise ValueError(f'{key}={text!r}: {name}={value!r}: expected {wanted}')
   bound.apply_defaults()  # so that two spellings of one method are equal
   arguments = {}
   for name, value in bound.arguments.items():
     kind = inspect.signature(factory).parameters[name].kind
     arguments.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
   return Spec(node.func.id, factory, arguments)
+
+
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+# What a literal is, by annotation. Whether a number has to be an integer the factories say.
+_NUMBER = lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool)
+_PLAIN = {
+  int: ('a number', _NUMBER),
+  float: ('a number', _NUMBER),
+  bool: ('True or False', lambda value: isinstance(value, bool)),
+  str: ('a text', lambda value: isinstance(value, str)),
+  types.NoneType: ('None', lambda value: value is None),
+}
+_NO_LITERAL = ('Array', 'ndarray')  # names of types: neither library is imported here
+
+
+def _misfit(value, hint) -> str:
+  """What the annotation of an argument accepts, in words, if a literal is none of it; or ''."""
+  union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+  kinds = [
+    kind
+    for kind in (typing.get_args(hint) if union else [hint])
+    if getattr(kind, '__name__', '') not in _NO_LITERAL
+  ]
+  if not kinds or not all(kind in _PLAIN for kind in kinds):
+    return ''  # the factory checks it
+  wanted = dict(_PLAIN[kind] for kind in kinds)
+  return '' if any(fits(value) for fits in wanted.values()) else ' or '.join(wanted)
 
 
 def literal(text: str | ast.AST) -> Any:

@@ -68,6 +68,11 @@ def test_a_task_is_scored_on_its_dev_set(home, tmp_path, capsys):
   out = capsys.readouterr()
   assert status == 0, out.err
   assert 'glue/cola, 48 examples' in out.out and 'matthews' in out.out
+  assert 'np.float64' not in out.out
+  # Without --window: at most the positions of the model, which has fewer than 128.
+  assert evaluate(home, f'--data={tmp_path}', model='classifier', on='glue/cola') == 0
+  assert evaluate(home) == 0
+  assert 'windows of 64' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

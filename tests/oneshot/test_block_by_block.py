@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_decoder
 from flax import traverse_util
 from tiny_decoder import SIZE, model_and_params, tokens
 
@@ -15,6 +16,7 @@ import prunejax
 from prunejax import oneshot
 from prunejax.observe import linen
 from prunejax.oneshot import decoders, resume, shares
+from prunejax.pruning.paths import named_leaves
 
 WHERE = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
 KERNELS = 6
@@ -325,6 +327,15 @@ WRONG = {
   'everything': ({'sparsity': 1}, r'sparsity=1 is outside of .* \[0, 1\)'),
   'text': ({'sparsity': '0.5'}, "sparsity='0.5' is outside of"),
   'folder': ({'folder': 'runs/x'}, "folder='runs/x' needs settings="),
+  'recover': ({'recover': 200}, 'recover=200: expected what reconstruct'),
+  'shares': (
+    {'structure': prunejax.n_m(2, 4), 'shares_of_blocks': oneshot.owl()},
+    'prunes some blocks more than sparsity=0.5',
+  ),
+  'masks of another type': (
+    {'masks': {'embeddings': {'word': {'embedding': np.ones((61, 32))}}}},
+    r'float64 \(61, 32\): expected masks shaped like params, bool \(61, 32\)',
+  ),
   'layout': ({'layout': {r'encoder/layer_9/.*': 'in out'}}, 'matches none of the leaves'),
 }
 
@@ -337,6 +348,49 @@ def test_wrong_arguments_are_refused_before_anything_is_computed(name):
   with pytest.raises(ValueError, match=message):
     oneshot.prune(decoders.of_size(SIZE), model_and_params()[1], tokens(2), **given)
   assert not lines
+
+
+@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize('criterion', ['magnitude', 'wanda', 'sparsegpt'])
+def test_what_was_pruned_before_stays_pruned(criterion, stacked, tmp_path):
+  model, params = toy_decoder.make(stacked=stacked)
+  prune = lambda params, sparsity, **how: oneshot.prune(
+    model,
+    params,
+    toy_decoder.SEGMENTS,
+    criterion=getattr(prunejax, criterion)(),
+    sparsity=sparsity,
+    **how,
+  )
+  half = prune(params, 0.5)
+  for sparsity in (0.25, 0.75):
+    kept = {'folder': tmp_path / str(sparsity), 'settings': {'a': 1}}
+    got = prune(half.params, sparsity, masks=half.masks, **kept)
+    again = prune(half.params, sparsity, masks=half.masks, **kept)  # read from the folder
+    for name, mask in named_leaves(got.masks).items():
+      before = named_leaves(half.masks)[name]
+      assert not (mask & ~before).any() and not named_leaves(got.params)[name][~mask].any()
+      if not before.all():
+        assert mask.mean() == min(0.5, 1 - sparsity)
+      np.testing.assert_array_equal(mask, named_leaves(again.masks)[name])
+    with pytest.raises(ValueError, match='other settings.*masks'):
+      prune(half.params, sparsity, **kept)
+
+
+def test_blocks_that_report_wrongly_are_refused_by_name():
+  model, params = toy_decoder.make()
+  prune = lambda model: oneshot.prune(
+    model, params, toy_decoder.SEGMENTS, criterion=prunejax.wanda(), sparsity=0.5
+  )
+  with pytest.raises(ValueError, match=r'block_0 returns .*: expected \(hidden, inputs\)'):
+    prune(model._replace(block=lambda weights, hidden: model.block(weights, hidden)[0]))
+
+  def swapped(weights, hidden):
+    hidden, inputs = model.block(weights, hidden)
+    return hidden, {'up': inputs['down'], 'down': inputs['up']}
+
+  with pytest.raises(ValueError, match='of width (8|16), and the kernel has (8|16) inputs'):
+    prune(model._replace(block=swapped))
 
 
 def test_shares_of_blocks_stay_within_what_a_structure_can_remove():

@@ -62,6 +62,7 @@ def run(there, out, **options):
     'out': out,
     **options,
   }
+  given['where'] = given.pop('kernels', None)
   words = [f'--{name}={value}' for name, value in given.items() if value is not None]
   return cli.main(['prune', str(there / 'model'), *words])
 
@@ -85,10 +86,14 @@ def test_the_folder_holds_the_model_its_masks_and_what_was_done(there, tmp_path,
 
 def test_magnitude_needs_no_text_and_a_narrower_model_loads(there, tmp_path):
   assert run(there, tmp_path / 'a', criterion='magnitude()', calibration=None) == 0
-  assert run(there, tmp_path / 'b', criterion='wanda()', smaller='ffn_width(20)') == 0
+  unsaid = {'criterion': None, 'sparsity': None}
+  narrow = {**unsaid, 'criterion': 'wanda()', 'smaller': 'ffn_width(20)'}
+  assert run(there, tmp_path / 'b', **narrow) == 0
   assert gpt2_hf.load(tmp_path / 'b')[1].n_inner == 20
-  assert run(there, tmp_path / 'c', smaller="drop_blocks(1, by='perplexity')") == 0
+  assert run(there, tmp_path / 'c', **unsaid, smaller="drop_blocks(1, by='perplexity')") == 0
   assert gpt2_hf.load(tmp_path / 'c')[1].n_layer == 1
+  report = json.loads((tmp_path / 'c' / 'pruning.json').read_text())
+  assert 'criterion' not in report and len(report['dropped']) == 1
   assert not (tmp_path / 'c' / 'masks.safetensors').exists()
 
 
@@ -112,6 +117,66 @@ def test_a_killed_command_goes_on_and_writes_the_same_bytes(there, tmp_path, mon
     assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
 
 
+def test_dropping_blocks_leaves_the_blocks_of_an_interrupted_command_alone(there, tmp_path, capsys):
+  def kill(line):
+    if line.startswith('block 1/'):
+      raise KeyboardInterrupt
+
+  given = dict(calibration=str(there / 'text'), segments=4, length=16)
+  with pytest.raises(KeyboardInterrupt):
+    command.prune(str(there / 'model'), str(tmp_path / 'out'), say=kill, **given)
+  unsaid = {'criterion': None, 'sparsity': None}
+  assert run(there, tmp_path / 'out', **unsaid, smaller='drop_blocks(1)') == 2
+  assert 'holds an unfinished pruning with other settings' in capsys.readouterr().err
+  lines = []
+  command.prune(str(there / 'model'), str(tmp_path / 'out'), say=lines.append, **given)
+  assert '1 of 2 blocks are pruned already' in lines
+
+
+def test_a_pruned_model_is_pruned_on_and_exported_with_its_masks(there, tmp_path, capsys):
+  def again(source, out, sparsity, *more):
+    options = [
+      f'--out={tmp_path / out}',
+      '--criterion=magnitude()',
+      f'--sparsity={sparsity}',
+      *more,
+    ]
+    assert cli.main(['prune', str(source), *options]) == 0
+    return stored_masks.read(tmp_path / out)
+
+  half = again(there / 'model', 'half', 0.5)
+  less, more = again(tmp_path / 'half', 'less', 0.3), again(tmp_path / 'half', 'more', 0.75)
+  for name, mask in half.items():
+    assert np.array_equal(less[name], mask)  # nothing is revived
+    assert not (more[name] & ~mask).any() and abs(more[name].mean() - 0.25) < 0.01
+  part = again(tmp_path / 'half', 'part', 0.75, '--where=encoder/layer_0/.*')
+  for name, mask in half.items():  # masks of what --where leaves out are kept
+    assert np.array_equal(part[name], more[name] if 'layer_0' in name else mask)
+  for smaller, kept in (('ffn_width(20)', 20), ('drop_blocks(1)', 32)):
+    options = [f'--calibration={there / "text"}', '--segments=4', '--length=16']
+    options += [f'--smaller={smaller}', f'--out={tmp_path / smaller}']
+    assert cli.main(['prune', str(tmp_path / 'half'), *options]) == 0
+    leaves, masks = gpt2_hf.load(tmp_path / smaller)[0], stored_masks.read(tmp_path / smaller)
+    for name, mask in masks.items():
+      assert mask.shape == named_leaves(leaves)[name].shape
+      assert not named_leaves(leaves)[name][~mask].any()
+    assert masks['encoder/layer_0/ffn/output/kernel'].shape == (kept, 16)
+
+  capsys.readouterr()
+  assert cli.main(['export', str(tmp_path / 'half'), f'--out={tmp_path / "exported"}']) == 0
+  for name in (stored_masks.NAME, stored_masks.RECORD):
+    assert (tmp_path / 'exported' / name).read_bytes() == (tmp_path / 'half' / name).read_bytes()
+  sparse = [f'--out={tmp_path / "half.sparse"}', '--to=sparse']
+  assert cli.main(['export', str(tmp_path / 'half'), *sparse]) == 0
+  assert 'masks.safetensors is left out' in capsys.readouterr().out
+  masks = tmp_path / 'half' / stored_masks.NAME
+  masks.write_bytes(masks.read_bytes()[:100])
+  given = [f'--out={tmp_path / "not"}', '--criterion=magnitude()']
+  assert cli.main(['prune', str(tmp_path / 'half'), *given]) == 2
+  assert 'is damaged or no file of masks' in capsys.readouterr().err
+
+
+ALONE = {'criterion': None, 'sparsity': None}  # options that --smaller decides
 WRONG = {
   'a text that is too short': ({'calibration': 'short.txt'}, 'expected 4; give a longer text'),
   'n:m that does not divide': ({'structure': 'n_m(2, 5)'}, 'n_m(2, 5): 5 does not divide'),
@@ -125,10 +190,36 @@ WRONG = {
   'too long': ({'length': 17}, '--length=17: the model has 16 positions'),
   'a criterion that needs gradients': ({'criterion': 'movement()'}, 'this criterion needs grad'),
   'an unknown criterion': ({'criterion': 'sparsgpt()'}, "did you mean 'sparsegpt'?"),
-  'a batch': ({'batch': 3}, 'batch=3: expected a power of two'),
+  'a batch': ({'batch': 3}, '--batch=3: expected a power of two'),
+  'a seed': ({'seed': -1}, '--seed=-1: expected at least 0'),
+  'no output': ({'out': ''}, '--out= is empty'),
+  'a regex': ({'kernels': '('}, "--where='(' is not a regular expression"),
+  'an encoding': ({'encoding': 'utf-9'}, "encoding='utf-9': expected a text encoding"),
+  'a recovery without a text': (
+    {'criterion': 'magnitude()', 'recover': 'reconstruct(5)', 'calibration': None},
+    '--recover=reconstruct(5) reads activations: give',
+  ),
+  'the type of an argument': ({'criterion': "random('a')"}, "seed='a': expected a number"),
+  'the seed of a recovery': ({'recover': 'reconstruct(5, seed=-1)'}, 'seed=-1 must be'),
+  'what dropping blocks decides': (
+    {**ALONE, 'smaller': 'drop_blocks(1)', 'recover': 'reconstruct(5)'},
+    '--recover=reconstruct(5) has no meaning with --smaller=drop_blocks(1)',
+  ),
+  'what a width decides': (
+    {**ALONE, 'smaller': 'ffn_width(20)', 'shares': 'owl()'},
+    '--shares=owl() has no meaning with',
+  ),
+  'perplexity of one token': (
+    {**ALONE, 'smaller': "drop_blocks(1, by='perplexity')", 'length': 1},
+    '--length=1: expected at least 2',
+  ),
+  'shares at the most of a structure': (
+    {'structure': 'n_m(2, 4)', 'criterion': 'wanda()', 'shares': 'owl()'},
+    'prunes some blocks more than sparsity=0.5',
+  ),
   'devices': ({'devices': 99}, '--devices=99: there are'),
   'shares': ({'shares': 'owl(spread=2)'}, 'owl: spread=2 must be in [0, 0.5]'),
-  'heads of GPT-2': ({'smaller': 'kv_groups(1)'}, 'has no num_key_value_heads'),
+  'heads of GPT-2': ({**ALONE, 'smaller': 'kv_groups(1)'}, 'has no num_key_value_heads'),
 }
 
 

@@ -1,15 +1,18 @@
 """After every recovery the masks hold exactly, and the model is better than before."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+import toy_decoder
 from flax import traverse_util
 from tiny_decoder import SIZE, model_and_params, tokens
 
 import prunejax
 from prunejax import oneshot
+from prunejax.models.hf import stored_masks
 from prunejax.oneshot import decoders, recover
-from prunejax.pruning.paths import named_leaves
+from prunejax.pruning.paths import named_leaves, with_leaves
 
 MODEL = decoders.of_size(SIZE)
 
@@ -75,6 +78,52 @@ def test_training_lowers_the_loss_and_keeps_every_pruned_weight_at_zero(way, pru
   assert same == (way == 'lora')
 
 
+def test_low_rank_changes_take_masks_in_files(pruned, tmp_path):
+  got, _, _ = pruned
+  named = named_leaves(got.masks)
+  (tmp_path / stored_masks.NAME).write_bytes(stored_masks.encode(named))
+  in_files = stored_masks.leaves(tmp_path)
+  masks = with_leaves(got.masks, {name: in_files.get(name, x) for name, x in named.items()})
+  lora = lambda *given, **how: recover.lora(*given, batches(3), learning_rate=1e-2, **how)
+  expected = lora(MODEL, got.params, got.masks)
+  jax.tree.map(np.testing.assert_array_equal, lora(MODEL, got.params, masks), expected)
+
+
+@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize('layout', toy_decoder.LAYOUTS)
+def test_low_rank_changes_reach_every_pruned_kernel(layout, stacked):
+  model, params = toy_decoder.make(layout, stacked)
+  how = {'layout': toy_decoder.LAYOUTS[layout]}
+  got = oneshot.prune(
+    model, params, toy_decoder.SEGMENTS, criterion=prunejax.wanda(), sparsity=0.5, **how
+  )
+  data = [toy_decoder.SEGMENTS] * 3
+  after = recover.lora(model, got.params, got.masks, data, learning_rate=1e-2, **how)
+  held(got.params, after, got.masks)
+  before, after = named_leaves(got.params), named_leaves(after)
+  for name, mask in named_leaves(got.masks).items():
+    layers = zip(before[name], after[name], mask, strict=True)
+    parts = layers if stacked else [(before[name], after[name], mask)]
+    assert all((old == new).all() == kept.all() for old, new, kept in parts), name
+
+
+@pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize('way', ['reconstruct', 'finetune'])
+def test_half_precision_is_trained_in_float32(way, dtype):
+  params = jax.tree.map(lambda x: x.astype(dtype), model_and_params()[1])
+  how = dict(criterion=prunejax.magnitude(), sparsity=0.5)
+  got = oneshot.prune(MODEL, params, tokens(4), **how)
+  if way == 'finetune':
+    after = recover.finetune(MODEL, got.params, got.masks, batches(20), learning_rate=1e-3)
+  else:
+    fit = oneshot.reconstruct(20, learning_rate=1e-3)
+    after = oneshot.prune(MODEL, params, tokens(4), recover=fit, **how).params
+  name = 'encoder/layer_1/ffn/output/kernel'
+  mask, old, new = (named_leaves(tree)[name] for tree in (got.masks, got.params, after))
+  assert new.dtype == dtype and np.isfinite(np.float32(new)).all() and not new[~mask].any()
+  assert (new[mask] != old[mask]).mean() > 0.5
+
+
 @pytest.mark.parametrize(
   'criterion', [pytest.param('magnitude', marks=pytest.mark.slow), 'sparsegpt']
 )
@@ -111,5 +160,12 @@ def test_wrong_recoveries_are_refused(pruned):
     recover.lora(MODEL, got.params, whole, batches(1))
   with pytest.raises(ValueError, match='learning_rate=0 must be'):
     oneshot.reconstruct(learning_rate=0)
+  with pytest.raises(ValueError, match='is float32: expected bool'):
+    recover.finetune(MODEL, got.params, jax.tree.map(np.float32, got.masks), batches(1))
+  model, params = toy_decoder.make('heads')
+  masks = jax.tree.map(lambda x: np.abs(x) > 0.1, params)
+  params = jax.tree.map(lambda x, mask: x * mask, params, masks)
+  with pytest.raises(ValueError, match=r"which axes of 'block_0/up', whose shape is \(8, 2, 8\)"):
+    recover.lora(model, params, masks, [toy_decoder.SEGMENTS])
   with pytest.raises(FloatingPointError, match='the loss is nan'):
     recover.finetune(MODEL, got.params, got.masks, batches(3), learning_rate=float('nan'))

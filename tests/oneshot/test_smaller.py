@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import transformers
 from flax import traverse_util
 from tiny_decoder import SIZE, model_and_params, tokens
 
@@ -41,6 +42,15 @@ def test_the_block_without_which_the_loss_is_lowest_goes_first():
     losses.append(float(recover.next_token_loss(out, segments)))
   assert chosen == [int(np.argmin(losses))]
   assert len(depth.by_perplexity(MODEL, params, segments, 2)) == 2
+
+
+def test_a_number_of_heads_that_transformers_refuses_is_refused_at_once():
+  size = transformers.LlamaConfig(
+    hidden_size=64, num_attention_heads=8, num_key_value_heads=4, head_dim=8
+  )
+  assert width.kv_groups(size, 2).kept == 2
+  with pytest.raises(ValueError, match='groups=3 leaves 6 heads.*expected 1 or 2'):
+    width.kv_groups(size, 3)
 
 
 def test_a_model_without_a_block_is_plain_and_loads_again(tmp_path):

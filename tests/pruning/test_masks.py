@@ -75,6 +75,13 @@ def test_packing_keeps_rank_and_comes_back(shape, axis, seed):
   np.testing.assert_array_equal(masks.unpack(packed, tree, axis)['m'], mask)
 
 
+def test_packed_masks_of_another_shape_are_refused():
+  packed = masks.pack({'m': jnp.ones((3, 16), bool)})
+  for shape in ((3, 18), (3, 8), (2, 16), (16,), ()):
+    with pytest.raises(ValueError, match=r'packed masks of shape \(3, 2\) are not those of a leaf'):
+      masks.unpack(packed, {'m': jnp.ones(shape)})
+
+
 def test_the_hash_is_of_paths_shapes_and_bits_alone():
   value = masks.mask_hash(MASKS)
   assert value == prunejax.mask_hash(jax.tree.map(np.asarray, MASKS)) and len(value) == 64

@@ -1,5 +1,7 @@
 """Reading the state of a link, and errors for the state of another link."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,11 @@ def test_masks_of_a_state_without_types_are_refused(lost):
   params, state = train(optax.chain(optax.adam(0.1), prune()), make_params())
   with pytest.raises(ValueError, match='types were lost|opt_state is None'):
     prunejax.get_masks(lost(state), params)
+  if lost(state) is not None:
+    for read in (prunejax.faults, lambda state: prunejax.check_pruned(params, state)):
+      with pytest.raises(ValueError, match='types were lost'):
+        read(lost(state))
+  assert prunejax.faults(optax.adam(0.1).init(params)) == {}
 
 
 def test_a_state_without_a_pruning_link_is_refused_unless_the_run_does_not_prune():
@@ -41,6 +48,8 @@ def test_a_state_without_a_pruning_link_is_refused_unless_the_run_does_not_prune
 
 OTHERS = {
   'where': (prune(where='enc/kernel'), r"has no mask for 'head/kernel', unlike where='\.\*kernel'"),
+  'a latent link': (prune(zero_pruned=False), r'made by prune_transform\(zero_pruned=False\), and'),
+  'hold_zeros': (prunejax.hold_zeros('.*kernel'), 'made by hold_zeros, and this is prune_tr'),
   'criterion': (prune(criterion=prunejax.movement()), r'is MovementState\(.*another criterion'),
 }
 
@@ -55,6 +64,34 @@ def test_the_state_of_another_link_is_refused_by_name(name, jitted):
     update(params, other.init(params), params)
   with pytest.raises(ValueError, match='the state is a dict, not a PruneState'):
     update(params, plain(link.init(params)), params)
+
+
+@pytest.mark.parametrize('link', [prune(), prunejax.hold_zeros('.*kernel')])
+def test_masks_of_other_shapes_or_dtypes_are_refused_by_name(link):
+  params = make_params()
+  state, shape = link.init(params), params['head']['kernel'].shape
+  for change in (lambda mask: mask[:1], lambda mask: mask.astype(np.int32)):
+    masks = {**state.prune_mask, 'head': {**state.prune_mask['head']}}
+    masks['head']['kernel'] = change(masks['head']['kernel'])
+    with pytest.raises(ValueError, match=f"'head/kernel': expected bool {re.escape(str(shape))}"):
+      link.update(params, state._replace(prune_mask=masks), params)
+
+
+def test_hold_zeros_refuses_the_state_of_another_link():
+  link, params = prunejax.hold_zeros('.*kernel'), make_params()
+  for state, said in (
+    (prunejax.hold_zeros('enc/kernel').init(params), "has no mask for 'head/kernel'"),
+    (prune().init(params), 'made by prune_transform.*and this is hold_zeros'),
+    (plain(link.init(params)), 'the state is a dict, not a PruneState'),
+  ):
+    with pytest.raises(ValueError, match=said):
+      link.update(params, state, params)
+
+
+@pytest.mark.parametrize('flag', ['zero_pruned', 'hold'])
+def test_a_flag_is_true_or_false(flag):
+  with pytest.raises(ValueError, match=f"{flag}='no': expected True or False"):
+    prune(**{flag: 'no'})
 
 
 def test_an_eager_update_is_compiled_once_and_equals_the_jitted_one():

@@ -6,10 +6,11 @@ import shutil
 import pytest
 import tiny_runs
 
+from prunejax.cli import command
 from prunejax.data import corpus, wordpiece
 from prunejax.models.hf import folder as hf_folder
 from prunejax.report import compare, ledger
-from prunejax.sweep import dependencies, estimate, grid
+from prunejax.sweep import dependencies, estimate, grid, summary
 from prunejax.train import configs, loop, program, recipe, resume
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
@@ -236,12 +237,41 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_is_written(tmp_path, 
   assert not (tmp_path / 'sweep').exists()
 
 
+def test_a_sweep_has_a_report_of_its_settings(swept, tmp_path, capsys):
+  assert command.main(['report', str(swept[0]), f'--out={tmp_path}']) == 0
+  said = capsys.readouterr().out
+  assert 'Sweep tiny: what each setting gives' in said
+  for name in ('report.html', 'report.md', 'tables.md', 'metrics.png'):
+    assert (tmp_path / name).stat().st_size > 0
+  groups = summary.settings(swept[1])
+  assert sum(len(rows) for _, rows in groups) == len(swept[1])
+  assert all('seed' not in setting for setting, _ in groups)
+
+
+def test_the_report_of_a_sweep_has_a_row_for_each_setting_and_the_mean_over_seeds():
+  row = lambda rate, seed, loss, **more: {
+    'config': {'optimizer.learning_rate': rate, 'seed': seed, 'steps': 3},
+    'metrics': {'loss': loss, 'sparsity': 0.5} if loss else {},
+    **more,
+  }
+  rows = [row(0.1, 0, 2.0), row(0.1, 1, 4.0), row(0.2, 0, 5.0), row(0.2, 1, None, failed='nan')]
+  table = summary.summary(summary.settings(rows), 'title')
+  assert table.head == ('optimizer.learning_rate', 'seeds', 'loss', 'sparsity', 'failed')
+  assert [line[:2] for line in table.rows] == [('0.1', '2'), ('0.2', '2')]
+  assert table.rows[0][2].startswith('3 ± ') and table.rows[1][2] == '5' and table.rows[1][4] == '1'
+
+
+def test_a_plan_counts_the_packaged_model_whatever_its_initializer():
+  config = tiny_runs.config(init='nano', model__initializer='normal')
+  assert estimate.size_of(recipe.resolve(config)).hidden_size == 128
+
+
 def test_a_folder_of_another_grid_is_refused(swept, tmp_path):
   with pytest.raises(
     ValueError, match='belongs to sweep tiny, not to sweep other; nothing was written'
   ):
     grid.sweep(tiny_runs.config(), CHANGES, swept[0], name='other', say=pytest.fail)
-  with pytest.raises(ValueError, match='only a paper has a report'):
+  with pytest.raises(ValueError, match='expected the work directory of a paper'):
     compare.experiment_of(swept[0])
   with pytest.raises(FileNotFoundError, match='holds no grid'):
     compare.experiment_of(tmp_path)

@@ -119,6 +119,26 @@ def questions(folder, count=40, seed=0):
   folder.write_text(json.dumps({'data': [{'title': 't', 'paragraphs': qas}]}))
 
 
+@pytest.mark.slow
+def test_a_model_with_a_pooler_is_trained_on_questions(tmp_path):
+  questions(tmp_path / 'train.json', 16)
+  given = {'steps': 2, 'data.task': "squad('train.json', 'train.json')", 'data.seq_len': 24}
+  argv = tiny_runs.argv('train', tmp_path / 'run', **given, init='nano')
+  assert command.main([*argv, f'--config.data.root={tmp_path}']) == 0
+  leaves = saved_model.load(tmp_path / 'run').leaves
+  assert 'spans/kernel' in leaves and not any(name.startswith('pooler') for name in leaves)
+
+
+@pytest.mark.parametrize('kind', ['roberta', 'xlnet'])
+def test_questions_need_a_model_with_a_span_head(kind, tmp_path):
+  questions(tmp_path / 'train.json', 16)
+  task = "squad('train.json', 'train.json')"
+  config = tiny_runs.config(False, init=str(pretrained(kind).folder / 'model'), data__task=task)
+  config.data.root = str(tmp_path)
+  with pytest.raises(ValueError, match=r'data\.task=.*: the model has no span head'):
+    tiny_runs.train(config, tmp_path / 'run', say=lambda line: None)
+
+
 @pytest.fixture(scope='module')
 def asked(tmp_path_factory):
   """The folder of a finished run on questions, and what it was asked."""

@@ -2,15 +2,19 @@
 
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+import prunejax
 from prunejax.models import bert
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf import stored_masks
 from prunejax.pruning.paths import matches, named_leaves
+from prunejax.train import program
 
 
 def test_masks_come_back_as_they_were_written(tmp_path):
@@ -27,6 +31,19 @@ def test_masks_come_back_as_they_were_written(tmp_path):
   with pytest.raises(hf_folder.CheckpointError, match='damaged or no file of masks'):
     stored_masks.read(tmp_path)
   assert stored_masks.read(tmp_path / 'nowhere') is None
+
+
+def test_a_leaf_without_a_stored_mask_is_held_nowhere_stacked_or_not():
+  whole, part = np.ones((2, 3), bool), np.arange(6).reshape(2, 3) > 1
+  params = {'head': {'kernel': np.zeros((2, 3))}, 'enc': {'layers': {'k': np.zeros((2, 2, 3))}}}
+  params = jax.tree.map(lambda x: x + (x.ndim == 3) * (np.arange(3) > 0), params)
+  params['head']['kernel'][0] = 1
+  state = prunejax.hold_zeros().init(jax.tree.map(jnp.float32, params))
+  held = program.held(state, {'enc/layer_1/k': part})
+  np.testing.assert_array_equal(held.prune_mask['head']['kernel'], whole)
+  np.testing.assert_array_equal(held.prune_mask['enc']['layers']['k'], [whole, part])
+  with pytest.raises(ValueError, match=r"of 'enc/layer_0/k' has shape \(3, 3\), the leaf \(2, 3\)"):
+    program.held(state, {'enc/layer_0/k': np.ones((3, 3), bool)})
 
 
 @pytest.mark.slow

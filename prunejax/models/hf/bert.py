@@ -126,6 +126,8 @@ def load(
   size = read_size(folder, heads=heads)
   shapes = _shapes(size, bert.HEADS)
   unneeded = tuple(f'{head}/' for head in bert.HEADS if head not in heads)
+  if heads == ('spans',):  # as in `bert.Bert`, it has no pooler
+    unneeded += ('pooler/',)
   paths = {hf_name(path): path for path in shapes if not path.startswith(unneeded)}
   expected = {name: _hf_shape(path, shapes[path]) for name, path in paths.items()}
   known = {hf_name(path) for path in shapes}
@@ -138,8 +140,6 @@ def load(
     }
   tensors = convert.respell(stored, folder, SPELLINGS)
   tensors = {name: x for name, x in tensors.items() if name in expected or name not in known}
-  if heads == ('spans',):  # as in `bert.Bert`, it has no pooler
-    paths = {name: path for name, path in paths.items() if not path.startswith('pooler/')}
   for prefix, part in HEADS.items():
     if part in optional and not any(name.startswith(prefix) for name in tensors):
       paths = {name: path for name, path in paths.items() if not name.startswith(prefix)}

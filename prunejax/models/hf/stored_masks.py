@@ -16,9 +16,10 @@ import safetensors
 import safetensors.numpy
 
 from prunejax.models.hf.folder import CheckpointError
-from prunejax.models.hf.stored import Leaf, whole
+from prunejax.models.hf.stored import Bits, Leaf, whole
 
 NAME = 'masks.safetensors'
+RECORD = 'pruning.json'  # beside it: how the model was pruned
 
 
 def encode(masks: Mapping[str, np.ndarray | Leaf]) -> bytes:
@@ -36,28 +37,36 @@ def encode(masks: Mapping[str, np.ndarray | Leaf]) -> bytes:
 
 
 def read(folder: str | os.PathLike) -> dict[str, np.ndarray] | None:
-  """Reads the masks of a folder.
+  """Reads the masks of a folder, as `leaves` finds them: {path: bool array}."""
+  found = leaves(folder)
+  return None if found is None else {path: mask.read() for path, mask in found.items()}
+
+
+def leaves(folder: str | os.PathLike) -> dict[str, Bits] | None:
+  """Finds the masks of a folder and leaves them in their file.
 
   Args:
     folder: a Hugging Face folder.
 
   Returns:
-    {path: bool array, True = kept}; None for a folder without the file.
+    {path: mask, True = kept}, of all that do not keep every weight; None for a folder without the
+    file.
 
   Raises:
     CheckpointError: the file is damaged.
   """
-  path = pathlib.Path(folder) / NAME
-  if not path.is_file():
+  file = pathlib.Path(folder) / NAME
+  if not file.is_file():
     return None
   masks = {}
   try:
-    for name, bits in safetensors.numpy.load_file(path).items():
-      leaf, _, shape = name.rpartition(' ')
-      sizes = tuple(map(int, shape.split('x')))
-      if bits.dtype != np.uint8 or len(bits) != (math.prod(sizes) + 7) // 8:
-        raise ValueError(f'{name!r} does not hold {math.prod(sizes)} bits')
-      masks[leaf] = np.unpackbits(bits, count=math.prod(sizes)).astype(bool).reshape(sizes)
+    with safetensors.safe_open(file, framework='np') as opened:
+      for name in opened.keys():
+        path, _, shape = name.rpartition(' ')
+        sizes, bits = tuple(map(int, shape.split('x'))), opened.get_slice(name)
+        if bits.get_dtype() != 'U8' or bits.get_shape() != [(math.prod(sizes) + 7) // 8]:
+          raise ValueError(f'{name!r} does not hold {math.prod(sizes)} bits')
+        masks[path] = Bits(file, name, sizes)
   except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-    raise CheckpointError(f'{path} is damaged or no file of masks: {error}') from error
+    raise CheckpointError(f'{file} is damaged or no file of masks: {error}') from error
   return masks

@@ -1,0 +1,127 @@
+"""The report of a sweep: a row for each setting, with the mean and interval over its seeds."""
+
+import json
+import math
+import numbers
+
+from prunejax import files
+from prunejax.report import document, drawing, ledger, statistics
+from prunejax.report import tables as tabular
+from prunejax.train import console
+
+MOST = 3  # metrics that are drawn, the first ones
+
+
+def write(folder: files.PathLike, out: files.PathLike | None = None, say=console.say) -> dict:
+  """Writes the report of what the ledger of a sweep holds so far, and prints its table.
+
+  Args:
+    folder: the work directory.
+    out: where to write; None for `folder`.
+    say: prints a line.
+
+  Returns:
+    {name: path} of the files.
+
+  Raises:
+    ValueError: the ledger is empty or damaged.
+  """
+  folder = files.path(folder)
+  rows = ledger.read(folder / 'ledger.jsonl')
+  if not rows:
+    raise ValueError(f'{str(folder)!r} has no finished cell yet')
+  name = files.read_json(folder / 'grid.json')['sweep']
+  groups = settings(rows)
+  table = summary(groups, f'Sweep {name}: what each setting gives')
+  say(tabular.text(table))
+  failed = sum(bool(row.get('failed')) for row in rows)
+  written = document.write(
+    folder if out is None else out,
+    title=f'Sweep {name}',
+    meta={'cells': len(rows), 'failed': failed},
+    tables=[table],
+    figures=_figures(groups),
+    captions={'metrics': 'Mean of each setting, from its lowest to its highest seed.'},
+  )
+  say(f'report: {written["report.html"]}')
+  return written
+
+
+def settings(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
+  """Groups rows that differ in their seed alone.
+
+  Args:
+    rows: of a ledger.
+
+  Returns:
+    Pairs of {config key: value}, of the keys whose values are not the same in all rows, and rows.
+  """
+  of = lambda row: {key: value for key, value in row['config'].items() if key != 'seed'}
+  text = lambda value: json.dumps(value, sort_keys=True)
+  keys = dict.fromkeys(key for row in rows for key in of(row))
+  differ = [key for key in keys if len({text(row['config'].get(key)) for row in rows}) > 1]
+  groups = {}
+  for row in rows:
+    config = of(row)
+    mine = {key: config.get(key) for key in differ if key != 'seed'}
+    groups.setdefault(text(mine), (mine, []))[1].append(row)
+  return list(groups.values())
+
+
+def summary(groups: list[tuple[dict, list[dict]]], title: str) -> tabular.Table:
+  """Makes the table of what `settings` returned."""
+  names = _metrics(groups)
+  items = []
+  for setting, rows in groups:
+    failed = sum(bool(row.get('failed')) for row in rows)
+    item = {key: _word(value) for key, value in setting.items()}
+    item |= {'seeds': str(len(rows)), **({'failed': str(failed)} if failed else {})}
+    items.append(item | {name: _estimate(_values(rows, name)) for name in names})
+  return tabular.records(title, items, '± half of the 95 % interval over seeds.')
+
+
+def _metrics(groups):
+  """The names of the numbers that rows have, in order."""
+  metrics = (row['metrics'] for _, rows in groups for row in rows)
+  return list(dict.fromkeys(k for m in metrics for k, v in m.items() if _is_number(v)))
+
+
+def _values(rows, name):
+  return [row['metrics'][name] for row in rows if _is_number(row['metrics'].get(name))]
+
+
+def _is_number(value):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _word(value):
+  return value if isinstance(value, str) else json.dumps(value)
+
+
+def _estimate(values):
+  if not values:
+    return '-'
+  mean, low, high, _ = statistics.cautious(values)
+  half = (high - low) / 2
+  return f'{mean:.4g}' + (f' ± {half:.2g}' if math.isfinite(half) else '')
+
+
+def _figures(groups):
+  """A point for each setting and metric, with a bar from the lowest seed to the highest."""
+  names = [name for name in _metrics(groups) if any(_values(rows, name) for _, rows in groups)]
+  names = names[:MOST]
+  if not names:
+    return {}
+  labels = [
+    ', '.join(f'{key.split(".")[-1]}={_word(value)}' for key, value in setting.items()) or 'all'
+    for setting, _ in groups
+  ]
+  with drawing.canvas(3 + 2.6 * len(names), 1.2 + 0.3 * len(groups), len(names)) as (figure, axes):
+    for panel, name in zip(axes, names, strict=True):
+      there = [(i, _values(rows, name)) for i, (_, rows) in enumerate(groups)]
+      places, values = zip(*[(i, found) for i, found in there if found], strict=True)
+      means, reach = drawing.ranges(values)
+      panel.errorbar(means, places, xerr=reach, fmt='o', capsize=2)
+      panel.set(title=name, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
+      panel.set_yticklabels(labels if panel is axes[0] else [''] * len(groups))
+    return {'metrics': drawing.png(figure)}
