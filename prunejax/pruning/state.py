@@ -90,12 +90,16 @@ def get_masks(opt_state, params, *, unpruned: bool = False):
 
 
 def _check_types(opt_state, shapes=None):
-  """Refuses a state with masks outside of any `PruneState`, of these shapes; None: of any."""
+  """Refuses a state with masks outside of any `PruneState`.
+
+  Masks have one of these shapes, or, where they are None, at least two axes: the optimizer of
+  several runs may have a flag for each.
+  """
   if prune_states(opt_state):
     return
   for name, leaf in named_leaves(opt_state).items():
     is_bool = isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype == np.dtype(bool)
-    is_mask = is_bool and leaf.ndim and (shapes is None or leaf.shape in shapes)
+    is_mask = is_bool and (leaf.ndim > 1 if shapes is None else leaf.ndim and leaf.shape in shapes)
     if is_mask or 'prune_mask' in name.split('/'):
       raise ValueError(
         f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost,'

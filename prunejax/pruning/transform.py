@@ -57,8 +57,8 @@ def prune_transform(
   Step t is counted from 0. Masks are recomputed from the incoming weights at step t when `when(t)`
   is true, and once more at `schedule.end` if that comes after the first step of `when`. They then
   have sparsity `schedule(t)`. Where a schedule that only rises asks for less than they have, they
-  keep the sparsity that they have. At every step each pruned weight p gets the update -p, so that `optax.apply_updates` lands on
-  exactly 0.0.
+  keep the sparsity that they have. At every step each pruned weight p gets the update -p, so that
+  `optax.apply_updates` lands on exactly 0.0.
 
   What spoils a mask makes the updates of its leaf NaN, so that no mask rests on it unseen, and
   `faults` names the leaf and the reason. There are four: a score that is NaN, or a change by
