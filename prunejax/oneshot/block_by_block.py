@@ -167,8 +167,8 @@ def prune(
       'calibration': digest_of(calibration),
     }
     if before:
-      pieces = ((bool, mask.shape, [stored.whole(mask)]) for _, mask in sorted(before.items()))
-      plan['masks'] = content.of_pieces(pieces)
+      digest = lambda mask: content.of_pieces([(bool, mask.shape, [stored.whole(mask)])])
+      plan['masks'] = content.of([[path, digest(mask)] for path, mask in sorted(before.items())])
     progress = resume.opened(folder, plan, say)
   say(
     f'{len(blocks)} blocks, {len(shapes)} kernels, {weights:,} weights;'
@@ -273,9 +273,6 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   block, kind, clock = call.blocks[number], call.kinds[number], time.perf_counter()
   mask, new = choose(number, kinds.matrices(kind, weights), weights, hidden)
   mask, new = kinds.as_leaves(kind, mask, bool), kinds.as_leaves(kind, new)
-  for local, before in _before(call, block, mask).items():
-    mask[local] = mask[local] & before
-    new[local] = np.where(before, new[local], 0)
   new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
   large = [local for local, x in new.items() if not np.all(np.isfinite(x))]
   if large:
@@ -320,9 +317,10 @@ def _checked_masks(masks, leaves) -> dict[str, Any]:
   named = {} if masks is None else named_leaves(masks)
   for path, mask in named.items():
     shape = np.shape(leaves[path]) if path in leaves else None
-    if np.shape(mask) != shape or mask.dtype != bool:
+    dtype = np.dtype(getattr(mask, 'dtype', type(mask)))
+    if np.shape(mask) != shape or dtype != np.dtype(bool):
       raise ValueError(
-        f'prune: masks has {path!r}, {mask.dtype} {np.shape(mask)}: expected masks shaped like'
+        f'prune: masks has {path!r}, {dtype} {np.shape(mask)}: expected masks shaped like'
         f' params, bool {"of its leaves" if shape is None else shape}'
       )
   return dict(named)
@@ -359,6 +357,7 @@ def _by_statistics(call, stream, kept):
       matrices,
       statistics,
       kept[number],
+      kinds.pruned_before(kind, _before(call, block, matrices)),
       call.criterion,
       call.structure,
     )
@@ -368,17 +367,25 @@ def _by_statistics(call, stream, kept):
 
 def _by_weights(call, leaves):
   """Chooses all masks at once, as `prune_transform` does. See `_prune_block`."""
-  whole = {}
+  whole, masks = {}, {}
   for block, kind in zip(call.blocks, call.kinds, strict=True):
     matrices = kinds.matrices(kind, decoder.read(leaves, block))
     whole |= {kinds.full_path(block, local): w for local, w in matrices.items()}
+    gone = kinds.pruned_before(kind, _before(call, block, matrices) if call.before else {})
+    none = lambda local, matrices=matrices: jnp.zeros(matrices[local].shape, bool)
+    masks |= {kinds.full_path(block, k): ~gone.get(k, none(k)) for k in matrices if call.before}
   stacks = _stacks(call)
+  for path, (_, names) in stacks.items():
+    whole[path] = jnp.stack([whole.pop(name) for name in names])
+    if masks:
+      masks[path] = jnp.stack([masks.pop(name) for name in names])
   link = prunejax.prune_transform(
     call.criterion,
     prunejax.constant(call.sparsity),
     allocation=call.allocation,
     structure=call.structure,
     layout={r'.*': 'in out'},
+    masks=masks or None,
     stacked={re.escape(path): template for path, (template, _) in stacks.items()},
   )
 
@@ -387,8 +394,6 @@ def _by_weights(call, leaves):
     _, state = link.update(jax.tree.map(jnp.zeros_like, matrices), link.init(matrices), matrices)
     return prunejax.get_masks(state, matrices), state
 
-  for path, (_, names) in stacks.items():
-    whole[path] = jnp.stack([whole.pop(name) for name in names])
   masks, state = masks_of(whole)
   for path, fault in prunejax.faults(state).items():
     named = {path: whole[path]}

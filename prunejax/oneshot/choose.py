@@ -67,15 +67,17 @@ def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Calla
     kernels: what is pruned.
 
   Returns:
-    (statistics, {path: w [in, out]}, counts) -> ({path: mask}, {path: new w, float32}, NaN), where
-    NaN is True if a score or a new weight is not finite. `counts` is what `counts` returned.
+    (statistics, {path: w [in, out]}, counts, before) -> ({path: mask}, {path: new w}, NaN), where
+    NaN is True if a score or a new weight, float32, is not finite. `counts` is what `counts`
+    returned. `before` is {path: bool [in, out], True for a weight that is pruned already}, or {}:
+    such weights rank below all others and stay pruned.
   """
   if sweeps(criterion, structure):
     return _in_sweep(criterion, structure, kernels)
   of_one = criterion.layerwise
 
   @jax.jit
-  def prune(statistics, weights, kept):
+  def prune(statistics, weights, kept, before):
     weights = {name: w.astype(jnp.float32) for name, w in weights.items()}
     ready = {name: of_one.ready(value) for name, value in statistics.items()}
     scores = {name: of_one.score(ready[kernels.reads[name]], w) for name, w in weights.items()}
@@ -83,14 +85,16 @@ def masks(criterion: Criterion, structure: Structure, kernels: Kernels) -> Calla
       lambda units, sparsity: {(name,): count for name, count in kept.items()},
       reads_sparsity=False,
     )
-    selected = scores_to_masks.select(selection.plain(scores), 0.0, fixed, structure)
-    new = dict(weights)
+    read = selection.plain(scores)
+    selected = scores_to_masks.select(read, 0.0, fixed, structure, before=before or None)
+    masks, new = dict(selected.masks), dict(weights)
+    masks |= {name: masks[name] & ~gone for name, gone in before.items()}
     if of_one.compensate:
       for name, w in weights.items():
-        new[name] = w + of_one.compensate(ready[kernels.reads[name]], w, selected.masks[name])
-    new = {name: jnp.where(selected.masks[name], w, 0) for name, w in new.items()}
+        new[name] = w + of_one.compensate(ready[kernels.reads[name]], w, masks[name])
+    new = {name: jnp.where(masks[name], w, 0) for name, w in new.items()}
     nan = jnp.stack([*selected.nan.values(), *(~jnp.all(jnp.isfinite(w)) for w in new.values())])
-    return selected.masks, new, jnp.any(nan)
+    return masks, new, jnp.any(nan)
 
   return prune
 
@@ -101,18 +105,22 @@ def _in_sweep(criterion, structure, kernels):
 
   # A program for each shape: to compile one for all of them takes twice the memory.
   @jax.jit
-  def swept(ready, weights, kept):
-    one = lambda part: of_one.sweep(part[0], part[1].astype(jnp.float32), part[2], structure, rows)
-    masks, new = lax.map(one, tuple(map(jnp.stack, (ready, weights, kept))))
+  def swept(ready, weights, kept, *before):
+    def one(part):
+      ready, w, kept, *before = part
+      return of_one.sweep(ready, w.astype(jnp.float32), kept, structure, rows, *before)
+
+    masks, new = lax.map(one, tuple(map(jnp.stack, (ready, weights, kept, *before))))
     return list(masks), list(new), ~jnp.all(jnp.isfinite(new))
 
-  def prune(statistics, weights, kept):
+  def prune(statistics, weights, kept, before):
     ready = {name: ready_of(value) for name, value in statistics.items()}
     masks, new, nan = {}, {}, False
     for names in _alike(kernels.shapes):
       of_each = lambda given, names=names: [given[name] for name in names]
       reads = [ready[kernels.reads[name]] for name in names]
-      *found, wrong = swept(reads, of_each(weights), of_each(kept))
+      gone = [of_each(before)] if before else []
+      *found, wrong = swept(reads, of_each(weights), of_each(kept), *gone)
       nan = nan | wrong
       for name, mask, w in zip(names, *found, strict=True):
         masks[name], new[name] = mask, w

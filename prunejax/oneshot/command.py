@@ -186,8 +186,8 @@ def prune(
   calibrated = calibrated if reads_text else None
   unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
   if drops:
-    resume.opened(unfinished / 'state', settings | calibrated, say)  # or refuses another command's
     with _nothing_left(unfinished):
+      resume.opened(unfinished / 'state', settings | calibrated, say)  # refuses another command's
       blocks = make_smaller(functions, model.params, tokens, say=say)
     params, size = depth.drop(model.params, model.size, blocks)
     masks = model.masks and depth.drop(_nested(model.masks), model.size, blocks)[0]
@@ -208,8 +208,7 @@ def prune(
       where=kernels,
       batch=batch,
       mesh=mesh,
-      # Whole units are cut out: what is pruned of the others already does not count.
-      masks=None if narrowing else model.masks and _nested(model.masks),
+      masks=model.masks and _nested(model.masks),
       folder=unfinished / 'state',
       settings=settings,
       in_place=True,
@@ -228,13 +227,8 @@ def prune(
   }
   params, size, masks = pruned.params, model.size, pruned.masks
   if narrowing is not None:
-    units = masks
-    params, size = width.cut(params, units, model.size, narrowing)
-    masks = None
-    if model.masks:
-      kept = block_by_block.mask_tree(model.params, model.masks)
-      masks, _ = width.cut(kept, units, model.size, narrowing)
-      params = jax.tree.map(lambda x, mask: np.where(mask, x, 0), params, masks)
+    params, size = width.cut(params, pruned.masks, model.size, narrowing)
+    masks = width.cut(masks, masks, model.size, narrowing)[0] if model.masks else None
   lost = _write(unfinished / 'model', params, masks, size, model, report, dtype)
   if _states(model) != states and _content_of(model) != settings['model']:
     raise ValueError(
@@ -274,10 +268,11 @@ def _refuse_decided(smaller, decided):
 @contextlib.contextmanager
 def _nothing_left(unfinished):
   """Surrounds a pruning: one that fails before its first block leaves no folder."""
+  was_there = files.exists(unfinished)
   try:
     yield
   except Exception:
-    if not files.exists(unfinished / 'state' / resume.PROGRESS):
+    if not was_there and not files.exists(unfinished / 'state' / resume.PROGRESS):
       files.remove(unfinished)
     raise
 

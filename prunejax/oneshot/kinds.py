@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     first: the path of the first such block.
     collect: (weights, hidden, valid) -> statistics of a batch; None without a `layerwise` part.
     norms: (weights, hidden, valid) -> {path: squares of what goes into a kernel [in]}.
-    prune: (statistics, kernels, counts) -> (masks, new kernels, NaN); None as `collect`.
+    prune: (statistics, kernels, counts, before) -> (masks, new kernels, NaN); None as `collect`.
     advance: (weights, hidden, valid) -> the hidden states behind the block.
     change: (weights, hidden, hidden behind the pruned block) -> the relative change of what the
       block adds.
@@ -87,7 +87,8 @@ def of_blocks(
     if key not in seen:
       weights = decoder.shapes(leaves, block)
       _, widths = reported[signature]
-      _check_widths(block, layouts, widths)
+      if criterion.needs:  # otherwise nothing is computed from the inputs
+        _check_widths(block, layouts, widths)
       seen[key] = _kind(block, weights, layouts, reads, criterion, structure, mesh, recover)
     kinds.append(seen[key])
   if not any(kind.kernels.shapes for kind in kinds):
@@ -223,6 +224,22 @@ def matrices(kind: Kind, weights: Mapping[str, Any]) -> dict[str, jax.Array]:
   }
 
 
+def pruned_before(kind: Kind, masks: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """Returns where earlier masks prune, as matrices; {} where no kernel of a block has such a mask.
+
+  Args:
+    kind: the kind of the block.
+    masks: {path in the block: bool, True = kept}, of the kernels that have one.
+  """
+  if not masks:
+    return {}
+  whole = lambda layout: np.ones(layout.shape, bool)
+  return {
+    local: ~kernel_layout.to_matrix(jnp.asarray(masks.get(local, whole(layout))), layout)
+    for local, layout in kind.layouts.items()
+  }
+
+
 def as_leaves(kind: Kind, matrices: Mapping[str, Any], dtype: Any = None) -> dict[str, np.ndarray]:
   """Returns matrices [in, out] in the shapes of their leaves, on the host."""
   return {
@@ -231,7 +248,7 @@ def as_leaves(kind: Kind, matrices: Mapping[str, Any], dtype: Any = None) -> dic
   }
 
 
-def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
+def choose_masks(kind, block, matrices, statistics, kept, before, criterion, structure):
   """Chooses the masks of a block and its new weights.
 
   Args:
@@ -240,6 +257,8 @@ def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
     matrices: {path in the block: kernel [in, out]}.
     statistics: what `kind.collect` summed.
     kept: {whole path: units to keep}, of all blocks.
+    before: {path in the block: bool, True for a weight that is pruned already}, as matrices; {} for
+      none.
     criterion: see `block_by_block.prune`.
     structure: see there.
 
@@ -258,7 +277,7 @@ def choose_masks(kind, block, matrices, statistics, kept, criterion, structure):
   }
   counts = choose.counts(criterion, structure, kind.named, kept)
   mask, new, nan = jax.device_get(
-    kind.prune(on_one_device(named(statistics)), named(matrices), counts)
+    kind.prune(on_one_device(named(statistics)), named(matrices), counts, named(before))
   )
   if bool(nan):
     raise FloatingPointError(

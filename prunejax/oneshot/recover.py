@@ -107,13 +107,17 @@ def finetune(
   """
   params = _start(params, masks)
   is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-  # None stands for a leaf that is not trained.
+  # None stands for a leaf that is not trained, or for one that is.
   masks = jax.tree.map(lambda x, mask: jnp.asarray(mask) if is_float(x) else None, params, masks)
   wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else None
-  rounded = lambda trained, params: jax.tree.map(
-    lambda new, old: old if new is None else new.astype(old.dtype),
+  trained, fixed = (jax.tree.map(of, params) for of in (wide, lambda x: None if is_float(x) else x))
+  dtypes = jax.tree.map(lambda x: x.dtype, params)
+  del params
+  rounded = lambda trained, fixed: jax.tree.map(
+    lambda new, old, dtype: old if new is None else new.astype(dtype),
     trained,
-    params,
+    fixed,
+    dtypes,
     is_leaf=lambda x: x is None,
   )
   tx = optax.adam(learning_rate) if tx is None else tx
@@ -121,16 +125,15 @@ def finetune(
 
   @jax.jit
   def step(both, state, batch):
-    trained, params = both
-    of_trained = lambda trained: objective(rounded(trained, params), batch)
+    trained, fixed = both
+    of_trained = lambda trained: objective(rounded(trained, fixed), batch)
     value, grad = jax.value_and_grad(of_trained)(trained)
     updates, state = tx.update(grad, state, trained)
     held = jax.tree.map(lambda mask, u: jnp.where(mask, u, 0), masks, updates)
-    return (optax.apply_updates(trained, held), params), state, value
+    return (optax.apply_updates(trained, held), fixed), state, value
 
-  trained = jax.tree.map(wide, params)
-  trained, params = _trained(step, (trained, params), tx.init(trained), batches, say)
-  return jax.tree.map(np.asarray, rounded(trained, params))
+  trained, fixed = _trained(step, (trained, fixed), tx.init(trained), batches, say)
+  return jax.tree.map(np.asarray, rounded(trained, fixed))
 
 
 def lora(
@@ -189,9 +192,11 @@ def lora(
     raise ValueError('lora: the masks prune no kernel')
   masks = {name: jnp.asarray(named[name]) for name in chosen}
   stacked = lambda name: bool(model.layers) and name.startswith(f'{model.blocks[0]}/')
-  layouts = kernel_layout.layouts(params, kernel_layout.parse(layout), stacked, chosen)
+  layouts = dict(kernel_layout.layouts(params, kernel_layout.parse(layout), stacked, chosen))
   down, up = {}, {}
   for key, name in zip(jax.random.split(jax.random.key(seed), len(chosen)), chosen, strict=True):
+    if layouts[name].axes is None and len(layouts[name].shape) == 2:  # alike either way
+      layouts[name] = kernel_layout.default(layouts[name].shape)
     kernel_layout.axes_of(layouts, name, 'lora')
     *more, inputs, outputs = kernel_layout.matrix_shape(layouts[name])
     down[name] = jax.random.normal(key, (*more, inputs, rank)) * inputs**-0.5
@@ -249,7 +254,8 @@ def _start(params, masks):
     np.shape(leaves[name]) != np.shape(mask) for name, mask in named.items()
   ):
     raise ValueError('masks must be shaped like params, as oneshot.prune returns them')
-  wrong = {name: mask.dtype for name, mask in named.items() if mask.dtype != bool}
+  dtypes = {n: np.dtype(getattr(mask, 'dtype', type(mask))) for n, mask in named.items()}
+  wrong = {name: dtype for name, dtype in dtypes.items() if dtype != np.dtype(bool)}
   if wrong:
     name, dtype = next(iter(wrong.items()))
     raise ValueError(f'the mask of {name!r} is {dtype}: expected bool, True = kept')

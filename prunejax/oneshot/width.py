@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
+from huggingface_hub.errors import StrictDataclassError
 
 from prunejax.pruning.structures import tied
 from prunejax.pruning.types import Structure
@@ -74,12 +75,10 @@ def kv_groups(size: Any, groups: int) -> Narrowing:
     )
   _check('kv_groups', 'groups', groups, total)
   width, each = _head_width(size), size.num_attention_heads // total
-  # Heads have a width of their own, and still transformers refuses the config of another number.
-  loads = [n for n in range(1, total) if size.hidden_size % (n * each) == 0]
-  if groups not in loads:
+  if refused := _refusal(size, groups):
+    loads = [n for n in range(1, total) if not _refusal(size, n)]
     raise ValueError(
-      f'kv_groups: groups={groups} leaves {groups * each} heads, which do not divide'
-      f' hidden_size={size.hidden_size}, so transformers refuses the config: expected'
+      f'kv_groups: transformers refuses the config of groups={groups} ({refused}): expected'
       f' {" or ".join(map(str, loads)) or "another model"}'
     )
   unit = r'\1attention/groups'
@@ -105,6 +104,7 @@ def cut(params: Mapping, masks: Mapping, size: Any, how: Narrowing) -> tuple[dic
   """
   leaves = {k: np.asarray(x) for k, x in traverse_util.flatten_dict(params, sep='/').items()}
   masks = traverse_util.flatten_dict(masks, sep='/')
+  units = _inner(size) if how.kind == 'ffn' else size.num_key_value_heads
   for layer in range(size.num_hidden_layers):
     if how.kind == 'ffn':
       part = f'encoder/layer_{layer}/ffn'
@@ -112,24 +112,56 @@ def cut(params: Mapping, masks: Mapping, size: Any, how: Narrowing) -> tuple[dic
     else:
       part = f'encoder/layer_{layer}/attention'
       inward = INWARD
+    inward = [name for name in inward if f'{part}/{name}/kernel' in leaves]
+    output = f'{part}/output/kernel'
+    kept = _kept(
+      [*(masks[f'{part}/{name}/kernel'] for name in inward), np.asarray(masks[output]).T],
+      units,
+      how.kept,
+    )
+    of_units = lambda length, kept=kept: np.arange(length).reshape(units, -1)[kept].reshape(-1)
     for name in inward:
-      kernel = f'{part}/{name}/kernel'
-      if kernel not in leaves:
-        continue
-      kept = np.flatnonzero(masks[kernel].any(0))
-      leaves[kernel] = leaves[kernel][:, kept]
-      if f'{part}/{name}/bias' in leaves:
-        leaves[f'{part}/{name}/bias'] = leaves[f'{part}/{name}/bias'][kept]
-    kept = np.flatnonzero(masks[f'{part}/output/kernel'].any(1))
-    leaves[f'{part}/output/kernel'] = leaves[f'{part}/output/kernel'][kept]
+      kernel, bias = f'{part}/{name}/kernel', f'{part}/{name}/bias'
+      stay = of_units(leaves[kernel].shape[1])
+      leaves[kernel] = leaves[kernel][:, stay]
+      if bias in leaves:
+        leaves[bias] = leaves[bias][stay]
+    leaves[output] = leaves[output][of_units(len(leaves[output]))]
+  return traverse_util.unflatten_dict(leaves, sep='/'), _narrower(size, how.kind, how.kept)
+
+
+def _kept(masks, units, count) -> np.ndarray:
+  """Numbers of the units that stay: those of which a weight is kept, then any others, `count`.
+
+  `masks` are [.., units times their width]. Of a model that was pruned before all weights of a unit
+  may be pruned that is not cut out.
+  """
+  alive = np.zeros(units, bool)
+  for mask in masks:
+    alive |= np.asarray(mask).reshape(-1, units, mask.shape[-1] // units).any((0, 2))
+  return np.sort(np.argsort(~alive, kind='stable')[:count])
+
+
+def _narrower(size, kind, kept):
+  """The size of a model of which so many units of each layer are kept."""
   size = copy.deepcopy(size)
-  if how.kind == 'ffn':
-    setattr(size, _FFN.get(size.model_type, PLAIN), how.kept)
+  if kind == 'ffn':
+    setattr(size, _FFN.get(size.model_type, PLAIN), kept)
   else:
     size.head_dim = _head_width(size)
-    size.num_attention_heads = how.kept * (size.num_attention_heads // size.num_key_value_heads)
-    size.num_key_value_heads = how.kept
-  return traverse_util.unflatten_dict(leaves, sep='/'), size
+    size.num_attention_heads = kept * (size.num_attention_heads // size.num_key_value_heads)
+    size.num_key_value_heads = kept
+  return size
+
+
+def _refusal(size, groups) -> str:
+  """Why transformers refuses the config of so many groups, as that of Llama may, or ''."""
+  plain = _narrower(size, 'groups', groups).to_dict()
+  try:
+    type(size)(**plain)
+  except (ValueError, TypeError, StrictDataclassError) as error:
+    return ' '.join(str(error).split())
+  return ''
 
 
 def _inner(size) -> int:

@@ -89,17 +89,13 @@ def get_masks(opt_state, params, *, unpruned: bool = False):
   return jax.tree_util.tree_map_with_path(mask_of, params)
 
 
-def _check_types(opt_state, shapes=None):
-  """Refuses a state with masks outside of any `PruneState`.
-
-  Masks have one of these shapes, or, where they are None, at least two axes: the optimizer of
-  several runs may have a flag for each.
-  """
+def _check_types(opt_state, shapes=()):
+  """Refuses a state with masks outside of any `PruneState`, by name, or bool of these shapes."""
   if prune_states(opt_state):
     return
   for name, leaf in named_leaves(opt_state).items():
     is_bool = isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype == np.dtype(bool)
-    is_mask = is_bool and (leaf.ndim > 1 if shapes is None else leaf.ndim and leaf.shape in shapes)
+    is_mask = is_bool and leaf.ndim and leaf.shape in shapes
     if is_mask or 'prune_mask' in name.split('/'):
       raise ValueError(
         f'opt_state has what looks like a mask at {name!r}, but no PruneState: its types were lost,'
@@ -176,7 +172,7 @@ def check_pruned(params, opt_state) -> None:
       error names the first such leaf. Or moving masks spoiled a leaf, see `faults`. Or the state
       has no pruning link.
   """
-  _check_types(opt_state)
+  _check_types(opt_state, {jnp.shape(leaf) for leaf in jax.tree.leaves(params)})
   weights, states = named_leaves(params), prune_states(opt_state)
   if not states:
     raise ValueError(

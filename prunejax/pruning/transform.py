@@ -305,7 +305,9 @@ def hold_zeros(where: str | Callable = '.*') -> optax.GradientTransformationExtr
     del extra
     if params is None:
       raise ValueError('hold_zeros: tx.update needs params')
-    _check_state(state, params, where, 'hold_zeros', None)
+    # Traced: a `where` that looks at values must not see those of today.
+    check = lambda params: _check_state(state, params, where, 'hold_zeros', None)
+    jax.eval_shape(check, params)
     treedef = jax.tree.structure(params)
     masks, updates = treedef.flatten_up_to(state.prune_mask), treedef.flatten_up_to(updates)
     landed = [

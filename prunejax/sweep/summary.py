@@ -9,6 +9,7 @@ from prunejax.report import document, drawing, ledger, statistics
 from prunejax.report import tables as tabular
 from prunejax.train import console
 
+LONGEST = 80  # characters of a label
 MOST = 3  # metrics that are drawn, the first ones
 
 
@@ -56,14 +57,15 @@ def settings(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
   Returns:
     Pairs of {config key: value}, of the keys whose values are not the same in all rows, and rows.
   """
-  of = lambda row: {key: value for key, value in row['config'].items() if key != 'seed'}
   text = lambda value: json.dumps(value, sort_keys=True)
-  keys = dict.fromkeys(key for row in rows for key in of(row))
-  differ = [key for key in keys if len({text(row['config'].get(key)) for row in rows}) > 1]
+  keys = dict.fromkeys(key for row in rows for key in row['config'] if key != 'seed')
+  values = lambda rows, key: {text(row['config'].get(key)) for row in rows}
+  # The config of a failed row lacks the sizes of the model that was trained.
+  kinds = [[row for row in rows if bool(row.get('failed')) == failed] for failed in (False, True)]
+  differ = [key for key in keys if any(len(values(some, key)) > 1 for some in kinds)]
   groups = {}
   for row in rows:
-    config = of(row)
-    mine = {key: config.get(key) for key in differ if key != 'seed'}
+    mine = {key: row['config'].get(key) for key in differ}
     groups.setdefault(text(mine), (mine, []))[1].append(row)
   return list(groups.values())
 
@@ -98,6 +100,12 @@ def _word(value):
   return value if isinstance(value, str) else json.dumps(value)
 
 
+def _label(text):
+  """A text that matplotlib shows as it is, cut short."""
+  text = text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
+  return text.replace('$', r'\$')
+
+
 def _estimate(values):
   if not values:
     return '-'
@@ -113,7 +121,7 @@ def _figures(groups):
   if not names:
     return {}
   labels = [
-    ', '.join(f'{key.split(".")[-1]}={_word(value)}' for key, value in setting.items()) or 'all'
+    _label(', '.join(f'{key.split(".")[-1]}={_word(v)}' for key, v in setting.items()) or 'all')
     for setting, _ in groups
   ]
   with drawing.canvas(3 + 2.6 * len(names), 1.2 + 0.3 * len(groups), len(names)) as (figure, axes):
@@ -122,6 +130,6 @@ def _figures(groups):
       places, values = zip(*[(i, found) for i, found in there if found], strict=True)
       means, reach = drawing.ranges(values)
       panel.errorbar(means, places, xerr=reach, fmt='o', capsize=2)
-      panel.set(title=name, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
+      panel.set(title=_label(name), yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
       panel.set_yticklabels(labels if panel is axes[0] else [''] * len(groups))
     return {'metrics': drawing.png(figure)}

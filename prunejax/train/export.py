@@ -110,7 +110,7 @@ def _hf(model, out, dtype, **how):
   elif model.masks is not None:
     how['beside'] = {
       stored_masks.NAME: stored_masks.encode(model.masks),
-      stored_masks.RECORD: model.record.encode(),
+      stored_masks.RECORD: model.record,
     }
   return '; '.join(filter(None, [more, _save(model, out, params, size, dtype, **how)]))
 

@@ -37,7 +37,7 @@ class Saved(NamedTuple):
     carried: what the folder says for programs that run the model, see `hf.carried_texts`.
     masks: {path: bool array or `stored.Leaf`, True = kept}, those that the folder stores; None for
       one that stores none.
-    record: the text of its pruning.json, '' without one.
+    record: its pruning.json beside masks, b'' without one.
   """
 
   params: Any
@@ -47,7 +47,7 @@ class Saved(NamedTuple):
   what: str
   carried: Mapping[str, str] = MappingProxyType({})
   masks: Mapping[str, Any] | None = None
-  record: str = ''
+  record: bytes = b''
 
   @property
   def leaves(self) -> dict:
@@ -131,7 +131,7 @@ def _folder(folder, run, what, parts=False):
     _check_masks(masks, params, folder)
     masks = {path: stored.whole(mask) for path, mask in masks.items()} if scratch else masks
   record = files.path(folder) / stored_masks.RECORD
-  record = files.read(record).decode() if files.exists(record) else ''
+  record = files.read(record) if masks is not None and files.exists(record) else b''
   return Saved(params, size, tokenizer, run, what, carried_texts.read(folder), masks, record)
 
 

@@ -143,6 +143,8 @@ def sweep():
     json.loads(line) for line in (tmp_path / 'sweep' / 'ledger.jsonl').read_text().splitlines()
   ]
   assert [row['config']['optimizer.learning_rate'] for row in rows] == [0.01, 0.02]
+  assert 'Sweep mine: what each setting gives' in out
+  assert (tmp_path / 'sweep' / 'report.html').exists()
   tiny_runs.write_text(tmp_path / 'other' / 'text', seed=1)
   assert command.main([*argv, f'--config.data.root={tmp_path}/other']) == 2
   [line] = capsys.readouterr().err.splitlines()

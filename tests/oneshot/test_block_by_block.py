@@ -377,6 +377,30 @@ def test_what_was_pruned_before_stays_pruned(criterion, stacked, tmp_path):
       prune(half.params, sparsity, **kept)
 
 
+@pytest.mark.parametrize('structure', ['unstructured', 'n_m'])
+@pytest.mark.parametrize('criterion', ['random', 'sparsegpt', 'wanda'])
+def test_what_was_pruned_before_counts_towards_the_sparsity(criterion, structure):
+  model, params = toy_decoder.make()
+  how = {'criterion': getattr(prunejax, criterion)()}
+  if criterion == 'sparsegpt':  # several slabs, between which weights move
+    how['criterion'] = prunejax.sparsegpt(block=4)
+  n_m = structure == 'n_m'
+  if n_m:  # two of each four are gone, so one more of them goes
+    how['structure'] = prunejax.n_m(1, 4)
+  before = jax.tree.map(lambda x: np.ones(x.shape, bool), params)
+  for i in range(toy_decoder.BLOCKS):
+    for name in ('up', 'down'):
+      x = np.random.default_rng(i).random(params[f'block_{i}'][name].shape)
+      order = x.reshape(-1, 4, x.shape[1]).argsort(1).argsort(1)
+      before[f'block_{i}'][name] = (order < 2).reshape(x.shape)  # whatever their weights are
+  got = oneshot.prune(model, params, toy_decoder.SEGMENTS, sparsity=0.75, masks=before, **how)
+  for name, mask in named_leaves(got.masks).items():
+    if not named_leaves(before)[name].all():
+      assert not (mask & ~named_leaves(before)[name]).any()
+      assert mask.mean() == 0.25, name
+      assert not n_m or (mask.reshape(-1, 4, mask.shape[1]).sum(1) == 1).all()
+
+
 def test_blocks_that_report_wrongly_are_refused_by_name():
   model, params = toy_decoder.make()
   prune = lambda model: oneshot.prune(

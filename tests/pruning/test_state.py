@@ -30,9 +30,11 @@ def test_masks_of_a_state_without_types_are_refused(lost):
   with pytest.raises(ValueError, match='types were lost|opt_state is None'):
     prunejax.get_masks(lost(state), params)
   if lost(state) is not None:
-    for read in (prunejax.faults, lambda state: prunejax.check_pruned(params, state)):
-      with pytest.raises(ValueError, match='types were lost'):
-        read(lost(state))
+    with pytest.raises(ValueError, match='types were lost'):
+      prunejax.check_pruned(params, lost(state))
+  with pytest.raises(ValueError, match='types were lost'):
+    prunejax.faults(plain(state))
+  assert prunejax.faults({'flags': jnp.ones((2, 3), bool)}) == {}
   assert prunejax.faults(optax.adam(0.1).init(params)) == {}
 
 
@@ -86,6 +88,15 @@ def test_hold_zeros_refuses_the_state_of_another_link():
   ):
     with pytest.raises(ValueError, match=said):
       link.update(params, state, params)
+
+
+def test_hold_zeros_chooses_leaves_once():
+  link = prunejax.hold_zeros(lambda name, leaf: bool((leaf != 0).any()))
+  params = {'a': jnp.array([0.0, 1.0]), 'b': jnp.zeros(2)}
+  state = link.init(params)  # 'b' is not chosen, and is not later, when it has grown
+  for grown in (params, {**params, 'b': jnp.ones(2)}):
+    updates, state = link.update(jax.tree.map(jnp.ones_like, params), state, grown)
+  assert updates['a'].tolist() == [0, 1] and updates['b'].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize('flag', ['zero_pruned', 'hold'])

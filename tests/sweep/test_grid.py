@@ -255,6 +255,8 @@ def test_the_report_of_a_sweep_has_a_row_for_each_setting_and_the_mean_over_seed
     **more,
   }
   rows = [row(0.1, 0, 2.0), row(0.1, 1, 4.0), row(0.2, 0, 5.0), row(0.2, 1, None, failed='nan')]
+  for finished in rows[:3]:  # as grid.run adds what the model of a finished run has
+    finished['config']['model.hidden_size'] = 128
   table = summary.summary(summary.settings(rows), 'title')
   assert table.head == ('optimizer.learning_rate', 'seeds', 'loss', 'sparsity', 'failed')
   assert [line[:2] for line in table.rows] == [('0.1', '2'), ('0.2', '2')]

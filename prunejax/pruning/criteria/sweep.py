@@ -58,6 +58,8 @@ def chosen(
   kept: jax.Array,
   structure: Structure,
   rows: int,
+  before: jax.Array | None = None,
+  *,
   block: int,
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses the mask of w [in, out] inside the sweep, from weights that the sweep has moved.
@@ -71,6 +73,8 @@ def chosen(
     kept: how many units of each slab stay, int32 [slabs], or [slabs, 1, out] for each output.
     structure: one whose units span `Structure.inputs` inputs of one output.
     rows: inputs of a slab.
+    before: bool [in, out], True for a weight that is pruned already. It ranks below all others of
+      its slab and stays pruned. None: no weight is.
     block: inputs that are swept before the rest is brought up to date.
 
   Returns:
@@ -83,16 +87,21 @@ def chosen(
   chunk = rows if slabs > 1 or rows % CHUNK else CHUNK
   more = -length % size
   w, upper = jnp.pad(w, ((0, more), (0, 0))), jnp.pad(upper, ((0, more), (0, more)))
+  before = None if before is None else jnp.pad(before, ((0, more), (0, 0)))
   missing = (len(w) // rows) - len(kept)
   kept = jnp.pad(kept, ((0, missing), *((0, 0),) * (kept.ndim - 1)))
   kept = kept.reshape(-1, slabs, *kept.shape[1:])
 
-  def ranked(slab, pivots, kept):
+  def ranked(slab, pivots, kept, start):
     # Padded inputs have no pivot; below all others, they are never among those that stay.
     scores = jnp.where(pivots[:, None] > 0, (slab / _positive(pivots)[:, None]) ** 2, -jnp.inf)
     fixed = Allocation(lambda units, sparsity: {('w',): kept}, reads_sparsity=False)
     read = selection.plain({'w': scores})
-    return scores_to_masks.select(read, 0.0, fixed, structure).masks['w']
+    if before is None:
+      return scores_to_masks.select(read, 0.0, fixed, structure).masks['w']
+    gone = lax.dynamic_slice_in_dim(before, start, len(slab))
+    selected = scores_to_masks.select(read, 0.0, fixed, structure, before={'w': gone})
+    return selected.masks['w'] & ~gone
 
   def one_block(w, given):
     start, kept = given
@@ -102,14 +111,14 @@ def chosen(
     slab = lax.dynamic_slice_in_dim(w, start, size)
     mask = jnp.zeros((size, outputs), bool)
     if slabs == 1:
-      mask = ranked(slab, pivots, kept[0])
+      mask = ranked(slab, pivots, kept[0], start)
 
     def one_chunk(carry, at):
       slab, mask, errors = carry
       cut = lambda x: lax.dynamic_slice_in_dim(x, at, chunk)
       if slabs > 1:
         mask = lax.dynamic_update_slice_in_dim(
-          mask, ranked(cut(slab), cut(pivots), kept[at // rows]), at, 0
+          mask, ranked(cut(slab), cut(pivots), kept[at // rows], start + at), at, 0
         )
       factors = cut(square)
       corner = lax.dynamic_slice_in_dim(factors, at, chunk, 1)
