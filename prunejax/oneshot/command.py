@@ -112,11 +112,12 @@ def prune(
   }
   made = {key: spec and spec() for key, spec in given.items()}
   make_smaller = smaller_by and smaller_by()
+  by_perplexity = drops and smaller_by.arguments['by'] == 'perplexity'
   if dtype not in DTYPES:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')
   for name, value, least in (
     ('segments', segments, 1),
-    ('length', length, 2 if drops else 1),  # a perplexity needs a token to foresee
+    ('length', length, 2 if by_perplexity else 1),  # which needs a token to foresee
     ('seed', seed, 0),
     ('batch', batch, 1),
   ):
