@@ -221,7 +221,7 @@ def prune(
     if number == done:  # later blocks compile nothing, and need again what they free
       freed.give_back()
     say(_line(rows, len(blocks), done, began))
-  return Pruned(with_leaves(params, out), mask_tree(params, found), rows)
+  return Pruned(with_leaves(params, out), _mask_tree(params, found), rows)
 
 
 class _Call(NamedTuple):
@@ -563,11 +563,8 @@ def _put_files(out, masks, leaves, block, folder, row):
   return True
 
 
-def mask_tree(params: Any, masks: Mapping[str, Any]) -> Any:
-  """Returns masks shaped like params, of which those in `masks`, by path, prune.
-
-  The others keep every weight; those of leaves in files take no memory.
-  """
+def _mask_tree(params, masks):
+  """Masks shaped like params; those of leaves in files that keep every weight take no memory."""
 
   def whole(leaf):
     every = np.broadcast_to(np.True_, np.shape(leaf))

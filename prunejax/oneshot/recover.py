@@ -107,7 +107,7 @@ def finetune(
   """
   params = _start(params, masks)
   is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-  # None stands for a leaf that is not trained, or for one that is.
+  # None stands in `trained` and `masks` for a leaf that is not trained, in `fixed` for one that is.
   masks = jax.tree.map(lambda x, mask: jnp.asarray(mask) if is_float(x) else None, params, masks)
   wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else None
   trained, fixed = (jax.tree.map(of, params) for of in (wide, lambda x: None if is_float(x) else x))
