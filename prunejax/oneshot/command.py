@@ -1,13 +1,11 @@
 """The command `prune`: a model in, a calibration text, a pruned model out."""
 
 import contextlib
-import functools
 import json
 import os
 import time
-import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,14 +18,13 @@ from prunejax.data import content, text_files
 from prunejax.models.hf import stored, stored_masks
 from prunejax.oneshot import block_by_block, decoders, depth, resume, width
 from prunejax.oneshot import calibration as calibrating
-from prunejax.oneshot.reconstruction import reconstruct
-from prunejax.oneshot.shares import can_remove, owl
-from prunejax.pruning import allocations, criteria, paths, structures
+from prunejax.oneshot import request as requests
+from prunejax.oneshot.decoder import Decoder
+from prunejax.pruning import allocations
 from prunejax.pruning.paths import named_leaves
-from prunejax.train import console, families, saved_model, specs
+from prunejax.train import console, families, saved_model
 
 LENGTH = 2048
-DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def prune(
@@ -89,68 +86,23 @@ def prune(
       is there already.
     FloatingPointError: a score or a new weight is not finite.
   """
-  smaller_by = specs.parse(smaller, SMALLER, '--smaller') if smaller else None
-  drops = smaller_by is not None and smaller_by.name == 'drop_blocks'
-  if smaller_by is not None:
-    decided = {
-      'sparsity': sparsity,
-      'structure': structure,
-      'allocation': allocation,
-      'shares': shares,
-      'where': kernels,
-      **({'criterion': criterion, 'recover': recover} if drops else {}),
-    }
-    _refuse_decided(smaller, decided)
-  criterion, structure = criterion or 'sparsegpt()', structure or 'unstructured()'
-  sparsity, kernels = 0.5 if sparsity is None else sparsity, kernels or '.*'
-  given = {
-    'criterion': specs.parse(criterion, criteria, '--criterion'),
-    'structure': specs.parse(structure, structures, '--structure'),
-    'allocation': specs.parse(allocation, allocations, '--allocation') if allocation else None,
-    'shares_of_blocks': _spec(shares, owl, '--shares'),
-    'recover': _spec(recover, reconstruct, '--recover'),
-  }
-  made = {key: spec and spec() for key, spec in given.items()}
-  make_smaller = smaller_by and smaller_by()
-  by_perplexity = drops and smaller_by.arguments['by'] == 'perplexity'
-  if dtype not in DTYPES:
-    raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')
-  for name, value, least in (
-    ('segments', segments, 1),
-    ('length', length, 2 if by_perplexity else 1),  # which needs a token to foresee
-    ('seed', seed, 0),
-    ('batch', batch, 1),
-  ):
-    if value is not None and value < least:
-      raise ValueError(f'--{name}={value}: expected at least {least}')
-  if batch & (batch - 1):
-    raise ValueError(f'--batch={batch}: expected a power of two, as 8 is')
-  paths.compiled(kernels, '--where')
-  most = made['structure'].cost
-  if not 0 <= sparsity <= most or sparsity == 1:
-    raise ValueError(
-      f'--sparsity={sparsity} is outside of what {structure} can remove,'
-      f' {can_remove(made["structure"])}; it is the fraction removed, so 50 % is 0.5'
-    )
+  request = requests.checked(
+    criterion=criterion,
+    sparsity=sparsity,
+    structure=structure,
+    allocation=allocation,
+    shares=shares,
+    kernels=kernels,
+    calibration=calibration,
+    recover=recover,
+    smaller=smaller,
+    dtype=dtype,
+    numbers={'segments': segments, 'length': length, 'seed': seed, 'batch': batch},
+  )
   if not out:
     raise ValueError('--out= is empty: expected the folder to write')
-  place = files.path(out)
-  if files.exists(place):
+  if files.exists(files.path(out)):
     raise FileExistsError(f'--out={out!r} is there already: nothing was written')
-  needs = made['criterion'].needs or made['recover'] or made['shares_of_blocks']
-  reads_text = bool(needs) or drops
-  if reads_text and not calibration:
-    what = next(
-      f'--{name}={value}'
-      for name, value, reads in (
-        ('smaller', smaller, drops),
-        ('criterion', criterion, made['criterion'].needs),
-        ('recover', recover, made['recover']),
-        ('shares', shares, made['shares_of_blocks']),
-      )
-      if reads
-    )
-    raise ValueError(f'{what} reads activations: give --calibration=TEXT')
   documents = text_files.documents(calibration, encoding=encoding) if calibration else iter(())
   if calibration:
     text_files.files(calibration)  # refuses a folder that is not there before the model is read
@@ -161,65 +113,102 @@ def prune(
   if length is not None and length > positions:
     raise ValueError(f'--length={length}: the model has {positions} positions')
   length = min(LENGTH, positions) if length is None else length
-  narrowing = None
-  if smaller_by is not None and not drops:
-    narrowing = make_smaller(model.size)
-    made |= {'structure': narrowing.structure, 'allocation': allocations.uniform()}
-    sparsity, kernels = narrowing.sparsity, narrowing.where
-  if not reads_text:
+  narrowing = request.narrow and request.narrow(model.size)
+  if not request.reads_text:
     tokens = np.zeros((1, min(length, 8)), np.int32)
   elif model.tokenizer is None:
     raise ValueError(f'{where!r} has no vocabulary: a calibration text cannot be read')
   else:
     tokens = _tokens(documents, model, segments, length, seed)
-  states = _states(model)
-  settings = {'version': prunejax.__version__, 'model': _content_of(model), 'smaller': smaller}
-  if not drops:
-    settings |= {
-      'criterion': criterion,
-      'structure': structure,
-      'allocation': allocation,
-      'shares': shares,
-      'where': kernels,
-      'recover': recover,
-    }
   calibrated = {'segments': len(tokens), 'length': tokens.shape[1], 'seed': seed}
-  calibrated = calibrated if reads_text else None
-  unfinished = files.path(f'{str(place).rstrip("/")}.unfinished')
-  if drops:
-    with _nothing_left(unfinished):
-      resume.opened(unfinished / 'state', settings | calibrated, say)  # refuses another command's
-      blocks = make_smaller(functions, model.params, tokens, say=say)
-    params, size = depth.drop(model.params, model.size, blocks)
-    masks = model.masks and depth.drop(_nested(model.masks), model.size, blocks)[0]
-    report = {**settings, 'calibration': calibrated, 'dropped': blocks}
-    _write(unfinished / 'model', params, masks, size, model, report, dtype)
-    os.rename(unfinished / 'model', place)
-    files.remove(unfinished)
-    say(f'the model without blocks {", ".join(map(str, blocks))} is in {out}')
-    return report
+  states = _states(model)  # before the content is read: a change after that is noticed
+  task = _Task(
+    where,
+    model,
+    states,
+    functions,
+    tokens,
+    {'version': prunejax.__version__, 'model': _content_of(model), **request.said},
+    calibrated if request.reads_text else None,
+    out,
+    dtype,
+    say,
+  )
+  if request.drop is not None:
+    return _without_blocks(task, request.drop)
+  return _pruned(task, request, narrowing, batch, mesh)
+
+
+class _Task(NamedTuple):
+  """A model and what becomes of it."""
+
+  where: str
+  model: saved_model.Saved
+  states: dict[str, Any]  # of the files of the model, when the command began
+  functions: Decoder
+  tokens: np.ndarray  # the calibration
+  settings: dict[str, Any]  # which model, and how
+  calibrated: dict[str, int] | None
+  out: str
+  dtype: str
+  say: Callable[[str], Any]
+
+  @property
+  def unfinished(self):
+    """The folder that holds the progress, and the model while it is written."""
+    return files.path(f'{str(files.path(self.out)).rstrip("/")}.unfinished')
+
+
+def _without_blocks(task, choose):
+  """Writes the model without the blocks that `choose` names; returns the report."""
+  model, say = task.model, task.say
+  with _nothing_left(task.unfinished):
+    # Refuses the progress of another command.
+    resume.opened(task.unfinished / 'state', task.settings | task.calibrated, say)
+    blocks = choose(task.functions, model.params, task.tokens, say=say)
+  params, size = depth.drop(model.params, model.size, blocks)
+  masks = model.masks and depth.drop(_nested(model.masks), model.size, blocks)[0]
+  report = {**task.settings, 'calibration': task.calibrated, 'dropped': blocks}
+  _write(task, params, masks, size, report)
+  _deliver(task)
+  say(f'the model without blocks {", ".join(map(str, blocks))} is in {task.out}')
+  return report
+
+
+def _pruned(task, request, narrowing, batch, mesh):
+  """Prunes block by block, cuts the units of `narrowing` out, and writes; returns the report."""
+  model = task.model
+  allocation, structure = request.allocation, request.structure
+  sparsity, kernels = request.sparsity, request.kernels
+  if narrowing is not None:
+    allocation, structure = allocations.uniform(), narrowing.structure
+    sparsity, kernels = narrowing.sparsity, narrowing.where
   began = time.perf_counter()
-  with _nothing_left(unfinished):
+  with _nothing_left(task.unfinished):
     pruned = block_by_block.prune(
-      functions,
+      task.functions,
       model.params,
-      tokens,
-      **made,
+      task.tokens,
+      criterion=request.criterion,
       sparsity=sparsity,
+      allocation=allocation,
+      shares_of_blocks=request.shares,
+      structure=structure,
       where=kernels,
       batch=batch,
       mesh=mesh,
       masks=model.masks and _nested(model.masks),
-      folder=unfinished / 'state',
-      settings=settings,
+      recover=request.recover,
+      folder=task.unfinished / 'state',
+      settings=task.settings,
       in_place=True,
-      say=say,
+      say=task.say,
     )
   seconds = time.perf_counter() - began
   removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
   report = {
-    **settings,
-    'calibration': calibrated,
+    **task.settings,
+    'calibration': task.calibrated,
     'sparsity': sparsity,
     'removed': removed,
     'weights': weights,
@@ -230,40 +219,16 @@ def prune(
   if narrowing is not None:
     params, size = width.cut(params, pruned.masks, model.size, narrowing)
     masks = width.cut(masks, masks, model.size, narrowing)[0] if model.masks else None
-  lost = _write(unfinished / 'model', params, masks, size, model, report, dtype)
-  if _states(model) != states and _content_of(model) != settings['model']:
+  lost = _write(task, params, masks, size, report)
+  if _states(model) != task.states and _content_of(model) != task.settings['model']:
     raise ValueError(
-      f'{where!r} was changed while it was pruned: remove {str(unfinished)!r} and prune it again'
+      f'{task.where!r} was changed while it was pruned: remove {str(task.unfinished)!r} and prune'
+      ' it again'
     )
-  os.rename(unfinished / 'model', place)
-  files.remove(unfinished)
-  more = f'; {lost:,} weights that were not 0 are 0 as {dtype}' if lost else ''
-  say(f'{where} with {removed:,} of {weights:,} weights removed is in {out}{more}')
+  _deliver(task)
+  more = f'; {lost:,} weights that were not 0 are 0 as {task.dtype}' if lost else ''
+  task.say(f'{task.where} with {removed:,} of {weights:,} weights removed is in {task.out}{more}')
   return report
-
-
-def drop_blocks(count: int, by: str = 'angle') -> Callable:
-  """Drops whole blocks: by 'angle', see `depth.by_angle`, or by 'perplexity'."""
-  if by not in ('angle', 'perplexity'):
-    raise ValueError(f"drop_blocks: by={by!r}: expected 'angle' or 'perplexity'")
-  return functools.partial(
-    {'angle': depth.by_angle, 'perplexity': depth.by_perplexity}[by], count=count
-  )
-
-
-SMALLER = types.SimpleNamespace(
-  __all__=['drop_blocks', 'ffn_width', 'kv_groups'],
-  drop_blocks=drop_blocks,
-  ffn_width=lambda neurons: functools.partial(width.ffn_width, neurons=neurons),
-  kv_groups=lambda groups: functools.partial(width.kv_groups, groups=groups),
-)
-
-
-def _refuse_decided(smaller, decided):
-  """Refuses options that say what `smaller` decides itself."""
-  for name, value in decided.items():
-    if value not in ('', None):
-      raise ValueError(f'--{name}={value} has no meaning with --smaller={smaller}: leave it out')
 
 
 @contextlib.contextmanager
@@ -282,14 +247,21 @@ def _nested(masks):
   return traverse_util.unflatten_dict(dict(masks), sep='/')
 
 
-def _write(folder, params, masks, size, model, report, dtype) -> int:
-  """Writes the folder; returns how many weights `dtype` has made 0."""
+def _write(task, params, masks, size, report) -> int:
+  """Writes the folder beside its place; returns how many weights its dtype has made 0."""
+  folder, model = task.unfinished / 'model', task.model
   files.remove(folder)
-  lost = families.save(folder, params, size, model.tokenizer, dtype, carried=model.carried)
+  lost = families.save(folder, params, size, model.tokenizer, task.dtype, carried=model.carried)
   if masks is not None:
     files.write(folder / stored_masks.NAME, stored_masks.encode(named_leaves(masks)))
   files.write(folder / stored_masks.RECORD, json.dumps(report, indent=1) + '\n')
   return lost
+
+
+def _deliver(task):
+  """Moves the written folder to its place."""
+  os.rename(task.unfinished / 'model', files.path(task.out))
+  files.remove(task.unfinished)
 
 
 def _content_of(model):
@@ -308,14 +280,6 @@ def _tokens(documents, model, segments, length, seed):
   return calibrating.of_text(
     documents, model.tokenizer, model.size.vocab_size, count=segments, length=length, seed=seed
   )
-
-
-def _spec(text, factory, key):
-  """A spec of the one factory that an option takes; None for an empty text."""
-  if not text:
-    return None
-  named = types.SimpleNamespace(__all__=[factory.__name__], **{factory.__name__: factory})
-  return specs.parse(text, named, key)
 
 
 def _mesh(devices):
