@@ -133,7 +133,7 @@ def get_config(arg=''):
     temperature=2.0,  # softens both distributions
     weight=0.5,  # of the soft targets, in [0, 1]; the labels have the rest
   )
-  # An `init` with zeros where a group prunes counts as pruned in any case.
+  # An `init` counts as pruned in any case if at least 1 % of the weights of a group are 0 in it.
   # Weights that are zero at the start stay zero, and count as pruned. Of a folder with
   # masks.safetensors, as `prune` writes one, these are the weights that the masks prune.
   c.hold_zeros = False  # of the weights in `init`

@@ -16,7 +16,7 @@ LIBRARY = {'prune.weights.allocation': 'histogram(bins=256, decay=0.9)'}
 
 
 def switches_of(p):
-  """{name: overrides of a pruned pre-training run}: what the seed code did otherwise."""
+  """{name: overrides of a pruned pre-training run}: what the authors' code did otherwise."""
   frozen = {'prune.weights.when': f'every(10, until={p.ramp})'}
   return {
     'histogram': LIBRARY,  # the first library's cut-off, 256 bins and a moving average
@@ -25,7 +25,7 @@ def switches_of(p):
     'latent-frozen': LATENT | frozen,
     'library': LATENT | LIBRARY,  # both, as in the older copies of the library
     'frozen': frozen,
-    # 5,000 of 95,000 steps in the seed code.
+    # 5,000 of 95,000 steps in the authors' code.
     'sawtooth': {'optimizer.sawtooth': max(round(p.pretrain.steps / 19), 1)},
     'no-pooler': {'prune.weights.where': f'embeddings/word/embedding|{LAYERS}'},
     'no-embeddings': {'prune.weights.where': f'{LAYERS}|pooler/kernel'},
@@ -47,7 +47,7 @@ def switches(cells, seed, dense):
 
 
 def controls(cells, seed, dense):
-  """Adds the controls of the seed code.
+  """Adds the controls of the authors' code.
 
   'permuted': the dense model under a mask with as many weights in each matrix, in random places.
   'unmasked': the model of 'switch:latent', fine-tuned dense without its mask, from the weights

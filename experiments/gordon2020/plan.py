@@ -10,7 +10,7 @@ from prunejax.train import configs, specs
 FAMILIES = {
   'paper': 'the four arms of the paper, with dense and fresh models',
   'controls': 'permuted masks, masks removed, burned-in starts',
-  'switches': 'what the seed code did otherwise, one switch at a time',
+  'switches': "what the authors' code did otherwise, one switch at a time",
   'epochs': 'fine-tuning for more and fewer epochs, and pruning after it',
   'corpus': 'small models born of shares of the corpus, then pruned',
 }
