@@ -98,7 +98,7 @@ def _array(head, body, name, form, shape, crc):
   if 'scaled' in form:
     _check((kinds[0], kinds[-1]) == ('I8', 'F32'), f'{name} of types {kinds}')
     return values.reshape(shape) * others[-1].reshape(shape[-1:])
-  return values.reshape(shape)
+  return np.require(values.reshape(shape), requirements='W')  # as the other forms are
 
 
 def _tensor(body, dtype, shape, data_offsets):

@@ -59,11 +59,15 @@ class Model(TemplateLM):
         f' {", ".join(parts.FAMILIES)}, with its vocabulary'
       )
     self._words, self._batch, self._say = model.tokenizer, batch, say
-    self.max_length = min(length or 2048, model.size.max_position_embeddings)
+    positions = model.size.max_position_embeddings
+    if length is not None and length > positions:
+      raise ValueError(f'--window={length}: the model has {positions} positions')
+    self.max_length = min(2048, positions) if length is None else length
     ends = model.size.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     known = [i for i in ends if isinstance(i, int)]
-    self._end = known[0] if known else self._words.token_to_id(tokenizer_file.end(self._words))
+    self._ends = known or [self._words.token_to_id(tokenizer_file.end(self._words))]
+    self._end = self._ends[0]
     self._model = perplexity.running(model.size, model.params, DTYPES[dtype])
     self._score = jax.jit(perplexity.in_chunks(self._model.head, _likelihood))
     self._likeliest = jax.jit(lambda params, hidden: self._model.head(params, hidden).argmax(-1))
@@ -144,10 +148,11 @@ class Model(TemplateLM):
         states = self._model.hidden(self._padded([[*ids, self._end]])[:1, :-1])
         last = states[:, len(ids) - 1 : len(ids)]
         made.append(int(self._likeliest(self._model.params, last)[0, 0]))
-        text = self._words.decode(made)
-        if made[-1] == self._end or any(stop in text for stop in until):
+        # With the special tokens, since the end of a turn may be one of `until`.
+        text = self._words.decode(made, skip_special_tokens=False)
+        if made[-1] in self._ends or any(stop in text for stop in until):
           break
-      text = self._words.decode([i for i in made if i != self._end])
+      text = self._words.decode([i for i in made if i not in self._ends])
       out.append(min((text.split(stop)[0] for stop in until if stop), key=len, default=text))
     return out
 

@@ -26,6 +26,11 @@ class On(NamedTuple):
   name: str
 
 
+def _check_window(window):
+  if window is not None and window < 2:
+    raise ValueError(f'--window={window}: expected at least 2 tokens')
+
+
 def _check_stride(stride, window):
   if stride is not None and not 1 <= stride <= window:
     raise ValueError(f'--stride={stride}: expected a number from 1 to the window of {window}')
@@ -94,12 +99,12 @@ def evaluate(
     if stride is not None or most is not None or out:
       raise ValueError('--stride, --windows and --out belong to a text, not to a task')
     if what.kind == 'lm-eval':
+      _check_window(window)
       from prunejax.evaluation import harness  # needs the extra lm-eval
 
       return harness.evaluate(where, what.name.split(','), data, window, dtype, say)
     return glue.evaluate(where, what.name, data, window, DTYPES[dtype], say)
-  if window is not None and window < 2:
-    raise ValueError(f'--window={window}: expected at least 2 tokens')
+  _check_window(window)
   _check_stride(stride, window or WINDOW)
   text = _text(what)
   model = saved_model.load(where)

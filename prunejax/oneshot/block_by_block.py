@@ -35,7 +35,6 @@ from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.structures import unstructured
 from prunejax.pruning.types import Allocation, Criterion, Structure
 
-OUTLIERS = 'outliers.json'
 SAVE_EVERY = 60.0  # seconds between two writes of the hidden states
 
 
@@ -107,7 +106,8 @@ def prune(
       depends on it, and not on the mesh.
     mesh: a mesh whose axis 'data' divides each batch; None: one device.
     masks: of an earlier pruning, bool, shaped like params, True = kept; leaves may be missing. What
-      they prune stays pruned, and counts towards the sparsity.
+      they prune stays pruned, and counts towards what the allocation asks of its kernel or output.
+      One that has lost more than that already stays as it is.
     recover: `reconstruct(...)`: what each block is trained by after it was pruned; None: nothing.
     folder: where progress is kept; a call that was killed goes on there. None keeps nothing.
     settings: JSON values that say which model is pruned and how, needed with `folder`. A folder
@@ -253,11 +253,10 @@ def _count_weights(kind) -> int:
 
 def _hidden_before(call, number, stream, out, folder, progress):
   """The hidden states in front of a block: from disk as far as they are there, then computed."""
-  start = 0
-  if progress.hidden:
-    start = progress.hidden['block']
-    hidden = stream.placed(resume.read_hidden(folder, progress, stream.like))
-  else:
+  start, stored = 0, resume.read_hidden(folder, progress, stream.like) if progress.hidden else []
+  if stored and len(jax.tree.leaves(stored[0])[0]) == stream.batch:
+    start, hidden = progress.hidden['block'], stream.placed(stored)
+  else:  # also where a mesh of another size asks for other batches
     hidden = stream.embedded()
   for earlier in range(start, number):
     weights = decoder.read(out, call.blocks[earlier])
@@ -274,17 +273,16 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   mask, new = choose(number, kinds.matrices(kind, weights), weights, hidden)
   mask, new = kinds.as_leaves(kind, mask, bool), kinds.as_leaves(kind, new)
   new = {local: x.astype(weights[local].dtype) for local, x in new.items()}
-  large = [local for local, x in new.items() if not np.all(np.isfinite(x))]
-  if large:
-    dtype = weights[large[0]].dtype
-    raise FloatingPointError(f'{block.prefix}/{large[0]}: a new weight is not finite as {dtype}')
+  _check_finite(block, new)
   pruned = {**weights, **new}
   if call.recover is not None:
     segment = functools.partial(stream.segment, hidden)
+    held = {**_before(call, block, block.places), **mask}  # also of kernels that are left whole
     fit = reconstruction.fitted(
-      call.recover, kind.fit, weights, pruned, mask, segment, stream.count
+      call.recover, kind.fit, weights, pruned, held, segment, stream.count
     )
     pruned = new = {local: np.asarray(x) for local, x in fit.items()}
+    _check_finite(block, new)
   change = None
   if stream is not None:
     first = stream.segment(hidden, 0)
@@ -302,6 +300,13 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   arrays = {f'weight/{local}': x for local, x in new.items()}
   arrays |= {f'mask/{local}': np.packbits(x, axis=None) for local, x in mask.items()}
   return row, arrays, hidden
+
+
+def _check_finite(block, weights):
+  large = [local for local, x in weights.items() if not np.all(np.isfinite(x))]
+  if large:
+    dtype = weights[large[0]].dtype
+    raise FloatingPointError(f'{block.prefix}/{large[0]}: a new weight is not finite as {dtype}')
 
 
 def _before(call, block, kernels):
@@ -434,7 +439,7 @@ def _stacks(call) -> dict[str, tuple[str, list[str]]]:
 
 def _sparsities(call, owl, leaves, stream, folder) -> list[float]:
   """The sparsity of each block by its outliers in the dense model; they are kept in a file."""
-  file = None if folder is None else folder / OUTLIERS
+  file = None if folder is None else folder / resume.OUTLIERS
   sizes = [_count_weights(kind) for kind in call.kinds]
   known = files.read_json(file) if file is not None and files.exists(file) else {}
   if known.get('above') == owl.outlier:

@@ -90,5 +90,5 @@ def of_text(
   encode = lambda texts: [
     encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
   ]
-  end = tokenizer.token_to_id(bpe.END)
+  end = next((i for i in map(tokenizer.token_to_id, bpe.ENDS) if i is not None), None)
   return segments(documents, encode, count=count, length=length, end=end, seed=seed)

@@ -42,15 +42,32 @@ def statistics(criterion: Criterion, kernels: Kernels) -> Callable:
 
 
 def counts(
-  criterion: Criterion, structure: Structure, kernels: Kernels, kept: Mapping[str, np.ndarray]
+  criterion: Criterion,
+  structure: Structure,
+  kernels: Kernels,
+  kept: Mapping[str, np.ndarray],
+  before: Mapping[str, jax.Array],
 ) -> dict[str, np.ndarray]:
-  """Returns what `masks` takes: the units kept of each unit name, or of each slab of a kernel."""
+  """Returns what `masks` takes: the units kept of each unit name, or of each slab of a kernel.
+
+  Args:
+    criterion: SCORE.
+    structure: TOGETHER.
+    kernels: what is pruned.
+    kept: {unit name: units to keep}.
+    before: as `masks` takes it. A slab that has lost more single weights already than its share
+      keeps what it has, and the other slabs keep more.
+  """
   if not sweeps(criterion, structure):
     return dict(kept)
-  return {
-    name: shares.by_slab(kept[name], *shape, slab_rows(criterion, structure), structure.inputs)
-    for name, shape in kernels.shapes.items()
+  rows, spans = slab_rows(criterion, structure), structure.inputs
+  of_slabs = {
+    name: shares.by_slab(kept[name], *shape, rows, spans) for name, shape in kernels.shapes.items()
   }
+  if before and spans == 1:
+    left = {name: shares.left_in_slabs(before[name], rows, like) for name, like in of_slabs.items()}
+    of_slabs = {name: shares.within(of_slabs[name], left[name]) for name in of_slabs}
+  return of_slabs
 
 
 def slab_rows(criterion: Criterion, structure: Structure) -> int:

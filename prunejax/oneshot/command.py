@@ -69,7 +69,7 @@ def prune(
     length: tokens of a segment; None for 2,048, or the positions of the model if it has fewer.
     seed: of the draw of segments.
     batch: segments of a batch.
-    devices: devices that share a batch; None for one without a mesh.
+    devices: devices that share a batch; None for one without a mesh. `drop_blocks` takes one.
     recover: '' or 'reconstruct(...)'.
     smaller: '', or 'drop_blocks(count, by=...)', 'ffn_width(neurons)' or 'kv_groups(groups)': the
       folder then holds a smaller plain model. What it decides itself must not be given: `sparsity`,
@@ -99,8 +99,12 @@ def prune(
     dtype=dtype,
     numbers={'segments': segments, 'length': length, 'seed': seed, 'batch': batch},
   )
+  if request.drop is not None and devices is not None:
+    raise ValueError(f'--devices={devices} has no meaning with --smaller={smaller}: leave it out')
   if not out:
     raise ValueError('--out= is empty: expected the folder to write')
+  if files.remote(out):
+    raise ValueError(f'--out={out!r}: expected a folder of this machine, to be copied from there')
   if files.exists(files.path(out)):
     raise FileExistsError(f'--out={out!r} is there already: nothing was written')
   documents = text_files.documents(calibration, encoding=encoding) if calibration else iter(())
@@ -169,9 +173,10 @@ def _without_blocks(task, choose):
   params, size = depth.drop(model.params, model.size, blocks)
   masks = model.masks and depth.drop(_nested(model.masks), model.size, blocks)[0]
   report = {**task.settings, 'calibration': task.calibrated, 'dropped': blocks}
-  _write(task, params, masks, size, report)
+  lost = _write(task, params, masks, size, report)
   _deliver(task)
-  say(f'the model without blocks {", ".join(map(str, blocks))} is in {task.out}')
+  named = ', '.join(map(str, blocks))
+  say(f'the model without blocks {named} is in {task.out}{_lost(task, lost)}')
   return report
 
 
@@ -226,9 +231,13 @@ def _pruned(task, request, narrowing, batch, mesh):
       ' it again'
     )
   _deliver(task)
-  more = f'; {lost:,} weights that were not 0 are 0 as {task.dtype}' if lost else ''
+  more = _lost(task, lost)
   task.say(f'{task.where} with {removed:,} of {weights:,} weights removed is in {task.out}{more}')
   return report
+
+
+def _lost(task, count) -> str:
+  return f'; {count:,} weights that were not 0 are 0 as {task.dtype}' if count else ''
 
 
 @contextlib.contextmanager

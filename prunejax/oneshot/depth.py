@@ -45,6 +45,7 @@ def by_angle(
 
   Raises:
     ValueError: a count out of range.
+    FloatingPointError: a hidden state that is not finite.
   """
   blocks = _checked(model, params, count)
   leaves, runs = named_leaves(params), _compiled(blocks)
@@ -57,9 +58,12 @@ def by_angle(
       states.append(np.asarray(hidden[0, -1]))
     ends.append(np.stack(states))
   ends = np.float64(np.stack(ends))  # [segments, blocks + 1, width]
-  ends /= np.linalg.norm(ends, axis=-1, keepdims=True)
+  with np.errstate(divide='ignore', invalid='ignore'):  # refused below
+    ends /= np.linalg.norm(ends, axis=-1, keepdims=True)
   cosines = np.clip(np.sum(ends[:, : len(blocks) + 1 - count] * ends[:, count:], -1), -1, 1)
   distances = np.mean(np.arccos(cosines) / np.pi, 0)
+  if not np.isfinite(distances).all():
+    raise FloatingPointError('a hidden state is not finite, or 0: there is no angle to it')
   first = int(np.argmin(distances))
   say(f'blocks {first} to {first + count - 1}: angular distance {distances[first]:.4f}')
   return list(range(first, first + count))
@@ -110,7 +114,7 @@ def by_perplexity(
           without = runs[blocks[j].run](decoder.read(leaves, blocks[j]), without)
         losses[i] += float(head(params, without, part)) / len(parts)
         hidden = runs[blocks[i].run](decoder.read(leaves, blocks[i]), hidden)
-    best = min(left, key=losses.get)
+    best = min(left, key=lambda i: losses[i] if np.isfinite(losses[i]) else np.inf)
     if not np.isfinite(losses[best]):
       raise FloatingPointError(f'the loss without block {best} is {losses[best]}')
     dropped.append(best)

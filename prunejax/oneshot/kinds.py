@@ -275,7 +275,7 @@ def choose_masks(kind, block, matrices, statistics, kept, before, criterion, str
     for name, count in kept.items()
     if name.startswith(f'{block.prefix}/')
   }
-  counts = choose.counts(criterion, structure, kind.named, kept)
+  counts = choose.counts(criterion, structure, kind.named, kept, named(before))
   mask, new, nan = jax.device_get(
     kind.prune(on_one_device(named(statistics)), named(matrices), counts, named(before))
   )

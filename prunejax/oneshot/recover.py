@@ -272,8 +272,15 @@ def _trained(step, params, state, batches, say):
     params, state, value = step(params, state, jax.tree.map(jnp.asarray, batch))
     if number % 50 == 0:
       say(f'step {number}  loss {float(value):.4f}')
+  if number < 0:
+    raise ValueError('batches has none: expected at least one')
   if not np.isfinite(value):
     raise FloatingPointError(
       f'the loss is {float(value)} at step {number}: take a smaller learning rate'
     )
+  for name, leaf in named_leaves(params).items():
+    if not bool(jnp.isfinite(leaf).all()):  # the loss was that before the last step
+      raise FloatingPointError(
+        f'{name} is not finite after step {number}: take a smaller learning rate'
+      )
   return params

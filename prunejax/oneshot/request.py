@@ -110,7 +110,7 @@ def checked(
     drop=make if drops else None,
     narrow=None if drops else make,
     reads_text=False,
-    said={'smaller': smaller} if drops else said,
+    said={k: v for k, v in said.items() if smaller_by is None or k not in decided},
   )
   if dtype not in DTYPES:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')

@@ -6,6 +6,7 @@ never names a file that is not there whole.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ import safetensors.numpy
 from prunejax import files
 
 PROGRESS = 'progress.json'
-PLAN = 'plan.json'
+PLAN, OUTLIERS = 'plan.json', 'outliers.json'
+OWN = re.compile(r'(progress|plan|outliers)\.json|(block|hidden)_\d[\d_]*\.safetensors')
 BITS = '|bfloat16'  # behind the name of an array that is stored as uint16: numpy lacks the dtype
 
 
@@ -56,7 +58,8 @@ def opened(folder: Any, plan: Mapping[str, Any], say) -> Progress:
     return Progress()
   stored = files.read_json(folder / PLAN)
   if stored != plan and not files.exists(folder / PROGRESS):  # no block of it is finished
-    files.remove(folder)
+    for name in filter(OWN.fullmatch, files.names(folder)):  # the folder may hold other things
+      files.remove(folder / name)
     return opened(folder, plan, say)
   if stored != plan:
     other = sorted(k for k in stored.keys() | plan.keys() if stored.get(k) != plan.get(k))

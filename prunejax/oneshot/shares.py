@@ -27,7 +27,8 @@ def owl(outlier: float = 5.0, spread: float = 0.08) -> Owl:
 
   Args:
     outlier: M of the paper, above 0: 5 or 10 there.
-    spread: lambda of the paper, in [0, 0.5]: how far a block's sparsity may be from S.
+    spread: lambda of the paper, in [0, 0.5]; the sparsities of two blocks differ by 2 `spread` at
+      most.
 
   Raises:
     ValueError: a number out of range.
@@ -52,17 +53,19 @@ def by_outliers(
   Args:
     shares: what `owl` made.
     outlying: D of each block.
-    weights: the number of weights that are pruned in each block; means are weighted by them.
+    weights: the number of weights that are pruned in each block; means are weighted by them. 0 for
+      a block that is left whole.
     sparsity: S, of all blocks together.
     most: what the structure can remove of a block.
 
   Raises:
     ValueError: a block's sparsity would be outside of [0, most].
   """
-  width = outlying.max() - outlying.min()
+  pays = weights > 0  # a block of which nothing is pruned says nothing about the others
+  width = np.ptp(outlying[pays])
   mean = lambda x: float(np.average(x, weights=weights))
   moved = 2 * shares.spread * (outlying / width if width else np.zeros_like(outlying))
-  sparsities = sparsity - (moved - mean(moved))
+  sparsities = np.where(pays, sparsity - (moved - mean(moved)), sparsity)
   if sparsities.min() < 0 or sparsities.max() > most:
     raise ValueError(
       f'owl: with spread={shares.spread} blocks have sparsities from {sparsities.min():.3f} to'
@@ -144,3 +147,35 @@ def by_slab(kept: np.ndarray, inputs: int, outputs: int, rows: int, spans: int) 
   if kept.ndim:
     upto = np.broadcast_to(upto, (len(ends), 1, outputs))
   return np.diff(upto, axis=0, prepend=0).astype(np.int32)
+
+
+def left_in_slabs(gone: np.ndarray, rows: int, like: np.ndarray) -> np.ndarray:
+  """Counts the weights of each slab of a kernel that are not pruned yet.
+
+  Args:
+    gone: bool [in, out], True for a weight that is pruned already.
+    rows: inputs of a slab.
+    like: what `by_slab` returned.
+
+  Returns:
+    int64, shaped like `like`.
+  """
+  alive = ~np.asarray(gone)
+  each = np.add.reduceat(alive, np.arange(0, len(alive), rows), axis=0, dtype=np.int64)
+  return each[:, None] if like.ndim > 1 else each.sum(1)
+
+
+def within(kept: np.ndarray, left: np.ndarray) -> np.ndarray:
+  """Returns counts of slabs that are at most `left`, with the sum of `kept` where there is so much.
+
+  What one slab lacks the others keep, in proportion to what they would have lost.
+
+  Args:
+    kept: int [slabs, ...], the units that stay by the share of each slab.
+    left: the units that each slab has.
+  """
+  own = np.minimum(kept, left).astype(np.int64)
+  spare = left - own
+  lacking = np.minimum(kept.sum(0, dtype=np.int64) - own.sum(0), spare.sum(0))
+  upto = np.cumsum(spare, 0) * lacking // np.maximum(spare.sum(0), 1)
+  return (own + np.diff(upto, axis=0, prepend=0)).astype(np.int32)

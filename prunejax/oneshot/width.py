@@ -48,6 +48,7 @@ def ffn_width(size: Any, neurons: int) -> Narrowing:
   Raises:
     ValueError: a number out of range.
   """
+  _refuse_uneven('ffn_width', size)
   total = _inner(size)
   _check('ffn_width', 'neurons', neurons, total)
   table = {
@@ -73,6 +74,7 @@ def kv_groups(size: Any, groups: int) -> Narrowing:
       f'kv_groups: a config of model_type {size.model_type!r} has no num_key_value_heads: its'
       ' attention is as wide as the hidden state, so heads cannot be cut'
     )
+  _refuse_uneven('kv_groups', size)
   _check('kv_groups', 'groups', groups, total)
   width, each = _head_width(size), size.num_attention_heads // total
   if refused := _refusal(size, groups):
@@ -171,6 +173,16 @@ def _inner(size) -> int:
 
 def _head_width(size) -> int:
   return getattr(size, 'head_dim', None) or size.hidden_size // size.num_attention_heads
+
+
+def _refuse_uneven(label, size):
+  """Refuses a model whose layers have widths of their own, such as `export --to=shrunk` writes."""
+  for field in ('heads_per_layer', 'intermediate_per_layer'):
+    if widths := getattr(size, field, None):
+      raise ValueError(
+        f'{label}: the layers of this model differ, its config has {field}={list(widths)}: expected'
+        ' a model whose layers are equally wide'
+      )
 
 
 def _check(label, name, value, total):

@@ -84,6 +84,7 @@ def test_a_task_is_scored_on_its_dev_set(home, tmp_path, capsys):
     ({'model': 'silent', 'more': ['--window=16']}, ['silent', 'no vocabulary']),
     ({'model': 'classifier', 'more': ['--window=16']}, ['classifier', '--on=glue/TASK']),
     ({'more': ['--window=1']}, ['window=1', 'at least 2']),
+    ({'on': 'lm-eval/arc_easy', 'more': ['--window=0']}, ['window=0', 'at least 2']),
     ({'more': ['--window=16', '--stride=17']}, ['stride=17', 'from 1 to the window of 16']),
     ({'more': ['--window=65']}, ['--window=65', '64 positions']),
     ({'more': ['--windows=0']}, ['--windows=0', 'at least 1']),

@@ -15,7 +15,7 @@ from tiny_decoder import SIZE, model_and_params, tokens
 import prunejax
 from prunejax import oneshot
 from prunejax.observe import linen
-from prunejax.oneshot import decoders, resume, shares
+from prunejax.oneshot import block_by_block, decoders, resume, shares, stream
 from prunejax.pruning.paths import named_leaves
 
 WHERE = r'encoder/layer_\d+/(attention/(query|key|value|output)|ffn/(intermediate|output))/kernel'
@@ -401,6 +401,59 @@ def test_what_was_pruned_before_counts_towards_the_sparsity(criterion, structure
       assert not n_m or (mask.reshape(-1, 4, mask.shape[1]).sum(1) == 1).all()
 
 
+@pytest.mark.parametrize('stacked', [False, True])
+def test_recovery_leaves_alone_what_was_pruned_before(stacked):
+  model, params = toy_decoder.make(stacked=stacked)
+  how = {'criterion': prunejax.magnitude(), 'sparsity': 0.5}
+  first = oneshot.prune(model, params, toy_decoder.SEGMENTS, where='.*/up', **how)
+  got = oneshot.prune(
+    model,
+    first.params,
+    toy_decoder.SEGMENTS,
+    where='.*/down',
+    masks=first.masks,
+    recover=oneshot.reconstruct(5),
+    **how,
+  )
+  moved = False
+  for name, mask in named_leaves(got.masks).items():
+    leaf = np.asarray(named_leaves(got.params)[name])
+    assert not leaf[~mask].any()
+    assert mask.mean() == (0.5 if 'block' in name else 1)
+    moved |= name.endswith('up') and (leaf != named_leaves(first.params)[name]).any()
+  assert moved  # the survivors of what was pruned before are trained
+
+
+def test_a_slab_that_has_lost_more_than_its_share_leaves_the_others_more():
+  model, params = toy_decoder.make()
+  before = jax.tree.map(lambda x: np.ones(x.shape, bool), params)
+  for i in range(toy_decoder.BLOCKS):
+    before[f'block_{i}']['down'][:4] = False  # the whole first of four slabs
+  got = oneshot.prune(
+    model,
+    params,
+    toy_decoder.SEGMENTS,
+    criterion=prunejax.sparsegpt(block=4),
+    sparsity=0.5,
+    masks=before,
+  )
+  for name, mask in named_leaves(got.masks).items():
+    if 'block' in name:
+      assert mask.mean() == 0.5, name
+      assert not (mask & ~named_leaves(before)[name]).any()
+
+
+@pytest.mark.parametrize('shape', [(5,), (4, 1, 3)])
+def test_counts_of_slabs_stay_within_what_is_left_and_keep_their_sum(shape):
+  rng = np.random.default_rng(0)
+  for _ in range(200):
+    most = rng.integers(0, 30, shape)
+    kept, left = rng.integers(0, most + 1), rng.integers(0, most + 1)
+    got = shares.within(kept, left)
+    assert (got >= np.minimum(kept, left)).all() and (got <= left).all()
+    np.testing.assert_array_equal(got.sum(0), np.minimum(kept.sum(0), left.sum(0)))
+
+
 def test_blocks_that_report_wrongly_are_refused_by_name():
   model, params = toy_decoder.make()
   prune = lambda model: oneshot.prune(
@@ -423,6 +476,10 @@ def test_shares_of_blocks_stay_within_what_a_structure_can_remove():
   np.testing.assert_allclose(of(1.0), [0.6, 0.5, 0.4])
   with pytest.raises(ValueError, match=r'from 0.400 to 0.600, outside of \[0, 0.5\]'):
     of(0.5)
+  # A block that is left whole says nothing about the others, and has no range to keep.
+  whole = np.array([0.0, 1.0, 1.0, 1.0])
+  got = shares.by_outliers(oneshot.owl(5.0, 0.1), np.array([0, 0.5, 0.6, 0.7]), whole, 0.9)
+  np.testing.assert_allclose(got[1:], [1.0, 0.9, 0.8])
 
 
 def test_erk_divides_the_share_of_a_block_among_its_kernels():
@@ -525,6 +582,52 @@ def test_a_plan_of_which_nothing_is_finished_gives_way(tmp_path):
   (where / 'outliers.json').write_text('{}')
   assert resume.opened(where, {'shares': 'owl(5, 0.1)'}, print) == resume.Progress()
   assert sorted(path.name for path in where.iterdir()) == ['plan.json']
+
+
+def test_what_else_a_folder_of_progress_holds_stays(tmp_path):
+  resume.opened(tmp_path, {'sparsity': 0.5}, print)
+  (tmp_path / 'data').mkdir()
+  (tmp_path / 'thesis.txt').write_text('mine')
+  resume.opened(tmp_path, {'sparsity': 0.6}, print)
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ['data', 'plan.json', 'thesis.txt']
+
+
+def test_hidden_states_of_other_batches_are_computed_again(tmp_path, monkeypatch):
+  """A mesh of more devices than segments asks for larger batches than one device."""
+  monkeypatch.setattr(block_by_block, 'SAVE_EVERY', -1.0)
+  model, params = toy_decoder.make()
+
+  def kill(line):
+    if line.startswith('block 2/'):
+      raise KeyboardInterrupt
+
+  prune = lambda say=print, **how: oneshot.prune(
+    model,
+    params,
+    toy_decoder.SEGMENTS[:2],
+    criterion=prunejax.wanda(),
+    sparsity=0.5,
+    folder=tmp_path / 'state',
+    settings={'model': 'toy'},
+    say=say,
+    **how,
+  )
+  with pytest.raises(KeyboardInterrupt):
+    prune(kill)
+  assert list((tmp_path / 'state').glob('hidden_*'))
+  padded = stream.Stream.__init__
+
+  def of_four(self, *given):
+    padded(self, *given)
+    self.batch, self.parts = 4, [0]
+
+  monkeypatch.setattr(stream.Stream, '__init__', of_four)
+  got = prune()
+  plain = oneshot.prune(
+    model, params, toy_decoder.SEGMENTS[:2], criterion=prunejax.wanda(), sparsity=0.5
+  )
+  assert prunejax.mask_hash(got.masks) == prunejax.mask_hash(plain.masks)
 
 
 def test_read_only_arrays_are_copied_even_in_place():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import transformers
+from tokenizers import Tokenizer, models
 
 from prunejax.cli import command as cli
 from prunejax.data import bpe
@@ -90,6 +91,8 @@ def test_magnitude_needs_no_text_and_a_narrower_model_loads(there, tmp_path):
   narrow = {**unsaid, 'criterion': 'wanda()', 'smaller': 'ffn_width(20)'}
   assert run(there, tmp_path / 'b', **narrow) == 0
   assert gpt2_hf.load(tmp_path / 'b')[1].n_inner == 20
+  report = json.loads((tmp_path / 'b' / 'pruning.json').read_text())
+  assert 'structure' not in report  # `smaller` decides it
   assert run(there, tmp_path / 'c', **unsaid, smaller="drop_blocks(1, by='perplexity')") == 0
   assert gpt2_hf.load(tmp_path / 'c')[1].n_layer == 1
   report = json.loads((tmp_path / 'c' / 'pruning.json').read_text())
@@ -217,6 +220,11 @@ WRONG = {
     {'structure': 'n_m(2, 4)', 'criterion': 'wanda()', 'shares': 'owl()'},
     'prunes some blocks more than sparsity=0.5',
   ),
+  'an object store': ({**ALONE, 'out': 'gs://b/out'}, "--out='gs://b/out': expected a folder of"),
+  'devices without use': (
+    {**ALONE, 'smaller': 'drop_blocks(1)', 'devices': 1},
+    '--devices=1 has no meaning with --smaller=drop_blocks(1)',
+  ),
   'devices': ({'devices': 99}, '--devices=99: there are'),
   'shares': ({'shares': 'owl(spread=2)'}, 'owl: spread=2 must be in [0, 0.5]'),
   'heads of GPT-2': ({**ALONE, 'smaller': 'kv_groups(1)'}, 'has no num_key_value_heads'),
@@ -228,7 +236,7 @@ def test_wrong_input_is_one_line_and_nothing_is_written(name, there, tmp_path, c
   options, message = WRONG[name]
   options = dict(options)
   for key in ('calibration', 'out'):
-    if options.get(key):
+    if options.get(key) and '://' not in options[key]:
       options[key] = there / options[key]
   before = sorted(tmp_path.iterdir())
   assert run(there, options.pop('out', tmp_path / 'out'), **options) == 2
@@ -306,6 +314,15 @@ def test_a_vocabulary_that_does_not_fit_is_refused():
   tokenizer = bpe.train([WORDS], 270)
   with pytest.raises(ValueError, match='the vocabulary has 270 pieces, the word embeddings'):
     calibration.of_text([WORDS], tokenizer, 100, count=1, length=4)
+
+
+@pytest.mark.parametrize('token', bpe.ENDS)
+def test_documents_are_told_apart_by_the_end_that_the_vocabulary_has(token):
+  from prunejax.oneshot import calibration
+
+  tokenizer = Tokenizer(models.BPE({'a': 0, 'b': 1, token: 2}, []))
+  drawn = calibration.of_text(['aaa', 'bbb'] * 4, tokenizer, 3, count=2, length=8)
+  assert (drawn == 2).sum() == 4
 
 
 def test_segments_do_not_overlap_and_depend_on_the_seed():

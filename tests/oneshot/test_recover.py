@@ -169,3 +169,8 @@ def test_wrong_recoveries_are_refused(pruned):
     recover.lora(model, params, masks, [toy_decoder.SEGMENTS])
   with pytest.raises(FloatingPointError, match='the loss is nan'):
     recover.finetune(MODEL, got.params, got.masks, batches(3), learning_rate=float('nan'))
+  for way in (recover.finetune, recover.lora):
+    with pytest.raises(ValueError, match='batches has none'):
+      way(MODEL, got.params, got.masks, [])
+    with pytest.raises(FloatingPointError, match='is not finite after step 0'):
+      way(MODEL, got.params, got.masks, batches(1), learning_rate=float('inf'))

@@ -58,6 +58,27 @@ def test_a_number_of_heads_that_transformers_refuses_is_refused_at_once():
   assert width.kv_groups(other, 3).kept == 3
 
 
+@pytest.mark.parametrize('field', ['heads_per_layer', 'intermediate_per_layer'])
+def test_layers_of_different_widths_are_refused_at_once(field):
+  size = transformers.LlamaConfig(
+    hidden_size=64, num_attention_heads=8, num_key_value_heads=4, head_dim=8
+  )
+  setattr(size, field, [8, 6])
+  with pytest.raises(ValueError, match=rf'ffn_width: .*{field}=\[8, 6\]: expected a model whose'):
+    width.ffn_width(size, 16)
+  with pytest.raises(ValueError, match='kv_groups: the layers of this model differ'):
+    width.kv_groups(size, 2)
+
+
+def test_hidden_states_that_are_not_finite_choose_no_block():
+  params = jax.tree.map(np.array, model_and_params()[1])
+  params['encoder']['layer_1']['ffn']['output']['bias'][0] = np.nan
+  with pytest.raises(FloatingPointError, match='is not finite, or 0'):
+    depth.by_angle(MODEL, params, tokens(2), 1)
+  # Without the block that holds it the loss is finite.
+  assert depth.by_perplexity(MODEL, params, tokens(2), 1) == [1]
+
+
 def test_a_model_without_a_block_is_plain_and_loads_again(tmp_path):
   params = jax.tree.map(np.array, model_and_params()[1])
   for name in ('attention', 'ffn'):  # a block that changes nothing

@@ -304,7 +304,7 @@ def cast(leaves: Mapping[str, Any], dtype: str) -> tuple[dict[str, Any], int]:
       continue
     for piece in pieces(leaf if is_stored(leaf) else jax.device_get(leaf)):
       with np.errstate(over='ignore', under='ignore'):
-        narrow = piece.astype(FLOATS[dtype])
+        narrow = piece.astype(FLOATS[dtype], copy=False)
       if not np.isfinite(narrow.astype(np.float32, copy=False)).all() and np.isfinite(piece).all():
         raise CheckpointError(f'{path} holds weights too large for dtype={dtype!r}')
       lost += int(np.count_nonzero(piece) - np.count_nonzero(narrow))
