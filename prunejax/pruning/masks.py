@@ -66,7 +66,7 @@ def sparsity(masks, where='.*') -> dict:
   is_counted = lambda leaf: is_prunable(leaf) or jnp.asarray(leaf).dtype == bool
   counted = {name: leaf for name, leaf in named_leaves(masks).items() if is_counted(leaf)}
   leaves = {name: leaf for name, leaf in counted.items() if matches(where)(name, leaf)}
-  if not leaves and (counted or where != '.*'):
+  if not leaves and (named_leaves(masks) or where != '.*'):
     shown = ', '.join(map(repr, list(counted)[:6])) or '(none here)'
     raise ValueError(
       f'masks.sparsity: where={where!r} matches no mask and no floating-point leaf; it must match a'

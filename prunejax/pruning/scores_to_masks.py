@@ -16,8 +16,8 @@ from prunejax.pruning.kernel_layout import Layouts
 from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.selection import Scores
 from prunejax.pruning.structures import unstructured
-from prunejax.pruning.structures.local import PRUNED_BEFORE
-from prunejax.pruning.types import Allocation, Structure, Units
+from prunejax.pruning.structures.local import LOWEST, PRUNED_BEFORE
+from prunejax.pruning.types import Allocation, Criterion, Structure, Units
 
 # Operations that cost less to repeat than their results cost to store.
 _CHEAP = frozenset(
@@ -25,7 +25,6 @@ _CHEAP = frozenset(
   ' lt le gt ge and or not broadcast_in_dim reshape squeeze slice stop_gradient copy jit pjit'
   ' add_any'.split()
 )
-_FLOOR = np.nextafter(PRUNED_BEFORE, np.float32(0))
 
 
 class Selected(NamedTuple):
@@ -69,8 +68,8 @@ def select_masks(
     {path: bool}, True = kept.
 
   Raises:
-    ValueError: scores are float64; a sparsity that is known is out of range; or leaves may be
-      divided.
+    ValueError: scores are float64, or are known and hold NaN; a sparsity that is known is out of
+      range; or leaves may be divided. Nothing says so of traced values: a NaN is the lowest score.
   """
   most = 1.0 if structure is None else structure.cost
   reads_sparsity = allocation is None or allocation.reads_sparsity
@@ -88,14 +87,26 @@ def select_masks(
   def masks_of(leaves):
     read = selection.plain(dict(zip(names, leaves, strict=True)))
     given = dict(stacked=stacked, layouts=layouts)
-    masks = select(read, sparsity, allocation, structure, **given).masks
-    return [masks[name] for name in names]
+    selected = select(read, sparsity, allocation, structure, **given)
+    return [selected.masks[name] for name in names], [selected.nan[name] for name in names]
 
   leaves = list(scores.values())
-  if not any(isinstance(value, jax.core.Tracer) for value in (*leaves, sparsity)):
-    # Outside of jit each operation would be compiled as a program of its own.
+  known = not any(isinstance(value, jax.core.Tracer) for value in (*leaves, sparsity))
+  if known:  # outside of jit each operation would be compiled as a program of its own
     masks_of = jax.jit(masks_of)
-  return dict(zip(names, masks_of(leaves), strict=True))
+  masks, nan = masks_of(leaves)
+  if known and (wrong := [name for name, is_nan in zip(names, nan, strict=True) if is_nan.any()]):
+    raise ValueError(f'select_masks: the scores of {wrong[0]!r} hold NaN')
+  return dict(zip(names, masks, strict=True))
+
+
+def check_units(criterion: Criterion, structure: Structure, origin: str):
+  """Refuses scores of single weights under a structure of more than one."""
+  if criterion.single_weights and not structure.single:
+    raise ValueError(
+      f'{origin}: the scores of this criterion rank single weights and have no mean over a unit; it'
+      ' needs structure=unstructured()'
+    )
 
 
 def select(
@@ -318,7 +329,7 @@ def _below(scores: Scores, before: dict) -> Scores:
 
 def _lowered(score, before, value):
   """Float32 scores with `value` where `before` is set, and all others above; NaN stays."""
-  score = jnp.maximum(score.astype(jnp.float32), _FLOOR)
+  score = jnp.maximum(score.astype(jnp.float32), LOWEST)
   return jnp.where(before & (score == score), jnp.float32(value), score)
 
 

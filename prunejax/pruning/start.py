@@ -85,4 +85,5 @@ def _mask(name, given, p, origin):
     )
   if isinstance(p, jax.ShapeDtypeStruct):
     return jnp.asarray(mask)
-  return placement.like(jnp.asarray(mask), p)
+  # A copy: a train step that donates its state must not take the caller's array with it.
+  return placement.like(jnp.array(mask), p)

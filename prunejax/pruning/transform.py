@@ -116,7 +116,7 @@ def prune_transform(
     criterion, allocation = allocation.with_memory(criterion)
   given_criterion = criterion
   schedule, when = schedules.as_schedule(schedule), schedules.as_when(when)
-  _check_product(criterion, schedule, structure, zero_pruned)
+  _check_product(criterion, schedule, allocation, structure, zero_pruned)
   for name, value in (('zero_pruned', zero_pruned), ('hold', hold)):
     if not isinstance(value, bool):
       raise ValueError(f'prune_transform: {name}={value!r}: expected True or False')
@@ -411,7 +411,10 @@ def _loses_order(p) -> jax.Array:
 
 
 def _faults(nan, invalid, alive, rounded) -> jax.Array:
-  """Reasons by leaf, int32: of flags by leaf the first that is set."""
+  """Reasons by leaf, int32: of flags by leaf the last that is set.
+
+  Weights that are NaN are not 0 either, so NaN comes after that.
+  """
   if not nan:
     return jnp.zeros(0, jnp.int32)
   reasons = [
@@ -559,20 +562,17 @@ def _check_kinds(criterion, schedule, when, allocation, structure):
       )
 
 
-def _check_product(criterion, schedule, structure, zero_pruned):
+def _check_product(criterion, schedule, allocation, structure, zero_pruned):
   """Refuses factors that do not go together."""
-  if criterion.single_weights and not structure.single:
-    raise ValueError(
-      'prune_transform: the scores of this criterion rank single weights and have no mean over a'
-      ' unit; it needs structure=unstructured()'
-    )
+  scores_to_masks.check_units(criterion, structure, 'prune_transform')
   if criterion.compensate is not None and not zero_pruned:
     raise ValueError(
       'prune_transform: zero_pruned=False keeps pruned weights alive, and this criterion moves the'
       ' others to make up for their loss, again at every move; use zero_pruned=True, or a criterion'
       ' that only scores'
     )
-  if schedule.final is not None and np.float32(schedule.final) > np.float32(structure.cost):
+  too_much = schedule.final is not None and np.float32(schedule.final) > np.float32(structure.cost)
+  if allocation.reads_sparsity and too_much:
     raise ValueError(
       f'prune_transform: the schedule asks for sparsity {schedule.final}, but this structure can'
       f' remove at most {structure.cost}'

@@ -83,7 +83,8 @@ def who_pays(
   """
   allocation = uniform() if allocation is None else allocation
   structure = unstructured() if structure is None else structure
-  _check(sparsity, structure)
+  scores_to_masks.check_units(criterion, structure, 'who_pays')
+  _check(sparsity, structure, allocation.reads_sparsity)
   check_needs(criterion.needs, {**extra, 'grad': grad}, 'who_pays')
   how = {'masks': masks, 'hold': hold, 'layout': layout, 'stacked': stacked}
   plan = planned(params, criterion, allocation, structure, where, **how, **extra)
@@ -98,12 +99,14 @@ class Plan(NamedTuple):
     structure: of whole leaves.
     chooses: which leaves are pruned, see `paths.select`.
     layers: the stacked leaves, see `layer_names.layers_of`.
+    reads_sparsity: as in `Allocation`; without it the sparsity is a cut-off.
   """
 
   masks: Callable
   structure: Structure
   chooses: Any
   layers: Mapping
+  reads_sparsity: bool
 
 
 def planned(
@@ -170,7 +173,7 @@ def planned(
       masks_then = {name: mask & kept[name] for name, mask in masks_then.items()}
     return whole.pool(scores), selected.units, masks_then
 
-  return Plan(masks_of, whole, chooses, layers)
+  return Plan(masks_of, whole, chooses, layers, allocation.reads_sparsity)
 
 
 def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[Payer]:
@@ -186,7 +189,7 @@ def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[P
   Raises:
     ValueError: the sparsity is out of range.
   """
-  _check(sparsity, plan.structure)
+  _check(sparsity, plan.structure, plan.reads_sparsity)
   chosen = select(params, plan.chooses, origin='who_pays')
   first = start.masks_at_start(masks, chosen, 'who_pays')
   unit_scores, unit_masks, masks_then = plan.masks(
@@ -225,8 +228,10 @@ def payers(plan: Plan, params, sparsity: float, grad=None, masks=None) -> list[P
   return rows
 
 
-def _check(sparsity, structure):
+def _check(sparsity, structure, reads_sparsity):
   """Raises ValueError for a sparsity that no weights, or not these units, can have."""
+  if not reads_sparsity:
+    return
   if not 0 <= sparsity < 1:
     raise ValueError(f'who_pays: sparsity={sparsity} is outside [0, 1)')
   if np.float32(sparsity) > np.float32(structure.cost):

@@ -68,15 +68,19 @@ def owner_of(folder) -> dict:
   return files.read_json(path)
 
 
+def pairs(first, second) -> list[tuple]:
+  """(verdict of A, verdict of B) by the names of their claims; None where a ledger has no such."""
+  a, b = ({verdict.name: verdict for verdict in side} for side in (first, second))
+  return [(a.get(name), b.get(name)) for name in {**a, **b}]
+
+
 def verdict_table(first, second) -> tables.Table:
-  """The verdicts of two ledgers, A and B, one line a claim of A."""
-  other = {verdict.name: verdict for verdict in second}
+  """The verdicts of two ledgers, A and B, one line a claim."""
   lines = []
-  for a in first:
-    b = other.get(a.name)
-    word = b.verdict if b else '-'
-    mark = '' if word == a.verdict else 'differs'
-    number = verdicts.deciding(b) if b else '-'
-    lines.append((a.claim, a.verdict, word, mark, verdicts.deciding(a), number))
+  for a, b in pairs(first, second):
+    words = [verdict.verdict if verdict else '-' for verdict in (a, b)]
+    mark = '' if words[0] == words[1] else 'differs'
+    numbers = [verdicts.deciding(verdict) if verdict else '-' for verdict in (a, b)]
+    lines.append(((a or b).claim, *words, mark, *numbers))
   head = ('claim', 'A', 'B', '', 'decided by, A', 'decided by, B')
   return tables.Table('Verdicts', head, tuple(lines))

@@ -54,11 +54,11 @@ def without_model(cells: dict, left, done: dict, folder) -> set:
 
   Args:
     cells: {key: cell}.
-    left: keys of the cells that will run.
+    left: cells that will run, here or by another worker.
     done: {key: ledger row}.
     folder: the work directory of the grid.
   """
-  again, asked = set(), [read for k in left for read in reads(cells[k])]
+  again, asked = set(), [read for cell in left for read in reads(cell)]
   while asked:
     k, model = asked.pop()
     if k in cells and k in done and k not in again and not done[k].get('failed'):

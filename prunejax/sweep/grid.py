@@ -11,7 +11,7 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -86,6 +86,7 @@ def run(
   experiment: str,
   preset: str,
   awaited: set[str] = frozenset(),
+  others: Sequence[Cell] = (),
   one_by_one: bool = False,
   compiled: program.Compiled | None = None,
   say: Callable[[str], None] = console.say,
@@ -101,8 +102,10 @@ def run(
     folder: the work directory.
     experiment: its name, for the rows.
     preset: its name, for the rows.
-    awaited: names 'cell:<key>' of models that another worker makes; nothing runs before they are
-      there.
+    awaited: names 'cell:<key>' of models that another worker makes; nothing runs before those are
+      there that a cell which is left reads.
+    others: cells of the grid that other workers run. A model that they read and that is missing is
+      made again.
     one_by_one: every cell runs by itself, in order.
     compiled: a `program.Compiled` of earlier commands of this process; None for a new one.
     say: prints a line.
@@ -116,15 +119,17 @@ def run(
   compiled = program.Compiled.empty() if compiled is None else compiled
   encoded = inputs.Encoded.empty()
   say = say if distributed.first() else console.silent
-  _wait_for(awaited, folder, say)
+  known = {}  # the cells of a grid read the same text and models
+  cells = {key(cell, known): cell for cell in cells}
+  done = ledger.done(ledger.read(folder / 'ledger.jsonl'))
+  _wait_for(awaited & _models_read(c for k, c in cells.items() if k not in done), folder, say)
   distributed.together('grid')  # all read the same ledger: the first has written what it had to
   rows = ledger.read(folder / 'ledger.jsonl')
   done = {row['cell']: row for row in rows}
-  known = {}  # the cells of a grid read the same text and models
-  cells = {key(cell, known): cell for cell in cells}
   left = {k: cell for k, cell in cells.items() if k not in done}
   say(f'{experiment} {preset}: {len(cells)} cells, {len(cells) - len(left)} done, {len(left)} left')
-  if again := dependencies.without_model(cells, left, done, folder):
+  readers = [*left.values(), *(cell for cell in others if key(cell, known) not in done)]
+  if again := dependencies.without_model(cells, readers, done, folder):
     say(
       f'{len(again)} of the done run again: cells that are left start from their models, which are'
       ' missing'
@@ -236,6 +241,10 @@ def run(
   return [done[k] for k in cells]
 
 
+def _models_read(cells):
+  return {name for cell in cells for _, name in dependencies.reads(cell)}
+
+
 def _wait_for(awaited, folder, say):
   """Returns when each model 'cell:<key>' of `awaited` is there, or its cell has failed."""
   said = set()
@@ -300,6 +309,12 @@ def awaited(cells: list[Cell], worker: tuple[int, int]) -> set[str]:
   return workers.awaited(cells, [key(cell, known) for cell in cells], worker)
 
 
+def others(cells: list[Cell], own: list[Cell]) -> list[Cell]:
+  """Returns the cells of a grid that are not among those of a worker."""
+  mine = set(map(id, own))
+  return [cell for cell in cells if id(cell) not in mine]
+
+
 def sweep(
   config,
   changes: list[dict],
@@ -330,7 +345,7 @@ def sweep(
   own_cells = share(cells, worker)
   folder = claim(folder, {'sweep': name})
   how = {'one_by_one': one_by_one, 'compiled': compiled, 'say': say}
-  how['awaited'] = awaited(cells, worker)
+  how |= {'awaited': awaited(cells, worker), 'others': others(cells, own_cells)}
   return run(own_cells, folder, experiment='sweep', preset=name, **how)
 
 

@@ -124,7 +124,10 @@ def groups(
     room[kind] = max(room[kind], count)
   for stage in range(max(stage_of.values(), default=-1) + 1):
     ready = [k for k in left if stage_of[k] <= stage and k not in done]
-    begun = {k: name for name, plan in resume.under_way(folder).items() for k in plan['members']}
+    # Of a wave of which another worker has a part, each begins its own part anew.
+    waves = resume.under_way(folder)
+    ours = lambda plan: all(k in left or k in done for k in plan['members'])
+    begun = {k: name for name, plan in waves.items() if ours(plan) for k in plan['members']}
     by_program = {}
     for k in ready:
       one = recipes[k]

@@ -179,8 +179,8 @@ def reproduce(
   if study.measure is None:
     if reuse and distributed.first():
       reusing.take(mine, folder, reuse, **names, say=say)
-    awaited = grid.awaited(every, worker)
-    grid.run(mine, folder, **names, awaited=awaited, one_by_one=one_by_one, say=say)
+    of_others = {'awaited': grid.awaited(every, worker), 'others': grid.others(every, mine)}
+    grid.run(mine, folder, **names, **of_others, one_by_one=one_by_one, say=say)
   else:
     root = overrides.get('data.root', '')
     reads = study.reads(root, overrides.get('data.pydoc', 'installed'))
@@ -455,8 +455,9 @@ def compare(study: Study, first, second, out, say=console.say) -> dict:
     captions=captions,
     colours=study.colours,
   )
-  for a, b in zip(*checks, strict=True):
-    say(f'{a.verdict:<15} {b.verdict:<15} {a.name}')
+  for a, b in comparing.pairs(*checks):
+    words = [verdict.verdict if verdict else '-' for verdict in (a, b)]
+    say(f'{words[0]:<15} {words[1]:<15} {(a or b).name}')
   say(f'report: {written["report.html"]}')
   return written
 

@@ -130,7 +130,8 @@ def start_of(recipe: Recipe, group, pruned: Collection[str]) -> dict:
 def keeps_program(recipe: Recipe, group) -> bool:
   """Returns True if a pruned start of a group is in its first state alone, not in its program.
 
-  The magnitude of a zero is the lowest score of all, so the first masks are all there is to say.
+  The magnitude of a zero is the lowest score of all, so the first masks are all there is to say. A
+  leaf that has lost more than its share gets some weights back, unless zeros are held.
   """
   return group.criterion.name == 'magnitude' and not recipe.hold_zeros
 

@@ -367,3 +367,23 @@ def test_select_masks_and_low_rank_refuse_them_too():
     inside = jax.shard_map(fn, mesh=mesh, in_specs=(SPLIT,), out_specs=SPLIT, check_vma=False)
     with pytest.raises(ValueError, match="over the axis 'd'"):
       jax.eval_shape(inside, jax.ShapeDtypeStruct((8, 2), jnp.float32))
+
+
+def test_rewinding_does_not_wash_out_a_score_that_is_nan():
+  link = prunejax.prune_transform(
+    prunejax.taylor(),
+    prunejax.one_shot(0.5, at=2),
+    prunejax.every(2, begin=2),
+    where='.*kernel',
+  )
+  tx = prunejax.rewind(optax.sgd(0.1), link, when=lambda step: step == 2)
+  params, step = PARAMS, jax.jit(lambda g, s, p: tx.update(g, s, p, grad=g))
+  state = tx.init(params)
+  for t in range(5):
+    grads = jax.tree.map(jnp.ones_like, params)
+    if t == 2:
+      grads['enc']['kernel'] = grads['enc']['kernel'].at[0, 0].set(jnp.nan)
+    updates, state = step(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  assert set(prunejax.faults(state)) == {'enc/kernel'}
+  assert np.isnan(params['enc']['kernel']).any()

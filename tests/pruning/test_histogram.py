@@ -151,3 +151,26 @@ def test_bad_arguments_are_refused(wrong):
     ValueError, match=f'histogram: {next(iter(wrong))}={next(iter(wrong.values()))}'
   ):
     histogram(**wrong)
+
+
+@pytest.mark.parametrize('decay', [0.0, 0.9])
+def test_weights_that_are_pruned_already_change_little(decay):
+  w = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+  w[:8] = 0
+  totals = {}
+  for masks in (None, 'zeros'):
+    link = prunejax.prune_transform(
+      prunejax.magnitude(),
+      prunejax.cubic(0.8, end=30),
+      prunejax.every(1),
+      allocation=histogram(decay=decay),
+      masks=masks,
+    )
+    params, step = {'w': jnp.asarray(w)}, jax.jit(link.update)
+    state = link.init(params)
+    for _ in range(60):
+      updates, state = step(jax.tree.map(jnp.zeros_like, params), state, params)
+      params = optax.apply_updates(params, updates)
+    totals[masks] = prunejax.masks.sparsity(prunejax.get_masks(state, params))['total']
+    assert not prunejax.faults(state)
+  assert totals['zeros'] == pytest.approx(totals[None], abs=0.01) and totals[None] > 0.77

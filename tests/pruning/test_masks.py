@@ -135,3 +135,8 @@ def test_who_pays_says_asked_got_cutoff_and_warns():
   )
   with pytest.raises(ValueError, match='sparsity=1.5'):
     prunejax.who_pays(params, prunejax.magnitude(), 1.5)
+
+
+def test_masks_that_are_not_bool_are_refused():
+  with pytest.raises(ValueError, match='matches no mask and no floating-point leaf'):
+    masks.sparsity({'w': np.array([0, 0, 0, 1], np.uint8)})

@@ -236,3 +236,18 @@ def test_who_pays_says_what_is_pruned_already():
   assert 'pruned already' in text and text.splitlines()[1].endswith('96')
   plain = prunejax.format_report(prunejax.who_pays(params, prunejax.random(1), 0.75))
   assert 'pruned already' not in plain
+
+
+def test_a_step_that_donates_its_state_leaves_the_given_masks_alone():
+  given = {name: jnp.asarray(x > 0) for name, x in DENSE.items()}
+  tx = prunejax.prune_transform(prunejax.magnitude(), prunejax.constant(0.5), masks=given)
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, state, grads):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  for _ in range(2):  # a second run starts from the same masks
+    params = jax.tree.map(jnp.copy, DENSE)
+    step(params, tx.init(params), GRADS[0])
+  assert not any(mask.is_deleted() for mask in given.values())

@@ -15,7 +15,18 @@ def update_with(tx, params=None, **extra):
   return jax.jit(functools.partial(tx.update, **extra))(params, tx.init(params), params)
 
 
+SQUARE = {'w': jnp.arange(16.0).reshape(4, 4)}
 BAD = [
+  (
+    lambda: prunejax.select_masks({'w': jnp.array([jnp.nan, 1.0, 2.0, 3.0])}, 0.25),
+    "select_masks: the scores of 'w' hold NaN",
+  ),
+  (
+    lambda: prunejax.who_pays(
+      SQUARE, prunejax.rigl(), 0.5, structure=prunejax.block(2, 2), grad=SQUARE
+    ),
+    'who_pays: the scores of this criterion rank single weights',
+  ),
   (
     lambda: prune(where='kernel').init(make_params()),
     "where='kernel' matches no .*'enc/bias', 'enc/kernel'",
@@ -75,3 +86,13 @@ BAD = [
 def test_wrong_use_is_one_clear_error(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_a_cut_off_is_no_sparsity():
+  """`above` reads the schedule as a cut-off, which a structure does not bound."""
+  w = {'w': jax.random.normal(jax.random.key(0), (8, 8))}
+  how = {'allocation': prunejax.above(1.5, relative=True), 'structure': prunejax.n_m(2, 4)}
+  link = prunejax.prune_transform(prunejax.magnitude(), prunejax.cubic(0.9, end=5), **how)
+  link.init(w)
+  rows = prunejax.who_pays(w, prunejax.magnitude(), 1.5, **how)
+  assert rows[-1].leaf == 'total' and 0 <= rows[-1].got <= 0.5

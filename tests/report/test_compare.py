@@ -8,7 +8,7 @@ import synthetic_ledger as synthetic
 from report_page import problems
 
 from prunejax import __main__ as command
-from prunejax.report import ledger
+from prunejax.report import compare, ledger, verdicts
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {'sparsities': (0.5, 0.9), 'tasks': ('pydoc/order',)}
@@ -104,3 +104,17 @@ def test_wrong_input_is_one_line(folders, capsys, words, said):
   assert command.main([word.format(folders) for word in words]) == 2
   error = capsys.readouterr().err
   assert len(error.strip().splitlines()) == 1 and all(word in error for word in said), error
+
+
+def test_verdicts_are_matched_by_the_names_of_their_claims():
+  of = lambda name, verdict: verdicts.Verdict(name, f'{name} holds', verdict, ())
+  first = [of('l1', 'reproduced'), of('rpp', 'undecided')]
+  second = [of('rpp', 'undecided'), of('l2', 'reproduced')]
+  names = [tuple(v and v.name for v in pair) for pair in compare.pairs(first, second)]
+  assert names == [('l1', None), ('rpp', 'rpp'), (None, 'l2')]
+  rows = compare.verdict_table(first, second).rows
+  assert [row[1:4] for row in rows] == [
+    ('reproduced', '-', 'differs'),
+    ('undecided', 'undecided', ''),
+    ('-', 'reproduced', 'differs'),
+  ]

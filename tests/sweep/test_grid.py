@@ -320,11 +320,11 @@ def test_a_teacher_whose_model_is_not_here_runs_again(tmp_path):
   )
   cells, done = {grid.key(c): c for c in (teacher, student)}, {grid.key(teacher): {}}
   left = {grid.key(student): student}
-  assert dependencies.without_model(cells, left, done, tmp_path) == {grid.key(teacher)}
+  assert dependencies.without_model(cells, left.values(), done, tmp_path) == {grid.key(teacher)}
   model = tmp_path / 'cells' / grid.key(teacher) / 'model'
   model.mkdir(parents=True)
   (model / 'config.json').write_text('{}')
-  assert dependencies.without_model(cells, left, done, tmp_path) == set()
+  assert dependencies.without_model(cells, left.values(), done, tmp_path) == set()
 
 
 @pytest.mark.slow

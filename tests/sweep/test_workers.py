@@ -102,11 +102,36 @@ def test_a_share_begins_when_what_it_starts_from_is_there(failed, tmp_path, monk
       ledger.append(tmp_path / 'ledger.jsonl', row)
 
   monkeypatch.setattr(grid.time, 'sleep', sleep)
-  how = {'experiment': 'e', 'preset': 'p', 'awaited': {'cell:abc'}, 'say': said.append}
-  assert grid.run([], tmp_path, **how) == []
+  grid._wait_for({'cell:abc'}, tmp_path, said.append)
   assert slept == 3 * [grid.POLL]
-  assert said[0] == 'waiting for cell abc, which worker 0 runs: this share starts from it'
-  assert len(said) == 2  # and how many cells there are
+  assert said == ['waiting for cell abc, which worker 0 runs: this share starts from it']
+
+
+def test_a_share_that_is_done_waits_for_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(grid, '_made', lambda name, folder: pytest.fail('it waits'))
+  labels = {'stage': 'finetune', 'arm': 'a', 'sparsity': 0.0, 'seed': 0}
+  cell = grid.Cell(labels, tiny_runs.config(init='cell:abc'))
+  row = {'cell': grid.key(cell), 'time': '', 'metrics': {}, **labels}
+  ledger.append(tmp_path / 'ledger.jsonl', row)
+  how = {'experiment': 'e', 'preset': 'p', 'awaited': {'cell:abc'}, 'say': lambda line: None}
+  assert grid.run([cell], tmp_path, **how) == [row]
+
+
+def test_a_missing_model_that_others_read_is_made_again(tmp_path):
+  labels = {'stage': 'pretrain', 'arm': 'a', 'sparsity': 0.0, 'seed': 0}
+  teacher = grid.Cell(labels, tiny_runs.config())
+  reader = grid.Cell(labels, tiny_runs.config(seed=1, init=f'cell:{grid.key(teacher)}'))
+  every = [teacher, reader]
+  others = grid.others(every, [teacher])
+  assert others == [reader]
+  row = {'cell': grid.key(teacher), 'time': '', 'metrics': {}, 'steps': 1, **labels}
+  ledger.append(tmp_path / 'ledger.jsonl', row)
+  said = []
+  how = {'experiment': 'e', 'preset': 'p', 'say': said.append}
+  assert grid.run([teacher], tmp_path, **how) == [row]  # nobody needs its model
+  grid.run([teacher], tmp_path, others=others, **how)
+  assert (tmp_path / 'cells' / grid.key(teacher) / 'model' / 'config.json').exists()
+  assert any('1 of the done run again' in line for line in said)
 
 
 def test_the_steps_are_spread():

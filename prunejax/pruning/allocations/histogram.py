@@ -9,6 +9,7 @@ from prunejax.pruning.allocations.shares import unit_sparsity
 from prunejax.pruning.paths import named_leaves, with_leaves
 from prunejax.pruning.precision import refuse_float64
 from prunejax.pruning.schedules import MASK_STEP
+from prunejax.pruning.structures.local import LOWEST
 from prunejax.pruning.types import Allocation, Criterion
 
 
@@ -124,7 +125,8 @@ def _finite(units, sparsity):
   """Counts of the units whose score the criterion has not cut off."""
   del sparsity
   return {
-    (name,): _count_above(score, -jnp.inf, name in units.stacked)
+    # Where weights are pruned already, -inf stands for those and LOWEST for what is cut off.
+    (name,): _count_above(score, LOWEST, name in units.stacked)
     for name, score in units.scores.items()
   }
 

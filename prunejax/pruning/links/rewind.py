@@ -87,7 +87,8 @@ def rewind(
       survivor = jnp.where(removed[name], jnp.zeros_like(e), e) if name in removed else e
       dtype = wider(u.dtype, p.dtype)
       update = jnp.where(to_early, survivor.astype(dtype), u.astype(dtype))
-      landed.append(jnp.where(to_zero, -p.astype(dtype), update))
+      # A NaN says that the masks of this leaf rest on one, and must not be lost.
+      landed.append(jnp.where(to_zero & ~jnp.isnan(update), -p.astype(dtype), update))
     trained = jax.tree.map(lambda a, b: jnp.where(to_early, a, b), start, trained)
     step = optax.safe_increment(t)
     return treedef.unflatten(landed), RewindState(step, early, start, trained, pruned)

@@ -12,6 +12,8 @@ from prunejax.pruning.types import Structure
 # The score, in a group of n:m, of a weight that was pruned before the link started: it is the first
 # to be removed, and that costs nothing.
 PRUNED_BEFORE = np.finfo(np.float32).min
+# The lowest score of any other weight, where some are pruned before; -inf is raised to it.
+LOWEST = np.nextafter(PRUNED_BEFORE, np.float32(0))
 
 
 def unstructured() -> Structure:
