@@ -224,7 +224,9 @@ def _fingerprint(name, root, encoding):
   if name == 'prose':
     return [SENTENCE_RULE, prose.SHA256]
   if name.startswith('tfds:'):
-    return [SENTENCE_RULE, name, str(root)]
+    from prunejax.data import tfds  # takes half a second to import, and most runs do not need it
+
+    return [SENTENCE_RULE, name, str(root), tfds.fingerprint(name.removeprefix('tfds:'), root)]
   return [SENTENCE_RULE, encoding, *text_files.fingerprint(_folder(name, root))]
 
 

@@ -146,6 +146,8 @@ def read(name: str, split: str, root: str | os.PathLike | None) -> Examples:
   for column in (*task.texts, *([task.label] if labelled else [])):
     if column not in header:
       raise ValueError(f'{path}, line 1: no column {column!r} in the header; found {header}')
+    if header.count(column) > 1:
+      raise ValueError(f'{path}, line 1: {header.count(column)} columns are named {column!r}')
   a, *b = ([row[header.index(column)].strip() for _, row in rows] for column in task.texts)
   if labelled:
     cells = [(line, row[header.index(task.label)].strip()) for line, row in rows]

@@ -101,6 +101,7 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
     slack=np.repeat(np.maximum(length - count * budget, 0), count),
     ends=np.repeat(corpus.documents[1:], count),
     word_start=np.array(unigram.word_starts(tokenizer)),
+    pieces=tokenizer.get_vocab_size(with_added_tokens=False),
     ids=ids,
   )
   return Stream(pairs, recipe, starts, ids)

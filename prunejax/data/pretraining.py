@@ -56,6 +56,7 @@ class Stream(NamedTuple):
     slack: int64 [n], how far each window can move forward within its document.
     ends: int64 [n], end of the document of each window.
     word_start: bool [vocabulary], False for pieces within a word such as '##ing'.
+    pieces: the number of pieces, without added tokens, of which random ones are drawn.
     ids: ids of [CLS], [SEP], [MASK] and of the first ordinary piece.
   """
 
@@ -65,6 +66,7 @@ class Stream(NamedTuple):
   slack: np.ndarray
   ends: np.ndarray
   word_start: np.ndarray
+  pieces: int
   ids: tuple
 
 
@@ -92,7 +94,9 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
   length = np.diff(corpus.documents)
   count = np.maximum(length // budget, 1)
   nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-  pieces = wordpiece.pieces(tokenizer)
+  pieces, all_ids = wordpiece.pieces(tokenizer), tokenizer.get_vocab(with_added_tokens=True)
+  word_start = np.ones(max(len(pieces), *(i + 1 for i in all_ids.values())), bool)
+  word_start[: len(pieces)] = [not p.startswith('##') for p in pieces]  # an added token is a word
   ids = tuple(tokenizer.token_to_id(p) for p in ('[CLS]', '[SEP]', '[MASK]'))
   return Stream(
     corpus,
@@ -100,7 +104,8 @@ def stream(corpus: corpus_lib.Corpus, tokenizer: Tokenizer, recipe: Recipe) -> S
     windows=np.repeat(corpus.documents[:-1], count) + nth * budget,
     slack=np.repeat(np.maximum(length - count * budget, 0), count),
     ends=np.repeat(corpus.documents[1:], count),
-    word_start=np.array([not p.startswith('##') for p in pieces]),
+    word_start=word_start,
+    pieces=len(pieces),
     ids=(*ids, max(tokenizer.token_to_id(p) for p in wordpiece.SPECIAL) + 1),
   )
 
@@ -318,7 +323,7 @@ def _assemble(stream, first, first_length, second, second_length, rng):
   targets = np.where(real, np.take_along_axis(ids, positions, axis=1), 0)
 
   draw = rng.random(positions.shape)
-  random_piece = rng.integers(ordinary, len(stream.word_start), positions.shape)
+  random_piece = rng.integers(ordinary, stream.pieces, positions.shape)
   replacement = np.where(draw < 0.8, blank, np.where(draw < 0.9, random_piece, targets))
   # What pads the positions is written to one more column.
   corrupt = np.concatenate([ids, np.zeros((len(ids), 1), ids.dtype)], axis=1)

@@ -21,6 +21,8 @@ from prunejax.data import content
 COMPRESSED = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
 # No suffix at all: WikiExtractor's `wiki_00`.
 SUFFIXES = ('.txt', '.text', '.jsonl', *COMPRESSED, '.tar', '.tgz', '.tbz2', '.txz', '')
+# Files of data that are not read: a corpus of which they are a part would be incomplete.
+UNREAD = ('.zst', '.lz4', '.zip', '.7z', '.rar', '.parquet', '.arrow')
 MAX_BYTES = 2**31  # of one text, unpacked; a small archive can hold more than any memory
 _CHUNK = 2**18
 _MAX_HEADER = 2**24  # bytes of the headers of one member of an archive
@@ -39,7 +41,7 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
 
   Raises:
     FileNotFoundError: no such folder, or no text in it.
-    ValueError: a link to a file outside the folder.
+    ValueError: a link to a file outside the folder; a file of data that is not read.
   """
   folder = pathlib.Path(folder).expanduser()
   if folder.is_file():
@@ -49,17 +51,19 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
       f'no text folder {str(folder)!r}: '
       'expected a folder of text files or .tar.xz archives, or one file'
     )
-  paths = sorted(
+  there = sorted(
     path
     for path in folder.rglob('*')
-    if path.is_file()
-    and path.suffix.lower() in SUFFIXES
-    and not any(part.startswith('.') for part in path.parts[len(folder.parts) :])
+    if path.is_file() and not any(part.startswith('.') for part in path.parts[len(folder.parts) :])
   )
+  paths = [path for path in there if path.suffix.lower() in SUFFIXES]
+  expected = '.txt files, WikiExtractor shards, .jsonl files, or .tar.xz/.gz/.xz/.bz2 files'
   if not paths:
-    raise FileNotFoundError(
-      f'the text folder {str(folder)!r} holds no text: expected .txt files, WikiExtractor shards, '
-      '.jsonl files, or .tar.xz/.gz/.xz/.bz2 files'
+    raise FileNotFoundError(f'the text folder {str(folder)!r} holds no text: expected {expected}')
+  if unread := [path for path in there if path.suffix.lower() in UNREAD]:
+    raise ValueError(
+      f'{unread[0]} in a text folder is not read, so the text would be incomplete: expected'
+      f' {expected}; convert it, or take it out'
     )
   inside = folder.resolve()
   for path in paths:

@@ -47,6 +47,10 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
+class _Reader(_Manager):
+  """A manager that changes nothing."""
+
+
 def manager(folder, keep: int = 2) -> ocp.CheckpointManager:
   """Makes the checkpoint manager of a run, and removes what a killed save left half written.
 
@@ -54,12 +58,22 @@ def manager(folder, keep: int = 2) -> ocp.CheckpointManager:
     folder: of the checkpoints.
     keep: the number of newest checkpoints that stay.
   """
-  folder = files.path(folder if files.remote(folder) else os.path.abspath(folder))
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=True, cleanup_tmp_directories=True
+  return _opened(
+    _Manager,
+    folder,
+    ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True),
   )
+
+
+def reader(folder) -> ocp.CheckpointManager:
+  """Makes a manager that changes nothing: another process may be saving into the folder."""
+  return _opened(_Reader, folder, ocp.CheckpointManagerOptions(read_only=True, create=False))
+
+
+def _opened(kind, folder, options):
+  folder = files.path(folder if files.remote(folder) else os.path.abspath(folder))
   plain = {name: ocp.JsonCheckpointHandler() for name in ('config', 'sums', 'unlogged')}
-  return _Manager(
+  return kind(
     folder, options=options, item_handlers={'state': ocp.StandardCheckpointHandler(), **plain}
   )
 
@@ -114,10 +128,11 @@ def restore(
 ) -> tuple[dict | None, list[tuple[int, str]]]:
   """Reads the newest state that is what was saved.
 
-  Newer ones that cannot be read are moved to `damaged-<step>` beside the folder.
+  Newer ones that cannot be read are moved to `damaged-<step>` beside the folder, but not by a
+  `reader`.
 
   Args:
-    manager: of `manager`.
+    manager: of `manager` or `reader`.
     abstract: the shapes of the state.
     shardings: its layout.
 
@@ -126,6 +141,7 @@ def restore(
 
   Raises:
     ValueError: there are checkpoints and none can be read.
+    MemoryError, jax.errors.JaxRuntimeError: memory does not hold a state.
   """
   target = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
@@ -135,33 +151,40 @@ def restore(
     state, why = None, 'another process cannot read its part'
     try:
       state = _read(manager, step, target)
-    except (
-      Exception
-    ) as error:  # Orbax raises many kinds for a torn checkpoint; the caller prints them all
+    except Exception as error:  # Orbax raises many kinds for a torn checkpoint; all are printed
+      if _is_no_damage(error):
+        raise
       text = ''.join(str(error).splitlines()[:1])
       why = text if isinstance(error, Damaged) else f'{type(error).__name__}: {text}'
     if distributed.everywhere(state is not None):
-      _set_aside(manager, [step for step, _ in damaged])
+      if not isinstance(manager, _Reader):
+        _set_aside(manager, [step for step, _ in damaged])
       return state, damaged
     damaged.append((step, why))
   if damaged:
     raise ValueError(
       f'no checkpoint in {str(manager.directory)!r} can be read: step {damaged[0][0]}'
-      f' ({damaged[0][1]}); delete that folder to start again'
+      f' ({damaged[0][1]}); move that folder away to start again'
     )
   return None, damaged
 
 
-def of_finished(folder, abstract: dict, shardings: dict) -> dict:
+def _is_no_damage(error) -> bool:
+  """Whether a read failed for want of memory, which says nothing about the checkpoint."""
+  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+
+
+def of_finished(folder, abstract: dict, shardings: dict, steps: int) -> dict:
   """Reads the last state of a finished run, for a run that continues it. Changes nothing there.
 
   Args:
     folder: its checkpoints.
     abstract: the shapes of the state.
     shardings: its layout.
+    steps: that the run took.
 
   Raises:
-    ValueError: there is no checkpoint, or it cannot be read as such a state.
+    ValueError: there is no checkpoint of its last step, or it cannot be read as such a state.
   """
   if not files.exists(folder):
     raise ValueError(
@@ -170,11 +193,18 @@ def of_finished(folder, abstract: dict, shardings: dict) -> dict:
   target = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
   )
-  with manager(folder) as opened:
+  with reader(folder) as opened:
     step = opened.latest_step()
+    if step != steps:
+      raise ValueError(
+        f'{str(folder)!r} holds step {step} as its last one, and the run took {steps}: expected a'
+        ' run with checkpoint.every above 0, which saves its last step'
+      )
     try:
       return _read(opened, step, target)
     except Exception as error:  # Orbax raises many kinds for a torn checkpoint
+      if _is_no_damage(error):
+        raise
       text = ''.join(str(error).splitlines()[:1])
       raise ValueError(f'checkpoint {step} in {str(folder)!r} cannot be read: {text}') from error
 
@@ -199,7 +229,7 @@ def _read(manager, step, whole):
   target = _as_early(whole, early) if early else whole
   if metadata is None or shapes(metadata.tree) != shapes(target):
     raise Damaged('its arrays are not those of this run')
-  tries = 3 if files.remote(manager.directory) else 1
+  tries = 3 if files.remote(manager.directory) else 2
   for number in range(tries):
     try:
       items = ocp.args.Composite(
@@ -207,10 +237,11 @@ def _read(manager, step, whole):
       )
       read = manager.restore(step, args=items)
       break
-    except Exception:
-      if number + 1 == tries:
+    except Exception as error:
+      once = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+      if number + 1 == tries or not (once or files.remote(manager.directory)):
         raise
-      time.sleep(2.0**number)  # a store that fails once is no damage
+      time.sleep(2.0**number)  # a store or a disk that fails once is no damage
   state = read['state']
   sums, saved = checksum.sums(state), read['sums']
   wrong = [path for path in sums if sums[path] != saved.get(path)]

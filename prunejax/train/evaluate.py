@@ -66,7 +66,7 @@ def scores(state, data, program, layout) -> dict:
   if data.task.spans:
     held_out, logits = spans(measure, params, data.held_out(), len(data.questions[1].question))
     answers = squad.best(data.questions[1], logits, data.questions[0])
-    fit, _ = spans(measure, params, data.train_set(), data.rows)
+    fit = _mean_loss(measure, params, data.train_set())
     return {
       'dev_loss': held_out,
       **squad.score(answers, data.questions[0]),
@@ -175,6 +175,17 @@ def spans(predict, params, batches, rows):
   for row, out in parts:
     logits[row, : out.shape[1]] = out
   return float(np.concatenate(losses).mean()), logits
+
+
+def _mean_loss(predict, params, batches):
+  """The mean loss over batches of windows; the logits are given up batch by batch."""
+  losses = []
+  for batch in batches:
+    real = np.asarray(batch['real']) > 0
+    loss, _ = predict(params, {k: v for k, v in batch.items() if k != 'real'})
+    losses.append((np.asarray(batch['row'])[real], np.asarray(loss)[real]))
+  rows, values = (np.concatenate(parts) for parts in zip(*losses, strict=True))
+  return float(values.mean())
 
 
 def finetuning(predict, params, batches, metrics, regression=False):

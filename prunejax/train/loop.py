@@ -146,7 +146,7 @@ def train(
     results.append(outcome)
 
   c, results = recipe.checkpoint, []
-  saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, recipe.saved)
+  saves = resume.Saves(folder / 'checkpoints', c.every, c.keep, recipe.saved, folder / 'spent.json')
   with full_disk.one_error(folder) as full, workdir.held(folder, distributed.first()):
     first = lambda run: program.initial_state(run.recipe, functions, run.tx, loaded, lies)
     if before:
@@ -155,12 +155,15 @@ def train(
     cost = {0: time.perf_counter() - began}
     how = {'settle': settle, 'say': say, 'say_table': say_table, 'title': title, 'cost': cost}
     train_members(engine, functions, {0: run}, saves, first, full=full, **how)
+    if distributed.first():
+      files.remove(saves.spent)  # the result has the seconds
   return results[0]
 
 
 def _continued(folder, engine, fresh):
   """The last state of a finished run, on the host, with the numbers of the config that goes on."""
-  state = checkpoint.of_finished(folder / 'checkpoints', engine.shapes, engine.shardings)
+  steps = workdir.result(folder)['steps']
+  state = checkpoint.of_finished(folder / 'checkpoints', engine.shapes, engine.shardings, steps)
   return optimizer.with_numbers_of(jax.tree.map(placement.on_host, state), fresh)
 
 
@@ -268,21 +271,27 @@ def train_members(
         end(place, error)
       pending.clear()
 
-    def finish_ended(at):
+    def finish_ended(at, told=_never):
       ended = {place: run for place, run in live.items() if run.recipe.steps <= at}
       clock.charge(live)
-      for place, scores in _scores(engine, functions, state, ended, clock.charge):
+      for place, scores in _scores(engine, functions, state, ended, clock.charge, told):
         logs[place].say = say
         seconds = lambda place=place: clock.charge([place])
         member = engine.member(state, place)
         end(place, finish(ended[place], engine, functions, member, scores, logs[place], seconds))
 
-    def score(at, places):
+    def score(at, places, told=_never):
       due = {place: live[place] for place in places if place in live}
       due = {place: run for place, run in due.items() if at < run.recipe.steps}
-      for place, scores in _scores(engine, functions, state, due, clock.charge):
+      for place, scores in _scores(engine, functions, state, due, clock.charge, told):
         logs[place].write(at, 'eval', scores)
         clock.charge([place])
+
+    def stopped(at):
+      resume.save(manager, saves, state, history, live, clock.spent, now=True)
+      return preemption.Preempted(
+        f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
+      )
 
     clock.charge(live)
     finish_ended(start)
@@ -292,6 +301,8 @@ def train_members(
     last_save = time.monotonic()
     batches, at = inputs.prefetch(engine.batch, start, stop), start
     with preemption.notice() as asked_to_stop:
+      # Of several processes each would have to ask at the same calls.
+      told = asked_to_stop if jax.process_count() == 1 else _never
       while at < stop and live:
         # Nothing is due between two steps of a call. The first step is by itself: see below.
         steps = 1 if at == start else _steps(at, stop, engine.turn, saves, live)
@@ -321,26 +332,23 @@ def train_members(
           end_failed(at)
           if not live:
             break
-          resume.save(manager, saves, state, history, live, clock.spent, now=True)
-          raise preemption.Preempted(
-            f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
-          )
+          raise stopped(at)
         if saved and live:
           resume.save(manager, saves, state, history, live, clock.spent)
           last_save = time.monotonic()
-        score(at, due.score)
-        if at < stop:
-          finish_ended(at)
+        try:
+          score(at, due.score, told)
+          if at < stop:
+            finish_ended(at, told)
+        except preemption.Preempted:
+          raise stopped(at) from None  # the evaluation is made when the run goes on
     try:
       finish_ended(stop)
     except preemption.Preempted:
       if not live:
         raise
       # SIGTERM ends this at once. Where checkpoint.every is 0 the last step is not saved yet.
-      resume.save(manager, saves, state, history, live, clock.spent, now=True)
-      raise preemption.Preempted(
-        f'told to stop by SIGTERM: step {at} of {stop} is saved in {str(saves.folder)!r}'
-      ) from None
+      raise stopped(at) from None
 
 
 def finish(
@@ -432,18 +440,25 @@ def _log(run, start, together, say, full):
   )
 
 
+def _never() -> bool:
+  return False
+
+
 def _scores(
-  engine, functions, state, runs: dict[int, Run], charge: Callable
+  engine, functions, state, runs: dict[int, Run], charge: Callable, told: Callable[[], bool]
 ) -> Iterator[tuple[int, dict]]:
   """Yields (place, held-out scores) of members, in their order.
 
-  Those that are scored at a time share the seconds, which `charge` is told.
+  Those that are scored at a time share the seconds, which `charge` is told. Raises Preempted before
+  the next batch once `told` returns True.
   """
   places, stopped = list(runs), threading.Event()
 
   def laid_out(batch):  # every process has all of it
     if stopped.is_set():
       raise concurrent.futures.CancelledError
+    if told():
+      raise preemption.Preempted('SIGTERM')
     return sharding.put_whole(batch, engine.mesh)
 
   def score(place):

@@ -28,7 +28,8 @@ def predict(where, out, root: str = '', say=console.say) -> list[str]:
     The names of the files.
 
   Raises:
-    ValueError: the run is on no such task, or the folder holds a file already.
+    ValueError: the run is on no such task, or two files of questions have one name.
+    FileExistsError: the folder holds a file already.
     FileNotFoundError: there is no run or no test set.
   """
   model = saved_model.load(where)
@@ -65,6 +66,11 @@ def _answers(model, name, root, out, say):
   splits = [split for split in ('validation', 'test') if getattr(squad.parse(name), split)]
   paths = {split: squad.path_of(name, split, root) for split in splits}
   sets = {f'{path.stem}-predictions.json': split for split, path in paths.items()}
+  if len(sets) < len(paths):
+    raise ValueError(
+      f'{name!r}: the answers of {" and ".join(map(repr, map(str, paths.values())))} would go into'
+      f' one file, {next(iter(sets))}: give the files different names'
+    )
   if taken := sorted(sets.keys() & set(files.names(out))):
     raise FileExistsError(f'--out={str(out)!r} holds {taken[0]} already: nothing was written')
   for file, split in sets.items():

@@ -161,7 +161,7 @@ def _checkpoint(run, folder):
   functions = program.build(run, source, data, tx)
   abstract = program.abstract_state(run, functions, tx)
   shardings = sharding.shard(abstract, sharding.make_mesh(), ())
-  manager = checkpoint.manager(folder / 'checkpoints', run.checkpoint.keep)
+  manager = checkpoint.reader(folder / 'checkpoints')  # the run may be saving the next one
   state, damaged = checkpoint.restore(manager, abstract, shardings)
   manager.close()
   if state is None:

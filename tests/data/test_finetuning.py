@@ -191,3 +191,13 @@ def test_evaluation_in_buckets_yields_every_row_once():
     assert batch['valid'].shape[1] in (8, 16, 32)
     np.testing.assert_array_equal(batch['valid'].sum(1), arrays['valid'][batch['label']].sum(1))
   assert sorted(seen) == list(range(30)) and seen != sorted(seen)
+
+
+@pytest.mark.parametrize('pairs', [False, True])
+def test_texts_that_are_encoded_in_parts_are_those_encoded_at_once(pairs, monkeypatch):
+  texts = [' '.join('abcdef'[: 1 + i % 6]) for i in range(11)]
+  rows = Examples(texts, texts[::-1] if pairs else None, np.arange(11, dtype=np.int32))
+  whole = finetuning.encode(rows, tokenizer(), 8)
+  monkeypatch.setattr(finetuning, 'AT_ONCE', 4)
+  for name, array in finetuning.encode(rows, tokenizer(), 8).items():
+    np.testing.assert_array_equal(array, whole[name], strict=True)

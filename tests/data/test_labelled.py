@@ -88,3 +88,9 @@ def test_files_are_below_the_root(tmp_path):
     tasks.load(NAME, 'train', root=tmp_path / 'b')
   with pytest.raises(ValueError, match='no test file'):
     tasks.load(NAME, 'test', root=tmp_path)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+  (tmp_path / 'a.tsv').write_text('question\tanswer\tanswer\ty\na\tb\tc\tno\n')
+  with pytest.raises(ValueError, match="2 columns are named 'answer'"):
+    tasks.load(NAME, 'validation', root=tmp_path)

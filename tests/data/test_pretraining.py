@@ -330,3 +330,21 @@ def test_the_start_of_b_does_not_reveal_its_origin(matched):
   gap = lambda here: abs(here[random].mean() - here[~random].mean())
   within_word, a_sentence = gap(first >= 300), gap(first == FIRST)
   assert (within_word < 0.02 and a_sentence < 0.05) == matched, (within_word, a_sentence)
+
+
+@pytest.mark.parametrize('matched', [False, True])
+def test_an_added_token_may_stand_anywhere(matched):
+  words = wordpiece.from_vocab([*wordpiece.SPECIAL, *WORDS])
+  words.add_tokens(['<user>'])
+  one = distinct([40] * 20)
+  one.tokens[::3] = words.token_to_id('<user>')
+  recipe = pretraining.Recipe(seq_len=32, max_predictions=8, matched=matched)
+  made = pretraining.stream(one, words, recipe)
+  for step in range(8):
+    batch = pretraining.batch(made, 0, step, 16)
+    drawn = batch['input_ids'][batch['valid']]
+    assert drawn.max() <= words.token_to_id('<user>')
+  plain = pretraining.stream(distinct([40] * 20), words, recipe)
+  without = pretraining.stream(distinct([40] * 20), WORDPIECE, recipe)
+  for name, array in pretraining.batch(plain, 0, 3, 16).items():  # an unused token changes nothing
+    np.testing.assert_array_equal(array, pretraining.batch(without, 0, 3, 16)[name])

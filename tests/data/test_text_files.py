@@ -344,3 +344,12 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
   (folder / 'c.txt').symlink_to(tmp_path / 'secret')
   with pytest.raises(ValueError, match='c.txt is a link to .*secret, outside the text folder'):
     read(folder)
+
+
+@pytest.mark.parametrize('name', ['b.txt.zst', 'part/c.parquet', 'D.ZIP'])
+def test_data_that_is_not_read_is_not_left_out_in_silence(tmp_path, name):
+  (tmp_path / 'a.txt').write_text('one')
+  (tmp_path / name).parent.mkdir(exist_ok=True)
+  (tmp_path / name).write_bytes(b'data')
+  with pytest.raises(ValueError, match=f'{name} in a text folder is not read'):
+    read(tmp_path)

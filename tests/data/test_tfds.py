@@ -1,5 +1,6 @@
 """TFDS without TensorFlow: datasets prepared here, offline, in its own on-disk format."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow_datasets.text.glue as stock_glue
 from glue_files import FILES
 from tfds_builders import local_glue, text_corpus
 
-from prunejax.data import glue, tasks, tfds
+from prunejax.data import corpus, glue, tasks, tfds
 
 
 @pytest.fixture(scope='module')
@@ -110,3 +111,13 @@ def test_files_that_need_tensorflow_are_refused(tmp_path):
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   with pytest.raises(ValueError, match='is stored as tfrecord, which needs TensorFlow'):
     tfds.documents('lm1b', tmp_path, 'train')
+
+
+def test_tokens_are_made_again_when_a_dataset_is_prepared_anew(tmp_path):
+  keys = []
+  for count in (5, 6, 6):
+    shutil.rmtree(tmp_path / 'lm1b', ignore_errors=True)
+    texts = [f'Text {i}' for i in range(count)]
+    text_corpus('lm1b', texts)(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+    keys.append(corpus.key('tfds:lm1b', root=tmp_path))
+  assert keys[0] != keys[1] == keys[2]

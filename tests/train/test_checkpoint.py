@@ -211,3 +211,48 @@ def test_a_state_of_an_earlier_version_is_read(version, tmp_path):
   assert not damaged and jax.tree.structure(restored) == jax.tree.structure(now)
   jax.tree.map(np.testing.assert_array_equal, restored, now)
   writer.close()
+
+
+def test_a_reader_changes_nothing_while_another_process_saves(folder):
+  flip(arrays(folder, 8)[0], 0.5)
+  (folder / '12.orbax-checkpoint-tmp' / 'state').mkdir(parents=True)
+  before = sorted(folder.parent.rglob('*'))
+  with checkpoint.reader(folder) as reader:
+    got, damaged = checkpoint.restore(reader, SHAPES, HERE)
+  assert same(got, state(4)) and damaged[0][0] == 8
+  assert sorted(folder.parent.rglob('*')) == before
+
+
+@pytest.mark.parametrize('error', [MemoryError(), ValueError('RESOURCE_EXHAUSTED: 9 GiB')])
+def test_want_of_memory_is_no_damage(folder, error, monkeypatch):
+  def fail(*given):
+    raise error
+
+  monkeypatch.setattr(checkpoint, '_read', fail)
+  with pytest.raises(type(error)) as raised:
+    read(folder)
+  assert raised.value is error
+  with pytest.raises(type(error)):
+    checkpoint.of_finished(folder, SHAPES, HERE, 8)
+  assert (folder / '8').is_dir() and not list(folder.parent.glob('damaged-*'))
+
+
+def test_a_disk_that_fails_once_is_no_damage(folder, monkeypatch):
+  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  restore, failed = checkpoint._Manager.restore, []
+
+  def once(*given, **more):
+    if not failed:
+      failed.append(1)
+      raise OSError(5, 'Input/output error')
+    return restore(*given, **more)
+
+  monkeypatch.setattr(checkpoint._Manager, 'restore', once)
+  got, damaged = read(folder)
+  assert same(got, state(8)) and not damaged and failed
+
+
+def test_a_finished_run_without_its_last_step_is_not_continued(folder):
+  assert same(checkpoint.of_finished(folder, SHAPES, HERE, 8), state(8))
+  with pytest.raises(ValueError, match='holds step 8 as its last one, and the run took 12'):
+    checkpoint.of_finished(folder, SHAPES, HERE, 12)

@@ -14,7 +14,7 @@ import tiny_runs
 
 from prunejax import __main__ as command
 from prunejax.sweep import grid
-from prunejax.train import loop, preemption
+from prunejax.train import evaluate, loop, preemption
 
 PRUNE = [f'--config.{k}={v}' for k, v in tiny_runs.PRUNED.items()]
 
@@ -97,6 +97,37 @@ def test_an_evaluation_that_is_due_when_the_run_is_told_to_stop_is_made(tmp_path
     9,
     12,
   ]
+
+
+def test_an_evaluation_does_not_hold_up_a_run_that_is_told_to_stop(tmp_path, monkeypatch):
+  config = lambda: tiny_runs.config(eval__every=6, checkpoint__every=0, eval__batches=4)
+  whole = tiny_runs.train(config(), tmp_path / 'whole', say=lambda line: None)
+  scores, read = evaluate.scores, []
+
+  def told(state, data, program, layout):
+    def counted(batch):
+      out = layout(batch)
+      read.append(batch)
+      if len(read) == 2:
+        term()
+      return out
+
+    return scores(state, data, program, counted)
+
+  monkeypatch.setattr(evaluate, 'scores', told)
+  with preemption.guard(), pytest.raises(preemption.Preempted, match='step 6 of 12 is saved'):
+    tiny_runs.train(config(), tmp_path / 'cut', say=lambda line: None)
+  assert len(read) == 2  # of four
+  monkeypatch.undo()
+  lines = []
+  rest = tiny_runs.train(config(), tmp_path / 'cut', say=lines.append)
+  assert 'goes on at step 6 of 12' in lines[0]
+  assert tiny_runs.plain(rest) == tiny_runs.plain(whole)
+  of = lambda name: [
+    {k: v for k, v in row.items() if k != 'steps_per_second'}
+    for row in tiny_runs.rows(tmp_path / name)
+  ]
+  assert of('cut') == of('whole')
 
 
 def test_an_evaluation_that_a_kill_cut_is_made_when_the_run_goes_on(tmp_path):

@@ -1,5 +1,6 @@
 """Killed, damaged, poisoned, refused: what a run does when started again."""
 
+import json
 import shutil
 
 import jax
@@ -121,7 +122,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(tmp_path):
     damage(tmp_path, step)
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
   with pytest.raises(
-    ValueError, match='no checkpoint in .*checkpoints.* can be read: step 8 .*delete that folder'
+    ValueError, match='no checkpoint in .*checkpoints.* can be read: step 8 .*move that folder away'
   ):
     tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
   assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
@@ -203,3 +204,12 @@ def test_a_copied_work_directory_goes_on_elsewhere(tmp_path):
   shutil.move(tmp_path / 'here', tmp_path / 'there')
   tiny_runs.train(tiny_runs.config(), tmp_path / 'there', say=lambda line: None)
   assert tiny_runs.same_weights(tmp_path / 'there', tiny_runs.finished('pruned').folder)
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_parts(tmp_path):
+  stopped(tmp_path, 'train 9/12')
+  spent = tmp_path / 'spent.json'
+  assert 0 < json.loads(spent.read_text())['0'] < 1000
+  spent.write_text('{"0": 5000.0}')
+  result = tiny_runs.train(tiny_runs.config(), tmp_path, say=lambda line: None)
+  assert 5000 < result['seconds'] < 6000 and not spent.exists()
