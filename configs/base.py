@@ -86,6 +86,7 @@ def get_config(arg=''):
     # Such as (16, 32, 64): texts of about equal length share a batch. No cell has it by default.
     buckets=(),  # lengths that batches of a task are padded to; () pads all to seq_len
     predict=0.15,  # share of tokens to predict; a decoder predicts all
+    # Also where `predict` asks for more: raise it for 512 tokens, of which 77 are predicted.
     max_predictions=20,  # cap on predictions an example; a decoder ignores it
     memory=0,  # tokens before an example that an XLNet remembers in pre-training
     # 'matched': like the true one. 'first': with the first sentence of its window, which gives the

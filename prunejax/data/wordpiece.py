@@ -171,16 +171,27 @@ def _rules(rules, where):
   return how
 
 
-def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Tokenizer:
+ALPHABET = 100  # letters of a trained vocabulary
+RARE = (
+  0.02  # share of letters outside of it: a word of five letters has one in a tenth of all cases
+)
+
+
+def train(lines: Iterable[str], vocab_size: int, *, alphabet: int | None = None) -> Tokenizer:
   """Trains a lower-cased vocabulary. The same lines give the same ids in every process.
 
   Args:
     lines: the text to count.
     vocab_size: number of pieces.
-    alphabet: number of letters, the commonest ones; a word with any other letter is [UNK].
+    alphabet: number of letters, the commonest ones; a word with any other letter is [UNK]. None for
+      `ALPHABET`, if that leaves few out.
 
   Returns:
     The tokenizer, see `from_vocab`.
+
+  Raises:
+    ValueError: no alphabet is given, and more than `RARE` of the letters of the text are not among
+      the commonest: too many words would be [UNK].
   """
   lines = list(lines)
   counts = collections.Counter()
@@ -188,7 +199,13 @@ def train(lines: Iterable[str], vocab_size: int, *, alphabet: int = 100) -> Toke
   for line in lines:
     counts.update(normalizer.normalize_str(line))
   letters = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
-  letters = sorted(letters[:alphabet])
+  seen, rare = sum(map(counts.get, letters)), sum(map(counts.get, letters[ALPHABET:]))
+  if alphabet is None and rare > RARE * seen:
+    raise ValueError(
+      f'{rare / seen:.0%} of the letters of the text are not among its {ALPHABET} commonest, and a'
+      ' word with such a letter would be [UNK]: name an init= whose vocabulary has this script'
+    )
+  letters = sorted(letters[: ALPHABET if alphabet is None else alphabet])
   # The trainer reads words in a random order and numbers pieces of one letter as they come; ties
   # between merges are broken by these numbers. So a first training finds which letters occur within
   # words, and the second one gets all pieces of one letter with fixed ids.

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from prunejax.data import wordpiece
@@ -103,3 +104,11 @@ def test_bytes_that_are_not_text_are_named(tmp_path):
 def test_a_missing_vocabulary_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='vocab.txt'):
     wordpiece.load(tmp_path / 'vocab.txt')
+
+
+def test_a_script_with_more_letters_than_the_alphabet_is_refused():
+  rng = np.random.default_rng(0)
+  lines = [''.join(chr(0x4E00 + i) for i in rng.integers(0, 3000, 40)) for _ in range(50)]
+  with pytest.raises(ValueError, match=r'85% of the letters .* \[UNK\]: name an init='):
+    wordpiece.train(lines, 8192)
+  assert wordpiece.train(lines, 8192, alphabet=3000)
