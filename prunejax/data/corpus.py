@@ -203,7 +203,9 @@ def _documents(name, root, cache, encoding):
 
     stream = tfds.documents(name.removeprefix('tfds:'), root, 'train')
   else:
-    stream = text_files.documents(_folder(name, root), encoding=encoding, divide=True)
+    folder = _folder(name, root)
+    text_files.check_whole(folder)
+    stream = text_files.documents(folder, encoding=encoding, divide=True)
   for i, document in enumerate(stream):
     # The second and third document are held out, so that three documents have all three splits.
     yield {1: 'validation', 2: 'test'}.get(i % 100, 'train'), document

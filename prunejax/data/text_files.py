@@ -21,6 +21,7 @@ from prunejax.data import content
 COMPRESSED = {'.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
 # No suffix at all: WikiExtractor's `wiki_00`.
 SUFFIXES = ('.txt', '.text', '.jsonl', *COMPRESSED, '.tar', '.tgz', '.tbz2', '.txz', '')
+EXPECTED = '.txt files, WikiExtractor shards, .jsonl files, or .tar.xz/.gz/.xz/.bz2 files'
 # Files of data that are not read: a corpus of which they are a part would be incomplete.
 UNREAD = ('.zst', '.lz4', '.zip', '.7z', '.rar', '.parquet', '.arrow')
 MAX_BYTES = 2**31  # of one text, unpacked; a small archive can hold more than any memory
@@ -41,7 +42,7 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
 
   Raises:
     FileNotFoundError: no such folder, or no text in it.
-    ValueError: a link to a file outside the folder; a file of data that is not read.
+    ValueError: a link to a file outside the folder.
   """
   folder = pathlib.Path(folder).expanduser()
   if folder.is_file():
@@ -51,20 +52,9 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
       f'no text folder {str(folder)!r}: '
       'expected a folder of text files or .tar.xz archives, or one file'
     )
-  there = sorted(
-    path
-    for path in folder.rglob('*')
-    if path.is_file() and not any(part.startswith('.') for part in path.parts[len(folder.parts) :])
-  )
-  paths = [path for path in there if path.suffix.lower() in SUFFIXES]
-  expected = '.txt files, WikiExtractor shards, .jsonl files, or .tar.xz/.gz/.xz/.bz2 files'
+  paths = [path for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
   if not paths:
-    raise FileNotFoundError(f'the text folder {str(folder)!r} holds no text: expected {expected}')
-  if unread := [path for path in there if path.suffix.lower() in UNREAD]:
-    raise ValueError(
-      f'{unread[0]} in a text folder is not read, so the text would be incomplete: expected'
-      f' {expected}; convert it, or take it out'
-    )
+    raise FileNotFoundError(f'the text folder {str(folder)!r} holds no text: expected {EXPECTED}')
   inside = folder.resolve()
   for path in paths:
     if not path.resolve().is_relative_to(inside):
@@ -72,6 +62,29 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
         f'{path} is a link to {path.resolve()}, outside the text folder: put a copy in its place'
       )
   return paths
+
+
+def check_whole(folder: str | os.PathLike):
+  """Refuses a folder with data that is not read, of which a corpus would lack a part.
+
+  Raises:
+    ValueError: there is such a file.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  if unread := [path for path in _visible(folder) if path.suffix.lower() in UNREAD]:
+    raise ValueError(
+      f'{unread[0]} in a text folder is not read, so the text would be incomplete: expected'
+      f' {EXPECTED}; convert it, or take it out'
+    )
+
+
+def _visible(folder):
+  """The files below a folder, sorted by path, without hidden ones."""
+  return sorted(
+    path
+    for path in folder.rglob('*')
+    if path.is_file() and not any(part.startswith('.') for part in path.parts[len(folder.parts) :])
+  )
 
 
 def documents(

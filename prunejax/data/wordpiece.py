@@ -203,7 +203,8 @@ def train(lines: Iterable[str], vocab_size: int, *, alphabet: int | None = None)
   if alphabet is None and rare > RARE * seen:
     raise ValueError(
       f'{rare / seen:.0%} of the letters of the text are not among its {ALPHABET} commonest, and a'
-      ' word with such a letter would be [UNK]: name an init= whose vocabulary has this script'
+      ' word with such a letter would be [UNK]: name a data.vocab=, or an init=, that has this'
+      ' script'
     )
   letters = sorted(letters[: ALPHABET if alphabet is None else alphabet])
   # The trainer reads words in a random order and numbers pieces of one letter as they come; ties

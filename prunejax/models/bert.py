@@ -289,11 +289,19 @@ class Embeddings(nn.Module):
 
 
 class MlmHead(nn.Module):
-  """Dense layer, norm, the tied word table and a bias. x: [batch, predictions, hidden]."""
+  """Dense layer, norm, the tied word table and a bias. x: [batch, predictions, hidden].
+
+  Attributes:
+    size: the config.
+    dtype: compute dtype.
+    kernel_init: of the dense layer.
+    act: its activation; '' for that of the config.
+  """
 
   size: Any
   dtype: Any
   kernel_init: Any
+  act: str = ''
 
   @nn.compact
   def __call__(self, x, attend):
@@ -301,7 +309,7 @@ class MlmHead(nn.Module):
     dense = nn.Dense(
       size.hidden_size, dtype=self.dtype, kernel_init=self.kernel_init, name='transform'
     )
-    x = ACTIVATIONS[activation(size.hidden_act)](dense(x))
+    x = ACTIVATIONS[activation(self.act or size.hidden_act)](dense(x))
     x = nn.LayerNorm(size.layer_norm_eps, dtype=self.dtype, name='norm')(x)
     return attend(x) + self.param('bias', nn.initializers.zeros, (size.vocab_size,))
 

@@ -117,9 +117,12 @@ def _size(reader, path):
   get = lambda key, *rest: value(reader, f'{architecture}.{key}', *rest)
   if experts := get('expert_count', int, 0):
     raise GgufError(f'{architecture}.expert_count={experts}: expected a model without experts')
-  scaling = get('rope.scaling.type', str, 'none')
-  if scaling != 'none':
+  scaling = get('rope.scaling.type', str, '')
+  if scaling not in ('', 'none'):
     raise GgufError(f"{architecture}.rope.scaling.type={scaling!r:.100}: expected 'none'")
+  for key in () if scaling else ('rope.scaling.factor', 'rope.scale_linear'):
+    if (factor := get(key, float, 1.0)) not in (0.0, 1.0):  # without a type it is linear
+      raise GgufError(f'{architecture}.{key}={factor}: expected 1, positions that are not scaled')
   heads = get('attention.head_count', int)
   hidden = get('embedding_length', int)
   width = get('attention.key_length', int, hidden // max(heads, 1))

@@ -142,7 +142,7 @@ class Roberta(nn.Module):
     out = {'sequence': x}
     if 'mlm' in self.heads:
       hidden = x if positions is None else jnp.take_along_axis(x, positions[..., None], axis=1)
-      mlm = bert.MlmHead(size, self.dtype, kernel_init, name='mlm')
+      mlm = bert.MlmHead(size, self.dtype, kernel_init, 'gelu', name='mlm')  # in any config
       out['mlm'] = mlm(hidden, attend).astype(jnp.float32)
     if 'classifier' in self.heads:
       head = Classifier(size, self.dtype, kernel_init, self.num_outputs, name='classifier')

@@ -277,7 +277,9 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   pruned = {**weights, **new}
   if call.recover is not None:
     segment = functools.partial(stream.segment, hidden)
-    held = {**_before(call, block, block.places), **mask}  # also of kernels that are left whole
+    before = _before(call, block, block.places)  # also of kernels that are left whole
+    pruned |= {k: np.where(m, pruned[k], 0) for k, m in before.items() if k not in mask}
+    held = {**before, **mask}
     fit = reconstruction.fitted(
       call.recover, kind.fit, weights, pruned, held, segment, stream.count
     )

@@ -212,7 +212,7 @@ def _pruned(task, request, narrowing, batch, mesh):
   seconds = time.perf_counter() - began
   removed, weights = (sum(row[key] for row in pruned.rows) for key in ('removed', 'weights'))
   report = {
-    **task.settings,
+    **{name: value for name, value in task.settings.items() if name not in request.decided},
     'calibration': task.calibrated,
     'sparsity': sparsity,
     'removed': removed,

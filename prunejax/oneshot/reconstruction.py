@@ -105,7 +105,7 @@ def fitted(
     one: what `step` returned.
     dense: {path in the block: array} before pruning.
     pruned: the same after pruning.
-    masks: {path: bool}, of the pruned kernels.
+    masks: {path: bool}, of the kernels that are pruned, now or before.
     segment: number -> the hidden states of one segment in front of the block.
     count: the number of segments.
 

@@ -29,7 +29,8 @@ class Request(NamedTuple):
     drop: (model, params, tokens, say=) -> the blocks to drop, for a model with fewer; or None.
     narrow: size of a model -> `width.Narrowing`, for a model with smaller ones; or None.
     reads_text: whether a calibration text is read.
-    said: the options as text, for the record of what was done.
+    said: the options as text, which tell one command from another.
+    decided: names of those that `smaller` decides, of which the record says nothing.
   """
 
   criterion: Criterion
@@ -43,6 +44,7 @@ class Request(NamedTuple):
   narrow: Callable | None
   reads_text: bool
   said: dict[str, str]
+  decided: frozenset[str]
 
 
 def checked(
@@ -79,16 +81,16 @@ def checked(
   """
   smaller_by = specs.parse(smaller, SMALLER, '--smaller') if smaller else None
   drops = smaller_by is not None and smaller_by.name == 'drop_blocks'
-  if smaller_by is not None:
-    decided = {
-      'sparsity': sparsity,
-      'structure': structure,
-      'allocation': allocation,
-      'shares': shares,
-      'where': kernels,
-      **({'criterion': criterion, 'recover': recover} if drops else {}),
-    }
-    _refuse_decided(smaller, decided)
+  decided = {
+    'sparsity': sparsity,
+    'structure': structure,
+    'allocation': allocation,
+    'shares': shares,
+    'where': kernels,
+    **({'criterion': criterion, 'recover': recover} if drops else {}),
+  }
+  decided = decided if smaller_by is not None else {}
+  _refuse_decided(smaller, decided)
   said = {
     'smaller': smaller,
     'criterion': criterion or 'sparsegpt()',
@@ -110,7 +112,8 @@ def checked(
     drop=make if drops else None,
     narrow=None if drops else make,
     reads_text=False,
-    said={k: v for k, v in said.items() if smaller_by is None or k not in decided},
+    said={'smaller': smaller} if drops else said,
+    decided=frozenset(decided),
   )
   if dtype not in DTYPES:
     raise ValueError(f'--dtype={dtype!r}: expected one of {list(DTYPES)}')

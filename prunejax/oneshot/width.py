@@ -180,8 +180,8 @@ def _refuse_uneven(label, size):
   for field in ('heads_per_layer', 'intermediate_per_layer'):
     if widths := getattr(size, field, None):
       raise ValueError(
-        f'{label}: the layers of this model differ, its config has {field}={list(widths)}: expected'
-        ' a model whose layers are equally wide'
+        f'{label}: each layer of this model has a width of its own, {field}={list(widths)}, as'
+        ' `export --to=shrunk` writes them: expected the model as `export --to=hf` writes it'
       )
 
 

@@ -214,7 +214,10 @@ def run(
     except FloatingPointError as error:
       say(f'{title[k]}  failed: {error}')
       outcome = error
-    settle(k, outcome, time.perf_counter() - began, members=1)
+    seconds = time.perf_counter() - began
+    if isinstance(outcome, dict):  # of a resumed run those of all its parts
+      seconds = outcome['seconds']
+    settle(k, outcome, seconds, members=1)
 
   def prepare(k):
     return population.prepare(k, title[k], recipes[k], folder / 'cells' / k, encoded)

@@ -124,10 +124,13 @@ def groups(
     room[kind] = max(room[kind], count)
   for stage in range(max(stage_of.values(), default=-1) + 1):
     ready = [k for k in left if stage_of[k] <= stage and k not in done]
-    # Of a wave of which another worker has a part, each begins its own part anew.
-    waves = resume.under_way(folder)
-    ours = lambda plan: all(k in left or k in done for k in plan['members'])
-    begun = {k: name for name, plan in waves.items() if ours(plan) for k in plan['members']}
+    begun = {}
+    for name, plan in _by_size(resume.under_way(folder)):
+      if all(k in done for k in plan['members']):
+        if distributed.first():
+          files.remove(files.path(folder) / 'populations' / name)
+      elif all(k in left or k in done for k in plan['members']):
+        begun |= dict.fromkeys(plan['members'], name)
     by_program = {}
     for k in ready:
       one = recipes[k]
@@ -145,6 +148,14 @@ def groups(
       yield (
         (runs, {'resumes': resumes, 'room': wide}) if wide > 1 or resumes else (runs[0].key, None)
       )
+
+
+def _by_size(waves):
+  """Waves with their names, large ones first.
+
+  Of a wave that workers divided each began its part anew. Those smaller waves are the later ones.
+  """
+  return sorted(waves.items(), key=lambda wave: -len(wave[1]['members']))
 
 
 def batching(recipe: Recipe) -> str:

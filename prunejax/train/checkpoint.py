@@ -141,30 +141,36 @@ def restore(
 
   Raises:
     ValueError: there are checkpoints and none can be read.
-    MemoryError, jax.errors.JaxRuntimeError: memory does not hold a state.
+    Exception: as it was raised, where memory does not hold a state.
   """
   target = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
   )
   damaged = []
   for step in sorted(manager.all_steps(), reverse=True):
-    state, why = None, 'another process cannot read its part'
+    state, why, fatal = None, 'another process cannot read its part', None
     try:
       state = _read(manager, step, target)
     except Exception as error:  # Orbax raises many kinds for a torn checkpoint; all are printed
-      if _is_no_damage(error):
-        raise
+      fatal = error if _is_no_damage(error) else None
       text = ''.join(str(error).splitlines()[:1])
       why = text if isinstance(error, Damaged) else f'{type(error).__name__}: {text}'
+    if not distributed.everywhere(fatal is None):  # all stop, and none waits for one that has
+      raise fatal or MemoryError(f'the memory of another process does not hold step {step}')
     if distributed.everywhere(state is not None):
       if not isinstance(manager, _Reader):
         _set_aside(manager, [step for step, _ in damaged])
       return state, damaged
     damaged.append((step, why))
+  if damaged and isinstance(manager, _Reader):
+    manager.reload()
+    if not set(manager.all_steps()) <= {step for step, _ in damaged}:  # the run has saved others
+      return restore(manager, abstract, shardings)
   if damaged:
+    more = '' if isinstance(manager, _Reader) else '; move that folder away to start again'
     raise ValueError(
       f'no checkpoint in {str(manager.directory)!r} can be read: step {damaged[0][0]}'
-      f' ({damaged[0][1]}); move that folder away to start again'
+      f' ({damaged[0][1]}){more}'
     )
   return None, damaged
 

@@ -71,7 +71,7 @@ def restored(engine, manager, saves: Saves, live: dict, spent: dict, title: str,
     manager: of the checkpoints; None where there are none.
     saves: a `Saves`.
     live: {place: `loop.Run`} of those that are not done.
-    spent: {place: seconds that a member has cost}. It is set to the seconds at the checkpoint.
+    spent: {place: seconds that a member has cost so far}. Those at the checkpoint are added.
     title: starts each console line.
     say: prints a line.
   """
@@ -84,7 +84,7 @@ def restored(engine, manager, saves: Saves, live: dict, spent: dict, title: str,
     return None
   if saves.spent and files.exists(saves.spent):
     before = {int(place): seconds for place, seconds in files.read_json(saves.spent).items()}
-    spent |= {place: before[place] for place in live if place in before}
+    spent |= {place: spent[place] + before[place] for place in live if place in before}
   steps = max(run.recipe.steps for run in live.values())
   say(f'{title}  goes on at step {int(state["step"])} of {steps}')
   return state

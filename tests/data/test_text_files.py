@@ -12,7 +12,7 @@ import tracemalloc
 
 import pytest
 
-from prunejax.data import text_files
+from prunejax.data import corpus, text_files
 
 SHARD = (
   '<doc id="1" url="https://x.org/?curid=1" title="One">\n'
@@ -351,5 +351,6 @@ def test_data_that_is_not_read_is_not_left_out_in_silence(tmp_path, name):
   (tmp_path / 'a.txt').write_text('one')
   (tmp_path / name).parent.mkdir(exist_ok=True)
   (tmp_path / name).write_bytes(b'data')
+  assert read(tmp_path) == ['one']  # enough for a sample of a text
   with pytest.raises(ValueError, match=f'{name} in a text folder is not read'):
-    read(tmp_path)
+    list(corpus.lines(tmp_path.name, root=tmp_path.parent))

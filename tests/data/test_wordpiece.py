@@ -109,6 +109,6 @@ def test_a_missing_vocabulary_is_named(tmp_path):
 def test_a_script_with_more_letters_than_the_alphabet_is_refused():
   rng = np.random.default_rng(0)
   lines = [''.join(chr(0x4E00 + i) for i in rng.integers(0, 3000, 40)) for _ in range(50)]
-  with pytest.raises(ValueError, match=r'85% of the letters .* \[UNK\]: name an init='):
+  with pytest.raises(ValueError, match=r'85% of the letters .* \[UNK\]: name a data.vocab='):
     wordpiece.train(lines, 8192)
   assert wordpiece.train(lines, 8192, alphabet=3000)

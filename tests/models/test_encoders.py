@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 from checkpoint_cases import assert_same_bits, flat, refusal
 
+from prunejax.data import encoder_bpe
 from prunejax.models import bert, modernbert, roberta, xlnet
 from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import modernbert as modernbert_hf
@@ -243,3 +245,51 @@ def test_span_logits_of_bert(tmp_path):
     np.testing.assert_array_equal(ours[name], theirs[name], name)
   config = json.loads((tmp_path / 'out' / 'config.json').read_text())
   assert config['architectures'] == ['BertForQuestionAnswering']
+
+
+def test_a_modernbert_without_a_bias_of_its_decoder_goes_to_a_folder_and_back(tmp_path):
+  size = transformers.ModernBertConfig(
+    vocab_size=32,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=16,
+    max_position_embeddings=16,
+    decoder_bias=False,
+    pad_token_id=0,
+  )
+  ids = np.zeros((1, 4), np.int32)
+  model = modernbert.ModernBert(size)
+  params = jax.tree.map(np.asarray, model.init(jax.random.key(0), ids, ids, ids == 0)['params'])
+  modernbert_hf.save(tmp_path / 'model', params, size)
+  again, _ = modernbert_hf.load(tmp_path / 'model')
+  jax.tree.map(np.testing.assert_array_equal, again, params)
+  architectures = json.loads((tmp_path / 'model' / 'config.json').read_text())['architectures']
+  assert architectures == ['ModernBertForMaskedLM']
+
+
+def test_the_head_of_roberta_is_gelu_in_any_config():
+  size = transformers.RobertaConfig(
+    vocab_size=32,
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    max_position_embeddings=18,
+    hidden_act='relu',
+  )
+  x = np.random.default_rng(0).normal(size=(1, 3, 16)).astype(np.float32)
+  head = bert.MlmHead(size, np.float32, jax.nn.initializers.normal(1.0), 'gelu')
+  table = np.eye(16, 32, dtype=np.float32)
+  params = head.init(jax.random.key(0), x, lambda h: h @ table)['params']
+  h = jax.nn.gelu(x @ params['transform']['kernel'], approximate=False)
+  h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + size.layer_norm_eps)
+  got = head.apply({'params': params}, x, lambda h: h @ table)
+  np.testing.assert_allclose(got, h @ table, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tokenizer_of_roberta_claims_the_tokens_that_have_positions():
+  size = transformers.RobertaConfig(max_position_embeddings=34, pad_token_id=1)
+  vocab = encoder_bpe.train(['a small text of a few words'] * 3, 300)
+  written = json.loads(roberta_hf.LAYOUT.tokenizer(vocab, size)['tokenizer_config.json'])
+  assert written['model_max_length'] == 32 == roberta.longest(size)

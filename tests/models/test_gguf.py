@@ -133,6 +133,8 @@ def test_the_commands_take_the_file_as_a_model(tmp_path, capsys):
     ('F32', {'arch': 'falcon'}, "general.architecture='falcon'"),
     ('F32', {'llama.expert_count': 8}, 'expert_count=8'),
     ('F32', {'llama.rope.scaling.type': 'yarn'}, "rope.scaling.type='yarn'"),
+    ('F32', {'llama.rope.scaling.factor': 4.0}, 'rope.scaling.factor=4.0: expected 1'),
+    ('F32', {'llama.rope.scale_linear': 4.0}, 'rope.scale_linear=4.0: expected 1'),
     ('F32', {'llama.block_count': 2}, 'missing: model.layers.1'),
     ('F32', {'llama.attention.head_count_kv': 3}, 'num_key_value_heads=3'),
     ('F32', {'llama.attention.head_count_kv': [2, 2]}, 'head_count_kv'),

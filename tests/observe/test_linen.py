@@ -195,6 +195,32 @@ def test_a_scan_over_time_joins_the_rows_of_its_steps():
   np.testing.assert_allclose(rows[:20], np.concatenate([first, second]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('batch', [5, 3])
+def test_a_vmap_around_a_scan_over_layers_leaves_each_layer_its_rows(batch):
+  stack = nn.scan(
+    Block,
+    variable_axes={'params': 0, 'activations': 0},
+    split_rngs={'params': True},
+    length=3,
+  )
+  many = nn.vmap(
+    stack, variable_axes={'params': None, 'activations': 0}, split_rngs={'params': False}
+  )
+  x = np.random.default_rng(0).normal(size=(batch, 2, 4)).astype(np.float32)
+  plain = stack()
+  params = plain.init(jax.random.key(0), x.reshape(-1, 4), None)['params']
+  record = lambda model, x: observe.activations(model, x, None)(params)['dense/kernel']
+  if batch == 3:  # as many as layers: which axis is which?
+    with pytest.raises(ValueError, match='more than one of these can be the axes'):
+      record(many(), x)
+  else:
+    rows, whole = record(many(), x), record(plain, x.reshape(-1, 4))
+    assert rows.shape == whole.shape == (3, 10, 4)
+    for layer in range(3):
+      same = np.sort(rows[layer], 0), np.sort(whole[layer], 0)
+      np.testing.assert_allclose(*same, rtol=1e-4, atol=1e-5)
+
+
 def test_wanda_scores_by_the_recorded_norms():
   params = init(Mlp())
   tx = prunejax.prune_transform(

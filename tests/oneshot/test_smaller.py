@@ -64,9 +64,9 @@ def test_layers_of_different_widths_are_refused_at_once(field):
     hidden_size=64, num_attention_heads=8, num_key_value_heads=4, head_dim=8
   )
   setattr(size, field, [8, 6])
-  with pytest.raises(ValueError, match=rf'ffn_width: .*{field}=\[8, 6\]: expected a model whose'):
+  with pytest.raises(ValueError, match=rf'ffn_width: .*{field}=\[8, 6\], as `export --to=shrunk`'):
     width.ffn_width(size, 16)
-  with pytest.raises(ValueError, match='kv_groups: the layers of this model differ'):
+  with pytest.raises(ValueError, match='kv_groups: each layer of this model has a width'):
     width.kv_groups(size, 2)
 
 

@@ -18,8 +18,8 @@ from experiments.gordon2020.analysis import probes
 from prunejax import __main__ as command
 from prunejax.data import corpus, wordpiece
 from prunejax.report import ledger
-from prunejax.sweep import dependencies, grid, identity, study, workers
-from prunejax.train import inputs
+from prunejax.sweep import dependencies, grid, identity, population, study, workers
+from prunejax.train import inputs, resume
 
 
 class Distill(NamedTuple):
@@ -303,3 +303,13 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
     grid.key(cell) for cell in whole
   )
   assert len(lines) == 2 and 'cells are left to other workers' in lines[0]
+
+
+def test_of_a_wave_and_its_parts_the_parts_go_on_and_what_is_done_goes_away(tmp_path):
+  for members in ('abcd', 'ab', 'cd', 'xy'):
+    home = resume.home_of(tmp_path, list(members))
+    home.mkdir(parents=True)
+    plan = {'members': list(members), 'width': len(members), 'streams': 1}
+    (home / 'config.json').write_text(json.dumps(plan))
+  waves = [''.join(plan['members']) for _, plan in population._by_size(resume.under_way(tmp_path))]
+  assert waves[0] == 'abcd' and sorted(waves[1:]) == ['ab', 'cd', 'xy']

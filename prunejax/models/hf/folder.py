@@ -32,6 +32,9 @@ TEMPLATE = 'chat_template.jinja'
 MORE_TEMPLATES = 'additional_chat_templates'  # the folder of named templates, as in transformers
 # What is carried from the folder that a model comes from, see carried_texts.py.
 CARRIED = rf'{GENERATION}|{re.escape(TEMPLATE)}|{MORE_TEMPLATES}/[^/\\\0]+\.jinja'
+# What `prune` writes beside a model, see stored_masks.py.
+MASKS, RECORD = 'masks.safetensors', 'pruning.json'
+OF_MASKS = f'{re.escape(MASKS)}|{re.escape(RECORD)}'
 SHARDS = r'model(-\d{5}-of-\d{5})?\.safetensors'
 _CONVERT = 'load the model in transformers and save_pretrained it, which writes safetensors'
 OTHER_WEIGHTS = {
@@ -322,10 +325,10 @@ def write(
 
 
 def _replaceable(folder) -> set[str]:
-  """Paths in a folder of weights and of texts that belong to them."""
+  """Paths in a folder of weights, of their masks, and of texts that belong to them."""
   files = [*folder.iterdir(), *(folder / MORE_TEMPLATES).glob('*.jinja')]
   names = {path.relative_to(folder).as_posix() for path in files if path.is_file()}
-  return {n for n in names if re.fullmatch(f'{SHARDS}|{re.escape(INDEX)}|{CARRIED}', n)}
+  return {n for n in names if re.fullmatch(f'{SHARDS}|{re.escape(INDEX)}|{OF_MASKS}|{CARRIED}', n)}
 
 
 def bytes_of(size: int | str) -> int:

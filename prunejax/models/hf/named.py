@@ -183,6 +183,9 @@ def parts(
   convert.check_dtype(dtype)
   leaves = traverse_util.flatten_dict(params, sep='/')
   heads = tuple(head for head in layout.heads if any(path.split('/')[0] == head for path in leaves))
+  if not heads and layout.shared and any(path.startswith(layout.shared) for path in leaves):
+    first = layout.heads[:1]  # a head may have no leaves but those that it shares
+    heads = first if _shapes(layout, size, first).keys() <= leaves.keys() else heads
   size = copy.deepcopy(size)
   if 'classifier/kernel' in leaves and np.ndim(leaves['classifier/kernel']) == 2:
     outputs = leaves['classifier/kernel'].shape[1]

@@ -90,7 +90,7 @@ LAYOUT = named.Layout(
   scales=('layer_norm_eps', 'initializer_range'),
   rates=('hidden_dropout_prob', 'attention_probs_dropout_prob', 'classifier_dropout'),
   optional=('classifier_dropout',),
-  tokenizer=lambda vocab, size: encoder_bpe.files(vocab, size.max_position_embeddings),
+  tokenizer=lambda vocab, size: encoder_bpe.files(vocab, roberta.longest(size)),
 )
 ARCHITECTURES = LAYOUT.architectures
 load, save, parts, read_size, hf_name = named.functions(LAYOUT)

@@ -15,11 +15,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prunejax.models.hf import folder as hf_folder
 from prunejax.models.hf.folder import CheckpointError
 from prunejax.models.hf.stored import Bits, Leaf, whole
 
-NAME = 'masks.safetensors'
-RECORD = 'pruning.json'  # beside it: how the model was pruned
+NAME = hf_folder.MASKS
+RECORD = hf_folder.RECORD  # beside it: how the model was pruned
 
 
 def encode(masks: Mapping[str, np.ndarray | Leaf]) -> bytes:

@@ -313,3 +313,12 @@ def test_pruned_heads_of_transformers_are_named(folder):
   raw = json.loads((folder / 'config.json').read_text())
   (folder / 'config.json').write_text(json.dumps({**raw, 'pruned_heads': {'0': [1]}}))
   assert "pruned_heads={'0': [1]}" in refusal(bert_hf.load, folder)
+
+
+def test_masks_of_the_model_that_was_there_go_with_it(folder):
+  for name in ('masks.safetensors', 'pruning.json'):
+    (folder / name).write_text('{}')
+  (folder / 'notes.txt').write_text('mine')
+  hf_folder.write(folder, {'config.json': '{}'}, {'w': np.ones(2, np.float32)})
+  assert not (folder / 'masks.safetensors').exists() and not (folder / 'pruning.json').exists()
+  assert (folder / 'notes.txt').exists()
