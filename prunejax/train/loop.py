@@ -445,7 +445,12 @@ def _never() -> bool:
 
 
 def _scores(
-  engine, functions, state, runs: dict[int, Run], charge: Callable, told: Callable[[], bool]
+  engine,
+  functions,
+  state,
+  runs: dict[int, Run],
+  charge: Callable,
+  told: Callable[[], bool] = _never,
 ) -> Iterator[tuple[int, dict]]:
   """Yields (place, held-out scores) of members, in their order.
 
