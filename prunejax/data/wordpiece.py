@@ -172,9 +172,8 @@ def _rules(rules, where):
 
 
 ALPHABET = 100  # letters of a trained vocabulary
-RARE = (
-  0.02  # share of letters outside of it: a word of five letters has one in a tenth of all cases
-)
+# The share of letters outside of it: a word of five letters then has one in a tenth of all cases.
+RARE = 0.02
 
 
 def train(lines: Iterable[str], vocab_size: int, *, alphabet: int | None = None) -> Tokenizer:

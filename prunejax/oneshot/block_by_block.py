@@ -278,7 +278,8 @@ def _prune_block(call, number, weights, choose, stream, hidden):
   if call.recover is not None:
     segment = functools.partial(stream.segment, hidden)
     before = _before(call, block, block.places)  # also of kernels that are left whole
-    pruned |= {k: np.where(m, pruned[k], 0) for k, m in before.items() if k not in mask}
+    zeroed = lambda x, kept: np.where(kept, x, np.zeros((), x.dtype))
+    pruned |= {k: zeroed(pruned[k], m) for k, m in before.items() if k not in mask}
     held = {**before, **mask}
     fit = reconstruction.fitted(
       call.recover, kind.fit, weights, pruned, held, segment, stream.count

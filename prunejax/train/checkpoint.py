@@ -244,8 +244,8 @@ def _read(manager, step, whole):
       read = manager.restore(step, args=items)
       break
     except Exception as error:
-      once = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-      if number + 1 == tries or not (once or files.remote(manager.directory)):
+      may_pass = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+      if number + 1 == tries or not (may_pass or files.remote(manager.directory)):
         raise
       time.sleep(2.0**number)  # a store or a disk that fails once is no damage
   state = read['state']

@@ -183,9 +183,8 @@ def _mean_loss(predict, params, batches):
   for batch in batches:
     real = np.asarray(batch['real']) > 0
     loss, _ = predict(params, {k: v for k, v in batch.items() if k != 'real'})
-    losses.append((np.asarray(batch['row'])[real], np.asarray(loss)[real]))
-  rows, values = (np.concatenate(parts) for parts in zip(*losses, strict=True))
-  return float(values.mean())
+    losses.append(np.asarray(loss)[real])
+  return float(np.concatenate(losses).mean())
 
 
 def finetuning(predict, params, batches, metrics, regression=False):

@@ -401,9 +401,11 @@ def test_what_was_pruned_before_counts_towards_the_sparsity(criterion, structure
       assert not n_m or (mask.reshape(-1, 4, mask.shape[1]).sum(1) == 1).all()
 
 
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize('stacked', [False, True])
-def test_recovery_leaves_alone_what_was_pruned_before(stacked):
+def test_recovery_leaves_alone_what_was_pruned_before(stacked, dtype):
   model, params = toy_decoder.make(stacked=stacked)
+  params = jax.tree.map(lambda x: np.asarray(x, dtype), params)
   how = {'criterion': prunejax.magnitude(), 'sparsity': 0.5}
   first = oneshot.prune(model, params, toy_decoder.SEGMENTS, where='.*/up', **how)
   got = oneshot.prune(
@@ -418,7 +420,7 @@ def test_recovery_leaves_alone_what_was_pruned_before(stacked):
   moved = False
   for name, mask in named_leaves(got.masks).items():
     leaf = np.asarray(named_leaves(got.params)[name])
-    assert not leaf[~mask].any()
+    assert leaf.dtype == dtype and not leaf[~mask].any()
     assert mask.mean() == (0.5 if 'block' in name else 1)
     moved |= name.endswith('up') and (leaf != named_leaves(first.params)[name]).any()
   assert moved  # the survivors of what was pruned before are trained

@@ -19,7 +19,7 @@ from prunejax import __main__ as command
 from prunejax.data import corpus, wordpiece
 from prunejax.report import ledger
 from prunejax.sweep import dependencies, grid, identity, population, study, workers
-from prunejax.train import inputs, resume
+from prunejax.train import inputs, loop, recipe, resume
 
 
 class Distill(NamedTuple):
@@ -305,11 +305,27 @@ def test_the_last_worker_writes_the_report(tmp_path, monkeypatch):
   assert len(lines) == 2 and 'cells are left to other workers' in lines[0]
 
 
-def test_of_a_wave_and_its_parts_the_parts_go_on_and_what_is_done_goes_away(tmp_path):
-  for members in ('abcd', 'ab', 'cd', 'xy'):
-    home = resume.home_of(tmp_path, list(members))
+def test_a_worker_goes_on_with_its_own_waves_and_removes_those_that_are_done(tmp_path):
+  """Of a wave that workers divided, the part that was begun later counts."""
+  labels = {'stage': 'pretrain', 'arm': 'a', 'sparsity': 0.0, 'seed': 0}
+  cell = grid.Cell(labels, tiny_runs.config())
+  key, done = grid.key(cell), {'x': {}, 'y': {}}
+  one = recipe.resolve(cell.config)
+
+  def begun(*members):
+    home = resume.home_of(tmp_path, members)
     home.mkdir(parents=True)
     plan = {'members': list(members), 'width': len(members), 'streams': 1}
     (home / 'config.json').write_text(json.dumps(plan))
-  waves = [''.join(plan['members']) for _, plan in population._by_size(resume.under_way(tmp_path))]
-  assert waves[0] == 'abcd' and sorted(waves[1:]) == ['ab', 'cd', 'xy']
+    return home.name
+
+  run = loop.Run(key, '', one, tmp_path, None, None, None)
+  found = lambda: list(population.groups({key: cell}, {key: one}, done, tmp_path, lambda k: run))
+  over, foreign = begun('x', 'y'), begun(key, 'z')
+  assert found() == [(key, None)]
+  assert set(resume.under_way(tmp_path)) == {foreign}  # `over` is removed
+  whole = begun(key, 'x')
+  assert [how['resumes'] for _, how in found()] == [whole]
+  part = begun(key)
+  assert [how['resumes'] for _, how in found()] == [part]
+  assert over not in resume.under_way(tmp_path)

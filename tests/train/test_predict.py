@@ -134,3 +134,13 @@ def test_mismatched_scores_stand_beside_the_matched_ones(tmp_path):
   assert rows_of(pathlib.Path(tmp_path / 'out' / 'MNLI-mm.tsv'))[0][1] in glue.spelled('mnli')
   (folder / 'dev_mismatched.tsv').unlink()
   assert 'mismatched_accuracy' not in trained(tmp_path / 'other', **changes)['metrics']
+
+
+def test_two_files_of_questions_of_one_name_are_refused(tmp_path):
+  for folder in ('train', 'dev', 'test'):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'q.json').write_text('{}')
+  name = "squad('train/q.json', 'dev/q.json', test='test/q.json')"
+  with pytest.raises(ValueError, match='would go into one file, q-predictions.json'):
+    predict._answers(None, name, tmp_path, tmp_path / 'out', print)
+  assert not (tmp_path / 'out').exists()
