@@ -155,6 +155,8 @@ def get_config(arg=''):
     # mesh.data gets the devices that are left.
     mesh=-1,  # devices on the axis of members, -1: as many as the members can use
     memory=0.0,  # GiB that a program may hold on a device, 0: 0.8 of what is free
+    # Each wave is the program with members of its own, in a thread of its own.
+    waves=0,  # that train at a time; 0: two small ones on a CPU of several cores, else one
   )
   c.eval = config_dict.create(
     every=0,  # steps between evaluations, 0: at the end only

@@ -7,11 +7,14 @@ in one, and `train/resume.py` finds a killed wave again and restores it.
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import prunejax
 from prunejax import files
 from prunejax.sweep import dependencies, planning, resources, stacking
+from prunejax.sweep.waves import divided, side_by_side
 from prunejax.train import (
   console,
   distributed,
@@ -48,6 +52,8 @@ APART = 30.0  # seconds
 # in the cache of a core, and the state is copied out of the stack and back once a turn.
 TURN = 4  # steps
 SMALL = 2**24  # bytes
+# The operations of such members leave cores idle, and so does what is done between their steps.
+AT_A_TIME = 2  # waves
 
 
 class Stacked(NamedTuple):
@@ -141,9 +147,10 @@ def groups(
         yield k, None
       else:
         run = prepare(k)
-        group = (begun.get(k), program.program_key(run.recipe, run.source))
+        group = (k not in begun, program.program_key(run.recipe, run.source))
         by_program.setdefault(group, []).append(run)
-    for (resumes, _), runs in sorted(by_program.items(), key=lambda group: group[0][0] is None):
+    for _, runs in sorted(by_program.items(), key=lambda group: group[0][0]):
+      resumes = {run.key: begun[run.key] for run in runs if run.key in begun}
       wide = room[kinds[runs[0].key]] if batching(runs[0].recipe) == 'map' else len(runs)
       yield (
         (runs, {'resumes': resumes, 'room': wide}) if wide > 1 or resumes else (runs[0].key, None)
@@ -175,7 +182,7 @@ def train(
   say: Callable[[str], None] = console.say,
   say_table: Callable[[str], None] | None = None,
   title: str = '',
-  resumes: str | None = None,
+  resumes: Mapping[str, str] = MappingProxyType({}),
   room: int = 0,
   compiled: program.Compiled | None = None,
   encoded: inputs.Encoded | None = None,
@@ -191,14 +198,15 @@ def train(
     say: prints a line.
     say_table: prints the table of who pays; None: `say`.
     title: starts each console line.
-    resumes: name of an interrupted wave of this folder to resume, see train/resume.py; `runs` are
-      its unfinished members.
+    resumes: {key: name of an interrupted wave of this folder}, see train/resume.py; `runs` are the
+      unfinished members of these waves. {} for runs that begin.
     room: the most runs of this program that will start together later on. Where an empty place
       costs no time, the program gets a place for each of them.
     compiled: the `program.Compiled` of the command.
     encoded: the `inputs.Encoded` of the command.
 
   Raises:
+    ValueError: several waves are to train at a time on several devices.
     OSError: the disk is full; a later call resumes.
     preemption.Preempted: SIGTERM came; all members are saved.
   """
@@ -208,25 +216,87 @@ def train(
   first = runs[0]
   functions = program.build(first.recipe, first.source, first.data, first.tx, compiled)
   alone = program.abstract_state(first.recipe, functions, first.tx)
+  at_a_time = waves_at_a_time(first.recipe, alone)
   if resumes:
-    plans = [resume.under_way(folder)[resumes]]
-    mesh = make_mesh(first.recipe, len(plans[0]['members']))
-    width, streams = plans[0]['width'], plans[0]['streams']
-    stacked = stack(first, functions, alone, width, streams, mesh, compiled.engines)
+    begun = _begun(first, functions, alone, resumes, folder, compiled.engines)
   else:
-    stacked, plans = fitted(runs, functions, alone, room, compiled.engines)
-  if (part := stacking.part_of_batch(stacked.mesh)) != (0, 1):
+    stacked, plans = fitted(runs, functions, alone, room, compiled.engines, at_a_time)
+    begun = [(stacked, plan, plan['members']) for plan in plans]
+  if (part := stacking.part_of_batch(begun[0][0].mesh)) != (0, 1):
     runs = [run._replace(data=program.read_inputs(run.recipe, part, encoded)[1]) for run in runs]
   by_key = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
-  for number, plan in enumerate(plans):
-    name = f'{title}{f" wave {number + 1}/{len(plans)}" if len(plans) > 1 else ""}'
-    members = {place: by_key[key] for place, key in enumerate(plan['members']) if key in by_key}
-    how = {'settle': settle, 'say': say, 'say_table': say_table or say}
-    _train_wave(stacked, functions, members, plan, folder, title=name, cost=cost, **how)
+  calls = {'settle': settle, 'say': say, 'say_table': say_table or say}
+  with full_disk.one_error(folder) as full:
+    waves = []
+    for number, (stacked, plan, keys) in enumerate(begun):
+      name = f'{title}{f" wave {number + 1}/{len(begun)}" if len(begun) > 1 else ""}'
+      members = {place: by_key[key] for place, key in enumerate(keys) if key}
+      given = stacked, functions, members, plan, folder
+      waves.append(functools.partial(_train_wave, *given, title=name, cost=cost, full=full))
+    if min(at_a_time, len(waves)) > 1:
+      side_by_side(waves, at_a_time, calls)
+    else:
+      for wave in waves:
+        wave(**calls)
 
 
-def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_table, title, cost):
+def _begun(first, functions, alone, resumes, folder, engines):
+  """[(program, plan, key of each place or None)] of the interrupted waves of `resumes`."""
+  begun, plans = [], resume.under_way(folder)
+  for name in sorted(set(resumes.values())):
+    plan = plans[name]
+    mesh = make_mesh(first.recipe, len(plan['members']))
+    parts = first, functions, alone, plan['width'], plan['streams'], mesh
+    # Of a wave that workers divided, a member is in the part that was begun later as well.
+    mine = [key if resumes.get(key) == name else None for key in plan['members']]
+    begun.append((stack(*parts, engines), plan, mine))
+  return begun
+
+
+def waves_at_a_time(recipe: Recipe, alone: dict) -> int:
+  """Returns how many waves of a program train at a time, each in a thread.
+
+  Args:
+    recipe: of a member.
+    alone: the shapes of its state.
+
+  Raises:
+    ValueError: `population.waves` asks for several on several devices, which must all compute in
+      one order.
+  """
+  asked = recipe.population.waves
+  if asked > 1 and jax.device_count() > 1:
+    raise ValueError(
+      f'population.waves={asked}: several waves train at a time on a single device; there are'
+      f' {jax.device_count()}'
+    )
+  small = turn(recipe, alone) > 1 and evaluate.on_one_cpu()
+  return asked or (AT_A_TIME if small and _cores() > 1 else 1)
+
+
+def _cores() -> int:
+  """The number of cores that this process may use."""
+  # Not every system can pin a process to cores.
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _train_wave(
+  stacked,
+  functions,
+  members,
+  plan,
+  folder,
+  *,
+  settle,
+  say,
+  say_table,
+  title,
+  cost,
+  full,
+  asked=None,
+  waves=lambda: 1,
+):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   home = resume.home_of(folder, plan['members'])
   every = [run.recipe.checkpoint.every for run in members.values() if run.recipe.checkpoint.every]
@@ -248,7 +318,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
     loaded = program.pretrained(run.recipe, run.source, functions, shapes, say_once)
     return program.initial_state(run.recipe, functions, run.tx, loaded)
 
-  with full_disk.one_error(folder) as full, contextlib.ExitStack() as locks:
+  with contextlib.ExitStack() as locks:
     if distributed.first():
       for run in members.values():
         workdir.claim(run.folder, run.recipe.identity, run.reads)
@@ -257,7 +327,7 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
     for held in (home, *(run.folder for run in members.values())):
       locks.enter_context(workdir.held(held, distributed.first()))
     loop.train_members(
-      engine(stacked, members, plan),
+      engine(stacked, members, plan, 1 if asked else None),
       functions,
       members,
       saves,
@@ -268,14 +338,25 @@ def _train_wave(stacked, functions, members, plan, folder, *, settle, say, say_t
       title=title,
       cost=dict.fromkeys(members, cost),
       full=full,
+      asked=asked,
+      waves=waves,
     )
   if distributed.first():
     files.remove(home)
   distributed.together('wave')
 
 
-def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.Engine:
-  """A stacked program as the train loop steps it, for the members {place: Run} of a plan."""
+def engine(
+  stacked: Stacked, members: dict[int, loop.Run], plan: dict, scored: int | None = None
+) -> loop.Engine:
+  """A stacked program as the train loop steps it.
+
+  Args:
+    stacked: a `Stacked`.
+    members: {place: Run} of the members of a plan.
+    plan: as in `resume.under_way`.
+    scored: members that are scored at a time; None for what this machine does best.
+  """
   read, row_of = _batches(members, plan['streams'])
 
   def step(state, batches, places):
@@ -302,7 +383,7 @@ def engine(stacked: Stacked, members: dict[int, loop.Run], plan: dict) -> loop.E
     turn=stacked.turn,
     # The operations of a small model leave cores idle, and two of them take little memory. Several
     # devices must compute in one order on every process.
-    scored=2 if stacked.turn > 1 and evaluate.on_one_cpu() else 1,
+    scored=scored or (2 if stacked.turn > 1 and evaluate.on_one_cpu() else 1),
     step=step,
     compile=lambda state, batch: None,  # it is compiled, see `stack`
     batch=read,
@@ -341,7 +422,12 @@ def stream(run: loop.Run) -> str:
 
 
 def fitted(
-  runs: list[loop.Run], functions: program.Program, alone: dict, room: int, engines: dict
+  runs: list[loop.Run],
+  functions: program.Program,
+  alone: dict,
+  room: int,
+  engines: dict,
+  at_a_time: int = 1,
 ) -> tuple[Stacked, list[dict]]:
   """Returns a program as wide as memory holds, and the plans of the waves that run it.
 
@@ -351,12 +437,13 @@ def fitted(
     alone: the shapes of its state.
     room: as in `train`.
     engines: the dict of those that are compiled already.
+    at_a_time: waves that train at a time.
   """
   config, count = runs[0].recipe, len(runs)
   asked, mesh = config.population, make_mesh(config, len(runs))
   read = [stream(run) for run in runs]
-  streams = lambda width: max(len(set(read[i : i + width])) for i in range(0, count, width))
-  limit = asked.memory * GIB or SHARE * resources.free_bytes()
+  streams = lambda width: max(len(set(wave)) for wave in divided(read, width, at_a_time))
+  limit = (asked.memory * GIB or SHARE * resources.free_bytes()) / at_a_time
   fits = lambda one: (
     resources.held(one.step) <= limit and (not asked.members or one.width <= asked.members)
   )
@@ -365,18 +452,25 @@ def fitted(
     for key, one in engines.items()
     if key[:3] == _family(runs[0], mesh) and one.batching == 'map' and fits(one)
   ]
-  ready = [one for one in ready if one.width >= count and one.streams >= streams(count)]
+  ready = [
+    one
+    for one in ready
+    if len(divided(runs, one.width, at_a_time)) <= at_a_time and one.streams >= streams(one.width)
+  ]
   if ready:
     stacked = min(ready, key=lambda one: one.width)  # its empty places are skipped
   else:
     count = max(count, room)
+    most = asked.members
+    if at_a_time > 1:
+      most = min(most or count, math.ceil(count / at_a_time))
     _, stacked = planning.fit(
       count,
       mesh.shape['members'],
       lambda width: _tried(stack, runs[0], functions, alone, width, streams(width), mesh, engines),
       lambda one: resources.held(getattr(one, 'step', one)),
       limit,
-      most=asked.members,
+      most=most,
       least=state_bytes(alone),
     )
     if isinstance(stacked, resources.TooLarge):
@@ -385,8 +479,7 @@ def fitted(
         f' {stacked.bytes / GIB:.1f} GiB of a device, more than it has'
       )
   width, streams = stacked.width, stacked.streams
-  starts = range(0, len(runs), width)
-  waves = [[run.key for run in runs[i : i + width]] for i in starts]
+  waves = divided([run.key for run in runs], width, at_a_time)
   return stacked, [{'members': keys, 'width': width, 'streams': streams} for keys in waves]
 
 

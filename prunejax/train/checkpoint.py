@@ -6,6 +6,7 @@ each log ('unlogged'). A state that is read back must have the same checksums.
 """
 
 import os
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ import orbax.checkpoint as ocp
 from prunejax import files
 from prunejax.pruning.state import PruneState
 from prunejax.train import checksum, distributed
+
+# Orbax numbers the saves of a process, and until `save` returns takes the last number for its own.
+_ONE_SAVE = threading.Lock()
 
 
 class _PruneState01(NamedTuple):
@@ -87,15 +91,14 @@ def save(manager: ocp.CheckpointManager, state: dict, config, unlogged: dict | N
     config: JSON that stands beside it.
     unlogged: metrics, JSON that `unlogged` gives back.
   """
-  manager.save(
-    int(state['step']),
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      config=ocp.args.JsonSave(config),
-      sums=ocp.args.JsonSave(checksum.sums(state)),
-      unlogged=ocp.args.JsonSave(unlogged or {}),
-    ),
+  parts = ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    config=ocp.args.JsonSave(config),
+    sums=ocp.args.JsonSave(checksum.sums(state)),
+    unlogged=ocp.args.JsonSave(unlogged or {}),
   )
+  with _ONE_SAVE:
+    manager.save(int(state['step']), args=parts)
 
 
 def save_now(

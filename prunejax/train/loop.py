@@ -224,6 +224,8 @@ def train_members(
   title: str,
   cost: dict[int, float],
   full: Sequence = (),
+  asked: Callable[[], bool] | None = None,
+  waves: Callable[[], int] = lambda: 1,
 ):
   """Trains the members of an engine, from the newest checkpoint if there is one.
 
@@ -239,12 +241,14 @@ def train_members(
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
     full: what has told of a full disk so far, see `full_disk.one_error`.
+    asked: () -> whether to save and stop, of members that train in a thread; None: SIGTERM asks.
+    waves: () -> how many waves of members train now. They share the time that passes.
 
   Raises:
     preemption.Preempted: SIGTERM came; the last step of the call it came in is saved.
   """
   live, together = dict(runs), engine.members > 1
-  clock = _Clock(cost)
+  clock = _Clock(cost, waves)
   progress = _Progress(title, engine.members, say)
   with contextlib.ExitStack() as closing:
     manager = None
@@ -300,7 +304,7 @@ def train_members(
     pending, history = [], resume.unlogged(manager, live, start)
     last_save = time.monotonic()
     batches, at = inputs.prefetch(engine.batch, start, stop), start
-    with preemption.notice() as asked_to_stop:
+    with contextlib.nullcontext(asked) if asked else preemption.notice() as asked_to_stop:
       # Of several processes each would have to ask at the same calls.
       told = asked_to_stop if jax.process_count() == 1 else _never
       while at < stop and live:
@@ -343,11 +347,12 @@ def train_members(
         except preemption.Preempted:
           raise stopped(at) from None  # the evaluation is made when the run goes on
     try:
-      finish_ended(stop)
+      finish_ended(stop, asked or _never)
     except preemption.Preempted:
       if not live:
         raise
-      # SIGTERM ends this at once. Where checkpoint.every is 0 the last step is not saved yet.
+      # In the main thread SIGTERM ends this at once. Where checkpoint.every is 0 the last step is
+      # not saved yet.
       raise stopped(at) from None
 
 
@@ -564,16 +569,21 @@ def _write(engine, state, live, logged, logs, history, at):
 
 
 class _Clock:
-  """Seconds that each member has cost. Time that passes is divided among the members at work."""
+  """Seconds that each member has cost. Time that passes is divided among the members at work.
 
-  def __init__(self, cost):
-    self.spent, self._since = dict(cost), time.perf_counter()
+  Args:
+    cost: {place: seconds so far}.
+    waves: () -> how many waves of members train now; this is the clock of one of them.
+  """
+
+  def __init__(self, cost, waves):
+    self.spent, self._since, self._waves = dict(cost), time.perf_counter(), waves
 
   def charge(self, places):
     """Charges the time since the last charge; returns the seconds of the last of `places`."""
     now, places = time.perf_counter(), list(places)
     for place in places:
-      self.spent[place] += (now - self._since) / len(places)
+      self.spent[place] += (now - self._since) / len(places) / self._waves()
     self._since = now
     return self.spent[places[-1]] if places else 0.0
 

@@ -153,6 +153,7 @@ class Population(NamedTuple):
   batching: str = 'auto'
   mesh: int = -1
   memory: float = 0.0
+  waves: int = 0
 
 
 class Eval(NamedTuple):
@@ -259,6 +260,7 @@ RANGES = {
   'mesh.model': _at_least(1),
   'population.members': _at_least(0),
   'population.memory': _at_least(0.0),
+  'population.waves': _at_least(0),
   'eval.every': _at_least(0),
   'eval.batches': _at_least(1),
   'eval.batch_size': _at_least(1),

@@ -1,8 +1,8 @@
 """How a killed run goes on, and how the members of a killed population do.
 
-Both save their state now and then, and when SIGTERM comes. The members of a population save theirs
-together, a wave at a time: `FOLDER/populations/NAME` of a grid holds the plan of a wave, which
-member is at which place, and its checkpoints. When the grid is started again,
+Both save their state now and then, and when SIGTERM comes. The members of a wave save theirs
+together: `FOLDER/populations/NAME` of a grid holds its checkpoints and its plan, which says which
+member is at which place. When the grid is started again,
 
 1. `under_way` finds the waves that were begun and are not done, and `sweep.population.groups`
    starts each again with its members that have no result yet, at their old places;

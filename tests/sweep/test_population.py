@@ -32,7 +32,8 @@ CHANGES = [
 
 def sweep(folder, changes=CHANGES, **how):
   lines = []
-  config = tiny_runs.config(**{'population__members': 3, **how.pop('config', {})})
+  one_at_a_time = {'population__members': 3, 'population__waves': 1}
+  config = tiny_runs.config(**{**one_at_a_time, **how.pop('config', {})})
   return grid.sweep(
     config,
     changes,

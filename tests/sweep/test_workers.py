@@ -325,7 +325,7 @@ def test_a_worker_goes_on_with_its_own_waves_and_removes_those_that_are_done(tmp
   assert found() == [(key, None)]
   assert set(resume.under_way(tmp_path)) == {foreign}  # `over` is removed
   whole = begun(key, 'x')
-  assert [how['resumes'] for _, how in found()] == [whole]
+  assert [how['resumes'] for _, how in found()] == [{key: whole}]
   part = begun(key)
-  assert [how['resumes'] for _, how in found()] == [part]
+  assert [how['resumes'] for _, how in found()] == [{key: part}]
   assert over not in resume.under_way(tmp_path)
