@@ -53,7 +53,7 @@ APART = 30.0  # seconds
 TURN = 4  # steps
 SMALL = 2**24  # bytes
 # The operations of such members leave cores idle, and so does what is done between their steps.
-AT_A_TIME = 2  # waves
+AT_A_TIME = 2  # waves, on a CPU
 
 
 class Stacked(NamedTuple):
@@ -116,12 +116,17 @@ def groups(
     prepare: key -> what `prepare` of this file returns.
     one_by_one: every cell runs by itself.
 
+  Raises:
+    ValueError: `population.waves` is not for these devices. Nothing has run then.
+
   Yields:
     (runs of one program, more arguments of `train`), or (key of a cell that runs by itself, None).
   """
   if one_by_one:
     yield from ((k, None) for k in left)
     return
+  for k in left:
+    check_waves(recipes[k], jax.default_backend(), jax.device_count())
   kinds = {k: program.program_key(recipes[k]) for k in left}
   teachers = {k: dependencies.teacher(cell) for k, cell in left.items()}
   stage_of = planning.stages({k: cell.parent for k, cell in left.items()}, kinds, teachers)
@@ -206,9 +211,8 @@ def train(
     encoded: the `inputs.Encoded` of the command.
 
   Raises:
-    ValueError: several waves are to train at a time on several devices.
     OSError: the disk is full; a later call resumes.
-    preemption.Preempted: SIGTERM came; all members are saved.
+    preemption.Preempted: SIGTERM came; all members that had begun are saved.
   """
   began = time.perf_counter()
   compiled = program.Compiled.empty() if compiled is None else compiled
@@ -222,8 +226,6 @@ def train(
   else:
     stacked, plans = fitted(runs, functions, alone, room, compiled.engines, at_a_time)
     begun = [(stacked, plan, plan['members']) for plan in plans]
-  if (part := stacking.part_of_batch(begun[0][0].mesh)) != (0, 1):
-    runs = [run._replace(data=program.read_inputs(run.recipe, part, encoded)[1]) for run in runs]
   by_key = {run.key: run for run in runs}
   cost = (time.perf_counter() - began) / len(runs)
   calls = {'settle': settle, 'say': say, 'say_table': say_table or say}
@@ -232,9 +234,14 @@ def train(
     for number, (stacked, plan, keys) in enumerate(begun):
       name = f'{title}{f" wave {number + 1}/{len(begun)}" if len(begun) > 1 else ""}'
       members = {place: by_key[key] for place, key in enumerate(keys) if key}
+      if (part := stacking.part_of_batch(stacked.mesh)) != (0, 1):
+        read = lambda run, part=part: program.read_inputs(run.recipe, part, encoded)[1]
+        members = {place: run._replace(data=read(run)) for place, run in members.items()}
       given = stacked, functions, members, plan, folder
       waves.append(functools.partial(_train_wave, *given, title=name, cost=cost, full=full))
-    if min(at_a_time, len(waves)) > 1:
+    # Waves that were begun apart, by several workers, may not fit together.
+    most = sum(sorted(resources.held(stacked.step) for stacked, *_ in begun)[-at_a_time:])
+    if min(at_a_time, len(waves)) > 1 and most <= limit(first.recipe):
       side_by_side(waves, at_a_time, calls)
     else:
       for wave in waves:
@@ -260,19 +267,32 @@ def waves_at_a_time(recipe: Recipe, alone: dict) -> int:
   Args:
     recipe: of a member.
     alone: the shapes of its state.
+  """
+  small = turn(recipe, alone) > 1 and evaluate.on_one_cpu()
+  return recipe.population.waves or (AT_A_TIME if small and _cores() > 1 else 1)
+
+
+def check_waves(recipe: Recipe, platform: str, devices: int):
+  """Refuses several waves at a time but on one CPU: an accelerator computes one after the other.
+
+  Args:
+    recipe: of a member.
+    platform: of the devices, as 'cpu' or 'tpu'.
+    devices: how many there are. Several must all compute in one order.
 
   Raises:
-    ValueError: `population.waves` asks for several on several devices, which must all compute in
-      one order.
+    ValueError: `population.waves` asks for several.
   """
-  asked = recipe.population.waves
-  if asked > 1 and jax.device_count() > 1:
+  if recipe.population.waves > 1 and (platform, devices) != ('cpu', 1):
     raise ValueError(
-      f'population.waves={asked}: several waves train at a time on a single device; there are'
-      f' {jax.device_count()}'
+      f'population.waves={recipe.population.waves}: several waves train at a time on one CPU device'
+      f' only, and here are {devices} of {platform}: take 0 or 1'
     )
-  small = turn(recipe, alone) > 1 and evaluate.on_one_cpu()
-  return asked or (AT_A_TIME if small and _cores() > 1 else 1)
+
+
+def limit(recipe: Recipe) -> float:
+  """Returns the bytes that the programs that train at a time may hold on a device."""
+  return recipe.population.memory * GIB or SHARE * resources.free_bytes()
 
 
 def _cores() -> int:
@@ -294,8 +314,8 @@ def _train_wave(
   title,
   cost,
   full,
-  asked=None,
-  waves=lambda: 1,
+  told=None,
+  now=time.perf_counter,
 ):
   """Trains the members {place: Run} of one wave, from its newest checkpoint if there is one."""
   home = resume.home_of(folder, plan['members'])
@@ -327,7 +347,7 @@ def _train_wave(
     for held in (home, *(run.folder for run in members.values())):
       locks.enter_context(workdir.held(held, distributed.first()))
     loop.train_members(
-      engine(stacked, members, plan, 1 if asked else None),
+      engine(stacked, members, plan, 1 if told else None),
       functions,
       members,
       saves,
@@ -338,8 +358,8 @@ def _train_wave(
       title=title,
       cost=dict.fromkeys(members, cost),
       full=full,
-      asked=asked,
-      waves=waves,
+      told=told,
+      now=now,
     )
   if distributed.first():
     files.remove(home)
@@ -442,10 +462,12 @@ def fitted(
   config, count = runs[0].recipe, len(runs)
   asked, mesh = config.population, make_mesh(config, len(runs))
   read = [stream(run) for run in runs]
-  streams = lambda width: max(len(set(wave)) for wave in divided(read, width, at_a_time))
-  limit = (asked.memory * GIB or SHARE * resources.free_bytes()) / at_a_time
+  # All places of `vmap` take time, also those of a wave that is not full.
+  dealt = at_a_time if batching(config) == 'map' else 1
+  streams = lambda width: max(len(set(wave)) for wave in divided(read, width, dealt))
+  bytes_of_one = limit(config) / at_a_time
   fits = lambda one: (
-    resources.held(one.step) <= limit and (not asked.members or one.width <= asked.members)
+    resources.held(one.step) <= bytes_of_one and (not asked.members or one.width <= asked.members)
   )
   ready = [
     one
@@ -455,7 +477,7 @@ def fitted(
   ready = [
     one
     for one in ready
-    if len(divided(runs, one.width, at_a_time)) <= at_a_time and one.streams >= streams(one.width)
+    if len(divided(runs, one.width, dealt)) <= at_a_time and one.streams >= streams(one.width)
   ]
   if ready:
     stacked = min(ready, key=lambda one: one.width)  # its empty places are skipped
@@ -469,7 +491,7 @@ def fitted(
       mesh.shape['members'],
       lambda width: _tried(stack, runs[0], functions, alone, width, streams(width), mesh, engines),
       lambda one: resources.held(getattr(one, 'step', one)),
-      limit,
+      bytes_of_one,
       most=most,
       least=state_bytes(alone),
     )
@@ -479,7 +501,7 @@ def fitted(
         f' {stacked.bytes / GIB:.1f} GiB of a device, more than it has'
       )
   width, streams = stacked.width, stacked.streams
-  waves = divided([run.key for run in runs], width, at_a_time)
+  waves = divided([run.key for run in runs], width, dealt)
   return stacked, [{'members': keys, 'width': width, 'streams': streams} for keys in waves]
 
 

@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from prunejax.train import preemption
@@ -28,20 +29,46 @@ def divided(runs: Sequence, width: int, at_a_time: int = 1) -> list[Sequence]:
   return [runs[i::count] for i in range(count)]
 
 
+class Clock:
+  """The time of waves that train at a time: each gets an equal share of the seconds that pass.
+
+  Attributes:
+    at_work: how many waves train now.
+  """
+
+  def __init__(self, clock: Callable[[], float] = time.perf_counter):
+    self._clock, self._lock = clock, threading.RLock()
+    self._read, self._shared, self.at_work = clock(), 0.0, 0
+
+  def now(self) -> float:
+    """Returns the seconds that a wave has got since this clock was made."""
+    with self._lock:
+      read = self._clock()
+      self._shared += (read - self._read) / max(self.at_work, 1)
+      self._read = read
+      return self._shared
+
+  def count(self, more: int):
+    """Says that so many waves more train from now on."""
+    with self._lock:
+      self.now()
+      self.at_work += more
+
+
 def side_by_side(waves: Sequence[Callable], at_a_time: int, calls: dict[str, Callable]):
   """Trains waves in threads. Where one ends with an error, the others save and stop.
 
   Args:
-    waves: each is a function that takes `calls` and two keywords more: `asked`, () -> whether to
-      save and stop, and `waves`, () -> how many of them train now.
+    waves: each is a function that takes `calls` and two keywords more: `told`, () -> whether to
+      save and stop, and `now`, () -> seconds of which it has its share.
     at_a_time: the most that train at a time.
     calls: {keyword: function}. No two waves call any of them at once.
 
   Raises:
     preemption.Preempted: SIGTERM came, and all waves that were begun have saved.
-    Exception: as the first wave raised it.
+    Exception: the first in time that is not Preempted, with what other waves raised in its notes.
   """
-  broken, lock, begun = threading.Event(), threading.RLock(), []
+  broken, lock, errors, clock = threading.Event(), threading.RLock(), [], Clock()
 
   def one_at_once(call):
     @functools.wraps(call)
@@ -56,14 +83,14 @@ def side_by_side(waves: Sequence[Callable], at_a_time: int, calls: dict[str, Cal
   def train(wave, told):
     if told():
       return
-    begun.append(wave)
+    clock.count(1)
     try:
-      wave(**calls, asked=told, waves=lambda: len(begun))
-    except BaseException:
+      wave(**calls, told=told, now=clock.now)
+    except BaseException as error:
+      errors.append(error)
       broken.set()
-      raise
     finally:
-      begun.remove(wave)
+      clock.count(-1)
 
   with (
     preemption.notice() as asked,
@@ -76,8 +103,10 @@ def side_by_side(waves: Sequence[Callable], at_a_time: int, calls: dict[str, Cal
     except BaseException:  # Ctrl-C
       broken.set()
       raise
-    errors = [error for one in ended if (error := one.exception())]
-    # Those that were told to stop are not the reason.
-    errors.sort(key=lambda error: isinstance(error, preemption.Preempted))
     if errors:
-      raise errors[0]
+      # Those that were told to stop are not the reason.
+      first = min(errors, key=lambda error: isinstance(error, preemption.Preempted))
+      for other in errors:
+        if other is not first and not isinstance(other, preemption.Preempted):
+          first.add_note(f'another wave ended with {type(other).__name__}: {other}')
+      raise first

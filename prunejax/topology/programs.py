@@ -168,6 +168,7 @@ def step(request: Request, devices: list) -> Step:
     mesh = sharding.make_mesh(one.mesh.data, one.mesh.model, devices, one.mesh.axes)
     sharding.check_batch(mesh, one.batch_size)
     return Step(lambda places: _lower_alone(one, functions, alone, data, mesh), dict(mesh.shape))
+  population.check_waves(one, devices[0].platform, len(devices))
   mesh = population.make_mesh(one, count, devices)
   run = loop.Run('', request.title, one, None, source, data, tx)
   read = request.streams

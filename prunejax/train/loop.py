@@ -224,8 +224,8 @@ def train_members(
   title: str,
   cost: dict[int, float],
   full: Sequence = (),
-  asked: Callable[[], bool] | None = None,
-  waves: Callable[[], int] = lambda: 1,
+  told: Callable[[], bool] | None = None,
+  now: Callable[[], float] = time.perf_counter,
 ):
   """Trains the members of an engine, from the newest checkpoint if there is one.
 
@@ -241,14 +241,14 @@ def train_members(
     title: starts the lines that are about all members.
     cost: {place: seconds that the run has cost already}.
     full: what has told of a full disk so far, see `full_disk.one_error`.
-    asked: () -> whether to save and stop, of members that train in a thread; None: SIGTERM asks.
-    waves: () -> how many waves of members train now. They share the time that passes.
+    told: () -> whether to save and stop, of members that train in a thread; None: SIGTERM says so.
+    now: () -> seconds on the clock that these members are charged by.
 
   Raises:
     preemption.Preempted: SIGTERM came; the last step of the call it came in is saved.
   """
   live, together = dict(runs), engine.members > 1
-  clock = _Clock(cost, waves)
+  clock, in_thread = _Clock(cost, now), told or _never
   progress = _Progress(title, engine.members, say)
   with contextlib.ExitStack() as closing:
     manager = None
@@ -257,7 +257,8 @@ def train_members(
       closing.callback(_close_manager, manager)
     state = resume.restored(engine, manager, saves, live, clock.spent, title, say)
     if state is None:
-      state = engine.start(_first_states(engine, functions, live, first_state, say, say_table))
+      first_states = _first_states(engine, functions, live, first_state, say, say_table, in_thread)
+      state = engine.start(first_states)
     freed.give_back()
     start = int(state['step'])
     # Read before a log takes away the rows that are written again.
@@ -298,15 +299,16 @@ def train_members(
       )
 
     clock.charge(live)
-    finish_ended(start)
-    score(start, unscored)
+    # SIGTERM ends this at once, also in a thread: the step is on disk.
+    finish_ended(start, in_thread)
+    score(start, unscored, in_thread)
     stop = max((run.recipe.steps for run in live.values()), default=start)
     pending, history = [], resume.unlogged(manager, live, start)
     last_save = time.monotonic()
     batches, at = inputs.prefetch(engine.batch, start, stop), start
-    with contextlib.nullcontext(asked) if asked else preemption.notice() as asked_to_stop:
+    with contextlib.nullcontext(told) if told else preemption.notice() as asked_to_stop:
       # Of several processes each would have to ask at the same calls.
-      told = asked_to_stop if jax.process_count() == 1 else _never
+      waits = asked_to_stop if jax.process_count() == 1 else _never
       while at < stop and live:
         # Nothing is due between two steps of a call. The first step is by itself: see below.
         steps = 1 if at == start else _steps(at, stop, engine.turn, saves, live)
@@ -341,13 +343,13 @@ def train_members(
           resume.save(manager, saves, state, history, live, clock.spent)
           last_save = time.monotonic()
         try:
-          score(at, due.score, told)
+          score(at, due.score, waits)
           if at < stop:
-            finish_ended(at, told)
+            finish_ended(at, waits)
         except preemption.Preempted:
           raise stopped(at) from None  # the evaluation is made when the run goes on
     try:
-      finish_ended(stop, asked or _never)
+      finish_ended(stop, in_thread)
     except preemption.Preempted:
       if not live:
         raise
@@ -418,9 +420,11 @@ def _zeros(params, where) -> float:
   return prunejax.masks.sparsity(params, where)['total']
 
 
-def _first_states(engine, functions, live, first_state, say, say_table):
+def _first_states(engine, functions, live, first_state, say, say_table, told):
   """Yields (place, state of step 0) of each member: memory may not hold all of them unstacked."""
   for place, run in live.items():
+    if told():
+      raise preemption.Preempted('told to stop by SIGTERM before the first step')
     state = sharding.place(first_state(run), engine.alone)
     for name, share in run.source.pruned.items():
       say(f'{run.title}  prune.{name}: {share:.1%} of its weights are 0 in init: pruned already')
@@ -573,17 +577,17 @@ class _Clock:
 
   Args:
     cost: {place: seconds so far}.
-    waves: () -> how many waves of members train now; this is the clock of one of them.
+    now: () -> seconds.
   """
 
-  def __init__(self, cost, waves):
-    self.spent, self._since, self._waves = dict(cost), time.perf_counter(), waves
+  def __init__(self, cost, now):
+    self.spent, self._since, self._now = dict(cost), now(), now
 
   def charge(self, places):
     """Charges the time since the last charge; returns the seconds of the last of `places`."""
-    now, places = time.perf_counter(), list(places)
+    now, places = self._now(), list(places)
     for place in places:
-      self.spent[place] += (now - self._since) / len(places) / self._waves()
+      self.spent[place] += (now - self._since) / len(places)
     self._since = now
     return self.spent[places[-1]] if places else 0.0
 

@@ -35,7 +35,7 @@ def notice():
   """Surrounds a loop that can save: SIGTERM waits until the loop asks.
 
   A SIGTERM that the loop did not ask for takes effect when the loop ends. A second SIGTERM, like an
-  interrupt from the keyboard, ends the process at once.
+  interrupt from the keyboard, ends the process at once. Waves in threads end after they have saved.
 
   Yields:
     A function () -> bool, to be called once after each call of the step. Of several processes all

@@ -1,6 +1,7 @@
 """Waves that train at a time end as those that train in turn, also when they are stopped."""
 
 import concurrent.futures
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from prunejax.report import ledger
 from prunejax.sweep import grid, population, waves
-from prunejax.train import preemption, recipe, resume
+from prunejax.train import full_disk, preemption, program, recipe, resume
 
 CHANGES = [
   {},
@@ -26,9 +27,9 @@ CHANGES = [
 OFTEN = 2  # steps between checkpoints; two waves save at about one time
 
 
-def sweep(folder, at_a_time, say=lambda line: None, changes=CHANGES):
-  config = tiny_runs.config(population__waves=at_a_time, checkpoint__every=OFTEN)
-  return grid.sweep(config, changes, folder, name='tiny', say=say, compiled=tiny_runs.COMPILED)
+def sweep(folder, at_a_time, say=lambda line: None, often=OFTEN, **how):
+  config = tiny_runs.config(population__waves=at_a_time, checkpoint__every=often, **how)
+  return grid.sweep(config, CHANGES, folder, name='tiny', say=say, compiled=tiny_runs.COMPILED)
 
 
 def ending(folder):
@@ -53,14 +54,30 @@ def one_by_one(tmp_path_factory):
 
 @pytest.fixture
 def together(monkeypatch):
-  """Lets no wave begin before two have."""
-  both, begun = threading.Barrier(2), population._train_wave
+  """Lets no wave begin before two have. Returns what lets the second wave take a second step."""
+  both, go, names = threading.Barrier(2), threading.Event(), {}
+  begun, engine = population._train_wave, population.engine
+  go.set()
 
   def begin(*args, **how):
+    names[threading.get_ident()] = how['title']
     both.wait(timeout=60)
     return begun(*args, **how)
 
+  def held(*args):
+    made, steps = engine(*args), iter(range(100))
+    second = names[threading.get_ident()].endswith('wave 2/2')
+
+    def step(*given):
+      if second and next(steps) == 1:
+        assert go.wait(timeout=60)
+      return made.step(*given)
+
+    return made._replace(step=step)
+
   monkeypatch.setattr(population, '_train_wave', begin)
+  monkeypatch.setattr(population, 'engine', held)
+  return go
 
 
 @pytest.mark.usefixtures('together')
@@ -70,15 +87,15 @@ def test_they_end_as_waves_that_train_one_after_the_other(one_by_one, tmp_path):
   took = time.perf_counter() - began
   assert ending(tmp_path) == one_by_one and [row['members'] for row in rows] == [2] * 4
   assert all(any(f'wave {n}/2  train 12/12' in line for line in lines) for n in (1, 2))
-  assert 0 < sum(row['device_seconds'] for row in rows) <= took, 'they share the time that passes'
+  assert 0 < sum(row['device_seconds'] for row in rows) <= took
   assert resume.under_way(tmp_path) == {}
 
 
-@pytest.mark.usefixtures('together')
 @pytest.mark.parametrize('how', ['sigterm', 'error', 'keyboard'])
-def test_when_one_is_stopped_all_have_saved_and_go_on_together(one_by_one, tmp_path, how):
+def test_when_one_is_stopped_the_others_save_and_all_go_on(one_by_one, tmp_path, together, how):
   def say(line):
     if 'wave 1/2  train 6/12' in line:
+      together.set()  # the second wave has taken one step
       if how == 'sigterm':
         os.kill(os.getpid(), signal.SIGTERM)
       else:
@@ -90,36 +107,101 @@ def test_when_one_is_stopped_all_have_saved_and_go_on_together(one_by_one, tmp_p
     'keyboard': (KeyboardInterrupt, 'train 6/12'),
   }
   error, words = stopped[how]
+  together.clear()
   with preemption.guard(), pytest.raises(error, match=words):
-    sweep(tmp_path, 2, say)
+    sweep(tmp_path, 2, say, often=0)  # nothing is saved on the way
   names = set(resume.under_way(tmp_path))
-  assert len(names) == 2 and all(
-    any(path.name.isdigit() for path in (tmp_path / 'populations' / name / 'checkpoints').iterdir())
-    for name in names
-  )
+  saves = [list((tmp_path / 'populations' / name / 'checkpoints').glob('[0-9]*')) for name in names]
+  # Of an error nothing is saved in the wave that it ended.
+  assert sorted(map(len, saves)) == ([1, 1] if how == 'sigterm' else [0, 1])
   lines = []
-  sweep(tmp_path, 2, lines.append)  # both go on, or the barrier breaks
-  assert sum('goes on at step' in line for line in lines) == 2
+  sweep(tmp_path, 2, lines.append, often=0)  # both go on, or the barrier breaks
+  assert sum('goes on at step' in line for line in lines) == (2 if how == 'sigterm' else 1)
   assert ending(tmp_path) == one_by_one and resume.under_way(tmp_path) == {}
+
+
+@pytest.mark.usefixtures('together')
+def test_sigterm_does_not_wait_for_the_first_states(tmp_path, monkeypatch):
+  made = []
+
+  def first(*args):
+    made.append(args)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    return initial(*args)
+
+  initial = program.initial_state
+  monkeypatch.setattr(program, 'initial_state', first)
+  with preemption.guard(), pytest.raises(preemption.Preempted, match='before the first step'):
+    sweep(tmp_path, 2)
+  assert len(made) <= 2
+
+
+def test_waves_that_do_not_fit_together_train_in_turn(one_by_one, tmp_path, monkeypatch):
+  working, most = [], []
+  train = population.loop.train_members
+
+  def counted(*args, **how):
+    working.append(1)
+    most.append(len(working))
+    train(*args, **how)
+    working.pop()
+
+  monkeypatch.setattr(population.loop, 'train_members', counted)
+  rows = sweep(tmp_path, 2, population__memory=1e-9)
+  assert most == [1] * 4 and [row['members'] for row in rows] == [1] * 4
+  assert ending(tmp_path) == one_by_one
 
 
 def test_an_interrupt_while_they_train_stops_all(monkeypatch):
   """Ctrl-C comes to the main thread, which waits for them."""
-  stopped = []
+  both, stopped = threading.Barrier(3), []
 
-  def wave(asked, waves):
-    while not asked():
+  def wave(told, now):
+    both.wait(timeout=60)
+    until = time.monotonic() + 60
+    while not told() and time.monotonic() < until:
       time.sleep(0.01)
-    stopped.append(waves())
+    stopped.append(told())
     raise preemption.Preempted
 
   def interrupted(ended):
+    both.wait(timeout=60)
     raise KeyboardInterrupt
 
   monkeypatch.setattr(concurrent.futures, 'wait', interrupted)
   with pytest.raises(KeyboardInterrupt):
     waves.side_by_side([wave, wave], 2, {})
-  assert len(stopped) <= 2  # one that had not begun does not begin
+  assert stopped == [True, True]
+
+
+def test_the_first_error_in_time_is_raised_and_the_others_are_noted(tmp_path):
+  both = threading.Barrier(2)
+
+  def later(told, now):
+    both.wait(timeout=60)
+    while not told():
+      time.sleep(0.01)
+    raise ValueError('cannot save')
+
+  def earlier(told, now):
+    both.wait(timeout=60)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  with pytest.raises(OSError, match='no space is left') as raised, full_disk.one_error(tmp_path):
+    waves.side_by_side([later, earlier], 2, {})
+  assert raised.value.__cause__.__notes__ == ['another wave ended with ValueError: cannot save']
+
+
+def test_waves_share_the_time_that_passes_while_they_train():
+  clock, read = iter([0.0, 1.0, 3.0, 4.0, 8.0, 10.0]), []
+  shared = waves.Clock(lambda: next(clock))
+  shared.count(1)  # at 1: a second passed without waves
+  shared.count(1)  # at 3: two seconds for the first alone
+  read.append(shared.now())  # at 4: half a second for each
+  shared.count(-1)  # at 8: two seconds for each
+  read.append(shared.now())  # at 10: two seconds for the one that is left
+  assert read == [3.5, 7.5]
 
 
 def test_no_two_call_the_ledger_at_once():
@@ -131,7 +213,7 @@ def test_no_two_call_the_ledger_at_once():
     time.sleep(0.01)
     inside.pop()
 
-  def wave(settle, asked, waves):
+  def wave(settle, told, now):
     for _ in range(5):
       settle()
 
@@ -139,11 +221,16 @@ def test_no_two_call_the_ledger_at_once():
   assert most == [1] * 20
 
 
-def test_several_on_several_devices_are_refused(monkeypatch):
-  run = recipe.resolve(tiny_runs.config(population__waves=2))
-  monkeypatch.setattr(jax, 'device_count', lambda: 8)
-  with pytest.raises(ValueError, match='population.waves=2.*single device; there are 8'):
-    population.waves_at_a_time(run, {})
+@pytest.mark.parametrize('platform, devices', [('cpu', 8), ('gpu', 1)])
+def test_several_are_refused_but_on_one_cpu_before_anything_runs(
+  tmp_path, monkeypatch, platform, devices
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  monkeypatch.setattr(jax, 'device_count', lambda: devices)
+  words = f'population.waves=2: .*one CPU device only, and here are {devices} of {platform}'
+  with pytest.raises(ValueError, match=words):
+    sweep(tmp_path, 2)
+  assert not (tmp_path / 'cells').exists()
 
 
 def test_two_of_small_members_where_there_are_cores(monkeypatch):
