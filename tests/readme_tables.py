@@ -104,6 +104,10 @@ def drawn(path: pathlib.Path) -> Drawn:
   sys.path[:0] = [p for p in (str(ROOT), str(ROOT / 'tests')) if p not in sys.path]
   import redrawn
 
+  if path.name.startswith(redrawn.OF_A_SWEEP):
+    from prunejax.sweep import summary
+
+    return Drawn((), (summary.summary(summary.settings(ledger.read(path)), 'Settings'),))
   study = redrawn.experiment(path.parent.name).STUDY
   quantities = study.analyse([row for row in ledger.read(path) if not row.get('failed')])
   return Drawn(tuple(study.claims(quantities)), tuple(study.tables(quantities)))
@@ -112,7 +116,7 @@ def drawn(path: pathlib.Path) -> Drawn:
 @functools.cache
 def source(path: pathlib.Path) -> str:
   """The text in which numbers are looked for: a ledger's report, or a file as it is."""
-  if path.suffix == '.jsonl' and path.name not in ('results-margins.jsonl', 'cost.jsonl'):
+  if path.suffix == '.jsonl' and path.name != 'cost.jsonl':
     return drawn(path).text
   return path.read_text()
 

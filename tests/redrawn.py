@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parent.parent
 REFERENCE = ROOT / 'tests' / 'reference' / 'reports'
+OF_A_SWEEP = 'results-margins'  # ledgers of a plain sweep, which has settings and no claims
 LEDGERS = sorted(
   str(path.relative_to(ROOT / 'experiments'))
   for path in (ROOT / 'experiments').glob('*/results*.jsonl')
-  if path.name != 'results-margins.jsonl'  # a plain sweep, which has no report
+  if not path.name.startswith(OF_A_SWEEP)
 )
 NUMBER = re.compile(r'[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|not reproduced|reproduced|undecided')
 
