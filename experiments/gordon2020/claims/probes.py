@@ -1,5 +1,6 @@
 """The claims about models and masks, from rows of stage 'probe', and about shares of the corpus."""
 
+import itertools
 import math
 
 from experiments.gordon2020 import paper
@@ -165,7 +166,7 @@ def features_follow(data):
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
   means = [statistics.mean(cosine[s].values()) for s in levels]
-  even = all(b <= a + 0.01 for a, b in zip(means, means[1:], strict=False))
+  even = all(b <= a + 0.01 for a, b in itertools.pairwise(means))
   side = judging.side(fall, 0.0)
   tasks = scoring.tasks_of(data.scores)
   lines = {task: _line(data, cosine, task, judging.share(tasks)) for task in tasks}
