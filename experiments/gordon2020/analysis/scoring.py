@@ -5,6 +5,7 @@ import collections
 from prunejax.report import statistics
 
 METRICS = ('accuracy', 'matthews', 'pearson', 'spearman', 'f1')
+CORRELATIONS = ('matthews', 'pearson', 'spearman')  # a constant answer has a correlation of 0
 
 
 def metric_of(row):
@@ -113,6 +114,28 @@ def averages(table):
         seed: statistics.mean([numbers[task, seed] for task in tasks]) for seed in whole
       }
   return result
+
+
+def chance(rows, majority):
+  """The mean score of constant answers over exactly the tasks of `averages`.
+
+  Args:
+    rows: ledger rows.
+    majority: {task: accuracy of its constant answer}.
+
+  Returns:
+    A fraction; None where it is not known for one of the tasks, or there are none.
+  """
+  metrics = {row['task']: metric_of(row) for row in rows if row['stage'] == 'finetune'}
+  levels = []
+  for task in averaged(points(rows)):
+    if metrics[task] in CORRELATIONS:
+      levels.append(0.0)
+    elif metrics[task] == 'accuracy' and task in majority:
+      levels.append(majority[task])
+    else:
+      return None  # a mean over the other tasks is no level of this curve
+  return statistics.mean(levels) if levels else None
 
 
 def zero(table, arm):

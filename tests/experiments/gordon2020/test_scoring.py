@@ -58,6 +58,30 @@ def test_one_cell_of_a_new_task_leaves_the_averages_as_they_are():
   assert scoring.averages(table) == {key: {0: 1.0, 1: 2.0} for key in table}
 
 
+@pytest.mark.parametrize(
+  'metrics, majority, level',
+  [
+    ({'a': 'accuracy'}, {'a': 0.6}, 0.6),
+    ({'a': 'accuracy', 'b': 'pearson'}, {'a': 0.6}, 0.3),
+    ({'b': 'matthews', 'c': 'spearman'}, {}, 0.0),
+    ({'a': 'accuracy', 'd': 'accuracy'}, {'a': 0.6}, None),  # unknown for one task of the curve
+    ({'a': 'accuracy', 'b': 'f1'}, {'a': 0.6, 'b': 0.6}, None),  # no accuracy, so no majority
+    ({}, {'a': 0.6}, None),
+  ],
+)
+def test_chance_is_that_of_the_tasks_of_the_curve(metrics, majority, level):
+  rows = [
+    _cell(0.7, 1e-3, task=task, seed=seed, metrics={metric: 0.7})
+    for task, metric in metrics.items()
+    for seed in (0, 1)
+  ]
+  assert scoring.chance(rows, majority) == level
+  one = _cell(0.7, 1e-3, task='new', seed=0, metrics={'pearson': 0.7})
+  many = [{**row, 'sparsity': s} for row in rows for s in (0.1, 0.5)]
+  if rows:  # a task that the curve does not average does not count
+    assert scoring.chance([*many, one], majority) == level
+
+
 def test_only_rates_that_all_places_have_are_comparable():
   rows = [_cell(0.5, 1e-3), _cell(0.9, 2e-3), _cell(0.6, 1e-3, arm='deleted')]
   assert scoring.comparable(rows) == [rows[0], rows[2]]
