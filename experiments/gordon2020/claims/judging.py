@@ -33,7 +33,7 @@ class Grid(NamedTuple):
 
   rows: every finished ledger row.
   standard: the rows of the paper's own arms, dense and fresh among them.
-  comparable: those, at learning rates that all arms and sparsities of the task have.
+  comparable: those, at learning rates that all arms, sparsities and seeds of the task have.
   learned: those, without the tasks that the dense model has not learned.
   chance: {task: score of the constant answer}, where the rows tell it.
   scores: {(arm, sparsity): {(task, seed): dev score}}, learned tasks only.

@@ -3,7 +3,7 @@
 import pytest
 import synthetic_ledger as synthetic
 
-from experiments.gordon2020.analysis import scoring
+from experiments.gordon2020.analysis import controls, learning_rates, scoring
 
 
 def _cell(score, rate, **change):
@@ -87,6 +87,31 @@ def test_only_rates_that_all_places_have_are_comparable():
   assert scoring.comparable(rows) == [rows[0], rows[2]]
   apart = [_cell(0.5, 1e-3), _cell(0.9, 2e-3, arm='deleted')]
   assert scoring.comparable(apart) == apart  # no rate in common
+
+
+def test_the_best_of_two_rates_of_a_seed_does_not_stand_beside_the_best_of_one():
+  both = [_cell(0.5, 1e-3), _cell(0.9, 2e-3)]
+  one = [_cell(0.6, 1e-3, seed=1)]
+  assert scoring.comparable(both + one) == [both[0], *one]
+  assert scoring.points(scoring.comparable(both + one)) == {
+    ('pruned', 0.5): {('t', 0): 0.5, ('t', 1): 0.6}
+  }
+  # Both ways: a seed that lacks a rate does not count, and the others do.
+  dense = [dict(row, arm='dense', sparsity=0.0) for row in both]
+  table = learning_rates.table([*dense, *both, *one])
+  assert [line[2] for line in table.rows] == ['90.0 ± - | 90.0 ± -'] * 2
+
+
+def test_controls_are_compared_at_rates_that_each_of_their_seeds_has():
+  rows = [
+    _cell(score, rate, arm=arm, seed=seed)
+    for arm, gain in (('pruned', 0.0), ('switch:x', 0.1))
+    for seed, rates in ((0, {1e-3: 0.5, 2e-3: 0.7}), (1, {1e-3: 0.5}))
+    for rate, score in {rate: score + gain for rate, score in rates.items()}.items()
+  ]
+  rows.append(_cell(0.7, 2e-3, seed=1))
+  (line,) = controls.switches(rows).rows
+  assert line[4].startswith('+10.0 ')
 
 
 def test_the_zero_of_an_arm_is_its_own_where_it_has_one():
