@@ -62,10 +62,18 @@ def file_of(paper: str) -> pathlib.Path:
   return (home / 'claims' if (home / 'claims').is_dir() else home) / 'rules.json'
 
 
+def folders(module: str) -> list[str]:
+  """The folders whose code the rules of a module rest on: a paper may judge by another's rules."""
+  from prunejax.report import rule_dates
+
+  read = []
+  rule_dates.codes(module, lambda name: read.append(name) or source(name))
+  return sorted({'/'.join(name.split('.')[:2]) for name in read})
+
+
 def fixed_at(module: str, pattern: str) -> tuple[str, str]:
   """(commit, its date) of the first commit that had the rule of a claim as it is now."""
-  paths = ('experiments/' + module.split('.')[1], 'prunejax/report')
-  lines = _git('log', '--no-merges', '--format=%h %aI', '--', *paths).splitlines()
+  lines = _git('log', '--no-merges', '--format=%h %aI', '--', *folders(module)).splitlines()
   rearranged = set(_git('log', '--format=%h', REARRANGED).split())
   history = []  # the newest first; branches stand between each other
   for line in lines:

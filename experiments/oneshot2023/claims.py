@@ -1,9 +1,10 @@
 """Judge the claims of the three papers on the ledger."""
 
+import functools
 import math
 
 from experiments.oneshot2023.smollm2_report import gaps
-from prunejax.report import verdicts
+from prunejax.report import statistics, verdicts
 
 NAMES = {
   'magnitude': 'magnitude',
@@ -82,7 +83,8 @@ def of_smollm2(rows: list[dict]) -> list[verdicts.Verdict]:
   numbers = sorted({row['segments'] for row in rows if row['method'] == 'sparsegpt'})
   fewer = max((n for n in numbers if 4 * n in numbers), default=0)
   arm = lambda method, target='50 %', segments=None: (method, target, segments)
-  between = lambda worse, better: gaps(rows, worse, better)
+  between = functools.partial(gaps, rows)
+  apart = between(arm('wanda'), arm('sparsegpt'))
   gain = {
     m: between(arm(m), arm(f'{m} + reconstruction')) for m in ('magnitude', 'wanda', 'sparsegpt')
   }
@@ -96,7 +98,7 @@ def of_smollm2(rows: list[dict]) -> list[verdicts.Verdict]:
     _factors(
       'near',
       'Wanda is near SparseGPT at 50 %: their perplexities differ by less than 10 %',
-      {'the larger over the smaller': list(map(abs, between(arm('wanda'), arm('sparsegpt'))))},
+      {'the larger over the smaller': {seed: abs(gap) for seed, gap in apart.items()}},
       NEAR,
       above=False,
     ),
@@ -132,9 +134,7 @@ def of_smollm2(rows: list[dict]) -> list[verdicts.Verdict]:
       'reconstruction',
       'reconstruction of blocks helps magnitude most, at 50 %',
       {
-        f'gain of magnitude over that of {m}': [
-          a - b for a, b in zip(gain['magnitude'], gain[m], strict=False)
-        ]
+        f'gain of magnitude over that of {m}': statistics.paired(gain['magnitude'], gain[m])
         for m in ('wanda', 'sparsegpt')
       },
     ),
@@ -142,12 +142,16 @@ def of_smollm2(rows: list[dict]) -> list[verdicts.Verdict]:
 
 
 def _factors(name, claim, differences, threshold=0.0, above=True):
-  """Every mean of logarithms lies on one side of a threshold; numbers are shown as factors."""
+  """Every mean of logarithms lies on one side of a threshold; numbers are shown as factors.
+
+  differences: {what: {seed: logarithm}}.
+  """
+  values = {what: list(by_seed.values()) for what, by_seed in differences.items()}
   compared = [
-    verdicts.Comparison(f'times, {what}', values, threshold, above, '.3f', math.exp)
-    for what, values in differences.items()
+    verdicts.Comparison(f'times, {what}', of_seeds, threshold, above, '.3f', math.exp)
+    for what, of_seeds in values.items()
   ]
-  measured = [f'{what}: {verdicts.shown(values)}' for what, values in differences.items() if values]
+  measured = [f'{what}: {verdicts.shown(found)}' for what, found in values.items() if found]
   evidence = 'logarithms of factors of the perplexity: ' + '; '.join(measured)
   return verdicts.Verdict(
     name,
@@ -162,18 +166,20 @@ def _factors(name, claim, differences, threshold=0.0, above=True):
 def _lower(rows, name, claim, better, worse, targets):
   """`better` has a lower loss than `worse` at each (pattern, sparsity) of `targets`.
 
-  Where magnitude has one run, it is compared with every seed: a seed is a draw of calibration text
-  for one network, and a verdict is about that network. In the preset `nets` a seed is a network.
+  Where all seeds are draws of calibration text for one network, the one run of magnitude is
+  compared with every seed, and a verdict is about that network. In the preset `nets` a seed is a
+  network, and only runs of one network are compared.
   """
+  one_network = len({row.get('settings', {}).get('net') for row in rows}) == 1
   higher, evidence = [], []
   for pattern, sparsity in targets:
     low, high = (losses(rows, method, pattern, sparsity) for method in (better, worse))
-    if worse == 'magnitude' and len(high) == 1:
-      high = dict.fromkeys(low, next(iter(high.values())))
-    gaps = [high[seed] - low[seed] for seed in low if seed in high]
-    higher.append(verdicts.Comparison(f'nats, {pattern} at {sparsity:g}', gaps))
-    if gaps:
-      evidence.append(f'{pattern} {sparsity}: {NAMES[worse]} is higher by {verdicts.shown(gaps)}')
+    if worse == 'magnitude' and one_network and len(high) == 1:
+      high = dict.fromkeys(low, *high.values())
+    more = list(statistics.paired(high, low).values())
+    higher.append(verdicts.Comparison(f'nats, {pattern} at {sparsity:g}', more))
+    if more:
+      evidence.append(f'{pattern} {sparsity}: {NAMES[worse]} is higher by {verdicts.shown(more)}')
   return verdicts.Verdict(
     name,
     claim,

@@ -1,8 +1,8 @@
 """Tables and the figure of the runs on SmolLM2, and the differences that its claims read.
 
 The unit of replication is the draw of the calibration segments. All differences are of the
-logarithm of the perplexity, between runs of one draw on the same windows; magnitude needs no
-calibration, so its one run is compared with every draw.
+logarithm of the perplexity, between runs of one draw on the first windows that both have read;
+magnitude needs no calibration, so its one run is compared with every draw.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from experiments.oneshot2023.smollm2 import TARGETS
-from prunejax.report import drawing
+from prunejax.report import drawing, statistics
 from prunejax.report import tables as tabular
 
 NAMES = {
@@ -25,8 +25,8 @@ COLOURS = {'magnitude': '#777777', 'wanda': '#e69f00', 'sparsegpt': '#0072b2'}
 PRUNED_ONLY = ('magnitude', 'wanda', 'sparsegpt')
 CAPTIONS = {
   'perplexity': (
-    'Perplexity on the first windows of the WikiText-2 test text, mean and range over draws of the'
-    ' calibration segments. Dashed: dense.'
+    'Perplexity on the first windows of the WikiText-2 test text, as many as every run has read,'
+    ' mean and range over draws of the calibration segments. Dashed: dense.'
   )
 }
 
@@ -40,10 +40,23 @@ def losses(rows: list[dict], method: str, target: str, segments: int | None = No
     target: a name of `smollm2.TARGETS`.
     segments: another number of segments; None for the one of the methods beside it.
   """
-  main = _main(rows)
-  wanted = segments if segments is not None else 0 if method == 'magnitude' else main
+  found = _runs(rows, method, target, segments)
+  return {seed: row['metrics']['loss'] for seed, row in found.items()}
+
+
+def loss_on(row: dict, windows: int) -> float:
+  """The mean loss of a run on its first windows, in nats."""
+  metrics = row['metrics']
+  if windows >= len(metrics['losses']):
+    return metrics['loss']  # the losses of windows are rounded
+  return float(np.mean(metrics['losses'][:windows]))
+
+
+def _runs(rows, method, target, segments=None) -> dict:
+  """{seed: row} of a method; the arguments are those of `losses`."""
+  wanted = segments if segments is not None else 0 if method == 'magnitude' else _main(rows)
   return {
-    row['seed']: row['metrics']['loss']
+    row['seed']: row
     for row in rows
     if (row['method'], row['target'], row['segments']) == (method, target, wanted)
   }
@@ -54,12 +67,23 @@ def _main(rows) -> int:
   return next((row['segments'] for row in rows if row['method'] == 'wanda'), 0)
 
 
-def gaps(rows, worse: tuple, better: tuple) -> list[float]:
-  """The differences of the losses of two arms (method, target, segments), by draw."""
-  high, low = losses(rows, *worse), losses(rows, *better)
-  if worse[0] == 'magnitude' and high:
-    high = dict.fromkeys(low, next(iter(high.values())))
-  return [high[seed] - low[seed] for seed in low if seed in high]
+def gaps(rows: list[dict], worse: tuple, better: tuple) -> dict[int, float]:
+  """The differences of the losses of two arms, on the windows that both have read.
+
+  Args:
+    rows: of the ledger.
+    worse, better: (method, target, segments).
+
+  Returns:
+    {seed: loss of the worse - loss of the better}.
+  """
+  high, low = _runs(rows, *worse), _runs(rows, *better)
+  if worse[0] == 'magnitude' and len(high) == 1:
+    high = dict.fromkeys(low, *high.values())
+  both = [seed for seed in low if seed in high]
+  windows = {s: min(len(r[s]['metrics']['losses']) for r in (high, low)) for s in both}
+  high, low = ({s: loss_on(r[s], windows[s]) for s in both} for r in (high, low))
+  return statistics.paired(high, low)
 
 
 def tables(rows: list[dict]) -> list[tabular.Table]:
@@ -132,12 +156,14 @@ def _shown(by_seed):
 
 def figures(rows: list[dict]) -> dict[str, bytes]:
   """Draw {'perplexity': PNG}: against sparsity, and by pattern at 50 %."""
-  dense = next((row['metrics']['perplexity'] for row in rows if row['method'] == 'dense'), None)
+  dense = next((row for row in rows if row['method'] == 'dense'), None)
+  read = min(len(row['metrics']['losses']) for row in rows)
+  value = lambda row: math.exp(min(loss_on(row, read), 700))
   free = [t for t, (structure, _) in TARGETS.items() if structure == 'unstructured']
   patterns = [t for t, (_, sparsity) in TARGETS.items() if sparsity == 0.5]
   with drawing.canvas(9, 4.6, 2) as (figure, (curve, bars)):
     for shift, method in enumerate(PRUNED_ONLY):
-      found = {t: [math.exp(x) for x in losses(rows, method, t).values()] for t in TARGETS}
+      found = {t: list(map(value, _runs(rows, method, t).values())) for t in TARGETS}
       style = {'color': COLOURS[method], 'marker': 'o', 'capsize': 3}
       there = [t for t in free if found[t]]
       if there:
@@ -151,7 +177,7 @@ def figures(rows: list[dict]) -> dict[str, bytes]:
         bars.errorbar(x, means, yerr=reach, linestyle='', **style)
     if dense:
       for axis in (curve, bars):
-        axis.axhline(dense, color='#333333', linestyle='--', linewidth=1.2)
+        axis.axhline(value(dense), color='#333333', linestyle='--', linewidth=1.2)
     for axis in (curve, bars):
       axis.set_yscale('log')
     bars.set_xticks(range(len(patterns)), patterns)

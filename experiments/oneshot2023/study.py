@@ -101,11 +101,21 @@ def plan(preset: Preset | smollm2.Preset, root: str, pydoc: str = 'installed') -
 
   Args:
     preset: a value of `PRESETS`.
-    root: the data of a preset on SmolLM2; the others have model and text in the package.
-    pydoc: which text, 'installed' or 'packaged'.
+    root: the data of a preset on SmolLM2; '' for the others, which have model and text in the
+      package.
+    pydoc: which text, 'installed' or 'packaged'; unused by the presets on SmolLM2.
+
+  Raises:
+    ValueError: a preset on SmolLM2 without root, or another one with root.
   """
-  if isinstance(preset, smollm2.Preset):
+  if not _on_bert(preset):
     return smollm2.plan(preset, root)
+  if root:
+    others = ', '.join(name for name, other in PRESETS.items() if not _on_bert(other))
+    raise ValueError(
+      f'--config.data.root={root}: this preset of oneshot2023 reads only the packaged model and'
+      f' text; leave it out, or take one of {others}'
+    )
   cells, text = [], {} if pydoc == 'installed' else {'pydoc': pydoc}
   for method in preset.methods:
     fisher = method.startswith('fisher')
@@ -121,6 +131,10 @@ def plan(preset: Preset | smollm2.Preset, root: str, pydoc: str = 'installed') -
         fixed |= net if preset.born else {}
         cells.append(study.Cell(labels, {**labels, **fixed}))
   return cells
+
+
+def _on_bert(preset):
+  return isinstance(preset, Preset)
 
 
 def measure(settings: dict, root: str, folder, say) -> dict:
@@ -151,7 +165,7 @@ STUDY = study.Study(
   plan=plan,
   measure=measure,
   reads=reads,
-  embedded=True,
+  embedded=_on_bert,
   claims=claims.claims,
   tables=_of_rows('tables'),
   figures=_of_rows('figures'),

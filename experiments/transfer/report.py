@@ -3,8 +3,8 @@
 from experiments.gordon2020.analysis import arms, score_figures, scoring
 from experiments.gordon2020.claims import judging
 from experiments.transfer import claims
-from prunejax.report import statistics, verdicts
 from prunejax.report import tables as tabular
+from prunejax.report import verdicts
 
 CAPTIONS = {
   'figure1': (
@@ -26,8 +26,8 @@ def tables(data: judging.Grid) -> list[tabular.Table]:
 
 def figures(data: judging.Grid) -> dict[str, bytes]:
   """Draw the figures of Gordon et al. 2020 that rest on scores and losses."""
-  chance = statistics.mean(data.chance.values()) if data.chance else None
-  return score_figures.standard(list(data.rows), chance=chance)
+  rows = list(data.rows)
+  return score_figures.standard(rows, chance=scoring.chance(arms.standard(rows), data.chance))
 
 
 def _accuracies(data):

@@ -88,7 +88,7 @@ class Study(NamedTuple):
   reads: (root, pydoc) -> {name: digest} of the data that a measurement reads; pydoc is
     'installed' or 'packaged'.
   embedded: whether `plan` of a measurement takes the keyword `pydoc`: which text the embedded
-    corpus is.
+    corpus is. A function (preset) -> bool where only some presets read that corpus.
   parts: keys of PARTS that `plan` takes as keywords. Where it takes none, `--seeds` and
     `--sparsities` choose among the cells.
   tables_of_folder: (rows, folder) -> tables of what a work directory holds beside its ledger.
@@ -111,7 +111,7 @@ class Study(NamedTuple):
   after: Callable | None = None
   analyse: Callable = lambda rows: rows
   reads: Callable = lambda root, pydoc: {}
-  embedded: bool = False
+  embedded: bool | Callable = False
   parts: tuple = ()
   tables_of_folder: Callable | None = None
   differences: Callable | None = None
@@ -166,7 +166,7 @@ def reproduce(
     reusing.rows(reuse)  # raises for wrong input before anything is written
   folder = workdir or f'runs/{study.name}-{preset}'
   claimed = _identity(study, preset, overrides or {}, part)
-  overrides = {**_defaults(study, folder, reuse), **(overrides or {})}
+  overrides = {**_defaults(study, preset, folder, reuse), **(overrides or {})}
   whole = all(part.get(name) is None for name in ('seeds', 'sparsities')) or bool(study.parts)
   every = cells(study, preset, overrides, **part)
   mine = _share(study, every, worker)
@@ -218,16 +218,18 @@ def cells(study: Study, preset: str, overrides=None, **part) -> list:
   else:
     root = overrides.pop('data.root', '')
     by_content = overrides.pop('data.identity', '') == 'content'
-    pydoc = overrides.pop('data.pydoc', 'installed') if study.embedded else 'installed'
+    embedded = _embedded(study, chosen)
+    pydoc = overrides.pop('data.pydoc', 'installed') if embedded else 'installed'
     if pydoc not in recipe.CHOICES['data.pydoc']:
       accepted = ', '.join(recipe.CHOICES['data.pydoc'])
       raise ValueError(f'--config.data.pydoc={pydoc}: expected one of {accepted}')
     for name in overrides:
-      near = specs.suggest(name, ['data.root', 'data.pydoc'][: 1 + study.embedded])
+      near = specs.suggest(name, ['data.root', 'data.pydoc'][: 1 + embedded])
+      whose = f'{study.name} {preset}' if callable(study.embedded) else study.name
       raise ValueError(
-        f'--config.{name}: {study.name} takes no such key{near}; it takes --config.data.root=FOLDER'
+        f'--config.{name}: {whose} takes no such key{near}; it takes --config.data.root=FOLDER'
       )
-    planned = study.plan(chosen, root, **({'pydoc': pydoc} if study.embedded else {}))
+    planned = study.plan(chosen, root, **({'pydoc': pydoc} if embedded else {}))
     planned = _chosen(study, preset, planned, part)
     if by_content and (reads := study.reads(root, pydoc)):
       planned = [cell._replace(config={**cell.config, 'reads': reads}) for cell in planned]
@@ -545,10 +547,16 @@ def _preset(study, name):
   return preset() if callable(preset) else preset
 
 
-def _defaults(study, folder, reuse):
+def _embedded(study, preset):
+  """Whether `plan` takes the keyword `pydoc` for a preset, see `Study.embedded`."""
+  return study.embedded(preset) if callable(study.embedded) else study.embedded
+
+
+def _defaults(study, preset, folder, reuse):
   """What a work directory sets: a new one names cells by content, and reads the packaged text."""
   content = identity.of_folder(folder, reuse)
-  embedded = study.measure is None or study.embedded
+  known = preset in study.presets  # `cells` refuses another
+  embedded = study.measure is None or known and _embedded(study, _preset(study, preset))
   return {**content, **identity.PACKAGED} if content and embedded else content
 
 

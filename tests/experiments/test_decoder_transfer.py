@@ -42,9 +42,22 @@ def test_claims_follow_the_scores_and_want_rows():
   without = study.PRESETS['quick']._replace(sparsities=(0.5, 0.7))
   some = {v.name: v.verdict for v in claims.claims(planted(deleted, without))}
   assert some['low_is_free'] == 'undecided' and some['medium_deletes'] == 'reproduced'
+  to_half = study.PRESETS['quick']._replace(sparsities=(0.5, 0.3))
+  some = {v.name: v for v in claims.claims(planted(deleted, to_half))}
+  for name in ('high_costs', 'high_deletes', 'deleted_fit'):  # said of 70 %, not of the highest
+    assert (some[name].verdict, some[name].evidence) == ('undecided', 'no rows')
   one = [row for row in planted(deleted) if row['seed'] == 0]
   assert {v.verdict for v in claims.claims(one)} == {'undecided'}
   assert {v.evidence for v in claims.claims([])} == {'no rows'}
+
+
+@pytest.mark.parametrize('cost', [0.0, -0.1], ids=['nothing', 'less than nothing'])
+@pytest.mark.parametrize('free', [-0.05, 0.05], ids=['worse', 'better'])
+def test_where_pruning_cost_nothing_there_is_nothing_to_win_back(cost, free):
+  rows = planted(lambda arm, s: 0.9 - cost * (arm != 'dense') + free * (arm == 'free'))
+  found = {v.name: v for v in claims.claims(rows)}
+  for name in ('medium_deletes', 'high_deletes'):
+    assert found[name].verdict == 'undecided' and 'not clear below dense' in found[name].evidence
 
 
 def test_tables_and_figures_hold_every_arm_and_take_a_part():

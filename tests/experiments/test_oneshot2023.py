@@ -1,5 +1,6 @@
 """One-shot pruning: the cells of the plan, and the verdicts on planted numbers."""
 
+import functools
 import math
 
 import pytest
@@ -67,6 +68,33 @@ def test_magnitude_of_each_network_meets_the_method_of_the_same_network():
   assert verdict.verdict == 'reproduced' and 'higher by 0.490 [0.465, 0.515]' in verdict.evidence
 
 
+@pytest.mark.parametrize(
+  'settings, verdict, shown',
+  [
+    (lambda seed: {}, 'reproduced', '1.000 [0.975, 1.025]'),
+    (lambda seed: {'net': seed}, 'undecided', '1.010;'),
+  ],
+  ids=['draws for one network', 'networks'],
+)
+def test_magnitude_of_one_network_is_compared_with_no_other(settings, verdict, shown):
+  rows = [
+    {
+      'method': method,
+      'pattern': 'unstructured',
+      'sparsity': s,
+      'seed': seed,
+      'settings': settings(seed),
+      'metrics': {'loss': loss},
+    }
+    for s in (0.7, 0.8)
+    for seed in range(3)
+    for method, loss in (('magnitude', 3.0), ('fisher 1', 1.99 + 0.01 * seed))
+    if method != 'magnitude' or not seed
+  ]
+  found = next(v for v in claims.claims(rows) if v.name == 'fisher')
+  assert found.verdict == verdict and f'higher by {shown}' in found.evidence
+
+
 @pytest.mark.slow
 def test_a_network_is_trained_once_and_read_again(tmp_path):
   cell = next(c for c in study.plan(study.PRESETS['nets'], '') if c.labels['method'] == 'magnitude')
@@ -118,6 +146,43 @@ def test_claims_on_smollm2_follow_the_losses_and_want_rows():
   assert {v.evidence for v in claims.of_smollm2(dense)} == {'no rows'}
 
 
+def with_windows(rows, windows):
+  """The rows with a loss of each window that rises from window to window, as many as are asked."""
+  made = []
+  for row in rows:
+    losses = [row['metrics']['loss'] + 0.5 * w for w in range(windows(row['target']))]
+    metrics = {**row['metrics'], 'losses': losses, 'loss': sum(losses) / len(losses)}
+    made.append({**row, 'metrics': {**metrics, 'perplexity': math.exp(metrics['loss'])}})
+  return made
+
+
+def test_runs_are_compared_on_the_windows_that_both_have_read():
+  rows = planted_smollm2(as_in_the_papers)
+  alike = with_windows(rows, lambda target: 3)
+  unlike = with_windows(rows, lambda target: 3 if target in ('4:8', '60 %', '70 %') else 5)
+  said = [[(v.verdict, v.number) for v in claims.of_smollm2(some)] for some in (alike, unlike)]
+  assert said[0] == said[1]
+  arms = ('wanda', '2:4', None), ('wanda', '4:8', None)
+  gaps = smollm2_report.gaps(unlike, *arms)
+  assert gaps == pytest.approx(dict.fromkeys((0, 1, 2), 0.33))
+  # So is the figure, dense included; the table says how many windows a column rests on.
+  assert study.STUDY.figures(alike) == study.STUDY.figures(unlike)
+  assert study.STUDY.tables(unlike)[0].rows[-1][1:] != study.STUDY.tables(alike)[0].rows[-1][1:]
+
+
+def test_gains_are_paired_by_draw_whichever_draws_are_there():
+  rows = planted_smollm2(as_in_the_papers)
+  for row in rows:
+    if row['method'] in ('magnitude + reconstruction', 'wanda + reconstruction'):
+      change = row['seed'] * (1.0 + 0.01 * row['seed'])  # as large as what is compared
+      row['metrics']['loss'] += change
+      row['metrics']['losses'] = [row['metrics']['loss']] * 4
+  rows = [row for row in rows if (row['method'], row['seed']) != ('wanda + reconstruction', 0)]
+  found = next(v for v in claims.of_smollm2(rows) if v.name == 'reconstruction')
+  # Draw by draw: 1.5 less 0.165, and 0.001 for the draw of magnitude's one run.
+  assert 'over that of wanda: 1.334 [1.327, 1.340]' in found.evidence
+
+
 def test_the_tables_and_the_figure_hold_every_method_and_say_the_windows():
   rows = planted_smollm2(as_in_the_papers)
   table = study.STUDY.tables(rows)[0]
@@ -135,3 +200,23 @@ def test_the_cells_on_smollm2_are_told_apart_and_need_a_root():
   assert {c.labels['windows'] for c in cells if c.labels['target'] == '70 %'} == {48}
   with pytest.raises(ValueError, match='needs --config.data.root=FOLDER'):
     smollm2.plan(study.PRESETS['smollm2'], '')
+
+
+@pytest.mark.parametrize('preset', study.PRESETS)
+def test_what_a_preset_does_not_read_is_refused(preset, tmp_path):
+  for name in (smollm2.TEST, smollm2.TEXT + '/a.txt'):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text('One line.\n')
+  root, pydoc = {'data.root': str(tmp_path)}, {'data.pydoc': 'packaged'}
+  takes, refused, said = (
+    (root, pydoc, f'data.pydoc: oneshot2023 {preset} takes no such key')
+    if preset.startswith('smollm2')
+    else (pydoc, root, f'data.root={tmp_path}: this preset .* take one of smollm2, ')
+  )
+  # A new work directory sets data.pydoc for itself where text of the package is read.
+  planned = functools.partial(study.reproduce, preset, tmp_path / 'new', dry_run=True)
+  lines = []
+  planned(overrides=takes, say=lines.append)
+  assert 'cells are missing' in lines[0]
+  with pytest.raises(ValueError, match=said):
+    planned(overrides={**takes, **refused})

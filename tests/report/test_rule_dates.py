@@ -162,3 +162,11 @@ def test_every_rule_is_recorded_as_it_is(paper):
   )
   for entry in recorded.values():
     assert re.fullmatch('[0-9a-f]{7,}', entry['commit']) and rule_dates.moment(entry['fixed'])
+
+
+@pytest.mark.parametrize(
+  'paper, homes', [('gordon2020', {'gordon2020'}), ('transfer', {'gordon2020', 'transfer'})]
+)
+def test_the_history_of_a_rule_is_that_of_all_the_code_it_rests_on(paper, homes):
+  found = set(claim_rules.folders(f'experiments.{paper}.claims'))
+  assert found == {*(f'experiments/{name}' for name in homes), 'prunejax/report'}

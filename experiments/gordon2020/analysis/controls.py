@@ -280,11 +280,8 @@ def _against(rows, named, level, margin):
 
 
 def _at_rates_of(rows, chosen):
-  """The rows without fine-tuning at rates that the arms `chosen` lack."""
-  have = {}
-  for row in rows:
-    if row['stage'] == 'finetune' and row['arm'] in chosen:
-      have.setdefault(row['task'], set()).add(row['learning_rate'])
+  """The rows without fine-tuning at rates that a place of the arms `chosen` lacks."""
+  have = scoring.common_rates([row for row in rows if row['arm'] in chosen])
   return [
     row
     for row in rows

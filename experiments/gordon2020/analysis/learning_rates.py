@@ -55,7 +55,7 @@ def several(rows):
   seen = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      key = row['task'], row['arm'], scoring.level_of(row), row['seed']
+      key = row['task'], *scoring.place_of(row)
       if seen.setdefault(key, row['learning_rate']) != row['learning_rate']:
         return True
   return False
@@ -66,8 +66,8 @@ def table(rows, *, level=0.95, seed=0):
 
   The change is (d_best - d_one) / d_one for differences d to dense: +0.3 says that a difference is
   30 % larger where each arm takes its best rate. Part of that is luck, part is a rate that suits
-  the arm. '-' stands where d_one is under half a point. Places that lack a rate of their task are
-  left out, since the best of one is no match for the best of four.
+  the arm. '-' stands where d_one is under half a point. Seeds of a place that lack a rate of their
+  task are left out, since the best of one is no match for the best of four.
   """
   rows = _whole(arms.standard(ledger.one_grid(rows)))
   rates = fixed(rows)
@@ -135,7 +135,7 @@ def _whole(rows):
   """The rows without fine-tuning in places that lack a learning rate of their task."""
   have = scoring.rates_of(rows)
   full = {task: set.union(*places.values()) for task, places in have.items()}
-  here = lambda row: have[row['task']][row['arm'], scoring.level_of(row)]
+  here = lambda row: have[row['task']][scoring.place_of(row)]
   return [row for row in rows if row['stage'] != 'finetune' or here(row) == full[row['task']]]
 
 

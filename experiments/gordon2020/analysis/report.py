@@ -11,6 +11,7 @@ from experiments.gordon2020.analysis import (
   regimes,
   replication,
   score_figures,
+  scoring,
   table1,
   two_ledgers,
 )
@@ -49,8 +50,8 @@ def tables_of(grid):
 
 def figures_of(grid):
   """{name: PNG} of every figure that the rows can fill, Figure 1 first."""
-  level = sum(grid.chance.values()) / len(grid.chance) if grid.chance else None
-  drawn = score_figures.standard(grid.comparable, chance=level) if grid.comparable else {}
+  chance = scoring.chance(grid.comparable, grid.chance)
+  drawn = score_figures.standard(grid.comparable, chance=chance) if grid.comparable else {}
   drawn['regimes'] = regime_figure.figure(grid.learned, paper.TABLE1)
   drawn |= probe_tables.figures(grid.rows, grid.learned)
   drawn['prunability'] = controls.prunability(grid.rows)

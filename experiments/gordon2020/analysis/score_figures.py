@@ -20,12 +20,13 @@ def figure1(rows, *, chance=None):
   """Average dev score and average train loss against sparsity, one curve an arm (Figure 1).
 
   Bars are 95 % bootstrap intervals over seeds of the mean over tasks. chance: the mean score of
-  constant answers, drawn as a thin line.
+  constant answers to the same tasks, see `scoring.chance`, drawn as a thin line.
   """
   rows = arms.standard(ledger.one_grid(rows))
-  scores = arm_curves.scaled(scoring.averages(scoring.points(rows)), 100)
+  points = scoring.points(rows)
+  scores = arm_curves.scaled(scoring.averages(points), 100)
   losses = scoring.averages(scoring.points(rows, scoring.train_loss))
-  tasks = scoring.tasks_of(scoring.points(rows))
+  tasks = scoring.averaged(points)
   with drawing.canvas(11, 4.6, 2) as (figure, (left, right)):
     arm_curves.draw(left, scores, arms.CURVES)
     arm_curves.draw(right, losses, arms.CURVES)

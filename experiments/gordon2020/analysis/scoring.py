@@ -5,6 +5,7 @@ import collections
 from prunejax.report import statistics
 
 METRICS = ('accuracy', 'matthews', 'pearson', 'spearman', 'f1')
+CORRELATIONS = ('matthews', 'pearson', 'spearman')  # a constant answer has a correlation of 0
 
 
 def metric_of(row):
@@ -28,33 +29,42 @@ def select(rows):
   best = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      key = (row['task'], row['arm'], level_of(row), row['seed'])
+      key = row['task'], *place_of(row)
       if key not in best or score(row) > score(best[key]):
         best[key] = row
   return list(best.values())
 
 
 def rates_of(rows):
-  """{task: {(arm, sparsity): set of learning rates}} of the fine-tuned rows."""
+  """{task: {(arm, sparsity, seed): set of learning rates}} of the fine-tuned rows."""
   have = {}
   for row in rows:
     if row['stage'] == 'finetune':
-      rates = have.setdefault(row['task'], {}).setdefault((row['arm'], level_of(row)), set())
-      rates.add(row['learning_rate'])
+      have.setdefault(row['task'], {}).setdefault(place_of(row), set()).add(row['learning_rate'])
   return have
 
 
 def comparable(rows):
-  """The rows without fine-tuning at rates that some arm or sparsity of the task lacks.
+  """The rows without fine-tuning at rates that some arm, sparsity or seed of the task lacks.
 
-  The best of four is no match for the best of one. Where a task has no rate in common, its rows
-  stay.
+  The best of four is no match for the best of one, and each seed has a best of its own. Where a
+  task has no rate in common, its rows stay.
   """
-  sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
-  common = {task: set.intersection(*rates) or set.union(*rates) for task, rates in sets.items()}
+  common = common_rates(rows)
   return [
     row for row in rows if row['stage'] != 'finetune' or row['learning_rate'] in common[row['task']]
   ]
+
+
+def common_rates(rows):
+  """{task: the learning rates that every place has, or all where no rate is in common}."""
+  sets = {task: list(places.values()) for task, places in rates_of(rows).items()}
+  return {task: set.intersection(*rates) or set.union(*rates) for task, rates in sets.items()}
+
+
+def place_of(row):
+  """(arm, sparsity, seed) of a row: among these rows the best learning rate is selected."""
+  return row['arm'], level_of(row), row['seed']
 
 
 def level_of(row):
@@ -113,6 +123,28 @@ def averages(table):
         seed: statistics.mean([numbers[task, seed] for task in tasks]) for seed in whole
       }
   return result
+
+
+def chance(rows, majority):
+  """The mean score of constant answers over exactly the tasks of `averages`.
+
+  Args:
+    rows: ledger rows.
+    majority: {task: accuracy of its constant answer}.
+
+  Returns:
+    A fraction; None where it is not known for one of the tasks, or there are none.
+  """
+  metrics = {row['task']: metric_of(row) for row in rows if row['stage'] == 'finetune'}
+  levels = []
+  for task in averaged(points(rows)):
+    if metrics[task] in CORRELATIONS:
+      levels.append(0.0)
+    elif metrics[task] == 'accuracy' and task in majority:
+      levels.append(majority[task])
+    else:
+      return None  # a mean over the other tasks is no level of this curve
+  return statistics.mean(levels) if levels else None
 
 
 def zero(table, arm):

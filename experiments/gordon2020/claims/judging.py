@@ -33,7 +33,7 @@ class Grid(NamedTuple):
 
   rows: every finished ledger row.
   standard: the rows of the paper's own arms, dense and fresh among them.
-  comparable: those, at learning rates that all arms and sparsities of the task have.
+  comparable: those, at learning rates that all arms, sparsities and seeds of the task have.
   learned: those, without the tasks that the dense model has not learned.
   chance: {task: score of the constant answer}, where the rows tell it.
   scores: {(arm, sparsity): {(task, seed): dev score}}, learned tasks only.
@@ -199,18 +199,53 @@ def side(values, threshold, level=LEVEL):
   return int(interval.low > threshold) - int(interval.high < threshold)
 
 
-def agreed(diffs, threshold):
-  """(above, below): the side of the average over sparsities, unless one sparsity contradicts."""
-  mean = side(over_sparsities(diffs), threshold)
+def agreed(diffs, threshold, measured=None):
+  """(above, below): the side of the average over sparsities, unless one sparsity contradicts.
+
+  Args:
+    diffs: {sparsity: {(task, seed): number}}.
+    threshold: what the average is compared with.
+    measured: see `over_sparsities`.
+  """
+  mean = side(over_sparsities(diffs, measured), threshold)
   # One sparsity casts doubt at a lower level than it would take to refute.
   each = [side(d, threshold, share(diffs, 0.05)) for d in diffs.values()]
   return mean > 0 and -1 not in each, mean < 0 and 1 not in each
 
 
-def over_sparsities(diffs):
-  """{(task, seed): mean over the sparsities that have the pair}."""
-  pairs = sorted({p for d in diffs.values() for p in d})
-  return {p: statistics.mean([d[p] for d in diffs.values() if p in d]) for p in pairs}
+def over_sparsities(diffs, measured=None):
+  """The mean of each pair over the sparsities at which every seed of its task was measured.
+
+  Else a seed that lacks the sparsity that costs most would differ from the others by that alone.
+
+  Args:
+    diffs: {sparsity: {(task, seed): number}}.
+    measured: as `diffs`, with the pairs that a claim leaves out by its rule, which are not missing.
+      `diffs` by default.
+
+  Returns:
+    {(task, seed): mean}, without tasks whose seeds have no sparsity in common.
+  """
+  kept = _of_every_seed(diffs, measured)
+  pairs = sorted({p for d in kept.values() for p in d})
+  return {p: statistics.mean([d[p] for d in kept.values() if p in d]) for p in pairs}
+
+
+def everywhere(diffs):
+  """The sparsities at which every (task, seed) of {sparsity: {(task, seed): number}} has one."""
+  pairs = {p for d in diffs.values() for p in d}
+  return {s for s, d in diffs.items() if d.keys() >= pairs}
+
+
+def _of_every_seed(diffs, measured=None):
+  """The differences at the sparsities at which every seed of their task was measured."""
+  measured = diffs if measured is None else measured
+  of_task = lambda task: {
+    s: {p: v for p, v in d.items() if p[0] == task} for s, d in measured.items()
+  }
+  common = {task: everywhere(of_task(task)) for d in measured.values() for task, _ in d}
+  kept = {s: {p: v for p, v in d.items() if s in common[p[0]]} for s, d in diffs.items()}
+  return {s: d for s, d in kept.items() if d}
 
 
 def share(parts, error=1 - LEVEL):
@@ -233,12 +268,13 @@ def at(diffs, s, unit, scale=100):
   return f'{_decides(diffs[s], scale)} {unit} at {s:g}' if diffs.get(s) else ''
 
 
-def average(diffs, unit, scale=100):
-  """The number that decides a claim as text, averaged over sparsities."""
-  if len(diffs) < 2:
-    return at(diffs, next(iter(diffs), None), unit, scale)
-  number = _decides(over_sparsities(diffs), scale)
-  return f'{number} {unit} over {min(diffs):g} to {max(diffs):g}'
+def average(diffs, unit, scale=100, measured=None):
+  """The number that decides a claim as text, averaged as by `over_sparsities`."""
+  kept = _of_every_seed(diffs, measured)
+  if len(kept) < 2:
+    return at(kept, next(iter(kept), None), unit, scale)
+  number = _decides(over_sparsities(diffs, measured), scale)
+  return f'{number} {unit} over {min(kept):g} to {max(kept):g}'
 
 
 def _decides(values, scale):

@@ -1,5 +1,7 @@
 """The claims about losses, in pre-training and on the training set."""
 
+import itertools
+
 from experiments.gordon2020.analysis import scoring
 from experiments.gordon2020.claims import judging
 from experiments.gordon2020.claims.judging import Series
@@ -16,7 +18,8 @@ def loss_rises(data):
   levels = sorted(s for arm, s in data.losses if arm == 'pruned' and s > 0)
   path = [data.losses.get(('dense', 0.0), {})] + [data.losses['pruned', s] for s in levels]
   slack = 0.01 * abs(statistics.mean(path[0].values())) if path[0] else 0.0
-  steps = {s: statistics.paired(b, a) for s, a, b in zip(levels, path, path[1:], strict=False)}
+  pairs = zip(levels, itertools.pairwise(path), strict=True)
+  steps = {s: statistics.paired(b, a) for s, (a, b) in pairs}
   rise = {s: statistics.paired(losses, path[0]) for s, losses in zip(levels, path[1:], strict=True)}
   top = judging.side(rise[levels[-1]], 0.0) if levels else 0
   even = all(statistics.mean(step.values()) >= -slack for step in steps.values())

@@ -1,5 +1,6 @@
 """The claims about models and masks, from rows of stage 'probe', and about shares of the corpus."""
 
+import itertools
 import math
 
 from experiments.gordon2020 import paper
@@ -165,7 +166,7 @@ def features_follow(data):
   levels = sorted(cosine)
   fall = statistics.paired(cosine[levels[-1]], cosine[levels[0]]) if len(levels) > 1 else {}
   means = [statistics.mean(cosine[s].values()) for s in levels]
-  even = all(b <= a + 0.01 for a, b in zip(means, means[1:], strict=False))
+  even = all(b <= a + 0.01 for a, b in itertools.pairwise(means))
   side = judging.side(fall, 0.0)
   tasks = scoring.tasks_of(data.scores)
   lines = {task: _line(data, cosine, task, judging.share(tasks)) for task in tasks}
@@ -201,8 +202,8 @@ def more_text_less_prunable(data):
   The authors' conjecture, which they did not test. The loss may rise by `LEARNED` of what the dense
   model of the share has learned, which is what it lies below an untrained model: a model that knows
   less has less to lose. Reproduced: the interval over seeds lies below zero. Not reproduced: above.
-  Where the loss never rises so far, the highest sparsity measured stands for an end that lies
-  beyond it: then the change is a bound, and only the verdict that a larger end could not undo is
+  Where the loss never rises so far, the seed's highest sparsity stands for an end that lies beyond
+  it: then the change is a bound, and only the verdict that a larger end could not undo is
   given.
   """
   ends, beyond, learned = {}, set(), {}
@@ -210,14 +211,15 @@ def more_text_less_prunable(data):
     seeds = sorted({row['seed'] for row in of_share})
     for seed in seeds:
       of_seed = [row for row in of_share if row['seed'] == seed]
-      dense = scoring.pretrain(of_seed).get((of_share[0]['arm'], 0.0), {}).get(('pretrain', seed))
+      losses = scoring.pretrain(of_seed)
+      dense = losses.get((of_share[0]['arm'], 0.0), {}).get(('pretrain', seed))
       if dense is None:
         continue
       known = UNTRAINED - dense
       learned.setdefault(controls.share_of(share), []).append(known)
       end = controls.end_of(of_seed, LEARNED * known)
       if not math.isnan(end.at):
-        most = max(row['sparsity'] for row in of_share)
+        most = max(s for _, s in losses)
         ends.setdefault(controls.share_of(share), {})['pretrain', seed] = min(end.at, most)
         beyond |= {controls.share_of(share)} if math.isinf(end.at) else set()
   few, most = (min(ends), max(ends)) if len(ends) > 1 else (0, 0)

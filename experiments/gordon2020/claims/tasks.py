@@ -92,8 +92,10 @@ def finetuning_first_does_not_help(data):
   each sparsity. Not reproduced: it lies above. Undecided as well where one sparsity contradicts the
   average (level 1 - 0.05 / k).
   """
-  diffs = judging.against(data, 'after', 'pruned', lambda s: s >= judging.MEDIUM, alive=True)
-  up, down = judging.agreed(diffs, 0.01)
+  medium = lambda s: s >= judging.MEDIUM
+  measured = judging.against(data, 'after', 'pruned', medium)
+  diffs = judging.against(data, 'after', 'pruned', medium, alive=True)
+  up, down = judging.agreed(diffs, 0.01, measured)
   down = down and all(statistics.mean(d.values()) < 0.01 for d in diffs.values())
   return judging.verdict(
     data,
@@ -101,7 +103,7 @@ def finetuning_first_does_not_help(data):
     'Fine-tuning before pruning does not make a model easier to prune.',
     down,
     up,
-    number=judging.average(diffs, 'points'),
+    number=judging.average(diffs, 'points', measured=measured),
     evidence=judging.by_sparsity(Series(f'after - pruned {POINTS}', diffs)),
     rule='threshold +1 point',
   )

@@ -58,6 +58,27 @@ def test_tasks_fall_at_different_rates_or_do_not(falls, verdict):
   assert all(task in str(found.tables) for task in falls)
 
 
+@pytest.mark.parametrize('seeds', [SEEDS, (2, 3), (3,)], ids=['all', 'two', 'one'])
+def test_tasks_are_compared_at_sparsities_that_both_have(seeds):
+  rows = [
+    {**r, 'metrics': {**r['metrics'], 'accuracy': r['metrics']['accuracy'] - 0.3 * r['sparsity']}}
+    for r in grid({'glue/a': 0.2, 'glue/b': 0.2, 'glue/c': 0.2}).rows
+  ]
+  lacking = lambda r: (
+    r['arm'] == 'pruned' and r['task'] == 'glue/b' and r['sparsity'] > 0.5 and r['seed'] in seeds
+  )
+  data = claims.grid([r for r in rows if not lacking(r)])
+  assert word(data, between_tasks.tasks_fall_at_different_rates) == 'not reproduced'
+
+
+def test_tasks_without_a_sparsity_in_common_are_not_compared():
+  rows = grid({'glue/a': 0.2, 'glue/b': 0.6}).rows
+  at = {'glue/a': 0.5, 'glue/b': 0.7}
+  data = claims.grid([r for r in rows if r['arm'] != 'pruned' or r['sparsity'] == at[r['task']]])
+  found = between_tasks.tasks_fall_at_different_rates(data)
+  assert (found.verdict, found.number) == ('undecided', '')
+
+
 def test_a_noisy_difference_is_undecided():
   rows = list(grid({'glue/a': 0.3, 'glue/b': 0.4}).rows)
   for r in rows:

@@ -6,6 +6,7 @@ import pytest
 import synthetic_ledger as synthetic
 
 from experiments.gordon2020 import claims, paper
+from experiments.gordon2020.claims import judging
 from prunejax.report import statistics
 
 NAMES = [claim.__name__ for claim in claims.CLAIMS if claim not in claims.PROBES]
@@ -281,6 +282,47 @@ def test_a_contradicting_sparsity_keeps_an_average_undecided():
     return {**truth, 'score': 0.75} if (arm, sparsity) == ('random', 0.9) else truth
 
   assert verdicts(synthetic.make(mixed))['magnitude_beats_random'] == 'undecided'
+
+
+A, A1, B, B1 = ('a', 0), ('a', 1), ('b', 0), ('b', 1)
+
+
+@pytest.mark.parametrize(
+  'diffs, measured, means, levels',
+  [
+    ({0.5: {A: 1.0, A1: 2.0}, 0.9: {A: 3.0, A1: 4.0}}, None, {A: 2.0, A1: 3.0}, '0.5 to 0.9'),
+    # One seed lacks 0.9.
+    ({0.5: {A: 1.0, A1: 2.0}, 0.9: {A: 3.0}}, None, {A: 1.0, A1: 2.0}, 'at 0.5'),
+    # One task lacks 0.9; seeds are compared, tasks are not.
+    (
+      {0.5: {A: 1.0, A1: 2.0, B: 1.0, B1: 2.0}, 0.9: {B: 3.0, B1: 4.0}},
+      None,
+      {A: 1.0, A1: 2.0, B: 2.0, B1: 3.0},
+      '0.5 to 0.9',
+    ),
+    # What a rule leaves out is not missing.
+    (
+      {0.5: {A: 1.0, A1: 2.0}, 0.9: {A: 3.0}},
+      {0.5: {A: 1.0, A1: 2.0}, 0.9: {A: 3.0, A1: 9.0}},
+      {A: 2.0, A1: 2.0},
+      '0.5 to 0.9',
+    ),
+    ({0.5: {A: 1.0}, 0.9: {A1: 3.0}}, None, {}, ''),
+  ],
+)
+def test_an_average_is_over_sparsities_that_all_seeds_have(diffs, measured, means, levels):
+  assert judging.over_sparsities(diffs, measured) == means
+  text = judging.average(diffs, 'nats', 1, measured)
+  assert text.endswith(levels) and bool(text) == bool(levels)
+
+
+def test_a_seed_that_lacks_a_sparsity_moves_no_verdict():
+  rows = synthetic.make(noise=0.0005)
+  late = [row for row in rows if row['seed'] == 2 and row['sparsity'] > 0.7]
+  rest = [row for row in rows if row not in late]
+  found = {v.name: v for v in check(rest)}
+  for name in ('deletion_recovers', 'finetuning_first_does_not_help', 'magnitude_beats_random'):
+    assert found[name].verdict == 'reproduced' and '0.9' not in found[name].number, name
 
 
 def chance_level(arm, sparsity):

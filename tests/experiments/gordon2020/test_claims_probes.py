@@ -135,6 +135,15 @@ def test_an_end_beyond_what_was_measured_is_a_bound(rises, expected):
   assert found.verdict == expected and ('>= 0.80' in str(found.tables)) == (0.01 in rises.values())
 
 
+def test_an_end_beyond_is_bounded_by_what_its_own_seed_has():
+  rows = corpus({'0.1': 0.4, '1': 0.01})
+  short = [
+    row for row in rows if (row['arm'], row['seed']) != ('corpus:1', 2) or row['sparsity'] < 0.8
+  ]
+  found = next(v for v in claims.check(claims.grid(short)) if v.name == 'more_text_less_prunable')
+  assert '>= 0.67' in str(found.tables)  # 0.8, 0.8 and 0.4
+
+
 def test_figures_of_tasks_with_unlike_rates():
   rows = [row for row in synthetic.probes() if row['probe'] == 'movement']
   task = rows[0]['task']
