@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax import files
 from prunejax.bench import measure, names, selection, sizes, suite, table, train_step
+from prunejax.report import rounding
 from prunejax.sweep import grid
 from prunejax.topology import chips, dry_run, programs
 from prunejax.topology import report as dry_report
@@ -184,7 +185,7 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
       f'{name} a chip', pruned[name] / measure.GIB, 'GiB', '', f'of {chip.memory / measure.GIB:.3g}'
     )
   for kind, (count, moved) in sorted(pruned['step']['collectives'].items()):
-    yield row(f'{kind} a step', count, 'times', '', f'{moved / 1e6:.3g} MB in all')
+    yield row(f'{kind} a step', count, 'times', '', f'{rounding.short(moved / 1e6)} MB in all')
 
 
 def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
@@ -220,7 +221,9 @@ def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
     least, bound = dry_table.seconds(cost, chip)
     yield row(f'{request.title}, time', 1e3 * least, 'ms', '', f'at least, bound by {bound}')
     for kind, (count, moved) in sorted(cost['collectives'].items()):
-      yield row(f'{request.title}, {kind}', count, 'times', '', f'{moved / 1e3:.3g} kB in all')
+      yield row(
+        f'{request.title}, {kind}', count, 'times', '', f'{rounding.short(moved / 1e3)} kB in all'
+      )
 
 
 def _population(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from os import PathLike
 
+from prunejax.report import rounding
+
 VERDICT = {True: 'ok', False: 'MISS', None: ''}
 
 
@@ -12,7 +14,7 @@ def number(value: float | None) -> str:
   """Formats a value with three significant digits; None is 'not run'."""
   if value is None:
     return 'not run'
-  return f'{value:.3g}' if abs(value) < 1000 else f'{value:,.0f}'
+  return rounding.short(value)
 
 
 def rows(results: dict) -> list[tuple[str, dict]]:
