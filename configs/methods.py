@@ -223,5 +223,15 @@ def get_config(arg='magnitude'):
 
 
 def sweep():
-  for changes in methods().values():
-    yield dict(changes)
+  # Every method sets every key that any of them sets: the argument of the config names one as well.
+  table, plain = methods(), finetune.get_config('nano')
+  keys = dict.fromkeys(key for changes in table.values() for key in changes)
+  plain = {key: _value(plain, key) for key in keys}
+  for changes in table.values():
+    yield {**plain, **changes, 'steps': STEPS}
+
+
+def _value(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config
