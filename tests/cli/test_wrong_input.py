@@ -54,6 +54,9 @@ CASES = {
     ('--config=configs/sparsity.py --workdir={out} --workers=two', ['--workers', "'two'"]),
     ('--config=configs/sparsity.py --workdir={out} --config.stepz=1', ["did you mean 'steps'"]),
     ('--config=configs/sparsity.py --workdir={out} --one-by-one=2', ['--one-by-one']),
+    ('--config=configs/methods.py --workdir={out} --config.steps=9', ['sweep()', 'steps of every']),
+    ('--config=configs/sparsity.py --dry-run --topology=cpu --out={out}.json', ['.json', 'in .md']),
+    ('--config=configs/sparsity.py --dry-run --topology=cpu --out={out}', ['--out=', 'in .md']),
   ],
   'reproduce': [
     ('', ['paper', 'reproduce --help']),
