@@ -39,8 +39,8 @@ def of_cells(
     The tables; where there are no cells, a line that says so, and no file is written.
 
   Raises:
-    ValueError: `out` is no name of a file of Markdown; an unknown topology, no libtpu, a cell that is no run of the train loop, or a mesh
-      that fits no program to the slice.
+    ValueError: `out` is no name of a file of Markdown; an unknown topology, no libtpu, a cell that
+      is no run of the train loop, or a mesh that fits no program to the slice.
   """
   if any(isinstance(cell.config, dict) for cell in cells):
     raise ValueError(
