@@ -137,7 +137,10 @@ CASES = {
     ('{none}', ['holds no run']),
     ('{run} --only=train', ['takes no --only']),
     ('--compare {none}', ['none', 'no file']),
-    ('--only=compile --out={text}', ['text.txt', 'no results']),
+    ('--only=compile --out={text}', ['text.txt', 'in .json']),
+    ('--compare {none} --only=train', ['takes no --only']),
+    ('--times=3', ['--times=3', '--only=kill']),
+    ('{run} --size=base', ['takes no --size']),
     ('--config.steps=3', ['--config.steps=3']),
   ],
 }
