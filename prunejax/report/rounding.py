@@ -16,7 +16,6 @@ def scaled(value: float, scales: Sequence[tuple[float, str]]) -> str:
     value: in the unit whose scale is 1.
     scales: (scale, unit), the largest first. The last one is taken for all that is smaller.
   """
-  for scale, unit in scales:
-    if float(f'{value / scale:.3g}') >= 1:
-      break
+  fitting = (one for one in scales if float(f'{value / one[0]:.3g}') >= 1)
+  scale, unit = next(fitting, scales[-1])
   return f'{short(value / scale)} {unit}'

@@ -132,7 +132,7 @@ def _size(recipe):
 
 
 def _folder(recipe, kind):
-  """The folder of the model that a run starts from, or of one of its size; None if there is none."""
+  """The folder of the model that a run starts from, or of one of its size; None without one."""
   init = recipe.init
   if init == 'nano':
     return inputs.NANO  # its size is known where its weights are not
