@@ -4,6 +4,7 @@ r"""The methods of the field as products of the core: each only what it changes 
   python -m prunejax train --config=configs/methods.py:lottery,steps=1000,sparsity=0.9 \
       --workdir=runs/lottery
 
+`sweep --config=configs/methods.py` runs all of them, by these defaults whatever the argument says.
 These fine-tune the packaged model (configs/finetune.py:nano), by default for 400 steps to a
 sparsity of 0.8; a cut-off decides the sparsity of `han` and `soft_movement`. Change the steps by
 the argument: with `--config.steps` the schedules stay those of 400. `methods(sparsity, steps,

@@ -66,6 +66,7 @@ WORDS = (
   'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'
 ).split()
 
+SAVED = 10  # kills between two times that the rows so far are told
 OUTPUT = 'output.txt'  # what the processes print
 SHARES = (0.2, 0.25, 0.25, 0.15, 0.15)  # of the moments below, in their order
 OPTIONS = ((), ('--one-by-one',))
@@ -146,7 +147,7 @@ def run(
           # A SIGTERM after the last row was written: there is nothing to start again for.
           late = status == -signal.SIGTERM and len(outcome(work)) == len(expected[chosen])
           statuses[number.name, preemption.RESTART if late else status] += 1
-          if kills % 10 == 0 and kills < times:
+          if kills % SAVED == 0 and kills < times:
             say(f'  {kills} of {times} kills')
             yield from _rows(hits, statuses, sweeps, damaged, different, began)
         sweeps += 1

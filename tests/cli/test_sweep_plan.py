@@ -62,3 +62,9 @@ def test_an_empty_share_is_told_plainly(words, done, plan, monkeypatch):
 
 def test_a_table_of_no_programs_is_refused_by_no_index():
   assert 'nothing to compile' in report.of_requests([], 'none', ['cpu'], say=lambda line: None)
+
+
+def test_a_table_with_another_ending_is_refused_before_anything_is_compiled(tmp_path, monkeypatch):
+  monkeypatch.setattr(dry_run, 'compile_all', pytest.fail)
+  with pytest.raises(ValueError, match='ends in .md'):
+    report.of_requests([None], '', ['cpu'], out=tmp_path / 'other_ending.json')

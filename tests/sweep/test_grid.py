@@ -279,18 +279,17 @@ def test_a_failed_row_stands_with_its_setting_where_models_differ_in_size():
   small, large = {'init': 'small'}, {'init': 'large'}
   rows = [row(0, 128, **small), row(0, 384, **large), row(1, 128, 'nan', **small)]
   rows += [row(1, 384, 'nan', **large), row(2, 384, 'nan', init='third')]
-  found = counts(rows)
-  assert [(setting['init'], n) for setting, n in found] == [
-    ('small', 2),
-    ('large', 2),
-    ('third', 1),
+  assert counts(rows) == [
+    ({'init': 'small', 'model.hidden_size': 128, 'data.vocab_size': 228}, 2),
+    ({'init': 'large', 'model.hidden_size': 384, 'data.vocab_size': 484}, 2),
+    ({'init': 'third'}, 1),
   ]
-  # Where the sizes are what the sweep varies, the change of a row says which it is.
-  wide = [
-    row(s, w, 'nan' if s else '', **{'model.hidden_size': w}) for w in (32, 64) for s in (0, 1)
-  ]
-  assert [(setting['model.hidden_size'], n) for setting, n in counts(wide)] == [(32, 2), (64, 2)]
-  assert [n for _, n in counts(wide[1:])] == [1, 2]
+  # Where the sizes are what the sweep varies, the change of a row says which it is. A vocabulary
+  # may have fewer pieces than were asked for.
+  for key in ('model.hidden_size', 'data.vocab_size'):
+    rows = [row(s, 64, 'nan' if s else '', **{key: size}) for size in (500, 600) for s in (0, 1)]
+    assert [(setting[key], n) for setting, n in counts(rows)] == [(500, 2), (600, 2)]
+    assert [n for _, n in counts(rows[1:])] == [1, 2]
 
 
 def test_a_plan_counts_the_packaged_model_whatever_its_initializer():
