@@ -4,6 +4,7 @@ r"""The methods of the field as products of the core: each only what it changes 
   python -m prunejax train --config=configs/methods.py:lottery,steps=1000,sparsity=0.9 \
       --workdir=runs/lottery
 
+`sweep --config=configs/methods.py` runs all of them, by these defaults whatever the argument says.
 These fine-tune the packaged model (configs/finetune.py:nano), by default for 400 steps to a
 sparsity of 0.8; a cut-off decides the sparsity of `han` and `soft_movement`. Change the steps by
 the argument: with `--config.steps` the schedules stay those of 400. `methods(sparsity, steps,
@@ -223,5 +224,15 @@ def get_config(arg='magnitude'):
 
 
 def sweep():
-  for changes in methods().values():
-    yield dict(changes)
+  # Every method sets every key that any of them sets: the argument of the config names one as well.
+  table, plain = methods(), finetune.get_config('nano')
+  keys = dict.fromkeys(key for changes in table.values() for key in changes)
+  plain = {key: _value(plain, key) for key in keys}
+  for changes in table.values():
+    yield {**plain, **changes, 'steps': STEPS}
+
+
+def _value(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config

@@ -83,6 +83,20 @@ def is_file(where: PathLike) -> bool:
   return _retry('look for', where, call)
 
 
+def check_ending(out: PathLike, ending: str):
+  """Checks the name of a file that has another one beside it with the same name but its ending.
+
+  Args:
+    out: the value of an option --out.
+    ending: that it must have, such as '.md'.
+
+  Raises:
+    ValueError: it has another one.
+  """
+  if path(out).suffix != ending:
+    raise ValueError(f'--out={out}: expected a name that ends in {ending}, such as table{ending}')
+
+
 def version(where: PathLike) -> tuple:
   """Returns the size and the time of change of a file, which tell two states of it apart."""
   status = _retry('look for', where, epath.Path(where).stat)

@@ -4,9 +4,7 @@ Rows have the names of the measured ones where they mean the same, so that `benc
 them side by side. A compiled time is the least that the program could take.
 """
 
-import datetime
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -17,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prunejax import files
-from prunejax.bench import measure, names, selection, sizes, suite, table, train_step
+from prunejax.bench import measure, names, results, selection, sizes, suite, table, train_step
+from prunejax.report import rounding
 from prunejax.sweep import grid
 from prunejax.topology import chips, dry_run, programs
 from prunejax.topology import report as dry_report
@@ -56,50 +54,61 @@ def run(
     size: a name of `names.SIZES`.
     topologies: names that `slices.check` takes.
     out: the JSON file to write; None for runs/bench/<topology>-<size>.json. The name of the
-      topology is added where there are several.
+      topology is added where there are several. What it already holds stays until the same bench is
+      whole anew.
     say: prints one line.
 
   Returns:
     The files.
 
   Raises:
-    ValueError: an unknown bench, size or topology.
+    ValueError: an unknown bench, size or topology; an `out` that does not end in .json, or has
+      results of another machine, size or versions.
   """
   only = names.check(only, size, NAMES)
   dry_report.plan_on_cpu(topologies)
-  written = []
-  for name in topologies:
-    path = pathlib.Path(out or f'runs/bench/{_word(name)}-{size}.json')
-    if out and len(topologies) > 1:
-      path = path.with_name(f'{path.stem}-{_word(name)}{path.suffix}')
-    results = {'machine': None, 'size': size, 'benches': {}}
+  paths = [_path(out, name, size, len(topologies)) for name in topologies]
+  opened = [
+    results.opened(path, _known(name), size) for path, name in zip(paths, topologies, strict=True)
+  ]
+  for path, name, kept in zip(paths, topologies, opened, strict=True):
+    kept['machine'] = _machine(name, {}) | kept['machine']
     for bench in only:
-      began = datetime.datetime.now(datetime.UTC)
-      part = {
-        'command': f'python -m prunejax bench --only={bench} --size={size} --topology={name}',
-        'date': began.date().isoformat(),
-        'commit': suite.commit(),
-        'seconds': 0.0,
-        'rows': [],
-        'figures': [],
-      }
-      results['benches'][bench] = part
+      command = f'python -m prunejax bench --only={bench} --size={size} --topology={name}'
+      part = results.Part(path, kept, bench, command)
       for answer, row in BENCHES[bench](size, name, say):
-        results['machine'] = results['machine'] or _machine(name, answer)
-        part['rows'].append(row)
-        spent = datetime.datetime.now(datetime.UTC) - began
-        part['seconds'] = round(spent.total_seconds(), 1)
-        files.write(path, json.dumps(results, indent=1) + '\n')
-        files.write(path.with_suffix('.md'), table.markdown(results))
+        _describe(kept, path, name, answer)
+        part.add(measure.at_size(row, size, suite.target_sizes(bench)))
         say(f'  {row["name"]}: {table.number(row["value"])} {row["unit"]}')
-    say(table.text(results))
+      part.end()
+    say(table.text(kept))
     say(f'written: {path} and {path.with_suffix(".md").name}')
-    written.append(path)
-  return written
+  return paths
+
+
+def _path(out, name, size, count):
+  """The file of one of `count` topologies."""
+  path = pathlib.Path(out or f'runs/bench/{_word(name)}-{size}.json')
+  return path.with_name(f'{path.stem}-{_word(name)}{path.suffix}') if out and count > 1 else path
 
 
 def _word(name):
   return name.replace(':', '-')
+
+
+def _known(name):
+  """What is known of the chips before anything is compiled for them."""
+  return {'kind': _word(name), 'versions': grid.versions()}
+
+
+def _describe(kept, path, name, answer):
+  """Completes what the file says of the chips; a device that it names has to be the same."""
+  machine = _machine(name, answer)
+  if kept['machine']['device'] == name:  # no program had compiled yet
+    kept['machine'] = machine
+  elif machine['device'] != name:
+    same = {**_known(name), 'device': machine['device']}
+    results.check_conditions(path, kept, same, kept['size'])
 
 
 def _machine(name, answer):
@@ -107,10 +116,9 @@ def _machine(name, answer):
   peaks = f'; peaks of {chips.words(chips.Chip(**answer["chip"]))}' if 'chip' in answer else ''
   device = f'{answer["device"]} x{answer["chips"]}' if 'device' in answer else name
   return {
-    'kind': _word(name),
+    **_known(name),
     'device': device,
     'compiled': f'compiled for and not run{peaks}. {dry_table.HOW}',
-    'versions': grid.versions(),
   }
 
 
@@ -184,7 +192,7 @@ def _train(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
       f'{name} a chip', pruned[name] / measure.GIB, 'GiB', '', f'of {chip.memory / measure.GIB:.3g}'
     )
   for kind, (count, moved) in sorted(pruned['step']['collectives'].items()):
-    yield row(f'{kind} a step', count, 'times', '', f'{moved / 1e6:.3g} MB in all')
+    yield row(f'{kind} a step', count, 'times', '', f'{rounding.short(moved / 1e6)} MB in all')
 
 
 def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
@@ -220,7 +228,9 @@ def _selection(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:
     least, bound = dry_table.seconds(cost, chip)
     yield row(f'{request.title}, time', 1e3 * least, 'ms', '', f'at least, bound by {bound}')
     for kind, (count, moved) in sorted(cost['collectives'].items()):
-      yield row(f'{request.title}, {kind}', count, 'times', '', f'{moved / 1e3:.3g} kB in all')
+      yield row(
+        f'{request.title}, {kind}', count, 'times', '', f'{rounding.short(moved / 1e3)} kB in all'
+      )
 
 
 def _population(size: str, topology: str, say) -> Iterator[tuple[dict, dict]]:

@@ -66,6 +66,7 @@ WORDS = (
   'the a red old small tall kind cat dog bird tree house sees finds likes takes near under over'
 ).split()
 
+SAVED = 10  # kills between two times that the rows so far are told
 OUTPUT = 'output.txt'  # what the processes print
 SHARES = (0.2, 0.25, 0.25, 0.15, 0.15)  # of the moments below, in their order
 OPTIONS = ((), ('--one-by-one',))
@@ -110,7 +111,8 @@ def run(
 
   Yields:
     Rows: kills and the moments they hit, sweeps that ended differently, damaged checkpoints, the
-    status after SIGTERM, the time a kill takes.
+    status after SIGTERM, the time a kill takes. They come after every tenth kill and at the end,
+    and replace the earlier ones.
   """
   del options
   times, rng, began = times or 20, np.random.default_rng(0), time.perf_counter()
@@ -145,14 +147,21 @@ def run(
           # A SIGTERM after the last row was written: there is nothing to start again for.
           late = status == -signal.SIGTERM and len(outcome(work)) == len(expected[chosen])
           statuses[number.name, preemption.RESTART if late else status] += 1
-          if kills % 10 == 0:
-            say(f'  {kills} of {times} kills, {sweeps} sweeps, {len(different)} differences')
+          if kills % SAVED == 0 and kills < times:
+            say(f'  {kills} of {times} kills')
+            yield from _rows(hits, statuses, sweeps, damaged, different, began)
         sweeps += 1
         damaged += len(list(work.glob('*/*/damaged-*')))
         different += [
           f'{work.name} {" ".join(chosen)}: {difference}'
           for difference in differences(expected[chosen], outcome(work))
         ]
+  yield from _rows(hits, statuses, sweeps, damaged, different, began)
+
+
+def _rows(hits, statuses, sweeps, damaged, different, began):
+  """The rows of the kills so far; `sweeps` are those that have ended."""
+  kills = hits.total()
   by_signal = collections.Counter()
   for (name, _), count in statuses.items():
     by_signal[name] += count

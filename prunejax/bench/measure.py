@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from prunejax.report import rounding
 from prunejax.sweep import grid
 from prunejax.sweep.resources import free_bytes
 
@@ -39,11 +40,8 @@ class Times(NamedTuple):
 
 
 def clock(seconds: float) -> str:
-  """Formats a time: '3.21 s', '12.3 ms', '45.6 us'."""
-  for scale, unit in ((1, 's'), (1e-3, 'ms'), (1e-6, 'us')):
-    if seconds >= scale:
-      return f'{seconds / scale:.3g} {unit}'
-  return f'{seconds * 1e9:.3g} ns'
+  """Formats a time: '1,234 s', '3.21 s', '12.3 ms', '45.6 us'."""
+  return rounding.scaled(seconds, ((1, 's'), (1e-3, 'ms'), (1e-6, 'us'), (1e-9, 'ns')))
 
 
 def interleaved(

@@ -3,6 +3,7 @@
 The grid is fine-tuning at ten sparsities and four learning rates.
 """
 
+import concurrent.futures
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -42,14 +43,14 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
   shape = sizes.bert(size) if measure.on_gpu() or size == 'tiny' else bert_hf.read_size(inputs.NANO)
   chosen = population.batching(_cell(shape, 'auto', *cells[0]).recipe)
   ways = (chosen,) if size == 'tiny' else stacking.BATCHING
-  calls, single, masked, waves, held, turns = {}, {}, {}, {}, {}, {}
+  calls, single, masked, waves, held, turns, threads = {}, {}, {}, {}, {}, {}, {}
   for way in ways:
     say(f'  compiling {len(cells)} members, {way}')
-    stepped, engine, members = _together([_cell(shape, way, *cell) for cell in cells])
+    stepped, engine, members, at_a_time = _together([_cell(shape, way, *cell) for cell in cells])
     calls[way] = functools.partial(stepped, engine.turn)
     single[way], masked[way] = (functools.partial(stepped, 1, first) for first in (False, True))
-    held[way], turns[way] = resources.held(engine.step), engine.turn
-    waves[way] = len(cells) / members
+    held[way], turns[way] = at_a_time * resources.held(engine.step), engine.turn
+    waves[way], threads[way] = len(cells) / members, at_a_time
   say('  compiling one run')
   calls['alone'], compiled = _alone(_cell(shape, 'map', *cells[0]), len(cells))
   times = measure.interleaved(calls, rounds=5, seconds=120)
@@ -61,7 +62,10 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
     'alone': 'one after the other',
   }
   for way in (*ways, 'alone'):
-    in_waves = f' in {waves[way]:.0f} waves' if waves.get(way, 1) > 1 else ''
+    count = waves.get(way, 1) * threads.get(way, 1)
+    in_waves = f' in {count:.0f} waves' if count > 1 else ''
+    if threads.get(way, 1) > 1:
+      in_waves += f', {threads[way]} at a time in threads, as a grid trains them here'
     yield measure.row(
       words[way],
       rate(way),
@@ -126,15 +130,38 @@ def _cell(shape, way, sparsity, rate):
 
 
 def _together(runs):
-  """((steps, whether masks move first) -> metrics of a wave, engine, members a wave)."""
-  first, number = runs[0], itertools.count()
+  """The waves that train at a time, as `population.train` steps them.
+
+  Returns ((steps, whether masks move first) -> metrics of each wave, engine, members of these
+  waves, number of these waves).
+  """
+  first, by_key = runs[0], {run.key: run for run in runs}
   program = programs.build(first.recipe, first.source, first.data, first.tx)
   alone = programs.abstract_state(first.recipe, program, first.tx)
-  engine, plans = population.fitted(runs, program, alone, 0, {})
-  state = engine.blank()
-  for i, run in enumerate(runs[: engine.width]):
+  at_a_time = population.waves_at_a_time(first.recipe, alone)
+  engine, plans = population.fitted(runs, program, alone, 0, {}, at_a_time)
+  at_a_time = min(at_a_time, len(plans))
+  if at_a_time * resources.held(engine.step) > population.limit(first.recipe):
+    at_a_time = 1
+  members = [[by_key[key] for key in plan['members']] for plan in plans[:at_a_time]]
+  waves = [_wave(engine, program, runs) for runs in members]
+  pool = concurrent.futures.ThreadPoolExecutor(at_a_time, 'wave')
+
+  def stepped(steps, first=False):
+    return list(pool.map(lambda wave: wave(steps, first), waves))
+
+  stepped(1, first=True)  # the masks move here; later steps are between mask updates
+  return stepped, engine, sum(map(len, members)), at_a_time
+
+
+def _wave(engine, program, runs):
+  """(steps, whether masks move first) -> metrics of one wave."""
+  state, number = engine.blank(), itertools.count()
+  for i, run in enumerate(runs):
     state = engine.put(state, programs.initial_state(run.recipe, program, run.tx), i)
-  current, rows = [state], np.zeros(engine.width, np.int32)
+  current = [state]
+  # A place without a member is skipped.
+  rows = np.where(np.arange(engine.width) < len(runs), 0, -1).astype(np.int32)
 
   def stepped(steps, first=False):
     state = current[0]
@@ -144,10 +171,9 @@ def _together(runs):
     batch = {name: np.stack([one[name] for one in read])[:, None] for name in read[0]}
     taken = [sharding.place(x, engine.everywhere) for x in (rows, np.int32(steps))]
     current[0], metrics = engine.step(state, stacking.put_batches(batch, engine.mesh), *taken)
-    return metrics
+    return jax.block_until_ready(metrics)
 
-  stepped(1, first=True)  # the masks move here; later steps are between mask updates
-  return stepped, engine, len(plans[0]['members'])
+  return stepped
 
 
 def _times(steps):

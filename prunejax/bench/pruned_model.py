@@ -5,11 +5,8 @@ is to the dense model of the same rounds (see `measure`). A form that takes no l
 model is marked "no gain"; one that does so in a quarter of the rounds, "undecided".
 """
 
-import datetime
-import json
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from os import PathLike
 
@@ -18,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from prunejax import files
-from prunejax.bench import encoders, measure, suite, table
+from prunejax.bench import encoders, measure, results, table
 from prunejax.compress import deep_compression, sparse_file
 from prunejax.models import bert
 from prunejax.train import console, export, program, saved_model
@@ -45,16 +41,16 @@ def run(
     length: tokens an example; None for the longest of the model.
     rounds: how often each form is timed.
     out: the JSON file to write, with a table in Markdown beside it; None for
-      runs/bench/<name>-<machine>.json.
+      runs/bench/<name>-<machine>.json. What it already holds stays until it is measured anew.
     say: prints one line.
 
   Returns:
     The results, as in the file.
 
   Raises:
-    ValueError: no BERT; a number out of range. OSError: there is no model.
+    ValueError: no BERT; a number out of range; an `out` that does not end in .json, or has results
+      of another machine, model or versions. OSError: there is no model.
   """
-  began = time.perf_counter()
   model = saved_model.load(where)
   if model.size.model_type != 'bert':
     raise ValueError(f'{str(where)!r} is a {model.size.model_type!r}: bench measures a bert')
@@ -67,26 +63,16 @@ def run(
       raise ValueError(f'--{key}={value}: at least 1')
   name, machine = pathlib.Path(where).name or 'model', measure.machine()
   out = pathlib.Path(out or f'runs/bench/{name}-{machine["kind"]}.json')
-  results = {'machine': machine, 'size': name, 'benches': {}}
+  kept = results.opened(out, machine, name)
+  command = (
+    f'python -m prunejax bench {name} --batches={",".join(map(str, batches))} --length={length}'
+    f' --rounds={rounds}'
+  )
 
-  def part(bench, rows):
-    spent = round(time.perf_counter() - began, 1)
-    about = {
-      'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-      'commit': suite.commit(),
-    }
-    command = (
-      f'python -m prunejax bench {name} --batches={",".join(map(str, batches))} --length={length}'
-    )
-    results['benches'][bench] = {
-      'command': command,
-      **about,
-      'seconds': spent,
-      'rows': rows,
-      'figures': [],
-    }
-    files.write(out, json.dumps(results, indent=1) + '\n')
-    files.write(out.with_suffix('.md'), table.markdown(results))
+  def save(part, rows):
+    for row in rows:
+      part.add(row)
+    part.end()
 
   leaves = {
     path: np.asarray(jax.device_get(leaf), np.float32) for path, leaf in model.leaves.items()
@@ -94,17 +80,19 @@ def run(
   small = export.shrunk(model)
   say(f'{model.what} of {where}: {_zeros(leaves):.3f} of the encoder is zero')
   with tempfile.TemporaryDirectory() as scratch:
+    part = results.Part(out, kept, 'bytes', command)
     forms, missing = encoders.forms(leaves, model.size, small, pathlib.Path(scratch))
-    part('bytes', _bytes(leaves, small[0], forms))
+    save(part, _bytes(leaves, small[0], forms))
     outputs, compared_on = _outputs(model, leaves, length, forms)
     for rows in batches:
+      part = results.Part(out, kept, f'batch {rows}', command)
       timed = _times(forms, outputs, _random(model.size, rows, length), rounds)
       timed += [measure.row(name, None, '', detail=reason) for name, reason in missing]
       timed[0]['detail'] += f'; batch {rows} x {length}; outputs compared on {compared_on}'
-      part(f'batch {rows}', timed)
-  say(table.text(results))
+      save(part, timed)
+  say(table.text(kept))
   say(f'written: {out} and {out.with_suffix(".md").name}')
-  return results
+  return kept
 
 
 def _bytes(leaves, small, forms):

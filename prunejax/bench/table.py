@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from os import PathLike
 
+from prunejax.report import rounding
+
 VERDICT = {True: 'ok', False: 'MISS', None: ''}
 
 
@@ -12,7 +14,7 @@ def number(value: float | None) -> str:
   """Formats a value with three significant digits; None is 'not run'."""
   if value is None:
     return 'not run'
-  return f'{value:.3g}' if abs(value) < 1000 else f'{value:,.0f}'
+  return rounding.short(value)
 
 
 def rows(results: dict) -> list[tuple[str, dict]]:
@@ -22,16 +24,24 @@ def rows(results: dict) -> list[tuple[str, dict]]:
 
 def text(results: dict) -> str:
   """Formats results for the console: one line a row, with its target and verdict."""
-  lines, last = [], None
-  width = max((len(row['name']) for _, row in rows(results)), default=0)
-  for bench, row in rows(results):
-    if bench != last:
-      lines.append(f'{bench}  ({results["benches"][bench]["seconds"]:.0f} s)')
-    last = bench
-    value = f'{number(row["value"])} {row["unit"]}'
-    judged = f'{row["target"]:<9} {VERDICT[row["ok"]]:<5}'
-    lines.append(f'  {row["name"]:<{width}}  {value:<18} {judged} {row["detail"]}')
+  lines = []
+  parts = _titled(results)
+  width = max((len(row['name']) for _, part in parts for row in part['rows']), default=0)
+  for title, part in parts:
+    lines.append(f'{title}  ({part["seconds"]:.0f} s)')
+    for row in part['rows']:
+      value = f'{number(row["value"])} {row["unit"]}'
+      judged = f'{row["target"]:<9} {VERDICT[row["ok"]]:<5}'
+      lines.append(f'  {row["name"]:<{width}}  {value:<18} {judged} {row["detail"]}')
   return '\n'.join(lines + [verdict(results)])
+
+
+def _titled(results):
+  """[(bench, part)] of a file, then of what was begun anew; a part that is not whole says so."""
+  parts = [*results['benches'].items(), *results.get('unfinished', {}).items()]
+  return [
+    (f'{bench}, unfinished' if part.get('unfinished') else bench, part) for bench, part in parts
+  ]
 
 
 def verdict(results: dict) -> str:
@@ -56,11 +66,12 @@ def markdown(results: dict) -> str:
     else '{device}, {processor}, {cores} cores, {ram_gib} GiB'
   ).format(**machine)
   lines = [f'# {machine["kind"]}, size {results["size"]}', '', f'{hardware}. {versions}.', '']
-  for bench, part in results['benches'].items():
+  for bench, part in _titled(results):
+    at = f', commit {part["commit"]}' if part.get('commit') else ''
     lines += [
       f'## {bench}',
       '',
-      f'`{part["command"]}`, {part["seconds"]:.0f} s, {part["date"]}',
+      f'`{part["command"]}`, {part["seconds"]:.0f} s, {part["date"]}{at}',
       '',
     ]
     lines += ['| figure | value | target | | how |', '|---|---|---|---|---|']

@@ -60,7 +60,8 @@ def run(size: str, say: Callable[[str], None], **options) -> Iterator[dict]:
   flops = rows * float(objectives.flops(sizes.bert(size), shape, LENGTH, PREDICTIONS))
   peak = work / times['products'].best
   share = lambda name: flops / times[name].median / peak
-  what = f'{dtype}, batch {rows} x {LENGTH}'
+  several = f', on one of {jax.device_count()} devices' if jax.device_count() > 1 else ''
+  what = f'{dtype}, batch {rows} x {LENGTH}{several}'
   yield measure.row('matmul rate', peak / 1e9, 'GFLOP/s', '', how)
   for name, words in (('pruned', 'prunejax, off mask steps'), ('plain', 'plain Flax loop')):
     yield measure.row(
@@ -206,6 +207,8 @@ def stepping(
 ) -> tuple[Callable[[Any], Any], int | None]:
   """Makes a step as `loop.train` takes it: a batch of the host, a mesh, the compiled program.
 
+  The mesh has one device, as the plain loop and the products of matrices do.
+
   Args:
     run: of `ours`.
     tx: of `ours`.
@@ -216,7 +219,7 @@ def stepping(
     A function batch -> metrics that carries its own state; and the bytes of temporaries of the
     program, None if unknown to XLA.
   """
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
   shardings = sharding.shard(programs.abstract_state(run, program, tx), mesh)
   state = [sharding.place(programs.initial_state(run, program, tx), shardings)]
   jitted = sharding.steady(program.step, shardings)

@@ -11,8 +11,9 @@ SUMMARY = (
 )
 EPILOG = None
 TAKES_CONFIG = False
+SIZE = 'base'  # where the command names none
 OF_A_RUN = ('batches', 'length', 'rounds')
-OF_THE_MACHINE = ('only', 'times', 'topology')
+OF_THE_MACHINE = ('only', 'size', 'times', 'topology')
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -42,10 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser):
     '--only', type=options.list_of(str), metavar='A,B', help='some benches instead of all'
   )
   parser.add_argument(
-    '--size', default='base', metavar='NAME', help='small, base (BERT-Base, the default) or large'
+    '--size', metavar='NAME', help='small, base (BERT-Base, the default) or large'
   )
   parser.add_argument(
-    '--times', type=int, metavar='N', help='how often the bench `kill` kills (default: 20)'
+    '--times',
+    type=int,
+    metavar='N',
+    help='with --only=kill: how often the bench `kill` kills (default: 20)',
   )
   parser.add_argument(
     '--topology',
@@ -77,7 +81,15 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     ValueError, OSError: an unknown bench or size; a bad argument or file; a bench that failed.
   """
   del overrides
+  if args.out:
+    from prunejax import files
+
+    files.check_ending(args.out, '.json')
   if args.compare:
+    given = [f'--{name}' for name in (*OF_A_RUN, *OF_THE_MACHINE, 'out') if _given(args, name)]
+    given += [f'RUN ({args.where})'] if args.where else []
+    if given:
+      raise ValueError(f'bench --compare measures nothing and takes no {", ".join(given)}')
     from prunejax.bench import table
 
     print(table.compare(args.compare))
@@ -87,8 +99,12 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     _bench_machine(args)
 
 
+def _given(args, name):
+  return getattr(args, name) is not None
+
+
 def _bench_model(args):
-  unfit = [f'--{name}' for name in OF_THE_MACHINE if getattr(args, name) is not None]
+  unfit = [f'--{name}' for name in OF_THE_MACHINE if _given(args, name)]
   if unfit:
     raise ValueError(f'bench of the run {args.where!r} takes no {", ".join(unfit)}')
   options.check_model(args.where)
@@ -102,7 +118,7 @@ def _bench_model(args):
 
 def _bench_machine(args):
   for name in OF_A_RUN:
-    if getattr(args, name) is not None:
+    if _given(args, name):
       raise ValueError(
         f'--{name} is for the bench of a run: python -m prunejax bench RUN --{name}=...'
       )
@@ -111,14 +127,15 @@ def _bench_machine(args):
     return
   if args.times is not None and args.times < 1:
     raise ValueError(f'--times={args.times}: at least 1')
+  if args.times is not None and 'kill' not in (args.only or ()):
+    raise ValueError(f'--times={args.times} is for the bench kill, which runs with --only=kill')
   from prunejax.bench import names
 
-  names.check(
-    args.only, args.size, names.NAMES
-  )  # refused before a bench and its libraries are imported
+  size = args.size or SIZE
+  names.check(args.only, size, names.NAMES)  # refused before a bench and its libraries are imported
   from prunejax.bench import suite
 
-  suite.run(args.only, args.size, times=args.times, out=args.out)
+  suite.run(args.only, size, times=args.times, out=args.out)
 
 
 def _compile(args):
@@ -131,10 +148,11 @@ def _compile(args):
     slices.check(name)
   from prunejax.bench import compiled, table
 
-  written = compiled.run(args.only, args.size, args.topology, out=args.out)
+  size = args.size or SIZE
+  written = compiled.run(args.only, size, args.topology, out=args.out)
   measured = [
     path
-    for path in sorted(pathlib.Path('runs/bench').glob(f'*-{args.size}.json'))
+    for path in sorted(pathlib.Path('runs/bench').glob(f'*-{size}.json'))
     if path not in written and 'compiled' not in table.read(path)['machine']
   ]
   paths = [*measured, *written]

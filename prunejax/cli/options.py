@@ -79,7 +79,8 @@ def check_dry_run(args: argparse.Namespace):
   """Checks the options of `add_dry_run`, before jax is imported.
 
   Raises:
-    ValueError: one of them lacks another; an unknown topology, or libtpu is missing.
+    ValueError: one of them lacks another; a file that is none of Markdown; an unknown topology, or
+      libtpu is missing.
   """
   from prunejax.topology import slices
 
@@ -87,6 +88,10 @@ def check_dry_run(args: argparse.Namespace):
     raise ValueError(f'--topology={",".join(args.topology)} needs --dry-run')
   if args.out and not args.topology:
     raise ValueError(f'--out={args.out} needs --dry-run --topology=..., whose tables it holds')
+  if args.out:
+    from prunejax import files
+
+    files.check_ending(args.out, '.md')
   for name in args.topology or ():
     slices.check(name)
 

@@ -33,6 +33,12 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     )
   configs.override(config, overrides)
   changes = list(module.sweep())
+  for key in overrides:
+    if changes and all(key in change for change in changes):
+      raise ValueError(
+        f'--config.{key}={overrides[key]}: sweep() of {args.config} sets {key} of every cell: leave'
+        ' it out, or change sweep()'
+      )
   # A wrong value is refused before Flax, transformers and Orbax are imported.
   from prunejax.train import recipe
 
@@ -43,7 +49,7 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
   from prunejax.sweep import grid
 
   if args.dry_run:
-    print(_plan(args, grid.sweep_cells(config, changes, workdir, name=module.__name__)))
+    print(_plan(args, grid.sweep_cells(config, changes, workdir, name=module.__name__), workdir))
     return
   name = module.__name__
   how = {'worker': options.worker(args), 'one_by_one': args.one_by_one}
@@ -56,14 +62,21 @@ def run(args: argparse.Namespace, overrides: dict[str, str]):
     summary.write(workdir)
 
 
-def _plan(args, cells):
-  """What the cells of this worker take, as text."""
+def _plan(args, cells, workdir):
+  """What the cells of this worker take that the ledger of `workdir` lacks, as text."""
   from prunejax.sweep import estimate, grid
 
-  cells, title = grid.share(cells, options.worker(args)), f'sweep {args.config}'
+  cells, title, lines = grid.share(cells, options.worker(args)), f'sweep {args.config}', []
+  if workdir:
+    left = grid.missing(cells, workdir)
+    lines.append(f'{len(left)} of {len(cells)} cells are missing from the ledger of {workdir}')
+    lines += [f'  {grid.describe(cell.labels)}' for cell in left]
+    cells = left
   if args.topology:
     from prunejax.topology import report
 
     how = {'one_by_one': args.one_by_one, 'out': args.out or '', 'command': options.said()}
-    return report.of_cells(cells, title, args.topology, **how)
-  return estimate.table(grid.planned(cells), title)
+    text = report.of_cells(cells, title, args.topology, **how)
+  else:
+    text = estimate.table(grid.planned(cells), title)
+  return '\n'.join([text, *lines])

@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from prunejax import files
 from prunejax.models.hf import convert
-from prunejax.train import families, inputs, objectives, unpacked
+from prunejax.train import families, inputs, objectives
 from prunejax.train.recipe import DTYPES, Recipe
 
 GIB = 2**30
@@ -17,28 +16,43 @@ def table(cells: list[tuple[dict, Recipe]], title: str) -> str:
   Args:
     cells: pairs (labels, recipe).
     title: the first line.
+
+  Returns:
+    The table, or a line that says so where there are no cells.
   """
   groups = {}
   for labels, recipe in cells:
     group = labels['stage'], labels.get('arm', ''), labels.get('task', '')
     groups.setdefault(group, []).append(recipe)
-  head = f'{"stage":<10}{"arm":<10}{"task":<18}{"cells":>6}{"steps":>12}'
-  head += f'{"parameters":>14}{"memory GiB":>12}{"FLOPs":>11}'
-  lines, total, shapes = [title, head], [0, 0, 0.0], {}
-  for (stage, arm, task), recipes in groups.items():
+  if not groups:
+    return f'{title}\nno cells: there is nothing to run'
+  head = ('stage', 'arm', 'task', 'cells', 'steps', 'parameters', 'memory GiB', 'FLOPs')
+  lines, total, shapes = [head], [0, 0, 0.0], {}
+  for group, recipes in groups.items():
     parts = [estimate(recipe, shapes) for recipe in recipes]
     steps, flops = sum(recipe.steps for recipe in recipes), sum(p['flops'] for p in parts)
     most = max(parts, key=lambda p: p['bytes'])
-    lines.append(
-      f'{stage:<10}{arm:<10}{task:<18}{len(recipes):>6}{steps:>12,}{most["parameters"]:>14,}'
-      f'{most["bytes"] / GIB:>12.2f}{flops:>11.2e}'
-    )
+    numbers = f'{most["parameters"]:,}', f'{most["bytes"] / GIB:.2f}', f'{flops:.2e}'
+    lines.append((*group, f'{len(recipes)}', f'{steps:,}', *numbers))
     total = [total[0] + len(recipes), total[1] + steps, total[2] + flops]
-  lines.append(f'{"all":<38}{total[0]:>6}{total[1]:>12,}{"":>14}{"":>12}{total[2]:>11.2e}')
-  lines.append(
-    'memory, estimated: weights, gradient, two moments, masks, activations of one micro-batch'
+  lines.append(('all', '', '', f'{total[0]}', f'{total[1]:,}', '', '', f'{total[2]:.2e}'))
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    [
+      title,
+      *(_line(line, widths) for line in lines),
+      'memory, estimated: weights, gradient, two moments, masks, activations of one micro-batch',
+    ]
   )
-  return '\n'.join(lines)
+
+
+def _line(cells, widths):
+  """One line of the table: three columns of names from the left, numbers from the right."""
+  placed = [
+    f'{cell:<{width}}' if i < 3 else f'{cell:>{width}}'
+    for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+  ]
+  return '  '.join(placed).rstrip()
 
 
 def estimate(recipe: Recipe, known: dict | None = None) -> dict:
@@ -46,11 +60,12 @@ def estimate(recipe: Recipe, known: dict | None = None) -> dict:
 
   Args:
     recipe: of the run.
-    known: {model: shapes of its parameters} of other runs, which grows; a grid has few models.
+    known: the sizes of other runs and the shapes of their parameters, which grows; a grid has few
+      models.
   """
-  size = size_of(recipe)
-  kind = families.of_size(size)
   known = {} if known is None else known
+  size = size_of(recipe, known)
+  kind = families.of_size(size)
   model = size.to_json_string(use_diff=False), families.heads(kind, recipe.data.task)
   if model not in known:
     known[model] = _shapes(*model)
@@ -81,30 +96,30 @@ def _shapes(size, heads):
   )
 
 
-def size_of(recipe: Recipe):
+def size_of(recipe: Recipe, known: dict | None = None):
   """Returns the size of a run's model.
 
-  A folder of `init` that does not exist (yet) counts as the packaged model if the config has its
-  recipe, else as what `model` says: BERT-Base, or a GPT-2 with the vocabulary that its first run
-  will train.
+  `init` is found as a run finds it. What does not exist (yet) counts as the packaged model if the
+  config has its recipe, else as what `model` says: BERT-Base, or a GPT-2 with the vocabulary that
+  its first run will train.
 
   Args:
     recipe: of the run.
+    known: sizes of other runs, which grows; a model in a file is unpacked to be read.
+
+  Raises:
+    ValueError: `init` is there and holds no model, or several.
   """
+  known = {} if known is None else known
+  read = 'size', recipe.init, repr(recipe.model), recipe.data.vocab_size
+  if read not in known:
+    known[read] = _size(recipe)
+  return known[read]
+
+
+def _size(recipe):
   kind = families.FAMILIES[recipe.model.kind]
-  if recipe.init == 'nano':
-    folder = inputs.NANO
-  elif kind is families.FAMILIES['bert'] and recipe.init.startswith('cell:'):
-    small = recipe.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
-    folder = inputs.NANO if small else None
-  else:
-    folder = (
-      files.path(recipe.init) if recipe.init and not recipe.init.startswith('cell:') else None
-    )
-  if folder is not None and files.is_file(folder):
-    folder = unpacked.folder(folder)
-  if folder is not None and files.exists(folder / 'config.json'):
-    folder = files.local(folder)
+  if (folder := _folder(recipe, kind)) is not None:
     return families.in_folder(folder).files.read_size(folder)
   trains_vocabulary = kind is not families.FAMILIES['bert'] and (
     not recipe.init or recipe.init.startswith('cell:')
@@ -114,3 +129,20 @@ def size_of(recipe: Recipe):
     recipe.model._asdict(),
     recipe.data.vocab_size if trains_vocabulary else convert.size_class(kind.config)().vocab_size,
   )
+
+
+def _folder(recipe, kind):
+  """The folder of the model that a run starts from, or of one of its size; None without one."""
+  init = recipe.init
+  if init == 'nano':
+    return inputs.NANO  # its size is known where its weights are not
+  if init.startswith('cell:'):
+    small = recipe.model.initializer == 'fan_in'  # the packaged recipe; cells inherit it
+    return inputs.NANO if kind is families.FAMILIES['bert'] and small else None
+  if not init:
+    return None
+  try:
+    folder = inputs.folder_of(init)
+  except FileNotFoundError:
+    return None
+  return folder if (folder / 'config.json').is_file() else None

@@ -366,7 +366,7 @@ def sweep_cells(config, changes: list[dict], folder, *, name: str) -> list[Cell]
   """
   if not changes:
     raise ValueError(f'sweep() of {name} yields nothing')
-  cells, content, known = [], identity.of_folder(folder), {}
+  cells, content, known, changes_of = [], identity.of_folder(folder), {}, {}
   for change in changes:
     one = configs.override(config.copy_and_resolve_references(), {**content, **change})
     stage = 'finetune' if one.data.task else 'pretrain'
@@ -377,8 +377,11 @@ def sweep_cells(config, changes: list[dict], folder, *, name: str) -> list[Cell]
       'seed': one.seed,
     }
     cells.append(Cell({**labels, 'overrides': {k: configs.flat(one)[k] for k in change}}, one))
-  if len({key(cell, known) for cell in cells}) < len(cells):
-    raise ValueError(f'sweep() of {name} yields the same cell twice')
+    name_of_cell = key(cells[-1], known)
+    if name_of_cell in changes_of:
+      twice = f'{changes_of[name_of_cell]} and {change}'
+      raise ValueError(f'sweep() of {name} yields the same cell twice: {twice}')
+    changes_of[name_of_cell] = change
   return cells
 
 

@@ -59,15 +59,32 @@ def settings(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
   """
   text = lambda value: json.dumps(value, sort_keys=True)
   keys = dict.fromkeys(key for row in rows for key in row['config'] if key != 'seed')
-  values = lambda rows, key: {text(row['config'].get(key)) for row in rows}
+  # What the sweep asked for, also where the model that was trained has another size.
+  asked = [row['config'] | row.get('overrides', {}) for row in rows]
+  swept = {key for row in rows for key in row.get('overrides', {})}
+  finished = [config for config, row in zip(asked, rows, strict=True) if not row.get('failed')]
   # The config of a failed row lacks the sizes of the model that was trained.
-  kinds = [[row for row in rows if bool(row.get('failed')) == failed] for failed in (False, True)]
-  differ = [key for key in keys if any(len(values(some, key)) > 1 for some in kinds)]
-  groups = {}
-  for row in rows:
-    mine = {key: row['config'].get(key) for key in differ}
-    groups.setdefault(text(mine), (mine, []))[1].append(row)
-  return list(groups.values())
+  unknown = {key for key in keys if _is_size(key) and key not in swept}
+  values = lambda key: {text(config.get(key)) for config in (finished if key in unknown else asked)}
+  differ = [key for key in keys if len(values(key)) > 1]
+  # Failed rows come last: they join the setting of finished ones, if it is the only one.
+  order = sorted(range(len(rows)), key=lambda i: bool(rows[i].get('failed')))
+  groups, known = {}, {}
+  for i in order:
+    failed = bool(rows[i].get('failed'))
+    sure = text({key: asked[i].get(key) for key in differ if key not in unknown})
+    mine = {key: asked[i].get(key) for key in differ if not (failed and key in unknown)}
+    alike = known.setdefault(sure, {})
+    name = next(iter(alike)) if failed and len(alike) == 1 else text(mine)
+    alike[name] = None
+    groups.setdefault(name, (mine, []))[1].append(i)
+  found = sorted(groups.values(), key=lambda group: min(group[1]))
+  return [(setting, [rows[i] for i in sorted(places)]) for setting, places in found]
+
+
+def _is_size(key):
+  """Whether a finished row has the value of the model that was trained, see `grid.effective`."""
+  return key.startswith('model.') or key == 'data.vocab_size'
 
 
 def summary(groups: list[tuple[dict, list[dict]]], title: str) -> tabular.Table:

@@ -1,7 +1,7 @@
 """The programs of a grid, each once: which cells it serves, and its step before it is compiled.
 
-Nothing is read but the size of a model, so a plan needs neither data nor weights. A folder of
-`init` that is not there counts as `sweep.estimate.size_of` says.
+Nothing is read but the size of a model, so a plan needs neither data nor weights. An `init` that is
+not there counts as `sweep.estimate.size_of` says.
 """
 
 import collections
@@ -56,7 +56,8 @@ def of_cells(cells: list[grid.Cell], one_by_one: bool = False) -> list[Request]:
   by_key = {grid.key(cell): cell for cell in cells}
   recipes = {k: resolve(cell.config) for k, cell in by_key.items()}
   pruned = {k: _pruned_groups(cell, recipes[k], by_key, recipes) for k, cell in by_key.items()}
-  keys = {k: program.program_key(one, _source(one, pruned[k])) for k, one in recipes.items()}
+  known = {}
+  keys = {k: program.program_key(one, _source(one, pruned[k], known)) for k, one in recipes.items()}
   teachers = {k: dependencies.teacher(cell) for k, cell in by_key.items()}
   stage_of = planning.stages({k: cell.parent for k, cell in by_key.items()}, keys, teachers)
   together = collections.defaultdict(lambda: collections.defaultdict(list))
@@ -207,9 +208,9 @@ def tokens(one: Recipe) -> int:
   return one.batch_size * one.data.seq_len
 
 
-def _source(one, pruned) -> inputs.Source:
+def _source(one, pruned, known=None) -> inputs.Source:
   """The size of a model, without its vocabulary and weights."""
-  size = estimate.size_of(one)
+  size = estimate.size_of(one, known)
   family = families.of_size(size)
   rate, attention_rate = one.model.dropout, one.model.attention_dropout
   size = families.with_dropout(families.read_only(family, size), rate, attention_rate)

@@ -35,9 +35,12 @@ def of_cells(
     command: what made the file, for its first line.
     say: prints a line.
 
+  Returns:
+    The tables; where there are no cells, a line that says so, and no file is written.
+
   Raises:
-    ValueError: an unknown topology, no libtpu, a cell that is no run of the train loop, or a mesh
-      that fits no program to the slice.
+    ValueError: `out` is no name of a file of Markdown; an unknown topology, no libtpu, a cell that
+      is no run of the train loop, or a mesh that fits no program to the slice.
   """
   if any(isinstance(cell.config, dict) for cell in cells):
     raise ValueError(
@@ -77,6 +80,10 @@ def of_requests(
   say: Callable[[str], None] = console.say,
 ) -> str:
   """Compiles programs and returns the tables as text; the arguments are those of `of_cells`."""
+  if out:
+    files.check_ending(out, '.md')
+  if not requests:
+    return f'{title}: no cells, so there is nothing to compile'
   finished, kept = [], {}
   for name in topologies:
     answers = dry_run.compile_all(requests, name, say=say)

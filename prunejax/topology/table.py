@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from prunejax.report import tables
+from prunejax.report import rounding, tables
 from prunejax.topology import chips, hlo, programs
 
 GIB = 2**30
@@ -159,11 +159,8 @@ def _collectives(cost):
 
 
 def _bytes(size):
-  for scale, unit in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB')):
-    if size >= scale:
-      return f'{size / scale:.3g} {unit}'
-  return f'{size:.0f} B'
+  return rounding.scaled(size, ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'B')))
 
 
 def _number(value):
-  return f'{value:.3g}' if abs(value) < 1000 else f'{value:,.0f}'
+  return rounding.short(value)

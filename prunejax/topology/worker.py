@@ -8,6 +8,7 @@ A request is a pickled {'topology', 'request', 'cache'} of the process that star
 import hashlib
 import importlib
 import json
+import os
 import pickle
 import sys
 import time
@@ -17,6 +18,7 @@ from prunejax.topology import slices
 
 VERSION = 1  # of an answer; one of another version is made again
 GIB = 2**30
+FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')  # of the environment; they change what is compiled
 
 
 def main():
@@ -72,7 +74,11 @@ def respond(
       places, _ = planning.fit(
         step.count, step.unit, build, held, limit, most=step.most, least=step.least
       )
-    answer |= tried[places] | {'places': places, 'mesh': step.mesh, 'widths': sorted(tried)}
+    found = tried[places]
+    # The compiler of a TPU refuses what does not fit, and counts small buffers twice.
+    if not found['reason'] and on.devices[0].platform != 'tpu' and held(places) > on.chip.memory:
+      found = found | {'reason': _needs(held(places), on.chip)}
+    answer |= found | {'places': places, 'mesh': step.mesh, 'widths': sorted(tried)}
   except ValueError as error:
     answer |= {'reason': ' '.join(str(error).split()), 'wrong_input': True}
   answer['seconds'] = round(time.perf_counter() - began, 1)
@@ -89,6 +95,7 @@ def _compiled(lowered, topology, cache, on, rounds):
 
   text = lowered.as_text()
   versions = [VERSION, topology, jax.__version__, jaxlib.__version__, _libtpu()]
+  versions += [on.devices[0].device_kind, *(os.environ.get(name, '') for name in FLAGS)]
   digest = hashlib.sha256(json.dumps([versions, text]).encode()).hexdigest()[:24]
   path = files.path(cache) / f'{digest}.json' if cache else None
   if path is not None and files.exists(path):
@@ -104,18 +111,19 @@ def _compiled(lowered, topology, cache, on, rounds):
     if refused is None:
       reason = ' '.join(str(error).split())[:300]
       return {'reason': f'the compiler refuses it: {reason}', 'held': 0.0, 'program': digest}
-    held = refused.bytes
-    needs = f'{held / GIB:.2f} GiB' if held < float('inf') else 'more memory than there is'
-    answer = {
-      'reason': f'needs {needs} of a chip with {on.chip.memory / GIB:.4g} GiB',
-      'held': min(held, 1e18),
-    }
+    answer = {'reason': _needs(refused.bytes, on.chip), 'held': min(refused.bytes, 1e18)}
   else:
     answer = {'reason': '', **analysis(compiled, rounds)}
   answer |= {'program': digest, 'compile_seconds': round(time.perf_counter() - began, 1)}
   if path is not None:
     files.write(path, json.dumps(answer))
   return answer
+
+
+def _needs(held, chip):
+  """The reason why a program does not compile that takes so many bytes of a chip."""
+  needs = f'{held / GIB:.2f} GiB' if held < float('inf') else 'more memory than there is'
+  return f'needs {needs} of a chip with {chip.memory / GIB:.4g} GiB'
 
 
 def analysis(compiled, rounds: Mapping[str, int] = {}) -> dict:

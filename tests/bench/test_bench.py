@@ -1,12 +1,28 @@
 """The bench command: the benches it runs, the verdicts, and the files it writes."""
 
 import json
+import pathlib
+import threading
 
 import jax
 import pytest
 
 from prunejax import __main__ as command
-from prunejax.bench import measure, names, scaling, sizes, suite, table
+from prunejax.bench import (
+  measure,
+  names,
+  population_speed,
+  scaling,
+  sizes,
+  suite,
+  table,
+  train_step,
+)
+from prunejax.bench import results as result_files
+from prunejax.sweep import population
+from prunejax.train import sharding
+
+BENCHES = pathlib.Path(__file__).parents[2] / 'experiments' / 'bench'
 
 
 def output_of(capsys, argv, status=0):
@@ -184,6 +200,109 @@ def test_a_row_is_kept_as_it_comes(fakes, tmp_path, monkeypatch):
   assert table.read(tmp_path / 'x.json')['benches']['good']['rows'][0]['name'] == 'first'
 
 
+def saved(path):
+  """({bench: names of its rows} of a file, the same of what is unfinished), and of its table."""
+  results = table.read(path)
+  names_of = lambda parts: {name: [r['name'] for r in part['rows']] for name, part in parts.items()}
+  return names_of(results['benches']), names_of(results.get('unfinished', {}))
+
+
+def test_rows_of_a_bench_stay_until_it_is_whole_anew(fakes, tmp_path, monkeypatch):
+  class Stop(BaseException):
+    pass
+
+  out = tmp_path / 'x.json'
+  run = lambda: suite.run(['good'], 'tiny', out=out, say=lambda line: None)
+  monkeypatch.setattr(Fake, 'run', lambda self, size, say, **options: _until_stop(self.rows))
+  first, second = measure.row('first', 1, 's'), measure.row('second', 2, 's')
+
+  suite.BENCHES['good'].rows = (first, Stop())  # nothing is there yet: its rows are all there is
+  with pytest.raises(Stop):
+    run()
+  assert saved(out) == ({'good': ['first']}, {})
+  assert '## good, unfinished' in out.with_suffix('.md').read_text()
+  suite.BENCHES['good'].rows = (first, second)
+  run()
+  assert saved(out) == ({'good': ['first', 'second']}, {})
+  assert 'unfinished' not in out.read_text() + out.with_suffix('.md').read_text()
+
+  for end, error in ((Stop(), Stop), (OSError('no'), ValueError)):
+    suite.BENCHES['good'].rows = (measure.row('new', 3, 's'), end)
+    with pytest.raises(error):
+      run()
+    benches, unfinished = saved(out)
+    assert benches == {'good': ['first', 'second']} and unfinished['good'][0] == 'new'
+    for text in (out.with_suffix('.md').read_text(), table.text(table.read(out))):
+      assert 'good, unfinished' in text and 'second' in text and 'new' in text
+  suite.BENCHES['good'].rows = (measure.row('new', 3, 's'),)
+  run()
+  assert saved(out) == ({'good': ['new']}, {})
+
+
+def test_a_later_row_takes_the_place_of_one_of_the_same_name(fakes, tmp_path):
+  out = tmp_path / 'x.json'
+  rows = [measure.row(name, value, 's') for name, value in (('a', 1), ('b', 2), ('a', 3))]
+  suite.BENCHES['good'].rows = rows
+  found = suite.run(['good'], 'tiny', out=out, say=lambda line: None)['benches']['good']['rows']
+  assert [(row['name'], row['value']) for row in found] == [('a', 3), ('b', 2)]
+
+
+def test_a_part_says_when_where_and_how_it_was_measured(fakes, tmp_path, monkeypatch):
+  monkeypatch.setattr(result_files, 'commit', lambda: 'abc123+')
+  out = tmp_path / 'x.json'
+  suite.run(['good', 'kill'], 'base', times=3, out=out, say=lambda line: None)
+  parts = table.read(out)['benches']
+  assert [part['command'].rpartition(' ')[2] for part in parts.values()] == [
+    '--size=base',
+    '--times=3',
+  ]
+  assert out.with_suffix('.md').read_text().count(', commit abc123+\n') == 2
+  with pytest.raises(ValueError, match='ends in .json'):
+    suite.run(['good'], out=tmp_path / 'x.md')
+
+
+@pytest.mark.parametrize('path', sorted(BENCHES.rglob('*.json')), ids=lambda path: path.stem)
+def test_committed_tables_are_those_of_their_results(path):
+  assert path.with_suffix('.md').read_text() == table.markdown(table.read(path))
+
+
+def test_steps_that_are_compared_take_one_device(monkeypatch):
+  class Made(Exception):
+    pass
+
+  def make_mesh(*shape, devices=None):
+    raise Made(len(jax.devices() if devices is None else devices))
+
+  monkeypatch.setattr(jax, 'devices', lambda *_, devices=jax.devices: [devices()[0]] * 2)
+  monkeypatch.setattr(sharding, 'make_mesh', make_mesh)
+  with pytest.raises(Made, match='1'):
+    train_step.stepping(*train_step.ours('tiny'), None)
+
+
+def test_members_train_in_as_many_threads_as_in_a_grid(monkeypatch):
+  monkeypatch.setattr(population, 'waves_at_a_time', lambda recipe, alone: 2)
+  used, step_of = set(), population_speed._wave
+
+  def wave(*args):
+    step = step_of(*args)
+
+    def stepped(*how):
+      used.add(threading.current_thread().name)
+      barrier.wait(60)  # both are at work at once
+      return step(*how)
+
+    return stepped
+
+  barrier = threading.Barrier(2)
+  monkeypatch.setattr(population_speed, '_wave', wave)
+  cells = [
+    population_speed._cell(sizes.bert('tiny'), 'map', sparsity, 1e-4) for sparsity in (0, 0.5, 0.9)
+  ]
+  stepped, engine, members, at_a_time = population_speed._together(cells)
+  assert (members, at_a_time, engine.width) == (3, 2, 2) and len(used) == 2
+  assert len(stepped(engine.turn)) == 2
+
+
 def _until_stop(rows):
   for row in rows:
     if isinstance(row, BaseException):
@@ -199,6 +318,14 @@ def _until_stop(rows):
     (['--compare', '{}/none.json'], ['none.json', 'python -m prunejax bench --out']),
     (['--compare', '{}/other.json'], ['other.json', 'no results']),
     (['--only=selection', '--out={}/other.json'], ['other.json', 'no results']),
+    (['--only=selection', '--out={}/x.md'], ['--out=', 'x.md', 'ends in .json']),
+    (['--only=selection', '--out={}/x'], ['--out=', 'ends in .json']),
+    (['--compare', '{}/other.json', '--size=base'], ['--compare', 'takes no --size']),
+    (['--compare', '{}/other.json', '--only=a', '--out={}/x.json'], ['takes no --only, --out']),
+    (['--compare', '{}/other.json', '--rounds=3', '--times=3'], ['takes no --rounds, --times']),
+    (['{}', '--compare', '{}/other.json'], ['--compare', 'takes no RUN']),
+    (['--times=3'], ['--times=3', '--only=kill']),
+    (['--only=selection,data', '--times=3'], ['--times=3', '--only=kill']),
     (['--times=many'], ['many']),
     (['--config.steps=3'], ['--config.steps=3']),
   ],

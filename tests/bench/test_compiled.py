@@ -97,6 +97,53 @@ def test_measured_tables_stand_beside_it(compiler, tmp_path, capsys, monkeypatch
   assert (tmp_path / 'runs' / 'bench' / 'v5e-4x4-tiny.json').exists()
 
 
+def compile_for(out, topology='v5e:4x4', only='train', size='tiny'):
+  argv = ['bench', f'--topology={topology}', f'--size={size}', f'--only={only}', f'--out={out}']
+  return command.main(argv)
+
+
+def test_the_other_benches_of_a_file_stay(compiler, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  out = tmp_path / 'x.json'
+  assert compile_for(out, only='train') == compile_for(out, only='selection') == 0
+  before = table.read(out)
+  assert list(before['benches']) == ['train', 'selection']
+  capsys.readouterr()
+  for how, words in (
+    ({'size': 'small'}, '(size tiny and not small)'),
+    ({'topology': 'v5e:2x2'}, '(kind v5e-4x4 and not v5e-2x2)'),
+  ):
+    assert compile_for(out, **how) == 2
+    assert words in capsys.readouterr().err
+  # A GPU of another kind has the same name of its topology.
+  before['machine']['device'] = 'TPU v9 x16'
+  out.write_text(json.dumps(before))
+  assert compile_for(out) == 2
+  assert 'device TPU v9 x16 and not TPU v5 lite x16' in capsys.readouterr().err
+  assert table.read(out) == before
+
+
+def test_all_files_are_looked_at_before_anything_is_compiled(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(slices, 'check', lambda name: None)
+  monkeypatch.setattr(dry_run, 'compile_all', pytest.fail)
+  (tmp_path / 'x-v5e-2x2.json').write_text('{}')
+  assert compile_for(tmp_path / 'x.json', 'v5e:4x4,v5e:2x2') == 2
+  assert 'x-v5e-2x2.json' in capsys.readouterr().err
+  assert compile_for(tmp_path / 'x.md') == 2
+  assert 'ends in .json' in capsys.readouterr().err
+
+
+def test_a_target_belongs_to_its_sizes(compiler, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for size in ('tiny', 'base'):
+    out = tmp_path / f'{size}.json'
+    compile_for(out, only='train', size=size)
+    rows = {row['name']: row for row in table.read(out)['benches']['train']['rows']}
+    row = rows['prune_transform, off mask steps']
+    assert row['target'] == ('<= 1.01' if size == 'base' else '')
+    assert (row['ok'] is None) == ('no target at tiny' in row['detail']) == (size == 'tiny')
+
+
 @pytest.mark.parametrize(
   'argv, words',
   [

@@ -54,6 +54,9 @@ CASES = {
     ('--config=configs/sparsity.py --workdir={out} --workers=two', ['--workers', "'two'"]),
     ('--config=configs/sparsity.py --workdir={out} --config.stepz=1', ["did you mean 'steps'"]),
     ('--config=configs/sparsity.py --workdir={out} --one-by-one=2', ['--one-by-one']),
+    ('--config=configs/methods.py --workdir={out} --config.steps=9', ['sweep()', 'steps of every']),
+    ('--config=configs/sparsity.py --dry-run --topology=cpu --out={out}.json', ['.json', 'in .md']),
+    ('--config=configs/sparsity.py --dry-run --topology=cpu --out={out}', ['--out=', 'in .md']),
   ],
   'reproduce': [
     ('', ['paper', 'reproduce --help']),
@@ -134,7 +137,10 @@ CASES = {
     ('{none}', ['holds no run']),
     ('{run} --only=train', ['takes no --only']),
     ('--compare {none}', ['none', 'no file']),
-    ('--only=compile --out={text}', ['text.txt', 'no results']),
+    ('--only=compile --out={text}', ['text.txt', 'in .json']),
+    ('--compare {none} --only=train', ['takes no --only']),
+    ('--times=3', ['--times=3', '--only=kill']),
+    ('{run} --size=base', ['takes no --size']),
     ('--config.steps=3', ['--config.steps=3']),
   ],
 }

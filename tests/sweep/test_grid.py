@@ -4,14 +4,17 @@ import json
 import shutil
 
 import pytest
+import shrunk_bert
 import tiny_runs
 
 from prunejax.cli import command
 from prunejax.data import corpus, wordpiece
+from prunejax.models import installed
+from prunejax.models.hf import bert as bert_hf
 from prunejax.models.hf import folder as hf_folder
 from prunejax.report import compare, ledger
 from prunejax.sweep import dependencies, estimate, grid, summary
-from prunejax.train import configs, loop, program, recipe, resume
+from prunejax.train import configs, inputs, loop, minilm, program, recipe, resume
 
 CHANGES = [{}, {'seed': 1}, {'prune.weights.schedule': 'cubic(0.8, end=6)'}]
 LABELS = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
@@ -227,7 +230,8 @@ def test_the_name_of_a_cell_follows_numbers_and_nothing_else():
   'changes, words',
   [
     ([], 'yields nothing'),
-    ([{}, {'seed': 0}], 'the same cell twice'),
+    ([{}, {'seed': 0}], r"the same cell twice: \{\} and \{'seed': 0\}"),
+    ([{'seed': 1}, {}, {'log.every': 9}], r"the same cell twice: \{\} and \{'log.every': 9\}"),
     ([{'sed': 1}], "did you mean 'seed'"),
   ],
 )
@@ -263,9 +267,64 @@ def test_the_report_of_a_sweep_has_a_row_for_each_setting_and_the_mean_over_seed
   assert table.rows[0][2].startswith('3 ± ') and table.rows[1][2] == '5' and table.rows[1][4] == '1'
 
 
+def test_a_failed_row_stands_with_its_setting_where_models_differ_in_size():
+  def row(seed, size, failed='', **changes):
+    # The config of a failed row has sizes that its model did not have.
+    config = {'init': '', 'model.hidden_size': 768, 'seed': seed, **changes}
+    config |= {} if failed else {'model.hidden_size': size, 'data.vocab_size': 100 + size}
+    more = {'failed': failed} if failed else {}
+    return {'config': config, 'metrics': {}, 'overrides': {**changes, 'seed': seed}, **more}
+
+  counts = lambda rows: [(setting, len(some)) for setting, some in summary.settings(rows)]
+  small, large = {'init': 'small'}, {'init': 'large'}
+  rows = [row(0, 128, **small), row(0, 384, **large), row(1, 128, 'nan', **small)]
+  rows += [row(1, 384, 'nan', **large), row(2, 384, 'nan', init='third')]
+  assert counts(rows) == [
+    ({'init': 'small', 'model.hidden_size': 128, 'data.vocab_size': 228}, 2),
+    ({'init': 'large', 'model.hidden_size': 384, 'data.vocab_size': 484}, 2),
+    ({'init': 'third'}, 1),
+  ]
+  # Where the sizes are what the sweep varies, the change of a row says which it is. A vocabulary
+  # may have fewer pieces than were asked for.
+  for key in ('model.hidden_size', 'data.vocab_size'):
+    rows = [row(s, 64, 'nan' if s else '', **{key: size}) for size in (500, 600) for s in (0, 1)]
+    assert [(setting[key], n) for setting, n in counts(rows)] == [(500, 2), (600, 2)]
+    assert [n for _, n in counts(rows[1:])] == [1, 2]
+
+
 def test_a_plan_counts_the_packaged_model_whatever_its_initializer():
   config = tiny_runs.config(init='nano', model__initializer='normal')
   assert estimate.size_of(recipe.resolve(config)).hidden_size == 128
+
+
+def test_a_plan_finds_a_model_as_a_run_does(tmp_path, monkeypatch):
+  model = tmp_path / 'carried'
+  leaves, size = shrunk_bert.whole()
+  bert_hf.save(model, shrunk_bert.tree(leaves), size)
+  monkeypatch.setattr(installed, 'find', lambda name: model if name == 'a-package' else None)
+  monkeypatch.setattr(minilm, 'folder', lambda: model)
+  width = lambda init: estimate.size_of(recipe.resolve(tiny_runs.config(init=init))).vocab_size
+  for init in (str(model), 'a-package', 'minilm'):
+    assert width(init) == size.vocab_size != width('')
+  assert width('no-package') == width(str(tmp_path / 'none')) == width('')
+
+
+def test_a_plan_unpacks_a_model_once(monkeypatch):
+  found = []
+  monkeypatch.setattr(inputs, 'folder_of', lambda init: found.append(init) or inputs.NANO)
+  runs = [recipe.resolve(tiny_runs.config(init='a-package', seed=seed)) for seed in (0, 1)]
+  estimate.table([(LABELS, run) for run in runs], 'two cells')
+  assert found == ['a-package']
+
+
+def test_columns_of_a_plan_stay_apart():
+  run = recipe.resolve(tiny_runs.config())
+  labels = {'stage': 'finetune', 'arm': 'class_distribution', 'task': 'tfds/glue/a_long_task'}
+  lines = estimate.table([(LABELS, run), (labels, run)], 'two cells').splitlines()
+  assert lines[3].split()[:4] == ['finetune', 'class_distribution', 'tfds/glue/a_long_task', '1']
+  ends = {line.rindex(line.split()[-1]) + len(line.split()[-1]) for line in lines[1:5]}
+  assert len(ends) == 1
+  assert 'no cells: there is nothing to run' in estimate.table([], 'none')
 
 
 def test_a_folder_of_another_grid_is_refused(swept, tmp_path):

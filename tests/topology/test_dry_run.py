@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
 import tiny_runs
 
@@ -99,6 +101,33 @@ def test_an_answer_is_kept_by_the_text_of_its_program(tmp_path, quick_chip, monk
   # Numbers are data of the program: another rate is no other program, another batch is.
   other = configs.override(tiny_runs.config(), {'optimizer.learning_rate': 0.5})
   assert worker.respond('cpu', programs.of_run(recipe.resolve(other), ''), str(tmp_path))['cached']
+
+
+def test_flags_of_the_compiler_and_the_device_are_part_of_the_name(tmp_path, monkeypatch):
+  lowered = jax.jit(lambda x: x + 1).lower(1.0)
+
+  def compiled(kind='toy'):
+    on = slices.Slice('cpu', CHIP, [types.SimpleNamespace(device_kind=kind)], 1)
+    return worker._compiled(lowered, 'cpu', str(tmp_path), on, {}).get('cached', False)
+
+  assert [compiled(), compiled(), compiled('other'), compiled('other')] == [False, True] * 2
+  for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS'):
+    with monkeypatch.context() as changed:
+      changed.setenv(name, '--xla_something=true')
+      assert [compiled(), compiled()] == [False, True]
+    assert compiled()
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_program_that_the_memory_cannot_hold_does_not_compile(count, tmp_path, monkeypatch):
+  run = recipe.resolve(tiny_runs.config())
+  asked = programs.Request('toy', run, (), ('a',) * count, ((10,) * count,), 0.5)
+  said = {'reason': '', 'held': 3 * 2**29, 'step': COST, 'mask_step': COST}
+  monkeypatch.setattr(worker, '_compiled', lambda *_: said)
+  found = worker.respond('cpu', asked, '', peaks=CHIP._asdict())
+  assert found['reason'] == 'needs 1.50 GiB of a chip with 1 GiB' and found['places'] == 1
+  roomy = CHIP._replace(memory=2.0**31)
+  assert worker.respond('cpu', asked, '', peaks=roomy._asdict())['reason'] == ''
 
 
 @pytest.mark.slow

@@ -31,6 +31,16 @@ def test_every_method_is_a_config_that_can_be_made(name):
   recipe.resolve(made(name))
 
 
+@pytest.mark.parametrize('arg', ['', ':dense', ':rigl,steps=60', ':low_rank,sparsity=0.9'])
+def test_a_sweep_has_a_cell_for_each_method_whatever_the_argument_says(arg):
+  config, module = configs.load(f'configs/methods.py{arg}', tiny_runs.ROOT)
+  cells = grid.sweep_cells(config, list(module.sweep()), '', name='methods')
+  content = {'data.identity': cells[0].config.data.identity}
+  own = [configs.override(methods.get_config(name), content) for name in methods.methods()]
+  assert [grid.key(cell) for cell in cells] == [grid.key(grid.Cell({}, one)) for one in own]
+  assert len(cells) == 29
+
+
 def test_a_method_for_other_steps_and_another_sparsity_follows_them():
   config = methods.get_config('rigl,steps=60,sparsity=0.9')
   assert config.steps == 60 and config.prune.weights.schedule == 'constant(0.9)'
