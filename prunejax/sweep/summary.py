@@ -9,6 +9,7 @@ from prunejax.report import document, drawing, ledger, statistics
 from prunejax.report import tables as tabular
 from prunejax.train import console
 
+ROUNDING = 1e-12  # of a mean; numbers that are equal differ by no more
 LONGEST = 80  # characters of a label
 MOST = 3  # metrics that are drawn, the first ones
 
@@ -128,6 +129,7 @@ def _estimate(values):
     return '-'
   mean, low, high, _ = statistics.cautious(values)
   half = (high - low) / 2
+  half = 0.0 if half <= ROUNDING * abs(mean) else half
   return f'{mean:.4g}' + (f' ± {half:.2g}' if math.isfinite(half) else '')
 
 

@@ -267,6 +267,12 @@ def test_the_report_of_a_sweep_has_a_row_for_each_setting_and_the_mean_over_seed
   assert table.rows[0][2].startswith('3 ± ') and table.rows[1][2] == '5' and table.rows[1][4] == '1'
 
 
+def test_seeds_that_agree_have_no_interval_of_rounding():
+  majority = 0.6911792905081495  # its mean over three rounds to another number
+  rows = [{'config': {'seed': seed}, 'metrics': {'majority': majority}} for seed in range(3)]
+  assert summary.summary(summary.settings(rows), 'title').rows == (('3', '0.6912 ± 0'),)
+
+
 def test_a_failed_row_stands_with_its_setting_where_models_differ_in_size():
   def row(seed, size, failed='', **changes):
     # The config of a failed row has sizes that its model did not have.
