@@ -74,9 +74,14 @@ def _table(rows, problem):
     change = mean(lambda m: m['test_left'] - m['test_dense'])
     comparisons[method] = [
       verdicts.Comparison(
-        f'weights left by {method}', fewest, published['left'] + 0.5, above=False, form='.1f'
+        f'weights left by {method}',
+        fewest,
+        published['left'] + 0.5,
+        above=False,
+        form='.1f',
+        unit='minimum',
       ),
-      verdicts.Comparison(f'of test accuracy by {method}', change, -POINT),
+      verdicts.Comparison(f'of test accuracy by {method}', change, -POINT, unit='minimum'),
     ]
     if left:
       train, test, dense = (
@@ -116,7 +121,7 @@ def _removes_more(rows):
         if set(seeds) & set(other)
       ]
       what = f'weights more than OBS, {method} on {problem}'
-      fewer.append(verdicts.Comparison(what, more, form='+.1f'))
+      fewer.append(verdicts.Comparison(what, more, form='+.1f', unit='minimum'))
       shown = verdicts.shown(more, '+.1f') if more else '-'
       evidence.append(f'{problem} {method} {shown} ({_counted(groups)})')
   return verdicts.Verdict(

@@ -55,6 +55,8 @@ def test_a_minimum_is_the_unit(errors, left, word):
   verdict = claims.claims(rows)[0]
   assert verdict.name == 'monks-1_table' and verdict.verdict == word
   count = len(set(errors))
+  # The deciding number names the unit, which is no seed.
+  assert (', one minimum, weights left' in verdict.number) == (count == 1)
   assert f'{len(errors)} seeds in {count} {"minimum" if count == 1 else "minima"}' in (
     verdict.evidence
   )
