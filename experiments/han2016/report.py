@@ -28,6 +28,7 @@ CAPTIONS = {
     'widths of its own. The dotted line is the whole size that the paper states.'
   ),
 }
+OWN = ('fitted', 'own')  # Values of `bits` of cells with widths of their own.
 TERM_COLOURS = {
   'codes': '#7b6888',
   'indices': '#2a9d8f',
@@ -39,12 +40,22 @@ TERM_COLOURS = {
 def tables(rows: list[dict]) -> list[tabular.Table]:
   """Tabulate the stages, the layers beside the paper's, and every arm of the comparisons."""
   nets = [net for net in NAMES if select(rows, net, bits='paper')]
-  own = [net for net in NAMES if select(rows, net, bits='fitted')]
-  terms = [_terms(rows, net) for net in dict.fromkeys([*nets, *own])]
-  if own and not nets:
-    return [_own_stages(rows), *terms, *(_own_layers(rows, net) for net in own)]
+  terms = [_terms(rows, net) for net in dict.fromkeys([*nets, *_own_nets(rows)])]
+  own_layers = [_own_layers(rows, net) for net in NAMES if select(rows, net, bits='fitted')]
+  if _own_only(rows):
+    return [_own_stages(rows), *terms, *own_layers]
   layers = [_layers(rows, net) for net in nets]
-  return [_stages(rows), *layers, _arms(rows), *terms, *(_own_layers(rows, net) for net in own)]
+  return [_stages(rows), *layers, _arms(rows), *terms, *own_layers]
+
+
+def _own_nets(rows):
+  """The networks that have cells with widths of their own, of either kind."""
+  return [net for net in NAMES if any(select(rows, net, bits=bits) for bits in OWN)]
+
+
+def _own_only(rows):
+  """Whether every cell has widths of its own: the ledger of `end`, or a part of it."""
+  return bool(rows) and all(row['bits'] in OWN for row in rows)
 
 
 def _show(cells, key, form='.2f', scale=100.0):
@@ -203,7 +214,7 @@ def _terms(rows, net):
 
 def _own_stages(rows):
   lines = []
-  for net, bits in [(net, bits) for net in NAMES for bits in ('fitted', 'own')]:
+  for net, bits in [(net, bits) for net in NAMES for bits in OWN]:
     cells = list(select(rows, net, bits=bits).values())
     if not cells:
       continue
@@ -290,7 +301,7 @@ def _arms(rows):
 
 def figures(rows: list[dict]) -> dict[str, bytes]:
   """Draw a PNG of 'curves', and of 'inits' and 'layers' where the ledger has such cells."""
-  if rows and all(row['bits'] in ('own', 'fitted') for row in rows):
+  if _own_only(rows):
     return {'terms': _term_bars(rows)}
   pngs = {'curves': _curves(rows)}
   if any(row['init'] != 'linear' for row in rows):
@@ -382,7 +393,7 @@ def _layer_bytes(rows):
 
 
 def _term_bars(rows):
-  nets = [net for net in NAMES if select(rows, net, bits='fitted')]
+  nets = _own_nets(rows)
   with drawing.canvas(max(8.5, 5.5 * len(nets)), 4.6, len(nets)) as (figure, panels):
     for axes, net in zip(panels, nets, strict=True):
       published = published_terms(net)

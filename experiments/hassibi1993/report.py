@@ -43,14 +43,12 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
     for method in dict.fromkeys(row['method'] for row in rows if row['problem'] == problem):
       lines.append(_line(rows, problem, method))
   sources = dict.fromkeys(row['source'] for row in rows if row['problem'] != 'xor')
-  return [
-    tabular.records(
-      'Weights left where accuracy on the training set is still that of the dense net',
-      lines,
-      'Training sets: ' + ', '.join(sources),
-    ),
-    _xor_table(rows),
-  ]
+  left = tabular.records(
+    'Weights left where accuracy on the training set is still that of the dense net',
+    lines,
+    f'Training sets: {", ".join(sources)}' if sources else '',
+  )
+  return [left, _xor_table(rows)] if any(row['problem'] == 'xor' for row in rows) else [left]
 
 
 def _line(rows, problem, method):
@@ -77,6 +75,8 @@ def _xor_table(rows):
   lines = []
   for method in ('obs', 'obd', 'magnitude'):
     get = lambda name, method=method: values(rows, 'xor', method, name)
+    if not get('right'):
+      continue
     lines.append(
       {
         'method': method,
@@ -135,7 +135,10 @@ def _removal_curves(rows, problem):
 def _xor(rows):
   """The error after the first removal and retraining, for each network and method."""
   with drawing.canvas(8, 4, 1) as (figure, (axes,)):
-    cells = by_network(rows, 'xor', 'obs')
+    # A stopped run may lack a network for one method and have it for another.
+    cells = {}
+    for method in NAMES:
+      cells |= by_network(rows, 'xor', method) | cells
     x = {network: i for i, network in enumerate(cells)}
     for network, metrics in cells.items():
       axes.plot(

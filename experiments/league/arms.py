@@ -43,19 +43,26 @@ ATTENTION = r'encoder/layer_\d+/attention/.*/kernel'
 FFN = r'encoder/layer_\d+/ffn/.*/kernel'
 
 
-# Gradual magnitude under the allocation of each method: a duel is within one allocation.
+# Gradual magnitude under the allocation of each method: a duel is within one allocation. Methods
+# that are not named here have the baseline's, equal shares.
 RIVALS = {
   'global_magnitude': (
     *('taylor', 'class_blind', 'snip', 'acdc', 'global_movement', 'platon', 'lottery'),
-    *('l1', 'l2', 'iterative'),
+    *('l1', 'l2', 'iterative', 'heads_and_neurons'),
   ),
   'gradual_erk': ('set', 'rigl', 'static'),
   'gradual_class_distribution': ('class_distribution',),
 }
 
 
-def rival(name: str) -> str:
-  """Name the gradual magnitude that has the allocation of a method."""
+# No arm is gradual magnitude with the allocation of these.
+WITHOUT_RIVAL = ('class_uniform', 'wanda', 'one_shot_per_output', *OWN_SPARSITY)
+
+
+def rival(name: str) -> str | None:
+  """Name the gradual magnitude that has the allocation of a method; None where no arm is that."""
+  if name in WITHOUT_RIVAL:
+    return None
   return next((rival for rival, names in RIVALS.items() if name in names), BASELINE)
 
 

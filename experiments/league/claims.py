@@ -9,6 +9,8 @@ BASELINE = arms.BASELINE
 JUDGED_AT = {'score': (0.5,), 'loss': (0.8, 0.9)}
 MARGIN = {'score': 0.01, 'loss': 0.02}  # A smaller lead counts as none: accuracy, nats.
 WORDS = {'score': 'accuracy', 'loss': 'held-out loss'}
+# Claims about high sparsity, where accuracy is not judged.
+BY_LOSS_ONLY = ('movement_beats_magnitude',)
 # (name, claim, the method that should be better, the other one), both with one allocation
 DUELS = (
   (
@@ -87,7 +89,7 @@ ALLOCATIONS = (
 
 
 def claims(rows: list[dict]) -> list[verdicts.Verdict]:
-  """Judge every question by each measure, except those about methods that the ledger lacks."""
+  """Judge every question by each measure that can answer it, if the ledger has its methods."""
   results = standing.results(rows)
   methods = list(dict.fromkeys(name for name, _ in results if name != standing.DENSE))
   out = []
@@ -96,7 +98,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
     out += [
       _duel(results, *duel, measure)
       for duel in (*DUELS, *ALLOCATIONS)
-      if {duel[2], duel[3]} <= set(methods)
+      if {duel[2], duel[3]} <= set(methods) and (measure == 'loss' or duel[0] not in BY_LOSS_ONLY)
     ]
   return out
 
@@ -104,14 +106,18 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
 def _nothing_beats_baseline(results, methods, measure):
   """No method is clearly better than gradual magnitude with the allocation of the method.
 
-  Intervals are widened for the number of methods.
+  Methods for which no arm is that, and those that set their own sparsity, are left out. Intervals
+  are widened for the number of methods.
   """
   sparsity = JUDGED_AT[measure][-1]
   sign = 1 if measure == 'score' else -1
+  rivals = {
+    name: arms.rival(name) for name in methods if name != BASELINE and name not in arms.RIVALS
+  }
   diffs = {
-    name: standing.differences(results, name, sparsity, arms.rival(name), measure)
-    for name in methods
-    if name != BASELINE and name not in arms.RIVALS
+    name: standing.differences(results, name, sparsity, rival, measure)
+    for name, rival in rivals.items()
+    if rival
   }
   diffs = {name: values for name, values in diffs.items() if values}
   leads = {
@@ -135,10 +141,13 @@ def _nothing_beats_baseline(results, methods, measure):
     number = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}] of {WORDS[measure]}, {decisive}'
     number += '' if winners else f', against {MARGIN[measure]:g}'
     evidence += f'; clearly ahead: {", ".join(winners)}' if winners else ''
+    left_out = [name for name, rival in rivals.items() if rival is None]
+    evidence += f'; no arm to compare with: {", ".join(left_out)}' if left_out else ''
   return verdicts.Verdict(
     f'nothing_beats_gradual_magnitude_{measure}',
     f'Gradual magnitude is matched but not beaten at {sparsity:g} (GMP*, Kurtic & Alistarh 2022), '
-    f'by {WORDS[measure]}; each method against gradual magnitude with its own allocation',
+    f'by {WORDS[measure]}; each method against gradual magnitude with its own allocation, if the '
+    'league has that arm',
     verdicts.word(safe, bool(winners)),
     evidence,
     ('league',),

@@ -43,7 +43,7 @@ def league(results: dict, prices: dict | None = None) -> tabular.Table:
       name,
     ),
   )
-  last = judged['loss'][-1]
+  last = (judged['loss'] or [0.0])[-1]  # 0 where only the dense models have rows yet
   lines = []
   for name in names:
     by_level = {s: result for (method, s), result in results.items() if method == name}
@@ -72,7 +72,7 @@ def league(results: dict, prices: dict | None = None) -> tabular.Table:
     line['moves s'], line['other steps'] = _show(price.moving, '.2f'), _show(price.more, '+.0%')
     line['seeds'] = _seeds(by_level.values())
     lines.append(line)
-  sparsities = {m: ' and '.join(f'{s:g}' for s in judged[m]) for m in judged}
+  sparsities = {m: ' and '.join(f'{s:g}' for s in judged[m]) or '-' for m in judged}
   note = (
     'acc: accuracy in points of 100, mean of the tasks and seeds; loss: held-out, after '
     f'pre-training; rank: mean rank by loss at {sparsities["loss"]}; by accuracy: at '
@@ -126,8 +126,12 @@ def _bars(results):
   ]
   ranks = standing.ranks(results, _judged(results, 'loss'), 'loss')
   names = sorted((name for name in ranks if name != BASELINE), key=lambda name: -ranks[name])
-  width, height = 4.2 * len(panels) + 2, 1.6 + 0.3 * max(len(names), 4)
-  with drawing.canvas(width, height, len(panels)) as (figure, all_axes):
+  columns = max(len(panels), 1)
+  width, height = 4.2 * columns + 2, 1.6 + 0.3 * max(len(names), 4)
+  with drawing.canvas(width, height, columns) as (figure, all_axes):
+    if not panels:
+      drawing.below(figure, *all_axes)
+      return drawing.png(figure)
     for i, (axes, (measure, s)) in enumerate(zip(all_axes, panels, strict=True)):
       _bar_panel(axes, results, names, measure, s)
       axes.set_yticks(range(len(names)), names if i == 0 else [''] * len(names))
@@ -172,11 +176,9 @@ def _bar_panel(axes, results, names, measure, sparsity):
 def _curves(results):
   names = [n for n in dict.fromkeys(name for name, _ in results) if n != standing.DENSE]
   labels = {'loss': 'held-out pre-training loss', 'score': 'accuracy'}
-  measures = [
-    measure
-    for measure in labels
-    if any(getattr(result, measure) for (name, _), result in results.items() if name in names)
-  ]
+  # Dense models alone are no curve, but their level is all that a run's beginning has.
+  drawn = [result for (name, _), result in results.items() if name in names] or results.values()
+  measures = [m for m in labels if any(getattr(result, m) for result in drawn)] or ['loss']
   width, height = max(5.5 * len(measures), 8), 5.2 + 0.16 * len(names)
   with drawing.canvas(width, height, len(measures)) as (figure, panels):
     for axes, measure in zip(panels, measures, strict=True):

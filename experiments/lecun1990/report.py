@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.lecun1990.claims import AGAIN, JUDGED, ORDERS, by_seed, value_at
-from prunejax.report import drawing, verdicts
+from prunejax.report import drawing, statistics, verdicts
 from prunejax.report import tables as tabular
 
 COLOURS = {'obd': '#c0392b', AGAIN: '#8d6a9f', 'magnitude': '#2471a3', 'random': '#7f8c8d'}
@@ -60,7 +60,8 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
     'squared error'
   )
   deleted = tabular.records('Weights deleted', lines, note)
-  return [deleted, _prediction(rows)] if by_seed(rows, 'obd') else [deleted]
+  shown = [deleted, _prediction(rows)] if by_seed(rows, 'obd') else [deleted]
+  return [*shown, _prediction_again(rows)] if by_seed(rows, AGAIN) else shown
 
 
 def _prediction(rows, sparsity=JUDGED):
@@ -69,6 +70,7 @@ def _prediction(rows, sparsity=JUDGED):
   for seed, metrics in by_seed(rows, 'obd').items():
     predicted, measured = metrics['predicted_train_loss'], metrics['plain_train_loss']
     at = lambda name, metrics=metrics: value_at(metrics, name, sparsity)
+    rise = at('plain_train_loss') - measured[0]
     lines.append(
       {
         'seed': seed,
@@ -77,8 +79,8 @@ def _prediction(rows, sparsity=JUDGED):
         'rise predicted': f'{at("predicted_train_loss") - predicted[0]:.4f}',
         **({'with cross terms': f'{again[seed]["cross"]:.4f}'} if seed in again else {}),
         'one at a time': f'{metrics["alone"]:.4f}',
-        'together': f'{at("plain_train_loss") - measured[0]:.4f}',
-        **(_unit(again[seed]) if seed in again else {}),
+        'together': f'{rise:.4f}',
+        **(_unit(again[seed], rise) if seed in again else {}),
       }
     )
   note = (
@@ -90,9 +92,40 @@ def _prediction(rows, sparsity=JUDGED):
   return tabular.records('What the prediction leaves out', lines, note)
 
 
-def _unit(metrics):
+def _prediction_again(rows):
+  """The loss over the sum of the predictions, where saliencies are computed again on the way."""
+  cells, lines = list(by_seed(rows, AGAIN).values()), []
+  for sparsity in (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.8):
+    if any(sparsity not in m['curve'] for m in cells):
+      continue
+    measured, predicted = (
+      [value_at(m, name, sparsity) for m in cells]
+      for name in ('plain_train_loss', 'predicted_train_loss')
+    )
+    ratios = [loss / sum_of for loss, sum_of in zip(measured, predicted, strict=True)]
+    means = statistics.mean(measured), statistics.mean(predicted)
+    lines.append(
+      {
+        'sparsity': f'{sparsity:g}',
+        'seeds': len(cells),
+        'predicted': f'{means[1]:.4f}',
+        'train loss': f'{means[0]:.4f}',
+        'loss over predicted': f'{means[0] / means[1]:.2f}',
+        'least of a seed': f'{min(ratios):.2f}',
+        'most of a seed': f'{max(ratios):.2f}',
+      }
+    )
+  return tabular.records(
+    'Saliencies computed again: the loss and the sum of the predictions',
+    lines,
+    'Predicted and loss are means over the seeds, and the ratio is that of the means.',
+  )
+
+
+def _unit(metrics, rise):
   return {
     'the costliest unit alone': f'{metrics["unit_rise"]:.4f}',
+    'of the rise': f'{metrics["unit_rise"] / rise:.0%}' if rise > 0 else '-',
     'inputs it loses': f'{metrics["unit_lost"]} of {metrics["unit_inputs"]}',
   }
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments.see2016.training import CLASSES
+from prunejax.report import statistics
 from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, shown
 
 # The paper names no number for these two; the bands are ours, in fractions of the dense BLEU.
@@ -61,12 +62,13 @@ def claims(rows: list[dict]) -> list[Verdict]:
   scratch = get('from scratch', 'class-blind', 0.8)
   ticket = get('ticket', 'class-blind', 0.8)
   dense_longer = get('retrained', '', 0.0)
-  loss = {name: gain(dense, get('class alone', name, 0.9)) for name in CLASSES}
-  count = min(map(len, loss.values()))
+  loss = {name: statistics.paired(dense, get('class alone', name, 0.9)) for name in CLASSES}
+  embeddings = [loss[f'{end} embedding'] for end in ('source', 'target')]
   beyond_embeddings = {
     name: [
-      loss[name][i] - np.mean([loss[f'{end} embedding'][i] for end in ('source', 'target')])
-      for i in range(count)
+      lost - np.mean([by_seed[s] for by_seed in embeddings])
+      for s, lost in sorted(loss[name].items())
+      if all(s in by_seed for by_seed in embeddings)
     ]
     for name in ('target layer', 'attention', 'softmax')
   }
@@ -139,8 +141,8 @@ def _halved(get, gain, compare, show):
   halved = get('halved', 'class-blind', 0.8)
   full_rate = get('full rate', 'class-blind', 0.8)
   cut = get('one shot', 'class-blind', 0.8)
-  lost, left = gain(dense, cut), gain(dense, halved)
-  most = [a / 2 - b for a, b in zip(lost, left, strict=False)]
+  lost, left = statistics.paired(dense, cut), statistics.paired(dense, halved)
+  most = [lost[s] / 2 - left[s] for s in sorted(lost) if s in left]
   matches = [compare(f'BLEU within {MATCHES:.0%}', gain(halved, dense, MATCHES))]
   recovers = [compare('BLEU beyond half of what the cut took', most)]
   smaller = [compare('BLEU over the rate of training', gain(halved, full_rate))]
@@ -150,7 +152,7 @@ def _halved(get, gain, compare, show):
       'Retrained at half of the rate, halved again and again, a model pruned by 80 % matches or '
       f'beats the dense one; here within {MATCHES:.0%}',
       all_hold(matches),
-      f'BLEU minus dense {show(left and [-v for v in left])}; minus dense trained as many steps '
+      f'BLEU minus dense {show([-v for v in left.values()])}; minus dense trained as many steps '
       f'longer {show(gain(halved, dense_longer))}',
       ('schemes',),
       decided_by(matches),
@@ -160,7 +162,7 @@ def _halved(get, gain, compare, show):
       'Retrained so, the model gains back most of the BLEU that the cut took (not a number of the '
       'paper)',
       all_hold(recovers),
-      f'BLEU lost by the cut {show(lost)}, after retraining {show(left)}',
+      f'BLEU lost by the cut {show(lost.values())}, after retraining {show(left.values())}',
       ('schemes',),
       decided_by(recovers),
     ),

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.see2016.claims import LEAF_UNIFORM, by_cell
 from experiments.see2016.training import SCHEMES
-from prunejax.report import drawing
+from prunejax.report import drawing, statistics
 from prunejax.report import tables as tabular
 from prunejax.report.verdicts import shown
 
@@ -55,7 +55,7 @@ def figures(rows: list[dict]) -> dict[str, bytes]:
   pngs = {'schemes': _schemes(bleu, means, title)}
   if any(row['method'] == 'halved' for row in rows):
     return pngs
-  return pngs | {'classes': _classes(bleu, means, title)}
+  return pngs | {'classes': _classes(bleu, title)}
 
 
 def _schemes(bleu, means, title):
@@ -101,21 +101,22 @@ def _schemes(bleu, means, title):
     return drawing.png(figure)
 
 
-def _classes(bleu, means, title):
+def _classes(bleu, title):
   """BLEU lost with one class pruned."""
   with drawing.canvas(7, 3.6, 1) as (figure, (axes,)):
-    keys = [key for key in bleu if key[0] == 'class alone']
-    names = [f'{name} ({sparsity:g})' for _, name, sparsity in keys]
-    lost = [means.get(DENSE, np.nan) - means[key] for key in keys]
-    axes.barh(names, lost, color='#1b6ca8', height=0.6)
-    for y, key in enumerate(keys):
-      dense = bleu.get(DENSE, {})
-      axes.scatter(
-        [dense.get(seed, np.nan) - value for seed, value in bleu[key].items()],
-        [y] * len(bleu[key]),
-        s=12,
-        color='#222222',
-        zorder=3,
+    # A loss is that of a seed; without its dense model none is known.
+    lost = {
+      f'{name} ({sparsity:g})': list(
+        statistics.paired(bleu.get(DENSE, {}), bleu[method, name, sparsity]).values()
       )
+      for method, name, sparsity in bleu
+      if method == 'class alone'
+    }
+    lost = {name: values for name, values in lost.items() if values}
+    axes.barh(list(lost), list(map(statistics.mean, lost.values())), color='#1b6ca8', height=0.6)
+    for y, values in enumerate(lost.values()):
+      axes.scatter(values, [y] * len(values), s=12, color='#222222', zorder=3)
     axes.set(xlabel='BLEU lost, this class alone pruned, no retraining', title=title)
+    if not lost:
+      drawing.below(figure, axes)
     return drawing.png(figure)

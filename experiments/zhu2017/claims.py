@@ -64,7 +64,7 @@ def claims(rows: list[dict]) -> list[verdicts.Verdict]:
       ('large', 0.9),
       ('large', 0.95),
     ),
-    _curve_bends(gap),
+    _curve_bends(losses),
     _interval(rows),
   ]
 
@@ -85,14 +85,16 @@ def losses_of(rows: list[dict], interval: int | None = None) -> dict:
   return losses
 
 
-def _curve_bends(gap):
-  """From 90 to 95 % costs more than from 80 to 90 %."""
-  late, early = gap(('large', 0.95), ('large', 0.9)), gap(('large', 0.9), ('large', 0.8))
-  diffs = [a - b for a, b in zip(late, early, strict=False)]
+def _curve_bends(losses):
+  """From 90 to 95 % costs more than from 80 to 90 %, within a seed that has all three."""
+  eighty, ninety, last = (losses.get(('large', sparsity), {}) for sparsity in (0.8, 0.9, 0.95))
+  late, early = statistics.paired(last, ninety), statistics.paired(ninety, eighty)
+  diffs = list(statistics.paired(late, early).values())
   what = 'log perplexity, 90 to 95 % minus 80 to 90 %'
   steeper = [verdicts.Comparison(what, diffs)]
   evidence = (
-    f'90 to 95 %: {verdicts.shown(late, "+.3f")}; 80 to 90 %: {verdicts.shown(early, "+.3f")}'
+    f'90 to 95 %: {verdicts.shown(late.values(), "+.3f")}; '
+    f'80 to 90 %: {verdicts.shown(early.values(), "+.3f")}'
   )
   return verdicts.Verdict(
     'the_curve_bends',

@@ -35,14 +35,15 @@ class Verdict(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """A mean over seeds beside a threshold.
+  """A mean over seeds, or over other units of replication, beside a threshold.
 
   what: unit and circumstances, the words after the number: 'points at 0.8'.
-  values: one number a seed.
+  values: one number a unit.
   threshold: what the mean is compared with.
   above: whether the claim says that the mean lies above the threshold; False for below.
   form: how the number is written.
   unit_of: what is written of a value, such as math.exp of a logarithm; None for the value.
+  unit: what one number is of, the word where there is only one of them.
   """
 
   what: str
@@ -51,6 +52,7 @@ class Comparison(NamedTuple):
   above: bool = True
   form: str = '+.3f'
   unit_of: Callable[[float], float] | None = None
+  unit: str = 'seed'
 
 
 def deciding(verdict: Verdict) -> str:
@@ -98,7 +100,7 @@ def _written(comparison):
   if not estimate.n:
     return f'not measured: {what}'
   mean, low, high = (f'{shown_as(number):{form}}' for number in estimate[:3])
-  interval = f' [{low}, {high}]' if estimate.n > 1 else ', one seed,'
+  interval = f' [{low}, {high}]' if estimate.n > 1 else f', one {comparison.unit},'
   against = f', against {shown_as(threshold):g}' if threshold or comparison.unit_of else ''
   return f'{mean}{interval} {what}{against}'
 

@@ -149,6 +149,29 @@ def test_verdicts():
   assert set(word([]).values()) == {'undecided'}
 
 
+@pytest.mark.parametrize(
+  ('gaps', 'word'),
+  [
+    ({2: 1.0, 4: 0.5}, 'reproduced'),
+    ({2: 1.0, 3: -1.0, 4: 0.5}, 'reproduced'),  # The paper leaves 3 bits out.
+    ({2: 1.0, 4: -0.5}, 'not reproduced'),  # The mean over widths is above zero.
+  ],
+)
+def test_linear_starts_are_judged_at_every_width(gaps, word):
+  shift = lambda row, bits, gap: {
+    **row,
+    'bits': bits,
+    'metrics': {
+      **row['metrics'],
+      'accuracy': 0.97 - (0 if row['init'] == 'linear' else gap / 100) + 1e-4 * row['seed'] ** 2,
+    },
+  }
+  pairs = [row for row in ledger() if row['bits'] == 2 and row['scale'] == 1.0]
+  rows = [shift(row, bits, gap) for bits, gap in gaps.items() for row in pairs]
+  said = {v.name: v.verdict for v in claims.claims(rows)}
+  assert said['linear_beats_forgy'] == said['linear_beats_density'] == word
+
+
 def test_equal_seeds_have_bars_of_no_length():
   middle, reach = drawing.ranges([[0.1] * 3, [1.0, 3.0]])
   assert middle[0] > 0.1 and middle[1] == 2  # the mean of three 0.1 is a last bit above

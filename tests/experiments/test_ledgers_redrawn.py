@@ -13,7 +13,7 @@ import redrawn
 
 # The number that decides a verdict, with its interval. A claim that cannot be judged yet has none.
 DECIDING = re.compile(r'[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\] \S')
-NO_INTERVAL = re.compile(r'not measured|[-+]?\d+\.\d+, one seed, ')
+NO_INTERVAL = re.compile(r'not measured|[-+]?\d+\.\d+, one (?:seed|minimum), ')
 SLOW = ('league/results.jsonl', 'league/results-even.jsonl')  # a dozen seconds
 
 

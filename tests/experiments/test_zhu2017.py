@@ -47,6 +47,14 @@ def test_opposites_do_not_and_one_seed_says_nothing():
   assert set(verdicts(planted(opposite, seeds=1)).values()) == {'undecided'}
 
 
+def test_a_part_of_a_ledger_is_compared_within_a_seed():
+  rows = planted(lambda size, s: paper.PERPLEXITY[size][s])
+  lacks = {(0.8, 0), (0.95, 2)}  # Seed 1 alone has large networks at 0.8, 0.9 and 0.95.
+  part = [r for r in rows if (r['sparsity'], r['seed']) not in lacks or r['size'] != 'large']
+  bends = next(v for v in claims.claims(part) if v.name == 'the_curve_bends')
+  assert bends.verdict == 'undecided' and ', one seed, ' in bends.number
+
+
 def test_smallest_preset_by_the_command(tmp_path):
   folder = tmp_path / 'run'
   assert command.main(['reproduce', 'zhu2017', '--preset=smoke', f'--workdir={folder}']) == 0
