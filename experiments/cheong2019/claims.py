@@ -3,10 +3,12 @@
 import numpy as np
 
 from experiments.cheong2019 import paper
+from prunejax.report import statistics
 from prunejax.report.verdicts import Comparison, Verdict, all_hold, decided_by, shown
 
 DENSE = ('dense', 0.0, 32, False)
 FOUR_BITS = ('k-means', 0.0, 4, True)
+BINARISED = ('binarised', 0.0, 1, True)
 ENOUGH = 0.97  # Fraction of the dense BLEU that counts as keeping the quality.
 
 
@@ -24,7 +26,10 @@ def claims(rows: list[dict]) -> list[Verdict]:
   bleu, rate = by_cell(rows), by_cell(rows, 'compression')
   dense = bleu.get(DENSE, {})
   four_bits = bleu.get(FOUR_BITS, {})
-  share = lambda key: [v / dense[s] for s, v in sorted(bleu.get(key, {}).items()) if dense.get(s)]
+  shares = lambda key: {
+    s: v / dense[s] for s, v in sorted(bleu.get(key, {}).items()) if dense.get(s)
+  }
+  share = lambda key: list(shares(key).values())
   mean = lambda values: float(np.mean(list(values))) if values else float('nan')
   show = lambda values, form='+.2f': shown(values, form) if values else 'not measured'
   four_bits_rate = mean(rate.get(FOUR_BITS, {}).values())
@@ -39,8 +44,8 @@ def claims(rows: list[dict]) -> list[Verdict]:
   quality = [Comparison('of the dense BLEU', share(FOUR_BITS), ENOUGH, form='.3f')]
   leads = [Comparison(f'BLEU against pruned to {k}', v, form='+.2f') for k, v in lead.items()]
   untrained = share(('k-means', 0.0, 4, False))
-  binarised = share(('binarised', 0.0, 1, True))
-  cost = [a - b for a, b in zip(share(FOUR_BITS), binarised, strict=False)]
+  binarised = share(BINARISED)
+  cost = list(statistics.paired(shares(FOUR_BITS), shares(BINARISED)).values())
   costs = [Comparison('of the dense BLEU, 4 bits minus two centroids', cost)]
   return [
     Verdict(

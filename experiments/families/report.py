@@ -61,7 +61,7 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
 
 def figures(rows: list[dict]) -> dict[str, bytes]:
   """Draw {'families': PNG}: accuracy against bytes, one panel a network."""
-  nets = _nets(rows)
+  nets = [net for net in NAMES if any(select(rows, net, family) for family in ('dense', *STYLES))]
   with drawing.canvas(4.6 * len(nets), 4.6, len(nets)) as (figure, panels):
     for axes, net in zip(panels, nets, strict=True):
       for family, (colour, marker) in STYLES.items():
@@ -84,8 +84,9 @@ def figures(rows: list[dict]) -> dict[str, bytes]:
           elinewidth=1.2,
           label=WORDS[family],
         )
-      dense = [100 * m['accuracy'] for m in select(rows, net, 'dense')[1.0].values()]
-      axes.axhline(statistics.mean(dense), color='#222222', ls=':', lw=1.4, label='dense')
+      if dense := select(rows, net, 'dense'):
+        level = statistics.mean([100 * m['accuracy'] for m in dense[1.0].values()])
+        axes.axhline(level, color='#222222', ls=':', lw=1.4, label='dense')
       axes.set_xscale('log', base=2)
       axes.xaxis.set_major_formatter('{x:g}')
       axes.set_xlabel('kilobytes of the file')

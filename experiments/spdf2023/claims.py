@@ -3,6 +3,7 @@
 Only the abstract and summaries could be read.
 """
 
+from prunejax.report import statistics
 from prunejax.report.verdicts import (
   UNDECIDED,
   Comparison,
@@ -35,22 +36,22 @@ def losses(rows: list[dict], stage: str, arm: str, sparsity: float) -> dict:
   return found
 
 
-def by_seed(first: dict, second: dict) -> list[float]:
-  """Subtract two collections of `losses` and average over tasks: one number a seed."""
+def by_seed(first: dict, second: dict) -> dict:
+  """Subtract two collections of `losses` and average over tasks: {seed: nats}."""
   seeds = {}
   for task, seed in sorted(first.keys() & second.keys()):
     seeds.setdefault(seed, []).append(first[task, seed] - second[task, seed])
-  return [sum(gaps) / len(gaps) for gaps in seeds.values()]
+  return {seed: sum(gaps) / len(gaps) for seed, gaps in seeds.items()}
 
 
-def rises(rows: list[dict], sparsity: float) -> list[float]:
-  """List the rise of the loss after dense fine-tuning by sparse pre-training, one a seed."""
+def rises(rows: list[dict], sparsity: float) -> dict:
+  """The rise of the loss after dense fine-tuning by sparse pre-training, {seed: nats}."""
   dense = losses(rows, 'finetune', 'dense', 0.0)
   return by_seed(losses(rows, 'finetune', 'dense', sparsity), dense)
 
 
-def pretraining_rises(rows: list[dict], sparsity: float) -> list[float]:
-  """List the rise of the pre-training loss by sparse pre-training, one a seed."""
+def pretraining_rises(rows: list[dict], sparsity: float) -> dict:
+  """The rise of the pre-training loss by sparse pre-training, {seed: nats}."""
   dense = losses(rows, 'pretrain', 'dense', 0.0)
   return by_seed(losses(rows, 'pretrain', 'sparse', sparsity), dense)
 
@@ -64,6 +65,14 @@ def claims(rows: list[dict]) -> list[Verdict]:
     _recovers(rows),
     _fresh(rows),
   ]
+
+
+def _compared(what, gaps, *rest, **how):
+  return Comparison(what, list(gaps.values()), *rest, **how)
+
+
+def _shown(gaps):
+  return shown(list(gaps.values()), '+.3f')
 
 
 def _verdict(name, claim, comparison, evidence, figure='losses'):
@@ -83,19 +92,19 @@ def _costs_little(rows):
     'costs_little',
     f'Pre-trained {HIGH:.0%} sparse and fine-tuned dense, a model loses little on the task (a rise '
     f'below {LITTLE:g} nats)',
-    Comparison('nats', rise, LITTLE, above=False),
-    f'rise of the loss after dense fine-tuning: {shown(rise, "+.3f")} nats',
+    _compared('nats', rise, LITTLE, above=False),
+    f'rise of the loss after dense fine-tuning: {_shown(rise)} nats',
   )
 
 
 def _grows(rows):
   high, middle = rises(rows, HIGH), rises(rows, MIDDLE)
-  more = [a - b for a, b in zip(high, middle, strict=False)]
+  more = statistics.paired(high, middle)
   return _verdict(
     'cost_grows_with_sparsity',
     f'The cost grows with the sparsity: {HIGH:.0%} costs more than {MIDDLE:.0%}',
-    Comparison('nats', more),
-    f'rise at {HIGH:g} {shown(high, "+.3f")}, at {MIDDLE:g} {shown(middle, "+.3f")} nats',
+    _compared('nats', more),
+    f'rise at {HIGH:g} {_shown(high)}, at {MIDDLE:g} {_shown(middle)} nats',
   )
 
 
@@ -104,22 +113,21 @@ def _dense_beats_sparse(rows):
   return _verdict(
     'dense_beats_sparse',
     f'Of a model pre-trained {HIGH:.0%} sparse, dense fine-tuning beats sparse fine-tuning',
-    Comparison('nats', gain),
-    f'loss of sparse minus dense fine-tuning: {shown(gain, "+.3f")} nats',
+    _compared('nats', gain),
+    f'loss of sparse minus dense fine-tuning: {_shown(gain)} nats',
   )
 
 
 def _recovers(rows):
   before, after = pretraining_rises(rows, HIGH), rises(rows, HIGH)
-  left = [b - a / 2 for a, b in zip(before, after, strict=False)]
-  cost = Comparison('nats, the rise in pre-training', before)
+  left = statistics.paired(after, {seed: rise / 2 for seed, rise in before.items()})
+  cost = _compared('nats, the rise in pre-training', before)
   verdict = _verdict(
     'fine_tuning_recovers',
     'Dense fine-tuning recovers most of what sparse pre-training cost (the rise on the task is '
     'below half of the rise in pre-training)',
-    Comparison('nats beyond half of the rise in pre-training', left, above=False),
-    f'rise at {HIGH:g} in pre-training {shown(before, "+.3f")}, on the task '
-    f'{shown(after, "+.3f")} nats',
+    _compared('nats beyond half of the rise in pre-training', left, above=False),
+    f'rise at {HIGH:g} in pre-training {_shown(before)}, on the task {_shown(after)} nats',
   )
   if supports(cost) > 0:
     return verdict
@@ -133,6 +141,6 @@ def _fresh(rows):
     'better_than_no_pretraining',
     f'Pre-training {HIGH:.0%} sparse is better than none (not in the paper: it says that the task '
     'needs pre-training at all)',
-    Comparison('nats', gain),
-    f'loss of new weights minus sparse pre-trained ones: {shown(gain, "+.3f")} nats',
+    _compared('nats', gain),
+    f'loss of new weights minus sparse pre-trained ones: {_shown(gain)} nats',
   )

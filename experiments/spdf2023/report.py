@@ -33,7 +33,7 @@ def tables(rows: list[dict]) -> list[tabular.Table]:
       if (row['stage'], row['arm'], row['sparsity']) == ('finetune', arm, sparsity)
       and 'accuracy' in row['metrics']
     ]
-    rise = by_seed(tuned, first)
+    rise = list(by_seed(tuned, first).values())
     lines.append(
       {
         'pre-training': 'none' if arm == 'fresh' else f'{sparsity:g} sparse',

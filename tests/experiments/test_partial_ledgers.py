@@ -62,10 +62,6 @@ def no_pixels(monkeypatch):
 # These run by default; the others of the table take minutes.
 QUICK = ('the first row', 'the last row', 'dense', 'half of the rows')
 LONG = ('league', 'gordon2020')  # Half of such a ledger takes many seconds.
-# Faults that are known, {(ledger, part)}.
-KNOWN = {
-  ('families/results.jsonl', part) for part in ('the last row', 'without dense', 'one kind of rows')
-}
 
 
 def case(path: str, part: str):
@@ -73,10 +69,7 @@ def case(path: str, part: str):
   paper = path.split('/')[0]
   quick = part in QUICK and not (paper in LONG and part == 'half of the rows')
   quick = quick and (paper != 'gordon2020' or path == 'gordon2020/results.jsonl')
-  marks = [] if quick else [pytest.mark.slow]
-  if (path, part) in KNOWN:
-    marks.append(pytest.mark.xfail(strict=True, reason='the figure has no panel without dense'))
-  return pytest.param(path, part, marks=marks)
+  return pytest.param(path, part, marks=[] if quick else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize(('path', 'part'), [case(p, w) for p in redrawn.LEDGERS for w in PARTS])
