@@ -3,6 +3,7 @@
 import json
 import re
 
+import readme_tables
 import redrawn
 
 HOME = redrawn.ROOT / 'experiments' / 'gordon2020'
@@ -24,6 +25,7 @@ def test_every_other_number_stands_in_a_redrawn_report(tmp_path):
   for name in ('minilm', 'minilm-mrpc-longer', *small):
     redrawn.redraw(f'gordon2020/results-{name}.jsonl', tmp_path / name)
     drawn += (tmp_path / name / 'report.md').read_text()
+  drawn += readme_tables.drawn(HOME / 'results-margins-minilm.jsonl').text
   numbers = re.findall(r'[-+]?\d+\.\d+ ± \d+\.\d+|\[[^]]*\d, [^]]*\d\]', TEXT)
   assert len(numbers) > 30
   assert [number for number in numbers if number not in drawn] == []
