@@ -83,7 +83,8 @@ def test_numbers_only_rise_and_the_table_of_who_pays_is_printed_once(tmp_path, o
   task, lines = {'data.task': 'glue/cola'}, []
   changes = [task, {}, {'seed': 1, 'batch_size': 4}, {'seed': 1}, {'seed': 1, **task}]
   rows = grid.sweep(
-    tiny_runs.config(log__who_pays=True, keep_model=False),
+    # The lines of waves that train at a time alternate.
+    tiny_runs.config(log__who_pays=True, keep_model=False, population__waves=1),
     changes,
     tmp_path,
     name='mixed',

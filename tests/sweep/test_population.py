@@ -223,10 +223,11 @@ def test_a_preempted_population_saves_the_step_it_is_at(swept, tmp_path):
 def test_a_child_starts_when_its_parent_is_done(swept, tmp_path):
   engines = set(swept[3].engines)
   labels = {'stage': 'pretrain', 'arm': 'pruned', 'task': '', 'learning_rate': 0.01, 'seed': 0}
-  parents = [grid.Cell({**labels, 'seed': seed}, tiny_runs.config(seed=seed)) for seed in (0, 1)]
-  failing = grid.Cell(labels, tiny_runs.config(optimizer__learning_rate=1e30))
+  config = lambda **changes: tiny_runs.config(population__waves=1, **changes)
+  parents = [grid.Cell({**labels, 'seed': seed}, config(seed=seed)) for seed in (0, 1)]
+  failing = grid.Cell(labels, config(optimizer__learning_rate=1e30))
   child = lambda parent: grid.Cell(
-    labels, tiny_runs.config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent)
+    labels, config(init=f'cell:{grid.key(parent)}', seed=4), grid.key(parent)
   )
   cells = [*parents, failing, *(child(parent) for parent in [*parents, failing])]
   how = {'compiled': swept[3], 'say': lambda line: None}

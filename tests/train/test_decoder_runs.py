@@ -35,7 +35,8 @@ def born():
 def tuned(born, tmp_path_factory):
   """Two fine-tunings as one program, and an export. The config says 'bert'; the folder decides."""
   home = tmp_path_factory.mktemp('tuned')
-  config = lambda seed: tiny_runs.config(False, init=str(born.folder / 'model'), seed=seed, **TASK)
+  start = {'init': str(born.folder / 'model'), 'population__waves': 1}
+  config = lambda seed: tiny_runs.config(False, seed=seed, **start, **TASK)
   cells = [
     grid.Cell({'stage': 'finetune', 'task': 'glue/cola', 'seed': seed}, config(seed))
     for seed in (0, 1)
