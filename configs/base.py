@@ -154,10 +154,10 @@ def get_config(arg=''):
     batching='auto',  # vmap, map, auto (map on a CPU, vmap elsewhere)
     # mesh.data gets the devices that are left.
     mesh=-1,  # devices on the axis of members, -1: as many as the members can use
-    # Programs are those of the waves that train at a time.
-    memory=0.0,  # GiB that programs may hold on a device, 0: 0.8 of what is free
-    # Each wave is the program with members of its own, in a thread of its own.
-    waves=0,  # that train at a time on a CPU; 0: two small ones where there are cores, else one
+    # The programs of all waves that train at a time count.
+    memory=0.0,  # GiB that they may hold on a device, 0: 0.8 of what is free
+    # A wave is the members that one program trains. Several waves train in threads.
+    waves=0,  # that train at a time on a CPU; 0: two if members are small and there are cores
   )
   c.eval = config_dict.create(
     every=0,  # steps between evaluations, 0: at the end only

@@ -224,7 +224,7 @@ def get_config(arg='magnitude'):
 
 
 def sweep():
-  # Every method sets every key that any of them sets: the argument of the config names one as well.
+  # The argument of the config sets the keys of one method. So each cell sets the keys of all.
   table, plain = methods(), finetune.get_config('nano')
   keys = dict.fromkeys(key for changes in table.values() for key in changes)
   plain = {key: _value(plain, key) for key in keys}

@@ -140,9 +140,7 @@ def _together(runs):
   alone = programs.abstract_state(first.recipe, program, first.tx)
   at_a_time = population.waves_at_a_time(first.recipe, alone)
   engine, plans = population.fitted(runs, program, alone, 0, {}, at_a_time)
-  at_a_time = min(at_a_time, len(plans))
-  if at_a_time * resources.held(engine.step) > population.limit(first.recipe):
-    at_a_time = 1
+  at_a_time = population.fitting(first.recipe, [engine] * len(plans), at_a_time)
   members = [[by_key[key] for key in plan['members']] for plan in plans[:at_a_time]]
   waves = [_wave(engine, program, runs) for runs in members]
   pool = concurrent.futures.ThreadPoolExecutor(at_a_time, 'wave')

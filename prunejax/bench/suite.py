@@ -23,8 +23,8 @@ from prunejax.train import console
 
 # A bench is a module with `run(size, say, **options)`, which yields `measure.row`s, and
 # TARGET_SIZES, the sizes that its targets are meant for (default: base). A row replaces an earlier
-# one of the same name. Options: `out`, the file
-# of results, beside which a figure may be drawn, and `times`, how often `kill` kills.
+# one of the same name. Options: `out`, the file of results, beside which a figure may be drawn, and
+# `times`, how often `kill` kills.
 _BENCHES = (
   selection,
   link_overhead,

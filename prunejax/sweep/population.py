@@ -239,9 +239,8 @@ def train(
         members = {place: run._replace(data=read(run)) for place, run in members.items()}
       given = stacked, functions, members, plan, folder
       waves.append(functools.partial(_train_wave, *given, title=name, cost=cost, full=full))
-    # Waves that were begun apart, by several workers, may not fit together.
-    most = sum(sorted(resources.held(stacked.step) for stacked, *_ in begun)[-at_a_time:])
-    if min(at_a_time, len(waves)) > 1 and most <= limit(first.recipe):
+    at_a_time = fitting(first.recipe, [stacked for stacked, *_ in begun], at_a_time)
+    if at_a_time > 1:
       side_by_side(waves, at_a_time, calls)
     else:
       for wave in waves:
@@ -270,6 +269,24 @@ def waves_at_a_time(recipe: Recipe, alone: dict) -> int:
   """
   small = turn(recipe, alone) > 1 and evaluate.on_one_cpu()
   return recipe.population.waves or (AT_A_TIME if small and _cores() > 1 else 1)
+
+
+def fitting(recipe: Recipe, programs: Sequence[Stacked], at_a_time: int) -> int:
+  """Returns how many of the waves that `programs` are made for train at a time.
+
+  Waves that were begun apart, by several workers, may not fit together, and nor may the smallest
+  waves of large members. They train in turn.
+
+  Args:
+    recipe: of a member.
+    programs: one for each wave.
+    at_a_time: of `waves_at_a_time`.
+  """
+  at_a_time = min(at_a_time, len(programs))
+  if at_a_time == 1:
+    return 1
+  most = sum(sorted(resources.held(one.step) for one in programs)[-at_a_time:])
+  return at_a_time if most <= limit(recipe) else 1
 
 
 def check_waves(recipe: Recipe, platform: str, devices: int):

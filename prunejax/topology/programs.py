@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from prunejax.data import finetuning, tasks
 from prunejax.pruning import schedules
 from prunejax.sweep import dependencies, estimate, grid, planning, population
+from prunejax.sweep.waves import divided
 from prunejax.train import families, inputs, loop, optimizer, program, sharding
 from prunejax.train.distillation import PREFIX
 from prunejax.train.recipe import Recipe, resolve
@@ -173,9 +174,7 @@ def step(request: Request, devices: list) -> Step:
   mesh = population.make_mesh(one, count, devices)
   run = loop.Run('', request.title, one, None, source, data, tx)
   read = request.streams
-  different = lambda width: max(
-    len(set(read[first : first + width])) for first in range(0, count, width)
-  )
+  different = lambda width: max(len(set(wave)) for wave in divided(read, width))
   return Step(
     lambda width: population.lower(run, functions, alone, width, different(width), mesh),
     dict(mesh.shape),
